@@ -1,0 +1,397 @@
+"""The run folder: the name of every file, the records in it, and atomic writes.
+
+Nothing else spells a file name of a run. Records are pydantic models with a schema version; readers of a later version
+refuse what they do not know instead of guessing.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lorafit.errors import RunError
+
+__all__ = [
+    "ADAPTER_FILES",
+    "SCHEMA_VERSION",
+    "BaseModelRecord",
+    "ClassScores",
+    "DataRecord",
+    "Estimate",
+    "HardwareRecord",
+    "MetricsRecord",
+    "ModelScores",
+    "PairedComparison",
+    "ParameterCounts",
+    "RunLayout",
+    "RunRecord",
+    "SplitRecord",
+    "TrainingRecord",
+    "atomic_directory",
+    "compute_digest",
+    "write_atomic",
+]
+
+SCHEMA_VERSION: Literal[1] = 1
+
+ADAPTER_FILES = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "golden.json",
+    "labels/config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+"""Files of `adapter/` whose digests the run record holds."""
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """Names every file of a run folder.
+
+    Attributes:
+        root: The run folder.
+    """
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """All settings, resolved."""
+        return self.root / "config.yaml"
+
+    @property
+    def record(self) -> Path:
+        """The `RunRecord`."""
+        return self.root / "run.json"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter as a plain PEFT folder, with tokenizer and head."""
+        return self.root / "adapter"
+
+    @property
+    def labels(self) -> Path:
+        """Folder inside the adapter that holds `config.json` with `id2label`."""
+        return self.adapter / "labels"
+
+    @property
+    def golden(self) -> Path:
+        """Fixed sentences with the logits of plain fp32 PEFT."""
+        return self.adapter / "golden.json"
+
+    @property
+    def metrics(self) -> Path:
+        """The `MetricsRecord`."""
+        return self.root / "metrics.json"
+
+    @property
+    def history(self) -> Path:
+        """One JSON object a line, for each logged step and evaluation."""
+        return self.root / "history.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The Trainer's checkpoints, to resume from."""
+        return self.root / "checkpoints"
+
+    def predictions(self, split: str, model: Literal["baseline", "finetuned"]) -> Path:
+        """Predictions of one model on one split: row id, label, probabilities; rows in input order."""
+        return self.root / "predictions" / f"{split}.{model}.parquet"
+
+
+class Record(BaseModel):
+    """A part of a record: unknown keys are refused."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class FileRecord(Record):
+    """A record that is a file of its own."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a record.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The record.
+
+        Raises:
+            RunError: The file is missing, not JSON, from another version, or altered.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError as error:
+            raise RunError(f"{path} is missing: {path.parent} is not a complete run folder.") from error
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror}.") from error
+        except ValidationError as error:
+            raise RunError(f"{path} is damaged or was written by another version of lorafit: {error}") from error
+
+    def write(self, path: Path) -> None:
+        """Write the record atomically as indented JSON."""
+        write_atomic(path, self.model_dump_json(indent=2) + "\n")
+
+
+class Estimate(Record):
+    """A measured value with its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ClassScores(Record):
+    """How one class was recognised. Precision is 0 where the class was never predicted."""
+
+    label: str
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+    support: int
+
+
+class ModelScores(Record):
+    """Scores of one model on one split.
+
+    Attributes:
+        accuracy: Share of rows that are right.
+        macro_f1: Mean of the classes' F1.
+        mcc: Matthews correlation coefficient, -1 to 1.
+        log_loss: Mean negative log likelihood of the true class, in nats.
+        per_class: Scores of each class, in label order.
+        confusion_matrix: Row = true class, column = predicted class.
+    """
+
+    accuracy: Estimate
+    macro_f1: Estimate
+    mcc: Estimate
+    log_loss: Estimate
+    per_class: list[ClassScores]
+    confusion_matrix: list[list[int]]
+
+
+class PairedComparison(Record):
+    """Fine-tuned against baseline on the same rows.
+
+    Attributes:
+        accuracy_difference: Fine-tuned minus baseline, with a paired bootstrap interval.
+        log_loss_difference: Fine-tuned minus baseline, in nats; below zero is better.
+        rows_gained: Rows wrong before and right after.
+        rows_lost: Rows right before and wrong after.
+        mcnemar_p_value: Exact two-sided McNemar test of gained against lost.
+    """
+
+    accuracy_difference: Estimate
+    log_loss_difference: Estimate
+    rows_gained: int
+    rows_lost: int
+    mcnemar_p_value: float
+
+
+class MetricsRecord(FileRecord):
+    """`metrics.json`: the evidence of a run."""
+
+    split: str
+    rows: int
+    confidence_level: float
+    bootstrap_samples: int
+    baseline: ModelScores | None
+    finetuned: ModelScores
+    comparison: PairedComparison | None
+
+
+class SplitRecord(Record):
+    """One split of the data as it was used.
+
+    Attributes:
+        rows: Number of rows.
+        label_counts: Rows a label.
+        fingerprint: SHA-256 over row ids, texts and labels in order.
+        tokens: Tokens after truncation, special tokens included.
+        truncated: Rows whose text was longer than `max_length`.
+    """
+
+    rows: int
+    label_counts: dict[str, int]
+    fingerprint: str
+    tokens: int
+    truncated: int
+
+
+class DataRecord(Record):
+    """The data of a run."""
+
+    source: str
+    splits: dict[str, SplitRecord]
+    notes: list[str] = []
+
+
+class BaseModelRecord(Record):
+    """The pre-trained encoder of a run.
+
+    Attributes:
+        name: As lorafit names it: `builtin:…`, a Hub id or a folder.
+        revision: Commit on the Hub, if that is where it came from.
+        digest: SHA-256 of the weights file(s).
+        architecture: transformers' `model_type`.
+    """
+
+    name: str
+    revision: str | None
+    digest: str
+    architecture: str
+
+
+class ParameterCounts(Record):
+    """Numbers of parameters: of the adapter, of the head (both trained), and of the whole model with both."""
+
+    adapter: int
+    head: int
+    total: int
+
+    @property
+    def trainable_share(self) -> float:
+        """Trained parameters as a share of all, 0 to 1."""
+        return (self.adapter + self.head) / self.total
+
+
+class HardwareRecord(Record):
+    """The machine that did the work."""
+
+    cpu: str
+    cores: int
+    threads: int
+    memory_bytes: int
+    precision: Literal["fp32", "bf16"]
+    precision_reason: str
+
+
+class TrainingRecord(Record):
+    """What training cost and where it stopped.
+
+    Attributes:
+        steps: Optimiser steps done.
+        epochs: Passes over the training rows done.
+        best_step: Step of the checkpoint kept, by validation loss.
+        best_validation_loss: Its validation loss, in nats.
+        stopped_early: Whether early stopping ended it.
+        seconds: Wall-clock time of training, validation included.
+        tokens: Tokens trained on, padding left out.
+        tokens_per_second: Those tokens over the time of the training steps, validation left out.
+        padding_share: Share of padding among all positions of the training batches, 0 to 1.
+        adapted_modules: Modules that carry an adapter.
+    """
+
+    steps: int
+    epochs: float
+    best_step: int
+    best_validation_loss: float
+    stopped_early: bool
+    seconds: float
+    tokens: int
+    tokens_per_second: float
+    padding_share: float
+    adapted_modules: int
+
+
+class RunRecord(FileRecord):
+    """`run.json`: what was done, with what, on what, and how it ended."""
+
+    status: Literal["running", "interrupted", "failed", "complete"]
+    created: str
+    versions: dict[str, str]
+    seed: int
+    method: str
+    labels: list[str]
+    max_length: int
+    truncation: Literal["head", "head+tail"]
+    data: DataRecord
+    base_model: BaseModelRecord
+    hardware: HardwareRecord
+    parameters: ParameterCounts
+    training: TrainingRecord | None = None
+    seconds: dict[str, float] = Field(default_factory=dict, description="Wall-clock time a stage.")
+    peak_memory_bytes: int = 0
+    files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of each file of adapter/.")
+
+
+def compute_digest(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that its name never shows half of it: temporary name, fsync, rename.
+
+    Args:
+        path: Where to write; missing parent folders are made.
+        content: Text (written as UTF-8) or bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Fill a folder under a temporary name and give it its own name when all is written.
+
+    Args:
+        path: Final name. What stands there is replaced.
+
+    Yields:
+        The temporary folder to write into; removed if the block fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        staging.chmod(0o777 & ~_umask())
+        yield staging
+        for file in staging.rglob("*"):
+            if file.is_file():
+                _fsync(file)
+        if path.exists():
+            shutil.rmtree(path)
+        staging.rename(path)
+        _fsync(path.parent)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

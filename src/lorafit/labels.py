@@ -1,0 +1,85 @@
+"""The classes of a task: their names and their order."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lorafit.errors import DataError
+
+__all__ = ["LabelSet"]
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The classes of a single-label task, in the order of the model's outputs.
+
+    Attributes:
+        names: One name a class; its position is the class's id.
+
+    Raises:
+        DataError: Fewer than two names, an empty one, or one twice.
+    """
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) < 2:
+            raise DataError(
+                f"A classifier needs at least two different labels, got {len(self.names)}: {list(self.names)}. "
+                "Check that the right label column was chosen (--label-column)."
+            )
+        if any(not name for name in self.names):
+            raise DataError(f"Label names must not be empty, got {list(self.names)}.")
+        if len(set(self.names)) != len(self.names):
+            raise DataError(f"Label names must differ, got {list(self.names)}.")
+
+    @classmethod
+    def from_values(cls, values: Iterable[str]) -> "LabelSet":
+        """Build the set of the labels seen: numbers in numeric order, anything else in alphabetical order.
+
+        Args:
+            values: Label of every row, as text.
+
+        Returns:
+            The label set.
+        """
+        distinct = set(values)
+        if all(value.lstrip("-").isdecimal() for value in distinct):
+            return cls(tuple(sorted(distinct, key=int)))
+        return cls(tuple(sorted(distinct)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Class id to name."""
+        return dict(enumerate(self.names))
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Name to class id."""
+        return {name: index for index, name in enumerate(self.names)}
+
+    def encode(self, values: Sequence[str], *, where: str) -> list[int]:
+        """Turn label names into class ids.
+
+        Args:
+            values: Label of every row, as text.
+            where: What the rows are, for the error message ("the test split").
+
+        Returns:
+            One class id a row.
+
+        Raises:
+            DataError: A label is not in this set; the message gives the rows, counted from 1.
+        """
+        label2id = self.label2id
+        unknown = [row for row, value in enumerate(values, start=1) if value not in label2id]
+        if unknown:
+            seen = sorted({values[row - 1] for row in unknown})
+            rows = ", ".join(map(str, unknown[:10])) + (", …" if len(unknown) > 10 else "")
+            raise DataError(
+                f"{where} has labels that training did not have: {seen[:10]} ({len(unknown)} rows: {rows}). "
+                f"Allowed: {list(self.names)}."
+            )
+        return [label2id[value] for value in values]
