@@ -1,3 +1,43 @@
-"""t."""
+"""Fine-tune a small text encoder into your own classifier with LoRA, on a CPU, with evidence.
+
+    import lorafit
+
+    run = lorafit.train(lorafit.Config())
+    predictor = lorafit.load(run.path)
+    predictor.predict(["a gem"])
+
+The names are imported when they are first used, so that `import lorafit` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lorafit.config import Config
+    from lorafit.errors import LorafitError
+    from lorafit.finetune import Run, train
+    from lorafit.predictor import Prediction, Predictor, load
 
 __version__ = "0.1.0"
+
+__all__ = ["Config", "LorafitError", "Prediction", "Predictor", "Run", "__version__", "load", "train"]
+
+_HOMES = {
+    "Config": "lorafit.config",
+    "LorafitError": "lorafit.errors",
+    "Prediction": "lorafit.predictor",
+    "Predictor": "lorafit.predictor",
+    "Run": "lorafit.finetune",
+    "load": "lorafit.predictor",
+    "train": "lorafit.finetune",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lorafit' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -110,7 +110,9 @@ class RunLayout:
 class Record(BaseModel):
     """A part of a record: unknown keys are refused."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), ser_json_inf_nan="strings"
+    )
 
 
 class FileRecord(Record):
@@ -361,7 +363,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """Fill a folder under a temporary name and give it its own name when all is written.
 
     Args:
-        path: Final name. What stands there is replaced.
+        path: Final name. What stands there stays until all is written, and is then replaced.
 
     Yields:
         The temporary folder to write into; removed if the block fails.
@@ -374,13 +376,29 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         for file in staging.rglob("*"):
             if file.is_file():
                 _fsync(file)
-        if path.exists():
-            shutil.rmtree(path)
-        staging.rename(path)
+        _put_in_place(staging, path)
         _fsync(path.parent)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def _put_in_place(staging: Path, path: Path) -> None:
+    """Rename `staging` to `path`; what stands there is renamed aside first, and back if that fails."""
+    if not os.path.lexists(path):
+        staging.rename(path)
+        return
+    aside = staging.with_name(f"{staging.name}.old")
+    path.rename(aside)
+    try:
+        staging.rename(path)
+    except BaseException:
+        aside.rename(path)
+        raise
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.unlink()
 
 
 def _fsync(path: Path) -> None:

@@ -32,7 +32,11 @@ class Section(BaseModel):
     """A part of the settings: unknown keys are refused, values are checked on assignment too."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", validate_assignment=True, coerce_numbers_to_str=True, protected_namespaces=()
+        extra="forbid",
+        validate_assignment=True,
+        coerce_numbers_to_str=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
     )
 
 
@@ -74,7 +78,7 @@ class MethodConfig(Section):
 
     name: str = Field("lora", description="A method of the METHODS table.")
     r: int = Field(8, ge=1, description="Rank of the adapter.")
-    lora_alpha: float = Field(32, gt=0, description="The update is scaled by lora_alpha / r.")
+    lora_alpha: int = Field(32, ge=1, description="The update is scaled by lora_alpha / r.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
     target_modules: TargetGroup | Annotated[list[str], Field(min_length=1)] = Field(
         "all-linear", description="A group of linear layers, or a list of module names (full or last parts)."
@@ -175,7 +179,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"The config file {path} must hold sections ({', '.join(Config.model_fields)}), "
             f"got {type(values).__name__}."
         )
-    return values
+    return {name: {} if section is None else section for name, section in values.items()}
 
 
 def _parse_value(text: str, override: str) -> Any:  # noqa: ANN401 - YAML may hold any type; pydantic checks it

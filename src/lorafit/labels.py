@@ -1,5 +1,6 @@
 """The classes of a task: their names and their order."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class LabelSet:
 
     @classmethod
     def from_values(cls, values: Iterable[str]) -> "LabelSet":
-        """Build the set of the labels seen: numbers in numeric order, anything else in alphabetical order.
+        """Build the set of the labels seen: whole numbers in numeric order, anything else in alphabetical order.
 
         Args:
             values: Label of every row, as text.
@@ -42,10 +43,10 @@ class LabelSet:
         Returns:
             The label set.
         """
-        distinct = set(values)
-        if all(value.lstrip("-").isdecimal() for value in distinct):
-            return cls(tuple(sorted(distinct, key=int)))
-        return cls(tuple(sorted(distinct)))
+        distinct = sorted(set(values))
+        if all(re.fullmatch(r"-?\d+", value) for value in distinct):
+            distinct.sort(key=int)
+        return cls(tuple(distinct))
 
     def __len__(self) -> int:
         return len(self.names)

@@ -1,1 +1,98 @@
-"""cli."""
+"""The command table, and how errors become messages and exit codes."""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from lorafit import __version__
+from lorafit.cli.demo import demo
+from lorafit.cli.doctor import doctor
+from lorafit.cli.evaluate import evaluate
+from lorafit.cli.predict import predict
+from lorafit.cli.train import train
+from lorafit.errors import LorafitError, TrainingInterruptedError
+
+__all__ = ["COMMANDS", "app", "main"]
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "doctor": doctor,
+}
+"""Every command by the name it is called by, in the order of the help text."""
+
+app = typer.Typer(
+    name="lorafit",
+    help="Fine-tune a small text encoder into your own classifier with LoRA, on a CPU, with evidence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _show_version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lorafit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    debug: Annotated[  # noqa: ARG001 - main reads it, wherever it stands; here it is described
+        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere in the line).")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+) -> None:
+    _show_version(wanted=version)
+
+
+def _guarded(command: Callable[..., None], *, debug: bool) -> Callable[..., None]:
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except typer.Exit:
+            raise
+        except KeyboardInterrupt:
+            _fail("Interrupted.", TrainingInterruptedError.exit_code)
+        except LorafitError as error:
+            if debug:
+                raise
+            _fail(str(error), error.exit_code)
+        except Exception as error:
+            if debug:
+                raise
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
+            _fail(
+                f"lorafit failed unexpectedly: {text}\nRun it again with --debug to see where.", LorafitError.exit_code
+            )
+
+    return run
+
+
+def _fail(message: str, exit_code: int) -> None:
+    typer.secho(message, err=True, fg=typer.colors.RED if exit_code != TrainingInterruptedError.exit_code else None)
+    raise typer.Exit(exit_code)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        arguments: The words after `lorafit`; None takes those of this process.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = words[: words.index("--")] if "--" in words else words
+    debug = "--debug" in options
+    if debug:
+        words.remove("--debug")
+    for name, command in COMMANDS.items():
+        app.command(name)(_guarded(command, debug=debug))
+    app(args=words, prog_name="lorafit")

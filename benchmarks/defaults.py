@@ -1,0 +1,95 @@
+"""Evidence for the default settings, on validation rows only.
+
+Run: LORAFIT_DATA=… python benchmarks/defaults.py [rotten-tomatoes|imdb] [--seeds 0,1]
+
+Each variant differs from the defaults in what its name says. A run is judged by the lowest validation loss it reached
+and by the validation accuracy at that point; test rows play no part. Results go to benchmarks/results/.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from environment import describe_environment
+
+from lorafit.artifacts import RunLayout
+from lorafit.config import load_config
+from lorafit.finetune import train
+
+RESULTS = Path(__file__).with_name("results")
+COMMON = ["model.name=builtin:distil-minilm", "evaluation.baseline=false", "training.early_stopping_patience=0"]
+STUDIES: dict[str, tuple[list[str], dict[str, list[str]]]] = {
+    "rotten-tomatoes": (
+        ["data.source=builtin:rotten-tomatoes", "training.epochs=3"],
+        {
+            "defaults": [],
+            "learning rate 2e-4": ["training.learning_rate=2e-4"],
+            "learning rate 1e-3": ["training.learning_rate=1e-3"],
+            "adapters on query and value": ["method.target_modules=query-value"],
+            "adapters on attention": ["method.target_modules=attention"],
+            "base dropout on": ["training.base_dropout=true"],
+        },
+    ),
+    "imdb": (
+        ["data.source=imdb", "data.max_rows=4000", "training.epochs=2", "training.evaluations_per_epoch=1"],
+        {
+            "128 tokens, head": ["model.max_length=128"],
+            "256 tokens, head": ["model.max_length=256"],
+            "256 tokens, head+tail": ["model.max_length=256", "model.truncation=head+tail"],
+            "512 tokens, head": ["model.max_length=512"],
+        },
+    ),
+}
+
+
+def measure(settings: list[str], seed: int) -> dict[str, float]:
+    """Train once and return what happened on the validation rows."""
+    config = load_config(overrides=[*COMMON, *settings, f"training.seed={seed}"])
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        run = train(config, output=Path(folder) / "run")
+        history = [json.loads(line) for line in RunLayout(run.path).history.read_text(encoding="utf-8").splitlines()]
+    training = run.record.training
+    if training is None:
+        raise RuntimeError("the run has no training record")
+    evaluations = {entry["step"]: entry for entry in history if "eval_loss" in entry}
+    best = evaluations[training.best_step]
+    return {
+        "seed": seed,
+        "loss": best["eval_loss"],
+        "accuracy": best["eval_accuracy"],
+        "best_epoch": best["epoch"],
+        "last_loss": evaluations[max(evaluations)]["eval_loss"],
+        "training_seconds": training.seconds,
+        "tokens_per_second": training.tokens_per_second,
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def main() -> None:
+    """Run one study and write its results as it goes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", choices=sorted(STUDIES))
+    parser.add_argument("--seeds", default="0", help="comma-separated")
+    arguments = parser.parse_args()
+    common, variants = STUDIES[arguments.study]
+    results: dict[str, list[dict[str, float]]] = {}
+    for seed in map(int, arguments.seeds.split(",")):
+        for name, settings in variants.items():
+            result = measure([*common, *settings], seed)
+            results.setdefault(name, []).append(result)
+            print(
+                f"{name:30s} seed {seed}  loss {result['loss']:.4f}  accuracy {result['accuracy']:.4f}  "
+                f"at epoch {result['best_epoch']:.2f}  last loss {result['last_loss']:.4f}  "
+                f"{result['training_seconds']:.0f} s",
+                flush=True,
+            )
+            report = {"environment": describe_environment(), "common": [*COMMON, *common], "variants": variants}
+            path = RESULTS / f"defaults-{arguments.study}.json"
+            path.write_text(json.dumps({**report, "results": results}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Classify a table of texts and keep its columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO, cast
+
+from lorafit.data.tables import WRITABLE_SUFFIXES, Table, check_columns, read_table, write_table
+from lorafit.errors import UserInputError
+from lorafit.predictor import Prediction, Predictor
+from lorafit.progress import Progress, Silent
+
+__all__ = ["PredictedTable", "check_output", "predict_table", "read_texts"]
+
+
+@dataclass(frozen=True)
+class PredictedTable:
+    """A table with its predictions.
+
+    Attributes:
+        table: The rows as they were read.
+        text_column: The column that was classified.
+        predictions: One a row, in the same order.
+    """
+
+    table: Table
+    text_column: str
+    predictions: tuple[Prediction, ...]
+
+    def columns(self) -> dict[str, Sequence[object]]:
+        """Return the original columns, then `label`, `score` and one column of probabilities a class.
+
+        A new column whose name is taken gets `predicted_` before it.
+        """
+        columns: dict[str, Sequence[object]] = dict(self.table.columns)
+        added: dict[str, Sequence[object]] = {
+            "label": [prediction.label for prediction in self.predictions],
+            "score": [prediction.score for prediction in self.predictions],
+        }
+        for name in self.predictions[0].scores:
+            added[f"probability_{name}"] = [prediction.scores[name] for prediction in self.predictions]
+        for name, values in added.items():
+            free = name
+            while free in columns:
+                free = f"predicted_{free}"
+            columns[free] = values
+        return columns
+
+    def write(self, path: Path) -> None:
+        """Write `columns()` to a csv, tsv, jsonl or parquet file, atomically."""
+        write_table(path, self.columns())
+
+
+def read_texts(words: Sequence[str], file: Path | None, stream: TextIO, *, text_column: str) -> Table:
+    """Read what is to be classified from one of three places.
+
+    Args:
+        words: Texts given directly.
+        file: A csv, tsv, jsonl, parquet or txt file.
+        stream: Read line by line where neither words nor a file were given; blank lines are left out.
+        text_column: The column that must be there; texts given directly and lines get it as their only one.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserInputError: Both words and a file were given, or nothing at all.
+    """
+    if words and file is not None:
+        raise UserInputError("Give texts or --file, not both.")
+    if file is not None:
+        table = read_table(file)
+        wanted = "text" if file.suffix.lower() == ".txt" else text_column
+        check_columns(table.columns, {wanted: "--text-column"}, table.origin)
+        return table
+    if words:
+        return Table({text_column: list(words)}, "the command line")
+    if stream.isatty():
+        raise UserInputError('Nothing to classify. Give texts ("I loved it"), --file reviews.csv, or pipe lines in.')
+    lines = [line for line in stream.read().splitlines() if line.strip()]
+    if not lines:
+        raise UserInputError("Nothing to classify: standard input is empty.")
+    return Table({text_column: list(lines)}, "standard input")
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output file that cannot or must not be written, before any work is done.
+
+    Args:
+        path: The file.
+        overwrite: Whether it may be replaced.
+
+    Raises:
+        UserInputError: Its suffix is not a table's, or it is there already.
+    """
+    if path.suffix.lower() not in WRITABLE_SUFFIXES:
+        raise UserInputError(f"--output {path}: allowed suffixes are {', '.join(WRITABLE_SUFFIXES)}.")
+    if path.exists() and not overwrite:
+        raise UserInputError(f"{path} already exists. Choose another name, or replace it with --overwrite.")
+
+
+def predict_table(
+    predictor: Predictor, table: Table, *, text_column: str, progress: Progress | None = None
+) -> PredictedTable:
+    """Classify every row.
+
+    Args:
+        predictor: From `lorafit.load`.
+        table: The rows.
+        text_column: The column to classify.
+        progress: Told how many texts are done.
+
+    Returns:
+        The predictions with the table.
+    """
+    progress = progress or Silent()
+    texts = cast("Sequence[str]", table.columns[text_column])  # predict checks that they are
+    progress.start("predicting", total=len(texts), unit="text")
+    predictions = predictor.predict(texts, on_progress=progress.update)
+    progress.finish()
+    return PredictedTable(table=table, text_column=text_column, predictions=tuple(predictions))

@@ -1,0 +1,73 @@
+"""Batches of texts of similar length under a token budget.
+
+Everything that runs a model goes through here: training, validation, prediction.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BatchPlan", "plan_batches"]
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Rows sorted by length and cut into batches.
+
+    Attributes:
+        order: Shape (n,), int64: row positions, longest text first.
+        bounds: Shape (batches + 1,), int64: batch b is `order[bounds[b]:bounds[b + 1]]`.
+    """
+
+    order: NDArray[np.int64]
+    bounds: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __getitem__(self, batch: int) -> NDArray[np.int64]:
+        return self.order[self.bounds[batch] : self.bounds[batch + 1]]
+
+    def shuffled(self, lengths: NDArray[np.int64], rng: np.random.Generator) -> "BatchPlan":
+        """Exchange rows of the same length at random; every batch keeps its shape.
+
+        Args:
+            lengths: Tokens a text, shape (n,): those the plan was made from.
+            rng: Source of randomness.
+
+        Returns:
+            A plan with the same number of batches, each of the same size and length.
+        """
+        rows = rng.permutation(len(lengths))
+        return BatchPlan(order=rows[np.argsort(-lengths[rows], kind="stable")], bounds=self.bounds)
+
+    def padding_share(self, lengths: NDArray[np.int64]) -> float:
+        """Return the share of padding among all positions of all batches, 0 to 1."""
+        positions = sum(int(lengths[self[batch]].max()) * len(self[batch]) for batch in range(len(self)))
+        return 1 - int(lengths.sum()) / positions if positions else 0.0
+
+
+def plan_batches(lengths: NDArray[np.int64], *, max_rows: int, max_tokens: int) -> BatchPlan:
+    """Sort texts by length and cut them into batches that are nearly free of padding.
+
+    A batch closes when one more row would pass either limit; a single text longer than `max_tokens` is a batch of its
+    own. A last batch less than half full is evened out with the one before it, so that no optimiser step rests on a
+    handful of rows.
+
+    Args:
+        lengths: Tokens a text, shape (n,).
+        max_rows: Most rows in a batch.
+        max_tokens: Most positions in a batch, padding included.
+
+    Returns:
+        The plan; every row is in exactly one batch.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    bounds = [0]
+    while bounds[-1] < len(order):
+        longest = max(1, int(lengths[order[bounds[-1]]]))
+        bounds.append(min(bounds[-1] + max(1, min(max_rows, max_tokens // longest)), len(order)))
+    if len(bounds) > 2 and (bounds[-1] - bounds[-2]) * 2 < bounds[-2] - bounds[-3]:
+        bounds[-2] = (bounds[-3] + bounds[-1] + 1) // 2
+    return BatchPlan(order=order, bounds=np.array(bounds, dtype=np.int64))

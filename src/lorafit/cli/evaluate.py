@@ -1,0 +1,38 @@
+"""`lorafit evaluate`: measure a trained run."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorafit.cli.options import DropBadRows, LabelColumn, Quiet, TextColumn
+from lorafit.cli.progress import build_progress
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    data: Annotated[
+        str | None, typer.Argument(help="Labelled data; default: the test rows of the run's own data.")
+    ] = None,
+    *,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    drop_bad_rows: DropBadRows = False,
+    json: Annotated[bool, typer.Option("--json", help="Write the metrics record instead of a table.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a run on labelled data."""
+    from lorafit.cli.render import show_metrics
+    from lorafit.evaluation import evaluate as evaluate_run
+
+    flags = {
+        "data.text_column": text_column,
+        "data.label_column": label_column,
+        "data.drop_bad_rows": drop_bad_rows or None,
+    }
+    metrics = evaluate_run(run, data, flags=flags, progress=build_progress(quiet=quiet))
+    if json:
+        sys.stdout.write(metrics.model_dump_json(indent=2) + "\n")
+    else:
+        show_metrics(metrics)

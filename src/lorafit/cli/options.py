@@ -1,0 +1,21 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["DropBadRows", "LabelColumn", "Output", "Overwrite", "Quiet", "Settings", "TextColumn"]
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. --set training.epochs=2 (repeatable)."),
+]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; default: a free name below runs/.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run folder if it is there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]
+TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column that holds the texts [text].")]
+LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column that holds the labels [label].")]
+DropBadRows = Annotated[
+    bool, typer.Option("--drop-bad-rows", help="Leave out rows with an empty text or label instead of stopping.")
+]

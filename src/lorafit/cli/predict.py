@@ -1,0 +1,44 @@
+"""`lorafit predict`: classify texts."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorafit.cli.options import Quiet, TextColumn
+from lorafit.cli.progress import build_progress
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; default: one a line from standard input.")] = None,
+    *,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Texts in a csv, tsv, jsonl, parquet or txt file.")
+    ] = None,
+    text_column: TextColumn = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write csv, tsv, jsonl or parquet, original columns kept.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it is there.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON object a text.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Classify texts, a file, or standard input."""
+    from lorafit.batch_prediction import check_output, predict_table, read_texts
+    from lorafit.cli.render import show_predictions
+    from lorafit.predictor import load
+
+    if output is not None:
+        check_output(output, overwrite=overwrite)
+    column = text_column or "text"
+    table = read_texts(texts or [], file, sys.stdin, text_column=column)
+    progress = build_progress(quiet=quiet or len(table) == 1)
+    predicted = predict_table(load(run), table, text_column=column, progress=progress)
+    if output is None:
+        show_predictions(predicted, json=json)
+        return
+    predicted.write(output)
+    if not quiet:
+        sys.stderr.write(f"{len(table):,} predictions written to {output}\n")

@@ -1,0 +1,115 @@
+"""Progress on standard error: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from lorafit.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+__all__ = ["BarProgress", "PlainProgress", "build_progress"]
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+def build_progress(*, quiet: bool) -> Progress:
+    """Return what suits standard error: silence if asked for, a bar on a terminal, else plain lines."""
+    if quiet:
+        return Silent()
+    return BarProgress() if sys.stderr.isatty() else PlainProgress()
+
+
+def describe_figures(figures: dict[str, float]) -> str:
+    """Put figures such as `loss` and `tokens_per_second` into words; those not known yet (NaN) are left out."""
+    words = []
+    if (loss := figures.get("loss")) is not None and loss == loss:  # noqa: PLR0124 - NaN is the one value that differs
+        words.append(f"loss {loss:.3f}")
+    if (speed := figures.get("tokens_per_second")) is not None:
+        words.append(f"{speed:,.0f} tokens/s")
+    return "  ".join(words)
+
+
+class PlainProgress:
+    """A line when a stage begins, now and then, and when it ends."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._total: int | None = None
+        self._unit = ""
+        self._began = self._last = 0.0
+
+    def start(self, stage: str, *, total: int | None = None, unit: str = "") -> None:
+        """Say what begins."""
+        self._stage, self._total, self._unit = stage, total, unit
+        self._began = self._last = time.monotonic()
+        self.say(f"{stage} …" if total is None else f"{stage}: {total:,} {unit}s …")
+
+    def update(self, done: int, **figures: float) -> None:
+        """Say how far it is, at most every few seconds."""
+        now = time.monotonic()
+        if now - self._last < _SECONDS_BETWEEN_LINES:
+            return
+        self._last = now
+        of = f" of {self._total:,}" if self._total else ""
+        left = f", {(now - self._began) / done * (self._total - done):,.0f} s left" if self._total and done else ""
+        self.say(f"  {self._unit} {done:,}{of}{left}  {describe_figures(figures)}".rstrip())
+
+    def finish(self, note: str = "") -> None:
+        """Say how long it took."""
+        self.say(f"  done in {time.monotonic() - self._began:.1f} s" + (f": {note}" if note else ""))
+
+    def say(self, line: str) -> None:
+        """Write the line."""
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+
+class BarProgress:
+    """A live bar with loss, speed and remaining time."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        self._console = Console(stderr=True, highlight=False)
+        self._bars = Bars(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._stage = ""
+        self._began = 0.0
+
+    def start(self, stage: str, *, total: int | None = None, unit: str = "") -> None:
+        """Show a new bar; a stage without a total gets a pulsing one."""
+        self._stage, self._began = stage, time.monotonic()
+        label = f"{stage} ({unit}s)" if unit else stage
+        self._task = self._bars.add_task(label, total=total, figures="")
+        self._bars.start()
+
+    def update(self, done: int, **figures: float) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._bars.update(self._task, completed=done, figures=describe_figures(figures))
+
+    def finish(self, note: str = "") -> None:
+        """Replace the bar by a line."""
+        self._bars.stop()
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
+        text = f"{self._stage}: {time.monotonic() - self._began:.1f} s" + (f", {note}" if note else "")
+        self._console.print(f"[green]✓[/] {text}")
+
+    def say(self, line: str) -> None:
+        """Print the line above the bar."""
+        self._console.print(f"  {line}", markup=False, style="dim")

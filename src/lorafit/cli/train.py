@@ -1,0 +1,64 @@
+"""`lorafit train`: fine-tune an encoder and show the model before and after."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorafit.cli.options import DropBadRows, LabelColumn, Output, Overwrite, Quiet, Settings, TextColumn
+from lorafit.cli.progress import build_progress
+
+
+def train(
+    data: Annotated[
+        str | None,
+        typer.Argument(help="builtin:rotten-tomatoes, imdb, hub:owner/name, or a csv, tsv, jsonl or parquet file."),
+    ] = None,
+    *,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="builtin:distil-minilm, a Hub id or a local folder.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="How the encoder is adapted [lora].")] = None,
+    validation: Annotated[str | None, typer.Option(help="File with validation rows.")] = None,
+    test: Annotated[str | None, typer.Option(help="File with test rows.")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    drop_bad_rows: DropBadRows = False,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")] = None,
+    settings: Settings = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of head, batches and dropout [0].")] = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune an encoder on your texts."""
+    from lorafit.cli.render import show_run
+    from lorafit.config import load_config
+    from lorafit.errors import ConfigError
+    from lorafit.finetune import resume as resume_run
+    from lorafit.finetune import train as train_run
+
+    progress = build_progress(quiet=quiet)
+    if resume is not None:
+        if data is not None or config is not None or settings or output is not None:
+            raise ConfigError("--resume takes data and settings from the run; leave the others out.")
+        show_run(resume_run(resume, progress=progress), quiet=quiet)
+        return
+    if data is None and config is None:
+        raise ConfigError("Say what to train on, for example: lorafit train reviews.csv (or lorafit train --help)")
+    flags = {
+        "data.source": data,
+        "data.validation": validation,
+        "data.test": test,
+        "data.text_column": text_column,
+        "data.label_column": label_column,
+        "data.drop_bad_rows": drop_bad_rows or None,
+        "model.name": model,
+        "method.name": method,
+        "training.seed": seed,
+    }
+    resolved = load_config(config, flags=flags, overrides=settings or ())
+    show_run(train_run(resolved, output=output, overwrite=overwrite, progress=progress), quiet=quiet)

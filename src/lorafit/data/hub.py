@@ -1,0 +1,151 @@
+"""Data sets of the Hugging Face Hub, through the `datasets` library. Code from the Hub is never run."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lorafit.data.rows import RawRows, RawSplits
+from lorafit.data.tables import check_columns
+from lorafit.errors import DataError, NetworkUnavailableError
+from lorafit.extras import require
+from lorafit.labels import LabelSet
+
+__all__ = ["load_hub", "load_published"]
+
+HUB_SOURCE = re.compile(
+    r"hub:(?P<id>(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*)(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?"
+)
+
+
+def load_hub(source: str, *, text_column: str = "text", label_column: str = "label") -> RawSplits:
+    """Load a data set from the Hub, or from the local cache of `datasets`.
+
+    Args:
+        source: `hub:owner/name` or `hub:name`, with `@revision` (branch, tag or commit) if wanted.
+        text_column: Column that holds the texts.
+        label_column: Column that holds the labels; a ClassLabel's names are used.
+
+    Returns:
+        Its rows; validation and test where the data set has them.
+
+    Raises:
+        DataError: The name is not of that form, there is no such data set, or it has no such columns or no train split.
+        NetworkUnavailableError: The Hub cannot be reached and the data set is not in the cache.
+        MissingExtraError: `datasets` is not installed.
+    """
+    match = HUB_SOURCE.fullmatch(source)
+    if match is None:
+        raise DataError(
+            f"'{source}' does not name a data set of the Hub. Allowed: hub:owner/name or hub:owner/name@revision, made "
+            "of letters, digits and the signs . _ -"
+        )
+    name, revision = match["id"], match["revision"]
+    if Path(name).exists():
+        raise DataError(
+            f"Here lies a file or folder called '{name}', which hides the data set '{source}' from the datasets "
+            "library. Run lorafit in another folder, or rename it."
+        )
+    _probe(name, revision)
+    return load_published(name, revision=revision, text_column=text_column, label_column=label_column, origin=source)
+
+
+def load_published(
+    path_or_id: str,
+    *,
+    origin: str,
+    revision: str | None = None,
+    text_column: str = "text",
+    label_column: str = "label",
+) -> RawSplits:
+    """Load the splits train, validation and test of whatever `datasets.load_dataset` opens.
+
+    Args:
+        path_or_id: Hub id, or a folder with data files.
+        origin: What the data is called, for messages.
+        revision: Branch, tag or commit on the Hub.
+        text_column: Column that holds the texts.
+        label_column: Column that holds the labels; a ClassLabel's names are used.
+
+    Returns:
+        The rows. A split whose labels are all hidden (-1) counts as not there.
+
+    Raises:
+        DataError: It cannot be loaded, or has no such columns or no train split.
+        NetworkUnavailableError: The Hub cannot be reached and the data set is not in the cache.
+        MissingExtraError: `datasets` is not installed.
+    """
+    loaded = _load(path_or_id, revision, origin)
+    if "train" not in loaded:
+        raise DataError(f"{origin} has no split 'train'. Its splits: {sorted(loaded)}.")
+    wanted = {text_column: "--text-column", label_column: "--label-column"}
+    parts: dict[str, RawRows] = {}
+    notes: list[str] = []
+    for name in ("train", "validation", "test"):
+        if name not in loaded:
+            continue
+        check_columns(loaded[name].column_names, wanted, f"{origin} {name}")
+        rows = _read_split(loaded[name], f"{origin} {name}", text_column, label_column)
+        if rows.labels and all(label is None for label in rows.labels) and name != "train":
+            notes.append(f"{origin}: its split '{name}' has no labels and is not used.")
+        else:
+            parts[name] = rows
+    names = _class_names(loaded["train"], label_column)
+    return RawSplits(
+        train=parts["train"],
+        validation=parts.get("validation"),
+        test=parts.get("test"),
+        labels=LabelSet(tuple(names)) if names else None,
+        notes=tuple(notes),
+    )
+
+
+def _probe(name: str, revision: str | None) -> None:
+    """Ask for one small file: without a network `load_dataset` itself gives up only after half a minute."""
+    hub = require("huggingface_hub", extra="train", purpose="loading a data set from the Hub")
+    errors = require("huggingface_hub.errors", extra="train", purpose="loading a data set from the Hub")
+    try:
+        hub.snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=["README.md"])
+    except errors.LocalEntryNotFoundError as error:
+        raise _unreachable(name) from error
+    except errors.RevisionNotFoundError as error:
+        raise DataError(f"The data set '{name}' has no revision '{revision}' on the Hub.") from error
+    except errors.RepositoryNotFoundError as error:
+        raise DataError(f"There is no data set '{name}' on the Hub, or it is private or gated.") from error
+    except Exception as error:  # the errors of the HTTP library beneath, a proxy's refusal say, have no public base
+        raise NetworkUnavailableError(
+            f"The Hub did not answer for the data set '{name}': {type(error).__name__}: {error}"
+        ) from error
+
+
+def _load(path_or_id: str, revision: str | None, origin: str) -> dict[str, Any]:
+    datasets = require("datasets", extra="train", purpose="loading a data set from the Hub")
+    exceptions = require("datasets.exceptions", extra="train", purpose="loading a data set from the Hub")
+    try:
+        return dict(datasets.load_dataset(path_or_id, revision=revision))
+    except ConnectionError as error:
+        raise _unreachable(path_or_id) from error
+    except exceptions.DatasetNotFoundError as error:
+        raise DataError(f"There is no data set '{path_or_id}' on the Hub, or it is private or gated.") from error
+    except (exceptions.DatasetsError, ValueError, RuntimeError, FileNotFoundError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"The datasets library cannot load {origin}: {reason}") from error
+
+
+def _read_split(split: Any, origin: str, text_column: str, label_column: str) -> RawRows:  # noqa: ANN401  no stubs
+    labels: Sequence[object] = split[label_column][:]
+    names = _class_names(split, label_column)
+    if names:
+        labels = [names[value] if isinstance(value, int) and value >= 0 else None for value in labels]
+    return RawRows(origin, texts=split[text_column][:], labels=labels)
+
+
+def _class_names(split: Any, label_column: str) -> list[str]:  # noqa: ANN401  datasets has no stubs
+    return list(getattr(split.features[label_column], "names", ()))
+
+
+def _unreachable(name: str) -> NetworkUnavailableError:
+    return NetworkUnavailableError(
+        f"The data set '{name}' is not in the local cache and the Hugging Face Hub cannot be reached. Go online once, "
+        "or give a file (csv, tsv, jsonl, parquet) or builtin:rotten-tomatoes instead."
+    )

@@ -1,0 +1,178 @@
+"""From the name of a source to checked splits: the one entry to the data."""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Literal
+
+from lorafit.config import DataConfig
+from lorafit.data.builtin import BUILTIN_SOURCES
+from lorafit.data.checks import CheckedRows, build_labels, check_rows, encode_rows
+from lorafit.data.hub import load_hub
+from lorafit.data.imdb import load_imdb
+from lorafit.data.rows import RawRows, RawSplits, Split, Splits
+from lorafit.data.splits import check_distinct_texts, count_shared_texts, cut_split, sample_rows
+from lorafit.data.tables import READABLE_SUFFIXES, check_columns, read_table
+from lorafit.errors import DataError
+from lorafit.labels import LabelSet
+
+__all__ = ["NAMED_SOURCES", "load_evaluation_rows", "load_splits"]
+
+NAMED_SOURCES = (*BUILTIN_SOURCES, "imdb")
+"""Sources that have a name of their own; the others are `hub:…` and files."""
+
+
+def load_splits(config: DataConfig) -> Splits:
+    """Load the data of a run.
+
+    Labels come from the source where it fixes them, else from the training rows. What the source lacks is cut from
+    train: first test, then validation.
+
+    Args:
+        config: The source and how to split it.
+
+    Returns:
+        Train, validation and test rows, repeatable from the same settings.
+
+    Raises:
+        DataError: The source is unknown, cannot be read, or its rows cannot be used; see `check_rows`.
+        MissingCarrierError: A built-in source is not installed.
+        NetworkUnavailableError: The Hub is needed and cannot be reached.
+        MissingExtraError: A library that the source needs is not installed.
+    """
+    raw = _read_source(config.source, config)
+    notes = list(raw.notes)
+    train_rows = _check(raw.train, config, notes)
+    labels = _choose_labels(train_rows, raw.labels, notes)
+    train = encode_rows(train_rows, labels)
+    test = _load_part(config.test, raw.test, labels, config, notes)
+    validation = _load_part(config.validation, raw.validation, labels, config, notes)
+    parts = 1 + (test is None) + (validation is None)
+    if parts > 1:
+        check_distinct_texts(train, parts, labels=labels)
+    if test is None:
+        train, test = cut_split(train, config.test_fraction, config.seed, labels=labels)
+        notes.append(_describe_cut("test", test, config.test_fraction, config.seed))
+    notes += _describe_shared(train, test, "test")
+    if validation is None:
+        train, validation = cut_split(train, config.validation_fraction, config.seed, labels=labels)
+        notes.append(_describe_cut("validation", validation, config.validation_fraction, config.seed))
+    else:
+        notes += _describe_shared(train, validation, "validation")
+    train = _sample(train, config, notes)
+    return Splits(_name_source(config.source), labels, train, validation, test, tuple(notes))
+
+
+def load_evaluation_rows(
+    source: str, config: DataConfig, labels: LabelSet, *, split: Literal["train", "validation", "test"] = "test"
+) -> Split:
+    """Load rows to score with a trained model.
+
+    Args:
+        source: The run's own source, of which `split` is taken (so no row that it was trained on, even where the
+            source is one file), a named source or Hub data set, of which `split` is taken, or another file, of which
+            all rows are.
+        config: The run's data settings. They split the run's own source again as it was split for training.
+        labels: The classes of the model.
+        split: Which split; one that another source than the run's does not have is cut from its train.
+
+    Returns:
+        The rows, with class ids of `labels`.
+
+    Raises:
+        DataError: The source cannot be read, its rows cannot be used, or it has labels that the model does not know.
+        MissingCarrierError: A built-in source is not installed.
+        NetworkUnavailableError: The Hub is needed and cannot be reached.
+        MissingExtraError: A library that the source needs is not installed.
+    """
+    own = _name_source(source) == _name_source(config.source)
+    if _is_file(source) and not own:
+        return encode_rows(check_rows(_read_file(source, config), drop_bad_rows=config.drop_bad_rows), labels)
+    if not own:
+        config = config.model_copy(update={"source": source, "validation": None, "test": None, "max_rows": None})
+    splits = load_splits(config)
+    part: Split = getattr(splits, split)
+    names = tuple(splits.labels.names[label] for label in part.labels)
+    return encode_rows(CheckedRows(f"{source} {split}", part.ids, part.texts, names), labels)
+
+
+def _is_file(source: str) -> bool:
+    """Tell a file from a name; a name goes first. Anything else that is neither is an unknown source."""
+    if source in NAMED_SOURCES or source.startswith(("hub:", "builtin:")):
+        return False
+    path = Path(source).expanduser()
+    if path.suffix.lower() in READABLE_SUFFIXES or path.exists():
+        return True
+    raise _unknown(source)
+
+
+def _read_source(source: str, config: DataConfig) -> RawSplits:
+    if _is_file(source):
+        return RawSplits(_read_file(source, config))
+    if source in BUILTIN_SOURCES:
+        return BUILTIN_SOURCES[source]()
+    if source == "imdb":
+        return load_imdb()
+    if source.startswith("hub:"):
+        return load_hub(source, text_column=config.text_column, label_column=config.label_column)
+    raise _unknown(source)
+
+
+def _unknown(source: str) -> DataError:
+    near = difflib.get_close_matches(source, NAMED_SOURCES, n=1)
+    return DataError(
+        f"There is no data source '{source}'.{f' Did you mean {near[0]}?' if near else ''} Allowed: "
+        f"{', '.join(NAMED_SOURCES)}, hub:owner/name[@revision], or a file ({', '.join(READABLE_SUFFIXES)})."
+    )
+
+
+def _read_file(name: str, config: DataConfig) -> RawRows:
+    table = read_table(Path(name).expanduser())
+    wanted = {config.text_column: "--text-column", config.label_column: "--label-column"}
+    check_columns(table.columns, wanted, name)
+    return RawRows(table.origin, table.columns[config.text_column], table.columns[config.label_column])
+
+
+def _name_source(source: str) -> str:
+    return os.path.abspath(Path(source).expanduser()) if _is_file(source) else source  # noqa: PTH100  resolve() would follow links
+
+
+def _check(raw: RawRows, config: DataConfig, notes: list[str]) -> CheckedRows:
+    rows = check_rows(raw, drop_bad_rows=config.drop_bad_rows)
+    notes += rows.notes
+    return rows
+
+
+def _choose_labels(rows: CheckedRows, published: LabelSet | None, notes: list[str]) -> LabelSet:
+    """Take the source's own names and order, without those that no training row has."""
+    seen = build_labels(rows)
+    if published is None:
+        return seen
+    absent = [name for name in published.names if name not in seen.names]
+    if absent:
+        notes.append(f"{rows.origin}: no rows of the labels {absent}; they are left out.")
+    return LabelSet(tuple(name for name in published.names if name in seen.names))
+
+
+def _load_part(
+    file: str | None, published: RawRows | None, labels: LabelSet, config: DataConfig, notes: list[str]
+) -> Split | None:
+    """Return the user's own split, else the published one, else None."""
+    raw = _read_file(file, config) if file is not None else published
+    return None if raw is None else encode_rows(_check(raw, config, notes), labels)
+
+
+def _describe_cut(name: str, part: Split, fraction: float, seed: int) -> str:
+    return f"{name}: {len(part):,} rows cut from train ({fraction:.0%} of each label, seed {seed})."
+
+
+def _describe_shared(train: Split, other: Split, name: str) -> list[str]:
+    shared = count_shared_texts(train, other)
+    return [f"{name}: {shared:,} of its texts are in train, too, character for character."] if shared else []
+
+
+def _sample(train: Split, config: DataConfig, notes: list[str]) -> Split:
+    if config.max_rows is None or config.max_rows >= len(train):
+        return train
+    notes.append(f"train: {config.max_rows:,} of {len(train):,} rows drawn (data.max_rows, seed {config.seed}).")
+    return sample_rows(train, config.max_rows, config.seed)

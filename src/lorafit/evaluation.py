@@ -1,0 +1,139 @@
+"""Measure a model on labelled rows, and keep what it said about each."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafit.artifacts import MetricsRecord, RunLayout, RunRecord
+from lorafit.config import EvaluationConfig, load_config
+from lorafit.data.rows import Split
+from lorafit.data.sources import load_evaluation_rows
+from lorafit.data.tables import read_table, write_table
+from lorafit.labels import LabelSet
+from lorafit.metrics.scores import accuracy, confusion_matrix, predict_labels, row_log_losses
+from lorafit.metrics.uncertainty import compare_paired, estimate_scores
+from lorafit.predictor import load
+from lorafit.progress import Progress, Silent
+
+__all__ = ["build_metrics", "compute_validation", "evaluate", "read_predictions", "write_predictions"]
+
+
+def evaluate(
+    run: str | Path,
+    data: str | None = None,
+    *,
+    flags: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> MetricsRecord:
+    """Measure a trained run on its own test rows or on other data.
+
+    Args:
+        run: The run folder.
+        data: A source as in `data.source`; None takes the run's own, whose test split is used.
+        flags: Dotted settings that differ from the run's (for example `data.label_column`).
+        progress: Told how many texts are done.
+
+    Returns:
+        The scores with their intervals; there is no baseline in it.
+    """
+    layout = RunLayout(Path(run).resolve())
+    record = RunRecord.read(layout.record)
+    config = load_config(layout.config, flags=flags)
+    predictor = load(layout.root)
+    labels = LabelSet(tuple(record.labels))
+    rows = load_evaluation_rows(data or config.data.source, config.data, labels)
+    progress = progress or Silent()
+    progress.start("measuring", total=len(rows), unit="text")
+    probabilities = predictor.predict_proba(rows.texts, on_progress=progress.update)
+    progress.finish()
+    return build_metrics("test", rows, labels, config.evaluation, finetuned=probabilities)
+
+
+def build_metrics(
+    split: str,
+    rows: Split,
+    labels: LabelSet,
+    config: EvaluationConfig,
+    *,
+    finetuned: NDArray[np.float64],
+    baseline: NDArray[np.float64] | None = None,
+) -> MetricsRecord:
+    """Turn probabilities into scores with intervals and, where there is a baseline, a paired comparison.
+
+    Args:
+        split: Name of the split.
+        rows: Its n rows.
+        labels: The classes.
+        config: Level and resampling of the intervals.
+        finetuned: Shape (n, classes).
+        baseline: Shape (n, classes), or None.
+
+    Returns:
+        The record.
+    """
+    settings: dict[str, Any] = {
+        "confidence_level": config.confidence_level,
+        "samples": config.bootstrap_samples,
+        "seed": config.seed,
+    }
+    before = None if baseline is None else estimate_scores(rows.labels, baseline, labels.names, **settings)
+    comparison = None if baseline is None else compare_paired(rows.labels, baseline, finetuned, **settings)
+    return MetricsRecord(
+        split=split,
+        rows=len(rows),
+        confidence_level=config.confidence_level,
+        bootstrap_samples=config.bootstrap_samples,
+        baseline=before,
+        finetuned=estimate_scores(rows.labels, finetuned, labels.names, **settings),
+        comparison=comparison,
+    )
+
+
+def compute_validation(rows: Split, probabilities: NDArray[np.float64]) -> dict[str, float]:
+    """Return the figures that training is steered by: `loss` (nats a row) and `accuracy`, without intervals."""
+    matrix = confusion_matrix(rows.labels, predict_labels(probabilities), probabilities.shape[1])
+    return {
+        "loss": float(row_log_losses(rows.labels, probabilities).mean()),
+        "accuracy": float(accuracy(matrix)),
+    }
+
+
+def write_predictions(path: Path, rows: Split, labels: LabelSet, probabilities: NDArray[np.float64]) -> None:
+    """Write what a model said about each row, in input order, as parquet.
+
+    Args:
+        path: Where to.
+        rows: The n rows.
+        labels: The classes.
+        probabilities: Shape (n, classes).
+    """
+    columns: dict[str, list[Any]] = {
+        "row_id": rows.ids.tolist(),
+        "true_label": [labels.names[label] for label in rows.labels],
+        "label": [labels.names[label] for label in predict_labels(probabilities)],
+    }
+    for index, name in enumerate(labels.names):
+        columns[f"probability_{name}"] = probabilities[:, index].tolist()
+    write_table(path, columns)
+
+
+def read_predictions(path: Path, rows: Split, labels: LabelSet) -> NDArray[np.float64] | None:
+    """Read probabilities written for exactly these rows.
+
+    Args:
+        path: Where from.
+        rows: The rows they should belong to.
+        labels: The classes.
+
+    Returns:
+        Shape (n, classes), or None if there is no such file or it is of other rows.
+    """
+    if not path.is_file():
+        return None
+    columns = read_table(path).columns
+    names = [f"probability_{name}" for name in labels.names]
+    if columns.get("row_id") != rows.ids.tolist() or not all(name in columns for name in names):
+        return None
+    return np.array([columns[name] for name in names], dtype=np.float64).T

@@ -1,0 +1,72 @@
+"""Fixed sentences with the logits of plain fp32 PEFT: what every way of loading a trained adapter must reproduce."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafit.artifacts import FileRecord
+from lorafit.errors import RunError
+
+__all__ = ["GOLDEN_TEXTS", "GOLDEN_TOLERANCE", "GoldenRecord", "verify_golden"]
+
+GOLDEN_TEXTS = (
+    "A wonderful film, from the first minute to the last.",
+    "I want those two hours of my life back.",
+    "The acting is fine, but the story goes nowhere and the ending makes no sense at all.",
+    "Not bad!",
+    "It rained on Tuesday, so the match was moved to the following week.",
+    "Please cancel my order; the parcel never arrived and nobody answers the phone.",
+)
+"""Sentences that ship with lorafit; never a user's rows. All are short enough not to be cut."""
+
+GOLDEN_TOLERANCE: dict[Literal["fp32", "bf16"], float] = {"fp32": 1e-3, "bf16": 6e-2}
+"""Largest allowed difference of a logit, relative to the largest golden logit (at least 1), for each precision."""
+
+
+class GoldenRecord(FileRecord):
+    """`golden.json`.
+
+    Attributes:
+        texts: The sentences.
+        logits: One row a sentence, one column a class.
+    """
+
+    texts: list[str]
+    logits: list[list[float]]
+
+
+def verify_golden(
+    path: Path,
+    compute_logits: Callable[[list[str]], NDArray[np.floating]],
+    *,
+    precision: Literal["fp32", "bf16"],
+    runtime: str,
+) -> float:
+    """Compare a loaded model with its golden logits.
+
+    Args:
+        path: The `golden.json`.
+        compute_logits: Texts to logits of shape (texts, classes).
+        precision: Arithmetic of the loaded model.
+        runtime: What loaded it, for the error message.
+
+    Returns:
+        The largest difference of a logit.
+
+    Raises:
+        RunError: The difference is larger than `GOLDEN_TOLERANCE` allows.
+    """
+    golden = GoldenRecord.read(path)
+    expected = np.array(golden.logits)
+    got = compute_logits(golden.texts)
+    difference = float(np.abs(got - expected).max()) if got.shape == expected.shape else float("inf")
+    allowed = GOLDEN_TOLERANCE[precision] * max(1.0, float(np.abs(expected).max()))
+    if not difference <= allowed:
+        raise RunError(
+            f"The model loaded by {runtime} ({precision}) does not give the logits it was saved with: they differ by "
+            f"{difference:.4g}, allowed are {allowed:.4g}. The adapter, its base model or a library has changed."
+        )
+    return difference

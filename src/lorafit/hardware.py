@@ -1,0 +1,168 @@
+"""The machine as this process may use it: what affinity and control groups leave of its cores and memory."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+__all__ = [
+    "available_cores",
+    "cpu_flags",
+    "cpu_name",
+    "cpu_quota",
+    "memory_bytes",
+    "memory_limit",
+    "peak_memory_bytes",
+]
+
+SYSTEM_ROOT = Path("/")
+
+
+def cpu_name(root: Path = SYSTEM_ROOT) -> str:
+    """Return the processor's name as its maker writes it, or its architecture where the system does not tell.
+
+    Args:
+        root: Where `proc` lies.
+
+    Returns:
+        The name, never empty.
+    """
+    return _cpuinfo(root, "model name") or platform.processor() or platform.machine() or "unknown"
+
+
+def cpu_flags(root: Path = SYSTEM_ROOT) -> frozenset[str]:
+    """Return the processor's features as Linux names them; empty elsewhere.
+
+    Args:
+        root: Where `proc` lies.
+
+    Returns:
+        Names such as `avx2` and `avx512_bf16` (x86), or `asimd` and `bf16` (ARM).
+    """
+    return frozenset((_cpuinfo(root, "flags") or _cpuinfo(root, "features")).split())
+
+
+def available_cores(root: Path = SYSTEM_ROOT) -> int:
+    """Count the cores that this process may use.
+
+    The affinity mask counts, and below it the CPU quota of the control group, rounded down: more threads than the quota
+    pays for would be stopped in turn while the others wait for them.
+
+    Args:
+        root: Where `proc` and `sys` lie.
+
+    Returns:
+        At least 1.
+    """
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    quota = cpu_quota(root)
+    return allowed if quota is None else max(1, min(allowed, int(quota)))
+
+
+def memory_bytes(root: Path = SYSTEM_ROOT) -> int:
+    """Return the memory that this process may use: the machine's, or less where the control group says so.
+
+    Args:
+        root: Where `proc` and `sys` lie.
+
+    Returns:
+        Bytes; 0 where the system does not tell (Windows).
+    """
+    if not hasattr(os, "sysconf"):
+        return 0
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = memory_limit(root)
+    return physical if limit is None else min(physical, limit)
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident memory that this process has had, in bytes; 0 where the system does not tell."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def cpu_quota(root: Path = SYSTEM_ROOT) -> float | None:
+    """Return the tightest CPU quota of this process's control groups, in cores, or None without one.
+
+    Args:
+        root: Where `proc` and `sys` lie.
+
+    Returns:
+        Cores, fractions included; None without a quota.
+    """
+    quotas = [_v2_quota(folder) for folder in _v2_folders(root)]
+    quotas += [_v1_quota(folder) for folder in _v1_folders(root, "cpu")]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def memory_limit(root: Path = SYSTEM_ROOT) -> int | None:
+    """Return the tightest memory limit of this process's control groups, or None without one.
+
+    Args:
+        root: Where `proc` and `sys` lie.
+
+    Returns:
+        Bytes. Version 1 writes "no limit" as a number far above any memory; it is returned as it stands.
+    """
+    files = [folder / "memory.max" for folder in _v2_folders(root)]
+    files += [folder / "memory.limit_in_bytes" for folder in _v1_folders(root, "memory")]
+    return min((int(text) for file in files if (text := _read(file).strip()).isdecimal()), default=None)
+
+
+def _cpuinfo(root: Path, name: str) -> str:
+    """Return the first value of a key of `/proc/cpuinfo`, or nothing."""
+    for line in _read(root / "proc" / "cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip().lower() == name:
+            return value.strip()
+    return ""
+
+
+def _v2_quota(folder: Path) -> float | None:
+    quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
+    return int(quota) / int(period or 100_000) if quota.isdecimal() else None
+
+
+def _v1_quota(folder: Path) -> float | None:
+    quota = _read(folder / "cpu.cfs_quota_us").strip()
+    period = _read(folder / "cpu.cfs_period_us").strip()
+    return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() else None
+
+
+def _v2_folders(root: Path) -> list[Path]:
+    """Return the process's control group and its parents in the unified hierarchy (version 2)."""
+    for _, controllers, path in _memberships(root):
+        if not controllers:
+            return _with_parents(root / "sys" / "fs" / "cgroup", path)
+    return []
+
+
+def _v1_folders(root: Path, controller: str) -> list[Path]:
+    """Return the process's control group and its parents in the hierarchy of one controller (version 1)."""
+    for _, controllers, path in _memberships(root):
+        if controller in controllers.split(","):
+            return _with_parents(root / "sys" / "fs" / "cgroup" / controller, path)
+    return []
+
+
+def _memberships(root: Path) -> list[list[str]]:
+    """Return hierarchy, controllers and path of each line of `/proc/self/cgroup`."""
+    lines = _read(root / "proc" / "self" / "cgroup").splitlines()
+    return [parts for line in lines if len(parts := line.split(":", maxsplit=2)) == 3]
+
+
+def _with_parents(mount: Path, path: str) -> list[Path]:
+    """Return the folders from `path` up to the mount; inside a container those outside of it do not exist."""
+    inner = mount / path.lstrip("/")
+    return [inner, *(parent for parent in inner.parents if parent.is_relative_to(mount))]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,60 @@
+"""Keeps `run.json` true while a run goes on, whatever ends it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lorafit import hardware
+from lorafit.artifacts import RunLayout, RunRecord
+from lorafit.errors import TrainingInterruptedError
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """The record of a run under way; every change is written at once.
+
+    Attributes:
+        record: The record as it stands.
+    """
+
+    def __init__(self, layout: RunLayout, record: RunRecord) -> None:
+        self._layout = layout
+        self.record = record
+        self.update(status="running")
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of the record and write it."""
+        self.record = self.record.model_copy(update={**changes, "peak_memory_bytes": hardware.peak_memory_bytes()})
+        self.record.write(self._layout.record)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; of a resumed run the seconds add up."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = self.record.seconds.get(name, 0.0) + time.perf_counter() - began
+            self.update(seconds={**self.record.seconds, name: seconds})
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Write down how the work inside the block ended, and turn Ctrl-C into an error that names the run.
+
+        Raises:
+            TrainingInterruptedError: The block was interrupted.
+        """
+        try:
+            yield
+        except (KeyboardInterrupt, TrainingInterruptedError) as error:
+            self.update(status="interrupted")
+            raise TrainingInterruptedError(
+                f"Interrupted; what was done is kept. Go on with:\n  lorafit train --resume {self._layout.root}",
+                run=self._layout.root,
+            ) from error
+        except BaseException:
+            self.update(status="failed")
+            raise
+        self.update(status="complete")

@@ -1,0 +1,207 @@
+"""Use a trained run: labels and probabilities for texts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from lorafit.adapter import load_adapter
+from lorafit.artifacts import RunLayout, RunRecord
+from lorafit.batching import plan_batches
+from lorafit.data.checks import describe_rows, describe_text_fault
+from lorafit.encoders.load import load_tokenizer
+from lorafit.encoders.tokenization import TokenizedTexts, Truncation, tokenize
+from lorafit.errors import UserInputError
+from lorafit.extras import require
+from lorafit.golden import verify_golden
+from lorafit.labels import LabelSet
+from lorafit.metrics.scores import softmax
+
+__all__ = ["Prediction", "Predictor", "Runtime", "build_prediction", "compute_logits", "load"]
+
+_BATCH_ROWS = 64
+_BATCH_TOKENS = 4096
+
+
+class Runtime(Protocol):
+    """Something that runs a trained classifier on padded batches."""
+
+    name: str
+
+    @property
+    def precision(self) -> Literal["fp32", "bf16"]:
+        """Arithmetic of the forward pass."""
+
+    def logits(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Compute logits of shape (rows, classes) for ids and mask of shape (rows, length)."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one text.
+
+    Attributes:
+        label: The most probable class.
+        score: Its probability, 0 to 1.
+        scores: Probability of every class, in label order; they sum to 1.
+    """
+
+    label: str
+    score: float
+    scores: dict[str, float]
+
+
+class Predictor:
+    """A trained classifier. Thread-safe as far as its runtime is; make one with `load`."""
+
+    def __init__(
+        self, runtime: Runtime, tokenizer: Tokenizer, *, pad_id: int, labels: LabelSet, truncation: Truncation
+    ) -> None:
+        self._runtime = runtime
+        self._tokenizer = tokenizer
+        self._pad_id = pad_id
+        self._labels = labels
+        self._truncation = truncation
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of `predict_proba`'s columns."""
+        return self._labels.names
+
+    def predict(self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None) -> list[Prediction]:
+        """Classify texts.
+
+        Args:
+            texts: Any number of texts, none of them empty.
+            on_progress: Called with the number of texts done, now and then.
+
+        Returns:
+            One prediction a text, in the same order.
+        """
+        return [build_prediction(row, self._labels) for row in self.predict_proba(texts, on_progress=on_progress)]
+
+    def predict_proba(
+        self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float64]:
+        """Compute the probability of every class.
+
+        Args:
+            texts: n texts, none of them empty.
+            on_progress: Called with the number of texts done, now and then.
+
+        Returns:
+            Shape (n, classes); columns in the order of `labels`, rows sum to 1.
+        """
+        return softmax(self.compute_logits(texts, on_progress=on_progress))
+
+    def compute_logits(
+        self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float64]:
+        """Compute the model's raw outputs.
+
+        Args:
+            texts: n texts, none of them empty.
+            on_progress: Called with the number of texts done, now and then.
+
+        Returns:
+            Shape (n, classes).
+
+        Raises:
+            UserInputError: `texts` is a single string, or some of them are empty or not strings.
+        """
+        _check_texts(texts)
+        tokens = tokenize(self._tokenizer, texts, self._truncation)
+        return compute_logits(self._runtime, tokens, self._pad_id, classes=len(self.labels), on_progress=on_progress)
+
+
+def build_prediction(probabilities: NDArray[np.float64], labels: LabelSet) -> Prediction:
+    """Name the most probable class.
+
+    Args:
+        probabilities: Shape (classes,).
+        labels: The classes.
+
+    Returns:
+        The prediction; of equal probabilities the first class wins.
+    """
+    best = int(probabilities.argmax())
+    return Prediction(
+        label=labels.names[best],
+        score=float(probabilities[best]),
+        scores=dict(zip(labels.names, probabilities.tolist(), strict=True)),
+    )
+
+
+def compute_logits(
+    runtime: Runtime,
+    tokens: TokenizedTexts,
+    pad_id: int,
+    *,
+    classes: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> NDArray[np.float64]:
+    """Run a model over tokenised texts in length-sorted batches and put the results back into input order.
+
+    Args:
+        runtime: The model.
+        tokens: n tokenised texts.
+        pad_id: Token id of the padding.
+        classes: Number of classes.
+        on_progress: Called after each batch with the number of texts done.
+
+    Returns:
+        Logits of shape (n, classes); row i belongs to text i.
+    """
+    logits = np.zeros((len(tokens), classes))
+    plan = plan_batches(tokens.lengths, max_rows=_BATCH_ROWS, max_tokens=_BATCH_TOKENS)
+    for batch in range(len(plan)):
+        rows = plan[batch]
+        logits[rows] = runtime.logits(*tokens.pad(rows, pad_id))
+        if on_progress is not None:
+            on_progress(int(plan.bounds[batch + 1]))
+    return logits
+
+
+def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto") -> Predictor:
+    """Open a run folder for prediction.
+
+    The files are compared with the digests in the run record, and the loaded model with its golden logits.
+
+    Args:
+        run: The run folder.
+        precision: `auto` takes bf16 where the CPU multiplies in bf16, else fp32.
+
+    Returns:
+        The classifier.
+    """
+    require("torch", extra="train", purpose="Loading a run")
+    from lorafit.acceleration.precision import choose_precision
+    from lorafit.runtimes.pytorch import TorchRuntime
+
+    layout = RunLayout(Path(run).resolve())
+    record = RunRecord.read(layout.record)
+    model = load_adapter(layout, record)
+    tokenizer, pad_id = load_tokenizer(layout.adapter)
+    runtime = TorchRuntime(model, choose_precision(precision))
+    predictor = Predictor(
+        runtime,
+        tokenizer,
+        pad_id=pad_id,
+        labels=LabelSet(tuple(record.labels)),
+        truncation=Truncation(record.max_length, record.truncation),
+    )
+    verify_golden(layout.golden, predictor.compute_logits, precision=runtime.precision, runtime=runtime.name)
+    return predictor
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise UserInputError("predict takes a list of texts, got a single string. Write predict([text]).")
+    bad = [row for row, text in enumerate(texts, start=1) if describe_text_fault(text) is not None]
+    if bad:
+        fault = describe_text_fault(texts[bad[0] - 1])
+        raise UserInputError(f"{len(bad)} of {len(texts)} texts cannot be classified: {fault} ({describe_rows(bad)}).")

@@ -1,0 +1,72 @@
+"""Where a run goes: a free name, or one the user allows to be replaced."""
+
+import re
+import shutil
+from pathlib import Path
+
+from lorafit.artifacts import RunLayout
+from lorafit.errors import RunError
+
+__all__ = ["choose_run_folder", "find_free_name", "suggest_name"]
+
+_RUNS = Path("runs")
+
+
+def choose_run_folder(output: Path | None, *, suggestion: str, overwrite: bool = False) -> RunLayout:
+    """Decide on the run folder; nothing is written or removed yet.
+
+    Args:
+        output: What the user asked for; None takes a free name below `runs/`.
+        suggestion: Name to use where the user asked for none.
+        overwrite: Whether a run that is already there may be replaced.
+
+    Returns:
+        The layout of the folder, its path absolute.
+
+    Raises:
+        RunError: Something is already there; a free name is proposed.
+    """
+    if output is None:
+        return RunLayout(find_free_name(_RUNS / suggestion).resolve())
+    layout = RunLayout(output.expanduser().resolve())
+    if not layout.root.exists():
+        return layout
+    if not layout.root.is_dir():
+        raise RunError(f"{layout.root} is a file; --output takes a folder for the run.")
+    if not any(layout.root.iterdir()):
+        return layout
+    if not overwrite:
+        raise RunError(
+            f"{output} already exists. Choose another name, for example --output {find_free_name(output)}, or replace "
+            "it with --overwrite."
+        )
+    if not layout.record.is_file():
+        raise RunError(f"{output} is not a run folder (it has no {layout.record.name}), so it is not overwritten.")
+    return layout
+
+
+def clear_run_folder(layout: RunLayout) -> None:
+    """Remove a run that `choose_run_folder` allowed to be replaced.
+
+    Args:
+        layout: The run folder.
+    """
+    if layout.record.is_file():
+        shutil.rmtree(layout.root)
+
+
+def find_free_name(path: Path) -> Path:
+    """Return `path`, or `path-2`, `path-3`, …: the first that does not exist."""
+    number = 1
+    candidate = path
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
+
+
+def suggest_name(*parts: str) -> str:
+    """Make a folder name of a data source, a model and a method: short, lower case, safe in a shell."""
+    names = (Path(part.partition(":")[2] or part).name for part in parts)
+    stems = (re.sub(r"\.(csv|tsv|jsonl|ndjson|parquet)$", "", name.lower()) for name in names)
+    return "-".join(re.sub(r"[^a-z0-9]+", "-", stem).strip("-") or "run" for stem in stems)

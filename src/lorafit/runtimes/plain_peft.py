@@ -1,0 +1,42 @@
+"""Open an adapter folder with nothing but peft and transformers, and print its logits.
+
+Run as a script in a fresh process (`python -I plain_peft.py ADAPTER < texts.json`), it proves that the folder is
+complete for every other tool: nothing of lorafit is imported.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+
+def compute_plain_logits(folder: Path, texts: list[str]) -> list[list[float]]:
+    """Load base, head, adapter and tokenizer as any user of peft would.
+
+    Args:
+        folder: The adapter folder.
+        texts: Texts to classify.
+
+    Returns:
+        One row of fp32 logits a text.
+    """
+    reference = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    base = AutoModelForSequenceClassification.from_pretrained(
+        reference["base_model_name_or_path"],
+        revision=reference["revision"] or "main",
+        config=AutoConfig.from_pretrained(folder / "labels"),
+        dtype=torch.float32,
+    )
+    model = PeftModel.from_pretrained(base, folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    batch = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        logits: list[list[float]] = model(**batch).logits.tolist()
+    return logits
+
+
+if __name__ == "__main__":
+    json.dump(compute_plain_logits(Path(sys.argv[1]), json.load(sys.stdin)), sys.stdout)

@@ -1,0 +1,205 @@
+"""What happens between the Trainer's steps: schedule, progress, history, stopping in time."""
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from lorafit.artifacts import write_atomic
+from lorafit.errors import TrainingDivergedError
+from lorafit.progress import Progress
+from lorafit.training.batching import EpochBatches
+from lorafit.training.checkpoints import mark_complete
+
+__all__ = ["DivergenceGuard", "EpochOrder", "History", "InterruptGuard", "ProgressReport", "Schedule"]
+
+
+class EpochOrder(TrainerCallback):
+    """Tells the batch sampler which epoch begins, also after a resume in the middle of one."""
+
+    def __init__(self, batches: EpochBatches) -> None:
+        self._batches = batches
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set the epoch."""
+        self._batches.set_epoch(state.global_step // len(self._batches))
+
+
+class Schedule(TrainerCallback):
+    """Asks for validation and a checkpoint at equal distances within each epoch, and at its end."""
+
+    def __init__(self, *, steps_per_epoch: int, evaluations_per_epoch: int) -> None:
+        count = min(evaluations_per_epoch, steps_per_epoch)
+        self._steps_per_epoch = steps_per_epoch
+        self._points = {round(part * steps_per_epoch / count) for part in range(1, count + 1)}
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Ask at the points, and at the last step."""
+        within = (state.global_step - 1) % self._steps_per_epoch + 1
+        if within in self._points or state.global_step >= state.max_steps:
+            control.should_evaluate = True
+            control.should_save = True
+        return control
+
+
+class ProgressReport(TrainerCallback):
+    """Passes steps, loss and speed on."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._loss = math.nan
+        self._tokens = 0
+        self._tokens_before = 0
+        self._step_seconds = 0.0
+        self._mark = 0.0
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leave the time inside the block out of the speed."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._mark += time.perf_counter() - began
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens trained on a second since training began or was resumed; padding and pauses left out."""
+        return self._tokens / max(self._step_seconds, 1e-9)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock."""
+        self._mark = time.perf_counter()
+        self._tokens_before = int(state.num_input_tokens_seen)
+        self._progress.start("training", total=state.max_steps, unit="step")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Remember the loss."""
+        self._loss = (logs or {}).get("loss", self._loss)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Report the step."""
+        now = time.perf_counter()
+        self._step_seconds += now - self._mark
+        self._mark = now
+        self._tokens = int(state.num_input_tokens_seen) - self._tokens_before
+        self._progress.update(state.global_step, loss=self._loss, tokens_per_second=self.tokens_per_second)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Tell the validation result."""
+        figures = metrics or {}
+        self._progress.say(
+            f"epoch {state.epoch or 0:.2f}: validation loss {figures['eval_loss']:.4f}, "
+            f"accuracy {100 * figures['eval_accuracy']:.2f} %"
+        )
+
+
+class History(TrainerCallback):
+    """Writes `history.jsonl` and marks checkpoints as complete."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write what was logged so far and mark the checkpoint that was just written."""
+        mark_complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+        self._write(state)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write all of it."""
+        self._write(state)
+
+    def _write(self, state: TrainerState) -> None:
+        write_atomic(self._path, "".join(json.dumps(entry) + "\n" for entry in state.log_history))
+
+
+class DivergenceGuard(TrainerCallback):
+    """Stops training as soon as a logged loss or gradient norm is NaN or infinite, instead of training on with it."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Check the logged figures.
+
+        Raises:
+            TrainingDivergedError: One of them is not a finite number.
+        """
+        for name in ("loss", "grad_norm", "eval_loss"):
+            value = (logs or {}).get(name)
+            if value is not None and not math.isfinite(value):
+                raise TrainingDivergedError(
+                    f"Training diverged: {name} is {value} at step {state.global_step}. Lower the learning rate "
+                    f"(it peaks at {args.learning_rate:g}): --set training.learning_rate={args.learning_rate / 5:g}"
+                )
+
+
+class InterruptGuard(TrainerCallback):
+    """Turns SIGINT and SIGTERM into a stop after the current step, with a checkpoint; a second one stops at once."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.interrupted = False
+
+    @contextmanager
+    def listen(self) -> Iterator[None]:
+        """Handle the signals inside the block (in the main thread; elsewhere signals cannot be handled)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Save and stop if a signal came."""
+        if self.interrupted:
+            control.should_evaluate = False
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        self._progress.say("stopping after this step and saving; once more to stop at once")

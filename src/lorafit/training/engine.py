@@ -1,0 +1,134 @@
+"""One training engine for every method: transformers' Trainer with lorafit's batches, validation and safeguards."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
+
+from lorafit.acceleration.precision import PrecisionChoice, autocast
+from lorafit.artifacts import RunLayout, TrainingRecord
+from lorafit.config import TrainingConfig
+from lorafit.errors import TrainingInterruptedError
+from lorafit.methods import AdaptedModel
+from lorafit.progress import Progress
+from lorafit.training.arguments import build_arguments
+from lorafit.training.batching import EpochBatches, TrainingRows, build_train_loader
+from lorafit.training.callbacks import DivergenceGuard, EpochOrder, History, InterruptGuard, ProgressReport, Schedule
+
+__all__ = ["TrainingJob", "Validate", "fit"]
+
+Validate = Callable[[], Mapping[str, float]]
+"""Measures the model as it is on the validation rows; gives at least `loss` and `accuracy`."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What is to be trained, on what, and how.
+
+    Attributes:
+        adapted: The model; training changes it in place.
+        rows: Tokenised training rows.
+        config: The training section.
+        layout: The run folder, for checkpoints and history.
+        precision: Arithmetic of the forward pass.
+        validate: Measures the current model on the validation rows.
+    """
+
+    adapted: AdaptedModel
+    rows: TrainingRows
+    config: TrainingConfig
+    layout: RunLayout
+    precision: PrecisionChoice
+    validate: Validate
+
+
+class _Trainer(Trainer):
+    """The Trainer with lorafit's own batches, precision and validation, through the methods it offers for that."""
+
+    def __init__(self, job: TrainingJob, batches: EpochBatches, report: ProgressReport, **kwargs: Any) -> None:
+        super().__init__(model=job.adapted.model, train_dataset=job.rows, eval_dataset=job.rows, **kwargs)
+        self.job = job
+        self.batches = batches
+        self.report = report
+
+    def get_train_dataloader(self) -> DataLoader[int]:
+        return build_train_loader(self.job.rows, self.batches)
+
+    def compute_loss_context_manager(self) -> ExitStack:
+        stack = ExitStack()
+        stack.enter_context(autocast(self.job.precision))
+        return stack
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        with self.report.pause():
+            metrics = {f"eval_{name}": value for name, value in self.job.validate().items()}
+            self.job.adapted.model.train()
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None) -> TrainingRecord:
+    """Train adapter and head; afterwards the model holds the weights with the lowest validation loss.
+
+    Args:
+        job: What to train.
+        progress: Receives steps and validation results.
+        resume_from: A complete checkpoint to go on from.
+
+    Returns:
+        What training cost and where it stopped.
+
+    Raises:
+        TrainingInterruptedError: A signal came; a checkpoint was saved.
+    """
+    config, lengths = job.config, job.rows.texts.lengths
+    batches = EpochBatches(lengths, max_rows=config.batch_size, max_tokens=config.batch_tokens, seed=config.seed)
+    report, guard = ProgressReport(progress), InterruptGuard(progress)
+    trainer = _Trainer(
+        job,
+        batches,
+        report,
+        args=build_arguments(config, checkpoints=job.layout.checkpoints, steps_per_epoch=len(batches)),
+        callbacks=[
+            EpochOrder(batches),
+            Schedule(steps_per_epoch=len(batches), evaluations_per_epoch=config.evaluations_per_epoch),
+            report,
+            History(job.layout.history),
+            DivergenceGuard(),
+            guard,
+        ],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if config.early_stopping_patience:
+        trainer.add_callback(EarlyStoppingCallback(config.early_stopping_patience))
+    began = time.perf_counter()
+    with guard.listen():
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    progress.finish()
+    if guard.interrupted:
+        raise TrainingInterruptedError(f"Stopped at step {trainer.state.global_step}.", run=job.layout.root)
+    job.adapted.model.eval()
+    return _summarise(trainer, seconds=time.perf_counter() - began)
+
+
+def _summarise(trainer: _Trainer, *, seconds: float) -> TrainingRecord:
+    state, report, batches = trainer.state, trainer.report, trainer.batches
+    return TrainingRecord(
+        steps=state.global_step,
+        epochs=state.global_step / len(batches),
+        best_step=int(state.best_global_step or state.global_step),
+        best_validation_loss=float(state.best_metric or math.nan),
+        stopped_early=state.global_step < state.max_steps,
+        seconds=seconds,
+        tokens=int(state.num_input_tokens_seen),
+        tokens_per_second=report.tokens_per_second,
+        padding_share=batches.plan.padding_share(trainer.job.rows.texts.lengths),
+        adapted_modules=len(trainer.job.adapted.targets),
+    )

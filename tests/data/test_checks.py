@@ -1,0 +1,130 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from lorafit.data.checks import (
+    CheckedRows,
+    build_labels,
+    check_rows,
+    describe_rows,
+    describe_text_fault,
+    encode_rows,
+)
+from lorafit.data.rows import RawRows
+from lorafit.errors import DataError
+from lorafit.labels import LabelSet
+
+
+def make_raw(texts: Sequence[object], labels: Sequence[object], ids: Sequence[int] | None = None) -> RawRows:
+    return RawRows("a.csv", texts, labels, ids)
+
+
+def make_checked(labels: Sequence[str]) -> CheckedRows:
+    texts = tuple(f"text {number}" for number in range(len(labels)))
+    return CheckedRows("a.csv", np.arange(1, len(labels) + 1), texts, tuple(labels))
+
+
+def test_good_rows_pass_as_they_are() -> None:
+    rows = check_rows(make_raw([" a ", "b"], [" x ", "y"]), drop_bad_rows=False)
+    assert rows.texts == (" a ", "b")
+    assert rows.labels == ("x", "y")
+    assert rows.ids.tolist() == [1, 2]
+    assert rows.ids.dtype == np.int64
+    assert rows.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "label"), [(1, "1"), (-1, "-1"), (True, "true"), (False, "false"), (1.0, "1"), (" 1.0 ", "1.0")]
+)
+def test_label_of_each_kind_becomes_text(value: object, label: str) -> None:
+    assert check_rows(make_raw(["a"], [value]), drop_bad_rows=False).labels == (label,)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("fine", None),
+        (None, "no text"),
+        (3, "a text of type int"),
+        ("", "an empty text"),
+        (" \n\u00a0", "an empty text"),
+        ("half \ud800 pair", "a text with half a surrogate pair"),
+    ],
+)
+def test_fault_of_a_text_is_described(text: object, fault: str | None) -> None:
+    assert describe_text_fault(text) == fault
+
+
+def test_bad_rows_are_listed_by_fault_with_their_numbers() -> None:
+    raw = make_raw(["a", "", "secret", None, "secret", " "], ["x", "y", None, "y", float("nan"), "x"])
+    with pytest.raises(DataError) as caught:
+        check_rows(raw, drop_bad_rows=False)
+    assert str(caught.value) == (
+        "a.csv: 5 of 6 rows cannot be used: an empty text (rows 2, 6); an empty label (rows 3, 5); no text (row 4). "
+        "Mend them, or leave them out with --drop-bad-rows."
+    )
+
+
+def test_bad_rows_are_dropped_with_a_note() -> None:
+    raw = make_raw(["a", "", "b", 5], ["x", "y", "z", "y"], ids=[10, 20, 30, 40])
+    rows = check_rows(raw, drop_bad_rows=True)
+    assert rows.ids.tolist() == [10, 30]
+    assert rows.texts == ("a", "b")
+    assert rows.labels == ("x", "z")
+    assert rows.notes == ("a.csv: left out 2 of 4 rows: an empty text (row 20); a text of type int (row 40).",)
+
+
+@pytest.mark.parametrize("drop_bad_rows", [False, True])
+def test_no_usable_row_points_at_the_columns(drop_bad_rows: bool) -> None:
+    with pytest.raises(
+        DataError, match=r"none of its 2 rows can be used: a text of type int \(rows 1, 2\).*--text-col"
+    ):
+        check_rows(make_raw([1, 2], ["x", "y"]), drop_bad_rows=drop_bad_rows)
+
+
+def test_long_lists_of_rows_are_cut() -> None:
+    assert describe_rows([7]) == "row 7"
+    assert describe_rows(range(1, 11)) == "rows 1, 2, 3, 4, 5, 6, 7, 8, 9, 10"
+    assert describe_rows(range(1, 12)) == "rows 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, …, 11 in all"
+
+
+@pytest.mark.parametrize("value", [0.5, float("inf")])
+def test_fraction_looks_like_regression(value: float) -> None:
+    with pytest.raises(DataError, match=r"row 2 has the label .*regression"):
+        check_rows(make_raw(["a", "b"], [1.0, value]), drop_bad_rows=True)
+
+
+def test_label_of_another_type_is_refused() -> None:
+    with pytest.raises(DataError, match=r"row 1 has a label of type list\. Allowed: text, whole numbers"):
+        check_rows(make_raw(["a"], [["x"]]), drop_bad_rows=True)
+
+
+def test_labels_are_built_in_order() -> None:
+    assert build_labels(make_checked(["10", "9"])).names == ("9", "10")
+
+
+def test_one_label_only_is_refused() -> None:
+    with pytest.raises(DataError, match=r"a\.csv: all 3 rows have the same label, 'x'.*--label-column"):
+        build_labels(make_checked(["x"] * 3))
+
+
+def test_a_label_a_row_is_taken_for_the_wrong_column() -> None:
+    with pytest.raises(DataError, match=r"120 rows have 120 different labels.*--label-column"):
+        build_labels(make_checked([f"label {number}" for number in range(120)]))
+    assert len(build_labels(make_checked([f"label {number // 2}" for number in range(240)]))) == 120
+    assert len(build_labels(make_checked([f"label {number}" for number in range(100)]))) == 100
+
+
+def test_rows_are_encoded() -> None:
+    split = encode_rows(make_checked(["y", "x", "y"]), LabelSet(("x", "y")))
+    assert split.labels.tolist() == [1, 0, 1]
+    assert split.labels.dtype == np.int64
+    assert split.ids.tolist() == [1, 2, 3]
+
+
+def test_unknown_label_is_named_with_the_numbers_of_its_rows() -> None:
+    rows = check_rows(make_raw(["", "a", "b"], ["x", "x", "z"]), drop_bad_rows=True)
+    with pytest.raises(DataError) as caught:
+        encode_rows(rows, LabelSet(("x", "y")))
+    assert str(caught.value) == "a.csv has labels that training did not have: ['z'] (row 3). Allowed: ['x', 'y']."

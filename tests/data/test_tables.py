@@ -1,0 +1,183 @@
+import datetime
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lorafit.data.tables import Table, check_columns, read_table, write_table
+from lorafit.errors import DataError, MissingExtraError, UserInputError
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_csv_is_read_in_order(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "a.csv", "text,label\nfine,1\n\nbad,0\n"))
+    assert table == Table({"text": ["fine", "bad"], "label": ["1", "0"]}, "a.csv")
+    assert len(table) == 2
+
+
+def test_byte_order_mark_and_upper_case_suffix_are_accepted(tmp_path: Path) -> None:
+    assert list(read_table(write(tmp_path / "a.CSV", b"\xef\xbb\xbftext,label\na,b\n")).columns) == ["text", "label"]
+
+
+def test_csv_takes_quoted_line_breaks_quotes_nul_bytes_and_long_texts(tmp_path: Path) -> None:
+    long = "x" * 1_000_000
+    table = read_table(write(tmp_path / "a.csv", f'text,label\n"a\r\nb",1\n"say ""c""",2\nd\0e,3\n{long},4\n'))
+    assert table.columns["text"] == ["a\r\nb", 'say "c"', "d\0e", long]
+
+
+def test_tsv_is_read(tmp_path: Path) -> None:
+    assert read_table(write(tmp_path / "a.tsv", "text\tlabel\na, b\tx\n")).columns == {"text": ["a, b"], "label": ["x"]}
+
+
+def test_txt_keeps_a_row_a_line(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "a.txt", "one\r\n\ntwo\u2028still two\n"))
+    assert table.columns == {"text": ["one", "", "two\u2028still two"]}
+
+
+def test_jsonl_takes_the_union_of_keys(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "a.jsonl", '{"text": "a\u2028b"}\n\n{"label": 1, "text": "c"}\n'))
+    assert table.columns == {"text": ["a\u2028b", "c"], "label": [None, 1]}
+
+
+def test_ndjson_is_jsonl(tmp_path: Path) -> None:
+    assert read_table(write(tmp_path / "a.ndjson", '{"text": "a"}')).columns == {"text": ["a"]}
+
+
+def test_parquet_is_read_without_columns_from_folder_names(tmp_path: Path) -> None:
+    folder = tmp_path / "label=9"
+    folder.mkdir()
+    pq.write_table(pa.table({"text": ["a", None], "label": [0, 1]}), folder / "a.parquet")
+    assert read_table(folder / "a.parquet").columns == {"text": ["a", None], "label": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "", r"a\.csv is empty"),
+        ("a.csv", "text,label\n", "has no rows below its header"),
+        ("a.csv", "text,label\na,b\nc,d,e\n", r"row 2 \(it ends in line 3\) has 3 fields, the header has 2"),
+        ("a.csv", "text,label\na\n", "has 1 fields, the header has 2"),
+        ("a.csv", 'text,label\na,b\n"c,d\n', r"row 2 \(line 3\) is not well-formed: unexpected end of data"),
+        ("a.tsv", 'text\tlabel\n"fine" film\tx\n', r"row 1 \(line 2\) is not well-formed.*quote doubled"),
+        ("a.csv", "text,label,text\na,b,c\n", r"columns of the same name: \['text'\]"),
+        ("a.csv", b"text,label\nok,1\ncaf\xe9,1\n", r"byte 20, in line 3.*iconv -f latin1 -t utf-8 a\.csv > a\.utf8"),
+        ("a.csv", b"\xef\xbb\xbftext\n\xe9\n", r"byte 9, in line 2"),
+        ("a.csv", "text,label\na,b\n".encode("utf-16"), "iconv -f utf-16"),
+        ("a.jsonl", "", r"a\.jsonl has no rows\."),
+        ("a.jsonl", "{}\n{}\n", "2 rows without any key"),
+        ("a.jsonl", '{"text": "a"}\n{"text": secret}\n', r"line 2 is not valid JSON: Expecting value at column 10"),
+        ("a.jsonl", '[\n{"text": "a"}\n]\n', "line 1 is not valid JSON.*A whole JSON list is not jsonl"),
+        ("a.jsonl", '"secret"\n', "line 1 is a JSON str, an object is needed"),
+        ("a.jsonl", '{"n": ' + "1" * 5000 + "}", "line 1 cannot be read as JSON"),
+        ("a.jsonl", "[" * 200_000, "line 1 cannot be read as JSON"),
+        ("a.txt", " \n\n", "has no rows"),
+        ("a.parquet", b"PAR1 not really", r"a\.parquet is not a readable parquet file"),
+        ("a.xlsx", "x", r"its suffix is '\.xlsx'\. Allowed: \.csv, \.tsv, \.jsonl, \.ndjson, \.parquet, \.txt"),
+    ],
+)
+def test_bad_file_is_explained_without_its_texts(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read_table(write(tmp_path / name, content))
+    assert "secret" not in str(caught.value)
+
+
+def test_parquet_without_rows_or_with_columns_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="has no rows"):
+        read_table(tmp_path / "a.parquet")
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="columns of the same name"):
+        read_table(tmp_path / "b.parquet")
+
+
+def test_missing_file_is_named_with_its_nearest_neighbour(tmp_path: Path) -> None:
+    write(tmp_path / "reviews.csv", "x")
+    with pytest.raises(DataError, match=r"There is no file .*reviws\.csv\. Did you mean .*reviews\.csv\?"):
+        read_table(tmp_path / "reviws.csv")
+    with pytest.raises(DataError, match=r"There is no file .*a\.csv\.$"):
+        read_table(tmp_path / "absent" / "a.csv")
+
+
+def test_folder_and_unreadable_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="is a folder; a file is needed"):
+        read_table(tmp_path)
+    path = write(tmp_path / "a.csv", "x")
+
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # tests may run as root, who may read anything
+    with pytest.raises(DataError, match=r"a\.csv cannot be read: Permission denied"):
+        read_table(path)
+
+
+def test_parquet_without_pyarrow_gives_the_pip_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"reading parquet files needs.*\n  pip install 'lorafit\[train\]'"):
+        read_table(write(tmp_path / "a.parquet", "x"))
+
+
+def test_missing_column_lists_those_there() -> None:
+    check_columns(["text", "label"], {"text": "--text-column"}, "a.csv")
+    with pytest.raises(
+        DataError, match=r"a\.csv has no column 'text'\. Its columns: \['review', 'label'\].*--text-col"
+    ):
+        check_columns(["review", "label"], {"text": "--text-column"}, "a.csv")
+
+
+COLUMNS: dict[str, Any] = {
+    "text": ["a, b", 'say "c"', "tab\tline\nend", "lone\rreturn", "é\u2028"],
+    "score": np.asarray([0.5, 0.25, 1.0, 0.0, 0.125], dtype=np.float32),
+}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"])
+def test_what_is_written_is_read_back(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "new" / f"out{suffix}"
+    write_table(path, COLUMNS)
+    table = read_table(path)
+    assert table.columns["text"] == COLUMNS["text"]
+    assert [float(str(score)) for score in table.columns["score"]] == [0.5, 0.25, 1.0, 0.0, 0.125]
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_csv_is_quoted_only_where_needed(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.csv", {"text": ["fine", "a, b"], "extra": [None, {"k": [1]}]})
+    assert (tmp_path / "a.csv").read_bytes() == b'text,extra\nfine,\n"a, b","{""k"": [1]}"\n'
+
+
+def test_jsonl_is_valid_whatever_the_values(tmp_path: Path) -> None:
+    values: list[object] = [float("nan"), datetime.date(2020, 1, 2), "half \ud800 pair", {"k": 1}]
+    write_table(tmp_path / "a.jsonl", {"x": values})
+    lines = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["x"] for line in lines] == [None, "2020-01-02", "half \ud800 pair", {"k": 1}]
+
+
+@pytest.mark.parametrize("values", [["secret", 1], ["secret \ud800"], [2**70]])
+def test_column_that_parquet_cannot_hold_is_named(tmp_path: Path, values: list[object]) -> None:
+    with pytest.raises(UserInputError, match=r"Column 'extra' does not fit into a parquet file.*\.jsonl") as caught:
+        write_table(tmp_path / "a.parquet", {"text": ["a"] * len(values), "extra": values})
+    assert "secret" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_output_of_another_kind_or_place_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserInputError, match=r"out\.txt cannot be written: its suffix is '\.txt'\. Allowed: \.csv"):
+        write_table(tmp_path / "out.txt", {"text": ["a"]})
+    write(tmp_path / "file", "x")
+    with pytest.raises(UserInputError, match=r"out\.csv cannot be written"):
+        write_table(tmp_path / "file" / "out.csv", {"text": ["a"]})
+
+
+def test_columns_of_different_length_are_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="columns differ in length"):
+        write_table(tmp_path / "a.csv", {"text": ["a"], "label": ["b", "c"]})

@@ -1,0 +1,270 @@
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Never
+
+import pytest
+from pydantic import ValidationError
+
+from lorafit import artifacts
+from lorafit.artifacts import (
+    BaseModelRecord,
+    ClassScores,
+    DataRecord,
+    Estimate,
+    FileRecord,
+    HardwareRecord,
+    MetricsRecord,
+    ModelScores,
+    PairedComparison,
+    ParameterCounts,
+    RunLayout,
+    RunRecord,
+    SplitRecord,
+    TrainingRecord,
+    atomic_directory,
+    write_atomic,
+)
+from lorafit.errors import RunError
+
+HALF = Estimate(value=0.5, low=0.4, high=0.6)
+
+
+def make_metrics(**changes: Any) -> MetricsRecord:
+    scored = ClassScores(label="pos", precision=HALF, recall=HALF, f1=HALF, support=3)
+    model = ModelScores(
+        accuracy=HALF, macro_f1=HALF, mcc=HALF, log_loss=HALF, per_class=[scored], confusion_matrix=[[1, 2], [3, 4]]
+    )
+    compared = PairedComparison(
+        accuracy_difference=HALF, log_loss_difference=HALF, rows_gained=2, rows_lost=1, mcnemar_p_value=1.0
+    )
+    fields = {"baseline": None, "finetuned": model, "comparison": compared, "confidence_level": 0.95, **changes}
+    return MetricsRecord(split="test", rows=10, bootstrap_samples=2000, **fields)
+
+
+def make_run(**changes: Any) -> RunRecord:
+    split = SplitRecord(rows=2, label_counts={"pos": 1, "neg": 1}, fingerprint="f", tokens=9, truncated=0)
+    fields = {
+        "status": "complete",
+        "created": "2025-01-01T00:00:00Z",
+        "versions": {"lorafit": "0.1.0"},
+        "seed": 0,
+        "method": "lora",
+        "labels": ["neg", "schön"],
+        "max_length": 256,
+        "truncation": "head",
+        "data": DataRecord(source="builtin:rotten-tomatoes", splits={"train": split}),
+        "base_model": BaseModelRecord(name="m", revision=None, digest="d", architecture="distilbert"),
+        "hardware": HardwareRecord(
+            cpu="c", cores=2, threads=2, memory_bytes=1, precision="fp32", precision_reason="no bf16 unit"
+        ),
+        "parameters": ParameterCounts(adapter=10, head=10, total=80),
+        **changes,
+    }
+    return RunRecord(**fields)
+
+
+TRAINING = TrainingRecord(
+    steps=1,
+    epochs=0.5,
+    best_step=1,
+    best_validation_loss=math.inf,
+    stopped_early=False,
+    seconds=1.5,
+    tokens=100,
+    tokens_per_second=66.7,
+    padding_share=0.1,
+    adapted_modules=36,
+)
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def fail(*args: object) -> Never:
+    raise OSError("no space left on device")
+
+
+def test_the_layout_names_every_file_once_and_inside_the_run() -> None:
+    layout = RunLayout(Path("runs/a"))
+    named = [getattr(layout, name) for name, value in vars(RunLayout).items() if isinstance(value, property)]
+    for split in ("validation", "test"):
+        named += [layout.predictions(split, "baseline"), layout.predictions(split, "finetuned")]
+    assert len(set(named)) == len(named)
+    assert all(path.is_relative_to(layout.root) and path != layout.root for path in named)
+    assert layout.predictions("test", "baseline") == Path("runs/a/predictions/test.baseline.parquet")
+    assert {layout.golden, layout.labels / "config.json"} <= {layout.adapter / name for name in artifacts.ADAPTER_FILES}
+
+
+@pytest.mark.parametrize("record", [make_run(), make_run(training=TRAINING, seconds={"fit": 1.5}), make_metrics()])
+def test_records_survive_the_way_through_a_file(tmp_path: Path, record: FileRecord) -> None:
+    path = tmp_path / "new" / "record.json"
+    record.write(path)
+    assert type(record).read(path) == record
+    assert json.loads(path.read_text(encoding="utf-8"))["schema_version"] == artifacts.SCHEMA_VERSION
+    assert names_in(path.parent) == ["record.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"schema_version": 2}, "schema_version"),
+        ({"status": "lost"}, "status"),
+        ({"seed": None}, "seed"),
+        ({"base_model": {"name": "m"}}, r"base_model\.digest"),
+    ],
+)
+def test_altered_records_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({**json.loads(make_run().model_dump_json()), **change}), encoding="utf-8")
+    with pytest.raises(RunError, match=rf"(?s)run\.json is damaged or was written by another version.*{message}"):
+        RunRecord.read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", make_run().model_dump_json().encode()[:-40]])
+def test_damaged_records_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        RunRecord.read(tmp_path / "run.json")
+
+
+def test_missing_records_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"run\.json is missing: .* is not a complete run folder"):
+        RunRecord.read(tmp_path / "run.json")
+    with pytest.raises(RunError, match=r"cannot be read: Is a directory"):
+        RunRecord.read(tmp_path)
+
+
+def test_records_cannot_be_changed() -> None:
+    record = make_run()
+    with pytest.raises(ValidationError, match="frozen"):
+        record.seed = 1  # type: ignore[misc]  # what the test is about
+
+
+def test_the_trainable_share_counts_adapter_and_head() -> None:
+    assert make_run().parameters.trainable_share == 0.25
+
+
+def test_the_digest_is_sha256(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"abc" * 100_000)
+    assert artifacts.compute_digest(tmp_path / "weights") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_files_are_written_whole_as_utf8_or_bytes(tmp_path: Path, umask: None) -> None:
+    path = tmp_path / "a" / "b" / "text"
+    write_atomic(path, "first")
+    write_atomic(path, "schön\n")
+    assert path.read_bytes() == "schön\n".encode()
+    write_atomic(path, b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert names_in(path.parent) == ["text"]
+
+
+@pytest.mark.parametrize("stage", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    path = tmp_path / "record"
+    write_atomic(path, "old")
+    monkeypatch.setattr(os if stage == "fsync" else Path, stage, fail)
+    with pytest.raises(OSError, match="no space left"):
+        write_atomic(path, "new")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert names_in(tmp_path) == ["record"]
+
+
+def fill(folder: Path, content: str) -> None:
+    with atomic_directory(folder) as staging:
+        (staging / "labels").mkdir()
+        (staging / "labels" / "config.json").write_text(content, encoding="utf-8")
+
+
+def content_of(folder: Path) -> str:
+    return (folder / "labels" / "config.json").read_text(encoding="utf-8")
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path: Path, umask: None) -> None:
+    path = tmp_path / "run" / "adapter"
+    with atomic_directory(path) as staging:
+        (staging / "golden.json").write_text("{}", encoding="utf-8")
+        assert not path.exists()
+        assert staging.parent == path.parent
+    assert names_in(path) == ["golden.json"]
+    assert path.stat().st_mode & 0o777 == 0o750
+    assert names_in(path.parent) == ["adapter"]
+
+
+def test_a_folder_is_replaced_only_when_the_new_one_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "adapter"
+    fill(path, "old")
+    (path / "left over").touch()
+    with atomic_directory(path) as staging:
+        (staging / "labels").mkdir()
+        (staging / "labels" / "config.json").write_text("new", encoding="utf-8")
+        assert content_of(path) == "old"
+    assert content_of(path) == "new"
+    assert names_in(path) == ["labels"]
+    assert names_in(tmp_path) == ["adapter"]
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt()])
+def test_a_failed_block_leaves_the_old_folder_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "adapter"
+    fill(path, "old")
+
+    def stop_half_way() -> None:
+        with atomic_directory(path) as staging:
+            (staging / "half").touch()
+            raise error
+
+    with pytest.raises(type(error)):
+        stop_half_way()
+    assert content_of(path) == "old"
+    assert names_in(tmp_path) == ["adapter"]
+
+
+def test_a_failed_renaming_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "adapter"
+    fill(path, "old")
+    renaming = Path.rename
+
+    def rename(source: Path, target: Path) -> Path:
+        if content_of(source) == "new":
+            fail()
+        return renaming(source, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="no space left"):
+        fill(path, "new")
+    assert content_of(path) == "old"
+    assert names_in(tmp_path) == ["adapter"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling link"])
+def test_a_file_or_link_in_the_way_is_replaced_and_what_it_names_is_kept(tmp_path: Path, kind: str) -> None:
+    path, target = tmp_path / "run" / "adapter", tmp_path / "elsewhere"
+    path.parent.mkdir()
+    if kind == "file":
+        path.touch()
+    else:
+        path.symlink_to(target)
+    if kind == "link":
+        fill(target, "kept")
+    fill(path, "new")
+    assert content_of(path) == "new"
+    assert not path.is_symlink()
+    assert names_in(path.parent) == ["adapter"]
+    assert kind != "link" or content_of(target) == "kept"

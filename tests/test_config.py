@@ -1,0 +1,177 @@
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from lorafit.config import Config, load_config
+from lorafit.errors import ConfigError
+
+
+def write(folder: Path, content: str | bytes) -> Path:
+    path = folder / "config.yaml"
+    path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    return path
+
+
+def refused(*overrides: str) -> str:
+    """What is said about overrides that cannot be used."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=overrides)
+    return str(caught.value)
+
+
+def test_nothing_given_gives_the_defaults() -> None:
+    assert load_config() == Config()
+    assert Config().data is not Config().data
+
+
+def test_the_file_yields_to_flags_and_flags_to_overrides(tmp_path: Path) -> None:
+    path = write(tmp_path, "training: {epochs: 5, seed: 5, batch_size: 5}\nmethod: {r: 5}\n")
+    config = load_config(
+        path,
+        flags={"training.seed": 6, "training.batch_size": 6, "method.r": None, "model.name": "some/model"},
+        overrides=["training.batch_size=7", "training.batch_size = 8"],
+    )
+    assert (config.training.epochs, config.training.seed, config.training.batch_size) == (5, 6, 8)
+    assert (config.method.r, config.model.name) == (5, "some/model")
+    assert config.training.max_grad_norm == Config().training.max_grad_norm
+
+
+def test_all_settings_survive_the_way_through_yaml(tmp_path: Path) -> None:
+    config = load_config(
+        overrides=[
+            "data.source=übersicht.csv",
+            "data.text_column='yes'",
+            "data.validation='1e3'",
+            "method.target_modules=[q_lin, v_lin]",
+            "training.learning_rate=1e-7",
+            "training.max_steps=3",
+        ]
+    )
+    assert config.data.validation == "1e3"
+    assert load_config(write(tmp_path, config.to_yaml())) == config
+    assert load_config(write(tmp_path, Config().to_yaml())) == Config()
+    assert "übersicht.csv" in config.to_yaml()
+
+
+@pytest.mark.parametrize("text", ["5e-4", "0.0005", "'5e-4'", " 5e-4"])
+def test_exponents_without_a_dot_are_numbers(text: str) -> None:
+    assert load_config(overrides=[f"training.learning_rate={text}"]).training.learning_rate == 5e-4
+
+
+def test_an_override_may_hold_equals_signs_and_null() -> None:
+    config = load_config(flags={"data.max_rows": 5}, overrides=["data.source=a=b.csv", "data.max_rows=null"])
+    assert (config.data.source, config.data.max_rows) == ("a=b.csv", None)
+
+
+@pytest.mark.parametrize("content", ["", "# nothing\n", "training:\n", "training: {}\ndata:\n"])
+def test_empty_files_and_sections_change_nothing(tmp_path: Path, content: str) -> None:
+    assert load_config(write(tmp_path, content)) == Config()
+    assert load_config(write(tmp_path, content), overrides=["training.epochs=9"]).training.epochs == 9
+
+
+def test_all_faults_are_told_at_once() -> None:
+    message = refused(
+        "training.epochs=0",
+        "training.learning_rate=fast",
+        "method.r=0",
+        "method.target_modules=banana",
+        "model.truncation=tail",
+        "data.txt_column=review",
+        "data.validation_fraction=0.5",
+        "epochs=3",
+        "colour=red",
+    )
+    assert message.splitlines()[0] == "9 setting(s) cannot be used:"
+    for line in (
+        "training.epochs: Input should be greater than or equal to 1, got 0",
+        "training.learning_rate: Input should be a valid number, unable to parse string as a number, got 'fast'",
+        "method.r: Input should be greater than or equal to 1, got 0",
+        "method.target_modules: got 'banana'; allowed: all-linear, attention, query-value, feed-forward, "
+        "or a list of module names",
+        "model.truncation: Input should be 'head' or 'head+tail', got 'tail'",
+        "data.txt_column: unknown setting; did you mean data.text_column?",
+        "data.validation_fraction: Input should be less than 0.5, got 0.5",
+        "epochs: unknown setting; did you mean training.epochs?",
+        "colour: unknown setting; allowed here: data, model, method, training, evaluation",
+    ):
+        assert f"  {line}" in message.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.lerning_rate=1", "did you mean training.learning_rate?"),
+        ("trainin.epochs=1", "trainin: unknown setting; did you mean training?"),
+        ("lora_alpha=1", "did you mean method.lora_alpha?"),
+        ("method.zzz=1", "allowed here: name, r, lora_alpha"),
+        ("training.epochs.x=1", "training.epochs: Input should be a valid integer, got {'x': 1}"),
+        ("training.learning_rate=.inf", "training.learning_rate: Input should be a finite number, got inf"),
+        ("training.learning_rate=.nan", "training.learning_rate: Input should be "),
+        ("data.text_column=", "data.text_column: Input should be a valid string, got None"),
+        ("data.text_column=''", "data.text_column: String should have at least 1 character"),
+        ("method.target_modules=[]", "method.target_modules: got []"),
+        ("training=5", "training: Input should be a valid dictionary"),
+        ("training.=5", "training.: unknown setting"),
+        ("training.epochs", "--set takes section.key=value, got 'training.epochs'"),
+        ("=5", "--set takes section.key=value, got '=5'"),
+        ("training.epochs=[", "--set 'training.epochs=[': the value is not valid YAML."),
+    ],
+)
+def test_a_fault_says_what_is_allowed(override: str, message: str) -> None:
+    assert message in refused(override)
+
+
+def test_a_value_where_a_section_should_be_is_named() -> None:
+    assert refused("training=5", "training.epochs=2") == "training.epochs: training holds a value, not a section."
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("training: {epochs: [", "is not valid YAML"),
+        ("training: !!python/object:os.system {}", "is not valid YAML"),
+        (b"\xff\xfe\x00", "is not valid YAML"),
+        ("- training\n", r"must hold sections \(data, model, method, training, evaluation\), got list"),
+        ("just text", "must hold sections .* got str"),
+        ("training: {1: 2}\n", r"training\.1: Keys should be strings"),
+        ("training: {epochs: none}\n", r"config\.yaml and flags\):\n  training\.epochs: "),
+    ],
+)
+def test_unusable_files_are_refused_by_name(tmp_path: Path, content: str | bytes, message: str) -> None:
+    path = write(tmp_path, content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+
+
+def test_files_that_cannot_be_opened_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.yaml: No such file or directory"):
+        load_config(tmp_path / "missing.yaml")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load_config(tmp_path)
+
+
+def test_assignment_is_checked_too() -> None:
+    config = Config()
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        config.training.epochs = 0
+    with pytest.raises(ValidationError, match="finite"):
+        config.training.learning_rate = math.inf
+
+
+def sections() -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in Config.model_fields.items():
+        assert isinstance(field.annotation, type)
+        assert issubclass(field.annotation, BaseModel)
+        yield name, field.annotation
+
+
+@pytest.mark.parametrize(("name", "section"), list(sections()))
+def test_every_setting_is_described(name: str, section: type[BaseModel]) -> None:
+    assert section.__doc__
+    for key, field in section.model_fields.items():
+        assert (field.description or "").endswith("."), f"{name}.{key}"
+        assert not field.is_required(), f"{name}.{key}"
