@@ -1,6 +1,6 @@
 """Evidence for the default settings, on validation rows only.
 
-Run: LORAFIT_DATA=… python benchmarks/defaults.py [rotten-tomatoes|imdb] [--seeds 0,1]
+Run: LORAFIT_DATA=… python benchmarks/defaults.py rotten-tomatoes (or imdb) [--seeds 0,1]
 
 Each variant differs from the defaults in what its name says. A run is judged by the lowest validation loss it reached
 and by the validation accuracy at that point; test rows play no part. Results go to benchmarks/results/.
@@ -12,28 +12,32 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from environment import describe_environment
 
 from lorafit.artifacts import RunLayout
 from lorafit.config import load_config
+from lorafit.data.imdb import load_imdb
+from lorafit.data.tables import write_table
 from lorafit.finetune import train
 
 RESULTS = Path(__file__).with_name("results")
 COMMON = ["model.name=builtin:distil-minilm", "evaluation.baseline=false", "training.early_stopping_patience=0"]
 STUDIES: dict[str, tuple[list[str], dict[str, list[str]]]] = {
     "rotten-tomatoes": (
-        ["data.source=builtin:rotten-tomatoes", "training.epochs=3"],
+        ["data.source=builtin:rotten-tomatoes", "training.epochs=2"],
         {
             "defaults": [],
             "learning rate 2e-4": ["training.learning_rate=2e-4"],
             "learning rate 1e-3": ["training.learning_rate=1e-3"],
             "adapters on query and value": ["method.target_modules=query-value"],
+            "3 epochs": ["training.epochs=3"],
             "adapters on attention": ["method.target_modules=attention"],
             "base dropout on": ["training.base_dropout=true"],
         },
     ),
     "imdb": (
-        ["data.source=imdb", "data.max_rows=4000", "training.epochs=2", "training.evaluations_per_epoch=1"],
+        ["training.epochs=2", "training.evaluations_per_epoch=1"],
         {
             "128 tokens, head": ["model.max_length=128"],
             "256 tokens, head": ["model.max_length=256"],
@@ -42,6 +46,20 @@ STUDIES: dict[str, tuple[list[str], dict[str, list[str]]]] = {
         },
     ),
 }
+IMDB_ROWS = {"train": 4000, "validation": 2000, "test": 100}
+
+
+def cut_imdb(folder: Path) -> list[str]:
+    """Write files of a few thousand rows, all from IMDb's train split, and return the settings that name them."""
+    rows = load_imdb().train
+    order = np.random.default_rng(0).permutation(len(rows.texts))
+    starts = np.cumsum([0, *IMDB_ROWS.values()])
+    for start, (name, count) in zip(starts, IMDB_ROWS.items(), strict=False):
+        chosen = order[start : start + count]
+        columns = {"text": [rows.texts[row] for row in chosen], "label": [rows.labels[row] for row in chosen]}
+        write_table(folder / f"{name}.parquet", columns)
+    sources = {"source": "train", "validation": "validation", "test": "test"}
+    return [f"data.{setting}={folder / f'{name}.parquet'}" for setting, name in sources.items()]
 
 
 def measure(settings: list[str], seed: int) -> dict[str, float]:
@@ -69,16 +87,29 @@ def measure(settings: list[str], seed: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run one study and write its results as it goes."""
+    """Run one study."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", choices=sorted(STUDIES))
     parser.add_argument("--seeds", default="0", help="comma-separated")
+    parser.add_argument("--only", nargs="*", help="names of variants")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     arguments = parser.parse_args()
     common, variants = STUDIES[arguments.study]
+    if arguments.only:
+        variants = {name: settings for name, settings in variants.items() if name in arguments.only}
+    with tempfile.TemporaryDirectory() as folder:
+        data = cut_imdb(Path(folder)) if arguments.study == "imdb" else []
+        run_study(arguments, common, data, variants)
+
+
+def run_study(
+    arguments: argparse.Namespace, common: list[str], data: list[str], variants: dict[str, list[str]]
+) -> None:
+    """Train every variant with every seed; print and write each result at once."""
     results: dict[str, list[dict[str, float]]] = {}
     for seed in map(int, arguments.seeds.split(",")):
         for name, settings in variants.items():
-            result = measure([*common, *settings], seed)
+            result = measure([*common, *data, *settings, *arguments.overrides], seed)
             results.setdefault(name, []).append(result)
             print(
                 f"{name:30s} seed {seed}  loss {result['loss']:.4f}  accuracy {result['accuracy']:.4f}  "
@@ -86,7 +117,8 @@ def main() -> None:
                 f"{result['training_seconds']:.0f} s",
                 flush=True,
             )
-            report = {"environment": describe_environment(), "common": [*COMMON, *common], "variants": variants}
+            settings_for_all = [*COMMON, *common, *arguments.overrides]
+            report = {"environment": describe_environment(), "common": settings_for_all, "variants": variants}
             path = RESULTS / f"defaults-{arguments.study}.json"
             path.write_text(json.dumps({**report, "results": results}, indent=2) + "\n", encoding="utf-8")
 

@@ -5,6 +5,7 @@ model's config with the labels lies in `labels/`.
 """
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.artifacts import ADAPTER_FILES, RunLayout, RunRecord, atomic_directory, compute_digest
+from lorafit.artifacts import ADAPTER_FILES, RunLayout, RunRecord
+from lorafit.atomic import atomic_directory, compute_digest
 from lorafit.config import ModelConfig
 from lorafit.encoders.load import Encoder, load_with_head, locate_encoder, quiet_transformers
+from lorafit.encoders.tokenization import read_tokenizer
 from lorafit.errors import LorafitError, RunError
-from lorafit.golden import GOLDEN_TEXTS, GoldenRecord, verify_golden
+from lorafit.golden import GoldenRecord, choose_golden_texts, verify_golden
 from lorafit.labels import LabelSet
 from lorafit.methods import AdaptedModel
 
@@ -54,9 +57,9 @@ def save_adapter(
     """
     with atomic_directory(layout.adapter) as staging:
         write_adapter(adapted, encoder, staging, max_length=max_length)
-        logits = compute_plain_logits(staging, list(GOLDEN_TEXTS))
+        texts = choose_golden_texts(read_tokenizer(staging), max_length)
         golden = staging / layout.golden.name
-        GoldenRecord(texts=list(GOLDEN_TEXTS), logits=logits).write(golden)
+        GoldenRecord(texts=texts, logits=compute_plain_logits(staging, texts)).write(golden)
         verify_golden(golden, compute_logits, precision=precision, runtime="the training process")
         return {name: compute_digest(staging / name) for name in ADAPTER_FILES}
 
@@ -76,6 +79,7 @@ def write_adapter(adapted: AdaptedModel, encoder: Encoder, folder: Path, *, max_
         config.base_model_name_or_path = encoder.reference
         config.revision = encoder.revision
     adapted.model.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink()  # peft's empty template; the model card is written when there are results
     adapted.model.config.save_pretrained(folder / "labels")
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(encoder.folder, trust_remote_code=False, local_files_only=True)
@@ -97,7 +101,7 @@ def compute_plain_logits(folder: Path, texts: list[str]) -> list[list[float]]:
         LorafitError: The process failed; its last lines are in the message.
     """
     process = subprocess.run(
-        [sys.executable, "-I", str(_PLAIN_PEFT), str(folder)],
+        [sys.executable, "-P", str(_PLAIN_PEFT), str(folder)],
         input=json.dumps(texts),
         capture_output=True,
         text=True,
@@ -151,7 +155,7 @@ def check_files(layout: RunLayout, record: RunRecord) -> None:
     if record.status != "complete":
         raise RunError(
             f"{layout.root} has no finished model: its status is {record.status!r}. Go on with:\n"
-            f"  lorafit train --resume {layout.root}"
+            f"  lorafit train --resume {shlex.quote(str(layout.root))}"
         )
     for name, digest in record.files.items():
         path = layout.adapter / name

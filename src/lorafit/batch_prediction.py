@@ -64,23 +64,29 @@ def read_texts(words: Sequence[str], file: Path | None, stream: TextIO, *, text_
         The table.
 
     Raises:
-        UserInputError: Both words and a file were given, or nothing at all.
+        UserInputError: Both words and a file were given, or nothing at all, or the stream is not UTF-8.
     """
     if words and file is not None:
         raise UserInputError("Give texts or --file, not both.")
     if file is not None:
         table = read_table(file)
-        wanted = "text" if file.suffix.lower() == ".txt" else text_column
-        check_columns(table.columns, {wanted: "--text-column"}, table.origin)
+        if file.suffix.lower() == ".txt":
+            return Table({text_column: table.columns["text"]}, table.origin)
+        check_columns(table.columns, {text_column: "--text-column"}, table.origin)
         return table
     if words:
         return Table({text_column: list(words)}, "the command line")
     if stream.isatty():
         raise UserInputError('Nothing to classify. Give texts ("I loved it"), --file reviews.csv, or pipe lines in.')
-    lines = [line for line in stream.read().splitlines() if line.strip()]
+    try:
+        lines: list[object] = [line.rstrip("\n") for line in stream if line.strip()]
+    except UnicodeDecodeError:
+        raise UserInputError(
+            "Standard input is not UTF-8. Convert it, for instance with: iconv -f latin1 -t utf-8"
+        ) from None
     if not lines:
         raise UserInputError("Nothing to classify: standard input is empty.")
-    return Table({text_column: list(lines)}, "standard input")
+    return Table({text_column: lines}, "standard input")
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
@@ -91,10 +97,12 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         overwrite: Whether it may be replaced.
 
     Raises:
-        UserInputError: Its suffix is not a table's, or it is there already.
+        UserInputError: Its suffix is not a table's, or it is a folder, or there already.
     """
     if path.suffix.lower() not in WRITABLE_SUFFIXES:
         raise UserInputError(f"--output {path}: allowed suffixes are {', '.join(WRITABLE_SUFFIXES)}.")
+    if path.is_dir():
+        raise UserInputError(f"--output {path} is a folder; give the name of a file.")
     if path.exists() and not overwrite:
         raise UserInputError(f"{path} already exists. Choose another name, or replace it with --overwrite.")
 

@@ -7,7 +7,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Literal
 
-from lorafit.artifacts import compute_digest
+from lorafit.atomic import compute_digest
 from lorafit.errors import MissingCarrierError
 
 __all__ = ["CARRIERS", "Carrier", "CarrierStatus", "check_carrier", "install_line", "locate_carrier_file"]

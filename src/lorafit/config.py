@@ -89,7 +89,7 @@ class TrainingConfig(Section):
     """The optimisation: AdamW, cross-entropy, linear warm-up and decay."""
 
     learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate of adapter and head.")
-    epochs: int = Field(3, ge=1, description="Passes over the training rows.")
+    epochs: int = Field(2, ge=1, description="Passes over the training rows.")
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps, whatever the epochs say.")
     batch_size: int = Field(32, ge=1, description="Most rows in a batch.")
     batch_tokens: int = Field(4096, ge=8, description="Most tokens in a batch, padding included.")

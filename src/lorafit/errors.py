@@ -87,11 +87,7 @@ class TrainingDivergedError(LorafitError, ArithmeticError):
 
 
 class TrainingInterruptedError(LorafitError):
-    """Training was stopped by a signal after its state was saved.
-
-    Attributes:
-        run: The run folder from which training can be resumed.
-    """
+    """Training was stopped by a signal after its state was saved. `run` is the folder to resume from."""
 
     exit_code: ClassVar[int] = 130
 

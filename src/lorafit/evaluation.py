@@ -1,5 +1,7 @@
 """Measure a model on labelled rows, and keep what it said about each."""
 
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from lorafit.config import EvaluationConfig, load_config
 from lorafit.data.rows import Split
 from lorafit.data.sources import load_evaluation_rows
 from lorafit.data.tables import read_table, write_table
+from lorafit.errors import DataError
 from lorafit.labels import LabelSet
 from lorafit.metrics.scores import accuracy, confusion_matrix, predict_labels, row_log_losses
 from lorafit.metrics.uncertainty import compare_paired, estimate_scores
@@ -37,18 +40,31 @@ def evaluate(
 
     Returns:
         The scores with their intervals; there is no baseline in it.
+
+    Raises:
+        DataError: The run's own data have changed since training, so that its test rows are no longer known.
     """
     layout = RunLayout(Path(run).resolve())
     record = RunRecord.read(layout.record)
     config = load_config(layout.config, flags=flags)
-    predictor = load(layout.root)
+    predictor = load(layout.root, precision="fp32" if record.hardware.precision == "fp32" else "auto")
     labels = LabelSet(tuple(record.labels))
     rows = load_evaluation_rows(data or config.data.source, config.data, labels)
+    if data is None or config.data.source in {data, os.path.abspath(Path(data).expanduser())}:  # noqa: PTH100  as recorded
+        _check_unchanged(rows, record)
     progress = progress or Silent()
     progress.start("measuring", total=len(rows), unit="text")
     probabilities = predictor.predict_proba(rows.texts, on_progress=progress.update)
     progress.finish()
     return build_metrics("test", rows, labels, config.evaluation, finetuned=probabilities)
+
+
+def _check_unchanged(rows: Split, record: RunRecord) -> None:
+    if rows.fingerprint() != record.data.splits["test"].fingerprint:
+        raise DataError(
+            f"{record.data.source} has changed since training, or is read with other settings: rows that were trained "
+            "on could now be among the test rows. Give a file with other labelled rows: lorafit evaluate RUN DATA"
+        )
 
 
 def build_metrics(
@@ -92,7 +108,12 @@ def build_metrics(
 
 
 def compute_validation(rows: Split, probabilities: NDArray[np.float64]) -> dict[str, float]:
-    """Return the figures that training is steered by: `loss` (nats a row) and `accuracy`, without intervals."""
+    """Return the figures that training is steered by: `loss` (nats a row) and `accuracy`, without intervals.
+
+    Both are NaN where the model's outputs are no longer numbers; training then stops.
+    """
+    if np.isnan(probabilities).any():
+        return {"loss": math.nan, "accuracy": math.nan}
     matrix = confusion_matrix(rows.labels, predict_labels(probabilities), probabilities.shape[1])
     return {
         "loss": float(row_log_losses(rows.labels, probabilities).mean()),

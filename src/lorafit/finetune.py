@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from lorafit import hardware
 from lorafit.acceleration.precision import PrecisionChoice, choose_precision
 from lorafit.adapter import save_adapter
-from lorafit.artifacts import DataRecord, HardwareRecord, MetricsRecord, RunLayout, RunRecord, SplitRecord, write_atomic
+from lorafit.artifacts import DataRecord, HardwareRecord, MetricsRecord, RunLayout, RunRecord, SplitRecord
+from lorafit.atomic import write_atomic
 from lorafit.config import Config, load_config
 from lorafit.data.rows import Split, Splits
 from lorafit.data.sources import load_splits
@@ -27,6 +28,7 @@ from lorafit.journal import Journal
 from lorafit.labels import LabelSet
 from lorafit.methods import AdaptedModel, apply_method, count_parameters, find_method
 from lorafit.metrics.scores import softmax
+from lorafit.model_card import render_model_card
 from lorafit.predictor import Prediction, Predictor, Runtime, build_prediction, compute_logits, load
 from lorafit.progress import Progress, Silent
 from lorafit.run_folder import choose_run_folder, clear_run_folder, suggest_name
@@ -221,6 +223,7 @@ def _carry_out(prepared: _Prepared, layout: RunLayout, journal: Journal, progres
                 "test", splits.test, splits.labels, config.evaluation, finetuned=finetuned, baseline=baseline
             )
             metrics.write(layout.metrics)
+            write_atomic(layout.card, render_model_card(journal.record, metrics))
     samples = _draw_samples(splits.test, splits.labels, baseline, finetuned, seed=config.evaluation.seed)
     return Run(path=layout.root, record=journal.record, metrics=metrics, samples=samples)
 

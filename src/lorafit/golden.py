@@ -6,11 +6,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from lorafit.artifacts import FileRecord
 from lorafit.errors import RunError
 
-__all__ = ["GOLDEN_TEXTS", "GOLDEN_TOLERANCE", "GoldenRecord", "verify_golden"]
+__all__ = ["GOLDEN_TEXTS", "GOLDEN_TOLERANCE", "GoldenRecord", "choose_golden_texts", "verify_golden"]
 
 GOLDEN_TEXTS = (
     "A wonderful film, from the first minute to the last.",
@@ -20,7 +21,7 @@ GOLDEN_TEXTS = (
     "It rained on Tuesday, so the match was moved to the following week.",
     "Please cancel my order; the parcel never arrived and nobody answers the phone.",
 )
-"""Sentences that ship with lorafit; never a user's rows. All are short enough not to be cut."""
+"""Sentences that ship with lorafit; never a user's rows."""
 
 GOLDEN_TOLERANCE: dict[Literal["fp32", "bf16"], float] = {"fp32": 1e-3, "bf16": 6e-2}
 """Largest allowed difference of a logit, relative to the largest golden logit (at least 1), for each precision."""
@@ -36,6 +37,19 @@ class GoldenRecord(FileRecord):
 
     texts: list[str]
     logits: list[list[float]]
+
+
+def choose_golden_texts(tokenizer: Tokenizer, max_length: int) -> list[str]:
+    """Leave out the sentences that would be cut: other tools do not know lorafit's `head+tail` and keep another part.
+
+    Args:
+        tokenizer: The model's, without truncation of its own.
+        max_length: Longest input in tokens, special tokens included.
+
+    Returns:
+        Those of `GOLDEN_TEXTS` that fit; all of them where none does.
+    """
+    return [text for text in GOLDEN_TEXTS if len(tokenizer.encode(text).ids) <= max_length] or list(GOLDEN_TEXTS)
 
 
 def verify_golden(

@@ -1,5 +1,6 @@
 """Keeps `run.json` true while a run goes on, whatever ends it."""
 
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,7 @@ __all__ = ["Journal"]
 
 
 class Journal:
-    """The record of a run under way; every change is written at once.
-
-    Attributes:
-        record: The record as it stands.
-    """
+    """The record of a run under way, as it stands in `record`; every change is written at once."""
 
     def __init__(self, layout: RunLayout, record: RunRecord) -> None:
         self._layout = layout
@@ -50,8 +47,9 @@ class Journal:
             yield
         except (KeyboardInterrupt, TrainingInterruptedError) as error:
             self.update(status="interrupted")
+            run = shlex.quote(str(self._layout.root))
             raise TrainingInterruptedError(
-                f"Interrupted; what was done is kept. Go on with:\n  lorafit train --resume {self._layout.root}",
+                f"Interrupted; what was done is kept. Go on with:\n  lorafit train --resume {run}",
                 run=self._layout.root,
             ) from error
         except BaseException:

@@ -178,7 +178,8 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
     Returns:
         The classifier.
     """
-    require("torch", extra="train", purpose="Loading a run")
+    for package in ("torch", "transformers", "peft"):
+        require(package, extra="train", purpose="Loading a run")
     from lorafit.acceleration.precision import choose_precision
     from lorafit.runtimes.pytorch import TorchRuntime
 
@@ -201,7 +202,11 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
 def _check_texts(texts: Sequence[str]) -> None:
     if isinstance(texts, str):
         raise UserInputError("predict takes a list of texts, got a single string. Write predict([text]).")
-    bad = [row for row, text in enumerate(texts, start=1) if describe_text_fault(text) is not None]
-    if bad:
-        fault = describe_text_fault(texts[bad[0] - 1])
-        raise UserInputError(f"{len(bad)} of {len(texts)} texts cannot be classified: {fault} ({describe_rows(bad)}).")
+    faults: dict[str, list[int]] = {}
+    for row, text in enumerate(texts, start=1):
+        if (fault := describe_text_fault(text)) is not None:
+            faults.setdefault(fault, []).append(row)
+    if faults:
+        listed = "; ".join(f"{fault} ({describe_rows(rows)})" for fault, rows in faults.items())
+        count = sum(map(len, faults.values()))
+        raise UserInputError(f"{count} of {len(texts)} texts cannot be classified: {listed}.")

@@ -1,13 +1,15 @@
 """Where a run goes: a free name, or one the user allows to be replaced."""
 
+import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 from lorafit.artifacts import RunLayout
 from lorafit.errors import RunError
 
-__all__ = ["choose_run_folder", "find_free_name", "suggest_name"]
+__all__ = ["choose_run_folder", "clear_run_folder", "find_free_name", "suggest_name"]
 
 _RUNS = Path("runs")
 
@@ -24,12 +26,11 @@ def choose_run_folder(output: Path | None, *, suggestion: str, overwrite: bool =
         The layout of the folder, its path absolute.
 
     Raises:
-        RunError: Something is already there; a free name is proposed.
+        RunError: Something is already there (a free name is proposed), or no folder can be made there.
     """
-    if output is None:
-        return RunLayout(find_free_name(_RUNS / suggestion).resolve())
-    layout = RunLayout(output.expanduser().resolve())
-    if not layout.root.exists():
+    layout = RunLayout((output.expanduser() if output is not None else find_free_name(_RUNS / suggestion)).resolve())
+    _check_writable(layout.root)
+    if output is None or not layout.root.exists():
         return layout
     if not layout.root.is_dir():
         raise RunError(f"{layout.root} is a file; --output takes a folder for the run.")
@@ -37,12 +38,19 @@ def choose_run_folder(output: Path | None, *, suggestion: str, overwrite: bool =
         return layout
     if not overwrite:
         raise RunError(
-            f"{output} already exists. Choose another name, for example --output {find_free_name(output)}, or replace "
-            "it with --overwrite."
+            f"{output} already exists. Choose another name, for example --output "
+            f"{shlex.quote(str(find_free_name(output.expanduser())))}, or replace it with --overwrite."
         )
     if not layout.record.is_file():
         raise RunError(f"{output} is not a run folder (it has no {layout.record.name}), so it is not overwritten.")
     return layout
+
+
+def _check_writable(folder: Path) -> None:
+    nearest = next(parent for parent in folder.parents if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        what = "cannot be written to" if nearest.is_dir() else "is a file"
+        raise RunError(f"The run folder {folder} cannot be made: {nearest} {what}. Choose another place with --output.")
 
 
 def clear_run_folder(layout: RunLayout) -> None:

@@ -1,7 +1,10 @@
 """The command table, and how errors become messages and exit codes."""
 
 import functools
+import io
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -60,26 +63,33 @@ def _guarded(command: Callable[..., None], *, debug: bool) -> Callable[..., None
             command(*args, **kwargs)
         except typer.Exit:
             raise
+        except BrokenPipeError:
+            raise  # `lorafit predict … | head`: typer ends quietly
         except KeyboardInterrupt:
-            _fail("Interrupted.", TrainingInterruptedError.exit_code)
+            _fail("Interrupted.", TrainingInterruptedError.exit_code, debug=debug)
         except LorafitError as error:
-            if debug:
-                raise
-            _fail(str(error), error.exit_code)
-        except Exception as error:
-            if debug:
-                raise
+            _fail(str(error), error.exit_code, debug=debug)
+        except Exception as error:  # noqa: BLE001 - the last place where it can become a message
             text = f"{type(error).__name__}: {error}".splitlines()[0]
-            _fail(
-                f"lorafit failed unexpectedly: {text}\nRun it again with --debug to see where.", LorafitError.exit_code
-            )
+            advice = "" if debug else "\nRun it again with --debug to see where."
+            _fail(f"lorafit failed unexpectedly: {text}{advice}", LorafitError.exit_code, debug=debug)
 
     return run
 
 
-def _fail(message: str, exit_code: int) -> None:
-    typer.secho(message, err=True, fg=typer.colors.RED if exit_code != TrainingInterruptedError.exit_code else None)
+def _fail(message: str, exit_code: int, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    red = exit_code != TrainingInterruptedError.exit_code and not os.environ.get("NO_COLOR")
+    typer.secho(message, err=True, fg=typer.colors.RED if red else None)
     raise typer.Exit(exit_code)
+
+
+def _tolerate_narrow_encodings() -> None:
+    """Escape what a terminal's encoding lacks (✓, say) instead of failing after the work is done."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -88,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: The words after `lorafit`; None takes those of this process.
     """
+    _tolerate_narrow_encodings()
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = words[: words.index("--")] if "--" in words else words
     debug = "--debug" in options

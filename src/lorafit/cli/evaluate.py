@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.options import DropBadRows, LabelColumn, Quiet, TextColumn
-from lorafit.cli.progress import build_progress
+from lorafit.cli.progress import open_progress
 
 
 def evaluate(
@@ -31,7 +31,8 @@ def evaluate(
         "data.label_column": label_column,
         "data.drop_bad_rows": drop_bad_rows or None,
     }
-    metrics = evaluate_run(run, data, flags=flags, progress=build_progress(quiet=quiet))
+    with open_progress(quiet=quiet) as progress:
+        metrics = evaluate_run(run, data, flags=flags, progress=progress)
     if json:
         sys.stdout.write(metrics.model_dump_json(indent=2) + "\n")
     else:

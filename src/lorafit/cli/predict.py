@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.options import Quiet, TextColumn
-from lorafit.cli.progress import build_progress
+from lorafit.cli.progress import open_progress
 
 
 def predict(
@@ -34,8 +34,8 @@ def predict(
         check_output(output, overwrite=overwrite)
     column = text_column or "text"
     table = read_texts(texts or [], file, sys.stdin, text_column=column)
-    progress = build_progress(quiet=quiet or len(table) == 1)
-    predicted = predict_table(load(run), table, text_column=column, progress=progress)
+    with open_progress(quiet=quiet or len(table) == 1) as progress:
+        predicted = predict_table(load(run), table, text_column=column, progress=progress)
     if output is None:
         show_predictions(predicted, json=json)
         return

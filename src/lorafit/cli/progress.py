@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lorafit.progress import Progress, Silent
@@ -9,16 +11,31 @@ from lorafit.progress import Progress, Silent
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-__all__ = ["BarProgress", "PlainProgress", "build_progress"]
+__all__ = ["BarProgress", "PlainProgress", "open_progress"]
 
 _SECONDS_BETWEEN_LINES = 15.0
 
 
-def build_progress(*, quiet: bool) -> Progress:
-    """Return what suits standard error: silence if asked for, a bar on a terminal, else plain lines."""
+@contextmanager
+def open_progress(*, quiet: bool) -> Iterator[Progress]:
+    """Give what suits standard error: silence if asked for, a bar on a terminal, else plain lines.
+
+    Args:
+        quiet: Whether silence is asked for.
+
+    Yields:
+        The progress. A bar is taken off the terminal however the block ends, before an error is shown.
+    """
     if quiet:
-        return Silent()
-    return BarProgress() if sys.stderr.isatty() else PlainProgress()
+        yield Silent()
+    elif not sys.stderr.isatty():
+        yield PlainProgress()
+    else:
+        bar = BarProgress()
+        try:
+            yield bar
+        finally:
+            bar.close()
 
 
 def describe_figures(figures: dict[str, float]) -> str:
@@ -39,22 +56,34 @@ class PlainProgress:
         self._total: int | None = None
         self._unit = ""
         self._began = self._last = 0.0
+        self._first: tuple[int, float] | None = None
 
     def start(self, stage: str, *, total: int | None = None, unit: str = "") -> None:
         """Say what begins."""
         self._stage, self._total, self._unit = stage, total, unit
         self._began = self._last = time.monotonic()
+        self._first = None
         self.say(f"{stage} …" if total is None else f"{stage}: {total:,} {unit}s …")
 
     def update(self, done: int, **figures: float) -> None:
         """Say how far it is, at most every few seconds."""
         now = time.monotonic()
+        if self._first is None:
+            self._first = (
+                done,
+                now,
+            )  # not the beginning: resumed work starts in the middle, and the first step is slow
         if now - self._last < _SECONDS_BETWEEN_LINES:
             return
         self._last = now
         of = f" of {self._total:,}" if self._total else ""
-        left = f", {(now - self._began) / done * (self._total - done):,.0f} s left" if self._total and done else ""
-        self.say(f"  {self._unit} {done:,}{of}{left}  {describe_figures(figures)}".rstrip())
+        self.say(f"  {self._unit} {done:,}{of}{self._left(done, now)}  {describe_figures(figures)}".rstrip())
+
+    def _left(self, done: int, now: float) -> str:
+        first, since = self._first or (done, now)
+        if not self._total or done <= first:
+            return ""
+        return f", {(now - since) / (done - first) * (self._total - done):,.0f} s left"
 
     def finish(self, note: str = "") -> None:
         """Say how long it took."""
@@ -71,7 +100,7 @@ class BarProgress:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
         self._console = Console(stderr=True, highlight=False)
@@ -79,37 +108,47 @@ class BarProgress:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}", style="progress.download"),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
         )
         self._task: TaskID | None = None
-        self._stage = ""
+        self._stage = self._unit = ""
+        self._total: int | None = None
         self._began = 0.0
 
     def start(self, stage: str, *, total: int | None = None, unit: str = "") -> None:
         """Show a new bar; a stage without a total gets a pulsing one."""
-        self._stage, self._began = stage, time.monotonic()
-        label = f"{stage} ({unit}s)" if unit else stage
-        self._task = self._bars.add_task(label, total=total, figures="")
+        self._stage, self._total, self._unit, self._began = stage, total, unit, time.monotonic()
+        self._task = self._bars.add_task(stage, total=total, count=self._count(0), figures="")
         self._bars.start()
 
     def update(self, done: int, **figures: float) -> None:
         """Move the bar."""
         if self._task is not None:
-            self._bars.update(self._task, completed=done, figures=describe_figures(figures))
+            figures_text = describe_figures(figures)
+            self._bars.update(self._task, completed=done, count=self._count(done), figures=figures_text)
 
     def finish(self, note: str = "") -> None:
         """Replace the bar by a line."""
-        self._bars.stop()
-        if self._task is not None:
-            self._bars.remove_task(self._task)
-            self._task = None
-        text = f"{self._stage}: {time.monotonic() - self._began:.1f} s" + (f", {note}" if note else "")
-        self._console.print(f"[green]✓[/] {text}")
+        from rich.text import Text
+
+        self.close()
+        text = f" {self._stage}: {time.monotonic() - self._began:.1f} s" + (f", {note}" if note else "")
+        self._console.print(Text("✓", style="green").append(text, style="none"))
 
     def say(self, line: str) -> None:
         """Print the line above the bar."""
         self._console.print(f"  {line}", markup=False, style="dim")
+
+    def close(self) -> None:
+        """Take the bar off the terminal and show the cursor again."""
+        self._bars.stop()
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
+
+    def _count(self, done: int) -> str:
+        return "" if self._total is None else f"{done:,}/{self._total:,} {self._unit}s"

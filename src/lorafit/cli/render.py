@@ -1,6 +1,7 @@
 """What the commands print: tables for people, JSON for programs."""
 
 import json as json_format
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -28,21 +29,18 @@ def show_run(run: "Run", *, quiet: bool) -> None:
     if quiet:
         console.print(str(run.path), soft_wrap=True)
         return
-    console.print(_metrics_table(run.metrics))
-    for line in _verdict(run.metrics):
-        console.print(line)
+    _print_metrics(console, run.metrics)
     console.print()
     console.print(_samples_table(run.samples))
-    for line in (*_cost(run.record), "", *_next_steps(run)):
+    console.print(_cost_table(run.record))
+    console.print()
+    for line in _next_steps(run):
         console.print(line, soft_wrap=True)
 
 
 def show_metrics(metrics: MetricsRecord) -> None:
     """Print the scores of an evaluation."""
-    console = _console()
-    console.print(_metrics_table(metrics))
-    for line in _verdict(metrics):
-        console.print(line)
+    _print_metrics(_console(), metrics)
 
 
 def show_predictions(scored: "PredictedTable", *, json: bool) -> None:
@@ -63,7 +61,15 @@ def _console() -> Console:
     return Console(highlight=False, markup=False, width=width)
 
 
-def _metrics_table(metrics: MetricsRecord) -> Table:
+def _print_metrics(console: Console, metrics: MetricsRecord) -> None:
+    table = _metrics_table(metrics, separator=" ")
+    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.print(table if needed <= console.width else _metrics_table(metrics, separator="\n"))
+    for line in _verdict(metrics):
+        console.print(line)
+
+
+def _metrics_table(metrics: MetricsRecord, *, separator: str) -> Table:
     level = f"{metrics.confidence_level:.0%} interval"
     table = Table(
         title=f"Measured on {metrics.rows:,} {metrics.split} rows ({level} in brackets)",
@@ -76,20 +82,21 @@ def _metrics_table(metrics: MetricsRecord) -> Table:
     table.add_column("after", justify="right")
     if metrics.comparison is not None:
         table.add_column("difference", justify="right")
-    for cells in _metric_rows(metrics):
+    for cells in _metric_rows(metrics, separator):
         table.add_row(*cells)
     return table
 
 
-def _metric_rows(metrics: MetricsRecord) -> Iterator[list[str]]:
+def _metric_rows(metrics: MetricsRecord, separator: str) -> Iterator[list[str]]:
     models = [_named_estimates(scores) for scores in (metrics.baseline, metrics.finetuned) if scores is not None]
     paired = metrics.comparison
     for name in models[-1]:
         percent = name not in {"log loss", "MCC"}
-        cells = [name, *(_interval(model[name], percent=percent) for model in models)]
+        cells = [name, *(_interval(model[name], separator, percent=percent) for model in models)]
         if paired is not None:
-            differences = {"accuracy": paired.accuracy_difference, "log loss": paired.log_loss_difference}
-            cells.append(_interval(differences[name], percent=percent, sign=True) if name in differences else "")
+            changes = {"accuracy": paired.accuracy_difference, "log loss": paired.log_loss_difference}
+            change = changes.get(name)
+            cells.append("" if change is None else _interval(change, separator, percent=percent, sign=True))
         yield cells
 
 
@@ -106,18 +113,18 @@ def _named_estimates(scores: ModelScores) -> dict[str, Estimate]:
     return estimates
 
 
-def _interval(estimate: Estimate, *, percent: bool = False, sign: bool = False) -> str:
-    plus = "+" if sign else ""
-    if percent:
-        return f"{100 * estimate.value:{plus}.1f} % [{100 * estimate.low:{plus}.1f}, {100 * estimate.high:{plus}.1f}]"
-    return f"{estimate.value:{plus}.3f} [{estimate.low:{plus}.3f}, {estimate.high:{plus}.3f}]"
+def _interval(estimate: Estimate, separator: str, *, percent: bool, sign: bool = False) -> str:
+    form = ("+" if sign else "") + (".1f" if percent else ".3f")
+    value, low, high = ((100 if percent else 1) * number for number in (estimate.value, estimate.low, estimate.high))
+    return f"{value:{form}}{' %' if percent else ''}{separator}[{low:{form}}, {high:{form}}]"
 
 
 def _verdict(metrics: MetricsRecord) -> Iterator[str]:
     paired = metrics.comparison
     if paired is None:
         return
-    better = paired.accuracy_difference.low > 0
+    significant = paired.mcnemar_p_value < 1 - metrics.confidence_level
+    better = paired.accuracy_difference.low > 0 and significant
     verdict = "Better than before" if better else "Not shown to be better than before"
     chance = f"p = {paired.mcnemar_p_value:.2g}" if paired.mcnemar_p_value >= 1e-6 else "p < 0.000001"
     yield (
@@ -151,31 +158,44 @@ def _answer(prediction: "Prediction", truth: str) -> Text:
     return Text(f"{'✓' if right else '✗'} {prediction.label} {prediction.score:.0%}", style="green" if right else "red")
 
 
-def _cost(record: RunRecord) -> Iterator[str]:
+def _cost_table(record: RunRecord) -> Table:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(width=11)
+    for name, text in _cost(record):
+        table.add_row(name, text)
+    return table
+
+
+def _cost(record: RunRecord) -> Iterator[tuple[str, str]]:
     parameters, training = record.parameters, record.training
     trained = parameters.adapter + parameters.head
     yield (
-        f"trained     {trained:,} of {parameters.total:,} parameters ({parameters.trainable_share:.2%}): "
+        "trained",
+        f"{trained:,} of {parameters.total:,} parameters ({parameters.trainable_share:.2%}): "
         f"adapter {parameters.adapter:,} ({parameters.adapter / parameters.total:.2%}), "
-        f"head {parameters.head:,} ({parameters.head / parameters.total:.2%})"
+        f"head {parameters.head:,} ({parameters.head / parameters.total:.2%})",
     )
     if training is not None:
         stopped = ", stopped early" if training.stopped_early else ""
         yield (
-            f"training    {training.epochs:.1f} epochs, {training.steps:,} steps{stopped}; best after step "
-            f"{training.best_step:,} (validation loss {training.best_validation_loss:.3f})"
+            "training",
+            f"{training.epochs:.1f} epochs, {training.steps:,} steps{stopped}; best after step "
+            f"{training.best_step:,} (validation loss {training.best_validation_loss:.3f})",
         )
+        threads = record.hardware.threads
         yield (
-            f"speed       {training.tokens_per_second:,.0f} tokens/s in {record.hardware.precision} on "
-            f"{record.hardware.threads} threads, padding {training.padding_share:.1%}"
+            "speed",
+            f"{training.tokens_per_second:,.0f} tokens/s in {record.hardware.precision} on "
+            f"{threads} thread{'' if threads == 1 else 's'}, padding {training.padding_share:.1%}",
         )
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in record.seconds.items())
     memory = record.peak_memory_bytes / 1e9
-    yield f"time        {sum(record.seconds.values()):.0f} s: {stages}; peak memory {memory:.1f} GB"
+    yield "time", f"{sum(record.seconds.values()):.0f} s: {stages}; peak memory {memory:.1f} GB"
 
 
 def _next_steps(run: "Run") -> Iterator[str]:
+    path = shlex.quote(str(run.path))
     yield f"run folder  {run.path}"
-    yield "next        " + f'lorafit predict {run.path} "What a lovely surprise."'
-    yield f"            lorafit predict {run.path} --file reviews.csv --output predictions.csv"
-    yield f"            lorafit evaluate {run.path}"
+    yield f'next        lorafit predict {path} "What a lovely surprise."'
+    yield f"            lorafit predict {path} --file reviews.csv --output predictions.csv"
+    yield f"            lorafit evaluate {path}"

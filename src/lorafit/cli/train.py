@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.options import DropBadRows, LabelColumn, Output, Overwrite, Quiet, Settings, TextColumn
-from lorafit.cli.progress import build_progress
+from lorafit.cli.progress import open_progress
 
 
 def train(
@@ -41,14 +41,6 @@ def train(
     from lorafit.finetune import resume as resume_run
     from lorafit.finetune import train as train_run
 
-    progress = build_progress(quiet=quiet)
-    if resume is not None:
-        if data is not None or config is not None or settings or output is not None:
-            raise ConfigError("--resume takes data and settings from the run; leave the others out.")
-        show_run(resume_run(resume, progress=progress), quiet=quiet)
-        return
-    if data is None and config is None:
-        raise ConfigError("Say what to train on, for example: lorafit train reviews.csv (or lorafit train --help)")
     flags = {
         "data.source": data,
         "data.validation": validation,
@@ -60,5 +52,15 @@ def train(
         "method.name": method,
         "training.seed": seed,
     }
-    resolved = load_config(config, flags=flags, overrides=settings or ())
-    show_run(train_run(resolved, output=output, overwrite=overwrite, progress=progress), quiet=quiet)
+    if resume is not None:
+        if any(value is not None for value in (*flags.values(), config, output)) or settings or overwrite:
+            raise ConfigError("--resume takes data and settings from the run; leave the others out (all but --quiet).")
+        with open_progress(quiet=quiet) as progress:
+            run = resume_run(resume, progress=progress)
+    else:
+        if data is None and config is None and not any(text.startswith("data.source=") for text in settings or ()):
+            raise ConfigError("Say what to train on, for example: lorafit train reviews.csv (or lorafit train --help)")
+        resolved = load_config(config, flags=flags, overrides=settings or ())
+        with open_progress(quiet=quiet) as progress:
+            run = train_run(resolved, output=output, overwrite=overwrite, progress=progress)
+    show_run(run, quiet=quiet)

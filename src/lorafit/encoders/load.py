@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from lorafit.artifacts import BaseModelRecord, compute_digest
+from lorafit.artifacts import BaseModelRecord
+from lorafit.atomic import compute_digest
 from lorafit.config import ModelConfig
 from lorafit.encoders.architectures import disable_base_dropout
 from lorafit.encoders.builtin import BUILTIN_ENCODERS, load_builtin_encoder
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 _HUB_ID = re.compile(r"^(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*$")
+_COUNTS_FROM_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
+"""Encoders whose first position has the number after the padding token's id: so many positions are never used."""
 _HUB_FILES = ("*.json", "*.safetensors", "vocab.txt", "merges.txt")
 
 
@@ -143,10 +146,11 @@ def load_with_head(encoder: Encoder, labels: LabelSet, *, seed: int = 0, base_dr
         ConfigError: transformers cannot load it as a sequence classifier.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
 
-    config = build_model_config(encoder.folder, labels, base_dropout=base_dropout)
     try:
+        config = build_model_config(encoder.folder, labels, base_dropout=base_dropout)
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -158,7 +162,7 @@ def load_with_head(encoder: Encoder, labels: LabelSet, *, seed: int = 0, base_dr
                 local_files_only=True,
                 output_loading_info=True,
             )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"transformers cannot load {encoder.name} as a text classifier: {error}") from error
     return LoadedModel(model=model.eval(), newly_initialised=tuple(sorted(info["missing_keys"])))
 
@@ -201,6 +205,8 @@ def check_max_length(config: "PretrainedConfig", max_length: int) -> None:
         ConfigError: The encoder's positions are fewer.
     """
     positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type in _COUNTS_FROM_PADDING:
+        positions -= config.pad_token_id + 1
     if positions is not None and max_length > positions:
         raise ConfigError(f"model.max_length={max_length}, but this encoder reads at most {positions} tokens.")
 
@@ -237,7 +243,7 @@ def _check_folder(folder: Path, name: str) -> None:
 
 def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(_HUB_FILES)))
@@ -246,7 +252,11 @@ def _download(name: str, revision: str | None) -> Path:
             f"The model {name!r} is not in the local cache and the Hugging Face Hub cannot be reached. Go online once, "
             f"give a local folder, or take the built-in encoder: --model {BUILTIN_ENCODERS[0]}"
         ) from error
+    except RevisionNotFoundError as error:
+        raise ConfigError(f"The model {name!r} has no revision {revision!r} on the Hugging Face Hub.") from error
     except RepositoryNotFoundError as error:
         raise ConfigError(f"There is no model {name!r} on the Hugging Face Hub (or it is private).") from error
-    except HfHubHTTPError as error:
-        raise NetworkUnavailableError(f"The Hugging Face Hub refused the model {name!r}: {error}") from error
+    except Exception as error:  # the errors of the HTTP library beneath, a proxy's refusal say, have no public base
+        raise NetworkUnavailableError(
+            f"The Hub did not answer for the model {name!r}: {type(error).__name__}: {error}"
+        ) from error

@@ -12,11 +12,7 @@ __all__ = ["TorchRuntime"]
 
 
 class TorchRuntime:
-    """Runs a classifier in evaluation mode.
-
-    Attributes:
-        name: For messages.
-    """
+    """Runs a classifier in evaluation mode. `name` is for messages."""
 
     name = "torch"
 

@@ -39,6 +39,7 @@ def build_arguments(config: TrainingConfig, *, checkpoints: Path, steps_per_epoc
         save_steps=max_steps,
         save_total_limit=2,
         load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         label_names=["labels"],

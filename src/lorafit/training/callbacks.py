@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lorafit.artifacts import write_atomic
+from lorafit.atomic import write_atomic
 from lorafit.errors import TrainingDivergedError
 from lorafit.progress import Progress
 from lorafit.training.batching import EpochBatches
@@ -154,11 +154,7 @@ class DivergenceGuard(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Check the logged figures.
-
-        Raises:
-            TrainingDivergedError: One of them is not a finite number.
-        """
+        """Raise `TrainingDivergedError` if a logged figure is not finite."""
         for name in ("loss", "grad_norm", "eval_loss"):
             value = (logs or {}).get(name)
             if value is not None and not math.isfinite(value):
@@ -191,9 +187,8 @@ class InterruptGuard(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Save and stop if a signal came."""
+        """Save and stop if a signal came; a validation that is due is done, so that a resumed run ends the same."""
         if self.interrupted:
-            control.should_evaluate = False
             control.should_save = True
             control.should_training_stop = True
         return control

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from lorafit.artifacts import compute_digest, write_atomic
+from lorafit.atomic import compute_digest, write_atomic
 
 __all__ = ["find_latest_checkpoint", "mark_complete"]
 
@@ -47,6 +47,7 @@ def find_latest_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
 def _is_complete(checkpoint: Path) -> bool:
     try:
         digests = json.loads((checkpoint / _MARKER).read_text(encoding="utf-8"))
-        return all(compute_digest(checkpoint / name) == digest for name, digest in digests.items())
+        is_mark = isinstance(digests, dict) and len(digests) > 0
+        return is_mark and all(compute_digest(checkpoint / name) == digest for name, digest in digests.items())
     except (OSError, ValueError):
         return False

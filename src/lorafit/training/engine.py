@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerState
 
+from lorafit.acceleration.attention import attention_for_training
 from lorafit.acceleration.precision import PrecisionChoice, autocast
 from lorafit.artifacts import RunLayout, TrainingRecord
 from lorafit.config import TrainingConfig
@@ -109,8 +110,9 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     if config.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(config.early_stopping_patience))
     began = time.perf_counter()
-    with guard.listen():
-        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    base: Any = job.adapted.model.get_base_model()
+    with guard.listen(), attention_for_training(base):
+        _train(trainer, resume_from)
     progress.finish()
     if guard.interrupted:
         raise TrainingInterruptedError(f"Stopped at step {trainer.state.global_step}.", run=job.layout.root)
@@ -118,13 +120,33 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     return _summarise(trainer, seconds=time.perf_counter() - began)
 
 
+def _train(trainer: _Trainer, resume_from: Path | None) -> None:
+    """Train, or take the best weights where training had ended at the checkpoint: the Trainer would go on past it."""
+    state = None if resume_from is None else TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
+    if state is None or not _has_ended(state, trainer):
+        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+        return
+    trainer.state = state
+    trainer.report.on_train_begin(trainer.args, state, trainer.control)
+    best = trainer.job.layout.checkpoints / f"checkpoint-{state.best_global_step}"
+    trainer.job.adapted.model.load_adapter(str(best), "default")
+
+
+def _has_ended(state: TrainerState, trainer: _Trainer) -> bool:
+    callbacks: Any = state.stateful_callbacks  # a dictionary in truth, whatever its annotation says
+    stopping = callbacks.get("EarlyStoppingCallback")
+    patience = trainer.job.config.early_stopping_patience
+    is_out_of_patience = stopping and stopping["attributes"]["early_stopping_patience_counter"] >= patience > 0
+    return bool(is_out_of_patience) or state.global_step >= trainer.args.max_steps
+
+
 def _summarise(trainer: _Trainer, *, seconds: float) -> TrainingRecord:
     state, report, batches = trainer.state, trainer.report, trainer.batches
     return TrainingRecord(
         steps=state.global_step,
         epochs=state.global_step / len(batches),
-        best_step=int(state.best_global_step or state.global_step),
-        best_validation_loss=float(state.best_metric or math.nan),
+        best_step=int(state.best_global_step or 0),
+        best_validation_loss=math.nan if state.best_metric is None else float(state.best_metric),
         stopped_early=state.global_step < state.max_steps,
         seconds=seconds,
         tokens=int(state.num_input_tokens_seen),

@@ -1,0 +1,62 @@
+"""One run on the whole of IMDb with the built-in encoder: accuracy before and after, time, speed, memory.
+
+Run: LORAFIT_DATA=… python benchmarks/imdb.py [--set section.key=value …]
+
+The test rows (25,000) are measured once, after everything was chosen on validation rows cut from train. Writes
+benchmarks/results/imdb.json and prints the row for the README's table.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from environment import describe_environment
+
+from lorafit.artifacts import Estimate
+from lorafit.cli.progress import PlainProgress
+from lorafit.config import load_config
+from lorafit.finetune import train
+
+RESULTS = Path(__file__).with_name("results") / "imdb.json"
+
+
+def main() -> None:
+    """Train, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    arguments = parser.parse_args()
+    flags = {"data.source": "imdb", "model.name": "builtin:distil-minilm"}
+    config = load_config(flags=flags, overrides=arguments.overrides)
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        run = train(config, output=Path(folder) / "imdb", progress=PlainProgress())
+    result = {
+        "environment": describe_environment(),
+        "overrides": arguments.overrides,
+        "config": config.model_dump(mode="json"),
+        "record": run.record.model_dump(mode="json", exclude={"files"}),
+        "metrics": run.metrics.model_dump(mode="json"),
+        "total_seconds": time.perf_counter() - began,
+    }
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    record, metrics = run.record, run.metrics
+    if record.training is None:
+        raise RuntimeError("the run is not complete")
+    before = "not measured" if metrics.baseline is None else percent(metrics.baseline.accuracy)
+    print(
+        f"| {before} | {percent(metrics.finetuned.accuracy)} | "
+        f"{metrics.finetuned.log_loss.value:.3f} | {record.training.epochs:.1f} epochs in "
+        f"{record.training.seconds / 60:.0f} min | {record.training.tokens_per_second:,.0f} tokens/s | "
+        f"{record.peak_memory_bytes / 1e9:.1f} GB |"
+    )
+
+
+def percent(estimate: Estimate) -> str:
+    """Return a share in percent with its interval."""
+    return f"{100 * estimate.value:.2f} % [{100 * estimate.low:.2f}, {100 * estimate.high:.2f}]"
+
+
+if __name__ == "__main__":
+    main()

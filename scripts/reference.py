@@ -1,0 +1,79 @@
+"""Write docs/reference/settings.md and docs/reference/commands.md from the code; a test keeps them true.
+
+Run: python scripts/reference.py
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+from lorafit.cli import COMMANDS
+from lorafit.config import Config
+
+FOLDER = Path(__file__).parent.parent / "docs" / "reference"
+
+
+def render_settings() -> str:
+    """Return the table of all settings."""
+    return "\n".join(_settings_lines()) + "\n"
+
+
+def render_commands() -> str:
+    """Return the help text of every command."""
+    parts = ["# Commands", "", "Written by `scripts/reference.py` from `lorafit --help`.", "", *_help([])]
+    for name in COMMANDS:
+        parts += ["", f"## {name}", "", *_help([name])]
+    return "\n".join(parts) + "\n"
+
+
+def _settings_lines() -> Iterator[str]:
+    yield "# Settings"
+    yield ""
+    yield "Written by `scripts/reference.py` from `src/lorafit/config.py`. A YAML file for `--config` holds any of"
+    yield "these sections, `--set section.key=value` changes one, and a run's `config.yaml` holds all of them, resolved."
+    for section, field in Config.model_fields.items():
+        model = type(field.get_default())
+        yield from ("", f"## {section}", "", str(model.__doc__), "")
+        yield from ("| setting | default | allowed | meaning |", "|---|---|---|---|")
+        for name, setting in model.model_fields.items():
+            default = "none" if setting.default is None else f"`{setting.default}`"
+            allowed = _describe(setting.annotation, setting.metadata)
+            yield f"| `{section}.{name}` | {default} | {allowed} | {setting.description} |"
+
+
+def _describe(annotation: object, metadata: list[object]) -> str:
+    members = [member for member in get_args(annotation) if member is not type(None)]
+    for names in (members, *map(get_args, members)):
+        if names and all(isinstance(name, str) for name in names):
+            return ", ".join(f"`{name}`" for name in names) + ("" if names is members else ", or a list of names")
+    kind = members[0] if members else annotation
+    words = {bool: "yes or no", int: "whole number", float: "number", str: "text"}[kind]  # type: ignore[index]
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    bounds = [
+        f"{sign} {bound}"
+        for constraint in metadata
+        for name, sign in signs.items()
+        if (bound := getattr(constraint, name, None)) is not None
+    ]
+    return " ".join([words, *bounds])
+
+
+def _help(words: list[str]) -> list[str]:
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    process = subprocess.run(
+        [sys.executable, "-m", "lorafit", *words, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    return ["```", *process.stdout.strip("\n").splitlines(), "```"]
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / "settings.md").write_text(render_settings(), encoding="utf-8")
+    (FOLDER / "commands.md").write_text(render_commands(), encoding="utf-8")

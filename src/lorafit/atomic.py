@@ -1,0 +1,96 @@
+"""Files and folders that never show half of themselves under their final name, and digests of files."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["atomic_directory", "compute_digest", "write_atomic"]
+
+
+def compute_digest(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that its name never shows half of it: temporary name, fsync, rename.
+
+    Args:
+        path: Where to write; missing parent folders are made.
+        content: Text (written as UTF-8) or bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Fill a folder under a temporary name and give it its own name when all is written.
+
+    Args:
+        path: Final name. What stands there stays until all is written, and is then replaced.
+
+    Yields:
+        The temporary folder to write into; removed if the block fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        staging.chmod(0o777 & ~_umask())
+        yield staging
+        for file in staging.rglob("*"):
+            if file.is_file():
+                _fsync(file)
+        _put_in_place(staging, path)
+        _fsync(path.parent)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _put_in_place(staging: Path, path: Path) -> None:
+    """Rename `staging` to `path`; what stands there is renamed aside first, and back if that fails."""
+    if not os.path.lexists(path):
+        staging.rename(path)
+        return
+    aside = staging.with_name(f"{staging.name}.old")
+    path.rename(aside)
+    try:
+        staging.rename(path)
+    except BaseException:
+        aside.rename(path)
+        raise
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.unlink()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

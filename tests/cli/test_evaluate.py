@@ -1,0 +1,39 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorafit.artifacts import MetricsRecord, RunLayout
+
+Call = Callable[..., Any]
+
+
+def test_own_test_rows_give_the_figures_of_the_run(call: Call, trained: Path) -> None:
+    answer = call("evaluate", trained, "--json", "--quiet")
+    assert (answer.code, answer.err) == (0, "")
+    recorded = MetricsRecord.read(RunLayout(trained).metrics).finetuned
+    again = MetricsRecord.model_validate(json.loads(answer.out)).finetuned
+    assert again.accuracy.value == recorded.accuracy.value
+    assert again.log_loss.value == pytest.approx(recorded.log_loss.value, abs=1e-6)
+
+
+def test_table_shows_one_model_with_intervals(call: Call, trained: Path) -> None:
+    answer = call("evaluate", trained)
+    assert answer.code == 0
+    lines = answer.out.splitlines()
+    assert lines[0].startswith("Measured on 12 test rows (95% interval in brackets)")
+    assert [name for name in ("accuracy", "log loss", "recall pos") if not any(name in line for line in lines)] == []
+    assert "before" not in answer.out
+    assert "measuring: 12 texts" in answer.err
+    assert "\x1b" not in answer.out + answer.err
+
+
+def test_other_data_with_other_columns_and_bad_rows(call: Call, trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "more.tsv"
+    path.write_text("review\tmood\nsuperb lovely film\tpos\n\tpos\ndull boring story\tneg\n")
+    words = ["evaluate", trained, path, "--text-column", "review", "--label-column", "mood", "--drop-bad-rows"]
+    answer = call(*words, "--json")
+    assert answer.code == 0
+    assert json.loads(answer.out)["rows"] == 2

@@ -1,0 +1,104 @@
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lorafit
+from lorafit.data.tables import read_table
+from lorafit.predictor import Predictor
+
+Call = Callable[..., Any]
+TEXTS = ["superb great film", "dull boring\nstory", "lovely été 🎬"]
+
+
+@pytest.fixture(scope="module")
+def predictor(trained: Path) -> Predictor:
+    return lorafit.load(trained)
+
+
+def test_words_are_answered_line_by_line(call: Call, trained: Path, predictor: Predictor) -> None:
+    answer = call("predict", trained, *TEXTS)
+    assert answer.code == 0
+    expected = [
+        f"{prediction.label}  {prediction.score:6.1%}  {' '.join(text.split())}"
+        for text, prediction in zip(TEXTS, predictor.predict(TEXTS), strict=True)
+    ]
+    assert answer.out.splitlines() == expected
+    assert "\x1b" not in answer.out + answer.err
+
+
+def test_one_text_needs_no_progress(call: Call, trained: Path) -> None:
+    answer = call("predict", trained, "superb")
+    assert answer.err == ""
+    assert len(answer.out.splitlines()) == 1
+
+
+def test_json_has_one_object_a_text(call: Call, trained: Path, predictor: Predictor) -> None:
+    lines = call("predict", trained, *TEXTS, "--json").out.splitlines()
+    expected = predictor.predict(TEXTS)
+    for line, text, prediction in zip(lines, TEXTS, expected, strict=True):
+        assert json.loads(line) == {
+            "text": text,
+            "label": prediction.label,
+            "score": pytest.approx(prediction.score, abs=1e-6),
+            "scores": pytest.approx(prediction.scores, abs=1e-6),
+        }
+    assert "été 🎬" in lines[2]
+
+
+def test_standard_input_is_read_line_by_line(call: Call, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("superb great film\n\ndull film\n"))
+    lines = call("predict", trained).out.splitlines()
+    assert [line.split("  ")[-1] for line in lines] == ["superb great film", "dull film"]
+
+
+def test_a_file_is_answered_in_a_file(call: Call, trained: Path, reviews: Path, tmp_path: Path) -> None:
+    output = tmp_path / "answers.parquet"
+    answer = call("predict", trained, "--file", reviews, "--output", output)
+    assert answer.code == 0
+    assert answer.out == ""
+    assert f"120 predictions written to {output}" in answer.err
+    written, given = read_table(output).columns, read_table(reviews).columns
+    assert list(written) == [
+        "text", "label", "predicted_label", "score", "probability_neg", "probability_pos"
+    ]  # fmt: skip
+    assert {name: written[name] for name in given} == given
+
+
+def test_a_file_without_output_is_answered_on_standard_output(call: Call, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.txt").write_text("superb\ndull\n")
+    answer = call("predict", trained, "--file", tmp_path / "new.txt", "--text-column", "review")
+    assert answer.code == 0
+    assert [line.split()[-1] for line in answer.out.splitlines()] == ["superb", "dull"]
+
+
+def test_an_output_is_replaced_only_with_overwrite(call: Call, trained: Path, tmp_path: Path) -> None:
+    output = tmp_path / "answers.csv"
+    output.write_text("precious")
+    assert call("predict", trained, "fine", "--output", output).code == 2
+    assert output.read_text() == "precious"
+    assert call("predict", trained, "fine", "--output", output, "--overwrite").code == 0
+    assert read_table(output).columns["text"] == ["fine"]
+
+
+def test_quiet_says_nothing_beside_the_answers(call: Call, trained: Path, tmp_path: Path) -> None:
+    answer = call("predict", trained, *TEXTS, "--quiet")
+    assert (answer.err, len(answer.out.splitlines())) == ("", 3)
+    answer = call("predict", trained, *TEXTS, "--quiet", "--output", tmp_path / "answers.csv")
+    assert (answer.code, answer.out, answer.err) == (0, "", "")
+
+
+def test_a_reader_that_goes_away_is_no_error_and_a_narrow_encoding_none_either(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "many.txt").write_text("superb ✓ film\n" * 3000, encoding="utf-8")
+    command = f"{sys.executable} -m lorafit predict {trained} --file {tmp_path / 'many.txt'} --quiet | head -n 1"
+    child = subprocess.run(
+        ["bash", "-c", f"PYTHONIOENCODING=ascii {command}"], capture_output=True, text=True, check=False
+    )
+    assert child.stderr == ""
+    assert child.stdout.endswith("superb \\u2713 film\n")
+    assert child.stdout.count("\n") == 1

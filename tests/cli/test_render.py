@@ -1,0 +1,105 @@
+"""What is printed fits the terminal: no line too long, no interval or command torn apart."""
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lorafit.artifacts import Estimate, MetricsRecord, RunLayout, RunRecord
+from lorafit.cli.render import show_metrics, show_run
+from lorafit.finetune import Run, Sample
+from lorafit.predictor import Prediction
+
+LONG = "a film that goes on and on and on, with a story nobody asked for and an ending that comes two hours late " * 3
+SAMPLES = tuple(
+    Sample(
+        text=text,
+        label="positive",
+        before=Prediction("negative", 0.512, {"negative": 0.512, "positive": 0.488}),
+        after=Prediction("positive", 0.934, {"negative": 0.066, "positive": 0.934}),
+    )
+    for text in ("fine", LONG, "été 🎬 評論\nin two [bold]lines[/bold]")
+)
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def run(trained: Path) -> Run:
+    layout = RunLayout(trained)
+    return Run(trained, RunRecord.read(layout.record), MetricsRecord.read(layout.metrics), SAMPLES)
+
+
+@pytest.fixture
+def show(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None], int], str]:
+    """Calls something that prints, on a terminal of so many columns, and gives back what was printed."""
+
+    def show(action: Callable[[], None], columns: int) -> str:
+        stream = Terminal()
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("TERM", "xterm-256color")
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        monkeypatch.setattr("sys.stdout", stream)
+        action()
+        return stream.getvalue()
+
+    return show
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_tables_fit_the_terminal(run: Run, show: Callable[..., str], columns: int) -> None:
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", show(lambda: show_run(run, quiet=False), columns))
+    tables, commands = shown.split("run folder")
+    assert max(len(line) for line in tables.splitlines()) <= columns
+    for line in tables.partition("Test rows")[0].splitlines():
+        assert line.count("[") == line.count("]"), "an interval is torn apart"
+    assert f"lorafit evaluate {run.path}\n" in commands, "commands are never wrapped"
+    assert "[bold]lines[/bold]" in " ".join(shown.split()), "texts are no markup"
+
+
+def test_wide_terminals_have_value_and_interval_on_one_line(run: Run, show: Callable[..., str]) -> None:
+    wide, narrow = (show(lambda: show_run(run, quiet=False), columns) for columns in (140, 70))
+    assert re.search(r"accuracy +\d+\.\d % \[", wide)
+    assert not re.search(r"accuracy +\d+\.\d % \[", narrow)
+
+
+def test_colours_are_left_out_where_they_are_not_wanted(
+    run: Run, show: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "\x1b[32m" in show(lambda: show_run(run, quiet=False), 100)
+
+    def without_colour() -> None:
+        monkeypatch.setenv("NO_COLOR", "1")
+        show_run(run, quiet=False)
+
+    assert "\x1b[32m" not in show(without_colour, 100)
+
+
+def test_one_thread_is_not_several(run: Run, show: Callable[..., str]) -> None:
+    assert "on 1 thread, padding" in show(lambda: show_run(run, quiet=False), 120)
+
+
+@pytest.mark.parametrize(
+    ("low", "p", "verdict"),
+    [
+        (0.1, 0.001, "Better than before: "),
+        (0.1, 0.0625, "Not shown to be better than before: "),
+        (-0.1, 0.001, "Not shown to be better than before: "),
+    ],
+)
+def test_better_is_said_only_where_interval_and_test_agree(
+    run: Run, show: Callable[..., str], low: float, p: float, verdict: str
+) -> None:
+    assert run.metrics.comparison is not None
+    difference = Estimate(value=0.2, low=low, high=0.3)
+    comparison = run.metrics.comparison.model_copy(update={"accuracy_difference": difference, "mcnemar_p_value": p})
+    metrics = run.metrics.model_copy(update={"comparison": comparison})
+    shown = show(lambda: show_metrics(metrics), 120)
+    assert shown.splitlines()[-1].startswith(verdict)

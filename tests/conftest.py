@@ -1,0 +1,160 @@
+"""Parts that tests share: tiny encoders in the Hub's layout, caches of their own, and no network."""
+
+import json
+import os
+import shutil
+import socket
+import string
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+
+WORDS = """
+    a an and awful bad boring dull end film first fine for from good great hours in is it last life lovely me minute
+    movie my not of poor story superb terrible the these those to two want was were wonderful
+"""
+"""Whole words of the tiny vocabulary; any other word is put together from letters."""
+
+TINY = {
+    "distilbert": {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4},
+    "bert": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "electra": {
+        "embedding_size": 16,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    },
+}
+"""Sizes by transformers' `model_type`."""
+
+BuildEncoder = Callable[..., Path]
+
+# The Hub's libraries read these when they are imported, which the conftest of a folder may do before any hook runs.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="lorafit-tests-")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lorafit_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """lorafit's cache, one for all tests: the built-in encoder is converted once."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.mktemp("cache")
+        patch.setenv("LORAFIT_CACHE", str(cache))
+        yield cache
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Refuse every connection that would leave this machine, and names of other machines."""
+    look_up = socket.getaddrinfo
+
+    def look_up_here(host: Any, *rest: Any, **named: Any) -> Any:  # noqa: ANN401 - as the socket module has it
+        if host is not None and not _is_loopback(host.decode() if isinstance(host, bytes) else host):
+            raise socket.gaierror(socket.EAI_NONAME, f"a test looked {host!r} up")
+        return look_up(host, *rest, **named)
+
+    def guard(connect: Callable[..., Any]) -> Callable[..., Any]:
+        def connect_here(self: socket.socket, address: Any) -> Any:  # noqa: ANN401 - as the socket has it
+            if self.family in {socket.AF_INET, socket.AF_INET6} and not _is_loopback(str(address[0])):
+                raise PermissionError(f"a test tried to connect to {address}")
+            return connect(self, address)
+
+        return connect_here
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, guard(getattr(socket.socket, name)))
+        patch.setattr(socket, "getaddrinfo", look_up_here)
+        yield
+
+
+@pytest.fixture(scope="session")
+def hub_cache() -> Path:
+    """Where huggingface_hub looks for models that were downloaded before."""
+    return Path(os.environ["HF_HOME"]) / "hub"
+
+
+@pytest.fixture(scope="session")
+def build_encoder(tmp_path_factory: pytest.TempPathFactory) -> BuildEncoder:
+    """Builds a folder in the Hub's layout with a tiny random encoder: its `model_type`, and settings that differ."""
+
+    def build(model_type: str, **settings: Any) -> Path:
+        import torch
+        from transformers import AutoConfig, AutoModel
+
+        folder = tmp_path_factory.mktemp(model_type)
+        vocab = _write_tokenizer(folder, model_type)
+        sizes = {"vocab_size": vocab, "max_position_embeddings": 128, "pad_token_id": 0}
+        config = AutoConfig.for_model(model_type, **(sizes | TINY[model_type] | settings))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            AutoModel.from_config(config).save_pretrained(folder)
+        return folder
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_distilbert(build_encoder: BuildEncoder) -> Path:
+    """A DistilBERT of 2 layers, 32 wide. Tests copy it before they change it."""
+    return build_encoder("distilbert")
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(build_encoder: BuildEncoder) -> Path:
+    """A BERT of 2 layers, 32 wide. Tests copy it before they change it."""
+    return build_encoder("bert")
+
+
+def _is_loopback(host: str) -> bool:
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def _write_tokenizer(folder: Path, model_type: str) -> int:
+    """Write a small WordPiece tokenizer as BERT has it; return the size of its vocabulary."""
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+    letters = string.ascii_lowercase + string.digits + string.punctuation
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *letters,
+        *(f"##{letter}" for letter in letters),
+        *WORDS.split(),
+    ]
+    vocab = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))  # noqa: S106 - a token of text, no password
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"])],
+    )
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": {"distilbert": "DistilBertTokenizer"}.get(model_type, "BertTokenizer"),
+        "do_lower_case": True,
+        "model_max_length": 128,
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return len(vocab)

@@ -1,0 +1,100 @@
+"""Small training jobs through the real engine."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lorafit.acceleration.precision import PrecisionChoice
+from lorafit.artifacts import RunLayout
+from lorafit.config import MethodConfig, ModelConfig, TrainingConfig
+from lorafit.encoders.load import load_with_head, locate_encoder
+from lorafit.encoders.tokenization import TokenizedTexts
+from lorafit.labels import LabelSet
+from lorafit.methods import AdaptedModel, apply_method
+from lorafit.training.batching import TrainingRows
+from lorafit.training.engine import TrainingJob
+
+BuildJob = Callable[..., TrainingJob]
+
+FP32 = PrecisionChoice("fp32", "asked for")
+BAD, GOOD = 80, 90
+"""Token ids of the toy task: a text that holds the one is of class 0, a text that holds the other of class 1."""
+
+
+@dataclass(frozen=True)
+class WatchedRows(TrainingRows):
+    """Training rows that note each batch that was asked for."""
+
+    seen: list[list[int]] = field(default_factory=list)
+
+    def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        self.seen.append(list(rows))
+        return super().collate(rows)
+
+
+@pytest.fixture(autouse=True)
+def single_thread() -> Iterator[None]:
+    """Keep sums in one order, whatever ran before, and tiny models off the cost of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def make_job(tiny_distilbert: Path, tmp_path: Path) -> BuildJob:
+    """Builds a job on 45 toy rows; takes settings of the training section, and parts of the job."""
+
+    def build(
+        *,
+        validate: Callable[[], Mapping[str, float]] | None = None,
+        folder: Path = tmp_path / "run",
+        precision: PrecisionChoice = FP32,
+        **settings: Any,
+    ) -> TrainingJob:
+        sizes = {"epochs": 3, "batch_size": 8, "batch_tokens": 120}
+        defaults = sizes | {"learning_rate": 5e-3, "early_stopping_patience": 0, "seed": 3}
+        config = TrainingConfig(**(defaults | settings))
+        adapted = build_adapted(tiny_distilbert, seed=config.seed, base_dropout=config.base_dropout)
+        held_out = build_rows(24, seed=99)
+        return TrainingJob(
+            adapted=adapted,
+            rows=build_rows(45, seed=1),
+            config=config,
+            layout=RunLayout(folder),
+            precision=precision,
+            validate=validate or (lambda: measure(adapted, held_out)),
+        )
+
+    return build
+
+
+def build_adapted(folder: Path, *, seed: int, base_dropout: bool = False) -> AdaptedModel:
+    encoder = locate_encoder(ModelConfig(name=str(folder)))
+    loaded = load_with_head(encoder, LabelSet(("bad", "good")), seed=seed, base_dropout=base_dropout)
+    config = MethodConfig(r=4, lora_dropout=0.1)
+    return apply_method(loaded.model, config, newly_initialised=loaded.newly_initialised, seed=seed)
+
+
+def build_rows(count: int, *, seed: int) -> WatchedRows:
+    """Texts of 3 to 15 tokens."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, size=count)
+    pieces = [[2, GOOD if label else BAD, *rng.integers(5, 75, size=int(rng.integers(0, 13))), 3] for label in labels]
+    ids = np.concatenate(pieces).astype(np.int32)
+    offsets = np.cumsum([0, *map(len, pieces)])
+    return WatchedRows(TokenizedTexts(ids=ids, offsets=offsets, truncated=0), labels=labels, pad_id=0)
+
+
+def measure(adapted: AdaptedModel, rows: TrainingRows) -> dict[str, float]:
+    """Loss and accuracy of the model as it is, in one batch."""
+    batch = rows.collate(range(len(rows)))
+    with torch.no_grad():
+        output = adapted.model.eval()(**batch)
+    accuracy = (output.logits.argmax(dim=1) == batch["labels"]).double().mean()
+    return {"loss": float(output.loss), "accuracy": float(accuracy)}

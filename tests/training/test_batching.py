@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import torch
+
+from lorafit.encoders.tokenization import TokenizedTexts
+from lorafit.training.batching import EpochBatches, TrainingRows, build_train_loader
+
+LENGTHS = np.random.default_rng(0).integers(1, 40, size=301)
+
+
+def batches_of(batches: EpochBatches, epoch: int) -> list[list[int]]:
+    batches.set_epoch(epoch)
+    return list(batches)
+
+
+def make_batches(seed: int = 0) -> EpochBatches:
+    return EpochBatches(LENGTHS, max_rows=16, max_tokens=200, seed=seed)
+
+
+@pytest.fixture
+def rows() -> TrainingRows:
+    texts = TokenizedTexts(ids=np.arange(6, dtype=np.int32) + 1, offsets=np.array([0, 2, 3, 6]), truncated=0)
+    return TrainingRows(texts, labels=np.array([0, 1, 1]), pad_id=9)
+
+
+def test_every_epoch_has_each_row_once_in_the_same_number_of_batches() -> None:
+    batches = make_batches()
+    for epoch in range(5):
+        epoch_batches = batches_of(batches, epoch)
+        assert len(epoch_batches) == len(batches)
+        assert sorted(row for batch in epoch_batches for row in batch) == list(range(301))
+        assert all(len(batch) <= 16 and len(batch) * LENGTHS[batch].max() <= 200 for batch in epoch_batches)
+
+
+def test_order_depends_on_seed_and_epoch_alone() -> None:
+    first = batches_of(make_batches(), 1)
+    used = make_batches()
+    batches_of(used, 7)
+    assert batches_of(used, 1) == first
+    assert batches_of(used, 2) != first
+    assert batches_of(make_batches(seed=1), 1) != first
+
+
+def test_batches_of_long_and_short_texts_are_mixed() -> None:
+    longest = [int(LENGTHS[batch].max()) for batch in batches_of(make_batches(), 0)]
+    assert longest not in (sorted(longest), sorted(longest, reverse=True))
+
+
+def test_rows_are_padded_to_the_longest_of_their_batch(rows: TrainingRows) -> None:
+    batch = rows.collate([1, 0])
+    assert batch["input_ids"].tolist() == [[3, 9], [1, 2]]
+    assert batch["attention_mask"].tolist() == [[1, 0], [1, 1]]
+    assert batch["labels"].tolist() == [1, 0]
+    assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
+
+
+def test_loader_gives_whole_batches(rows: TrainingRows) -> None:
+    loader = build_train_loader(rows, EpochBatches(rows.texts.lengths, max_rows=2, max_tokens=6, seed=0))
+    assert len(loader) == 2
+    assert sorted(batch["input_ids"].shape for batch in loader) == [(1, 1), (2, 3)]

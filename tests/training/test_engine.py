@@ -1,0 +1,458 @@
+import dataclasses
+import json
+import math
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lorafit.acceleration.precision import PrecisionChoice, choose_precision
+from lorafit.artifacts import TrainingRecord
+from lorafit.errors import TrainingDivergedError, TrainingInterruptedError
+from lorafit.progress import Silent
+from lorafit.training.callbacks import Schedule
+from lorafit.training.checkpoints import find_latest_checkpoint
+from lorafit.training.engine import TrainingJob, fit
+
+BuildJob = Callable[..., TrainingJob]
+
+STEPS_PER_EPOCH = 6
+"""Batches of the job's 45 rows; a test holds it."""
+
+CHILD = """
+import runpy, sys, time
+from pathlib import Path
+import torch
+from lorafit.errors import TrainingInterruptedError
+from lorafit.progress import Silent
+from lorafit.training.engine import TrainingJob, fit
+from lorafit.acceleration.precision import PrecisionChoice
+from lorafit.artifacts import RunLayout
+from lorafit.config import TrainingConfig
+
+class Slow(Silent):
+    def update(self, done, **figures):
+        print(done, flush=True)
+        time.sleep(0.1)
+
+toys = runpy.run_path(sys.argv[1])
+torch.set_num_threads(1)
+adapted = toys["build_adapted"](Path(sys.argv[2]), seed=3)
+config = TrainingConfig(epochs=50, batch_size=8, batch_tokens=120, early_stopping_patience=0, seed=3)
+rows = toys["build_rows"](45, seed=1)
+validate = lambda: toys["measure"](adapted, rows)
+job = TrainingJob(adapted, rows, config, RunLayout(Path(sys.argv[3])), PrecisionChoice("fp32", ""), validate)
+try:
+    fit(job, progress=Slow())
+except TrainingInterruptedError as error:
+    print(error.run, error, flush=True)
+    sys.exit(error.exit_code)
+"""
+
+
+class StopAt(Silent):
+    """Sends this process a real signal when a step is done."""
+
+    def __init__(self, step: int, number: signal.Signals = signal.SIGINT, times: int = 1) -> None:
+        self.step, self.number, self.times = step, number, times
+        self.lines: list[str] = []
+
+    def update(self, done: int, **_: float) -> None:
+        if done == self.step:
+            for _ in range(self.times):
+                signal.raise_signal(self.number)
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def script(*losses: float) -> Callable[[], dict[str, float]]:
+    """A validation that gives these losses, one after the other."""
+    remaining = iter(losses)
+    return lambda: {"loss": next(remaining), "accuracy": 0.5}
+
+
+def weights(job: TrainingJob) -> dict[str, torch.Tensor]:
+    return {name: t.detach().clone() for name, t in job.adapted.model.named_parameters() if t.requires_grad}
+
+
+def are_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def history(job: TrainingJob) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in job.layout.history.read_text().splitlines()]
+
+
+def evaluations(job: TrainingJob) -> dict[int, float]:
+    return {entry["step"]: entry["eval_loss"] for entry in history(job) if "eval_loss" in entry}
+
+
+def seen(job: TrainingJob) -> list[list[int]]:
+    batches: list[list[int]] = job.rows.seen  # type: ignore[attr-defined]
+    return batches
+
+
+def interrupt(job: TrainingJob, step: int) -> None:
+    with pytest.raises(TrainingInterruptedError):
+        fit(job, progress=StopAt(step))
+
+
+def resume(job: TrainingJob) -> TrainingRecord:
+    checkpoint, passed_over = find_latest_checkpoint(job.layout.checkpoints)
+    assert checkpoint is not None
+    assert passed_over == []
+    return fit(job, progress=Silent(), resume_from=checkpoint)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> dict[str, Any]:
+    """What the job with default settings gives when nothing interrupts it; filled by the first test that asks."""
+    return {}
+
+
+@pytest.fixture
+def reference(make_job: BuildJob, uninterrupted: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    if not uninterrupted:
+        job = make_job(folder=tmp_path / "reference")
+        record = fit(job, progress=Silent())
+        uninterrupted |= {"record": record, "weights": weights(job), "seen": seen(job), "evals": evaluations(job)}
+        uninterrupted["last"] = (job.layout.checkpoints / "checkpoint-18" / "adapter_model.safetensors").read_bytes()
+    return uninterrupted
+
+
+def test_every_epoch_sees_each_row_once_in_the_same_number_of_batches(reference: dict[str, Any]) -> None:
+    batches = reference["seen"]
+    assert len(batches) == 3 * STEPS_PER_EPOCH == reference["record"].steps
+    epochs = [batches[start : start + STEPS_PER_EPOCH] for start in range(0, len(batches), STEPS_PER_EPOCH)]
+    for epoch in epochs:
+        assert sorted(row for batch in epoch for row in batch) == list(range(45))
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+@pytest.mark.parametrize("step", [2, 3, 6, 9, 11, 18])
+def test_interrupted_and_resumed_training_is_the_same_to_the_bit(
+    make_job: BuildJob, reference: dict[str, Any], step: int
+) -> None:
+    first = make_job()
+    interrupt(first, step)
+    second = make_job()
+    record = resume(second)
+    assert seen(first) + seen(second) == reference["seen"]
+    assert are_equal(weights(second), reference["weights"])
+    last = second.layout.checkpoints / "checkpoint-18" / "adapter_model.safetensors"
+    assert last.read_bytes() == reference["last"]
+    assert evaluations(second) == reference["evals"]
+    same = ("steps", "epochs", "best_step", "best_validation_loss", "stopped_early", "tokens", "padding_share")
+    assert {name: getattr(record, name) for name in same} == {name: getattr(reference["record"], name) for name in same}
+
+
+def test_training_twice_gives_the_same(make_job: BuildJob, reference: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(12345)
+    again = make_job(folder=tmp_path / "again")
+    fit(again, progress=Silent())
+    assert are_equal(weights(again), reference["weights"])
+    other = make_job(folder=tmp_path / "other", seed=4)
+    fit(other, progress=Silent())
+    assert not are_equal(weights(other), reference["weights"])
+
+
+def test_loss_falls_on_a_task_that_can_be_learned(make_job: BuildJob) -> None:
+    job = make_job(epochs=12, learning_rate=1e-2)
+    before = job.validate()
+    record = fit(job, progress=Silent())
+    after = job.validate()
+    assert after["loss"] < 0.5 * before["loss"]
+    assert after["accuracy"] > 0.9
+    losses = [entry["loss"] for entry in history(job) if "loss" in entry]
+    assert losses[-1] < 0.5 * losses[0]
+    assert record.adapted_modules == 12
+
+
+def test_model_holds_the_weights_of_the_lowest_validation_loss(make_job: BuildJob) -> None:
+    losses, kept = iter([0.9, 0.8, 0.3, 0.7, 0.6, 0.5]), []
+
+    def validate() -> dict[str, float]:
+        kept.append(weights(job))
+        return {"loss": next(losses), "accuracy": 0.5}
+
+    job = dataclasses.replace(make_job(), validate=validate)
+    record = fit(job, progress=Silent())
+    assert (record.best_step, record.best_validation_loss) == (9, 0.3)
+    assert are_equal(weights(job), kept[2])
+    assert not are_equal(weights(job), kept[5])
+
+
+def test_validation_loss_of_the_model_is_the_best_that_was_measured(make_job: BuildJob) -> None:
+    job = make_job(epochs=6, learning_rate=3e-2)
+    record = fit(job, progress=Silent())
+    assert job.validate()["loss"] == record.best_validation_loss == min(evaluations(job).values())
+    assert evaluations(job)[record.best_step] == record.best_validation_loss
+    assert not job.adapted.model.training
+
+
+def test_loss_of_zero_is_the_best_there_is(make_job: BuildJob) -> None:
+    record = fit(make_job(epochs=1, validate=script(0.5, 0.0)), progress=Silent())
+    assert (record.best_step, record.best_validation_loss) == (6, 0.0)
+
+
+def test_training_stops_when_validation_loss_no_longer_falls(make_job: BuildJob) -> None:
+    job = make_job(epochs=10, early_stopping_patience=2, validate=script(0.5, 0.4, 0.45, 0.41, 0.1))
+    record = fit(job, progress=Silent())
+    assert (record.steps, record.best_step, record.best_validation_loss) == (12, 6, 0.4)
+    assert record.stopped_early
+    assert record.epochs == 2
+
+
+def test_patience_is_kept_through_an_interruption(make_job: BuildJob) -> None:
+    losses = [0.5, 0.4, 0.45, 0.41, 0.1]
+    interrupt(make_job(epochs=10, early_stopping_patience=2, validate=script(*losses)), 10)
+    record = resume(make_job(epochs=10, early_stopping_patience=2, validate=script(*losses[3:])))
+    assert (record.steps, record.best_step) == (12, 6)
+
+
+def test_training_that_stopped_early_does_not_go_on_when_resumed(make_job: BuildJob) -> None:
+    settings = {"epochs": 10, "early_stopping_patience": 2}
+    first = make_job(**settings, validate=script(0.5, 0.4, 0.45, 0.41))
+    record = fit(first, progress=Silent())
+    second = make_job(**settings, validate=script())
+    again = resume(second)
+    assert seen(second) == []
+    assert are_equal(weights(second), weights(first))
+    assert (again.steps, again.best_step, again.stopped_early) == (record.steps, record.best_step, True)
+    assert not second.adapted.model.training
+
+
+@pytest.mark.parametrize("max_steps", [10, 12])
+def test_training_at_its_last_step_does_not_go_on_when_resumed(make_job: BuildJob, max_steps: int) -> None:
+    first = make_job(max_steps=max_steps)
+    record = fit(first, progress=Silent())
+    second = make_job(max_steps=max_steps)
+    again = resume(second)
+    assert seen(second) == []
+    assert are_equal(weights(second), weights(first))
+    assert (again.steps, again.tokens) == (record.steps, record.tokens)
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({"epochs": 2}, [3, 6, 9, 12]),
+        ({"epochs": 1, "evaluations_per_epoch": 1}, [6]),
+        ({"epochs": 1, "evaluations_per_epoch": 100}, [1, 2, 3, 4, 5, 6]),
+        ({"max_steps": 10}, [3, 6, 9, 10]),
+        ({"max_steps": 2}, [2]),
+        ({"max_steps": 8, "evaluations_per_epoch": 1, "epochs": 1}, [6, 8]),
+    ],
+)
+def test_validation_happens_at_the_points_of_the_schedule_and_at_the_last_step(
+    make_job: BuildJob, settings: dict[str, int], steps: list[int]
+) -> None:
+    job = make_job(**settings)
+    record = fit(job, progress=Silent())
+    assert list(evaluations(job)) == steps
+    assert record.steps == steps[-1]
+    assert not record.stopped_early
+    assert find_latest_checkpoint(job.layout.checkpoints)[0] == job.layout.checkpoints / f"checkpoint-{steps[-1]}"
+
+
+@pytest.mark.parametrize("steps_per_epoch", [1, 2, 5, 7, 100])
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_schedule_has_as_many_points_as_asked_for_and_ends_the_epoch(steps_per_epoch: int, count: int) -> None:
+    points = sorted(Schedule(steps_per_epoch=steps_per_epoch, evaluations_per_epoch=count)._points)
+    assert len(points) == min(count, steps_per_epoch)
+    assert points[-1] == steps_per_epoch
+    assert points[0] >= 1
+
+
+def test_history_has_a_line_for_each_logged_step_and_evaluation(make_job: BuildJob) -> None:
+    job = make_job(epochs=2)
+    fit(job, progress=Silent())
+    entries = history(job)
+    steps = [entry for entry in entries if "loss" in entry]
+    assert [entry["step"] for entry in steps] == [1, 10]
+    assert all({"grad_norm", "learning_rate", "epoch"} <= entry.keys() for entry in steps)
+    assert [entry["eval_accuracy"] for entry in entries if "eval_loss" in entry] == pytest.approx([0.5] * 4, abs=0.5)
+
+
+def test_learning_rate_rises_then_falls_to_zero(make_job: BuildJob) -> None:
+    job = make_job(epochs=3, warmup_ratio=0.5, learning_rate=1e-3)
+    fit(job, progress=Silent())
+    rates = {entry["step"]: entry["learning_rate"] for entry in history(job) if "learning_rate" in entry}
+    assert rates == pytest.approx({1: 0.0, 10: 1e-3})
+
+
+def test_tokens_are_those_of_all_rows_in_all_epochs(make_job: BuildJob) -> None:
+    job = make_job(epochs=2)
+    record = fit(job, progress=Silent())
+    lengths = job.rows.texts.lengths
+    assert record.tokens == 2 * lengths.sum()
+    positions = sum(len(batch) * int(lengths[batch].max()) for batch in seen(job)[:STEPS_PER_EPOCH])
+    assert record.padding_share == pytest.approx(1 - lengths.sum() / positions)
+    assert record.epochs == 2
+
+
+def test_speed_leaves_validation_out(make_job: BuildJob) -> None:
+    def validate() -> dict[str, float]:
+        time.sleep(0.4)
+        return {"loss": 0.5, "accuracy": 0.5}
+
+    record = fit(make_job(epochs=2, validate=validate), progress=Silent())
+    training_seconds = record.tokens / record.tokens_per_second
+    assert 0 < training_seconds <= record.seconds - 4 * 0.4
+
+
+def poison(job: TrainingJob) -> None:
+    parameter = next(t for name, t in job.adapted.model.named_parameters() if "lora_B" in name)
+    with torch.no_grad():
+        parameter.fill_(math.nan)
+
+
+def test_loss_that_is_not_a_number_stops_training_at_once(make_job: BuildJob) -> None:
+    job = make_job()
+    poison(job)
+    with pytest.raises(
+        TrainingDivergedError, match=r"diverged: loss is nan at step 1\..*--set training\.learning_rate="
+    ):
+        fit(job, progress=Silent())
+    assert len(seen(job)) == 1
+
+
+def test_learning_rate_far_too_high_is_told(make_job: BuildJob) -> None:
+    job = make_job(learning_rate=1e25, warmup_ratio=0.0, evaluations_per_epoch=1)
+    with pytest.raises(TrainingDivergedError, match=r"Training diverged: .*it peaks at 1e\+25.*learning_rate=2e\+24"):
+        fit(job, progress=Silent())
+
+
+def test_validation_that_is_not_a_number_stops_training_and_keeps_the_last_checkpoint(make_job: BuildJob) -> None:
+    job = make_job(validate=script(0.5, math.nan))
+    with pytest.raises(TrainingDivergedError, match="eval_loss is nan at step 6"):
+        fit(job, progress=Silent())
+    assert find_latest_checkpoint(job.layout.checkpoints) == (job.layout.checkpoints / "checkpoint-3", [])
+
+
+def test_damaged_checkpoint_is_passed_over_and_training_ends_the_same(
+    make_job: BuildJob, reference: dict[str, Any]
+) -> None:
+    first = make_job()
+    interrupt(first, 8)
+    newest = first.layout.checkpoints / "checkpoint-8"
+    (newest / "optimizer.pt").write_bytes((newest / "optimizer.pt").read_bytes()[:-100])
+    checkpoint, passed_over = find_latest_checkpoint(first.layout.checkpoints)
+    assert passed_over == [newest]
+    assert checkpoint is not None
+    second = make_job()
+    fit(second, progress=Silent(), resume_from=checkpoint)
+    assert are_equal(weights(second), reference["weights"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_stops_training_after_the_step_with_a_checkpoint(make_job: BuildJob, number: signal.Signals) -> None:
+    job, progress = make_job(), StopAt(4, number)
+    handlers = [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(TrainingInterruptedError, match="Stopped at step 4") as caught:
+        fit(job, progress=progress)
+    assert caught.value.run == job.layout.root
+    assert len(seen(job)) == 4
+    assert find_latest_checkpoint(job.layout.checkpoints)[0] == job.layout.checkpoints / "checkpoint-4"
+    assert [line for line in progress.lines if "once more to stop at once" in line]
+    assert [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_second_signal_stops_at_once(make_job: BuildJob) -> None:
+    job = make_job()
+    with pytest.raises(KeyboardInterrupt):
+        fit(job, progress=StopAt(4, times=2))
+    assert find_latest_checkpoint(job.layout.checkpoints)[0] == job.layout.checkpoints / "checkpoint-3"
+
+
+def test_interrupted_process_saves_a_checkpoint_and_ends_with_130(tiny_distilbert: Path, tmp_path: Path) -> None:
+    toys = Path(__file__).with_name("conftest.py")
+    command = [sys.executable, "-c", CHILD, str(toys), str(tiny_distilbert), str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        lines: Iterator[str] = iter(child.stdout.readline, "")
+        assert any(line == "4\n" for line in lines), child.stderr.read()
+        child.send_signal(signal.SIGINT)
+        rest = list(lines)
+        assert child.wait(timeout=120) == 130, child.stderr.read()
+    assert rest[-1].startswith(f"{tmp_path / 'run'} Stopped at step ")
+    checkpoint, passed_over = find_latest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert passed_over == []
+    assert checkpoint is not None
+    assert rest[-1].strip().endswith(f"step {checkpoint.name.removeprefix('checkpoint-')}.")
+
+
+def test_training_works_outside_of_the_main_thread(make_job: BuildJob) -> None:
+    records: list[TrainingRecord] = []
+    job = make_job(max_steps=2)
+    thread = threading.Thread(target=lambda: records.append(fit(job, progress=Silent())))
+    thread.start()
+    thread.join()
+    assert [record.steps for record in records] == [2]
+
+
+def test_progress_is_told_of_every_step_and_validation(make_job: BuildJob) -> None:
+    class Listener(Silent):
+        def __init__(self) -> None:
+            self.calls: list[Any] = []
+
+        def start(self, stage: str, *, total: int | None = None, unit: str = "") -> None:
+            self.calls.append(("start", stage, total, unit))
+
+        def update(self, done: int, **figures: float) -> None:
+            self.calls.append(done)
+            assert figures.keys() == {"loss", "tokens_per_second"}
+            assert figures["tokens_per_second"] > 0
+            assert done == 1 or math.isfinite(figures["loss"])
+
+        def finish(self, note: str = "") -> None:
+            self.calls.append(f"finish{note}")
+
+        def say(self, line: str) -> None:
+            self.calls.append(line)
+
+    listener = Listener()
+    fit(make_job(max_steps=4, validate=script(0.5, 0.25)), progress=listener)
+    assert listener.calls == [
+        ("start", "training", 4, "step"),
+        1,
+        2,
+        3,
+        "epoch 0.50: validation loss 0.5000, accuracy 50.00 %",
+        4,
+        "epoch 0.67: validation loss 0.2500, accuracy 50.00 %",
+        "finish",
+    ]
+
+
+@pytest.mark.skipif(choose_precision("auto").name != "bf16", reason="this CPU has no bfloat16 unit")
+def test_matrix_products_run_in_bf16_and_weights_stay_in_fp32(make_job: BuildJob) -> None:
+    job = make_job(max_steps=3, precision=PrecisionChoice("bf16", "asked for"))
+    kinds: set[torch.dtype] = set()
+    layer = job.adapted.model.get_submodule(f"base_model.model.{job.adapted.targets[0]}")
+    layer.register_forward_hook(lambda module, _, output: kinds.add(output.dtype) if module.training else None)
+    record = fit(job, progress=Silent())
+    assert kinds == {torch.bfloat16}
+    assert {tensor.dtype for tensor in job.adapted.model.parameters()} == {torch.float32}
+    assert math.isfinite(record.best_validation_loss)
+
+
+@pytest.mark.parametrize("base_dropout", [False, True])
+def test_dropout_of_the_base_is_off_in_training_unless_asked_for(make_job: BuildJob, base_dropout: bool) -> None:
+    model = make_job(base_dropout=base_dropout).adapted.model.train()
+    for part in model.modules():
+        if hasattr(part, "lora_dropout"):
+            part.lora_dropout.eval()  # the adapter's own dropout is a setting
+    encoder = model.base_model.model.distilbert
+    ids = torch.arange(5, 25).reshape(2, 10)
+    first, second = (encoder(ids).last_hidden_state for _ in range(2))
+    assert torch.equal(first, second) is not base_dropout
