@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lorafit.acceleration.precision import PrecisionChoice
-from lorafit.batch_prediction import check_output, predict_table, read_texts
+from lorafit.batch_prediction import check_output, drop_bad_rows, predict_table, read_texts
 from lorafit.config import ModelConfig
 from lorafit.data.tables import Table, read_table, write_table
 from lorafit.encoders.load import load_tokenizer, load_with_head, locate_encoder
@@ -112,11 +112,20 @@ def test_words_come_before_standard_input() -> None:
     assert table.columns == {"review": ["superb", "dull"]}
 
 
-def test_standard_input_has_one_text_a_line_and_blank_lines_are_left_out() -> None:
+def test_standard_input_has_one_text_a_line_and_blank_lines_are_rows() -> None:
     content = "superb\r\n\r\n  \nété 🎬\u2028still the same text\x0cand still\nthe end".encode()
     stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
     table = read_texts([], None, stream, text_column="text")
-    assert table.columns == {"text": ["superb", "été 🎬\u2028still the same text\x0cand still", "the end"]}
+    texts = ["superb", "", "  ", "été 🎬\u2028still the same text\x0cand still", "the end"]
+    assert table.columns == {"text": texts}
+    left, dropped = drop_bad_rows(Table(table.columns | {"row": [1, 2, 3, 4, 5]}, "stdin"), text_column="text")
+    assert left.columns == {"text": [texts[0], texts[3], texts[4]], "row": [1, 4, 5]}
+    assert dropped == 2
+
+
+def test_dropping_every_row_is_refused() -> None:
+    with pytest.raises(UserInputError, match=r"stdin: none of its 2 texts can be classified"):
+        drop_bad_rows(Table({"text": ["", None]}, "stdin"), text_column="text")
 
 
 def test_standard_input_that_is_not_utf8_is_refused() -> None:
@@ -125,10 +134,9 @@ def test_standard_input_that_is_not_utf8_is_refused() -> None:
         read_texts([], None, stream, text_column="text")
 
 
-@pytest.mark.parametrize("content", ["", "\n \n"])
-def test_empty_standard_input_is_refused(content: str) -> None:
+def test_empty_standard_input_is_refused() -> None:
     with pytest.raises(UserInputError, match="Nothing to classify: standard input is empty"):
-        read_texts([], None, io.StringIO(content), text_column="text")
+        read_texts([], None, io.StringIO(""), text_column="text")
 
 
 def test_a_person_at_a_terminal_is_told_what_to_give(terminal: io.TextIOWrapper) -> None:

@@ -221,7 +221,7 @@ def test_run_is_replaced_only_when_the_new_one_can_begin(
 
 def test_folder_that_is_no_run_is_never_replaced(config: Config, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(RunError, match="is not a run folder"):
+    with pytest.raises(RunError, match="holds something else than a run"):
         lorafit.train(config, output=tmp_path, overwrite=True)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 

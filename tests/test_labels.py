@@ -30,11 +30,6 @@ def test_ids_and_names_map_both_ways() -> None:
     assert len(labels) == 2
 
 
-def test_labels_are_encoded_in_order() -> None:
-    assert LabelSet(("neg", "pos")).encode(["pos", "neg", "pos"], where="the test split") == [1, 0, 1]
-    assert LabelSet(("neg", "pos")).encode([], where="the test split") == []
-
-
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -52,14 +47,3 @@ def test_unusable_names_are_refused(names: tuple[str, ...], message: str) -> Non
 def test_rows_all_with_one_label_are_refused() -> None:
     with pytest.raises(DataError, match="at least two different labels"):
         LabelSet.from_values(["pos"] * 5)
-
-
-def test_unseen_labels_are_named_with_their_rows() -> None:
-    labels = LabelSet(("neg", "pos"))
-    with pytest.raises(DataError) as caught:
-        labels.encode(["pos", "meh", "neg", "bad"], where="The test split")
-    assert str(caught.value) == (
-        "The test split has labels that training did not have: ['bad', 'meh'] (2 rows: 2, 4). Allowed: ['neg', 'pos']."
-    )
-    with pytest.raises(DataError, match=r"\(50 rows: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, …\)"):
-        labels.encode(["meh"] * 50, where="The test split")

@@ -2,9 +2,26 @@ from pathlib import Path
 
 import pytest
 
-from lorafit.artifacts import RunLayout
+from lorafit.artifacts import BaseModelRecord, DataRecord, HardwareRecord, ParameterCounts, RunLayout, RunRecord
 from lorafit.errors import RunError
-from lorafit.run_folder import choose_run_folder, clear_run_folder, find_free_name, suggest_name
+from lorafit.run_folder import choose_run_folder, claim_run_folder, find_free_name, suggest_name
+
+RECORD = RunRecord(
+    status="complete",
+    created="2025-01-01T00:00:00+00:00",
+    versions={},
+    seed=0,
+    method="lora",
+    labels=["no", "yes"],
+    max_length=16,
+    truncation="head",
+    data=DataRecord(source="imdb", splits={}),
+    base_model=BaseModelRecord(name="b", revision=None, digest="d", architecture="distilbert"),
+    hardware=HardwareRecord(
+        cpu="c", cores=1, threads=1, memory_bytes=1, precision="fp32", precision_reason="asked for"
+    ),
+    parameters=ParameterCounts(adapter=1, head=1, total=3),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +34,7 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def old_run(working_folder: Path) -> RunLayout:
     layout = RunLayout(working_folder / "mine")
     layout.checkpoints.mkdir(parents=True)
-    layout.record.write_text("{}")
+    RECORD.write(layout.record)
     return layout
 
 
@@ -58,21 +75,38 @@ def test_proposed_name_is_free_below_the_home_too(old_run: RunLayout, monkeypatc
         choose_run_folder(Path("~/mine"), suggestion="x")
 
 
-def test_run_is_replaced_where_the_user_allows_it(old_run: RunLayout) -> None:
+def test_run_is_replaced_where_the_user_allows_it_and_nothing_else_is_removed(old_run: RunLayout) -> None:
+    (old_run.root / "notes.txt").write_text("mine")
     layout = choose_run_folder(Path("mine"), suggestion="x", overwrite=True)
     assert layout == old_run
     assert old_run.record.is_file()
-    clear_run_folder(layout)
-    assert not old_run.root.exists()
+    claim_run_folder(layout, overwrite=True)
+    assert [path.name for path in old_run.root.iterdir()] == ["notes.txt"]
 
 
 def test_folder_that_is_no_run_is_never_overwritten(working_folder: Path) -> None:
     (working_folder / "thesis").mkdir()
-    (working_folder / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(RunError, match=r"thesis is not a run folder \(it has no run\.json\)"):
+    (working_folder / "thesis" / "run.json").write_text('{"mine": 1}')
+    with pytest.raises(RunError, match="thesis holds something else than a run of lorafit"):
         choose_run_folder(Path("thesis"), suggestion="x", overwrite=True)
-    clear_run_folder(RunLayout(working_folder / "thesis"))
-    assert (working_folder / "thesis" / "chapter.txt").read_text() == "years of work"
+    with pytest.raises(RunError, match="taken by another run"):
+        claim_run_folder(RunLayout(working_folder / "thesis"), overwrite=True)
+    assert (working_folder / "thesis" / "run.json").read_text() == '{"mine": 1}'
+
+
+def test_run_begun_in_the_meantime_is_kept(working_folder: Path) -> None:
+    first, second = choose_run_folder(None, suggestion="data"), choose_run_folder(None, suggestion="data")
+    assert first == second
+    claim_run_folder(first, overwrite=False)
+    RECORD.write(first.record)
+    with pytest.raises(RunError, match="taken by another run in the meantime"):
+        claim_run_folder(second, overwrite=False)
+    assert first.record.is_file()
+
+
+def test_claimed_folder_is_made(working_folder: Path) -> None:
+    claim_run_folder(RunLayout(working_folder / "runs" / "new"), overwrite=False)
+    assert (working_folder / "runs" / "new").is_dir()
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -80,11 +114,6 @@ def test_file_in_the_way_is_refused(working_folder: Path, overwrite: bool) -> No
     (working_folder / "mine").write_text("")
     with pytest.raises(RunError, match="mine is a file; --output takes a folder"):
         choose_run_folder(Path("mine"), suggestion="x", overwrite=overwrite)
-
-
-def test_clearing_a_folder_that_is_not_there_does_nothing(working_folder: Path) -> None:
-    clear_run_folder(RunLayout(working_folder / "nowhere"))
-    assert list(working_folder.iterdir()) == []
 
 
 def test_free_name_is_the_first_that_does_not_exist(working_folder: Path) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,6 @@ def save_adapter(
     *,
     max_length: int,
     compute_logits: Callable[[list[str]], NDArray[np.floating]],
-    precision: Literal["fp32", "bf16"],
 ) -> dict[str, str]:
     """Write the adapter folder and prove in a fresh process that plain peft opens it and gives the same logits.
 
@@ -49,8 +48,7 @@ def save_adapter(
         encoder: Its base.
         layout: The run folder; `adapter/` appears in it only after the proof.
         max_length: Longest input in tokens, for the tokenizer's own truncation.
-        compute_logits: The trained model in this process: texts to logits.
-        precision: Arithmetic of `compute_logits`.
+        compute_logits: The trained model in this process, at `GOLDEN_PRECISION`: texts to logits.
 
     Returns:
         SHA-256 of each file of `ADAPTER_FILES`.
@@ -60,7 +58,7 @@ def save_adapter(
         texts = choose_golden_texts(read_tokenizer(staging), max_length)
         golden = staging / layout.golden.name
         GoldenRecord(texts=texts, logits=compute_plain_logits(staging, texts)).write(golden)
-        verify_golden(golden, compute_logits, precision=precision, runtime="the training process")
+        verify_golden(golden, compute_logits, runtime="torch")
         return {name: compute_digest(staging / name) for name in ADAPTER_FILES}
 
 

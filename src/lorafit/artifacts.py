@@ -99,6 +99,12 @@ class RunLayout:
         """The Trainer's checkpoints, to resume from."""
         return self.root / "checkpoints"
 
+    def owned(self) -> tuple[Path, ...]:
+        """Return everything in a run folder that is a run's, and nothing else."""
+        predictions = self.predictions("test", "baseline").parent
+        files = (self.record, self.config, self.metrics, self.history)
+        return (*files, self.adapter, self.checkpoints, predictions)
+
     def predictions(self, split: str, model: Literal["baseline", "finetuned"]) -> Path:
         """Predictions of one model on one split: row id, label, probabilities; rows in input order."""
         return self.root / "predictions" / f"{split}.{model}.parquet"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_directory", "compute_digest", "write_atomic"]
+__all__ = ["atomic_directory", "compute_digest", "describe_obstacle", "write_atomic"]
 
 
 def compute_digest(path: Path) -> str:
@@ -56,6 +56,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         yield staging
         for file in staging.rglob("*"):
             if file.is_file():
+                file.chmod(0o666 & ~_umask())
                 _fsync(file)
         _put_in_place(staging, path)
         _fsync(path.parent)
@@ -80,6 +81,14 @@ def _put_in_place(staging: Path, path: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
     else:
         aside.unlink()
+
+
+def describe_obstacle(path: Path) -> str | None:
+    """Say why nothing can be made at `path`, or return None: its nearest parent is not a folder, or not writable."""
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir():
+        return f"{nearest} is a file"
+    return None if os.access(nearest, os.W_OK | os.X_OK) else f"{nearest} cannot be written to"
 
 
 def _fsync(path: Path) -> None:

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO, cast
 
+from lorafit.atomic import describe_obstacle
+from lorafit.data.checks import describe_text_fault
 from lorafit.data.tables import WRITABLE_SUFFIXES, Table, check_columns, read_table, write_table
 from lorafit.errors import UserInputError
 from lorafit.predictor import Prediction, Predictor
 from lorafit.progress import Progress, Silent
 
-__all__ = ["PredictedTable", "check_output", "predict_table", "read_texts"]
+__all__ = ["PredictedTable", "check_output", "drop_bad_rows", "predict_table", "read_texts"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def read_texts(words: Sequence[str], file: Path | None, stream: TextIO, *, text_
     Args:
         words: Texts given directly.
         file: A csv, tsv, jsonl, parquet or txt file.
-        stream: Read line by line where neither words nor a file were given; blank lines are left out.
+        stream: Read line by line where neither words nor a file were given.
         text_column: The column that must be there; texts given directly and lines get it as their only one.
 
     Returns:
@@ -79,7 +81,7 @@ def read_texts(words: Sequence[str], file: Path | None, stream: TextIO, *, text_
     if stream.isatty():
         raise UserInputError('Nothing to classify. Give texts ("I loved it"), --file reviews.csv, or pipe lines in.')
     try:
-        lines: list[object] = [line.rstrip("\n") for line in stream if line.strip()]
+        lines: list[object] = [line.rstrip("\n") for line in stream]
     except UnicodeDecodeError:
         raise UserInputError(
             "Standard input is not UTF-8. Convert it, for instance with: iconv -f latin1 -t utf-8"
@@ -105,6 +107,28 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise UserInputError(f"--output {path} is a folder; give the name of a file.")
     if path.exists() and not overwrite:
         raise UserInputError(f"{path} already exists. Choose another name, or replace it with --overwrite.")
+    if (obstacle := describe_obstacle(path)) is not None:
+        raise UserInputError(f"{path} cannot be written: {obstacle}.")
+
+
+def drop_bad_rows(table: Table, *, text_column: str) -> tuple[Table, int]:
+    """Leave out the rows whose text is empty or not text.
+
+    Args:
+        table: The rows.
+        text_column: The column to be classified.
+
+    Returns:
+        The rows that are left, in the same order, and how many were left out.
+
+    Raises:
+        UserInputError: None is left.
+    """
+    good = [row for row, text in enumerate(table.columns[text_column]) if describe_text_fault(text) is None]
+    if not good:
+        raise UserInputError(f"{table.origin}: none of its {len(table)} texts can be classified.")
+    columns = {name: [values[row] for row in good] for name, values in table.columns.items()}
+    return Table(columns, table.origin), len(table) - len(good)
 
 
 def predict_table(

@@ -56,7 +56,8 @@ def evaluate(
     progress.start("measuring", total=len(rows), unit="text")
     probabilities = predictor.predict_proba(rows.texts, on_progress=progress.update)
     progress.finish()
-    return build_metrics("test", rows, labels, config.evaluation, finetuned=probabilities)
+    split = "test" if data is None else Path(data).name
+    return build_metrics(split, rows, labels, config.evaluation, finetuned=probabilities)
 
 
 def _check_unchanged(rows: Split, record: RunRecord) -> None:

@@ -24,6 +24,7 @@ from lorafit.encoders.tokenization import TokenizedTexts, Truncation, tokenize
 from lorafit.errors import RunError
 from lorafit.evaluation import build_metrics, compute_validation, read_predictions, write_predictions
 from lorafit.extras import require
+from lorafit.golden import GOLDEN_PRECISION
 from lorafit.journal import Journal
 from lorafit.labels import LabelSet
 from lorafit.methods import AdaptedModel, apply_method, count_parameters, find_method
@@ -31,7 +32,7 @@ from lorafit.metrics.scores import softmax
 from lorafit.model_card import render_model_card
 from lorafit.predictor import Prediction, Predictor, Runtime, build_prediction, compute_logits, load
 from lorafit.progress import Progress, Silent
-from lorafit.run_folder import choose_run_folder, clear_run_folder, suggest_name
+from lorafit.run_folder import choose_run_folder, claim_run_folder, suggest_name
 
 __all__ = ["Run", "Sample", "resume", "train"]
 
@@ -118,7 +119,7 @@ def train(
     layout = choose_run_folder(Path(output) if output else None, suggestion=suggestion, overwrite=overwrite)
     prepared = _prepare(config, progress or Silent())
     record = _describe(prepared)
-    clear_run_folder(layout)
+    claim_run_folder(layout, overwrite=overwrite)
     write_atomic(layout.config, prepared.config.to_yaml())
     return _carry_out(prepared, layout, Journal(layout, record), progress or Silent())
 
@@ -146,7 +147,8 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
         raise RunError(f"The data of {layout.root} have changed since it began (other fingerprints): start a new run.")
     if record.base_model.digest != old.base_model.digest:
         raise RunError(f"The base model of {layout.root} has changed since it began: start a new run.")
-    journal = Journal(layout, record.model_copy(update={"created": old.created, "seconds": old.seconds}))
+    kept = {name: getattr(old, name) for name in ("created", "seconds", "peak_memory_bytes")}
+    journal = Journal(layout, record.model_copy(update=kept))
     return _carry_out(prepared, layout, journal, progress or Silent())
 
 
@@ -212,10 +214,11 @@ def _carry_out(prepared: _Prepared, layout: RunLayout, journal: Journal, progres
             validate=lambda: compute_validation(splits.validation, _score(prepared, runtime, "validation")),
         )
         with journal.stage("training"):
-            journal.update(training=fit(job, progress=progress, resume_from=checkpoint))
+            training = fit(job, progress=progress, resume_from=checkpoint)
+        journal.update(training=training.model_copy(update={"seconds": journal.record.seconds["training"]}))
         with journal.stage("saving"):
             progress.start("saving the adapter and opening it in a fresh process")
-            journal.update(files=_save(prepared, runtime, layout))
+            journal.update(files=_save(prepared, layout))
             progress.finish()
         with journal.stage("evaluation"):
             finetuned = _measure(prepared, runtime, layout, "finetuned", progress)
@@ -258,11 +261,13 @@ def _score(prepared: _Prepared, runtime: Runtime, split: str, progress: Progress
     )
 
 
-def _save(prepared: _Prepared, runtime: Runtime, layout: RunLayout) -> dict[str, str]:
+def _save(prepared: _Prepared, layout: RunLayout) -> dict[str, str]:
+    from lorafit.runtimes.pytorch import TorchRuntime
+
     config = prepared.config.model
     tokenizer, pad_id = load_tokenizer(prepared.encoder.folder)
     predictor = Predictor(
-        runtime,
+        TorchRuntime(prepared.adapted.model, GOLDEN_PRECISION),
         tokenizer,
         pad_id=pad_id,
         labels=prepared.labels,
@@ -274,7 +279,6 @@ def _save(prepared: _Prepared, runtime: Runtime, layout: RunLayout) -> dict[str,
         layout,
         max_length=config.max_length,
         compute_logits=predictor.compute_logits,
-        precision=runtime.precision,
     )
 
 

@@ -23,7 +23,8 @@ class Journal:
 
     def update(self, **changes: Any) -> None:
         """Change fields of the record and write it."""
-        self.record = self.record.model_copy(update={**changes, "peak_memory_bytes": hardware.peak_memory_bytes()})
+        peak = max(self.record.peak_memory_bytes, hardware.peak_memory_bytes())
+        self.record = self.record.model_copy(update={**changes, "peak_memory_bytes": peak})
         self.record.write(self._layout.record)
 
     @contextmanager

@@ -1,7 +1,7 @@
 """The classes of a task: their names and their order."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lorafit.errors import DataError
@@ -60,27 +60,3 @@ class LabelSet:
     def label2id(self) -> dict[str, int]:
         """Name to class id."""
         return {name: index for index, name in enumerate(self.names)}
-
-    def encode(self, values: Sequence[str], *, where: str) -> list[int]:
-        """Turn label names into class ids.
-
-        Args:
-            values: Label of every row, as text.
-            where: What the rows are, for the error message ("the test split").
-
-        Returns:
-            One class id a row.
-
-        Raises:
-            DataError: A label is not in this set; the message gives the rows, counted from 1.
-        """
-        label2id = self.label2id
-        unknown = [row for row, value in enumerate(values, start=1) if value not in label2id]
-        if unknown:
-            seen = sorted({values[row - 1] for row in unknown})
-            rows = ", ".join(map(str, unknown[:10])) + (", …" if len(unknown) > 10 else "")
-            raise DataError(
-                f"{where} has labels that training did not have: {seen[:10]} ({len(unknown)} rows: {rows}). "
-                f"Allowed: {list(self.names)}."
-            )
-        return [label2id[value] for value in values]

@@ -1,6 +1,7 @@
 """The model card: `adapter/README.md`, made from the records alone."""
 
 from collections.abc import Iterator
+from pathlib import PureWindowsPath
 from typing import Any
 
 import yaml
@@ -10,7 +11,7 @@ from lorafit.artifacts import Estimate, MetricsRecord, RunRecord
 __all__ = ["render_model_card"]
 
 _ORIGINS = {"builtin:distil-minilm": "sentence-transformers/all-MiniLM-L6-v2"}
-"""Hub ids that the built-in encoders were made from."""
+"""The models on the Hub that the built-in encoders were made from."""
 
 
 def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
@@ -27,7 +28,7 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
     data = record.data
     labels = ", ".join(f"`{label}`" for label in record.labels)
     lines = [
-        "# Text classifier: a LoRA adapter made with lorafit",
+        "# Text classifier made with lorafit",
         "",
         f"Classes: {labels}. Base: `{record.base_model.name}`. Trained on {data.splits['train'].rows:,} rows of "
         f"`{_source_name(data.source)}`; inputs of at most {record.max_length} tokens ({record.truncation}).",
@@ -38,21 +39,24 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
     ]
     lines += [
         "",
-        f"In brackets: {metrics.confidence_level:.0%} bootstrap intervals over the test rows.",
+        f"In brackets: {100 * metrics.confidence_level:g} % bootstrap intervals over the test rows.",
         "",
         "## Use",
         "",
         "```python",
-        "from peft import PeftModel",
+        "from peft import PeftConfig, PeftModel",
         "from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer",
         "",
-        'config = AutoConfig.from_pretrained("labels")  # the folder beside this card',
-        "base = AutoModelForSequenceClassification.from_pretrained(BASE, config=config)",
-        'model = PeftModel.from_pretrained(base, ".").eval()',
-        'tokenizer = AutoTokenizer.from_pretrained(".")',
+        'folder = "."  # where this card lies',
+        "name = PeftConfig.from_pretrained(folder).base_model_name_or_path",
+        'config = AutoConfig.from_pretrained(f"{folder}/labels")',
+        "base = AutoModelForSequenceClassification.from_pretrained(name, config=config)",
+        "model = PeftModel.from_pretrained(base, folder).eval()",
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
         "```",
         "",
-        '`BASE` is `base_model_name_or_path` in `adapter_config.json`. With lorafit: `lorafit predict RUN "text"`.',
+        *_describe_base(record),
+        'With lorafit: `lorafit predict RUN "text"`, RUN being the folder above this one.',
     ]
     return f"---\n{head}---\n\n" + "\n".join(lines) + "\n"
 
@@ -67,10 +71,19 @@ def _result_rows(metrics: MetricsRecord) -> Iterator[str]:
         yield f"| {title} | {' | '.join(cells)} |"
 
 
+def _describe_base(record: RunRecord) -> list[str]:
+    origin = _ORIGINS.get(record.base_model.name)
+    if origin is None:
+        return []
+    return [
+        f"The base is {origin} converted to the architecture `{record.base_model.architecture}`, which is not on the "
+        "Hub: lorafit makes it in its cache when it is first used, and `adapter_config.json` names that folder.",
+        "",
+    ]
+
+
 def _metadata(record: RunRecord) -> dict[str, Any]:
-    base = _ORIGINS.get(record.base_model.name)
-    if base is None and record.base_model.revision is not None:
-        base = record.base_model.name
+    base = record.base_model.name if record.base_model.revision is not None else None
     return {
         **({"base_model": base} if base else {}),
         "library_name": "peft",
@@ -82,7 +95,8 @@ def _metadata(record: RunRecord) -> dict[str, Any]:
 
 def _source_name(source: str) -> str:
     """A data file is named without its folder: a card may be published."""
-    return source.replace("\\", "/").rpartition("/")[2] if source.startswith("/") or ":\\" in source else source
+    is_named = source == "imdb" or source.startswith(("builtin:", "hub:"))
+    return source if is_named else PureWindowsPath(source).name
 
 
 def _describe(estimate: Estimate) -> str:

@@ -17,7 +17,7 @@ from lorafit.encoders.load import load_tokenizer
 from lorafit.encoders.tokenization import TokenizedTexts, Truncation, tokenize
 from lorafit.errors import UserInputError
 from lorafit.extras import require
-from lorafit.golden import verify_golden
+from lorafit.golden import GOLDEN_PRECISION, verify_golden
 from lorafit.labels import LabelSet
 from lorafit.metrics.scores import softmax
 
@@ -187,15 +187,17 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
     record = RunRecord.read(layout.record)
     model = load_adapter(layout, record)
     tokenizer, pad_id = load_tokenizer(layout.adapter)
-    runtime = TorchRuntime(model, choose_precision(precision))
-    predictor = Predictor(
-        runtime,
-        tokenizer,
-        pad_id=pad_id,
-        labels=LabelSet(tuple(record.labels)),
-        truncation=Truncation(record.max_length, record.truncation),
+    exact, predictor = (
+        Predictor(
+            TorchRuntime(model, choice),
+            tokenizer,
+            pad_id=pad_id,
+            labels=LabelSet(tuple(record.labels)),
+            truncation=Truncation(record.max_length, record.truncation),
+        )
+        for choice in (GOLDEN_PRECISION, choose_precision(precision))
     )
-    verify_golden(layout.golden, predictor.compute_logits, precision=runtime.precision, runtime=runtime.name)
+    verify_golden(layout.golden, exact.compute_logits, runtime=TorchRuntime.name)
     return predictor
 
 
@@ -209,4 +211,7 @@ def _check_texts(texts: Sequence[str]) -> None:
     if faults:
         listed = "; ".join(f"{fault} ({describe_rows(rows)})" for fault, rows in faults.items())
         count = sum(map(len, faults.values()))
-        raise UserInputError(f"{count} of {len(texts)} texts cannot be classified: {listed}.")
+        raise UserInputError(
+            f"{count} of {len(texts)} texts cannot be classified: {listed}. "
+            "`lorafit predict --drop-bad-rows` leaves them out."
+        )

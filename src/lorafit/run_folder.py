@@ -1,15 +1,15 @@
 """Where a run goes: a free name, or one the user allows to be replaced."""
 
-import os
 import re
 import shlex
 import shutil
 from pathlib import Path
 
-from lorafit.artifacts import RunLayout
+from lorafit.artifacts import RunLayout, RunRecord
+from lorafit.atomic import describe_obstacle
 from lorafit.errors import RunError
 
-__all__ = ["choose_run_folder", "clear_run_folder", "find_free_name", "suggest_name"]
+__all__ = ["choose_run_folder", "claim_run_folder", "find_free_name", "suggest_name"]
 
 _RUNS = Path("runs")
 
@@ -41,26 +41,47 @@ def choose_run_folder(output: Path | None, *, suggestion: str, overwrite: bool =
             f"{output} already exists. Choose another name, for example --output "
             f"{shlex.quote(str(find_free_name(output.expanduser())))}, or replace it with --overwrite."
         )
-    if not layout.record.is_file():
-        raise RunError(f"{output} is not a run folder (it has no {layout.record.name}), so it is not overwritten.")
+    if not _is_run(layout):
+        raise RunError(f"{output} holds something else than a run of lorafit, so it is not overwritten.")
     return layout
 
 
-def _check_writable(folder: Path) -> None:
-    nearest = next(parent for parent in folder.parents if parent.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        what = "cannot be written to" if nearest.is_dir() else "is a file"
-        raise RunError(f"The run folder {folder} cannot be made: {nearest} {what}. Choose another place with --output.")
-
-
-def clear_run_folder(layout: RunLayout) -> None:
-    """Remove a run that `choose_run_folder` allowed to be replaced.
+def claim_run_folder(layout: RunLayout, *, overwrite: bool) -> None:
+    """Make the run folder, empty but for files that are not a run's.
 
     Args:
-        layout: The run folder.
+        layout: From `choose_run_folder`.
+        overwrite: Whether a run that is there may be replaced; of it, only the files that a run has are removed.
+
+    Raises:
+        RunError: Another run was begun in it since it was chosen.
     """
-    if layout.record.is_file():
-        shutil.rmtree(layout.root)
+    layout.root.mkdir(parents=True, exist_ok=True)
+    if not any(layout.root.iterdir()):
+        return
+    if not overwrite or not _is_run(layout):
+        raise RunError(
+            f"{layout.root} was taken by another run in the meantime. Start again, or name one with --output."
+        )
+    for path in layout.owned():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _is_run(layout: RunLayout) -> bool:
+    try:
+        RunRecord.read(layout.record)
+    except RunError:
+        return False
+    return True
+
+
+def _check_writable(folder: Path) -> None:
+    obstacle = describe_obstacle(folder)
+    if obstacle is not None:
+        raise RunError(f"The run folder {folder} cannot be made: {obstacle}. Choose another place with --output.")
 
 
 def find_free_name(path: Path) -> Path:

@@ -53,8 +53,14 @@ def test_json_has_one_object_a_text(call: Call, trained: Path, predictor: Predic
 
 def test_standard_input_is_read_line_by_line(call: Call, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("superb great film\n\ndull film\n"))
-    lines = call("predict", trained).out.splitlines()
-    assert [line.split("  ")[-1] for line in lines] == ["superb great film", "dull film"]
+    answer = call("predict", trained)
+    assert answer.code == 2
+    assert "1 of 3 texts cannot be classified: an empty text (row 2)" in answer.err
+    assert "--drop-bad-rows" in answer.err
+    monkeypatch.setattr(sys, "stdin", io.StringIO("superb great film\n\ndull film\n"))
+    answer = call("predict", trained, "--drop-bad-rows")
+    assert [line.split("  ")[-1] for line in answer.out.splitlines()] == ["superb great film", "dull film"]
+    assert "1 rows without a text are left out" in answer.err
 
 
 def test_a_file_is_answered_in_a_file(call: Call, trained: Path, reviews: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ import io
 import math
 import re
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -40,8 +39,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+def take_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Put a terminal in the place of standard error. No fixture: pytest sets standard error anew before each test."""
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -86,14 +85,15 @@ def test_plain_progress_of_a_stage_without_a_total(clock: Clock, capsys: pytest.
     assert capsys.readouterr().err.splitlines() == ["saving …", "  done in 1.2 s"]
 
 
-def test_bar_shows_how_far_it_is_and_leaves_a_line(terminal: Terminal) -> None:
+def test_bar_shows_how_far_it_is_and_leaves_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = take_terminal(monkeypatch)
     bar = BarProgress()
     bar.start("training", total=1200, unit="step")
     bar.update(600, loss=0.25, tokens_per_second=2500)
     bar.say("epoch 0.50: validation [loss] 0.4")
     bar.finish("all [good]")
     lines = terminal.lines()
-    assert any(re.search(r"training ━+ +600/1,200 steps loss 0\.250 +2,500 tokens/s", line) for line in lines), (
+    assert any(re.search(r"training [━╺╸]+ +600/1,200 steps loss 0\.250 +2,500 tokens/s", line) for line in lines), (
         terminal.getvalue()
     )
     assert "  epoch 0.50: validation [loss] 0.4" in [line.rstrip() for line in lines]
@@ -101,7 +101,8 @@ def test_bar_shows_how_far_it_is_and_leaves_a_line(terminal: Terminal) -> None:
     assert max(map(len, lines)) <= 100
 
 
-def test_bar_of_a_stage_without_a_total_shows_no_numbers(terminal: Terminal) -> None:
+def test_bar_of_a_stage_without_a_total_shows_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = take_terminal(monkeypatch)
     bar = BarProgress()
     bar.start("saving")
     bar.finish()
@@ -109,7 +110,8 @@ def test_bar_of_a_stage_without_a_total_shows_no_numbers(terminal: Terminal) -> 
     assert not any("?" in line or "None" in line for line in terminal.lines())
 
 
-def test_bars_follow_one_another(terminal: Terminal) -> None:
+def test_bars_follow_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = take_terminal(monkeypatch)
     bar = BarProgress()
     for stage in ("reading", "training"):
         bar.start(stage, total=2, unit="text")
@@ -120,7 +122,9 @@ def test_bars_follow_one_another(terminal: Terminal) -> None:
     assert terminal.getvalue().count(HIDE_CURSOR) == terminal.getvalue().count(SHOW_CURSOR) == 2
 
 
-def test_bar_is_taken_off_the_terminal_when_work_fails(terminal: Terminal) -> None:
+def test_bar_is_taken_off_the_terminal_when_work_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = take_terminal(monkeypatch)
+
     def work() -> None:
         with open_progress(quiet=False) as bar:
             bar.start("training", total=10, unit="step")
@@ -135,7 +139,8 @@ def test_bar_is_taken_off_the_terminal_when_work_fails(terminal: Terminal) -> No
     assert terminal.lines()[-1] == "the error"
 
 
-def test_what_suits_standard_error_is_chosen(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_suits_standard_error_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    take_terminal(monkeypatch)
     with open_progress(quiet=False) as on_terminal, open_progress(quiet=True) as quiet:
         assert isinstance(on_terminal, BarProgress)
         assert isinstance(quiet, Silent)

@@ -63,6 +63,7 @@ def test_files_of_ones_own_for_validation_and_test_are_used(tmp_path: Path) -> N
     assert splits.notes == (
         "test: 2 of its texts are in train, too, character for character.",
         "validation: 1 of its texts are in train, too, character for character.",
+        "test: 2 of its texts are in validation, too, character for character.",
     )
 
 

@@ -39,7 +39,7 @@ app = typer.Typer(
 )
 
 
-def _show_version(*, wanted: bool) -> None:
+def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"lorafit {__version__}")
         raise typer.Exit
@@ -48,12 +48,14 @@ def _show_version(*, wanted: bool) -> None:
 @app.callback()
 def _options(
     *,
-    debug: Annotated[  # noqa: ARG001 - main reads it, wherever it stands; here it is described
+    debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error (anywhere in the line).")
     ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
 ) -> None:
-    _show_version(wanted=version)
+    """Take the options that stand before the command."""
 
 
 def _guarded(command: Callable[..., None], *, debug: bool) -> Callable[..., None]:

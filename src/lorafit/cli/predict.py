@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import Quiet, TextColumn
+from lorafit.cli.options import DropBadRows, Quiet, TextColumn
 from lorafit.cli.progress import open_progress
 
 
@@ -21,12 +21,14 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write csv, tsv, jsonl or parquet, original columns kept.")
     ] = None,
+    drop_bad_rows: DropBadRows = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object a text.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Classify texts, a file, or standard input."""
     from lorafit.batch_prediction import check_output, predict_table, read_texts
+    from lorafit.batch_prediction import drop_bad_rows as drop_unusable
     from lorafit.cli.render import show_predictions
     from lorafit.predictor import load
 
@@ -34,6 +36,10 @@ def predict(
         check_output(output, overwrite=overwrite)
     column = text_column or "text"
     table = read_texts(texts or [], file, sys.stdin, text_column=column)
+    if drop_bad_rows:
+        table, dropped = drop_unusable(table, text_column=column)
+        if dropped and not quiet:
+            sys.stderr.write(f"{dropped:,} rows without a text are left out\n")
     with open_progress(quiet=quiet or len(table) == 1) as progress:
         predicted = predict_table(load(run), table, text_column=column, progress=progress)
     if output is None:

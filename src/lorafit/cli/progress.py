@@ -137,11 +137,13 @@ class BarProgress:
 
         self.close()
         text = f" {self._stage}: {time.monotonic() - self._began:.1f} s" + (f", {note}" if note else "")
-        self._console.print(Text("✓", style="green").append(text, style="none"))
+        self._console.print(Text.assemble(("✓", "green"), text))
 
     def say(self, line: str) -> None:
         """Print the line above the bar."""
-        self._console.print(f"  {line}", markup=False, style="dim")
+        from rich.text import Text
+
+        self._console.print(Text(f"  {line}", style="dim"))
 
     def close(self) -> None:
         """Take the bar off the terminal and show the cursor again."""

@@ -53,7 +53,7 @@ def show_predictions(scored: "PredictedTable", *, json: bool) -> None:
         return
     width = max(len(prediction.label) for prediction in scored.predictions)
     for text, prediction in zip(texts, scored.predictions, strict=True):
-        sys.stdout.write(f"{prediction.label:<{width}}  {prediction.score:6.1%}  {' '.join(str(text).split())}\n")
+        sys.stdout.write(f"{prediction.label:<{width}}  {prediction.score:6.1%}  {_one_line(str(text))}\n")
 
 
 def _console() -> Console:
@@ -70,9 +70,9 @@ def _print_metrics(console: Console, metrics: MetricsRecord) -> None:
 
 
 def _metrics_table(metrics: MetricsRecord, *, separator: str) -> Table:
-    level = f"{metrics.confidence_level:.0%} interval"
+    level = f"{100 * metrics.confidence_level:g} % interval"
     table = Table(
-        title=f"Measured on {metrics.rows:,} {metrics.split} rows ({level} in brackets)",
+        title=f"Measured on {metrics.rows:,} rows of {metrics.split} ({level} in brackets)",
         title_justify="left",
         box=box.SIMPLE_HEAD,
     )
@@ -124,8 +124,12 @@ def _verdict(metrics: MetricsRecord) -> Iterator[str]:
     if paired is None:
         return
     significant = paired.mcnemar_p_value < 1 - metrics.confidence_level
-    better = paired.accuracy_difference.low > 0 and significant
-    verdict = "Better than before" if better else "Not shown to be better than before"
+    if significant and paired.accuracy_difference.low > 0:
+        verdict = "Better than before"
+    elif significant and paired.accuracy_difference.high < 0:
+        verdict = "Worse than before"
+    else:
+        verdict = "Not shown to be better than before"
     chance = f"p = {paired.mcnemar_p_value:.2g}" if paired.mcnemar_p_value >= 1e-6 else "p < 0.000001"
     yield (
         f"{verdict}: {paired.rows_gained:,} rows put right, {paired.rows_lost:,} made wrong "
@@ -146,11 +150,16 @@ def _samples_table(samples: "tuple[Sample, ...]") -> Table:
     table.add_column("after", justify="right", no_wrap=True)
     for sample in samples:
         before = [_answer(sample.before, sample.label)] if sample.before else []
-        text = " ".join(sample.text.split())
+        text = _one_line(sample.text)
         table.add_row(
             text if len(text) <= 120 else text[:119] + "…", sample.label, *before, _answer(sample.after, sample.label)
         )
     return table
+
+
+def _one_line(text: str) -> str:
+    """Fold white space, and show control characters, which could steer the terminal, as a replacement sign."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in " ".join(text.split()))
 
 
 def _answer(prediction: "Prediction", truth: str) -> Text:

@@ -128,7 +128,7 @@ def _load(path_or_id: str, revision: str | None, origin: str) -> dict[str, Any]:
     except exceptions.DatasetNotFoundError as error:
         raise DataError(f"There is no data set '{path_or_id}' on the Hub, or it is private or gated.") from error
     except (exceptions.DatasetsError, ValueError, RuntimeError, FileNotFoundError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = " ".join(str(error).split())[:500]
         raise DataError(f"The datasets library cannot load {origin}: {reason}") from error
 
 

@@ -59,6 +59,7 @@ def load_splits(config: DataConfig) -> Splits:
         notes.append(_describe_cut("validation", validation, config.validation_fraction, config.seed))
     else:
         notes += _describe_shared(train, validation, "validation")
+    notes += _describe_shared(validation, test, "test", "validation")
     train = _sample(train, config, notes)
     return Splits(_name_source(config.source), labels, train, validation, test, tuple(notes))
 
@@ -166,9 +167,9 @@ def _describe_cut(name: str, part: Split, fraction: float, seed: int) -> str:
     return f"{name}: {len(part):,} rows cut from train ({fraction:.0%} of each label, seed {seed})."
 
 
-def _describe_shared(train: Split, other: Split, name: str) -> list[str]:
-    shared = count_shared_texts(train, other)
-    return [f"{name}: {shared:,} of its texts are in train, too, character for character."] if shared else []
+def _describe_shared(first: Split, other: Split, name: str, first_name: str = "train") -> list[str]:
+    shared = count_shared_texts(first, other)
+    return [f"{name}: {shared:,} of its texts are in {first_name}, too, character for character."] if shared else []
 
 
 def _sample(train: Split, config: DataConfig, notes: list[str]) -> Split:

@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ __all__ = [
 _HUB_ID = re.compile(r"^(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*$")
 _COUNTS_FROM_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
 """Encoders whose first position has the number after the padding token's id: so many positions are never used."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_FILES = ("*.json", "*.safetensors", "vocab.txt", "merges.txt")
 
 
@@ -160,11 +161,13 @@ def load_with_head(encoder: Encoder, labels: LabelSet, *, seed: int = 0, base_dr
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
+                ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
     except (ValueError, OSError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"transformers cannot load {encoder.name} as a text classifier: {error}") from error
-    return LoadedModel(model=model.eval(), newly_initialised=tuple(sorted(info["missing_keys"])))
+    replaced = {key for key, *_ in info["mismatched_keys"]}  # a head for other classes
+    return LoadedModel(model=model.eval(), newly_initialised=tuple(sorted({*info["missing_keys"], *replaced})))
 
 
 def build_model_config(folder: Path, labels: LabelSet, *, base_dropout: bool = False) -> "PretrainedConfig":
@@ -230,6 +233,11 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _is_loadable(folder: Path) -> bool:
+    files = (folder / "config.json", folder / "tokenizer.json")
+    return all(file.is_file() for file in files) and any(folder.glob("*.safetensors"))
+
+
 def _check_folder(folder: Path, name: str) -> None:
     missing = [file for file in ("config.json", "tokenizer.json") if not (folder / file).is_file()]
     if missing:
@@ -245,12 +253,18 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
+    patterns = list(_HUB_FILES)
+    if revision is not None and _COMMIT.fullmatch(revision):
+        with suppress(LocalEntryNotFoundError):  # a commit never changes: what lies in the cache needs no question
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True))
+            if _is_loadable(folder):
+                return folder
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(_HUB_FILES)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except LocalEntryNotFoundError as error:
         raise NetworkUnavailableError(
-            f"The model {name!r} is not in the local cache and the Hugging Face Hub cannot be reached. Go online once, "
-            f"give a local folder, or take the built-in encoder: --model {BUILTIN_ENCODERS[0]}"
+            f"There is no folder {name!r} and no model of that name in the local cache, and the Hugging Face Hub "
+            f"cannot be reached. Go online once, give a local folder, or take --model {BUILTIN_ENCODERS[0]}"
         ) from error
     except RevisionNotFoundError as error:
         raise ConfigError(f"The model {name!r} has no revision {revision!r} on the Hugging Face Hub.") from error

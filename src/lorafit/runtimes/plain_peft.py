@@ -1,6 +1,6 @@
 """Open an adapter folder with nothing but peft and transformers, and print its logits.
 
-Run as a script in a fresh process (`python -I plain_peft.py ADAPTER < texts.json`), it proves that the folder is
+Run as a script in a fresh process (`python -P plain_peft.py ADAPTER < texts.json`), it proves that the folder is
 complete for every other tool: nothing of lorafit is imported.
 """
 

@@ -49,6 +49,7 @@ class Schedule(TrainerCallback):
         """Ask at the points, and at the last step."""
         within = (state.global_step - 1) % self._steps_per_epoch + 1
         if within in self._points or state.global_step >= state.max_steps:
+            control.should_log = True  # with the time so far, which a resumed run goes on from
             control.should_evaluate = True
             control.should_save = True
         return control
@@ -61,9 +62,8 @@ class ProgressReport(TrainerCallback):
         self._progress = progress
         self._loss = math.nan
         self._tokens = 0
-        self._tokens_before = 0
-        self._step_seconds = 0.0
         self._mark = 0.0
+        self.step_seconds = 0.0
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -76,15 +76,16 @@ class ProgressReport(TrainerCallback):
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens trained on a second since training began or was resumed; padding and pauses left out."""
-        return self._tokens / max(self._step_seconds, 1e-9)
+        """Tokens trained on a second; padding, pauses and the time between interruption and resume left out."""
+        return self._tokens / max(self.step_seconds, 1e-9)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock."""
+        """Start the clock, or go on from the time noted in the checkpoint."""
         self._mark = time.perf_counter()
-        self._tokens_before = int(state.num_input_tokens_seen)
+        self._tokens = int(state.num_input_tokens_seen)
+        self.step_seconds = next((entry["step_seconds"] for entry in reversed(state.log_history)), 0.0)
         self._progress.start("training", total=state.max_steps, unit="step")
 
     def on_log(
@@ -101,9 +102,9 @@ class ProgressReport(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Report the step."""
         now = time.perf_counter()
-        self._step_seconds += now - self._mark
+        self.step_seconds += now - self._mark
         self._mark = now
-        self._tokens = int(state.num_input_tokens_seen) - self._tokens_before
+        self._tokens = int(state.num_input_tokens_seen)
         self._progress.update(state.global_step, loss=self._loss, tokens_per_second=self.tokens_per_second)
 
     def on_evaluate(
@@ -189,6 +190,7 @@ class InterruptGuard(TrainerCallback):
     ) -> TrainerControl:
         """Save and stop if a signal came; a validation that is due is done, so that a resumed run ends the same."""
         if self.interrupted:
+            control.should_log = True
             control.should_save = True
             control.should_training_stop = True
         return control

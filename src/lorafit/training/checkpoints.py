@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lorafit.atomic import compute_digest, write_atomic
 
-__all__ = ["find_latest_checkpoint", "mark_complete"]
+__all__ = ["find_latest_checkpoint", "is_complete", "mark_complete"]
 
 _MARKER = "complete.json"
 _NAME = re.compile(r"^checkpoint-(\d+)$")
@@ -38,13 +38,14 @@ def find_latest_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
     steps = {int(match[1]): path for path in folder.glob("checkpoint-*") if (match := _NAME.match(path.name))}
     passed_over: list[Path] = []
     for _, path in sorted(steps.items(), reverse=True):
-        if _is_complete(path):
+        if is_complete(path):
             return path, passed_over
         passed_over.append(path)
     return None, passed_over
 
 
-def _is_complete(checkpoint: Path) -> bool:
+def is_complete(checkpoint: Path) -> bool:
+    """Return whether a checkpoint was written to the end and is unaltered since."""
     try:
         digests = json.loads((checkpoint / _MARKER).read_text(encoding="utf-8"))
         is_mark = isinstance(digests, dict) and len(digests) > 0

@@ -66,6 +66,9 @@ class _Trainer(Trainer):
         stack.enter_context(autocast(self.job.precision))
         return stack
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log({**logs, "step_seconds": self.report.step_seconds}, start_time)
+
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         with self.report.pause():
             metrics = {f"eval_{name}": value for name, value in self.job.validate().items()}
