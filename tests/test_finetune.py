@@ -323,9 +323,16 @@ def test_run_interrupted_while_saving_is_saved_without_more_training(
     with pytest.raises(Interrupted):
         lorafit.train(config, output=tmp_path / "run", progress=Trigger("saving", 0, press_ctrl_c))
     assert not RunLayout(tmp_path / "run").adapter.exists()
+    before = RunRecord.read(RunLayout(tmp_path / "run").record)
     progress = Steps()
-    assert_same_result(finished, resume(tmp_path / "run", progress=progress))
+    run = resume(tmp_path / "run", progress=progress)
+    assert_same_result(finished, run)
     assert progress.steps == []
+    assert run.record.training is not None
+    assert before.training is not None
+    assert run.record.training.tokens_per_second == pytest.approx(before.training.tokens_per_second, rel=0.2)
+    assert run.record.training.seconds >= before.training.seconds
+    assert run.record.peak_memory_bytes >= before.peak_memory_bytes
 
 
 def test_run_interrupted_before_training_can_be_resumed(encoder: Path, reviews: Path, tmp_path: Path) -> None:

@@ -127,7 +127,8 @@ def test_unusable_texts_are_refused_with_their_rows(predictor: Predictor) -> Non
     with pytest.raises(UserInputError) as caught:
         predictor.predict_proba(["fine", "", None, " \n", 7])  # type: ignore[list-item]
     assert str(caught.value) == (
-        "4 of 5 texts cannot be classified: an empty text (rows 2, 4); no text (row 3); a text of type int (row 5)."
+        "4 of 5 texts cannot be classified: an empty text (rows 2, 4); no text (row 3); a text of type int (row 5). "
+        "`lorafit predict --drop-bad-rows` leaves them out."
     )
 
 

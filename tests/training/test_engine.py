@@ -239,6 +239,7 @@ def test_training_at_its_last_step_does_not_go_on_when_resumed(make_job: BuildJo
     assert seen(second) == []
     assert are_equal(weights(second), weights(first))
     assert (again.steps, again.tokens) == (record.steps, record.tokens)
+    assert again.tokens_per_second == pytest.approx(record.tokens_per_second, rel=0.2)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,7 @@ def test_history_has_a_line_for_each_logged_step_and_evaluation(make_job: BuildJ
     fit(job, progress=Silent())
     entries = history(job)
     steps = [entry for entry in entries if "loss" in entry]
-    assert [entry["step"] for entry in steps] == [1, 10]
+    assert [entry["step"] for entry in steps] == [1, 3, 6, 9, 10, 12], "every tenth, and with every evaluation"
     assert all({"grad_norm", "learning_rate", "epoch"} <= entry.keys() for entry in steps)
     assert [entry["eval_accuracy"] for entry in entries if "eval_loss" in entry] == pytest.approx([0.5] * 4, abs=0.5)
 
@@ -286,7 +287,8 @@ def test_learning_rate_rises_then_falls_to_zero(make_job: BuildJob) -> None:
     job = make_job(epochs=3, warmup_ratio=0.5, learning_rate=1e-3)
     fit(job, progress=Silent())
     rates = {entry["step"]: entry["learning_rate"] for entry in history(job) if "learning_rate" in entry}
-    assert rates == pytest.approx({1: 0.0, 10: 1e-3})
+    assert {1: rates[1], 10: rates[10]} == pytest.approx({1: 0.0, 10: 1e-3})
+    assert rates[max(rates)] < 1e-3
 
 
 def test_tokens_are_those_of_all_rows_in_all_epochs(make_job: BuildJob) -> None:
