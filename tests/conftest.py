@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import string
 import tempfile
@@ -41,6 +42,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard() -> None:
+    """Hear SIGINT as a terminal's foreground does: a shell starts what runs in its background with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,7 +23,8 @@ def test_table_shows_one_model_with_intervals(call: Call, trained: Path) -> None
     answer = call("evaluate", trained)
     assert answer.code == 0
     lines = answer.out.splitlines()
-    assert lines[0].startswith("Measured on 12 test rows (95% interval in brackets)")
+    assert lines[0].startswith("Measured on 12 rows of ")
+    assert lines[0].endswith("(95 % interval in brackets)")
     assert [name for name in ("accuracy", "log loss", "recall pos") if not any(name in line for line in lines)] == []
     assert "before" not in answer.out
     assert "measuring: 12 texts" in answer.err

@@ -40,7 +40,7 @@ def test_plain_output_tells_the_whole_story(call: Call, reviews: Path, settings:
         "tokens/s",
     ):
         assert words in answer.out, words
-    for words in ("96 train, 12 validation, 12 test", "test: 12 rows cut", "training: 12 steps", "validation loss"):
+    for words in ("98 train, 10 validation, 12 test", "test: 12 rows cut", "training: 14 steps", "validation loss"):
         assert words in answer.err, words
     commands = re.findall(r"lorafit (?:predict|evaluate) .*", answer.out)
     assert [shlex.split(command)[2] for command in commands] == [str(tmp_path / "my run")] * 3
@@ -78,12 +78,12 @@ def test_ctrl_c_keeps_a_checkpoint_and_prints_the_command_to_go_on(
         ["bash", "-c", f'lorafit() {{ {program} "$@"; }}; {command}'], capture_output=True, text=True, check=False
     )
     assert resumed.returncode == 0, resumed.stderr
-    assert "Measured on 12 test rows" in resumed.stdout
+    assert "Measured on 12 rows of " in resumed.stdout
     assert "measuring the baseline" not in resumed.stderr, "what was measured is not measured again"
     record = RunRecord.read(RunLayout(output).record)
     assert record.status == "complete"
     assert record.training is not None
-    assert record.training.steps == 36 or record.training.stopped_early
+    assert record.training.steps == 42 or record.training.stopped_early
 
 
 def test_run_in_the_working_folder_needs_no_name(

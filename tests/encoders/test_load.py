@@ -124,7 +124,9 @@ def test_name_that_is_no_folder_and_no_hub_id_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["distilbert-base-uncased", "owner/never-downloaded"])
 def test_hub_id_that_is_not_in_the_cache_needs_a_network(name: str) -> None:
-    with pytest.raises(NetworkUnavailableError, match=rf"{name}' is not in the local cache.*--model builtin:distil"):
+    with pytest.raises(
+        NetworkUnavailableError, match=rf"{name}' and no model of that name in the local cache.*--model builtin:distil"
+    ):
         locate_encoder(ModelConfig(name=name))
 
 
@@ -291,3 +293,12 @@ def test_transformers_is_quiet_inside_the_block_and_as_before_after_it(had_bars:
     finally:
         logging.set_verbosity(level)
         (logging.enable_progress_bar if bars else logging.disable_progress_bar)()
+
+
+def test_head_of_other_classes_is_replaced_and_told(folder: Path, tmp_path: Path) -> None:
+    two = load_with_head(locate(folder), LabelSet(("no", "yes"))).model
+    saved = Path(shutil.copytree(folder, tmp_path / "two"))
+    two.save_pretrained(saved)
+    loaded = load_with_head(locate(saved), LABELS)
+    assert loaded.newly_initialised == ("classifier.bias", "classifier.weight")
+    assert loaded.model.config.num_labels == 3

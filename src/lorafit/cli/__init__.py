@@ -83,7 +83,7 @@ def _fail(message: str, exit_code: int, *, debug: bool) -> None:
     if debug:
         traceback.print_exc()
     red = exit_code != TrainingInterruptedError.exit_code and not os.environ.get("NO_COLOR")
-    typer.secho(message, err=True, fg=typer.colors.RED if red else None)
+    typer.echo(typer.style(message, fg=typer.colors.RED) if red else message, err=True)
     raise typer.Exit(exit_code)
 
 

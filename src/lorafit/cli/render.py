@@ -31,6 +31,7 @@ def show_run(run: "Run", *, quiet: bool) -> None:
         return
     _print_metrics(console, run.metrics)
     console.print()
+    console.print("Test rows drawn at random, with the label given and the model's confidence", style="italic")
     console.print(_samples_table(run.samples))
     console.print(_cost_table(run.record))
     console.print()
@@ -62,6 +63,9 @@ def _console() -> Console:
 
 
 def _print_metrics(console: Console, metrics: MetricsRecord) -> None:
+    level = f"{100 * metrics.confidence_level:g} % interval"
+    title = f"Measured on {metrics.rows:,} rows of {metrics.split} ({level} in brackets)"
+    console.print(title, style="italic")  # not the table's own title, which would be wrapped to the table's width
     table = _metrics_table(metrics, separator=" ")
     needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
     console.print(table if needed <= console.width else _metrics_table(metrics, separator="\n"))
@@ -70,12 +74,7 @@ def _print_metrics(console: Console, metrics: MetricsRecord) -> None:
 
 
 def _metrics_table(metrics: MetricsRecord, *, separator: str) -> Table:
-    level = f"{100 * metrics.confidence_level:g} % interval"
-    table = Table(
-        title=f"Measured on {metrics.rows:,} rows of {metrics.split} ({level} in brackets)",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     if metrics.baseline is not None:
         table.add_column("before", justify="right")
@@ -138,11 +137,7 @@ def _verdict(metrics: MetricsRecord) -> Iterator[str]:
 
 
 def _samples_table(samples: "tuple[Sample, ...]") -> Table:
-    table = Table(
-        title="Test rows drawn at random, with the label given and the model's confidence",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("text", ratio=1)
     table.add_column("true label")
     if any(sample.before for sample in samples):

@@ -166,7 +166,12 @@ def load_with_head(encoder: Encoder, labels: LabelSet, *, seed: int = 0, base_dr
             )
     except (ValueError, OSError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"transformers cannot load {encoder.name} as a text classifier: {error}") from error
-    replaced = {key for key, *_ in info["mismatched_keys"]}  # a head for other classes
+    replaced = {key for key, *_ in info["mismatched_keys"]}
+    if any(key.startswith(f"{model.base_model_prefix}.") for key in replaced):  # more than a head for other classes
+        raise ConfigError(
+            f"transformers cannot load {encoder.name} as a text classifier: its config.json does not agree with the "
+            f"sizes of {', '.join(sorted(replaced)[:3])}."
+        )
     return LoadedModel(model=model.eval(), newly_initialised=tuple(sorted({*info["missing_keys"], *replaced})))
 
 

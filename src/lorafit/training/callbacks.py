@@ -174,11 +174,15 @@ class InterruptGuard(TrainerCallback):
 
     @contextmanager
     def listen(self) -> Iterator[None]:
-        """Handle the signals inside the block (in the main thread; elsewhere signals cannot be handled)."""
+        """Handle the signals inside the block, but for those that are ignored, as SIGINT is in a shell's background.
+
+        Only the main thread can handle signals; in another one nothing is changed.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+        previous = {number: signal.signal(number, self._handle) for number in heard}
         try:
             yield
         finally:

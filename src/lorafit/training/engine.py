@@ -15,6 +15,7 @@ from lorafit.acceleration.attention import attention_for_training
 from lorafit.acceleration.precision import PrecisionChoice, autocast
 from lorafit.artifacts import RunLayout, TrainingRecord
 from lorafit.config import TrainingConfig
+from lorafit.encoders.load import quiet_transformers
 from lorafit.errors import TrainingInterruptedError
 from lorafit.methods import AdaptedModel
 from lorafit.progress import Progress
@@ -114,7 +115,7 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
         trainer.add_callback(EarlyStoppingCallback(config.early_stopping_patience))
     began = time.perf_counter()
     base: Any = job.adapted.model.get_base_model()
-    with guard.listen(), attention_for_training(base):
+    with guard.listen(), attention_for_training(base), quiet_transformers():
         _train(trainer, resume_from)
     progress.finish()
     if guard.interrupted:
