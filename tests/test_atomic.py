@@ -6,7 +6,7 @@ from typing import Never
 
 import pytest
 
-from lorafit.atomic import atomic_directory, compute_digest, write_atomic
+from lorafit.atomic import atomic_directory, compute_digest, describe_obstacle, write_atomic
 
 
 @pytest.fixture
@@ -135,3 +135,10 @@ def test_a_file_or_link_in_the_way_is_replaced_and_what_it_names_is_kept(tmp_pat
     assert not path.is_symlink()
     assert names_in(path.parent) == ["adapter"]
     assert kind != "link" or content_of(target) == "kept"
+
+
+def test_obstacles_are_found_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert describe_obstacle(tmp_path / "file" / "below") == f"{tmp_path / 'file'} is a file"
+    assert describe_obstacle(tmp_path / "new" / "deep" / "run") is None
+    assert describe_obstacle(tmp_path) is None

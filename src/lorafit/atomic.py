@@ -85,7 +85,8 @@ def _put_in_place(staging: Path, path: Path) -> None:
 
 def describe_obstacle(path: Path) -> str | None:
     """Say why nothing can be made at `path`, or return None: its nearest parent is not a folder, or not writable."""
-    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    places = [path, *path.absolute().parents] if path.is_dir() else path.absolute().parents
+    nearest = next(place for place in places if place.exists())
     if not nearest.is_dir():
         return f"{nearest} is a file"
     return None if os.access(nearest, os.W_OK | os.X_OK) else f"{nearest} cannot be written to"
