@@ -22,7 +22,7 @@ from lorafit.methods import apply_method
 
 RESULTS = Path(__file__).with_name("results") / "attention.json"
 LENGTHS = (32, 64, 128, 256, 512)
-REPEATS = 7
+REPEATS = 3
 
 
 def main() -> None:

@@ -31,9 +31,6 @@ STUDIES: dict[str, tuple[list[str], dict[str, list[str]]]] = {
             "learning rate 2e-4": ["training.learning_rate=2e-4"],
             "learning rate 1e-3": ["training.learning_rate=1e-3"],
             "adapters on query and value": ["method.target_modules=query-value"],
-            "3 epochs": ["training.epochs=3"],
-            "adapters on attention": ["method.target_modules=attention"],
-            "base dropout on": ["training.base_dropout=true"],
         },
     ),
     "imdb": (
