@@ -286,7 +286,9 @@ def test_interrupted_run_names_the_command_to_go_on_and_ends_as_if_it_had_not_be
     assert read_status(tmp_path / "my run") == "interrupted"
     with pytest.raises(RunError, match="its status is 'interrupted'"):
         lorafit.load(tmp_path / "my run")
-    resumed = resume(tmp_path / "my run")
+    progress = Steps()
+    resumed = resume(tmp_path / "my run", progress=progress)
+    assert min(progress.steps) == 10, "what was done is not done again"
     assert read_status(resumed.path) == "complete"
     assert_same_result(finished, resumed)
     assert resumed.record.seconds["training"] > 0
@@ -313,7 +315,9 @@ def test_killed_and_moved_run_ends_as_if_nothing_had_been(
     assert child.returncode == -signal.SIGKILL
     assert read_status(tmp_path / "run") == "running"
     moved = (tmp_path / "run").rename(tmp_path / "moved")
-    assert_same_result(finished, resume(moved))
+    progress = Steps()
+    assert_same_result(finished, resume(moved, progress=progress))
+    assert min(progress.steps) > 1, "it goes on from a checkpoint"
     assert not (tmp_path / "run").exists()
 
 
