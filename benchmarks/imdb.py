@@ -15,9 +15,9 @@ from pathlib import Path
 from environment import describe_environment
 
 from lorafit.artifacts import Estimate
-from lorafit.cli.progress import PlainProgress
 from lorafit.config import load_config
 from lorafit.finetune import train
+from lorafit.terminal.progress import PlainProgress
 
 RESULTS = Path(__file__).with_name("results") / "imdb.json"
 

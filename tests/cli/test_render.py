@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from lorafit.artifacts import Estimate, MetricsRecord, RunLayout, RunRecord
-from lorafit.cli.render import show_metrics, show_run
 from lorafit.finetune import Run, Sample
 from lorafit.predictor import Prediction
+from lorafit.terminal.render import show_metrics, show_run
 
 LONG = "a film that goes on and on and on, with a story nobody asked for and an ending that comes two hours late " * 3
 SAMPLES = tuple(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.options import DropBadRows, LabelColumn, Quiet, TextColumn
-from lorafit.cli.progress import open_progress
+from lorafit.terminal.progress import open_progress
 
 
 def evaluate(
@@ -23,8 +23,8 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure a run on labelled data."""
-    from lorafit.cli.render import show_metrics
     from lorafit.evaluation import evaluate as evaluate_run
+    from lorafit.terminal.render import show_metrics
 
     flags = {
         "data.text_column": text_column,

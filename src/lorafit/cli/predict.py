@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.options import DropBadRows, Quiet, TextColumn
-from lorafit.cli.progress import open_progress
+from lorafit.terminal.progress import open_progress
 
 
 def predict(
@@ -29,8 +29,8 @@ def predict(
     """Classify texts, a file, or standard input."""
     from lorafit.batch_prediction import check_output, predict_table, read_texts
     from lorafit.batch_prediction import drop_bad_rows as drop_unusable
-    from lorafit.cli.render import show_predictions
     from lorafit.predictor import load
+    from lorafit.terminal.render import show_predictions
 
     if output is not None:
         check_output(output, overwrite=overwrite)

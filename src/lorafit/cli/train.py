@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.options import DropBadRows, LabelColumn, Output, Overwrite, Quiet, Settings, TextColumn
-from lorafit.cli.progress import open_progress
+from lorafit.terminal.progress import open_progress
 
 
 def train(
@@ -35,11 +35,11 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune an encoder on your texts."""
-    from lorafit.cli.render import show_run
     from lorafit.config import load_config
     from lorafit.errors import ConfigError
     from lorafit.finetune import resume as resume_run
     from lorafit.finetune import train as train_run
+    from lorafit.terminal.render import show_run
 
     flags = {
         "data.source": data,

@@ -1,0 +1,1 @@
+"""What people see: progress on standard error, results on standard output."""
