@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
+from lorafit.artifacts import BaseModelRecord, DataRecord, HardwareRecord, ParameterCounts, RunRecord
+
 WORDS = """
     a an and awful bad boring dull end film first fine for from good great hours in is it last life lovely me minute
     movie my not of poor story superb terrible the these those to two want was were wonderful
@@ -165,3 +167,24 @@ def _write_tokenizer(folder: Path, model_type: str) -> int:
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return len(vocab)
+
+
+@pytest.fixture
+def run_record() -> RunRecord:
+    """The record of a finished run, as small as it can be."""
+    return RunRecord(
+        status="complete",
+        created="2025-01-01T00:00:00+00:00",
+        versions={},
+        seed=0,
+        method="lora",
+        labels=["neg", "pos"],
+        max_length=64,
+        truncation="head",
+        data=DataRecord(source="imdb", splits={}),
+        base_model=BaseModelRecord(name="m", revision=None, digest="d", architecture="bert"),
+        hardware=HardwareRecord(
+            cpu="c", cores=2, threads=2, memory_bytes=1, precision="fp32", precision_reason="asked for"
+        ),
+        parameters=ParameterCounts(adapter=1, head=1, total=10),
+    )

@@ -46,7 +46,6 @@ def test_errors_are_what_the_tree_says(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "exit_code", "builtin"),
     [
-        ("CheckFailedError", 1, Exception),
         ("ConfigError", 2, ValueError),
         ("DataError", 2, ValueError),
         ("RunError", 2, ValueError),

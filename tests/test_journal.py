@@ -3,14 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lorafit.artifacts import (
-    BaseModelRecord,
-    DataRecord,
-    HardwareRecord,
-    ParameterCounts,
-    RunLayout,
-    RunRecord,
-)
+from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.errors import TrainingDivergedError, TrainingInterruptedError
 from lorafit.journal import Journal
 
@@ -21,24 +14,8 @@ def layout(tmp_path: Path) -> RunLayout:
 
 
 @pytest.fixture
-def record() -> RunRecord:
-    return RunRecord(
-        status="complete",
-        created="2025-01-01T00:00:00+00:00",
-        versions={},
-        seed=0,
-        method="lora",
-        labels=["neg", "pos"],
-        max_length=64,
-        truncation="head",
-        data=DataRecord(source="imdb", splits={}),
-        base_model=BaseModelRecord(name="m", revision=None, digest="d", architecture="bert"),
-        hardware=HardwareRecord(
-            cpu="c", cores=2, threads=2, memory_bytes=1, precision="fp32", precision_reason="asked for"
-        ),
-        parameters=ParameterCounts(adapter=1, head=1, total=10),
-        seconds={"training": 100.0},
-    )
+def record(run_record: RunRecord) -> RunRecord:
+    return run_record.model_copy(update={"seconds": {"training": 100.0}})
 
 
 @pytest.fixture

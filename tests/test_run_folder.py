@@ -2,26 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from lorafit.artifacts import BaseModelRecord, DataRecord, HardwareRecord, ParameterCounts, RunLayout, RunRecord
+from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.errors import RunError
 from lorafit.run_folder import choose_run_folder, claim_run_folder, find_free_name, suggest_name
-
-RECORD = RunRecord(
-    status="complete",
-    created="2025-01-01T00:00:00+00:00",
-    versions={},
-    seed=0,
-    method="lora",
-    labels=["no", "yes"],
-    max_length=16,
-    truncation="head",
-    data=DataRecord(source="imdb", splits={}),
-    base_model=BaseModelRecord(name="b", revision=None, digest="d", architecture="distilbert"),
-    hardware=HardwareRecord(
-        cpu="c", cores=1, threads=1, memory_bytes=1, precision="fp32", precision_reason="asked for"
-    ),
-    parameters=ParameterCounts(adapter=1, head=1, total=3),
-)
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +14,10 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def old_run(working_folder: Path) -> RunLayout:
+def old_run(working_folder: Path, run_record: RunRecord) -> RunLayout:
     layout = RunLayout(working_folder / "mine")
     layout.checkpoints.mkdir(parents=True)
-    RECORD.write(layout.record)
+    run_record.write(layout.record)
     return layout
 
 
@@ -94,11 +77,11 @@ def test_folder_that_is_no_run_is_never_overwritten(working_folder: Path) -> Non
     assert (working_folder / "thesis" / "run.json").read_text() == '{"mine": 1}'
 
 
-def test_run_begun_in_the_meantime_is_kept(working_folder: Path) -> None:
+def test_run_begun_in_the_meantime_is_kept(working_folder: Path, run_record: RunRecord) -> None:
     first, second = choose_run_folder(None, suggestion="data"), choose_run_folder(None, suggestion="data")
     assert first == second
     claim_run_folder(first, overwrite=False)
-    RECORD.write(first.record)
+    run_record.write(first.record)
     with pytest.raises(RunError, match="taken by another run in the meantime"):
         claim_run_folder(second, overwrite=False)
     assert first.record.is_file()

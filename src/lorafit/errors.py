@@ -1,7 +1,6 @@
 """Every error lorafit raises on purpose.
 
     LorafitError
-    ├── CheckFailedError             exit 1   a check or gate says no
     ├── UserInputError               exit 2   what the user gave is wrong
     │   ├── ConfigError                       a setting is unknown or out of range
     │   ├── DataError                         the data cannot be used as it is
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import ClassVar
 
 __all__ = [
-    "CheckFailedError",
     "ConfigError",
     "DataError",
     "EnvironmentUnfitError",
@@ -40,10 +38,6 @@ class LorafitError(Exception):
     """Root of the tree. `exit_code` is what the command line ends with."""
 
     exit_code: ClassVar[int] = 1
-
-
-class CheckFailedError(LorafitError):
-    """A check or gate says no: the work was done, the answer is negative."""
 
 
 class UserInputError(LorafitError, ValueError):
