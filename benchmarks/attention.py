@@ -1,6 +1,11 @@
-"""Training speed with flash attention (sdpa) and with plain matrix products (eager), side by side by text length.
+"""Training speed by how attention and the encoder's blocks are computed, side by side by text length.
 
 Run: python benchmarks/attention.py
+
+    sdpa   transformers' blocks with torch's flash attention
+    eager  transformers' blocks with plain matrix products
+    own    transformers' blocks with lorafit's attention (`use_attention`)
+    fused  lorafit's blocks (`fuse_encoder`)
 
 Full batches of 4,096 tokens of one length (at most 32 rows), adapters on all linear layers, the precision that `auto`
 takes here. Interleaved repeats; the median counts. Writes benchmarks/results/attention.json.
@@ -13,8 +18,12 @@ from pathlib import Path
 
 import torch
 from environment import describe_environment
+from peft import PeftModel
 
-from lorafit.acceleration.precision import autocast, choose_precision
+from lorafit.acceleration.attention import use_attention
+from lorafit.acceleration.encoder_block import at_precision, fuse_encoder
+from lorafit.acceleration.memory import keep_freed_memory
+from lorafit.acceleration.precision import PrecisionChoice, choose_precision
 from lorafit.config import MethodConfig, ModelConfig
 from lorafit.encoders.load import load_with_head, locate_encoder
 from lorafit.labels import LabelSet
@@ -26,10 +35,10 @@ REPEATS = 3
 
 
 def main() -> None:
-    """Measure every length with both implementations."""
+    """Measure every length with every model."""
+    keep_freed_memory()
     precision = choose_precision("auto")
-    loaded = load_with_head(locate_encoder(ModelConfig(name="builtin:distil-minilm")), LabelSet(("no", "yes")))
-    model = apply_method(loaded.model, MethodConfig(), newly_initialised=loaded.newly_initialised).model.train()
+    models = build_models()
     results = {}
     for length in LENGTHS:
         rows = min(32, 4096 // length)
@@ -40,22 +49,45 @@ def main() -> None:
             "attention_mask": torch.ones_like(ids),
             "labels": torch.zeros(rows, dtype=torch.long),
         }
-        seconds: dict[str, list[float]] = {"sdpa": [], "eager": []}
+        seconds: dict[str, list[float]] = {name: [] for name in models}
         for repeat in range(REPEATS + 1):
-            for implementation, times in seconds.items():
-                model.get_base_model().set_attn_implementation(implementation)
-                began = time.perf_counter()
-                with autocast(precision):
-                    loss = model(**batch).loss
-                loss.backward()
-                model.zero_grad()
+            for name, model in models.items():
+                passed = measure_step(model, batch, precision)
                 if repeat:
-                    times.append(time.perf_counter() - began)
+                    seconds[name].append(passed)
         speed = {name: rows * length / statistics.median(times) for name, times in seconds.items()}
         results[length] = speed
-        print(f"{length:4d} tokens x {rows:2d}: sdpa {speed['sdpa']:6,.0f}, eager {speed['eager']:6,.0f} tokens/s")
+        print(f"{length:4d} tokens x {rows:2d}: {', '.join(f'{name} {speed[name]:6,.0f}' for name in speed)} tokens/s")
     report = {"environment": describe_environment(), "precision": precision.name, "tokens_per_second": results}
     RESULTS.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def build_models() -> dict[str, PeftModel]:
+    """Build one model for each way to compute, with the same weights."""
+    models = {}
+    for name in ("sdpa", "eager", "own", "fused"):
+        loaded = load_with_head(locate_encoder(ModelConfig(name="builtin:distil-minilm")), LabelSet(("no", "yes")))
+        model = apply_method(loaded.model, MethodConfig(), newly_initialised=loaded.newly_initialised).model.train()
+        if name == "own":
+            use_attention(model.get_base_model())
+        elif name == "fused":
+            obstacle = fuse_encoder(model)
+            if obstacle is not None:
+                raise RuntimeError(f"the blocks cannot be fused: {obstacle}")
+        else:
+            model.get_base_model().set_attn_implementation(name)
+        models[name] = model
+    return models
+
+
+def measure_step(model: PeftModel, batch: dict[str, torch.Tensor], precision: PrecisionChoice) -> float:
+    """Return the seconds of a forward and a backward pass."""
+    began = time.perf_counter()
+    with at_precision(model, precision):
+        loss = model(**batch).loss
+    loss.backward()
+    model.zero_grad()
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -99,11 +99,16 @@ class RunLayout:
         """The Trainer's checkpoints, to resume from."""
         return self.root / "checkpoints"
 
+    @property
+    def prefix_cache(self) -> Path:
+        """Hidden states of frozen layers, while training goes on."""
+        return self.root / "prefix_cache"
+
     def owned(self) -> tuple[Path, ...]:
         """Return everything in a run folder that is a run's, and nothing else."""
         predictions = self.predictions("test", "baseline").parent
         files = (self.record, self.config, self.metrics, self.history)
-        return (*files, self.adapter, self.checkpoints, predictions)
+        return (*files, self.adapter, self.checkpoints, self.prefix_cache, predictions)
 
     def predictions(self, split: str, model: Literal["baseline", "finetuned"]) -> Path:
         """Predictions of one model on one split: row id, label, probabilities; rows in input order."""
@@ -313,7 +318,10 @@ class TrainingRecord(Record):
 
 
 class RunRecord(FileRecord):
-    """`run.json`: what was done, with what, on what, and how it ended."""
+    """`run.json`: what was done, with what, on what, and how it ended.
+
+    `encoder_blocks` is `fused`, or `stock:` and why (`acceleration.encoder_block`).
+    """
 
     status: Literal["running", "interrupted", "failed", "complete"]
     created: str
@@ -326,6 +334,7 @@ class RunRecord(FileRecord):
     data: DataRecord
     base_model: BaseModelRecord
     hardware: HardwareRecord
+    encoder_blocks: str = "stock: not recorded"
     parameters: ParameterCounts
     training: TrainingRecord | None = None
     seconds: dict[str, float] = Field(default_factory=dict, description="Wall-clock time a stage.")

@@ -83,6 +83,11 @@ class MethodConfig(Section):
     target_modules: TargetGroup | Annotated[list[str], Field(min_length=1)] = Field(
         "all-linear", description="A group of linear layers, or a list of module names (full or last parts)."
     )
+    layers: str = Field(
+        "all",
+        pattern=r"^(all|top[1-9][0-9]*)$",
+        description="Encoder layers that are adapted: all, or top3 and the like.",
+    )
 
 
 class TrainingConfig(Section):
@@ -102,8 +107,14 @@ class TrainingConfig(Section):
         2, ge=0, description="Stop after so many evaluations without a lower validation loss; 0 never stops early."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto takes bf16 autocast where the CPU multiplies in bf16, else fp32."
+        "auto", description="auto takes bf16 where the CPU multiplies in bf16, else fp32."
     )
+    prefix_cache: Literal["auto", "shared", "never"] = Field(
+        "auto",
+        description="Keep what frozen lower layers give on disk: auto for this run, where epochs repeat; shared for "
+        "later runs too, in lorafit's cache.",
+    )
+    prefix_cache_gb: float = Field(10.0, gt=0, description="Most that the prefix cache may take on disk, in GB.")
     threads: int | None = Field(None, ge=1, description="CPU threads; all available cores when absent.")
     seed: int = Field(0, ge=0, description="Seed of the head, the order of the batches and the dropout.")
 

@@ -119,7 +119,7 @@ def apply_method(
     from peft import get_peft_model
 
     method = find_method(config.name)
-    targets = find_targets(model, config.target_modules)
+    targets = find_targets(model, config.target_modules, layers=config.layers)
     head = find_head(model, newly_initialised)
     _check_rank(model, targets, config.r)
     with torch.random.fork_rng(devices=[]), quiet_transformers():

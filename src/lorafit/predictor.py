@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +11,17 @@ from tokenizers import Tokenizer
 
 from lorafit.adapter import load_adapter
 from lorafit.artifacts import RunLayout, RunRecord
-from lorafit.batching import plan_batches
+from lorafit.batching import BatchPlan, plan_batches
 from lorafit.data.checks import describe_rows, describe_text_fault
 from lorafit.encoders.load import load_tokenizer
-from lorafit.encoders.tokenization import TokenizedTexts, Truncation, tokenize
+from lorafit.encoders.tokenization import Truncation, tokenize
 from lorafit.errors import UserInputError
 from lorafit.extras import require
 from lorafit.golden import GOLDEN_PRECISION, verify_golden
 from lorafit.labels import LabelSet
 from lorafit.metrics.scores import softmax
 
-__all__ = ["Prediction", "Predictor", "Runtime", "build_prediction", "compute_logits", "load"]
+__all__ = ["Prediction", "Predictor", "Runtime", "build_prediction", "compute_logits", "load", "plan_prediction"]
 
 _BATCH_ROWS = 64
 _BATCH_TOKENS = 4096
@@ -36,8 +36,27 @@ class Runtime(Protocol):
     def precision(self) -> Literal["fp32", "bf16"]:
         """Arithmetic of the forward pass."""
 
-    def logits(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Compute logits of shape (rows, classes) for ids and mask of shape (rows, length)."""
+    def logits(
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], *kept: Any
+    ) -> NDArray[np.float32]:
+        """Compute logits of shape (rows, classes) for ids and mask of shape (rows, length).
+
+        `kept` is what else the texts' `pad` gave, for a runtime that knows it.
+        """
+
+
+class Inputs(Protocol):
+    """Texts as a runtime reads them, for example `TokenizedTexts`."""
+
+    def __len__(self) -> int:
+        """Return the number of texts."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens a text, shape (n,)."""
+
+    def pad(self, rows: NDArray[np.int64], pad_id: int) -> tuple[Any, ...]:
+        """Return ids and mask of shape (rows, longest), and whatever else the runtime takes."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +155,14 @@ def build_prediction(probabilities: NDArray[np.float64], labels: LabelSet) -> Pr
     )
 
 
+def plan_prediction(lengths: NDArray[np.int64]) -> BatchPlan:
+    """Return the batches in which texts of these lengths are predicted."""
+    return plan_batches(lengths, max_rows=_BATCH_ROWS, max_tokens=_BATCH_TOKENS)
+
+
 def compute_logits(
     runtime: Runtime,
-    tokens: TokenizedTexts,
+    tokens: Inputs,
     pad_id: int,
     *,
     classes: int,
@@ -157,7 +181,7 @@ def compute_logits(
         Logits of shape (n, classes); row i belongs to text i.
     """
     logits = np.zeros((len(tokens), classes))
-    plan = plan_batches(tokens.lengths, max_rows=_BATCH_ROWS, max_tokens=_BATCH_TOKENS)
+    plan = plan_prediction(tokens.lengths)
     for batch in range(len(plan)):
         rows = plan[batch]
         logits[rows] = runtime.logits(*tokens.pad(rows, pad_id))
@@ -180,12 +204,16 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
     """
     for package in ("torch", "transformers", "peft"):
         require(package, extra="train", purpose="Loading a run")
+    from lorafit.acceleration.encoder_block import fuse_encoder
+    from lorafit.acceleration.memory import keep_freed_memory
     from lorafit.acceleration.precision import choose_precision
     from lorafit.runtimes.pytorch import TorchRuntime
 
     layout = RunLayout(Path(run).resolve())
     record = RunRecord.read(layout.record)
+    keep_freed_memory()
     model = load_adapter(layout, record)
+    fuse_encoder(model)
     tokenizer, pad_id = load_tokenizer(layout.adapter)
     exact, predictor = (
         Predictor(

@@ -1,7 +1,11 @@
+from typing import Literal
+
 import pytest
 import torch
+from torch import nn
 
-from lorafit.acceleration.precision import PrecisionChoice, autocast, choose_precision
+from lorafit.acceleration.encoder_block import at_precision
+from lorafit.acceleration.precision import PrecisionChoice, choose_precision
 from lorafit.errors import ConfigError
 
 
@@ -44,8 +48,9 @@ def test_machine_is_asked() -> None:
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_matrix_products_run_at_the_precision(name: str, dtype: torch.dtype) -> None:
-    square = torch.eye(8)
-    with autocast(PrecisionChoice(name, "")):
-        assert (square @ square).dtype == dtype
-    assert (square @ square).dtype == torch.float32
+def test_model_without_fused_blocks_runs_at_the_precision(name: Literal["fp32", "bf16"], dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+    x = torch.eye(8)
+    with at_precision(model, PrecisionChoice(name, "")):
+        assert model(x).dtype == dtype
+    assert model(x).dtype == torch.float32

@@ -1,12 +1,11 @@
 """Which arithmetic the linear layers use: asked of the machine, never guessed."""
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from lorafit.errors import ConfigError
 
-__all__ = ["PrecisionChoice", "autocast", "choose_precision"]
+__all__ = ["PrecisionChoice", "choose_precision"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +13,8 @@ class PrecisionChoice:
     """A precision and why it was taken.
 
     Attributes:
-        name: `bf16`: matrix products in bfloat16 by autocast, weights and loss in fp32; or `fp32`.
+        name: `bf16`: the encoder's matrix products in bfloat16, adapter, head, master weights and loss in fp32; or
+            `fp32`: all of it.
         reason: One clause for people.
     """
 
@@ -25,7 +25,7 @@ class PrecisionChoice:
 def choose_precision(setting: Literal["auto", "fp32", "bf16"]) -> PrecisionChoice:
     """Choose the precision for this CPU.
 
-    On CPUs without a bfloat16 unit autocast is many times slower than fp32, so `auto` takes it only where torch
+    On CPUs without a bfloat16 unit such products are many times slower than fp32, so `auto` takes it only where torch
     reports `avx512_bf16` or AMX.
 
     Args:
@@ -48,15 +48,6 @@ def choose_precision(setting: Literal["auto", "fp32", "bf16"]) -> PrecisionChoic
             )
         return PrecisionChoice("fp32", "this CPU has neither avx512_bf16 nor AMX")
     return PrecisionChoice("bf16", f"this CPU has {unit}")
-
-
-def autocast(precision: PrecisionChoice) -> AbstractContextManager[Any]:
-    """Return the context in which a model's forward pass runs at this precision."""
-    import torch
-
-    if precision.name == "bf16":
-        return torch.autocast("cpu", dtype=torch.bfloat16)
-    return nullcontext()
 
 
 def _bf16_unit() -> str | None:

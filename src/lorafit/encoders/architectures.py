@@ -16,7 +16,24 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["ARCHITECTURES", "Architecture", "disable_base_dropout", "find_head", "find_targets"]
+__all__ = ["ARCHITECTURES", "Architecture", "BlockParts", "disable_base_dropout", "find_head", "find_targets"]
+
+
+@dataclass(frozen=True)
+class BlockParts:
+    """Names of the modules of one encoder block, from the block's point of view.
+
+    Attributes:
+        linears: Query, key, value and output of attention; first and second of the feed-forward network.
+        attention_norm: The norm after attention and its residual.
+        activation: The function between the two linear layers.
+        output_norm: The norm after the feed-forward network and its residual.
+    """
+
+    linears: tuple[str, str, str, str, str, str]
+    attention_norm: str
+    activation: str
+    output_norm: str
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,7 @@ class Architecture:
         attention: All linear layers of self-attention.
         feed_forward: Linear layers of the feed-forward network.
         head: Top-level modules of the classification head.
+        block: The parts of one block.
         base_dropout: Settings of the encoder's own dropout in the model's config; the head's is not among them.
     """
 
@@ -37,6 +55,7 @@ class Architecture:
     attention: tuple[str, ...]
     feed_forward: tuple[str, ...]
     head: tuple[str, ...]
+    block: BlockParts
     base_dropout: tuple[str, ...]
 
     def group(self, name: TargetGroup) -> tuple[str, ...]:
@@ -57,6 +76,19 @@ ARCHITECTURES: dict[str, Architecture] = {
         attention=("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
         feed_forward=("ffn.lin1", "ffn.lin2"),
         head=("pre_classifier", "classifier"),
+        block=BlockParts(
+            linears=(
+                "attention.q_lin",
+                "attention.k_lin",
+                "attention.v_lin",
+                "attention.out_lin",
+                "ffn.lin1",
+                "ffn.lin2",
+            ),
+            attention_norm="sa_layer_norm",
+            activation="ffn.activation",
+            output_norm="output_layer_norm",
+        ),
         base_dropout=("dropout", "attention_dropout"),
     ),
     "bert": Architecture(
@@ -65,26 +97,54 @@ ARCHITECTURES: dict[str, Architecture] = {
         attention=("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
         feed_forward=("intermediate.dense", "output.dense"),
         head=("classifier",),
+        block=BlockParts(
+            linears=(
+                "attention.self.query",
+                "attention.self.key",
+                "attention.self.value",
+                "attention.output.dense",
+                "intermediate.dense",
+                "output.dense",
+            ),
+            attention_norm="attention.output.LayerNorm",
+            activation="intermediate.intermediate_act_fn",
+            output_norm="output.LayerNorm",
+        ),
         base_dropout=("hidden_dropout_prob", "attention_probs_dropout_prob"),
     ),
 }
 """Known encoders by transformers' `model_type`."""
 
 
-def find_targets(model: "PreTrainedModel", wanted: TargetGroup | list[str]) -> list[str]:
+def find_targets(model: "PreTrainedModel", wanted: TargetGroup | list[str], *, layers: str = "all") -> list[str]:
     """Find the linear layers that get an adapter.
 
     Args:
         model: The encoder with its head.
         wanted: A named group (known architectures only), or names of linear layers: full, or their last parts.
+        layers: `all`, or `top3` for those in the last three encoder layers (known architectures only).
 
     Returns:
         Full names of the modules, in the model's order.
 
     Raises:
-        ConfigError: A name matches nothing, or a group is asked of an unknown architecture; the candidates are listed.
+        ConfigError: A name matches nothing, or a group or some layers are asked of an unknown architecture; the
+            candidates are listed.
     """
     linears = _encoder_linears(model)
+    found = _find_in_all_layers(model, linears, wanted)
+    if layers == "all":
+        return found
+    top = _top_layers(model, int(layers.removeprefix("top")))
+    within = [name for name in found if name.startswith(top)]
+    if not within:
+        raise ConfigError(f"method.layers={layers}: none of the modules in method.target_modules lies in these layers.")
+    return within
+
+
+def _find_in_all_layers(
+    model: "PreTrainedModel", linears: dict[str, "nn.Module"], wanted: TargetGroup | list[str]
+) -> list[str]:
     if not isinstance(wanted, str):
         return _match(linears, wanted, model)
     architecture = ARCHITECTURES.get(model.config.model_type)
@@ -105,6 +165,20 @@ def find_targets(model: "PreTrainedModel", wanted: TargetGroup | list[str]) -> l
             f"{len(found)} were found. Candidates: {_candidates(linears)}."
         )
     return found
+
+
+def _top_layers(model: "PreTrainedModel", count: int) -> tuple[str, ...]:
+    """Return the prefixes of the module names in the last layers."""
+    architecture = ARCHITECTURES.get(model.config.model_type)
+    if architecture is None:
+        raise ConfigError(
+            f"method.layers=top{count} is not known for encoders of type {model.config.model_type!r} (known: "
+            f"{', '.join(sorted(ARCHITECTURES))}). Name the modules yourself in method.target_modules."
+        )
+    layers = len(model.get_submodule(architecture.layers))  # type: ignore[arg-type]  # a ModuleList has a length
+    if count > layers:
+        raise ConfigError(f"method.layers=top{count}, but this encoder has {layers} layers.")
+    return tuple(f"{architecture.layers}.{layer}." for layer in range(layers - count, layers))
 
 
 def find_head(model: "PreTrainedModel", newly_initialised: Iterable[str] = ()) -> list[str]:

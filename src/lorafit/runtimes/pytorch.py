@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lorafit.acceleration.precision import PrecisionChoice, autocast
+from lorafit.acceleration.encoder_block import at_precision
+from lorafit.acceleration.precision import PrecisionChoice
 
 __all__ = ["TorchRuntime"]
 
@@ -25,19 +26,26 @@ class TorchRuntime:
         """Arithmetic of the forward pass."""
         return self._precision.name
 
-    def logits(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def logits(
+        self,
+        input_ids: NDArray[np.int64],
+        attention_mask: NDArray[np.int64],
+        prefix_hidden_states: torch.Tensor | None = None,
+    ) -> NDArray[np.float32]:
         """Compute logits.
 
         Args:
             input_ids: Shape (rows, length).
             attention_mask: Same shape; 1 = token, 0 = padding.
+            prefix_hidden_states: Shape (rows, length, width): what the frozen layers give, where it is kept.
 
         Returns:
             Shape (rows, classes).
         """
         self._model.eval()
         mask = None if attention_mask.all() else torch.from_numpy(attention_mask)
-        with torch.inference_mode(), autocast(self._precision):
-            output = self._model(input_ids=torch.from_numpy(input_ids), attention_mask=mask)
+        with torch.inference_mode(), at_precision(self._model, self._precision):
+            kept = {} if prefix_hidden_states is None else {"prefix_hidden_states": prefix_hidden_states}
+            output = self._model(input_ids=torch.from_numpy(input_ids), attention_mask=mask, **kept)
         logits: NDArray[np.float32] = output.logits.float().numpy()
         return logits

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lorafit.batching import BatchPlan, plan_batches
-from lorafit.encoders.tokenization import TokenizedTexts
+from lorafit.training.prefix import ModelInputs
 
 __all__ = ["EpochBatches", "TrainingRows", "build_train_loader"]
 
@@ -19,12 +19,12 @@ class TrainingRows(Dataset[int]):
     """Tokenised training rows.
 
     Attributes:
-        texts: Token ids of n texts.
+        texts: Token ids of n texts, with the frozen layers' hidden states where they are kept.
         labels: Shape (n,), int64: class ids.
         pad_id: Token id of the padding.
     """
 
-    texts: TokenizedTexts
+    texts: ModelInputs
     labels: NDArray[np.int64]
     pad_id: int
 
@@ -35,12 +35,16 @@ class TrainingRows(Dataset[int]):
         return row
 
     def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Return `input_ids` and `attention_mask` of shape (rows, longest) and `labels` of shape (rows,)."""
-        input_ids, mask = self.texts.pad(rows, self.pad_id)
+        """Return `input_ids` and `attention_mask` of shape (rows, longest) and `labels` of shape (rows,).
+
+        Where the frozen layers' hidden states are kept, they come as `prefix_hidden_states`.
+        """
+        input_ids, mask, *states = self.texts.pad(rows, self.pad_id)
         return {
             "input_ids": torch.from_numpy(input_ids),
             "attention_mask": torch.from_numpy(mask),
             "labels": torch.from_numpy(self.labels[np.asarray(rows)]),
+            **({"prefix_hidden_states": states[0]} if states else {}),
         }
 
 

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerState
 
 from lorafit.acceleration.attention import attention_for_training
-from lorafit.acceleration.precision import PrecisionChoice, autocast
+from lorafit.acceleration.encoder_block import at_precision
+from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.artifacts import RunLayout, TrainingRecord
 from lorafit.config import TrainingConfig
 from lorafit.encoders.load import quiet_transformers
@@ -64,7 +65,7 @@ class _Trainer(Trainer):
 
     def compute_loss_context_manager(self) -> ExitStack:
         stack = ExitStack()
-        stack.enter_context(autocast(self.job.precision))
+        stack.enter_context(at_precision(self.job.adapted.model, self.job.precision))
         return stack
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -1,0 +1,167 @@
+"""Whole encoder blocks that keep the names of their children and compute them with as few products as there can be."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from lorafit.acceleration.attention import attend, padding_mask, use_attention
+from lorafit.acceleration.lora_linear import LinearGroup, can_be_grouped
+from lorafit.acceleration.precision import PrecisionChoice
+from lorafit.encoders.architectures import ARCHITECTURES, BlockParts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["FusedBlock", "at_precision", "compute_prefix", "frozen_depth", "fuse_encoder"]
+
+_dtype: ContextVar[torch.dtype] = ContextVar("dtype of the products in fused blocks", default=torch.float32)
+
+
+class FusedBlock(nn.Module):
+    """A block of a BERT-like encoder: attention and feed-forward network, each with a residual and a norm after it.
+
+    Its children are those of the block it replaces, under the same names, so that parameters keep theirs.
+
+    Attributes:
+        height: Layers above the lowest trained one: below 0 the block is part of the frozen prefix.
+    """
+
+    def __init__(self, block: nn.Module, parts: BlockParts, *, heads: int, is_last: bool, height: int) -> None:
+        super().__init__()
+        for name, child in block.named_children():
+            self.add_module(name, child)
+        query, key, value, out, up, down = (block.get_submodule(name) for name in parts.linears)
+        self._parts = parts
+        self._heads = heads
+        self._is_last = is_last
+        self.height = height
+        self._inputs = [LinearGroup(query), LinearGroup(key, value)] if is_last else [LinearGroup(query, key, value)]
+        self._out, self._up, self._down = LinearGroup(out), LinearGroup(up), LinearGroup(down)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *_: Any,
+        prefix_hidden_states: torch.Tensor | None = None,
+        **__: Any,
+    ) -> torch.Tensor:
+        """Compute the block.
+
+        Args:
+            hidden_states: Shape (rows, length, width).
+            attention_mask: Shape (rows, length), bool, or None, as `acceleration.attention` makes it.
+            prefix_hidden_states: What `compute_prefix` gave for this batch: blocks of the prefix then do nothing, and
+                the one above them reads it in place of `hidden_states`.
+
+        Returns:
+            Shape (rows, length, width) in the dtype computed in; of the last block (rows, 1, width) in fp32, the first
+            token alone, which is all that the head reads.
+        """
+        if prefix_hidden_states is not None:
+            if self.height < 0:
+                return hidden_states
+            if self.height == 0:
+                hidden_states = prefix_hidden_states
+        x = hidden_states.to(_dtype.get())
+        first = x[:, :1] if self._is_last else x
+        projected = [group(part) for group, part in zip(self._inputs, (first, x), strict=False)]
+        packed = (part.view(*part.shape[:2], -1, self._heads, x.shape[2] // self._heads) for part in projected)
+        attended = self._out(attend(attention_mask, *packed).flatten(2))
+        x = self._child(self._parts.attention_norm, attended + first)
+        inner = self._child(self._parts.activation, self._up(x))
+        x = self._child(self._parts.output_norm, self._down(inner) + x)
+        return x.float() if self._is_last else x
+
+    def _child(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.get_submodule(name)(x)
+        return output
+
+
+def fuse_encoder(model: "PreTrainedModel | PeftModel") -> str | None:
+    """Replace the encoder's blocks by fused ones, all or none.
+
+    It comes last: what replaces the blocks' linear layers later, as PEFT does when it unloads an adapter, is not seen.
+
+    Args:
+        model: The encoder with its head, an adapter on it or not; changed in place.
+
+    Returns:
+        None if it was done, else why not, for people.
+    """
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    architecture = ARCHITECTURES.get(base.config.model_type)
+    if architecture is None or getattr(base.config, "is_decoder", False):
+        return f"there are none for this {base.config.model_type} model"
+    blocks = base.get_submodule(architecture.layers)
+    if any(_has_dropout(block) for block in blocks):
+        return "the encoder's own dropout is on"
+    use_attention(base)
+    if not all(can_be_grouped(block.get_submodule(name)) for block in blocks for name in architecture.block.linears):
+        return "the method changes more than frozen linear layers with plain LoRA"
+    heads, last = base.config.num_attention_heads, len(blocks) - 1
+    depth = next((index for index, block in enumerate(blocks) if _is_trained(block)), last)
+    for index, block in enumerate(blocks):
+        blocks[index] = FusedBlock(block, architecture.block, heads=heads, is_last=index == last, height=index - depth)
+    return None
+
+
+def frozen_depth(model: nn.Module) -> int:
+    """Return how many of a model's lowest layers are a frozen prefix; 0 if its blocks are not fused."""
+    return sum(block.height < 0 for block in model.modules() if isinstance(block, FusedBlock))
+
+
+def compute_prefix(model: PeftModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Compute what the frozen prefix gives to the layer above it.
+
+    Args:
+        model: From `fuse_encoder`, its `frozen_depth` above 0.
+        input_ids: Shape (rows, length).
+        attention_mask: Same shape; 1 = token, 0 = padding.
+
+    Returns:
+        Shape (rows, length, width), in the dtype of the `at_precision` around the call.
+    """
+    base: Any = model.get_base_model()
+    mask = padding_mask(attention_mask)
+    hidden_states: torch.Tensor = base.base_model.embeddings(input_ids=input_ids)
+    for block in model.modules():
+        if isinstance(block, FusedBlock) and block.height < 0:
+            hidden_states = block(hidden_states, mask)
+    return hidden_states
+
+
+def at_precision(model: nn.Module, precision: PrecisionChoice) -> AbstractContextManager[Any]:
+    """Return the context in which a model's forward pass runs at this precision.
+
+    Fused blocks are told, and leave the head in fp32; any other model runs under autocast.
+    """
+    if any(isinstance(module, FusedBlock) for module in model.modules()):
+        return _computing_in(torch.bfloat16 if precision.name == "bf16" else torch.float32)
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision.name == "bf16")
+
+
+@contextmanager
+def _computing_in(dtype: torch.dtype) -> Iterator[None]:
+    token = _dtype.set(dtype)
+    try:
+        yield
+    finally:
+        _dtype.reset(token)
+
+
+def _is_trained(block: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in block.parameters())
+
+
+def _has_dropout(block: nn.Module) -> bool:
+    return any(
+        isinstance(module, nn.Dropout) and module.p > 0
+        for name, module in block.named_modules()
+        if "lora_dropout" not in name
+    )

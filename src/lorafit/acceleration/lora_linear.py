@@ -1,0 +1,173 @@
+"""Linear layers with LoRA as one matrix product on the merged weight, forward and backward.
+
+Plain PEFT multiplies base and adapter one after the other and converts the input back and forth between them. Here the
+update is added to the fp32 base and rounded once, `round(W + s B A)`, which costs next to nothing at small ranks; the
+gradients of A and B need only products with `r` columns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch import nn
+from torch.nn import functional
+
+__all__ = ["LinearGroup", "can_be_grouped"]
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    """One adapter of one layer of a group; `rows` are the layer's outputs among the group's."""
+
+    rows: slice
+    a: nn.Parameter
+    b: nn.Parameter
+    scaling: float
+    dropout: float
+
+
+class LinearGroup:
+    """Linear layers that read the same input, computed as one.
+
+    The layers stay PEFT's and torch's own, with the parameters where they are; they are read anew at each call, so that
+    disabled or merged adapters count as such.
+    """
+
+    def __init__(self, *layers: nn.Module) -> None:
+        self._layers = layers
+        self._bases: list[nn.Linear] = [_base(layer) for layer in layers]
+        self._weight = self._bias = torch.empty(0)
+        self._built_for: tuple[object, ...] = ()
+        self._built_from: list[torch.Tensor] = []
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply.
+
+        Args:
+            x: Shape (..., inputs); its dtype is the one computed in.
+
+        Returns:
+            Shape (..., outputs), the layers' outputs side by side.
+        """
+        adapters = self._adapters()
+        dropout = torch.is_grad_enabled() and any(layer.training for layer in self._layers)
+        apart = [adapter for adapter in adapters if dropout and adapter.dropout > 0]
+        self._refresh(x.dtype, [] if apart else adapters)
+        factors = [factor for adapter in adapters for factor in (adapter.a, adapter.b)]
+        output: torch.Tensor = _LinearGroupFunction.apply(  # type: ignore[no-untyped-call]
+            x, self._weight, self._bias, adapters, bool(apart), *factors
+        )
+        return output
+
+    def _adapters(self) -> list[_Adapter]:
+        adapters, start = [], 0
+        for layer, base in zip(self._layers, self._bases, strict=True):
+            rows = slice(start, start + base.out_features)
+            start = rows.stop
+            if isinstance(layer, LoraLinear) and not layer.disable_adapters and not layer.merged:
+                for name in layer.active_adapters:
+                    if name in layer.lora_A:
+                        dropout = getattr(layer.lora_dropout[name], "p", 0.0)
+                        a: Any = layer.lora_A[name].weight
+                        b: Any = layer.lora_B[name].weight
+                        adapters.append(_Adapter(rows, a, b, layer.scaling[name], dropout))
+        return adapters
+
+    def _refresh(self, dtype: torch.dtype, merged: Sequence[_Adapter]) -> None:
+        """Build weight and bias again if they are for another dtype, or an adapter has changed since.
+
+        The adapters are compared by value: torch's fused optimisers change tensors without counting up their version.
+        """
+        factors = [factor for adapter in merged for factor in (adapter.a, adapter.b)]
+        built_for = (dtype, [(adapter.rows, adapter.scaling) for adapter in merged])
+        if built_for == self._built_for and all(map(torch.equal, factors, self._built_from)):
+            return
+        with torch.inference_mode(mode=False), torch.no_grad():
+            self._weight = torch.cat([base.weight for base in self._bases])
+            for adapter in merged:
+                self._weight[adapter.rows].addmm_(adapter.b, adapter.a, alpha=adapter.scaling)
+            self._weight = self._weight.to(dtype)
+            self._bias = torch.cat([_bias(base) for base in self._bases]).to(dtype)
+            self._built_from = [factor.detach().clone() for factor in factors]
+        self._built_for = built_for
+
+
+class _LinearGroupFunction(torch.autograd.Function):
+    """y = x W^T + b, and the gradients of x and of the adapters' factors; the base gets none.
+
+    With `apart`, W is the base alone and the adapters are added to the output, each behind its own dropout.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's context takes any attribute
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        adapters: list[_Adapter],
+        apart: bool,
+        *factors: torch.Tensor,
+    ) -> torch.Tensor:
+        output = functional.linear(x, weight, bias)
+        masks = [_draw_mask(x, adapter.dropout) for adapter in adapters] if apart else []
+        for adapter, mask in zip(adapters, masks, strict=False):
+            low = functional.linear(x * mask, adapter.a.to(x.dtype))
+            output[..., adapter.rows] += functional.linear(low, (adapter.b * adapter.scaling).to(x.dtype))
+        ctx.adapters = adapters
+        ctx.save_for_backward(x, weight, *factors, *masks)
+        return output
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401 - torch's context takes any attribute
+        *gradients: torch.Tensor,
+    ) -> tuple[torch.Tensor | None, ...]:
+        adapters: list[_Adapter] = ctx.adapters
+        x, weight, *rest = ctx.saved_tensors
+        masks = rest[2 * len(adapters) :]
+        d_output = gradients[0].reshape(-1, weight.shape[0])
+        inputs = x.reshape(-1, x.shape[-1])
+        d_input = d_output @ weight if ctx.needs_input_grad[0] else None
+        d_factors: list[torch.Tensor] = []
+        for index, adapter in enumerate(adapters):
+            a, b = (factor.to(x.dtype) for factor in rest[2 * index : 2 * index + 2])
+            d_rows = d_output[:, adapter.rows]
+            masked = inputs * masks[index].reshape(inputs.shape) if masks else inputs
+            d_low = d_rows @ b
+            d_factors.append((d_low.t() @ masked).float() * adapter.scaling)
+            d_factors.append(((masked @ a.t()).t() @ d_rows).t().float() * adapter.scaling)
+            if masks and d_input is not None:
+                d_input += (d_low @ a) * masks[index].reshape(inputs.shape) * adapter.scaling
+        return None if d_input is None else d_input.view(x.shape), None, None, None, None, *d_factors
+
+
+def can_be_grouped(layer: nn.Module) -> bool:
+    """Return whether a layer is a frozen `nn.Linear`, bare or with plain LoRA on it (none of its variants)."""
+    if type(layer) is LoraLinear:
+        if layer.lora_variant or any(layer.lora_bias.values()) or layer.fan_in_fan_out:
+            return False
+        layer = layer.get_base_layer()
+    return type(layer) is nn.Linear and not any(parameter.requires_grad for parameter in layer.parameters())
+
+
+def _base(layer: nn.Module) -> nn.Linear:
+    base: nn.Linear = layer.get_base_layer() if isinstance(layer, LoraLinear) else layer  # type: ignore[assignment]
+    return base
+
+
+def _bias(base: nn.Linear) -> torch.Tensor:
+    return base.weight.new_zeros(base.out_features) if base.bias is None else base.bias
+
+
+def _draw_mask(x: torch.Tensor, probability: float) -> torch.Tensor:
+    """Draw a dropout mask from whole random bytes: many times faster on CPUs than one number an element.
+
+    The probability is rounded to 1/256.
+    """
+    dropped = round(probability * 256)
+    count = x.numel()
+    words = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+    kept = words.view(torch.uint8)[:count].view(x.shape) >= dropped
+    return kept.to(x.dtype) / (1 - dropped / 256)

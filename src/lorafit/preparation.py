@@ -1,0 +1,177 @@
+"""What a run needs before anything is written: data, model, tokens and what the machine can do."""
+
+import datetime
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from lorafit import hardware
+from lorafit.acceleration.memory import keep_freed_memory
+from lorafit.acceleration.precision import PrecisionChoice, choose_precision
+from lorafit.artifacts import DataRecord, HardwareRecord, RunRecord, SplitRecord
+from lorafit.config import Config
+from lorafit.data.rows import Split, Splits
+from lorafit.data.sources import load_splits
+from lorafit.encoders.load import Encoder, check_max_length, load_tokenizer, load_with_head, locate_encoder
+from lorafit.encoders.tokenization import TokenizedTexts, Truncation, tokenize
+from lorafit.extras import require
+from lorafit.labels import LabelSet
+from lorafit.methods import AdaptedModel, apply_method, count_parameters, find_method
+from lorafit.progress import Progress
+
+__all__ = ["Prepared", "describe", "prepare"]
+
+_PACKAGES = ("lorafit", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that training needs, before anything is written.
+
+    Attributes:
+        config: The settings, with absolute paths and the base's revision.
+        splits: The rows.
+        encoder: The base.
+        adapted: The model with its adapter, its blocks fused where that can be.
+        tokens: The texts of each split as tokens.
+        pad_id: Token id of the padding.
+        precision: Arithmetic of the encoder.
+        threads: CPU threads.
+        blocks: For the record: `fused`, or `stock:` and why.
+    """
+
+    config: Config
+    splits: Splits
+    encoder: Encoder
+    adapted: AdaptedModel
+    tokens: dict[str, TokenizedTexts]
+    pad_id: int
+    precision: PrecisionChoice
+    threads: int
+    blocks: str
+
+    @property
+    def labels(self) -> LabelSet:
+        """The classes."""
+        return self.splits.labels
+
+
+def prepare(config: Config, progress: Progress) -> Prepared:
+    """Read data and model, put the adapter on, and turn texts into tokens; nothing is written.
+
+    Args:
+        config: The settings.
+        progress: Told what is going on, what was left out and what was cut.
+
+    Returns:
+        Everything that training needs.
+    """
+    torch = require("torch", extra="train", purpose="Training")
+    for package in ("transformers", "peft", "accelerate", "pyarrow"):
+        require(package, extra="train", purpose="Training")
+    from lorafit.acceleration.encoder_block import fuse_encoder
+
+    find_method(config.method.name)
+    precision = choose_precision(config.training.precision)
+    threads = config.training.threads or hardware.available_cores()
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    progress.start("reading data and model")
+    splits = load_splits(config.data)
+    encoder = locate_encoder(config.model)
+    tokenizer, pad_id = load_tokenizer(encoder.folder)
+    loaded = load_with_head(
+        encoder, splits.labels, seed=config.training.seed, base_dropout=config.training.base_dropout
+    )
+    check_max_length(loaded.model.config, config.model.max_length)
+    adapted = apply_method(
+        loaded.model, config.method, newly_initialised=loaded.newly_initialised, seed=config.training.seed
+    )
+    truncation = Truncation(config.model.max_length, config.model.truncation)
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    tokens = {name: tokenize(tokenizer, split.texts, truncation) for name, split in parts.items()}
+    progress.finish(", ".join(f"{len(split):,} {name}" for name, split in parts.items()))
+    obstacle = fuse_encoder(adapted.model)
+    if obstacle is not None:
+        progress.say(f"training without fused blocks, which is slower: {obstacle}")
+    for line in (*splits.notes, *_truncation_notes(tokens, truncation)):
+        progress.say(line)
+    return Prepared(
+        config=_absolute(config, splits, encoder),
+        splits=splits,
+        encoder=encoder,
+        adapted=adapted,
+        tokens=tokens,
+        pad_id=pad_id,
+        precision=precision,
+        threads=threads,
+        blocks="fused" if obstacle is None else f"stock: {obstacle}",
+    )
+
+
+def describe(prepared: Prepared) -> RunRecord:
+    """Return the record of a run that begins: what is known of it before it has done anything."""
+    config, splits = prepared.config, prepared.splits
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    return RunRecord(
+        status="running",
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        seed=config.training.seed,
+        method=config.method.name,
+        labels=list(splits.labels.names),
+        max_length=config.model.max_length,
+        truncation=config.model.truncation,
+        data=DataRecord(
+            source=splits.source,
+            splits={name: _describe_split(rows, splits.labels, prepared.tokens[name]) for name, rows in parts.items()},
+            notes=list(splits.notes),
+        ),
+        base_model=prepared.encoder.record(prepared.adapted.model.config.model_type),
+        hardware=HardwareRecord(
+            cpu=hardware.cpu_name(),
+            cores=hardware.available_cores(),
+            threads=prepared.threads,
+            memory_bytes=hardware.memory_bytes(),
+            precision=prepared.precision.name,
+            precision_reason=prepared.precision.reason,
+        ),
+        encoder_blocks=prepared.blocks,
+        parameters=count_parameters(prepared.adapted.model),
+    )
+
+
+def _describe_split(rows: Split, labels: LabelSet, tokens: TokenizedTexts) -> SplitRecord:
+    counts = np.bincount(rows.labels, minlength=len(labels)).tolist()
+    return SplitRecord(
+        rows=len(rows),
+        label_counts=dict(zip(labels.names, counts, strict=True)),
+        fingerprint=rows.fingerprint(),
+        tokens=int(tokens.lengths.sum()),
+        truncated=tokens.truncated,
+    )
+
+
+def _absolute(config: Config, splits: Splits, encoder: Encoder) -> Config:
+    resolved = config.model_copy(deep=True)
+    resolved.data.source = splits.source
+    resolved.model.name = encoder.name
+    resolved.model.revision = encoder.revision
+    if config.data.validation:
+        resolved.data.validation = str(Path(config.data.validation).expanduser().resolve())
+    if config.data.test:
+        resolved.data.test = str(Path(config.data.test).expanduser().resolve())
+    return resolved
+
+
+def _truncation_notes(tokens: dict[str, TokenizedTexts], truncation: Truncation) -> Sequence[str]:
+    return [
+        f"{name}: {texts.truncated:,} of {len(texts):,} texts ({texts.truncated / len(texts):.1%}) are longer than "
+        f"{truncation.max_length} tokens and are cut ({truncation.policy})"
+        for name, texts in tokens.items()
+        if texts.truncated
+    ]
