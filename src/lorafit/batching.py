@@ -30,7 +30,10 @@ class BatchPlan:
         return self.order[self.bounds[batch] : self.bounds[batch + 1]]
 
     def shuffled(self, lengths: NDArray[np.int64], rng: np.random.Generator) -> "BatchPlan":
-        """Exchange rows of the same length at random; every batch keeps its shape.
+        """Exchange rows of the same length and padding at random; every batch keeps its shape.
+
+        A row is always padded to the same length, so that whatever is computed from it alone is rounded the same way
+        in every epoch (kept hidden states rely on it).
 
         Args:
             lengths: Tokens a text, shape (n,): those the plan was made from.
@@ -39,8 +42,10 @@ class BatchPlan:
         Returns:
             A plan with the same number of batches, each of the same size and length.
         """
+        padded = np.empty_like(lengths)
+        padded[self.order] = np.repeat(lengths[self.order[self.bounds[:-1]]], np.diff(self.bounds))
         rows = rng.permutation(len(lengths))
-        return BatchPlan(order=rows[np.argsort(-lengths[rows], kind="stable")], bounds=self.bounds)
+        return BatchPlan(order=rows[np.lexsort((-padded[rows], -lengths[rows]))], bounds=self.bounds)
 
     def padding_share(self, lengths: NDArray[np.int64]) -> float:
         """Return the share of padding among all positions of all batches, 0 to 1."""
