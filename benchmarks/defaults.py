@@ -12,13 +12,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 from environment import describe_environment
+from trials import cut_rows, name_rows
 
 from lorafit.artifacts import RunLayout
 from lorafit.config import load_config
-from lorafit.data.imdb import load_imdb
-from lorafit.data.tables import write_table
 from lorafit.finetune import train
 
 RESULTS = Path(__file__).with_name("results")
@@ -44,19 +42,6 @@ STUDIES: dict[str, tuple[list[str], dict[str, list[str]]]] = {
     ),
 }
 IMDB_ROWS = {"train": 4000, "validation": 2000, "test": 100}
-
-
-def cut_imdb(folder: Path) -> list[str]:
-    """Write files of a few thousand rows, all from IMDb's train split, and return the settings that name them."""
-    rows = load_imdb().train
-    order = np.random.default_rng(0).permutation(len(rows.texts))
-    starts = np.cumsum([0, *IMDB_ROWS.values()])
-    for start, (name, count) in zip(starts, IMDB_ROWS.items(), strict=False):
-        chosen = order[start : start + count]
-        columns = {"text": [rows.texts[row] for row in chosen], "label": [rows.labels[row] for row in chosen]}
-        write_table(folder / f"{name}.parquet", columns)
-    sources = {"source": "train", "validation": "validation", "test": "test"}
-    return [f"data.{setting}={folder / f'{name}.parquet'}" for setting, name in sources.items()]
 
 
 def measure(settings: list[str], seed: int) -> dict[str, float]:
@@ -95,7 +80,10 @@ def main() -> None:
     if arguments.only:
         variants = {name: settings for name, settings in variants.items() if name in arguments.only}
     with tempfile.TemporaryDirectory() as folder:
-        data = cut_imdb(Path(folder)) if arguments.study == "imdb" else []
+        data = []
+        if arguments.study == "imdb":
+            cut_rows(Path(folder), IMDB_ROWS)
+            data = name_rows(Path(folder))
         run_study(arguments, common, data, variants)
 
 

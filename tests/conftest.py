@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import string
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,6 +60,19 @@ def lorafit_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         cache = tmp_path_factory.mktemp("cache")
         patch.setenv("LORAFIT_CACHE", str(cache))
         yield cache
+
+
+@pytest.fixture(autouse=True)
+def single_thread() -> Iterator[None]:
+    """Keep sums in one order, whatever ran before, and tiny models off the cost of threads."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

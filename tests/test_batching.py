@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lorafit.batching import BatchPlan, plan_batches
+from lorafit.batching import BatchPlan, pad_lengths, plan_batches
 
 
 def lengths_of(*values: int) -> NDArray[np.int64]:
@@ -14,7 +14,14 @@ def batches_of(plan: BatchPlan) -> list[list[int]]:
 
 
 def shapes_of(plan: BatchPlan, lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
-    return [(len(plan[batch]), int(lengths[plan[batch]].max())) for batch in range(len(plan))]
+    longest = int(lengths.max())
+    return [(len(plan[batch]), round_up(int(lengths[plan[batch]].max()), longest)) for batch in range(len(plan))]
+
+
+def round_up(length: int, longest: int) -> int:
+    """The rule of `pad_lengths`, one length at a time."""
+    step = next(2**power for power in range(20) if length <= 32 * 2**power)
+    return min(next(padded for padded in range(length, 2 * length + 1) if padded % step == 0), longest)
 
 
 def test_texts_of_similar_length_share_a_batch_longest_first() -> None:
@@ -74,12 +81,14 @@ def test_plan_holds_every_row_once_within_both_limits(seed: int) -> None:
     plan = plan_batches(lengths, max_rows=max_rows, max_tokens=max_tokens)
     batches = batches_of(plan)
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
-    for rows, longest in shapes_of(plan, lengths):
+    shapes = shapes_of(plan, lengths)
+    assert plan.shapes(lengths).tolist() == [list(shape) for shape in shapes]
+    for rows, length in shapes:
         assert 1 <= rows <= max_rows
-        assert rows == 1 or rows * longest <= max_tokens
+        assert rows == 1 or rows * length <= max_tokens
     if len(batches) > 1:
         assert len(batches[-1]) * 2 >= len(batches[-2]) - 1
-    used = sum(rows * longest for rows, longest in shapes_of(plan, lengths))
+    used = sum(rows * length for rows, length in shapes)
     assert plan.padding_share(lengths) == pytest.approx(1 - lengths.sum() / used)
 
 
@@ -99,3 +108,28 @@ def test_shuffling_mixes_rows_of_equal_length_across_batches() -> None:
     plan = plan_batches(lengths, max_rows=8, max_tokens=1000)
     shuffled = plan.shuffled(lengths, np.random.default_rng(0))
     assert any(set(after) != set(before) for after, before in zip(batches_of(shuffled), batches_of(plan), strict=True))
+
+
+def test_lengths_are_rounded_up_by_at_most_a_sixteenth_and_never_beyond_the_longest() -> None:
+    lengths = np.arange(1, 2000)
+    padded = pad_lengths(lengths, longest=2000)
+    assert padded.tolist() == [round_up(int(length), 2000) for length in lengths]
+    assert bool(((padded >= lengths) & (padded <= lengths * 17 / 16)).all())
+    assert len(np.unique(padded[lengths <= 512])) == 96
+    assert pad_lengths(lengths_of(250, 249, 129), longest=250).tolist() == [250, 250, 136]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffled_rows_are_padded_to_the_same_length_as_before(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 80, size=300)
+    plan = plan_batches(lengths, max_rows=16, max_tokens=512)
+
+    def padded(plan: BatchPlan) -> dict[int, int]:
+        return {
+            row: length
+            for batch, (_, length) in zip(batches_of(plan), plan.shapes(lengths).tolist(), strict=True)
+            for row in batch
+        }
+
+    assert padded(plan.shuffled(lengths, rng)) == padded(plan)

@@ -175,3 +175,15 @@ def test_every_setting_is_described(name: str, section: type[BaseModel]) -> None
     for key, field in section.model_fields.items():
         assert (field.description or "").endswith("."), f"{name}.{key}"
         assert not field.is_required(), f"{name}.{key}"
+
+
+@pytest.mark.parametrize("text", ["90s", "10m", "1h30m", "1h"])
+def test_budget_is_kept_as_written(text: str) -> None:
+    assert load_config(overrides=[f"training.budget={text}"]).training.budget == text
+
+
+@pytest.mark.parametrize("text", ["90", "soon", "0s", "10 minutes"])
+def test_budget_that_is_no_time_is_refused(text: str) -> None:
+    assert f"training.budget: a time is written like 90s, 10m, 1h30m or 1h, got {text}" in refused(
+        f"training.budget={text}"
+    ).replace("'", "")

@@ -18,6 +18,8 @@ from lorafit.data.tables import read_table
 from lorafit.errors import ConfigError, DataError, RunError, TrainingDivergedError
 from lorafit.errors import TrainingInterruptedError as Interrupted
 from lorafit.finetune import Run, resume
+from lorafit.planning import measuring
+from lorafit.planning.costs import CostModel, Costs
 from lorafit.progress import Silent
 
 GOOD, BAD = ("fine", "great", "lovely", "superb"), ("awful", "boring", "dull", "poor")
@@ -49,6 +51,16 @@ class Steps(Silent):
     def update(self, done: int, **figures: float) -> None:
         if "loss" in figures:
             self.steps.append(done)
+
+
+class Lines(Silent):
+    """A progress that remembers what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 def press_ctrl_c() -> None:
@@ -145,6 +157,70 @@ def test_record_tells_what_was_done_with_what(finished: Run, encoder: Path, revi
     assert record.peak_memory_bytes > 0
     digests = {name: compute_digest(RunLayout(finished.path).adapter / name) for name in ADAPTER_FILES}
     assert record.files == digests
+
+
+def test_forecast_is_recorded_beside_what_happened(finished: Run) -> None:
+    forecast = finished.record.forecast
+    assert forecast is not None
+    assert forecast.seconds.keys() == finished.record.seconds.keys()
+    assert all(seconds > 0 for seconds in forecast.seconds.values())
+    assert 0 < forecast.peak_memory_bytes <= finished.record.peak_memory_bytes
+    assert (forecast.budget_seconds, forecast.given_up) == (None, [])
+
+
+def test_numbers_are_the_same_without_the_planner(
+    finished: Run, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def guess(*_: object) -> Costs:
+        return Costs(CostModel(1, 1, 1), CostModel(1, 1, 1), layers=2, frozen=0)
+
+    monkeypatch.setattr(measuring, "measure_costs", guess)
+    again = lorafit.train(config, output=tmp_path / "run")
+    assert again.record.forecast != finished.record.forecast
+    assert_same_result(finished, again)
+
+
+def test_budget_chooses_settings_and_says_what_is_given_up(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    per_token = CostModel(0, 1e-2, 0)
+    monkeypatch.setattr(measuring, "measure_costs", lambda *_: Costs(per_token, per_token, layers=0, frozen=0))
+    budgeted = config.model_copy(deep=True)
+    budgeted.training.budget = "40s"
+    progress = Lines()
+    run = lorafit.train(budgeted, output=tmp_path / "run", progress=progress)
+    assert run.record.forecast is not None
+    assert run.record.forecast.budget_seconds == 40
+    assert run.record.forecast.given_up == ["1 epoch instead of 3"]
+    assert "to fit 40s: 1 epoch instead of 3" in progress.lines
+    used = load_config(RunLayout(run.path).config)
+    assert (used.training.epochs, used.training.budget) == (1, None)
+    assert run.record.training is not None
+    assert run.record.training.epochs == 1
+
+
+def test_budget_for_other_tokens_gives_the_run_that_these_settings_give(
+    build_encoder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = build_encoder("distilbert", max_position_embeddings=512)
+    source = tmp_path / "long.csv"
+    rows = [f"{(GOOD, BAD)[row % 2][row % 4]} {'story ' * 300}{row},{row % 2}" for row in range(48)]
+    source.write_text("\n".join(["text,label", *rows]))
+    changes = {"training__epochs": 1, "model__max_length": 300, "evaluation__baseline": False}
+    per_token = CostModel(0, 1e-3, 0)
+    monkeypatch.setattr(measuring, "measure_costs", lambda *_: Costs(per_token, per_token, layers=0, frozen=0))
+    run = lorafit.train(make_config(encoder, source, training__budget="22s", **changes), output=tmp_path / "run")
+    assert run.record.forecast is not None
+    assert run.record.forecast.given_up == ["256 tokens head+tail instead of 300"]
+    assert (run.record.max_length, run.record.truncation) == (256, "head+tail")
+    changes |= {"model__max_length": 256, "model__truncation": "head+tail"}
+    assert_same_result(run, lorafit.train(make_config(encoder, source, **changes), output=tmp_path / "same"))
+
+
+def test_budget_that_cannot_be_kept_leaves_nothing_behind(encoder: Path, reviews: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.budget: 2 s is too short\. .* give --budget \d+s"):
+        lorafit.train(make_config(encoder, reviews, training__budget="2s"), output=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_history_has_losses_and_evaluations(finished: Run) -> None:
@@ -292,6 +368,7 @@ def test_interrupted_run_names_the_command_to_go_on_and_ends_as_if_it_had_not_be
     assert read_status(resumed.path) == "complete"
     assert_same_result(finished, resumed)
     assert resumed.record.seconds["training"] > 0
+    assert resumed.record.forecast is not None, "what was foreseen when it began is kept"
     with pytest.raises(RunError, match="is complete; there is nothing to resume"):
         resume(resumed.path)
 

@@ -1,5 +1,6 @@
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,9 +31,22 @@ def test_peak_memory_grows_with_what_is_held() -> None:
     assert len(ballast) <= after < 100 * len(ballast)
 
 
-def test_peak_memory_is_unknown_without_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_memory_is_unknown_where_the_system_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hardware.peak_memory_bytes(tmp_path) > 10_000_000
     monkeypatch.setitem(sys.modules, "resource", None)
-    assert hardware.peak_memory_bytes() == 0
+    assert hardware.peak_memory_bytes(tmp_path) == 0
+
+
+def test_peak_memory_is_this_process_s_own_and_not_its_parent_s() -> None:
+    ballast = b"x" * 400_000_000
+    script = "from lorafit import hardware; print(hardware.peak_memory_bytes())"
+    child = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert int(child.stdout) < len(ballast)
+
+
+def test_peak_memory_reads_linux_s_high_water_mark(tmp_path: Path) -> None:
+    write(tmp_path, "proc/self/status", "Name:\tpython\nVmPeak:\t  9000 kB\nVmHWM:\t    2000 kB\n")
+    assert hardware.peak_memory_bytes(tmp_path) == 2000 * 1024
 
 
 def test_cpu_name_is_the_first_model_name(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_rank_above_the_layer_is_refused(adapt: Adapt) -> None:
 
 
 def test_adapter_on_other_modules_than_wanted_is_refused(adapt: Adapt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "find_targets", lambda *_: ["distilbert.transformer.layer.0.ffn.lin1"])
+    monkeypatch.setattr(methods, "find_targets", lambda *_, **__: ["distilbert.transformer.layer.0.ffn.lin1"])
     lora = METHODS["lora"]
     greedy = methods.Method(
         lora.name,

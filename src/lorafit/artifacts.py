@@ -20,6 +20,7 @@ __all__ = [
     "ClassScores",
     "DataRecord",
     "Estimate",
+    "ForecastRecord",
     "HardwareRecord",
     "MetricsRecord",
     "ModelScores",
@@ -317,6 +318,22 @@ class TrainingRecord(Record):
     adapted_modules: int
 
 
+class ForecastRecord(Record):
+    """What was foreseen before anything was trained, from some measured steps.
+
+    Attributes:
+        seconds: Wall-clock time a stage, named as in `RunRecord.seconds`; training without an early stop.
+        peak_memory_bytes: Peak memory after a step on the largest batch.
+        budget_seconds: The time that `training.budget` allowed, or None.
+        given_up: What was changed to fit it, each in words.
+    """
+
+    seconds: dict[str, float]
+    peak_memory_bytes: int
+    budget_seconds: float | None = None
+    given_up: list[str] = []
+
+
 class RunRecord(FileRecord):
     """`run.json`: what was done, with what, on what, and how it ended.
 
@@ -336,6 +353,7 @@ class RunRecord(FileRecord):
     hardware: HardwareRecord
     encoder_blocks: str = "stock: not recorded"
     parameters: ParameterCounts
+    forecast: ForecastRecord | None = None
     training: TrainingRecord | None = None
     seconds: dict[str, float] = Field(default_factory=dict, description="Wall-clock time a stage.")
     peak_memory_bytes: int = 0

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
+from lorafit.durations import parse_duration
 from lorafit.errors import ConfigError
 
 __all__ = [
@@ -96,6 +98,9 @@ class TrainingConfig(Section):
     learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate of adapter and head.")
     epochs: int = Field(2, ge=1, description="Passes over the training rows.")
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps, whatever the epochs say.")
+    budget: str | None = Field(
+        None, description="Time for all of it, such as 90s, 10m or 1h30m; the best settings that fit are chosen."
+    )
     batch_size: int = Field(32, ge=1, description="Most rows in a batch.")
     batch_tokens: int = Field(4096, ge=8, description="Most tokens in a batch, padding included.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay.")
@@ -106,8 +111,9 @@ class TrainingConfig(Section):
     early_stopping_patience: int = Field(
         2, ge=0, description="Stop after so many evaluations without a lower validation loss; 0 never stops early."
     )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a CUDA GPU where torch sees one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto takes bf16 where the CPU multiplies in bf16, else fp32."
+        "auto", description="auto takes bf16 where the processor multiplies in bf16, else fp32."
     )
     prefix_cache: Literal["auto", "shared", "never"] = Field(
         "auto",
@@ -117,6 +123,13 @@ class TrainingConfig(Section):
     prefix_cache_gb: float = Field(10.0, gt=0, description="Most that the prefix cache may take on disk, in GB.")
     threads: int | None = Field(None, ge=1, description="CPU threads; all available cores when absent.")
     seed: int = Field(0, ge=0, description="Seed of the head, the order of the batches and the dropout.")
+
+    @field_validator("budget")
+    @classmethod
+    def _check_budget(cls, budget: str | None) -> str | None:
+        if budget is not None and parse_duration(budget) is None:
+            raise PydanticCustomError("duration", "a time is written like 90s, 10m, 1h30m or 1h")
+        return budget
 
 
 class EvaluationConfig(Section):

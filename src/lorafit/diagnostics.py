@@ -240,9 +240,9 @@ def _inspect_processor(*, with_torch: bool) -> Processor:
 
 
 def _choose_precision() -> Precision:
-    from lorafit.acceleration.precision import choose_precision
+    from lorafit.acceleration.precision import choose_device, choose_precision
 
-    choice = choose_precision("auto")
+    choice = choose_precision("auto", choose_device("auto"))
     return Precision(name=choice.name, reason=choice.reason)
 
 

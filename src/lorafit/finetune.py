@@ -1,7 +1,8 @@
-"""The main flow: data, model, baseline, training, adapter, evidence."""
+"""The main flow: data, model, forecast, baseline, training, adapter, evidence."""
 
+import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +25,8 @@ from lorafit.journal import Journal
 from lorafit.labels import LabelSet
 from lorafit.metrics.scores import softmax
 from lorafit.model_card import render_model_card
+from lorafit.planning.budget import Plan, needs_preparation, plan_run
+from lorafit.planning.forecast import Ground
 from lorafit.predictor import (
     Inputs,
     Prediction,
@@ -102,14 +105,17 @@ def train(
     Returns:
         The finished run.
     """
-    config = config or Config()
+    config, progress = config or Config(), progress or Silent()
     suggestion = suggest_name(config.data.source, config.model.name, config.method.name)
     layout = choose_run_folder(Path(output) if output else None, suggestion=suggestion, overwrite=overwrite)
-    prepared = prepare(config, progress or Silent())
-    record = describe(prepared)
+    began = time.perf_counter()
+    prepared = prepare(config, progress)
+    plan = _plan(prepared, time.perf_counter() - began, progress)
+    prepared = _follow(plan, prepared, progress)
+    record = describe(prepared).model_copy(update={"forecast": plan.record})
     claim_run_folder(layout, overwrite=overwrite)
     write_atomic(layout.config, prepared.config.to_yaml())
-    return _carry_out(prepared, layout, Journal(layout, record), progress or Silent())
+    return _carry_out(prepared, layout, Journal(layout, record), progress, expected_seconds=plan.fit_seconds)
 
 
 def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
@@ -135,12 +141,43 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
         raise RunError(f"The data of {layout.root} have changed since it began (other fingerprints): start a new run.")
     if record.base_model.digest != old.base_model.digest:
         raise RunError(f"The base model of {layout.root} has changed since it began: start a new run.")
-    kept = {name: getattr(old, name) for name in ("created", "seconds", "peak_memory_bytes")}
+    kept = {name: getattr(old, name) for name in ("created", "forecast", "seconds", "peak_memory_bytes")}
     journal = Journal(layout, record.model_copy(update=kept))
     return _carry_out(prepared, layout, journal, progress or Silent())
 
 
-def _carry_out(prepared: Prepared, layout: RunLayout, journal: Journal, progress: Progress) -> Run:
+def _plan(prepared: Prepared, preparation: float, progress: Progress) -> Plan:
+    """Measure some steps, and say how long the run will take and what is given up to fit a budget."""
+    from lorafit.planning.measuring import measure_costs
+    from lorafit.training.batching import TrainingRows
+
+    config, tokens, model = prepared.config, prepared.tokens, prepared.adapted.model
+    progress.start("forecasting time and memory")
+    rows = TrainingRows(tokens["train"], prepared.splits.train.labels, prepared.pad_id)
+    costs = measure_costs(model, rows, config.training, prepared.precision)
+    lengths = {name: texts.lengths for name, texts in tokens.items()}
+    ground = Ground(lengths, costs, model.config.hidden_size, prepared.precision.name)
+    plan = plan_run(config, ground, preparation=preparation)
+    progress.finish()
+    for note in plan.notes:
+        progress.say(note)
+    return plan
+
+
+def _follow(plan: Plan, prepared: Prepared, progress: Progress) -> Prepared:
+    if needs_preparation(prepared.config, plan.config):
+        return prepare(plan.config, progress)
+    return replace(prepared, config=plan.config)
+
+
+def _carry_out(
+    prepared: Prepared,
+    layout: RunLayout,
+    journal: Journal,
+    progress: Progress,
+    *,
+    expected_seconds: float | None = None,
+) -> Run:
     from lorafit.runtimes.pytorch import TorchRuntime
     from lorafit.training.batching import TrainingRows
     from lorafit.training.checkpoints import find_latest_checkpoint
@@ -164,6 +201,7 @@ def _carry_out(prepared: Prepared, layout: RunLayout, journal: Journal, progress
                 layout=layout,
                 precision=prepared.precision,
                 validate=lambda: compute_validation(splits.validation, _score(prepared, runtime, inputs["validation"])),
+                expected_seconds=expected_seconds,
             )
             training = fit(job, progress=progress, resume_from=checkpoint)
         journal.update(training=training.model_copy(update={"seconds": journal.record.seconds["training"]}))

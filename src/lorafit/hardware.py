@@ -75,8 +75,21 @@ def memory_bytes(root: Path = SYSTEM_ROOT) -> int:
     return physical if limit is None else min(physical, limit)
 
 
-def peak_memory_bytes() -> int:
-    """Return the largest resident memory that this process has had, in bytes; 0 where the system does not tell."""
+def peak_memory_bytes(root: Path = SYSTEM_ROOT) -> int:
+    """Return the largest resident memory that this process has had.
+
+    Linux writes it to `/proc/self/status`; what `getrusage` says there may be the peak of the process that started
+    this one.
+
+    Args:
+        root: Where `proc` lies.
+
+    Returns:
+        Bytes; 0 where the system does not tell (Windows).
+    """
+    for line in _read(root / "proc" / "self" / "status").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     try:
         import resource
     except ModuleNotFoundError:

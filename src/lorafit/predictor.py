@@ -206,14 +206,17 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
         require(package, extra="train", purpose="Loading a run")
     from lorafit.acceleration.encoder_block import fuse_encoder
     from lorafit.acceleration.memory import keep_freed_memory
-    from lorafit.acceleration.precision import choose_precision
+    from lorafit.acceleration.precision import choose_device, choose_precision
     from lorafit.runtimes.pytorch import TorchRuntime
 
     layout = RunLayout(Path(run).resolve())
     record = RunRecord.read(layout.record)
     keep_freed_memory()
     model = load_adapter(layout, record)
-    fuse_encoder(model)
+    device = choose_device("auto")
+    model.to(device)
+    if device == "cpu":
+        fuse_encoder(model)
     tokenizer, pad_id = load_tokenizer(layout.adapter)
     exact, predictor = (
         Predictor(
@@ -223,7 +226,7 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
             labels=LabelSet(tuple(record.labels)),
             truncation=Truncation(record.max_length, record.truncation),
         )
-        for choice in (GOLDEN_PRECISION, choose_precision(precision))
+        for choice in (GOLDEN_PRECISION, choose_precision(precision, device))
     )
     verify_golden(layout.golden, exact.compute_logits, runtime=TorchRuntime.name)
     return predictor

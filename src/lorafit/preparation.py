@@ -11,13 +11,14 @@ import numpy as np
 
 from lorafit import hardware
 from lorafit.acceleration.memory import keep_freed_memory
-from lorafit.acceleration.precision import PrecisionChoice, choose_precision
+from lorafit.acceleration.precision import PrecisionChoice, choose_device, choose_precision
 from lorafit.artifacts import DataRecord, HardwareRecord, RunRecord, SplitRecord
 from lorafit.config import Config
 from lorafit.data.rows import Split, Splits
 from lorafit.data.sources import load_splits
 from lorafit.encoders.load import Encoder, check_max_length, load_tokenizer, load_with_head, locate_encoder
-from lorafit.encoders.tokenization import TokenizedTexts, Truncation, tokenize
+from lorafit.encoders.token_cache import tokenize_once
+from lorafit.encoders.tokenization import TokenizedTexts, Truncation
 from lorafit.extras import require
 from lorafit.labels import LabelSet
 from lorafit.methods import AdaptedModel, apply_method, count_parameters, find_method
@@ -76,7 +77,8 @@ def prepare(config: Config, progress: Progress) -> Prepared:
     from lorafit.acceleration.encoder_block import fuse_encoder
 
     find_method(config.method.name)
-    precision = choose_precision(config.training.precision)
+    device = choose_device(config.training.device)
+    precision = choose_precision(config.training.precision, device)
     threads = config.training.threads or hardware.available_cores()
     torch.set_num_threads(threads)
     keep_freed_memory()
@@ -93,9 +95,10 @@ def prepare(config: Config, progress: Progress) -> Prepared:
     )
     truncation = Truncation(config.model.max_length, config.model.truncation)
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    tokens = {name: tokenize(tokenizer, split.texts, truncation) for name, split in parts.items()}
+    tokens = {name: tokenize_once(tokenizer, split.texts, truncation) for name, split in parts.items()}
     progress.finish(", ".join(f"{len(split):,} {name}" for name, split in parts.items()))
-    obstacle = fuse_encoder(adapted.model)
+    adapted.model.to(device)
+    obstacle = fuse_encoder(adapted.model) if device == "cpu" else "they are made for CPUs"
     if obstacle is not None:
         progress.say(f"training without fused blocks, which is slower: {obstacle}")
     for line in (*splits.notes, *_truncation_notes(tokens, truncation)):

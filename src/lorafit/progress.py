@@ -8,13 +8,14 @@ __all__ = ["Progress", "Silent"]
 class Progress(Protocol):
     """Receives the stages of a long job. Calls come in order: `start`, any number of `update`, `finish`."""
 
-    def start(self, stage: str, *, total: int | None = None, unit: str = "") -> None:
+    def start(self, stage: str, *, total: int | None = None, unit: str = "", seconds: float | None = None) -> None:
         """Begin a stage.
 
         Args:
             stage: What is being done, as a short phrase ("training").
             total: How many units it has, or None if that is unknown.
             unit: What is counted ("step", "text").
+            seconds: How long it will take, as far as that was foreseen.
         """
 
     def update(self, done: int, **figures: float) -> None:
@@ -30,7 +31,7 @@ class Progress(Protocol):
 class Silent:
     """A `Progress` that says nothing."""
 
-    def start(self, stage: str, *, total: int | None = None, unit: str = "") -> None:
+    def start(self, stage: str, *, total: int | None = None, unit: str = "", seconds: float | None = None) -> None:
         """Ignore it."""
 
     def update(self, done: int, **figures: float) -> None:

@@ -27,7 +27,9 @@ def test_bf16_is_taken_where_the_processor_has_a_unit(have_units: None, unit: st
 
 @pytest.mark.parametrize("have_units", [["avx512", "avx2"]], indirect=True)
 def test_auto_takes_fp32_where_the_processor_has_no_unit(have_units: None) -> None:
-    assert choose_precision("auto") == PrecisionChoice("fp32", "this CPU has neither avx512_bf16 nor AMX")
+    assert choose_precision("auto") == PrecisionChoice(
+        "fp32", "this CPU has no bfloat16 unit (neither avx512_bf16 nor AMX)"
+    )
 
 
 @pytest.mark.parametrize("have_units", [["avx512", "avx2"]], indirect=True)

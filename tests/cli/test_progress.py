@@ -66,6 +66,22 @@ def test_plain_progress_writes_a_line_now_and_then(clock: Clock, capsys: pytest.
     ]
 
 
+def test_plain_progress_begins_with_the_forecast_until_it_has_measured_enough(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = PlainProgress()
+    plain.start("training", total=1000, unit="step", seconds=500)
+    for step in (1, 20, 101):
+        clock.now += 20
+        plain.update(step)
+    assert capsys.readouterr().err.splitlines() == [
+        "training: 1,000 steps, about 8.3 min …",
+        "  step 1 of 1,000, 500 s left",
+        "  step 20 of 1,000, 490 s left",
+        "  step 101 of 1,000, 360 s left",
+    ]
+
+
 def test_plain_progress_of_resumed_work_counts_only_its_own_speed(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +115,21 @@ def test_bar_shows_how_far_it_is_and_leaves_a_line(monkeypatch: pytest.MonkeyPat
     assert "  epoch 0.50: validation [loss] 0.4" in [line.rstrip() for line in lines]
     assert re.fullmatch(r"✓ training: \d+\.\d s, all \[good\]", lines[-1])
     assert max(map(len, lines)) <= 100
+
+
+def test_bar_begins_with_the_forecast_until_it_has_measured_enough(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = take_terminal(monkeypatch)
+    bar = BarProgress()
+    bar.start("training", total=1000, unit="step", seconds=3600)
+    for step in (1, 20, 101):
+        clock.now += 20
+        bar.update(step)
+        bar.say(f"step {step}")
+    bar.finish()
+    shown = re.findall(r"(\d+)/1,000 steps +(\d+:\d\d:\d\d)", "\n".join(terminal.lines()))
+    assert (shown[0], shown[-1]) == (("0", "1:00:00"), ("101", "0:06:00"))
 
 
 def test_bar_of_a_stage_without_a_total_shows_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

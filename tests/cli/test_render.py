@@ -3,11 +3,12 @@
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lorafit.artifacts import Estimate, MetricsRecord, RunLayout, RunRecord
+from lorafit.artifacts import Estimate, ForecastRecord, MetricsRecord, RunLayout, RunRecord
 from lorafit.finetune import Run, Sample
 from lorafit.predictor import Prediction
 from lorafit.terminal.render import show_metrics, show_run
@@ -84,6 +85,17 @@ def test_colours_are_left_out_where_they_are_not_wanted(
 
 def test_one_thread_is_not_several(run: Run, show: Callable[..., str]) -> None:
     assert "on 1 thread, padding" in show(lambda: show_run(run, quiet=False), 120)
+
+
+def test_forecast_stands_beside_the_time_and_what_was_given_up_for_a_budget(run: Run, show: Callable[..., str]) -> None:
+    assert re.search(r"time +\d+ s \(forecast \d+ s\): ", show(lambda: show_run(run, quiet=False), 120))
+    forecast = ForecastRecord(
+        seconds={"training": 171.2}, peak_memory_bytes=1, budget_seconds=600, given_up=["1 epoch instead of 2"]
+    )
+    fitted = replace(run, record=run.record.model_copy(update={"forecast": forecast}))
+    shown = show(lambda: show_run(fitted, quiet=False), 120)
+    assert re.search(r"time +\d+ s \(forecast 171 s\): ", shown)
+    assert re.search(r"given up +1 epoch instead of 2, to fit 10 min", shown)
 
 
 @pytest.mark.parametrize(

@@ -176,3 +176,26 @@ def test_base_dropout_of_an_unknown_architecture_is_disabled_by_name() -> None:
 def test_built_encoders_have_the_architecture_they_are_named_for(tiny_distilbert: Path, tiny_bert: Path) -> None:
     assert AutoConfig.from_pretrained(tiny_distilbert).model_type == "distilbert"
     assert AutoConfig.from_pretrained(tiny_bert).model_type == "bert"
+
+
+def test_adapters_may_be_kept_to_the_last_layers(distilbert: PreTrainedModel, bert: PreTrainedModel) -> None:
+    layers = "distilbert.transformer.layer"
+    expected = [f"{layers}.1.attention.q_lin", f"{layers}.1.attention.v_lin"]
+    assert find_targets(distilbert, "query-value", layers="top1") == expected
+    assert find_targets(distilbert, "query-value", layers="top2") == find_targets(distilbert, "query-value")
+    assert find_targets(bert, ["key"], layers="top1") == ["bert.encoder.layer.1.attention.self.key"]
+
+
+def test_more_last_layers_than_there_are_is_refused(distilbert: PreTrainedModel) -> None:
+    with pytest.raises(ConfigError, match=r"method\.layers=top3, but this encoder has 2 layers"):
+        find_targets(distilbert, "all-linear", layers="top3")
+
+
+def test_named_modules_outside_the_last_layers_are_refused(distilbert: PreTrainedModel) -> None:
+    with pytest.raises(ConfigError, match=r"none of the modules in method\.target_modules lies in these layers"):
+        find_targets(distilbert, ["0.attention.q_lin"], layers="top1")
+
+
+def test_last_layers_of_an_unknown_architecture_are_refused(electra: PreTrainedModel) -> None:
+    with pytest.raises(ConfigError, match=r"method\.layers=top1 is not known for encoders of type 'electra'"):
+        find_targets(electra, ["query"], layers="top1")

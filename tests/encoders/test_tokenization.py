@@ -148,6 +148,15 @@ def test_padding_reaches_only_to_the_longest_of_the_rows() -> None:
     assert tokens.pad(np.array([1, 1]), pad_id=0)[0].tolist() == [[3], [3]]
 
 
+def test_length_of_a_batch_is_rounded_up_but_not_beyond_the_longest_text() -> None:
+    lengths = [129, 250]
+    ids = np.ones(sum(lengths), dtype=np.int32)
+    tokens = TokenizedTexts(ids=ids, offsets=np.cumsum([0, *lengths]), truncated=0)
+    assert tokens.pad([0], pad_id=0)[0].shape == (1, 136)
+    assert tokens.pad([0], pad_id=0)[1].sum() == 129
+    assert tokens.pad([1], pad_id=0)[0].shape == (1, 250)
+
+
 def test_padding_token_is_read(folder: Path) -> None:
     _, pad_id = load_tokenizer(folder)
     assert pad_id == AutoTokenizer.from_pretrained(folder).pad_token_id == 0

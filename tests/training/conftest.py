@@ -1,6 +1,6 @@
 """Small training jobs through the real engine."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,6 @@ class WatchedRows(TrainingRows):
     def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         self.seen.append(list(rows))
         return super().collate(rows)
-
-
-@pytest.fixture(autouse=True)
-def single_thread() -> Iterator[None]:
-    """Keep sums in one order, whatever ran before, and tiny models off the cost of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

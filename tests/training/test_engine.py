@@ -18,7 +18,7 @@ from lorafit.artifacts import TrainingRecord
 from lorafit.errors import TrainingDivergedError, TrainingInterruptedError
 from lorafit.progress import Silent
 from lorafit.training.callbacks import Schedule
-from lorafit.training.checkpoints import find_latest_checkpoint
+from lorafit.training.checkpoints import find_latest_checkpoint, mark_complete
 from lorafit.training.engine import TrainingJob, fit
 
 BuildJob = Callable[..., TrainingJob]
@@ -301,6 +301,18 @@ def test_tokens_are_those_of_all_rows_in_all_epochs(make_job: BuildJob) -> None:
     assert record.epochs == 2
 
 
+def test_speed_leaves_checkpoints_out(make_job: BuildJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_slowly(checkpoint: Path) -> None:
+        time.sleep(0.4)
+        mark_complete(checkpoint)
+
+    monkeypatch.setattr("lorafit.training.callbacks.mark_complete", write_slowly)
+    began = time.perf_counter()
+    record = fit(make_job(max_steps=8, evaluations_per_epoch=4), progress=Silent())
+    assert time.perf_counter() - began > 1.2
+    assert record.tokens / record.tokens_per_second < 0.8
+
+
 def test_speed_leaves_validation_out(make_job: BuildJob) -> None:
     def validate() -> dict[str, float]:
         time.sleep(0.4)
@@ -407,8 +419,8 @@ def test_progress_is_told_of_every_step_and_validation(make_job: BuildJob) -> No
         def __init__(self) -> None:
             self.calls: list[Any] = []
 
-        def start(self, stage: str, *, total: int | None = None, unit: str = "") -> None:
-            self.calls.append(("start", stage, total, unit))
+        def start(self, stage: str, *, total: int | None = None, unit: str = "", seconds: float | None = None) -> None:
+            self.calls.append(("start", stage, total, unit, seconds))
 
         def update(self, done: int, **figures: float) -> None:
             self.calls.append(done)
@@ -423,9 +435,10 @@ def test_progress_is_told_of_every_step_and_validation(make_job: BuildJob) -> No
             self.calls.append(line)
 
     listener = Listener()
-    fit(make_job(max_steps=4, validate=script(0.5, 0.25)), progress=listener)
+    job = dataclasses.replace(make_job(max_steps=4, validate=script(0.5, 0.25)), expected_seconds=12.5)
+    fit(job, progress=listener)
     assert listener.calls == [
-        ("start", "training", 4, "step"),
+        ("start", "training", 4, "step", 12.5),
         1,
         2,
         3,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -32,7 +33,7 @@ def attend(mask: torch.Tensor | None, *packed: torch.Tensor) -> torch.Tensor:
 
     Args:
         mask: Shape (rows, keys), bool: which keys may be looked at, at least one a row; None for all.
-        packed: One to three tensors of shape (rows, length, parts, heads, d), parts adding up to three: query, key and
+        *packed: One to three tensors of shape (rows, length, parts, heads, d), parts adding up to three: query, key and
             value in this order. Their gradients come packed in the same way, so that the products before need no copy.
 
     Returns:
@@ -75,6 +76,7 @@ class _Attention(torch.autograd.Function):
         return output
 
     @staticmethod
+    @once_differentiable
     def backward(
         ctx: Any,  # noqa: ANN401 - torch's context takes any attribute
         *gradients: torch.Tensor,

@@ -25,10 +25,8 @@ _dtype: ContextVar[torch.dtype] = ContextVar("dtype of the products in fused blo
 class FusedBlock(nn.Module):
     """A block of a BERT-like encoder: attention and feed-forward network, each with a residual and a norm after it.
 
-    Its children are those of the block it replaces, under the same names, so that parameters keep theirs.
-
-    Attributes:
-        height: Layers above the lowest trained one: below 0 the block is part of the frozen prefix.
+    Its children are those of the block it replaces, under the same names, so that parameters keep theirs. `height` is
+    the number of layers above the lowest trained one; where it is below 0, the block is part of the frozen prefix.
     """
 
     def __init__(self, block: nn.Module, parts: BlockParts, *, heads: int, is_last: bool, height: int) -> None:
@@ -69,7 +67,7 @@ class FusedBlock(nn.Module):
             if self.height == 0:
                 hidden_states = prefix_hidden_states
         x = hidden_states.to(_dtype.get())
-        first = x[:, :1] if self._is_last else x
+        first = x[:, :1].contiguous() if self._is_last else x
         projected = [group(part) for group, part in zip(self._inputs, (first, x), strict=False)]
         packed = (part.view(*part.shape[:2], -1, self._heads, x.shape[2] // self._heads) for part in projected)
         attended = self._out(attend(attention_mask, *packed).flatten(2))
@@ -86,6 +84,7 @@ class FusedBlock(nn.Module):
 def fuse_encoder(model: "PreTrainedModel | PeftModel") -> str | None:
     """Replace the encoder's blocks by fused ones, all or none.
 
+    Fused blocks know neither `output_hidden_states` nor gradient checkpointing nor hooks on their linear layers.
     It comes last: what replaces the blocks' linear layers later, as PEFT does when it unloads an adapter, is not seen.
 
     Args:
@@ -98,6 +97,8 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel") -> str | None:
     architecture = ARCHITECTURES.get(base.config.model_type)
     if architecture is None or getattr(base.config, "is_decoder", False):
         return f"there are none for this {base.config.model_type} model"
+    if not type(base).__name__.endswith("ForSequenceClassification"):
+        return f"{type(base).__name__} reads more than the first token"
     blocks = base.get_submodule(architecture.layers)
     if any(_has_dropout(block) for block in blocks):
         return "the encoder's own dropout is on"
@@ -143,7 +144,8 @@ def at_precision(model: nn.Module, precision: PrecisionChoice) -> AbstractContex
     """
     if any(isinstance(module, FusedBlock) for module in model.modules()):
         return _computing_in(torch.bfloat16 if precision.name == "bf16" else torch.float32)
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision.name == "bf16")
+    device = next(model.parameters()).device.type
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision.name == "bf16")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 __all__ = ["LinearGroup", "can_be_grouped"]
@@ -52,7 +53,7 @@ class LinearGroup:
             Shape (..., outputs), the layers' outputs side by side.
         """
         adapters = self._adapters()
-        dropout = torch.is_grad_enabled() and any(layer.training for layer in self._layers)
+        dropout = any(layer.training for layer in self._layers)
         apart = [adapter for adapter in adapters if dropout and adapter.dropout > 0]
         self._refresh(x.dtype, [] if apart else adapters)
         factors = [factor for adapter in adapters for factor in (adapter.a, adapter.b)]
@@ -66,22 +67,20 @@ class LinearGroup:
         for layer, base in zip(self._layers, self._bases, strict=True):
             rows = slice(start, start + base.out_features)
             start = rows.stop
-            if isinstance(layer, LoraLinear) and not layer.disable_adapters and not layer.merged:
-                for name in layer.active_adapters:
-                    if name in layer.lora_A:
-                        dropout = getattr(layer.lora_dropout[name], "p", 0.0)
-                        a: Any = layer.lora_A[name].weight
-                        b: Any = layer.lora_B[name].weight
-                        adapters.append(_Adapter(rows, a, b, layer.scaling[name], dropout))
+            if isinstance(layer, LoraLinear):
+                adapters += _read_adapters(layer, rows)
         return adapters
 
     def _refresh(self, dtype: torch.dtype, merged: Sequence[_Adapter]) -> None:
-        """Build weight and bias again if they are for another dtype, or an adapter has changed since.
+        """Build weight and bias again if they are for another dtype, or a base or an adapter has changed since.
 
-        The adapters are compared by value: torch's fused optimisers change tensors without counting up their version.
+        Adapters are compared by value: torch's fused optimisers change tensors without counting up their version. So
+        does PEFT when it merges into the base, but it keeps a list of what it merged.
         """
         factors = [factor for adapter in merged for factor in (adapter.a, adapter.b)]
-        built_for = (dtype, [(adapter.rows, adapter.scaling) for adapter in merged])
+        bases = [(base.weight.data_ptr(), base.weight._version) for base in self._bases]  # noqa: SLF001 - torch's own
+        inside = [tuple(getattr(layer, "merged_adapters", ())) for layer in self._layers]
+        built_for = (dtype, bases, inside, [(adapter.rows, adapter.scaling) for adapter in merged])
         if built_for == self._built_for and all(map(torch.equal, factors, self._built_from)):
             return
         with torch.inference_mode(mode=False), torch.no_grad():
@@ -120,6 +119,7 @@ class _LinearGroupFunction(torch.autograd.Function):
         return output
 
     @staticmethod
+    @once_differentiable
     def backward(
         ctx: Any,  # noqa: ANN401 - torch's context takes any attribute
         *gradients: torch.Tensor,
@@ -152,6 +152,22 @@ def can_be_grouped(layer: nn.Module) -> bool:
     return type(layer) is nn.Linear and not any(parameter.requires_grad for parameter in layer.parameters())
 
 
+def _read_adapters(layer: LoraLinear, rows: slice) -> list[_Adapter]:
+    """Return the adapters that count and are not in the base's weight already."""
+    if layer.disable_adapters and layer.merged:
+        layer.unmerge()  # as PEFT's own forward does
+    if layer.disable_adapters or layer.merged:
+        return []
+    adapters = []
+    for name in layer.active_adapters:
+        if name in layer.lora_A:
+            a: Any = layer.lora_A[name].weight
+            b: Any = layer.lora_B[name].weight
+            dropout = getattr(layer.lora_dropout[name], "p", 0.0)
+            adapters.append(_Adapter(rows, a, b, layer.scaling[name], dropout))
+    return adapters
+
+
 def _base(layer: nn.Module) -> nn.Linear:
     base: nn.Linear = layer.get_base_layer() if isinstance(layer, LoraLinear) else layer  # type: ignore[assignment]
     return base
@@ -164,9 +180,9 @@ def _bias(base: nn.Linear) -> torch.Tensor:
 def _draw_mask(x: torch.Tensor, probability: float) -> torch.Tensor:
     """Draw a dropout mask from whole random bytes: many times faster on CPUs than one number an element.
 
-    The probability is rounded to 1/256.
+    The probability is rounded to 1/256, and stays below 1.
     """
-    dropped = round(probability * 256)
+    dropped = min(round(probability * 256), 255)
     count = x.numel()
     words = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
     kept = words.view(torch.uint8)[:count].view(x.shape) >= dropped

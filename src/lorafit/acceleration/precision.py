@@ -1,11 +1,14 @@
-"""Which arithmetic the linear layers use: asked of the machine, never guessed."""
+"""Where a model runs and which arithmetic its linear layers use: asked of the machine, never guessed."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from lorafit.errors import ConfigError
 
-__all__ = ["PrecisionChoice", "choose_precision"]
+__all__ = ["Device", "PrecisionChoice", "choose_device", "choose_precision"]
+
+Device = Literal["cpu", "cuda"]
+"""What a model can run on. Everything is made for CPUs; a GPU runs the libraries' own blocks under autocast."""
 
 
 @dataclass(frozen=True)
@@ -22,38 +25,66 @@ class PrecisionChoice:
     reason: str
 
 
-def choose_precision(setting: Literal["auto", "fp32", "bf16"]) -> PrecisionChoice:
-    """Choose the precision for this CPU.
+def choose_device(setting: Literal["auto", "cpu", "cuda"]) -> Device:
+    """Choose what to run on.
+
+    Args:
+        setting: `training.device`; `auto` takes a CUDA GPU where torch sees one.
+
+    Returns:
+        The device.
+
+    Raises:
+        ConfigError: A GPU was asked for, and torch sees none.
+    """
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if setting == "cuda" and not has_gpu:
+        raise ConfigError("training.device=cuda, but torch sees no CUDA GPU. Take auto or cpu.")
+    return "cuda" if has_gpu and setting != "cpu" else "cpu"
+
+
+def choose_precision(setting: Literal["auto", "fp32", "bf16"], device: Device = "cpu") -> PrecisionChoice:
+    """Choose the precision for this machine.
 
     On CPUs without a bfloat16 unit such products are many times slower than fp32, so `auto` takes it only where torch
     reports `avx512_bf16` or AMX.
 
     Args:
         setting: `training.precision`.
+        device: From `choose_device`.
 
     Returns:
         The choice.
 
     Raises:
-        ConfigError: bf16 was asked for, and this CPU has no unit for it.
+        ConfigError: bf16 was asked for, and this machine has no unit for it.
     """
-    unit = _bf16_unit()
+    machine, unit, missing = _cpu_unit() if device == "cpu" else _gpu_unit()
     if setting == "fp32":
         return PrecisionChoice("fp32", "asked for")
-    if unit is None:
-        if setting == "bf16":
-            raise ConfigError(
-                "training.precision=bf16, but this CPU has no bfloat16 unit (neither avx512_bf16 nor AMX): it would be "
-                "many times slower. Take auto or fp32."
-            )
-        return PrecisionChoice("fp32", "this CPU has neither avx512_bf16 nor AMX")
-    return PrecisionChoice("bf16", f"this CPU has {unit}")
+    if unit is not None:
+        return PrecisionChoice("bf16", f"{machine} has {unit}")
+    if setting == "bf16":
+        raise ConfigError(
+            f"training.precision=bf16, but {machine} has {missing}: it would be many times slower. Take auto or fp32."
+        )
+    return PrecisionChoice("fp32", f"{machine} has {missing}")
 
 
-def _bf16_unit() -> str | None:
+def _cpu_unit() -> tuple[str, str | None, str]:
+    """Return the machine's name in a sentence, its bfloat16 unit, and what to say where it has none."""
     import torch
 
     capabilities = torch.cpu.get_capabilities()
-    if capabilities.get("amx_bf16"):
-        return "AMX"
-    return "avx512_bf16" if capabilities.get("avx512_bf16") else None
+    units = {"amx_bf16": "AMX", "avx512_bf16": "avx512_bf16"}
+    unit = next((name for key, name in units.items() if capabilities.get(key)), None)
+    return "this CPU", unit, "no bfloat16 unit (neither avx512_bf16 nor AMX)"
+
+
+def _gpu_unit() -> tuple[str, str | None, str]:
+    import torch
+
+    unit = "a bfloat16 unit" if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    return "this GPU", unit, "no bfloat16 unit"

@@ -108,6 +108,9 @@ class PrefixCache:
         Args:
             texts: All texts that are to be kept.
             limit_bytes: The most that they may take.
+
+        Returns:
+            A clause for people: no frozen layers, too large, or no room on the disk.
         """
         if frozen_depth(self._model) == 0:
             return "every layer is trained, or the encoder has no fused blocks"

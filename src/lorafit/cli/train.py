@@ -26,6 +26,10 @@ def train(
     drop_bad_rows: DropBadRows = False,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")] = None,
     settings: Settings = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Time it may take, e.g. 90s, 10m or 1h30m."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of head, batches and dropout [0].")] = None,
     output: Output = None,
     overwrite: Overwrite = False,
@@ -50,6 +54,7 @@ def train(
         "data.drop_bad_rows": drop_bad_rows or None,
         "model.name": model,
         "method.name": method,
+        "training.budget": budget,
         "training.seed": seed,
     }
     if resume is not None:

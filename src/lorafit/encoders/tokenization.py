@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from lorafit.batching import pad_lengths
 from lorafit.errors import ConfigError, RunError
 
 __all__ = ["TokenizedTexts", "Truncation", "read_tokenizer", "tokenize"]
@@ -69,19 +70,20 @@ class TokenizedTexts:
         return np.diff(self.offsets)
 
     def pad(self, rows: Sequence[int] | NDArray[np.int64], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Put some texts into one rectangle, padded on the right to the longest of them.
+        """Put some texts into one rectangle, padded on the right to the longest of them, rounded up as batches are.
 
         Args:
             rows: Which texts, in this order.
             pad_id: Token id of the padding.
 
         Returns:
-            Input ids and attention mask (1 = token, 0 = padding), both of shape (len(rows), longest), int64.
+            Input ids and attention mask (1 = token, 0 = padding), both of shape (len(rows), length), int64.
         """
         texts = [self[int(row)] for row in rows]
-        longest = max(len(text) for text in texts)
-        input_ids = np.full((len(texts), longest), pad_id, dtype=np.int64)
-        mask = np.zeros((len(texts), longest), dtype=np.int64)
+        longest = np.array(max(len(text) for text in texts))
+        length = int(pad_lengths(longest, longest=int(self.lengths.max())))
+        input_ids = np.full((len(texts), length), pad_id, dtype=np.int64)
+        mask = np.zeros((len(texts), length), dtype=np.int64)
         for index, text in enumerate(texts):
             input_ids[index, : len(text)] = text
             mask[index, : len(text)] = 1

@@ -43,9 +43,10 @@ class TorchRuntime:
             Shape (rows, classes).
         """
         self._model.eval()
-        mask = None if attention_mask.all() else torch.from_numpy(attention_mask)
+        device = next(self._model.parameters()).device
+        mask = None if attention_mask.all() else torch.from_numpy(attention_mask).to(device)
         with torch.inference_mode(), at_precision(self._model, self._precision):
             kept = {} if prefix_hidden_states is None else {"prefix_hidden_states": prefix_hidden_states}
-            output = self._model(input_ids=torch.from_numpy(input_ids), attention_mask=mask, **kept)
-        logits: NDArray[np.float32] = output.logits.float().numpy()
+            output = self._model(input_ids=torch.from_numpy(input_ids).to(device), attention_mask=mask, **kept)
+        logits: NDArray[np.float32] = output.logits.float().cpu().numpy()
         return logits

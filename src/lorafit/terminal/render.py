@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorafit.artifacts import Estimate, MetricsRecord, ModelScores, RunRecord
+from lorafit.durations import format_duration
 
 if TYPE_CHECKING:
     from lorafit.batch_prediction import PredictedTable
@@ -193,8 +194,11 @@ def _cost(record: RunRecord) -> Iterator[tuple[str, str]]:
             f"{threads} thread{'' if threads == 1 else 's'}, padding {training.padding_share:.1%}",
         )
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in record.seconds.items())
-    memory = record.peak_memory_bytes / 1e9
-    yield "time", f"{sum(record.seconds.values()):.0f} s: {stages}; peak memory {memory:.1f} GB"
+    memory, forecast = record.peak_memory_bytes / 1e9, record.forecast
+    foreseen = "" if forecast is None else f" (forecast {sum(forecast.seconds.values()):.0f} s)"
+    yield "time", f"{sum(record.seconds.values()):.0f} s{foreseen}: {stages}; peak memory {memory:.1f} GB"
+    if forecast is not None and forecast.given_up:
+        yield "given up", f"{', '.join(forecast.given_up)}, to fit {format_duration(forecast.budget_seconds or 0)}"
 
 
 def _next_steps(run: "Run") -> Iterator[str]:

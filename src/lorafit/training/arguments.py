@@ -4,6 +4,7 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
+from lorafit.acceleration.precision import choose_device
 from lorafit.config import TrainingConfig
 
 __all__ = ["build_arguments"]
@@ -52,5 +53,5 @@ def build_arguments(config: TrainingConfig, *, checkpoints: Path, steps_per_epoc
         disable_tqdm=True,
         dataloader_pin_memory=False,
         seed=config.seed,
-        use_cpu=True,
+        use_cpu=choose_device(config.device) == "cpu",
     )

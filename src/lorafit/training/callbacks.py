@@ -56,10 +56,11 @@ class Schedule(TrainerCallback):
 
 
 class ProgressReport(TrainerCallback):
-    """Passes steps, loss and speed on."""
+    """Passes steps, loss and speed on; with the time that training is expected to take, where that is known."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, *, expected_seconds: float | None = None) -> None:
         self._progress = progress
+        self._expected_seconds = expected_seconds
         self._loss = math.nan
         self._tokens = 0
         self._mark = 0.0
@@ -86,7 +87,7 @@ class ProgressReport(TrainerCallback):
         self._mark = time.perf_counter()
         self._tokens = int(state.num_input_tokens_seen)
         self.step_seconds = next((entry["step_seconds"] for entry in reversed(state.log_history)), 0.0)
-        self._progress.start("training", total=state.max_steps, unit="step")
+        self._progress.start("training", total=state.max_steps, unit="step", seconds=self._expected_seconds)
 
     def on_log(
         self,
@@ -106,6 +107,10 @@ class ProgressReport(TrainerCallback):
         self._mark = now
         self._tokens = int(state.num_input_tokens_seen)
         self._progress.update(state.global_step, loss=self._loss, tokens_per_second=self.tokens_per_second)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Leave the time that a checkpoint took out of the speed."""
+        self._mark = time.perf_counter()
 
     def on_evaluate(
         self,

@@ -41,6 +41,7 @@ class TrainingJob:
         layout: The run folder, for checkpoints and history.
         precision: Arithmetic of the forward pass.
         validate: Measures the current model on the validation rows.
+        expected_seconds: How long training will take, as far as that was foreseen.
     """
 
     adapted: AdaptedModel
@@ -49,6 +50,7 @@ class TrainingJob:
     layout: RunLayout
     precision: PrecisionChoice
     validate: Validate
+    expected_seconds: float | None = None
 
 
 class _Trainer(Trainer):
@@ -96,7 +98,7 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     """
     config, lengths = job.config, job.rows.texts.lengths
     batches = EpochBatches(lengths, max_rows=config.batch_size, max_tokens=config.batch_tokens, seed=config.seed)
-    report, guard = ProgressReport(progress), InterruptGuard(progress)
+    report, guard = ProgressReport(progress, expected_seconds=job.expected_seconds), InterruptGuard(progress)
     trainer = _Trainer(
         job,
         batches,
@@ -105,8 +107,8 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
         callbacks=[
             EpochOrder(batches),
             Schedule(steps_per_epoch=len(batches), evaluations_per_epoch=config.evaluations_per_epoch),
-            report,
             History(job.layout.history),
+            report,
             DivergenceGuard(),
             guard,
         ],

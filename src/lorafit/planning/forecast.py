@@ -1,0 +1,122 @@
+"""How long the stages of a run will take, from what its batches cost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafit.batching import plan_batches
+from lorafit.config import Config
+from lorafit.planning.costs import Costs
+from lorafit.predictor import plan_prediction
+from lorafit.training.prefix import wants_prefix_cache
+
+__all__ = ["Forecast", "Ground", "forecast_run", "frozen_layers"]
+
+_SAVING = 6.0
+_CHECKPOINT = 0.1
+_RESAMPLED_ROW = 1e-8
+"""Seconds: a fresh process that opens the adapter; a checkpoint; a row in a bootstrap sample."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What forecasts for one encoder and one data set rest on.
+
+    Attributes:
+        lengths: Tokens a text of train, validation and test, cut at the `max_length` asked for.
+        costs: What batches cost.
+        width: The encoder's width.
+        precision: Arithmetic of the encoder, which decides how large its hidden states are on disk.
+    """
+
+    lengths: Mapping[str, NDArray[np.int64]]
+    costs: Costs
+    width: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds of a run.
+
+    Attributes:
+        stages: Wall-clock time a stage, named as in a run's record.
+        fit: The part of training that the progress bar shows: steps and validation.
+        steps: Optimiser steps.
+    """
+
+    stages: dict[str, float]
+    fit: float
+    steps: int
+
+    @property
+    def seconds(self) -> float:
+        """All stages together."""
+        return sum(self.stages.values())
+
+
+def forecast_run(config: Config, ground: Ground) -> Forecast:
+    """Forecast a run, training without an early stop.
+
+    Args:
+        config: Its settings; `max_length`, layers, epochs and rows no more than those that were measured.
+        ground: What the forecast rests on.
+
+    Returns:
+        The seconds.
+    """
+    training, costs = config.training, ground.costs
+    lengths = {name: np.minimum(part, config.model.max_length) for name, part in ground.lengths.items()}
+    lengths["train"] = _thin_out(lengths["train"], config.data.max_rows)
+    plan = plan_batches(lengths["train"], max_rows=training.batch_size, max_tokens=training.batch_tokens)
+    train, validation, test = (
+        plan.shapes(lengths["train"]),
+        *(plan_prediction(lengths[name]).shapes(lengths[name]) for name in ("validation", "test")),
+    )
+    steps = training.max_steps or len(train) * training.epochs
+    frozen = frozen_layers(config, costs)
+    kept = frozen if _keeps_prefix(config, frozen, lengths, ground) else 0
+    once = sum(costs.sum_forward(part) - costs.sum_forward(part, kept=kept) for part in (train, validation))
+    evaluations = _count_evaluations(steps, len(train), training.evaluations_per_epoch)
+    fit = costs.sum_steps(train, frozen=frozen, kept=kept > 0) * steps / len(train) + evaluations * (
+        costs.sum_forward(validation, kept=kept) + _CHECKPOINT
+    )
+    testing = costs.sum_forward(test)
+    models = 2 if config.evaluation.baseline else 1
+    stages = {
+        **({"baseline": testing} if config.evaluation.baseline else {}),
+        "training": once + fit,
+        "saving": _SAVING,
+        "evaluation": testing + models * len(lengths["test"]) * config.evaluation.bootstrap_samples * _RESAMPLED_ROW,
+    }
+    return Forecast(stages, fit, steps)
+
+
+def frozen_layers(config: Config, costs: Costs) -> int:
+    """Return how many of the lowest layers carry no adapter with these settings."""
+    if not costs.layers or config.method.layers == "all":
+        return costs.frozen
+    return max(costs.frozen, costs.layers - int(config.method.layers.removeprefix("top")))
+
+
+def _thin_out(lengths: NDArray[np.int64], max_rows: int | None) -> NDArray[np.int64]:
+    """Return the lengths of fewer rows, distributed as those of all."""
+    if max_rows is None or max_rows >= len(lengths):
+        return lengths
+    return np.sort(lengths)[np.linspace(0, len(lengths) - 1, max_rows).astype(np.int64)]
+
+
+def _keeps_prefix(config: Config, frozen: int, lengths: Mapping[str, NDArray[np.int64]], ground: Ground) -> bool:
+    if not frozen or not wants_prefix_cache(config.method, config.training):
+        return False
+    tokens = sum(int(lengths[name].sum()) for name in ("train", "validation"))
+    size = tokens * ground.width * (2 if ground.precision == "bf16" else 4)
+    return size <= config.training.prefix_cache_gb * 1e9
+
+
+def _count_evaluations(steps: int, per_epoch: int, per_epoch_asked: int) -> int:
+    """Return how often `callbacks.Schedule` asks for validation: its points of every epoch, and the last step."""
+    return ceil(steps / per_epoch * min(per_epoch_asked, per_epoch))

@@ -1,0 +1,150 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lorafit
+from lorafit.acceleration.prefix_cache import PrefixCache
+from lorafit.artifacts import RunLayout
+from lorafit.config import Config, MethodConfig, TrainingConfig, load_config
+from lorafit.data.tables import write_table
+from lorafit.errors import TrainingInterruptedError
+from lorafit.finetune import Run, resume
+from lorafit.progress import Silent
+from lorafit.training.prefix import wants_prefix_cache
+
+
+class Notes(Silent):
+    """A progress that remembers what was said and which stages there were, and may act on a stage's first update."""
+
+    def __init__(self, on_stage: Callable[[str], None] = lambda _: None) -> None:
+        self.lines: list[str] = []
+        self.stages: list[str] = []
+        self._on_stage = on_stage
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def start(self, stage: str, **_: object) -> None:
+        self.stages.append(stage)
+
+    def update(self, _: int, **__: object) -> None:
+        self._on_stage(self.stages[-1])
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+
+@pytest.fixture
+def config(build_encoder: Callable[..., Path], tmp_path: Path) -> Config:
+    """A run of seconds whose lower layer is frozen."""
+    rng = np.random.default_rng(0)
+    words = (("awful", "boring"), ("lovely", "superb"))
+    labels = [row % 2 for row in range(120)]
+    texts = [
+        f"{rng.choice(words[label])} film " + "of those " * int(rng.integers(0, 5)) + str(row)
+        for row, label in enumerate(labels)
+    ]
+    write_table(tmp_path / "data.parquet", {"text": texts, "label": labels})
+    return load_config(
+        flags={
+            "data.source": str(tmp_path / "data.parquet"),
+            "model.name": str(build_encoder("distilbert")),
+            "model.max_length": 32,
+            "method.layers": "top1",
+            "training.batch_size": 16,
+            "training.threads": 1,
+            "training.learning_rate": 0.01,
+            "evaluation.baseline": False,
+            "evaluation.bootstrap_samples": 100,
+        }
+    )
+
+
+def train(config: Config, output: Path, progress: Silent | None = None, **settings: Any) -> Run:
+    changed = config.model_copy(deep=True)
+    for name, value in settings.items():
+        setattr(changed.training, name, value)
+    return lorafit.train(changed, output=output, progress=progress)
+
+
+def weights(run: Run) -> str:
+    return run.record.files["adapter_model.safetensors"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_run_comes_to_the_same_numbers_with_and_without_the_cache(
+    config: Config, tmp_path: Path, precision: str
+) -> None:
+    notes = Notes()
+    cached = train(config, tmp_path / "cached", notes, precision=precision)
+    plain = train(config, tmp_path / "plain", precision=precision, prefix_cache="never")
+    assert "hidden states are kept on disk" in notes.text
+    assert weights(cached) == weights(plain)
+    assert cached.metrics == plain.metrics
+    assert not RunLayout(cached.path).prefix_cache.exists()
+
+
+def test_shared_cache_serves_the_next_run(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORAFIT_CACHE", str(tmp_path / "cache"))
+    first = train(config, tmp_path / "first", prefix_cache="shared")
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "prefix_cache").iterdir()}
+    assert len(written) == 4
+    second = train(config, tmp_path / "second", prefix_cache="shared")
+    assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "prefix_cache").iterdir()}
+    assert weights(first) == weights(second)
+
+
+def test_too_large_a_cache_is_left_out_and_that_is_said(config: Config, tmp_path: Path) -> None:
+    notes = Notes()
+    small = train(config, tmp_path / "small", notes, prefix_cache_gb=1e-6)
+    assert "computed in every epoch: they take" in notes.text
+    assert "more than training.prefix_cache_gb" in notes.text
+    assert weights(small) == weights(train(config, tmp_path / "plain", prefix_cache="never"))
+
+
+def test_full_disk_is_survived(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    notes = Notes()
+    with monkeypatch.context() as patch:
+        patch.setattr(PrefixCache, "_compute", refuse)
+        run = train(config, tmp_path / "run", notes)
+    assert "they could not be written (No space left on device)" in notes.text
+    assert weights(run) == weights(train(config, tmp_path / "plain", prefix_cache="never"))
+
+
+def test_interrupted_run_keeps_its_cache_and_goes_on_with_it(config: Config, tmp_path: Path) -> None:
+    def interrupt(stage: str) -> None:
+        if stage == "training":
+            raise KeyboardInterrupt
+
+    with pytest.raises(TrainingInterruptedError):
+        train(config, tmp_path / "run", Notes(interrupt))
+    layout = RunLayout(tmp_path / "run")
+    assert len(list(layout.prefix_cache.glob("*.bin"))) == 2
+    went_on = resume(layout.root)
+    assert weights(went_on) == weights(train(config, tmp_path / "plain"))
+    assert not layout.prefix_cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("layers", "cache", "epochs", "wanted"),
+    [
+        ("top1", "auto", 2, True),
+        ("top1", "auto", 1, False),
+        ("top1", "shared", 1, True),
+        ("top1", "never", 2, False),
+        ("all", "auto", 2, False),
+        ("all", "shared", 2, False),
+    ],
+)
+def test_cache_is_wanted_where_layers_are_frozen_and_read_again(
+    layers: str, cache: str, epochs: int, *, wanted: bool
+) -> None:
+    training = TrainingConfig(prefix_cache=cache, epochs=epochs)
+    assert wants_prefix_cache(MethodConfig(layers=layers), training) is wanted
