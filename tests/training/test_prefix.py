@@ -82,7 +82,7 @@ def test_run_comes_to_the_same_numbers_with_and_without_the_cache(
     notes = Notes()
     cached = train(config, tmp_path / "cached", notes, precision=precision)
     plain = train(config, tmp_path / "plain", precision=precision, prefix_cache="never")
-    assert "hidden states are kept on disk" in notes.text
+    assert "keeping the frozen layers' hidden states on disk" in notes.text
     assert weights(cached) == weights(plain)
     assert cached.metrics == plain.metrics
     assert not RunLayout(cached.path).prefix_cache.exists()

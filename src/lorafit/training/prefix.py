@@ -72,6 +72,7 @@ def _open(
 ) -> tuple[dict[str, ModelInputs], str | None]:
     inputs: dict[str, ModelInputs] = {}
     size = cache.size([tokens for tokens, _ in texts.values()])
+    progress.say(f"keeping the frozen layers' hidden states on disk: {size / 1e9:.2f} GB")
     try:
         for name, (tokens, plan) in texts.items():
             progress.start(f"frozen layers, {name} rows", total=len(tokens), unit="text")
@@ -80,5 +81,4 @@ def _open(
     except OSError as error:
         progress.finish()
         return {name: tokens for name, (tokens, _) in texts.items()}, f"they could not be written ({error.strerror})"
-    progress.say(f"the frozen layers' hidden states are kept on disk: {size / 1e9:.2f} GB")
     return inputs, None
