@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from environment import describe_environment
+from trials import run_fresh
 
 from lorafit.artifacts import RunRecord
 from lorafit.config import load_config
@@ -31,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     cases = {}
     for budget in [None, *arguments.budget]:
-        record = run(SOURCES[arguments.data], budget, arguments.overrides)
+        record = run_fresh(run, SOURCES[arguments.data], budget, arguments.overrides)
         cases[budget or "as asked"] = record
         print_case(budget, record)
     results = Path(__file__).with_name("results") / f"forecast-{arguments.data}.json"

@@ -106,6 +106,7 @@ def fit_recipe(
     Returns:
         Seconds of the training steps.
     """
+    torch.set_num_threads(hardware.available_cores())
     clock = _StepClock()
     arguments = TrainingArguments(
         output_dir=str(output),

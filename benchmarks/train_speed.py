@@ -5,9 +5,10 @@ Run: LORAFIT_DATA=… python benchmarks/train_speed.py [--models …] [--sides �
 The recipe (`recipe.py`) pads to 512 tokens; lorafit is measured at 512 tokens with the recipe's adapter, at its
 defaults (256 tokens, all linear layers), and at 128 tokens for the share of the ceiling there. Every side runs in a
 process of its own, in turns; after each turn the bf16 GEMM ceiling at the encoder's width is measured in the same way.
-A few steps on other rows warm it up; validation, tokenisation and saving are left out. Medians count. A ratio compares
-reviews a second with the recipe's. Tokens are those of the texts, no padding; the share of the ceiling counts what the
-encoder's linear layers execute, padding included. Writes benchmarks/results/train_speed.json.
+A few steps on other rows warm it up; reading, tokenisation, lorafit's forecast, validation and saving are left out.
+Medians count. A ratio compares reviews a second with the recipe's. Tokens are those of the texts, no padding; the share
+of the ceiling counts what the encoder's linear layers execute, padding included.
+Writes benchmarks/results/train_speed.json.
 """
 
 import argparse

@@ -120,7 +120,7 @@ class TrainingConfig(Section):
         description="Keep what frozen lower layers give on disk: auto for this run, where epochs repeat; shared for "
         "later runs too, in lorafit's cache.",
     )
-    prefix_cache_gb: float = Field(10.0, gt=0, description="Most that the prefix cache may take on disk, in GB.")
+    prefix_cache_gb: float = Field(10.0, gt=0, description="Most that prefix caches may take in their folder, in GB.")
     threads: int | None = Field(None, ge=1, description="CPU threads; all available cores when absent.")
     seed: int = Field(0, ge=0, description="Seed of the head, the order of the batches and the dropout.")
 
@@ -149,6 +149,13 @@ class Config(Section):
     method: MethodConfig = MethodConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    def wants_prefix_cache(self, *, steps_per_epoch: int) -> bool:
+        """Return whether to keep what frozen layers give: some are left frozen, and what is kept is read again."""
+        training = self.training
+        repeats = (training.max_steps or training.epochs * steps_per_epoch) > steps_per_epoch
+        pays = training.prefix_cache == "shared" or (training.prefix_cache == "auto" and repeats)
+        return pays and self.method.layers != "all"
 
     def to_yaml(self) -> str:
         """Return all settings, defaults included, as YAML that `load_config` reads back."""

@@ -1,5 +1,6 @@
 """The main flow: data, model, forecast, baseline, training, adapter, evidence."""
 
+import shutil
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -110,7 +111,7 @@ def train(
     layout = choose_run_folder(Path(output) if output else None, suggestion=suggestion, overwrite=overwrite)
     began = time.perf_counter()
     prepared = prepare(config, progress)
-    plan = _plan(prepared, time.perf_counter() - began, progress)
+    plan = _plan(prepared, layout, began, progress)
     prepared = _follow(plan, prepared, progress)
     record = describe(prepared).model_copy(update={"forecast": plan.record})
     claim_run_folder(layout, overwrite=overwrite)
@@ -146,8 +147,9 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
     return _carry_out(prepared, layout, journal, progress or Silent())
 
 
-def _plan(prepared: Prepared, preparation: float, progress: Progress) -> Plan:
+def _plan(prepared: Prepared, layout: RunLayout, began: float, progress: Progress) -> Plan:
     """Measure some steps, and say how long the run will take and what is given up to fit a budget."""
+    preparation = time.perf_counter() - began
     from lorafit.planning.measuring import measure_costs
     from lorafit.training.batching import TrainingRows
 
@@ -156,8 +158,10 @@ def _plan(prepared: Prepared, preparation: float, progress: Progress) -> Plan:
     rows = TrainingRows(tokens["train"], prepared.splits.train.labels, prepared.pad_id)
     costs = measure_costs(model, rows, config.training, prepared.precision)
     lengths = {name: texts.lengths for name, texts in tokens.items()}
-    ground = Ground(lengths, costs, model.config.hidden_size, prepared.precision.name)
-    plan = plan_run(config, ground, preparation=preparation)
+    disk = next(place for place in (layout.root, *layout.root.parents) if place.exists())
+    free = shutil.disk_usage(disk).free
+    ground = Ground(lengths, costs, model.config.hidden_size, prepared.precision.name, free)
+    plan = plan_run(config, ground, preparation=preparation, spent=time.perf_counter() - began)
     progress.finish()
     for note in plan.notes:
         progress.say(note)
@@ -225,19 +229,20 @@ def _inputs(
 ) -> "AbstractContextManager[dict[str, ModelInputs]]":
     """Return the texts that training reads, with the frozen layers' hidden states where that pays."""
     from lorafit.acceleration.prefix_cache import PrefixCache
-    from lorafit.training.prefix import kept_prefix, wants_prefix_cache
+    from lorafit.training.prefix import kept_prefix
 
     config, tokens = prepared.config, prepared.tokens
-    if not wants_prefix_cache(config.method, config.training):
+    limits = {"max_rows": config.training.batch_size, "max_tokens": config.training.batch_tokens}
+    plan = plan_batches(tokens["train"].lengths, **limits)
+    if not config.wants_prefix_cache(steps_per_epoch=len(plan)):
         return nullcontext({name: tokens[name] for name in ("train", "validation")})
     shared = config.training.prefix_cache == "shared"
     folder = cache_folder() / "prefix_cache" if shared else layout.prefix_cache
     cache = PrefixCache(
         prepared.adapted.model, prepared.precision, base_digest=prepared.encoder.digest(), folder=folder
     )
-    limits = {"max_rows": config.training.batch_size, "max_tokens": config.training.batch_tokens}
     plans = {
-        "train": (tokens["train"], plan_batches(tokens["train"].lengths, **limits)),
+        "train": (tokens["train"], plan),
         "validation": (tokens["validation"], plan_prediction(tokens["validation"].lengths)),
     }
     remove = None if shared else folder

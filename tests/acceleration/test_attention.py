@@ -8,6 +8,7 @@ from transformers import AutoModelForSequenceClassification
 
 from lorafit.acceleration import attention
 from lorafit.acceleration.attention import ATTENTION, attend, attention_for_training, use_attention
+from lorafit.acceleration.precision import PrecisionChoice
 
 ROWS, HEADS, LENGTH, WIDTH = 5, 3, 7, 4
 MASK = torch.arange(LENGTH) < torch.tensor([[7], [7], [4], [1], [6]])
@@ -162,12 +163,14 @@ def test_what_stands_in_the_padding_does_not_matter(tiny_distilbert: Path, batch
 
 def test_torchs_flash_attention_is_left_for_training_alone(tiny_distilbert: Path) -> None:
     model = load(tiny_distilbert)
-    with attention_for_training(model):
+    with attention_for_training(model, PrecisionChoice("bf16", "")):
         assert model.config._attn_implementation == "eager"
-    with pytest.raises(KeyError), attention_for_training(model):
+    with pytest.raises(KeyError), attention_for_training(model, PrecisionChoice("bf16", "")):
         raise KeyError
     assert model.config._attn_implementation == "sdpa"
+    with attention_for_training(model, PrecisionChoice("fp32", "")):
+        assert model.config._attn_implementation == "sdpa"
     use_attention(model)
-    with attention_for_training(model):
+    with attention_for_training(model, PrecisionChoice("bf16", "")):
         assert model.config._attn_implementation == ATTENTION
     assert model.config._attn_implementation == ATTENTION

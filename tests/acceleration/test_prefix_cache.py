@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -208,7 +209,8 @@ def test_obstacles_are_named(
 ) -> None:
     def find_obstacle(layers: str, limit: int) -> str | None:
         cache = PrefixCache(build_model(tiny_distilbert, layers), FP32, base_digest="base", folder=tmp_path / "cache")
-        return cache.find_obstacle([texts], limit_bytes=limit)
+        plan = plan_batches(texts.lengths, max_rows=8, max_tokens=100)
+        return cache.find_obstacle([(texts, plan)], limit_bytes=limit)
 
     assert find_obstacle("top1", 10**9) is None
     assert find_obstacle("all", 10**9) == "every layer is trained, or the encoder has no fused blocks"
@@ -221,3 +223,54 @@ def test_obstacles_are_named(
 @pytest.mark.parametrize(("layers", "depth"), [("all", 0), ("top2", 0), ("top1", 1)])
 def test_depth_is_the_number_of_layers_below_the_lowest_adapter(tiny_distilbert: Path, layers: str, depth: int) -> None:
     assert frozen_depth(build_model(tiny_distilbert, layers)) == depth
+
+
+def test_file_that_is_there_needs_no_room(
+    model: Any,  # noqa: ANN401 - PEFT's model
+    texts: TokenizedTexts,
+    open_texts: Open,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    open_texts(model)
+    usage = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    cache = PrefixCache(model, FP32, base_digest="base", folder=tmp_path / "cache")
+    plan = plan_batches(texts.lengths, max_rows=8, max_tokens=100)
+    assert cache.find_obstacle([(texts, plan)], limit_bytes=10**9) is None
+
+
+def test_files_that_were_not_used_for_longest_make_room(
+    model: Any,  # noqa: ANN401 - PEFT's model
+    texts: TokenizedTexts,
+    open_texts: Open,
+    tmp_path: Path,
+) -> None:
+    def files() -> set[Path]:
+        return set((tmp_path / "cache").glob("*.bin"))
+
+    open_texts(model, digest="oldest")
+    (oldest,) = files()
+    open_texts(model, digest="older")
+    (older,) = files() - {oldest}
+    open_texts(model, digest="mine")
+    (mine,) = files() - {oldest, older}
+    for age, path in enumerate((mine, oldest, older)):
+        os.utime(path, (age, age))
+    left_over = tmp_path / "cache" / ".something.bin.abc"
+    left_over.write_bytes(b"half")
+    os.utime(left_over, (1, 1))
+    cache = PrefixCache(model, FP32, base_digest="mine", folder=tmp_path / "cache")
+    plan = plan_batches(texts.lengths, max_rows=8, max_tokens=100)
+    assert cache.find_obstacle([(texts, plan)], limit_bytes=2 * cache.size([texts])) is None
+    assert files() == {mine, older}
+    assert not oldest.with_suffix(".json").exists()
+    assert not left_over.exists()
+
+
+def test_trained_embeddings_leave_no_frozen_prefix(tiny_distilbert: Path) -> None:
+    loaded = load_with_head(locate_encoder(ModelConfig(name=str(tiny_distilbert))), LabelSet(("bad", "good")))
+    missing = ["distilbert.embeddings.LayerNorm.weight"]
+    adapted = apply_method(loaded.model, MethodConfig(layers="top1"), newly_initialised=missing)
+    assert fuse_encoder(adapted.model) is None
+    assert frozen_depth(adapted.model) == 0

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +17,6 @@ from lorafit.runtimes.pytorch import TorchRuntime
 from lorafit.training.batching import TrainingRows
 
 FP32 = PrecisionChoice("fp32", "asked for")
-
-
-@pytest.fixture(autouse=True)
-def single_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def build_adapted(folder: Path, *, fused: bool = True, **method: object) -> AdaptedModel:
@@ -79,8 +70,8 @@ def test_model_is_as_before_when_measuring_is_interrupted(
 def test_a_step_changes_the_adapter_so_that_merging_is_measured_too(tiny_distilbert: Path) -> None:
     model = build_adapted(tiny_distilbert).model
     before = [parameter.detach().clone() for parameter in model.parameters() if parameter.requires_grad]
-    with measuring._kept_as_it_is(model) as step:
-        step(measuring._build_batch(build_rows(), 8, 16), FP32)
+    with measuring._kept_as_it_is(model, FP32) as step:
+        step(measuring._build_batch(build_rows(), 8, 16))
         now = [parameter for parameter in model.parameters() if parameter.requires_grad]
         assert not all(map(torch.equal, before, now))
 
@@ -103,12 +94,22 @@ def test_measured_shapes_are_those_of_the_plan(lengths: list[int], shapes: list[
     assert measuring._choose_shapes(np.array(lengths), TrainingConfig()) == shapes
 
 
-def test_short_runs_are_measured_in_three_passes_only(tiny_distilbert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = []
-    time = measuring._time
-    monkeypatch.setattr(measuring, "_time", lambda action: passes.append(1) or time(action))
+def test_short_runs_are_measured_in_few_passes(tiny_distilbert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    forwards: list[int] = []
+    step, logits = torch.optim.AdamW.step, TorchRuntime.logits
+
+    def count_step(*arguments: object, **named: object) -> object:
+        steps.append(1)
+        return step(*arguments, **named)
+
+    def count_forward(*arguments: object) -> object:
+        forwards.append(1)
+        return logits(*arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", count_step)
+    monkeypatch.setattr(TorchRuntime, "logits", count_forward)
     measure_costs(build_adapted(tiny_distilbert).model, build_rows(8), TrainingConfig(max_steps=2), FP32)
-    assert len(passes) == 3
-    passes.clear()
+    assert (len(steps), len(forwards)) == (2, 2)
     measure_costs(build_adapted(tiny_distilbert).model, build_rows(), TrainingConfig(max_steps=100_000), FP32)
-    assert len(passes) == 1 + 3 * 3 * 2
+    assert (len(steps), len(forwards)) == (2 + 10, 2 + 10)

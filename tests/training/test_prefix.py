@@ -8,12 +8,11 @@ import pytest
 import lorafit
 from lorafit.acceleration.prefix_cache import PrefixCache
 from lorafit.artifacts import RunLayout
-from lorafit.config import Config, MethodConfig, TrainingConfig, load_config
+from lorafit.config import Config, load_config
 from lorafit.data.tables import write_table
 from lorafit.errors import TrainingInterruptedError
 from lorafit.finetune import Run, resume
 from lorafit.progress import Silent
-from lorafit.training.prefix import wants_prefix_cache
 
 
 class Notes(Silent):
@@ -91,17 +90,17 @@ def test_run_comes_to_the_same_numbers_with_and_without_the_cache(
 def test_shared_cache_serves_the_next_run(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORAFIT_CACHE", str(tmp_path / "cache"))
     first = train(config, tmp_path / "first", prefix_cache="shared")
-    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "prefix_cache").iterdir()}
+    written = {path: path.stat().st_ino for path in (tmp_path / "cache" / "prefix_cache").iterdir()}
     assert len(written) == 4
     second = train(config, tmp_path / "second", prefix_cache="shared")
-    assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "prefix_cache").iterdir()}
+    assert written == {path: path.stat().st_ino for path in (tmp_path / "cache" / "prefix_cache").iterdir()}
     assert weights(first) == weights(second)
 
 
 def test_too_large_a_cache_is_left_out_and_that_is_said(config: Config, tmp_path: Path) -> None:
     notes = Notes()
     small = train(config, tmp_path / "small", notes, prefix_cache_gb=1e-6)
-    assert "computed in every epoch: they take" in notes.text
+    assert "are not kept: they take" in notes.text
     assert "more than training.prefix_cache_gb" in notes.text
     assert weights(small) == weights(train(config, tmp_path / "plain", prefix_cache="never"))
 
@@ -133,18 +132,32 @@ def test_interrupted_run_keeps_its_cache_and_goes_on_with_it(config: Config, tmp
 
 
 @pytest.mark.parametrize(
-    ("layers", "cache", "epochs", "wanted"),
+    ("layers", "cache", "settings", "wanted"),
     [
-        ("top1", "auto", 2, True),
-        ("top1", "auto", 1, False),
-        ("top1", "shared", 1, True),
-        ("top1", "never", 2, False),
-        ("all", "auto", 2, False),
-        ("all", "shared", 2, False),
+        ("top1", "auto", {"epochs": 2}, True),
+        ("top1", "auto", {"epochs": 1}, False),
+        ("top1", "auto", {"max_steps": 10}, False),
+        ("top1", "auto", {"epochs": 1, "max_steps": 11}, True),
+        ("top1", "shared", {"epochs": 1}, True),
+        ("top1", "never", {"epochs": 2}, False),
+        ("all", "auto", {"epochs": 2}, False),
+        ("all", "shared", {"epochs": 2}, False),
     ],
 )
 def test_cache_is_wanted_where_layers_are_frozen_and_read_again(
-    layers: str, cache: str, epochs: int, *, wanted: bool
+    layers: str, cache: str, settings: dict[str, int], *, wanted: bool
 ) -> None:
-    training = TrainingConfig(prefix_cache=cache, epochs=epochs)
-    assert wants_prefix_cache(MethodConfig(layers=layers), training) is wanted
+    config = Config(method={"layers": layers}, training={"prefix_cache": cache, **settings})
+    assert config.wants_prefix_cache(steps_per_epoch=10) is wanted
+
+
+def test_cache_folder_that_cannot_be_made_is_done_without(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORAFIT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "prefix_cache").write_text("a file is in the way")
+    notes = Notes()
+    run = train(config, tmp_path / "run", notes, prefix_cache="shared")
+    assert "are not kept: they could not be written" in notes.text
+    assert run.record.status == "complete"

@@ -16,6 +16,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from lorafit.acceleration.precision import PrecisionChoice
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -105,7 +107,9 @@ def _unpack(packed: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
 
 
 def _parts(rows: int, scores: int) -> Iterator[slice]:
-    step = max(1, _SCORES // scores)
+    """Cut rows of so many scores each into parts as equal as can be, so that few shapes are multiplied."""
+    parts = math.ceil(rows / max(1, _SCORES // scores))
+    step = math.ceil(rows / parts)
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
@@ -131,16 +135,18 @@ def use_attention(model: "PreTrainedModel") -> None:
 
 
 @contextmanager
-def attention_for_training(model: "PreTrainedModel") -> Iterator[None]:
+def attention_for_training(model: "PreTrainedModel", precision: PrecisionChoice) -> Iterator[None]:
     """Compute attention inside the block without torch's flash attention, whose backward pass is slow in bfloat16.
 
-    A model that `use_attention` was called on stays as it is; any other computes plain products.
+    A model that `use_attention` was called on stays as it is, and so does one that trains in fp32 or on a GPU; any
+    other computes plain products.
 
     Args:
         model: The encoder with its head, changed in place.
+        precision: What it trains in.
     """
     before = model.config._attn_implementation  # noqa: SLF001 - transformers offers a setter and no getter
-    if before != ATTENTION:
+    if before != ATTENTION and precision.name == "bf16" and model.device.type == "cpu":
         model.set_attn_implementation("eager")
     try:
         yield

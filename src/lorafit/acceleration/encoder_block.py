@@ -107,6 +107,8 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel") -> str | None:
         return "the method changes more than frozen linear layers with plain LoRA"
     heads, last = base.config.num_attention_heads, len(blocks) - 1
     depth = next((index for index, block in enumerate(blocks) if _is_trained(block)), last)
+    if _is_trained(base.base_model.embeddings):
+        depth = 0
     for index, block in enumerate(blocks):
         blocks[index] = FusedBlock(block, architecture.block, heads=heads, is_last=index == last, height=index - depth)
     return None

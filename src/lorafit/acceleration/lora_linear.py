@@ -22,11 +22,22 @@ __all__ = ["LinearGroup", "can_be_grouped"]
 class _Adapter:
     """One adapter of one layer of a group; `rows` are the layer's outputs among the group's."""
 
+    layer: int
     rows: slice
     a: nn.Parameter
     b: nn.Parameter
     scaling: float
     dropout: float
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """Weight and bias of a group in the dtype computed in, and what they were built for and from."""
+
+    built_for: tuple[object, ...]
+    factors: list[torch.Tensor]
+    weight: torch.Tensor
+    bias: torch.Tensor
 
 
 class LinearGroup:
@@ -39,9 +50,7 @@ class LinearGroup:
     def __init__(self, *layers: nn.Module) -> None:
         self._layers = layers
         self._bases: list[nn.Linear] = [_base(layer) for layer in layers]
-        self._weight = self._bias = torch.empty(0)
-        self._built_for: tuple[object, ...] = ()
-        self._built_from: list[torch.Tensor] = []
+        self._kept: _Merged | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply.
@@ -55,42 +64,45 @@ class LinearGroup:
         adapters = self._adapters()
         dropout = any(layer.training for layer in self._layers)
         apart = [adapter for adapter in adapters if dropout and adapter.dropout > 0]
-        self._refresh(x.dtype, [] if apart else adapters)
+        kept = self._merge(x.dtype, [] if apart else adapters)
         factors = [factor for adapter in adapters for factor in (adapter.a, adapter.b)]
         output: torch.Tensor = _LinearGroupFunction.apply(  # type: ignore[no-untyped-call]
-            x, self._weight, self._bias, adapters, bool(apart), *factors
+            x, kept.weight, kept.bias, adapters, bool(apart), *factors
         )
         return output
 
     def _adapters(self) -> list[_Adapter]:
         adapters, start = [], 0
-        for layer, base in zip(self._layers, self._bases, strict=True):
+        for index, (layer, base) in enumerate(zip(self._layers, self._bases, strict=True)):
             rows = slice(start, start + base.out_features)
             start = rows.stop
             if isinstance(layer, LoraLinear):
-                adapters += _read_adapters(layer, rows)
+                adapters += _read_adapters(layer, index, rows)
         return adapters
 
-    def _refresh(self, dtype: torch.dtype, merged: Sequence[_Adapter]) -> None:
-        """Build weight and bias again if they are for another dtype, or a base or an adapter has changed since.
+    def _merge(self, dtype: torch.dtype, adapters: Sequence[_Adapter]) -> _Merged:
+        """Return weight and bias, built anew if they are for another dtype, or a base or an adapter has changed since.
 
         Adapters are compared by value: torch's fused optimisers change tensors without counting up their version. So
-        does PEFT when it merges into the base, but it keeps a list of what it merged.
+        does PEFT when it merges into the base, but it keeps a list of what it merged. What is kept is replaced as a
+        whole, so that threads may predict side by side.
         """
-        factors = [factor for adapter in merged for factor in (adapter.a, adapter.b)]
-        bases = [(base.weight.data_ptr(), base.weight._version) for base in self._bases]  # noqa: SLF001 - torch's own
+        factors = [factor for adapter in adapters for factor in (adapter.a, adapter.b)]
+        bases = [(base.weight.data_ptr(), _version(base.weight)) for base in self._bases]
         inside = [tuple(getattr(layer, "merged_adapters", ())) for layer in self._layers]
-        built_for = (dtype, bases, inside, [(adapter.rows, adapter.scaling) for adapter in merged])
-        if built_for == self._built_for and all(map(torch.equal, factors, self._built_from)):
-            return
+        built_for = (dtype, bases, inside, [(adapter.rows, adapter.scaling) for adapter in adapters])
+        kept = self._kept
+        if kept is not None and built_for == kept.built_for and all(map(torch.equal, factors, kept.factors)):
+            return kept
         with torch.inference_mode(mode=False), torch.no_grad():
-            self._weight = torch.cat([base.weight for base in self._bases])
-            for adapter in merged:
-                self._weight[adapter.rows].addmm_(adapter.b, adapter.a, alpha=adapter.scaling)
-            self._weight = self._weight.to(dtype)
-            self._bias = torch.cat([_bias(base) for base in self._bases]).to(dtype)
-            self._built_from = [factor.detach().clone() for factor in factors]
-        self._built_for = built_for
+            exact = [base.weight.detach() for base in self._bases]
+            for adapter in adapters:
+                exact[adapter.layer] = torch.addmm(exact[adapter.layer], adapter.b, adapter.a, alpha=adapter.scaling)
+            weight = torch.cat([part.to(dtype) for part in exact]) if len(exact) > 1 else exact[0].to(dtype)
+            bias = torch.cat([_bias(base) for base in self._bases]).to(dtype)
+            copies = [factor.detach().clone() for factor in factors]
+            self._kept = kept = _Merged(built_for, copies, weight, bias)
+        return kept
 
 
 class _LinearGroupFunction(torch.autograd.Function):
@@ -113,8 +125,8 @@ class _LinearGroupFunction(torch.autograd.Function):
         masks = [_draw_mask(x, adapter.dropout) for adapter in adapters] if apart else []
         for adapter, mask in zip(adapters, masks, strict=False):
             low = functional.linear(x * mask, adapter.a.to(x.dtype))
-            output[..., adapter.rows] += functional.linear(low, (adapter.b * adapter.scaling).to(x.dtype))
-        ctx.adapters = adapters
+            output[..., adapter.rows] += functional.linear(low, (adapter.b * _scale(adapter, apart)).to(x.dtype))
+        ctx.adapters, ctx.apart = adapters, apart
         ctx.save_for_backward(x, weight, *factors, *masks)
         return output
 
@@ -133,13 +145,13 @@ class _LinearGroupFunction(torch.autograd.Function):
         d_factors: list[torch.Tensor] = []
         for index, adapter in enumerate(adapters):
             a, b = (factor.to(x.dtype) for factor in rest[2 * index : 2 * index + 2])
-            d_rows = d_output[:, adapter.rows]
+            d_rows, scale = d_output[:, adapter.rows], _scale(adapter, ctx.apart)
             masked = inputs * masks[index].reshape(inputs.shape) if masks else inputs
             d_low = d_rows @ b
-            d_factors.append((d_low.t() @ masked).float() * adapter.scaling)
-            d_factors.append(((masked @ a.t()).t() @ d_rows).t().float() * adapter.scaling)
+            d_factors.append((d_low.t() @ masked).float() * scale)
+            d_factors.append(((masked @ a.t()).t() @ d_rows).t().float() * scale)
             if masks and d_input is not None:
-                d_input += (d_low @ a) * masks[index].reshape(inputs.shape) * adapter.scaling
+                d_input += (d_low @ a) * masks[index].reshape(inputs.shape) * scale
         return None if d_input is None else d_input.view(x.shape), None, None, None, None, *d_factors
 
 
@@ -152,7 +164,7 @@ def can_be_grouped(layer: nn.Module) -> bool:
     return type(layer) is nn.Linear and not any(parameter.requires_grad for parameter in layer.parameters())
 
 
-def _read_adapters(layer: LoraLinear, rows: slice) -> list[_Adapter]:
+def _read_adapters(layer: LoraLinear, index: int, rows: slice) -> list[_Adapter]:
     """Return the adapters that count and are not in the base's weight already."""
     if layer.disable_adapters and layer.merged:
         layer.unmerge()  # as PEFT's own forward does
@@ -164,7 +176,7 @@ def _read_adapters(layer: LoraLinear, rows: slice) -> list[_Adapter]:
             a: Any = layer.lora_A[name].weight
             b: Any = layer.lora_B[name].weight
             dropout = getattr(layer.lora_dropout[name], "p", 0.0)
-            adapters.append(_Adapter(rows, a, b, layer.scaling[name], dropout))
+            adapters.append(_Adapter(index, rows, a, b, layer.scaling[name], dropout))
     return adapters
 
 
@@ -177,13 +189,26 @@ def _bias(base: nn.Linear) -> torch.Tensor:
     return base.weight.new_zeros(base.out_features) if base.bias is None else base.bias
 
 
-def _draw_mask(x: torch.Tensor, probability: float) -> torch.Tensor:
-    """Draw a dropout mask from whole random bytes: many times faster on CPUs than one number an element.
+def _version(tensor: torch.Tensor) -> int:
+    """Return how often a tensor was changed, as far as torch counts it."""
+    return 0 if tensor.is_inference() else tensor._version  # noqa: SLF001 - torch's own count has no other name
 
-    The probability is rounded to 1/256, and stays below 1.
+
+def _dropped(probability: float) -> int:
+    """Return a dropout probability in 256ths, below 1."""
+    return min(round(probability * 256), 255)
+
+
+def _scale(adapter: _Adapter, apart: bool) -> float:
+    """Return what an adapter's output is multiplied by; behind dropout, what is left stands for all."""
+    return adapter.scaling / (1 - _dropped(adapter.dropout) / 256) if apart else adapter.scaling
+
+
+def _draw_mask(x: torch.Tensor, probability: float) -> torch.Tensor:
+    """Draw a dropout mask of ones and zeros from whole random bytes.
+
+    On CPUs that is many times faster than one number an element; the probability is rounded to 1/256.
     """
-    dropped = min(round(probability * 256), 255)
     count = x.numel()
     words = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-    kept = words.view(torch.uint8)[:count].view(x.shape) >= dropped
-    return kept.to(x.dtype) / (1 - dropped / 256)
+    return (words.view(torch.uint8)[:count].view(x.shape) >= _dropped(probability)).to(x.dtype)

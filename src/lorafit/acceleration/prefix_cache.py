@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +32,19 @@ __all__ = ["PrefixCache", "PrefixedTexts"]
 
 _DTYPES: dict[str, np.dtype[Any]] = {"bf16": np.dtype(np.int16), "fp32": np.dtype(np.float32)}
 """How each precision lies in the file; numpy knows no bfloat16, so its bits stand as integers."""
+
+_IRRELEVANT = {
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "transformers_version",
+}
+"""What of a model's config the hidden states do not depend on."""
+
+_DAY = 86400.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,9 @@ class PrefixedTexts:
 class _Key:
     """What the hidden states depend on."""
 
+    torch: str
     base_digest: str
+    config_digest: str
     layers: int
     width: int
     precision: Literal["fp32", "bf16"]
@@ -101,26 +117,33 @@ class PrefixCache:
         self._folder = folder
         config: Any = model.config
         self._width: int = config.hidden_size
+        settings = {name: value for name, value in config.to_dict().items() if name not in _IRRELEVANT}
+        self._config_digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
-    def find_obstacle(self, texts: Sequence[TokenizedTexts], *, limit_bytes: int) -> str | None:
+    def find_obstacle(self, texts: Sequence[tuple[TokenizedTexts, BatchPlan]], *, limit_bytes: int) -> str | None:
         """Say why the hidden states of some texts cannot be kept, or return None.
 
         Args:
-            texts: All texts that are to be kept.
+            texts: All texts that are to be kept, and their batches.
             limit_bytes: The most that they may take.
 
         Returns:
             A clause for people: no frozen layers, too large, or no room on the disk.
+
+        Raises:
+            OSError: The folder cannot be made.
         """
         if frozen_depth(self._model) == 0:
             return "every layer is trained, or the encoder has no fused blocks"
-        size = self.size(texts)
+        size = self.size([tokens for tokens, _ in texts])
         if size > limit_bytes:
             return f"they take {size / 1e9:.1f} GB, more than training.prefix_cache_gb={limit_bytes / 1e9:g} allows"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._remove_oldest(limit_bytes - size, keep={self._path(tokens, plan) for tokens, plan in texts})
+        missing = self.size([tokens for tokens, plan in texts if not self._path(tokens, plan).is_file()])
         free = shutil.disk_usage(self._folder).free
-        if size > free:
-            return f"they take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {self._folder}"
+        if missing > free:
+            return f"they take {missing / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {self._folder}"
         return None
 
     def size(self, texts: Sequence[TokenizedTexts]) -> int:
@@ -144,18 +167,47 @@ class PrefixCache:
         Raises:
             OSError: The file could not be written; nothing is left of it.
         """
-        texts_digest = hashlib.sha256(b"".join(part.tobytes() for part in (tokens.ids, tokens.offsets, plan.bounds)))
-        depth, precision = frozen_depth(self._model), self._precision.name
-        key = _Key(self._base_digest, depth, self._width, precision, texts_digest.hexdigest())
-        path = self._folder / f"{key.name}.bin"
+        key, path = self._key(tokens, plan), self._path(tokens, plan)
         if not _is_intact(path, key):
             self._compute(path, tokens, plan, pad_id, on_progress)
             write_atomic(_sidecar(path), json.dumps({**asdict(key), "sha256": compute_digest(path)}, indent=2) + "\n")
-        states = np.memmap(path, dtype=_DTYPES[precision], mode="r", shape=(len(tokens.ids), self._width))
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        states = np.memmap(path, dtype=_DTYPES[self._precision.name], mode="r", shape=(len(tokens.ids), self._width))
         lengths = tokens.lengths[plan.order]
         starts = np.empty_like(lengths)
         starts[plan.order] = np.cumsum(lengths) - lengths
         return PrefixedTexts(tokens, states, starts)
+
+    def _key(self, tokens: TokenizedTexts, plan: BatchPlan) -> _Key:
+        texts = hashlib.sha256(b"".join(part.tobytes() for part in (tokens.ids, tokens.offsets, plan.bounds)))
+        return _Key(
+            torch=torch.__version__,
+            base_digest=self._base_digest,
+            config_digest=self._config_digest,
+            layers=frozen_depth(self._model),
+            width=self._width,
+            precision=self._precision.name,
+            texts_digest=texts.hexdigest(),
+        )
+
+    def _path(self, tokens: TokenizedTexts, plan: BatchPlan) -> Path:
+        return self._folder / f"{self._key(tokens, plan).name}.bin"
+
+    def _remove_oldest(self, room: int, *, keep: set[Path]) -> None:
+        """Remove the files that were not used for longest, until others fill no more than `room` bytes.
+
+        What a killed process left half-written goes too, after a day.
+        """
+        others = [path for path in self._folder.glob("*.bin") if path not in keep]
+        for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
+            room -= path.stat().st_size
+            if room < 0:
+                path.unlink(missing_ok=True)
+                _sidecar(path).unlink(missing_ok=True)
+        for path in self._folder.glob(".*.bin.*"):
+            if time.time() - path.stat().st_mtime > _DAY:
+                path.unlink(missing_ok=True)
 
     def _compute(
         self, path: Path, tokens: TokenizedTexts, plan: BatchPlan, pad_id: int, on_progress: Callable[[int], None]

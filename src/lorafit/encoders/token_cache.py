@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import tokenizers
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from tokenizers import Tokenizer
@@ -41,10 +42,13 @@ def tokenize_once(tokenizer: Tokenizer, texts: Sequence[str], truncation: Trunca
     path = folder / f"{_compute_key(tokenizer, texts, truncation)}.safetensors"
     with suppress(OSError, SafetensorError, KeyError):
         kept = load_file(path)
-        os.utime(path)
+        with suppress(OSError):
+            os.utime(path)
         return TokenizedTexts(ids=kept["ids"], offsets=kept["offsets"], truncated=int(kept["truncated"][0]))
     tokens = tokenize(tokenizer, texts, truncation)
     truncated = np.array([tokens.truncated])
+    if tokens.ids.nbytes > _BYTES:
+        return tokens
     with suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(path, save({"ids": tokens.ids, "offsets": tokens.offsets, "truncated": truncated}))
@@ -53,7 +57,8 @@ def tokenize_once(tokenizer: Tokenizer, texts: Sequence[str], truncation: Trunca
 
 
 def _compute_key(tokenizer: Tokenizer, texts: Sequence[str], truncation: Truncation) -> str:
-    digest = hashlib.sha256(f"{truncation.max_length} {truncation.policy} {tokenizer.to_str()}".encode())
+    example = truncation.cut(list(range(2 * truncation.max_length)), truncation.max_length)
+    digest = hashlib.sha256(f"{tokenizers.__version__} {example} {tokenizer.to_str()}".encode())
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little"))

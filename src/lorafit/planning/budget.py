@@ -81,13 +81,14 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan_run(config: Config, ground: Ground, *, preparation: float) -> Plan:
+def plan_run(config: Config, ground: Ground, *, preparation: float, spent: float = 0.0) -> Plan:
     """Forecast a run and, where there is a budget, choose settings that fit it.
 
     Args:
         config: The settings asked for, as they were measured.
         ground: What the forecast rests on.
         preparation: Seconds that it takes to read data and model again, for other settings.
+        spent: Seconds of the budget that are gone already.
 
     Returns:
         The plan.
@@ -98,7 +99,7 @@ def plan_run(config: Config, ground: Ground, *, preparation: float) -> Plan:
     budget = parse_duration(config.training.budget) if config.training.budget else None
     asked = config.model_copy(deep=True)
     asked.training.budget = None
-    chosen = asked if budget is None else _choose(asked, ground, preparation, budget)
+    chosen = asked if budget is None else _choose(asked, ground, preparation, spent, budget)
     forecast = forecast_run(chosen, ground)
     given_up = describe_changes(asked, chosen, rows=len(ground.lengths["train"]))
     record = ForecastRecord(
@@ -145,10 +146,10 @@ def describe_changes(asked: Config, chosen: Config, *, rows: int) -> list[str]:
     return phrases
 
 
-def _choose(asked: Config, ground: Ground, preparation: float, budget: float) -> Config:
+def _choose(asked: Config, ground: Ground, preparation: float, spent: float, budget: float) -> Config:
     def forecast(config: Config) -> float:
         again = preparation if needs_preparation(asked, config) else 0.0
-        return forecast_run(config, ground).seconds + again
+        return spent + again + forecast_run(config, ground).seconds
 
     cheapest = asked
     for config in _climb_down(asked, ground):

@@ -53,14 +53,12 @@ class Costs:
         forward: A forward pass alone.
         layers: The encoder's layers, or 0 if they are not known one by one.
         frozen: How many of them, from below, carried no adapter when it was measured.
-        new_shape: Seconds that the first step on a batch of a new shape takes longer, while kernels are made for it.
     """
 
     train: CostModel
     forward: CostModel
     layers: int
     frozen: int
-    new_shape: float = 0.0
 
     def sum_steps(self, shapes: NDArray[np.int64], *, frozen: int, kept: bool) -> float:
         """Sum the time of training on some batches once.

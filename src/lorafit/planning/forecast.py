@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,6 @@ from lorafit.batching import plan_batches
 from lorafit.config import Config
 from lorafit.planning.costs import Costs
 from lorafit.predictor import plan_prediction
-from lorafit.training.prefix import wants_prefix_cache
 
 __all__ = ["Forecast", "Ground", "forecast_run", "frozen_layers"]
 
@@ -30,12 +29,14 @@ class Ground:
         costs: What batches cost.
         width: The encoder's width.
         precision: Arithmetic of the encoder, which decides how large its hidden states are on disk.
+        free_bytes: Room on the disk for them.
     """
 
     lengths: Mapping[str, NDArray[np.int64]]
     costs: Costs
     width: int
     precision: str
+    free_bytes: float = inf
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def forecast_run(config: Config, ground: Ground) -> Forecast:
     )
     steps = training.max_steps or len(train) * training.epochs
     frozen = frozen_layers(config, costs)
-    kept = frozen if _keeps_prefix(config, frozen, lengths, ground) else 0
+    kept = frozen if _keeps_prefix(config, frozen, lengths, ground, len(train)) else 0
     once = sum(costs.sum_forward(part) - costs.sum_forward(part, kept=kept) for part in (train, validation))
     evaluations = _count_evaluations(steps, len(train), training.evaluations_per_epoch)
     fit = costs.sum_steps(train, frozen=frozen, kept=kept > 0) * steps / len(train) + evaluations * (
@@ -109,12 +110,14 @@ def _thin_out(lengths: NDArray[np.int64], max_rows: int | None) -> NDArray[np.in
     return np.sort(lengths)[np.linspace(0, len(lengths) - 1, max_rows).astype(np.int64)]
 
 
-def _keeps_prefix(config: Config, frozen: int, lengths: Mapping[str, NDArray[np.int64]], ground: Ground) -> bool:
-    if not frozen or not wants_prefix_cache(config.method, config.training):
+def _keeps_prefix(
+    config: Config, frozen: int, lengths: Mapping[str, NDArray[np.int64]], ground: Ground, steps_per_epoch: int
+) -> bool:
+    if not frozen or not config.wants_prefix_cache(steps_per_epoch=steps_per_epoch):
         return False
     tokens = sum(int(lengths[name].sum()) for name in ("train", "validation"))
     size = tokens * ground.width * (2 if ground.precision == "bf16" else 4)
-    return size <= config.training.prefix_cache_gb * 1e9
+    return size <= min(config.training.prefix_cache_gb * 1e9, ground.free_bytes)
 
 
 def _count_evaluations(steps: int, per_epoch: int, per_epoch_asked: int) -> int:

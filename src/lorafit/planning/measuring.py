@@ -1,5 +1,6 @@
 """Times a few real steps at several lengths, and leaves the model as it was."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from lorafit.training.batching import TrainingRows
 __all__ = ["measure_costs"]
 
 _ROUNDS = 3
+_TRAIN_SHARE = 0.8
 _MOST_SECONDS = 5.0
 _MOST_SHARE = 0.05
 """Measuring ends when it has taken so long, or that share of the training steps it is for."""
@@ -47,30 +49,45 @@ def measure_costs(model: PeftModel, rows: TrainingRows, config: TrainingConfig, 
         What batches cost; of several measurements of a shape the fastest counts.
     """
     shapes = _choose_shapes(rows.texts.lengths, config)
-    runtime = TorchRuntime(model, precision)
-    train: list[list[float]] = [[] for _ in shapes]
-    forward: list[list[float]] = [[] for _ in shapes]
-    with _kept_as_it_is(model) as step:
-        batches = [_build_batch(rows, *shape) for shape in shapes]
+    runtime, device = TorchRuntime(model, precision), next(model.parameters()).device
+    batches = [_build_batch(rows, *shape) for shape in shapes]
+
+    def predict(batch: dict[str, torch.Tensor]) -> None:
+        runtime.logits(batch["input_ids"].numpy(), batch["attention_mask"].numpy())
+
+    with _kept_as_it_is(model, precision) as step:
         began = time.perf_counter()
-        _time(lambda: step(batches[0], precision))  # the first is slow, and touches the memory that training will
-        until = began + min(_MOST_SECONDS, _MOST_SHARE * _estimate(rows, config, time.perf_counter() - began))
-        for index in [*range(len(shapes))] * _ROUNDS:
-            if train[0] and time.perf_counter() > until:
-                break
-            batch = batches[index]
-            train[index].append(_time(lambda batch=batch: step(batch, precision)))  # type: ignore[misc]
-            ids, mask = batch["input_ids"].numpy(), batch["attention_mask"].numpy()
-            forward[index].append(_time(lambda ids=ids, mask=mask: runtime.logits(ids, mask)))  # type: ignore[misc]
-    new = [measured[0] - min(measured) for measured in train[1:] if len(measured) > 1]
-    layers = sum(isinstance(module, FusedBlock) for module in model.modules())
+        step(batches[0])  # the first is slow, and touches the memory that training will
+        room = min(_MOST_SECONDS, _MOST_SHARE * _estimate(rows, config, time.perf_counter() - began))
+        train = _time_batches(step, shapes, batches, began + _TRAIN_SHARE * room, device)
+        predict(batches[0])  # builds the merged weights, once for all that follow
+        forward = _time_batches(predict, shapes, batches, began + room, device)
     return Costs(
-        train=fit_cost_model(_summarise(shapes, train)),
-        forward=fit_cost_model(_summarise(shapes, forward)),
-        layers=layers,
+        train=fit_cost_model(train),
+        forward=fit_cost_model(forward),
+        layers=sum(isinstance(module, FusedBlock) for module in model.modules()),
         frozen=frozen_depth(model),
-        new_shape=float(np.mean(new)) if new else 0.0,
     )
+
+
+def _time_batches(
+    action: Callable[[dict[str, torch.Tensor]], None],
+    shapes: list[tuple[int, int]],
+    batches: list[dict[str, torch.Tensor]],
+    until: float,
+    device: torch.device,
+) -> list[Timing]:
+    """Time an action on every batch in turns, until the clock says so; the fastest of each counts."""
+    fastest: dict[tuple[int, int], float] = {}
+    for shape, batch in list(zip(shapes, batches, strict=True)) * _ROUNDS:
+        if fastest and time.perf_counter() > until:
+            break
+        began = time.perf_counter()
+        action(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        fastest[shape] = min(time.perf_counter() - began, fastest.get(shape, math.inf))
+    return [Timing(*shape, seconds) for shape, seconds in fastest.items()]
 
 
 def _choose_shapes(lengths: NDArray[np.int64], config: TrainingConfig) -> list[tuple[int, int]]:
@@ -91,25 +108,26 @@ def _build_batch(rows: TrainingRows, count: int, length: int) -> dict[str, torch
 
 
 @contextmanager
-def _kept_as_it_is(model: PeftModel) -> Iterator[Callable[[dict[str, torch.Tensor], PrecisionChoice], None]]:
+def _kept_as_it_is(model: PeftModel, precision: PrecisionChoice) -> Iterator[Callable[[dict[str, torch.Tensor]], None]]:
     """Give a function that trains for a step; after the block the model and torch's random state are as before."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     before = [parameter.detach().clone() for parameter in parameters]
     optimizer = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, fused=True)
     base: Any = model.get_base_model()
-    was_training = model.training
+    was_training, device = model.training, base.device
+    forked = [device.index] if device.type == "cuda" else []
 
-    def step(batch: dict[str, torch.Tensor], precision: PrecisionChoice) -> None:
+    def step(batch: dict[str, torch.Tensor]) -> None:
         model.train()
         with at_precision(model, precision):
-            loss = model(**batch).loss
+            loss = model(**{name: tensor.to(device) for name, tensor in batch.items()}).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     try:
-        with torch.random.fork_rng(devices=[]), attention_for_training(base), quiet_transformers():
+        with torch.random.fork_rng(devices=forked), attention_for_training(base, precision), quiet_transformers():
             yield step
     finally:
         with torch.no_grad():
@@ -123,17 +141,3 @@ def _estimate(rows: TrainingRows, config: TrainingConfig, step_seconds: float) -
     """Return roughly how long the training steps take, if all were like the longest."""
     per_epoch = len(plan_batches(rows.texts.lengths, max_rows=config.batch_size, max_tokens=config.batch_tokens))
     return step_seconds * (config.max_steps or per_epoch * config.epochs)
-
-
-def _summarise(shapes: list[tuple[int, int]], seconds: list[list[float]]) -> list[Timing]:
-    return [
-        Timing(rows, length, min(measured))
-        for (rows, length), measured in zip(shapes, seconds, strict=True)
-        if measured
-    ]
-
-
-def _time(action: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began

@@ -118,7 +118,7 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
         trainer.add_callback(EarlyStoppingCallback(config.early_stopping_patience))
     began = time.perf_counter()
     base: Any = job.adapted.model.get_base_model()
-    with guard.listen(), attention_for_training(base), quiet_transformers():
+    with guard.listen(), attention_for_training(base, job.precision), quiet_transformers():
         _train(trainer, resume_from)
     progress.finish()
     if guard.interrupted:

@@ -7,21 +7,15 @@ from pathlib import Path
 
 from lorafit.acceleration.prefix_cache import PrefixCache, PrefixedTexts
 from lorafit.batching import BatchPlan
-from lorafit.config import MethodConfig, TrainingConfig
+from lorafit.config import TrainingConfig
 from lorafit.encoders.tokenization import TokenizedTexts
 from lorafit.errors import TrainingInterruptedError
 from lorafit.progress import Progress
 
-__all__ = ["ModelInputs", "kept_prefix", "wants_prefix_cache"]
+__all__ = ["ModelInputs", "kept_prefix"]
 
 ModelInputs = TokenizedTexts | PrefixedTexts
 """Texts as a model reads them: their tokens, with the frozen layers' hidden states where they are kept."""
-
-
-def wants_prefix_cache(method: MethodConfig, training: TrainingConfig) -> bool:
-    """Return whether the settings ask for a cache: layers are left frozen, and what it holds is read again."""
-    pays = training.prefix_cache == "shared" or (training.prefix_cache == "auto" and training.epochs > 1)
-    return pays and method.layers != "all"
 
 
 @contextmanager
@@ -50,13 +44,9 @@ def kept_prefix(
     inputs: dict[str, ModelInputs] = {name: tokens for name, (tokens, _) in texts.items()}
     interrupted = False
     try:
-        obstacle = cache.find_obstacle(
-            [tokens for tokens, _ in texts.values()], limit_bytes=int(config.prefix_cache_gb * 1e9)
-        )
-        if obstacle is None:
-            inputs, obstacle = _open(cache, texts, pad_id, progress)
+        inputs, obstacle = _open(cache, texts, config, pad_id, progress)
         if obstacle is not None:
-            progress.say(f"the frozen layers' hidden states are computed in every epoch: {obstacle}")
+            progress.say(f"the frozen layers' hidden states are not kept: {obstacle}")
         yield inputs
     except (KeyboardInterrupt, TrainingInterruptedError):
         interrupted = True
@@ -68,17 +58,25 @@ def kept_prefix(
 
 
 def _open(
-    cache: PrefixCache, texts: Mapping[str, tuple[TokenizedTexts, BatchPlan]], pad_id: int, progress: Progress
+    cache: PrefixCache,
+    texts: Mapping[str, tuple[TokenizedTexts, BatchPlan]],
+    config: TrainingConfig,
+    pad_id: int,
+    progress: Progress,
 ) -> tuple[dict[str, ModelInputs], str | None]:
+    """Return the texts with their hidden states and None, or the texts as they are and why."""
+    plain: dict[str, ModelInputs] = {name: tokens for name, (tokens, _) in texts.items()}
     inputs: dict[str, ModelInputs] = {}
-    size = cache.size([tokens for tokens, _ in texts.values()])
-    progress.say(f"keeping the frozen layers' hidden states on disk: {size / 1e9:.2f} GB")
     try:
+        if obstacle := cache.find_obstacle(list(texts.values()), limit_bytes=int(config.prefix_cache_gb * 1e9)):
+            return plain, obstacle
+        size = cache.size([tokens for tokens, _ in texts.values()])
+        progress.say(f"keeping the frozen layers' hidden states on disk: {size / 1e9:.2f} GB")
         for name, (tokens, plan) in texts.items():
             progress.start(f"frozen layers, {name} rows", total=len(tokens), unit="text")
             inputs[name] = cache.open(tokens, plan, pad_id, on_progress=progress.update)
             progress.finish()
     except OSError as error:
         progress.finish()
-        return {name: tokens for name, (tokens, _) in texts.items()}, f"they could not be written ({error.strerror})"
+        return plain, f"they could not be written ({error.strerror})"
     return inputs, None
