@@ -1,8 +1,8 @@
 """Self-attention by whichever of flash attention and batched matrix products is faster on this CPU.
 
 In bfloat16 that is products with a hand-written backward pass, a few texts at a time so that their scores fit the
-cache: up to four times faster in training than torch's flash attention, and faster in prediction too. In fp32 the two
-are even, and flash attention needs less memory (`benchmarks/attention.py`). transformers knows it by the name
+cache: faster in training than torch's flash attention at every length from 32 to 512 (`benchmarks/attention.py`). In
+fp32 the two are about even, and flash attention needs less memory. transformers knows it by the name
 `lorafit`, with a mask of its own.
 """
 
