@@ -72,10 +72,6 @@ def fail(_: int) -> None:
     raise AssertionError("the hidden states were computed")
 
 
-def watch(calls: list[int]) -> Callable[[int], None]:
-    return calls.append
-
-
 @pytest.mark.parametrize("precision", [FP32, BF16])
 def test_kept_hidden_states_are_those_of_the_frozen_layers(
     model: Any,  # noqa: ANN401 - PEFT's model
@@ -123,7 +119,7 @@ def test_hidden_states_are_computed_once(model: Any, open_texts: Open) -> None: 
 
 def test_progress_counts_the_texts(model: Any, texts: TokenizedTexts, open_texts: Open) -> None:  # noqa: ANN401 - PEFT's
     done: list[int] = []
-    open_texts(model, on_progress=watch(done))
+    open_texts(model, on_progress=done.append)
     assert done == sorted(done)
     assert done[-1] == len(texts)
 
@@ -140,7 +136,7 @@ def test_other_texts_base_precision_or_depth_get_files_of_their_own(
         (build_model(three), {}),
     ):
         done: list[int] = []
-        open_texts(model, on_progress=watch(done), **changes)
+        open_texts(model, on_progress=done.append, **changes)
         assert done
     assert len(list((tmp_path / "cache").glob("*.bin"))) == 5
 
@@ -171,7 +167,7 @@ def test_damaged_or_swapped_file_is_computed_again(
         other = next(other for other in (tmp_path / "cache").glob("*.bin") if other != path)
         shutil.copy(other.with_suffix(".json"), note)
     done: list[int] = []
-    np.testing.assert_array_equal(open_texts(model, on_progress=watch(done)).states, expected)
+    np.testing.assert_array_equal(open_texts(model, on_progress=done.append).states, expected)
     assert done
     open_texts(model, on_progress=fail)
 

@@ -1,9 +1,8 @@
-"""Self-attention by whichever of flash attention and batched matrix products is faster on this CPU.
+"""Self-attention on a CPU: batched matrix products in bfloat16, torch's flash attention in fp32.
 
 In bfloat16 that is products with a hand-written backward pass, a few texts at a time so that their scores fit the
 cache: faster in training than torch's flash attention at every length from 32 to 512 (`benchmarks/attention.py`). In
-fp32 the two are about even, and flash attention needs less memory. transformers knows it by the name
-`lorafit`, with a mask of its own.
+fp32 torch's own is used. transformers knows it by the name `lorafit`, with a mask of its own.
 """
 
 import math
