@@ -187,3 +187,11 @@ def test_budget_that_is_no_time_is_refused(text: str) -> None:
     assert f"training.budget: a time is written like 90s, 10m, 1h30m or 1h, got {text}" in refused(
         f"training.budget={text}"
     ).replace("'", "")
+
+
+@pytest.mark.parametrize("layers", ["upper3", "top0", "top", "3", "all2"])
+def test_layers_other_than_all_and_the_top_ones_are_refused(layers: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"method\.layers: allowed are all, and top1, top2, … for the last layers, got"
+    ):
+        load_config(flags={"method.layers": layers})

@@ -4,6 +4,7 @@ The defaults and the evidence for each stand in `docs/explanation/defaults.md`.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -85,11 +86,14 @@ class MethodConfig(Section):
     target_modules: TargetGroup | Annotated[list[str], Field(min_length=1)] = Field(
         "all-linear", description="A group of linear layers, or a list of module names (full or last parts)."
     )
-    layers: str = Field(
-        "all",
-        pattern=r"^(all|top[1-9][0-9]*)$",
-        description="Encoder layers that are adapted: all, or top3 and the like.",
-    )
+    layers: str = Field("all", description="Encoder layers that are adapted: all, or top3 and the like.")
+
+    @field_validator("layers")
+    @classmethod
+    def _check_layers(cls, layers: str) -> str:
+        if not re.fullmatch(r"all|top[1-9][0-9]*", layers):
+            raise PydanticCustomError("layers", "allowed are all, and top1, top2, … for the last layers")
+        return layers
 
 
 class TrainingConfig(Section):
