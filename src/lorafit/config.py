@@ -83,6 +83,9 @@ class MethodConfig(Section):
     r: int = Field(8, ge=1, description="Rank of the adapter.")
     lora_alpha: int = Field(32, ge=1, description="The update is scaled by lora_alpha / r.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
+    loraplus_lr_ratio: float = Field(
+        1.0, gt=0, description="LoRA+: the learning rate of the adapter's B, as a multiple of A's."
+    )
     target_modules: TargetGroup | Annotated[list[str], Field(min_length=1)] = Field(
         "all-linear", description="A group of linear layers, or a list of module names (full or last parts)."
     )
@@ -97,9 +100,15 @@ class MethodConfig(Section):
 
 
 class TrainingConfig(Section):
-    """The optimisation: AdamW, cross-entropy, linear warm-up and decay."""
+    """The optimisation: AdamW, cross-entropy, a learning rate that rises and falls."""
 
-    learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate of adapter and head.")
+    learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate.")
+    head_learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate of the head; that of the adapter when absent."
+    )
+    schedule: Literal["linear", "cosine"] = Field(
+        "linear", description="How the rate falls to 0 after the warm-up; cosine with warmup_ratio=0.3 is one-cycle."
+    )
     epochs: int = Field(2, ge=1, description="Passes over the training rows.")
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps, whatever the epochs say.")
     budget: str | None = Field(

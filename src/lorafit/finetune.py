@@ -202,6 +202,7 @@ def _carry_out(
                 adapted=prepared.adapted,
                 rows=TrainingRows(inputs["train"], splits.train.labels, prepared.pad_id),
                 config=config.training,
+                method=config.method,
                 layout=layout,
                 precision=prepared.precision,
                 validate=lambda: compute_validation(splits.validation, _score(prepared, runtime, inputs["validation"])),

@@ -57,6 +57,7 @@ def make_job(tiny_distilbert: Path, tmp_path: Path) -> BuildJob:
             adapted=adapted,
             rows=build_rows(45, seed=1),
             config=config,
+            method=MethodConfig(),
             layout=RunLayout(folder),
             precision=precision,
             validate=validate or (lambda: measure(adapted, held_out)),

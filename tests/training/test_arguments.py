@@ -6,12 +6,20 @@ from lorafit.training.arguments import build_arguments
 
 def test_settings_reach_the_trainer(tmp_path: Path) -> None:
     config = TrainingConfig(
-        epochs=4, learning_rate=3e-4, weight_decay=0.2, warmup_ratio=0.25, max_grad_norm=2.0, seed=11, batch_size=6
+        epochs=4,
+        learning_rate=3e-4,
+        weight_decay=0.2,
+        warmup_ratio=0.25,
+        max_grad_norm=2.0,
+        seed=11,
+        batch_size=6,
+        schedule="cosine",
     )
     arguments = build_arguments(config, checkpoints=tmp_path / "checkpoints", steps_per_epoch=10)
     assert arguments.output_dir == str(tmp_path / "checkpoints")
     assert (arguments.max_steps, arguments.warmup_steps) == (40, 10)
     assert (arguments.learning_rate, arguments.weight_decay, arguments.max_grad_norm) == (3e-4, 0.2, 2.0)
+    assert arguments.lr_scheduler_type == "cosine"
     assert (arguments.seed, arguments.per_device_train_batch_size) == (11, 6)
     assert not (tmp_path / "checkpoints").exists()
 

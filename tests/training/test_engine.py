@@ -35,7 +35,7 @@ from lorafit.progress import Silent
 from lorafit.training.engine import TrainingJob, fit
 from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.artifacts import RunLayout
-from lorafit.config import TrainingConfig
+from lorafit.config import MethodConfig, TrainingConfig
 
 class Slow(Silent):
     def update(self, done, **figures):
@@ -48,7 +48,8 @@ adapted = toys["build_adapted"](Path(sys.argv[2]), seed=3)
 config = TrainingConfig(epochs=50, batch_size=8, batch_tokens=120, early_stopping_patience=0, seed=3)
 rows = toys["build_rows"](45, seed=1)
 validate = lambda: toys["measure"](adapted, rows)
-job = TrainingJob(adapted, rows, config, RunLayout(Path(sys.argv[3])), PrecisionChoice("fp32", ""), validate)
+layout, precision = RunLayout(Path(sys.argv[3])), PrecisionChoice("fp32", "")
+job = TrainingJob(adapted, rows, config, MethodConfig(), layout, precision, validate)
 try:
     fit(job, progress=Slow())
 except TrainingInterruptedError as error:

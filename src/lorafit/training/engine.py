@@ -15,7 +15,7 @@ from lorafit.acceleration.attention import attention_for_training
 from lorafit.acceleration.encoder_block import at_precision
 from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.artifacts import RunLayout, TrainingRecord
-from lorafit.config import TrainingConfig
+from lorafit.config import MethodConfig, TrainingConfig
 from lorafit.encoders.load import quiet_transformers
 from lorafit.errors import TrainingInterruptedError
 from lorafit.methods import AdaptedModel
@@ -23,6 +23,7 @@ from lorafit.progress import Progress
 from lorafit.training.arguments import build_arguments
 from lorafit.training.batching import EpochBatches, TrainingRows, build_train_loader
 from lorafit.training.callbacks import DivergenceGuard, EpochOrder, History, InterruptGuard, ProgressReport, Schedule
+from lorafit.training.optimizer import build_optimizer
 
 __all__ = ["TrainingJob", "Validate", "fit"]
 
@@ -38,6 +39,7 @@ class TrainingJob:
         adapted: The model; training changes it in place.
         rows: Tokenised training rows.
         config: The training section.
+        method: The method section.
         layout: The run folder, for checkpoints and history.
         precision: Arithmetic of the forward pass.
         validate: Measures the current model on the validation rows.
@@ -47,6 +49,7 @@ class TrainingJob:
     adapted: AdaptedModel
     rows: TrainingRows
     config: TrainingConfig
+    method: MethodConfig
     layout: RunLayout
     precision: PrecisionChoice
     validate: Validate
@@ -98,11 +101,13 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     """
     config, lengths = job.config, job.rows.texts.lengths
     batches = EpochBatches(lengths, max_rows=config.batch_size, max_tokens=config.batch_tokens, seed=config.seed)
+    optimizer = build_optimizer(job.adapted.model, config, job.method)
     report, guard = ProgressReport(progress, expected_seconds=job.expected_seconds), InterruptGuard(progress)
     trainer = _Trainer(
         job,
         batches,
         report,
+        optimizers=(optimizer, None),
         args=build_arguments(config, checkpoints=job.layout.checkpoints, steps_per_epoch=len(batches)),
         callbacks=[
             EpochOrder(batches),
