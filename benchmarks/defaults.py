@@ -1,6 +1,6 @@
 """Evidence for the default settings, on validation rows only.
 
-Run: LORAFIT_DATA=… python benchmarks/defaults.py rotten-tomatoes (or imdb) [--seeds 0,1]
+Run: LORAFIT_DATA=… python benchmarks/defaults.py rotten-tomatoes (or imdb, imdb-steps) [--seeds 0,1]
 
 Each variant differs from the defaults in what its name says. A run is judged by the lowest validation loss it reached
 and by the validation accuracy at that point; test rows play no part. Results go to benchmarks/results/.
@@ -20,7 +20,12 @@ from lorafit.config import load_config
 from lorafit.finetune import train
 
 RESULTS = Path(__file__).with_name("results")
-COMMON = ["model.name=builtin:distil-minilm", "evaluation.baseline=false", "training.early_stopping_patience=0"]
+COMMON = [
+    "model.name=builtin:distil-minilm",
+    "evaluation.baseline=false",
+    "evaluation.cheap_baselines=false",
+    "training.early_stopping_patience=0",
+]
 STUDIES: dict[str, tuple[list[str], dict[str, list[str]]]] = {
     "rotten-tomatoes": (
         ["data.source=builtin:rotten-tomatoes", "training.epochs=2"],
@@ -29,6 +34,32 @@ STUDIES: dict[str, tuple[list[str], dict[str, list[str]]]] = {
             "learning rate 2e-4": ["training.learning_rate=2e-4"],
             "learning rate 1e-3": ["training.learning_rate=1e-3"],
             "adapters on query and value": ["method.target_modules=query-value"],
+        },
+    ),
+    "imdb-steps": (
+        [
+            "training.epochs=2",
+            "training.evaluations_per_epoch=1",
+            "model.max_length=128",
+            "model.truncation=head+tail",
+        ],
+        {
+            "defaults": [],
+            "learning rate 1e-3": ["training.learning_rate=1e-3"],
+            "learning rate 2e-3": ["training.learning_rate=2e-3"],
+            "LoRA+, B at 4 times the rate": ["method.loraplus_lr_ratio=4"],
+            "LoRA+, B at 16 times the rate": ["method.loraplus_lr_ratio=16"],
+            "LoRA+, B at 16 times 2e-4": ["method.loraplus_lr_ratio=16", "training.learning_rate=2e-4"],
+            "head at 2e-3": ["training.head_learning_rate=2e-3"],
+            "head at 1e-4": ["training.head_learning_rate=1e-4"],
+            "cosine": ["training.schedule=cosine"],
+            "one-cycle": ["training.schedule=cosine", "training.warmup_ratio=0.3"],
+            "one-cycle, learning rate 1e-3": [
+                "training.schedule=cosine",
+                "training.warmup_ratio=0.3",
+                "training.learning_rate=1e-3",
+            ],
+            "r = 16": ["method.r=16", "method.lora_alpha=64"],
         },
     ),
     "imdb": (
@@ -41,7 +72,10 @@ STUDIES: dict[str, tuple[list[str], dict[str, list[str]]]] = {
         },
     ),
 }
-IMDB_ROWS = {"train": 4000, "validation": 2000, "test": 100}
+ROWS = {
+    "imdb": {"train": 4000, "validation": 2000, "test": 100},
+    "imdb-steps": {"train": 4000, "validation": 4000, "test": 100},
+}
 
 
 def measure(settings: list[str], seed: int) -> dict[str, float]:
@@ -81,8 +115,8 @@ def main() -> None:
         variants = {name: settings for name, settings in variants.items() if name in arguments.only}
     with tempfile.TemporaryDirectory() as folder:
         data = []
-        if arguments.study == "imdb":
-            cut_rows(Path(folder), IMDB_ROWS)
+        if arguments.study in ROWS:
+            cut_rows(Path(folder), ROWS[arguments.study])
             data = name_rows(Path(folder))
         run_study(arguments, common, data, variants)
 

@@ -155,7 +155,7 @@ def measure_schedule(
 
 def run_schedule(overrides: list[str]) -> dict[str, Any]:
     """Train lorafit in this process and return its validations."""
-    config = load_config(overrides=["evaluation.baseline=false", *overrides])
+    config = load_config(overrides=["evaluation.baseline=false", "evaluation.cheap_baselines=false", *overrides])
     with tempfile.TemporaryDirectory() as folder:
         run = train(config, output=Path(folder) / "run")
         history = read_history(run)
@@ -218,7 +218,7 @@ def trace_curve(arguments: argparse.Namespace, ledger: Ledger) -> None:
 
 def run_curve(overrides: list[str]) -> dict[str, Any]:
     """Train lorafit in this process and return time and test accuracy."""
-    config = load_config(overrides=["evaluation.baseline=false", *overrides])
+    config = load_config(overrides=["evaluation.baseline=false", "evaluation.cheap_baselines=false", *overrides])
     with tempfile.TemporaryDirectory() as folder:
         run = train(config, output=Path(folder) / "run")
     training = run.record.training

@@ -50,7 +50,12 @@ T = TypeVar("T")
 
 RESULTS = Path(__file__).with_name("results")
 BUILTIN = "builtin:distil-minilm"
-_COMMON = ["evaluation.baseline=false", "evaluation.bootstrap_samples=100", "training.early_stopping_patience=0"]
+_COMMON = [
+    "evaluation.baseline=false",
+    "evaluation.cheap_baselines=false",
+    "evaluation.bootstrap_samples=100",
+    "training.early_stopping_patience=0",
+]
 
 
 def run_fresh(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""Write docs/reference/settings.md and docs/reference/commands.md from the code; a test keeps them true.
+"""Write docs/reference/settings.md, methods.md and commands.md from the code; a test keeps them true.
 
 Run: python scripts/reference.py
 """
@@ -12,6 +12,7 @@ from typing import get_args
 
 from lorafit.cli import COMMANDS
 from lorafit.config import Config
+from lorafit.methods import METHODS, Limit
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 
@@ -27,6 +28,41 @@ def render_commands() -> str:
     for name in COMMANDS:
         parts += ["", f"## {name}", "", *_help([name])]
     return "\n".join(parts) + "\n"
+
+
+def render_methods() -> str:
+    """Return the table of all methods."""
+    return "\n".join(_methods_lines()) + "\n"
+
+
+def _methods_lines() -> Iterator[str]:
+    yield from ("# Methods", "", "Written by `scripts/reference.py` from `src/lorafit/methods.py`.", "")
+    yield "`lorafit train DATA --method NAME`. Rates are peak learning rates, the head's after the slash where it"
+    yield "differs; `--set training.learning_rate=…` changes both. What is trained is saved as plain PEFT in"
+    yield "`adapter/`, or, where the model itself is trained, as plain transformers in `model/`."
+    yield from (
+        "",
+        "| name | method | adapts | settings and their defaults | rate | cannot |",
+        "|---|---|---|---|---|---|",
+    )
+    for method in METHODS.values():
+        settings = ", ".join(f"`{name}={value}`" for name, value in method.defaults.items()) or "none"
+        rate = f"{method.learning_rate:g}"
+        if method.head_learning_rate:
+            rate += f" / {method.head_learning_rate:g}"
+        limits = ", ".join(_LIMITS[limit] for limit in sorted(method.limits)) or "-"
+        named = f"`{method.name}` | {method.title} ({method.paper})"
+        yield f"| {named} | {method.adapts} | {settings} | {rate} | {limits} |"
+    yield from ("", "Left out: prefix tuning, since encoders of this kind take no past keys and values, which PEFT's")
+    yield "implementation hands them; bottleneck adapters, which PEFT does not have."
+
+
+_LIMITS: dict[Limit, str] = {
+    "merge": "be merged into the base",
+    "mixed-batches": "serve several adapters in one batch",
+    "fused-blocks": "run in fused blocks (slower)",
+    "decoder": "adapt decoders",
+}
 
 
 def _settings_lines() -> Iterator[str]:
@@ -50,7 +86,7 @@ def _describe(annotation: object, metadata: list[object]) -> str:
         if names and all(isinstance(name, str) for name in names):
             return ", ".join(f"`{name}`" for name in names) + ("" if names is members else ", or a list of names")
     kind = members[0] if members else annotation
-    words = {bool: "yes or no", int: "whole number", float: "number", str: "text"}[kind]  # type: ignore[index]
+    words = {bool: "yes or no", int: "whole number", float: "number", str: "text"}.get(kind, "names and values")  # type: ignore[index]
     signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
     bounds = [
         f"{sign} {bound}"
@@ -76,4 +112,5 @@ def _help(words: list[str]) -> list[str]:
 if __name__ == "__main__":
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "settings.md").write_text(render_settings(), encoding="utf-8")
+    (FOLDER / "methods.md").write_text(render_methods(), encoding="utf-8")
     (FOLDER / "commands.md").write_text(render_commands(), encoding="utf-8")

@@ -23,16 +23,26 @@ WORDS = """
 """
 """Whole words of the tiny vocabulary; any other word is put together from letters."""
 
-TINY = {
+_SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+TINY: dict[str, dict[str, Any]] = {
     "distilbert": {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4},
-    "bert": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
-    "electra": {
-        "embedding_size": 16,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "mpnet"), _SMALL),
+    "electra": _SMALL | {"embedding_size": 16},
+    "nystromformer": _SMALL | {"num_landmarks": 4},
+    "albert": _SMALL | {"embedding_size": 16},
+    "deberta-v2": _SMALL
+    | {
+        "relative_attention": True,
+        "position_buckets": 16,
+        "pos_att_type": ["p2c", "c2p"],
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+        "type_vocab_size": 0,
+        "pooler_hidden_size": 32,
     },
+    "modernbert": _SMALL | {"global_attn_every_n_layers": 2, "local_attention": 16},
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma"), _SMALL | {"num_key_value_heads": 2}),
 }
 """Sizes by transformers' `model_type`."""
 

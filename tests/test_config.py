@@ -90,7 +90,7 @@ def test_all_faults_are_told_at_once() -> None:
         "training.learning_rate: Input should be a valid number, unable to parse string as a number, got 'fast'",
         "method.r: Input should be greater than or equal to 1, got 0",
         "method.target_modules: got 'banana'; allowed: all-linear, attention, query-value, feed-forward, "
-        "or a list of module names",
+        "key-value-down, or a list of module names",
         "model.truncation: Input should be 'head' or 'head+tail', got 'tail'",
         "data.txt_column: unknown setting; did you mean data.text_column?",
         "data.validation_fraction: Input should be less than 0.5, got 0.5",

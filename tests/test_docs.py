@@ -16,7 +16,7 @@ def reference() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["settings", "commands"])
+@pytest.mark.parametrize("page", ["settings", "methods", "commands"])
 def test_reference_page_is_what_the_code_says(reference: ModuleType, page: str) -> None:
     written = (ROOT / "docs" / "reference" / f"{page}.md").read_text(encoding="utf-8")
     assert written == getattr(reference, f"render_{page}")(), "run: python scripts/reference.py"

@@ -14,7 +14,14 @@ from lorafit.data.rows import Split
 from lorafit.data.sources import load_splits
 from lorafit.data.tables import read_table
 from lorafit.errors import DataError
-from lorafit.evaluation import build_metrics, compute_validation, evaluate, read_predictions, write_predictions
+from lorafit.evaluation import (
+    Predicted,
+    build_metrics,
+    compute_validation,
+    evaluate,
+    read_predictions,
+    write_predictions,
+)
 from lorafit.labels import LabelSet
 
 LABELS = LabelSet(("neg", "pos"))
@@ -168,7 +175,7 @@ def test_validation_figures_of_outputs_that_are_no_numbers_are_none_either() -> 
 
 def test_metrics_compare_with_the_baseline_on_the_same_rows() -> None:
     config = EvaluationConfig(bootstrap_samples=100, confidence_level=0.9)
-    metrics = build_metrics("test", ROWS, LABELS, config, finetuned=PROBABILITIES, baseline=np.full((3, 2), 0.5))
+    metrics = build_metrics("test", ROWS, LABELS, config, Predicted(PROBABILITIES, np.full((3, 2), 0.5)))
     assert (metrics.split, metrics.rows, metrics.confidence_level) == ("test", 3, 0.9)
     assert metrics.baseline is not None
     assert metrics.baseline.log_loss.value == pytest.approx(math.log(2))

@@ -15,8 +15,10 @@ from lorafit.errors import RunError
 
 __all__ = [
     "ADAPTER_FILES",
+    "MODEL_FILES",
     "SCHEMA_VERSION",
     "BaseModelRecord",
+    "CheapBaseline",
     "ClassScores",
     "DataRecord",
     "Estimate",
@@ -43,6 +45,9 @@ ADAPTER_FILES = (
     "tokenizer_config.json",
 )
 """Files of `adapter/` whose digests the run record holds."""
+
+MODEL_FILES = ("config.json", "golden.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+"""Files of `model/` whose digests the run record holds."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,16 @@ class RunLayout:
         return self.root / "adapter"
 
     @property
+    def model(self) -> Path:
+        """The trained model as a plain transformers folder, of methods that train the model itself."""
+        return self.root / "model"
+
+    @property
+    def trained(self) -> Path:
+        """What was trained: `model/` where there is one, else `adapter/`."""
+        return self.model if self.model.is_dir() else self.adapter
+
+    @property
     def labels(self) -> Path:
         """Folder inside the adapter that holds `config.json` with `id2label`."""
         return self.adapter / "labels"
@@ -78,12 +93,12 @@ class RunLayout:
     @property
     def golden(self) -> Path:
         """Fixed sentences with the logits of plain fp32 PEFT."""
-        return self.adapter / "golden.json"
+        return self.trained / "golden.json"
 
     @property
     def card(self) -> Path:
         """The model card."""
-        return self.adapter / "README.md"
+        return self.trained / "README.md"
 
     @property
     def metrics(self) -> Path:
@@ -109,10 +124,13 @@ class RunLayout:
         """Return everything in a run folder that is a run's, and nothing else."""
         predictions = self.predictions("test", "baseline").parent
         files = (self.record, self.config, self.metrics, self.history)
-        return (*files, self.adapter, self.checkpoints, self.prefix_cache, predictions)
+        return (*files, self.adapter, self.model, self.checkpoints, self.prefix_cache, predictions)
 
-    def predictions(self, split: str, model: Literal["baseline", "finetuned"]) -> Path:
-        """Predictions of one model on one split: row id, label, probabilities; rows in input order."""
+    def predictions(self, split: str, model: str) -> Path:
+        """Predictions of one model on one split: row id, label, probabilities; rows in input order.
+
+        The model is `baseline`, `finetuned` or the name of a cheap baseline.
+        """
         return self.root / "predictions" / f"{split}.{model}.parquet"
 
 
@@ -212,6 +230,18 @@ class PairedComparison(Record):
     mcnemar_p_value: float
 
 
+class CheapBaseline(Record):
+    """A classifier without a neural network on the same rows.
+
+    Attributes:
+        scores: Its own.
+        comparison: The fine-tuned model against it; `baseline` there is this classifier.
+    """
+
+    scores: ModelScores
+    comparison: PairedComparison
+
+
 class MetricsRecord(FileRecord):
     """`metrics.json`: the evidence of a run."""
 
@@ -222,6 +252,7 @@ class MetricsRecord(FileRecord):
     baseline: ModelScores | None
     finetuned: ModelScores
     comparison: PairedComparison | None
+    cheap_baselines: dict[str, CheapBaseline] = Field(default_factory=dict, description="By name of the classifier.")
 
 
 class SplitRecord(Record):
@@ -357,4 +388,4 @@ class RunRecord(FileRecord):
     training: TrainingRecord | None = None
     seconds: dict[str, float] = Field(default_factory=dict, description="Wall-clock time a stage.")
     peak_memory_bytes: int = 0
-    files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of each file of adapter/.")
+    files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of each file of adapter/ or model/.")

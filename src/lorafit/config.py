@@ -27,7 +27,7 @@ __all__ = [
     "load_config",
 ]
 
-TargetGroup = Literal["all-linear", "attention", "query-value", "feed-forward"]
+TargetGroup = Literal["all-linear", "attention", "query-value", "feed-forward", "key-value-down"]
 """Named groups of linear layers inside the encoder that an adapter can be put on."""
 
 
@@ -77,17 +77,21 @@ class ModelConfig(Section):
 
 
 class MethodConfig(Section):
-    """How the encoder is adapted."""
+    """How the encoder is adapted; what is absent is the method's own default."""
 
     name: str = Field("lora", description="A method of the METHODS table.")
-    r: int = Field(8, ge=1, description="Rank of the adapter.")
-    lora_alpha: int = Field(32, ge=1, description="The update is scaled by lora_alpha / r.")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
-    loraplus_lr_ratio: float = Field(
-        1.0, gt=0, description="LoRA+: the learning rate of the adapter's B, as a multiple of A's."
+    r: int | None = Field(None, ge=1, description="Rank of the adapter.")
+    lora_alpha: int | None = Field(None, ge=1, description="The update is scaled by lora_alpha / r.")
+    lora_dropout: float | None = Field(None, ge=0, lt=1, description="Dropout on the adapter's input.")
+    loraplus_lr_ratio: float | None = Field(
+        None, gt=0, description="LoRA+: the learning rate of the adapter's B, as a multiple of A's."
     )
-    target_modules: TargetGroup | Annotated[list[str], Field(min_length=1)] = Field(
-        "all-linear", description="A group of linear layers, or a list of module names (full or last parts)."
+    virtual_tokens: int | None = Field(None, ge=1, description="Learned tokens before the text, taken off max_length.")
+    target_modules: TargetGroup | Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="A group of linear layers, or a list of module names (full or last parts)."
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Further arguments of PEFT's config for the method."
     )
     layers: str = Field("all", description="Encoder layers that are adapted: all, or top3 and the like.")
 
@@ -102,9 +106,9 @@ class MethodConfig(Section):
 class TrainingConfig(Section):
     """The optimisation: AdamW, cross-entropy, a learning rate that rises and falls."""
 
-    learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate.")
+    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; the method's own when absent.")
     head_learning_rate: float | None = Field(
-        None, gt=0, description="Peak learning rate of the head; that of the adapter when absent."
+        None, gt=0, description="Peak learning rate of the head; learning_rate, or the method's own, when absent."
     )
     schedule: Literal["linear", "cosine"] = Field(
         "linear", description="How the rate falls to 0 after the warm-up; cosine with warmup_ratio=0.3 is one-cycle."
@@ -137,6 +141,13 @@ class TrainingConfig(Section):
     threads: int | None = Field(None, ge=1, description="CPU threads; all available cores when absent.")
     seed: int = Field(0, ge=0, description="Seed of the head, the order of the batches and the dropout.")
 
+    @property
+    def peak_learning_rate(self) -> float:
+        """`learning_rate`, which `methods.complete_settings` fills in."""
+        if self.learning_rate is None:
+            raise ValueError("the settings were not completed")
+        return self.learning_rate
+
     @field_validator("budget")
     @classmethod
     def _check_budget(cls, budget: str | None) -> str | None:
@@ -149,6 +160,9 @@ class EvaluationConfig(Section):
     """How results are measured."""
 
     baseline: bool = Field(True, description="Measure the model before training, too.")
+    cheap_baselines: bool = Field(
+        True, description="Train NB-SVM and TF-IDF with logistic regression on the same rows, to be compared with."
+    )
     confidence_level: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals.")
     bootstrap_samples: int = Field(2000, ge=100, le=100_000, description="Resamples behind each interval.")
     seed: int = Field(0, ge=0, description="Seed of the resampling.")
@@ -163,12 +177,12 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
-    def wants_prefix_cache(self, *, steps_per_epoch: int) -> bool:
-        """Return whether to keep what frozen layers give: some are left frozen, and what is kept is read again."""
+    def wants_prefix_cache(self, *, steps_per_epoch: int, frozen: int) -> bool:
+        """Return whether to keep what the `frozen` lowest layers give: there are some, and it is read again."""
         training = self.training
         repeats = (training.max_steps or training.epochs * steps_per_epoch) > steps_per_epoch
         pays = training.prefix_cache == "shared" or (training.prefix_cache == "auto" and repeats)
-        return pays and self.method.layers != "all"
+        return pays and frozen > 0
 
     def to_yaml(self) -> str:
         """Return all settings, defaults included, as YAML that `load_config` reads back."""

@@ -2,13 +2,16 @@
 
 import math
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.artifacts import MetricsRecord, RunLayout, RunRecord
+from lorafit.artifacts import CheapBaseline, MetricsRecord, RunLayout, RunRecord
+from lorafit.cheap_baselines import CHEAP_BASELINES
 from lorafit.config import EvaluationConfig, load_config
 from lorafit.data.rows import Split
 from lorafit.data.sources import load_evaluation_rows
@@ -20,7 +23,7 @@ from lorafit.metrics.uncertainty import compare_paired, estimate_scores
 from lorafit.predictor import load
 from lorafit.progress import Progress, Silent
 
-__all__ = ["build_metrics", "compute_validation", "evaluate", "read_predictions", "write_predictions"]
+__all__ = ["Predicted", "build_metrics", "compute_validation", "evaluate", "read_predictions", "write_predictions"]
 
 
 def evaluate(
@@ -57,7 +60,14 @@ def evaluate(
     probabilities = predictor.predict_proba(rows.texts, on_progress=progress.update)
     progress.finish()
     split = "test" if data is None else Path(data).name
-    return build_metrics(split, rows, labels, config.evaluation, finetuned=probabilities)
+    cheap = {} if data is not None else _read_cheap_baselines(layout, rows, labels)
+    return build_metrics(split, rows, labels, config.evaluation, Predicted(probabilities, cheap=cheap))
+
+
+def _read_cheap_baselines(layout: RunLayout, rows: Split, labels: LabelSet) -> dict[str, NDArray[np.float64]]:
+    """Return what the cheap baselines said of the run's own test rows, as far as that was kept."""
+    kept = {name: read_predictions(layout.predictions("test", name), rows, labels) for name in CHEAP_BASELINES}
+    return {name: probabilities for name, probabilities in kept.items() if probabilities is not None}
 
 
 def _check_unchanged(rows: Split, record: RunRecord) -> None:
@@ -68,14 +78,23 @@ def _check_unchanged(rows: Split, record: RunRecord) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """Probabilities of each model for the same n rows, shape (n, classes).
+
+    Attributes:
+        finetuned: The trained model's.
+        baseline: The same model's before training, or None.
+        cheap: Those of the cheap baselines, by name.
+    """
+
+    finetuned: NDArray[np.float64]
+    baseline: NDArray[np.float64] | None = None
+    cheap: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
 def build_metrics(
-    split: str,
-    rows: Split,
-    labels: LabelSet,
-    config: EvaluationConfig,
-    *,
-    finetuned: NDArray[np.float64],
-    baseline: NDArray[np.float64] | None = None,
+    split: str, rows: Split, labels: LabelSet, config: EvaluationConfig, predicted: Predicted
 ) -> MetricsRecord:
     """Turn probabilities into scores with intervals and, where there is a baseline, a paired comparison.
 
@@ -84,8 +103,7 @@ def build_metrics(
         rows: Its n rows.
         labels: The classes.
         config: Level and resampling of the intervals.
-        finetuned: Shape (n, classes).
-        baseline: Shape (n, classes), or None.
+        predicted: What the models said of them.
 
     Returns:
         The record.
@@ -95,6 +113,7 @@ def build_metrics(
         "samples": config.bootstrap_samples,
         "seed": config.seed,
     }
+    finetuned, baseline = predicted.finetuned, predicted.baseline
     before = None if baseline is None else estimate_scores(rows.labels, baseline, labels.names, **settings)
     comparison = None if baseline is None else compare_paired(rows.labels, baseline, finetuned, **settings)
     return MetricsRecord(
@@ -105,6 +124,13 @@ def build_metrics(
         baseline=before,
         finetuned=estimate_scores(rows.labels, finetuned, labels.names, **settings),
         comparison=comparison,
+        cheap_baselines={
+            name: CheapBaseline(
+                scores=estimate_scores(rows.labels, probabilities, labels.names, **settings),
+                comparison=compare_paired(rows.labels, probabilities, finetuned, **settings),
+            )
+            for name, probabilities in predicted.cheap.items()
+        },
     )
 
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.adapter import save_adapter
 from lorafit.artifacts import MetricsRecord, RunLayout, RunRecord
 from lorafit.atomic import write_atomic
 from lorafit.batching import plan_batches
+from lorafit.cheap_baselines import CHEAP_BASELINES, predict_cheaply
 from lorafit.config import Config, load_config
 from lorafit.data.rows import Split
 from lorafit.encoders.builtin import cache_folder
 from lorafit.encoders.load import load_tokenizer
 from lorafit.encoders.tokenization import Truncation
 from lorafit.errors import RunError
-from lorafit.evaluation import build_metrics, compute_validation, read_predictions, write_predictions
+from lorafit.evaluation import Predicted, build_metrics, compute_validation, read_predictions, write_predictions
 from lorafit.golden import GOLDEN_PRECISION
 from lorafit.journal import Journal
 from lorafit.labels import LabelSet
@@ -41,6 +41,7 @@ from lorafit.predictor import (
 from lorafit.preparation import Prepared, describe, prepare
 from lorafit.progress import Progress, Silent
 from lorafit.run_folder import choose_run_folder, claim_run_folder, suggest_name
+from lorafit.saving import save_trained
 
 if TYPE_CHECKING:
     from lorafit.training.prefix import ModelInputs
@@ -160,7 +161,8 @@ def _plan(prepared: Prepared, layout: RunLayout, began: float, progress: Progres
     lengths = {name: texts.lengths for name, texts in tokens.items()}
     disk = next(place for place in (layout.root, *layout.root.parents) if place.exists())
     free = shutil.disk_usage(disk).free
-    ground = Ground(lengths, costs, model.config.hidden_size, prepared.precision.name, free)
+    characters = sum(len(text) for part in (prepared.splits.train, prepared.splits.test) for text in part.texts)
+    ground = Ground(lengths, costs, model.config.hidden_size, prepared.precision.name, free, characters)
     plan = plan_run(config, ground, preparation=preparation, spent=time.perf_counter() - began)
     progress.finish()
     for note in plan.notes:
@@ -211,14 +213,17 @@ def _carry_out(
             training = fit(job, progress=progress, resume_from=checkpoint)
         journal.update(training=training.model_copy(update={"seconds": journal.record.seconds["training"]}))
         with journal.stage("saving"):
-            progress.start("saving the adapter and opening it in a fresh process")
+            progress.start("saving the result and opening it in a fresh process")
             journal.update(files=_save(prepared, layout))
             progress.finish()
+        cheap = {}
+        if config.evaluation.cheap_baselines:
+            with journal.stage("cheap baselines"):
+                cheap = _measure_cheap_baselines(prepared, layout, progress)
         with journal.stage("evaluation"):
             finetuned = _measure(prepared, runtime, layout, "finetuned", progress)
-            metrics = build_metrics(
-                "test", splits.test, splits.labels, config.evaluation, finetuned=finetuned, baseline=baseline
-            )
+            predicted = Predicted(finetuned, baseline, cheap)
+            metrics = build_metrics("test", splits.test, splits.labels, config.evaluation, predicted)
             metrics.write(layout.metrics)
             write_atomic(layout.card, render_model_card(journal.record, metrics))
     samples = _draw_samples(splits.test, splits.labels, baseline, finetuned, seed=config.evaluation.seed)
@@ -229,13 +234,14 @@ def _inputs(
     prepared: Prepared, layout: RunLayout, progress: Progress
 ) -> "AbstractContextManager[dict[str, ModelInputs]]":
     """Return the texts that training reads, with the frozen layers' hidden states where that pays."""
+    from lorafit.acceleration.encoder_block import frozen_depth
     from lorafit.acceleration.prefix_cache import PrefixCache
     from lorafit.training.prefix import kept_prefix
 
     config, tokens = prepared.config, prepared.tokens
     limits = {"max_rows": config.training.batch_size, "max_tokens": config.training.batch_tokens}
     plan = plan_batches(tokens["train"].lengths, **limits)
-    if not config.wants_prefix_cache(steps_per_epoch=len(plan)):
+    if not config.wants_prefix_cache(steps_per_epoch=len(plan), frozen=frozen_depth(prepared.adapted.model)):
         return nullcontext({name: tokens[name] for name in ("train", "validation")})
     shared = config.training.prefix_cache == "shared"
     folder = cache_folder() / "prefix_cache" if shared else layout.prefix_cache
@@ -268,6 +274,19 @@ def _measure(
     return probabilities
 
 
+def _measure_cheap_baselines(
+    prepared: Prepared, layout: RunLayout, progress: Progress
+) -> dict[str, NDArray[np.float64]]:
+    """Train the cheap baselines on the training rows and measure them on the test rows."""
+    splits, predicted = prepared.splits, {}
+    for name, title in CHEAP_BASELINES.items():
+        progress.start(f"training {title} to compare with")
+        predicted[name] = predict_cheaply(name, splits.train, splits.test.texts, classes=len(prepared.labels))
+        write_predictions(layout.predictions("test", name), splits.test, prepared.labels, predicted[name])
+        progress.finish()
+    return predicted
+
+
 def _score(
     prepared: Prepared, runtime: Runtime, inputs: Inputs, progress: Progress | None = None
 ) -> NDArray[np.float64]:
@@ -292,13 +311,13 @@ def _save(prepared: Prepared, layout: RunLayout) -> dict[str, str]:
         tokenizer,
         pad_id=pad_id,
         labels=prepared.labels,
-        truncation=Truncation(config.max_length, config.truncation),
+        truncation=Truncation(prepared.max_length, config.truncation),
     )
-    return save_adapter(
+    return save_trained(
         prepared.adapted,
         prepared.encoder,
         layout,
-        max_length=config.max_length,
+        max_length=prepared.max_length,
         compute_logits=predictor.compute_logits,
     )
 

@@ -1,21 +1,28 @@
 """The methods of adaptation: one table, a row a method."""
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from lorafit.artifacts import ParameterCounts
-from lorafit.config import MethodConfig
-from lorafit.encoders.architectures import find_head, find_targets
-from lorafit.encoders.load import quiet_transformers
+from lorafit.config import Config, MethodConfig
 from lorafit.errors import ConfigError
+from lorafit.peft_configs import (
+    Build,
+    build_adalora,
+    build_ia3,
+    build_lora,
+    build_plain,
+    build_prompt,
+    build_ranked,
+    build_scaled,
+)
 
-if TYPE_CHECKING:
-    from peft import PeftConfig, PeftModel
-    from transformers import PreTrainedModel
+__all__ = ["METHODS", "Limit", "Method", "complete_method", "complete_settings", "find_method"]
 
-__all__ = ["METHODS", "AdaptedModel", "Method", "apply_method", "count_parameters", "find_method"]
+Limit = Literal["merge", "mixed-batches", "fused-blocks", "decoder"]
+"""What a method cannot do: be merged into the base, serve several adapters in one batch, run in lorafit's fused blocks,
+adapt a decoder."""
 
 
 @dataclass(frozen=True)
@@ -26,44 +33,45 @@ class Method:
         name: As in `method.name`.
         title: Its name in prose.
         paper: Where it was introduced.
-        build_config: Turns the settings, the target modules and the head into PEFT's config.
-        adapted_marker: Attribute that PEFT gives each adapted module; they are counted by it.
+        adapts: What it changes, in prose.
+        learning_rate: Peak learning rate unless one is given.
+        head_learning_rate: That of the head; None for the same.
+        defaults: The settings of the method section that it takes, with its own defaults.
+        place: What is adapted by name: linear layers, norms, or nothing.
+        build: Turns the settings and the place into PEFT's config; None where the model itself is trained.
+        trains: Where the model itself is trained, which of the encoder's parameters, by name; the head always is.
+        frozen: What the names of those adapter parameters hold that stay as they were drawn; empty for none.
+        shares_matrices: Whether `r` is that of random matrices which all layers share.
+        optimizer: Who steps.
+        reallocates: Whether the ranks are dealt out anew while training goes on.
+        limits: What it cannot do.
     """
 
     name: str
     title: str
     paper: str
-    build_config: Callable[[MethodConfig, Sequence[str], Sequence[str]], "PeftConfig"]
-    adapted_marker: str
+    adapts: str
+    learning_rate: float
+    head_learning_rate: float | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    place: Literal["linears", "norms", "nothing"] = "linears"
+    build: Build | None = None
+    trains: Callable[[str], bool] = lambda _: False
+    frozen: str = ""
+    shares_matrices: bool = False
+    optimizer: Literal["adamw", "lora_fa"] = "adamw"
+    reallocates: bool = False
+    limits: frozenset[Limit] = frozenset()
 
 
-@dataclass(frozen=True)
-class AdaptedModel:
-    """A model with an adapter on it.
-
-    Attributes:
-        model: PEFT's model: the base frozen, adapter and head trainable.
-        targets: Modules that carry the adapter, by full name.
-        head: Modules that are trained in full, by full name.
-    """
-
-    model: "PeftModel"
-    targets: tuple[str, ...]
-    head: tuple[str, ...]
+_LORA = {"r": 8, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
+_LINEAR = {"target_modules": "all-linear"}
+_PROMPT = {"virtual_tokens": 20}
 
 
-def _build_lora(config: MethodConfig, targets: Sequence[str], head: Sequence[str]) -> "PeftConfig":
-    from peft import LoraConfig, TaskType
-
-    return LoraConfig(
-        task_type=TaskType.SEQ_CLS,
-        r=config.r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=list(targets),
-        modules_to_save=list(head),
-    )
-
+_NOT_FUSED: frozenset[Limit] = frozenset({"fused-blocks"})
+_MODEL: frozenset[Limit] = frozenset({"merge", "mixed-batches"})
+_PROMPTED: frozenset[Limit] = frozenset({"merge", "mixed-batches", "decoder"})
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -72,12 +80,245 @@ METHODS: dict[str, Method] = {
             name="lora",
             title="LoRA",
             paper="Hu et al. 2021, arXiv:2106.09685",
-            build_config=_build_lora,
-            adapted_marker="lora_A",
+            adapts="linear layers, by a product of two low-rank matrices",
+            learning_rate=5e-4,
+            defaults=_LORA | {"loraplus_lr_ratio": 1.0},
+            build=build_lora(),
+        ),
+        Method(
+            name="rslora",
+            title="rsLoRA",
+            paper="Kalajdzievski 2023, arXiv:2312.03732",
+            adapts="as LoRA, scaled by lora_alpha / sqrt(r)",
+            learning_rate=2e-4,
+            defaults=_LORA | {"loraplus_lr_ratio": 1.0},
+            build=build_lora(use_rslora=True),
+        ),
+        Method(
+            name="lora_plus",
+            title="LoRA+",
+            paper="Hayou et al. 2024, arXiv:2402.12354",
+            adapts="as LoRA, its B at a higher learning rate",
+            learning_rate=2e-4,
+            defaults=_LORA | {"loraplus_lr_ratio": 8.0},
+            build=build_lora(),
+        ),
+        Method(
+            name="lora_fa",
+            title="LoRA-FA",
+            paper="Zhang et al. 2023, arXiv:2308.03303",
+            adapts="as LoRA, its A frozen",
+            learning_rate=1e-3,
+            defaults=_LORA,
+            build=build_lora(),
+            frozen="lora_A",
+            optimizer="lora_fa",
+        ),
+        Method(
+            name="pissa",
+            title="PiSSA",
+            paper="Meng et al. 2024, arXiv:2404.02948",
+            adapts="as LoRA, from the principal singular values of the weights",
+            learning_rate=2e-4,
+            defaults=_LORA,
+            build=build_lora(init_lora_weights="pissa"),
+        ),
+        Method(
+            name="olora",
+            title="OLoRA",
+            paper="Büyükakyüz 2024, arXiv:2406.01775",
+            adapts="as LoRA, from an orthonormal basis of the weights",
+            learning_rate=2e-4,
+            defaults=_LORA,
+            build=build_lora(init_lora_weights="olora"),
+        ),
+        Method(
+            name="dora",
+            title="DoRA",
+            paper="Liu et al. 2024, arXiv:2402.09353",
+            adapts="linear layers, by a magnitude and a low-rank change of direction",
+            learning_rate=5e-4,
+            defaults=_LORA,
+            build=build_lora(use_dora=True),
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="adalora",
+            title="AdaLoRA",
+            paper="Zhang et al. 2023, arXiv:2303.10512",
+            adapts="linear layers, by a singular value decomposition whose rank is dealt out where it helps",
+            learning_rate=2e-3,
+            head_learning_rate=5e-4,
+            defaults=_LORA,
+            build=build_adalora,
+            reallocates=True,
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="loha",
+            title="LoHa",
+            paper="Hyeon-Woo et al. 2021, arXiv:2108.06098",
+            adapts="linear layers, by a Hadamard product of two low-rank matrices",
+            learning_rate=2e-3,
+            head_learning_rate=5e-4,
+            defaults={"r": 8, "lora_alpha": 16, **_LINEAR},
+            build=build_scaled("LoHaConfig"),
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="lokr",
+            title="LoKr",
+            paper="Yeh et al. 2023, arXiv:2309.14859",
+            adapts="linear layers, by a Kronecker product",
+            learning_rate=2e-3,
+            head_learning_rate=5e-4,
+            defaults={"r": 8, "lora_alpha": 16, **_LINEAR},
+            build=build_scaled("LoKrConfig"),
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="oft",
+            title="OFT",
+            paper="Qiu et al. 2023, arXiv:2306.07280",
+            adapts="linear layers, by a block-diagonal rotation of their input",
+            learning_rate=1e-3,
+            head_learning_rate=5e-4,
+            defaults=_LINEAR,
+            build=build_plain("OFTConfig", oft_block_size=32),
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="boft",
+            title="BOFT",
+            paper="Liu et al. 2023, arXiv:2311.06243",
+            adapts="linear layers, by a butterfly of small rotations",
+            learning_rate=1e-3,
+            head_learning_rate=5e-4,
+            defaults={"target_modules": "query-value"},
+            build=build_plain("BOFTConfig", boft_block_size=8),
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="vera",
+            title="VeRA",
+            paper="Kopiczko et al. 2023, arXiv:2310.11454",
+            adapts="linear layers, by scaling vectors between random matrices that all share",
+            learning_rate=1e-2,
+            head_learning_rate=5e-4,
+            defaults={"r": 256, **_LINEAR},
+            build=build_ranked("VeraConfig"),
+            shares_matrices=True,
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="randlora",
+            title="RandLoRA",
+            paper="Albert et al. 2025, arXiv:2502.00987",
+            adapts="linear layers, by scaled sums of random low-rank matrices that all share",
+            learning_rate=1e-3,
+            head_learning_rate=5e-4,
+            defaults={"r": 32, "lora_alpha": 640, **_LINEAR},
+            build=build_scaled("RandLoraConfig", alpha="randlora_alpha"),
+            shares_matrices=True,
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="fourierft",
+            title="FourierFT",
+            paper="Gao et al. 2024, arXiv:2405.03003",
+            adapts="linear layers, by a few coefficients of the update's Fourier transform",
+            learning_rate=3e-2,
+            head_learning_rate=1e-3,
+            defaults=_LINEAR,
+            build=build_plain("FourierFTConfig", n_frequency=1000, scaling=150.0),
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="ia3",
+            title="IA3",
+            paper="Liu et al. 2022, arXiv:2205.05638",
+            adapts="keys, values and feed-forward activations, by a factor each",
+            learning_rate=5e-3,
+            head_learning_rate=1e-3,
+            defaults={"target_modules": "key-value-down"},
+            build=build_ia3,
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="ln_tuning",
+            title="LN tuning",
+            paper="Zhao et al. 2023, arXiv:2312.11420",
+            adapts="the norms' factors and offsets",
+            learning_rate=2e-3,
+            defaults={},
+            place="norms",
+            build=build_plain("LNTuningConfig"),
+            limits=frozenset({"mixed-batches"}),
+        ),
+        Method(
+            name="prompt_tuning",
+            title="prompt tuning",
+            paper="Lester et al. 2021, arXiv:2104.08691",
+            adapts="the input, by learned tokens before it",
+            learning_rate=1e-2,
+            head_learning_rate=1e-3,
+            defaults=_PROMPT,
+            place="nothing",
+            build=build_prompt("PromptTuningConfig"),
+            limits=_PROMPTED,
+        ),
+        Method(
+            name="p_tuning",
+            title="P-tuning",
+            paper="Liu et al. 2021, arXiv:2103.10385",
+            adapts="the input, by learned tokens that a small network makes",
+            learning_rate=2e-3,
+            head_learning_rate=1e-3,
+            defaults=_PROMPT,
+            place="nothing",
+            build=build_prompt("PromptEncoderConfig"),
+            limits=_PROMPTED,
+        ),
+        Method(
+            name="bitfit",
+            title="BitFit",
+            paper="Ben Zaken et al. 2021, arXiv:2106.10199",
+            adapts="the encoder's own biases",
+            learning_rate=2e-3,
+            place="nothing",
+            trains=lambda name: name.endswith(".bias"),
+            limits=_MODEL | _NOT_FUSED,
+        ),
+        Method(
+            name="head_only",
+            title="head only",
+            paper="a linear probe where the head is one layer (Alain and Bengio 2016, arXiv:1610.01644)",
+            adapts="nothing but the classification head",
+            learning_rate=2e-3,
+            place="nothing",
+            limits=_MODEL,
+        ),
+        Method(
+            name="full",
+            title="full fine-tuning",
+            paper="Devlin et al. 2018, arXiv:1810.04805",
+            adapts="all weights",
+            learning_rate=1e-4,
+            place="nothing",
+            trains=lambda _: True,
+            limits=_MODEL | _NOT_FUSED,
         ),
     )
 }
 """Every method by name."""
+
+_DECIDED = {"task_type", "peft_type", "target_modules", "modules_to_save", "inference_mode", "base_model_name_or_path"}
+"""Arguments of PEFT's configs that are not for options to set."""
+
+_SETTINGS = tuple(
+    name for name, setting in MethodConfig.model_fields.items() if setting.default is None and name != "name"
+)
+"""Settings of the method section whose default is the method's own."""
 
 
 def find_method(name: str) -> Method:
@@ -98,71 +339,51 @@ def find_method(name: str) -> Method:
     raise ConfigError(f"method.name: there is no method {name!r}. Did you mean: {', '.join(nearest)}?")
 
 
-def apply_method(
-    model: "PreTrainedModel", config: MethodConfig, *, newly_initialised: Iterable[str] = (), seed: int = 0
-) -> AdaptedModel:
-    """Put an adapter on a model, freeze the base, and leave the head trainable.
+def complete_method(config: MethodConfig) -> MethodConfig:
+    """Fill in the method's own defaults.
 
     Args:
-        model: The encoder with its head; changed in place.
-        config: The method and its settings.
-        newly_initialised: Parameters that the pre-trained weights did not have; their modules are trained.
-        seed: Seed of the adapter's random weights.
+        config: The method section.
 
     Returns:
-        The adapted model.
+        The same with every setting that the method takes.
 
     Raises:
-        ConfigError: The method is unknown, the targets match nothing, or `r` is larger than a layer.
+        ConfigError: The method is unknown, or does not take a setting that was given; those it takes are named.
     """
-    import torch
-    from peft import get_peft_model
-
     method = find_method(config.name)
-    targets = find_targets(model, config.target_modules, layers=config.layers)
-    head = find_head(model, newly_initialised)
-    _check_rank(model, targets, config.r)
-    with torch.random.fork_rng(devices=[]), quiet_transformers():
-        torch.manual_seed(seed)
-        adapted = get_peft_model(model, method.build_config(config, targets, head))
-    _check_adapted(adapted, method, targets)
-    return AdaptedModel(model=adapted, targets=tuple(targets), head=tuple(head))
+    values = {}
+    for name in _SETTINGS:
+        given = getattr(config, name)
+        if given is not None and name not in method.defaults:
+            takes = ", ".join(sorted(method.defaults)) or "none of its own"
+            raise ConfigError(f"method.{name}: {method.title} has no such setting (settings it takes: {takes}).")
+        values[name] = method.defaults.get(name) if given is None else given
+    if config.layers != "all" and method.place != "linears":
+        raise ConfigError(f"method.layers={config.layers}: {method.title} is not put on layers; leave it at all.")
+    if config.options and method.build is None:
+        raise ConfigError(f"method.options: {method.title} has no options, since PEFT takes no part in it.")
+    if decided := sorted(_DECIDED & set(config.options)):
+        raise ConfigError(f"method.options: {', '.join(decided)} cannot be set there; lorafit sets it itself.")
+    return config.model_copy(update=values)
 
 
-def count_parameters(model: "PeftModel") -> ParameterCounts:
-    """Count what is trained and what there is.
+def complete_settings(config: Config) -> Config:
+    """Fill in the method's own defaults, learning rates included.
 
     Args:
-        model: A model from `apply_method`.
+        config: All settings.
 
     Returns:
-        Parameters of the adapter, of the head and of the whole model; the head's frozen copy counts once.
+        The same with every setting that the method takes.
     """
-    adapter = head = total = 0
-    for name, parameter in model.named_parameters():
-        if "original_module." in name:
-            continue
-        total += parameter.numel()
-        if "modules_to_save." in name:
-            head += parameter.numel()
-        elif parameter.requires_grad:
-            adapter += parameter.numel()
-    return ParameterCounts(adapter=adapter, head=head, total=total)
-
-
-def _check_rank(model: "PreTrainedModel", targets: Sequence[str], rank: int) -> None:
-    for name in targets:
-        module: Any = model.get_submodule(name)
-        smallest = min(module.in_features, module.out_features)
-        if rank > smallest:
-            raise ConfigError(f"method.r={rank} is larger than the layer {name} allows (at most {smallest}).")
-
-
-def _check_adapted(model: "PeftModel", method: Method, targets: Sequence[str]) -> None:
-    base: Any = model.base_model.model
-    adapted = [name for name, module in base.named_modules() if hasattr(module, method.adapted_marker)]
-    if adapted != list(targets):
-        raise ConfigError(
-            f"{method.title} should adapt {len(targets)} modules, but {len(adapted)} carry an adapter "
-            f"(differing: {sorted(set(adapted) ^ set(targets))[:5]})."
-        )
+    method = find_method(config.method.name)
+    completed = config.model_copy(deep=True)
+    completed.method = complete_method(config.method)
+    if method.optimizer == "lora_fa" and config.training.head_learning_rate is not None:
+        raise ConfigError(f"training.head_learning_rate: {method.title} has one learning rate for adapter and head.")
+    training = completed.training
+    if training.learning_rate is None:
+        training.learning_rate = method.learning_rate
+        training.head_learning_rate = training.head_learning_rate or method.head_learning_rate
+    return completed

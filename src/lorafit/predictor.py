@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from lorafit.adapter import load_adapter
 from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.batching import BatchPlan, plan_batches
 from lorafit.data.checks import describe_rows, describe_text_fault
@@ -20,6 +19,7 @@ from lorafit.extras import require
 from lorafit.golden import GOLDEN_PRECISION, verify_golden
 from lorafit.labels import LabelSet
 from lorafit.metrics.scores import softmax
+from lorafit.saving import load_trained
 
 __all__ = ["Prediction", "Predictor", "Runtime", "build_prediction", "compute_logits", "load", "plan_prediction"]
 
@@ -202,7 +202,8 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
     Returns:
         The classifier.
     """
-    for package in ("torch", "transformers", "peft"):
+    torch = require("torch", extra="train", purpose="Loading a run")
+    for package in ("transformers", "peft"):
         require(package, extra="train", purpose="Loading a run")
     from lorafit.acceleration.encoder_block import fuse_encoder
     from lorafit.acceleration.memory import keep_freed_memory
@@ -212,12 +213,12 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
     layout = RunLayout(Path(run).resolve())
     record = RunRecord.read(layout.record)
     keep_freed_memory()
-    model = load_adapter(layout, record)
+    model = load_trained(layout, record)
     device = choose_device("auto")
-    model.to(device)
+    torch.nn.Module.to(model, device)
     if device == "cpu":
         fuse_encoder(model)
-    tokenizer, pad_id = load_tokenizer(layout.adapter)
+    tokenizer, pad_id = load_tokenizer(layout.trained)
     exact, predictor = (
         Predictor(
             TorchRuntime(model, choice),

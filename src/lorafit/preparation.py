@@ -12,6 +12,7 @@ import numpy as np
 from lorafit import hardware
 from lorafit.acceleration.memory import keep_freed_memory
 from lorafit.acceleration.precision import PrecisionChoice, choose_device, choose_precision
+from lorafit.adaptation import AdaptedModel, apply_method, count_parameters
 from lorafit.artifacts import DataRecord, HardwareRecord, RunRecord, SplitRecord
 from lorafit.config import Config
 from lorafit.data.rows import Split, Splits
@@ -19,12 +20,16 @@ from lorafit.data.sources import load_splits
 from lorafit.encoders.load import Encoder, check_max_length, load_tokenizer, load_with_head, locate_encoder
 from lorafit.encoders.token_cache import tokenize_once
 from lorafit.encoders.tokenization import TokenizedTexts, Truncation
+from lorafit.errors import ConfigError
 from lorafit.extras import require
 from lorafit.labels import LabelSet
-from lorafit.methods import AdaptedModel, apply_method, count_parameters, find_method
+from lorafit.methods import complete_settings
 from lorafit.progress import Progress
 
 __all__ = ["Prepared", "describe", "prepare"]
+
+_SHORTEST = 8
+"""Fewest tokens that a text may be cut to."""
 
 _PACKAGES = ("lorafit", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")
 
@@ -39,6 +44,7 @@ class Prepared:
         encoder: The base.
         adapted: The model with its adapter, its blocks fused where that can be.
         tokens: The texts of each split as tokens.
+        max_length: Longest text in tokens, which virtual tokens are taken off.
         pad_id: Token id of the padding.
         precision: Arithmetic of the encoder.
         threads: CPU threads.
@@ -50,6 +56,7 @@ class Prepared:
     encoder: Encoder
     adapted: AdaptedModel
     tokens: dict[str, TokenizedTexts]
+    max_length: int
     pad_id: int
     precision: PrecisionChoice
     threads: int
@@ -76,7 +83,7 @@ def prepare(config: Config, progress: Progress) -> Prepared:
         require(package, extra="train", purpose="Training")
     from lorafit.acceleration.encoder_block import fuse_encoder
 
-    find_method(config.method.name)
+    config = complete_settings(config)
     device = choose_device(config.training.device)
     precision = choose_precision(config.training.precision, device)
     threads = config.training.threads or hardware.available_cores()
@@ -90,14 +97,20 @@ def prepare(config: Config, progress: Progress) -> Prepared:
         encoder, splits.labels, seed=config.training.seed, base_dropout=config.training.base_dropout
     )
     check_max_length(loaded.model.config, config.model.max_length)
+    max_length = config.model.max_length - (config.method.virtual_tokens or 0)
+    if max_length < _SHORTEST:
+        raise ConfigError(
+            f"method.virtual_tokens={config.method.virtual_tokens} leaves {max_length} of model.max_length="
+            f"{config.model.max_length} tokens for the text; at least {_SHORTEST} are needed."
+        )
     adapted = apply_method(
         loaded.model, config.method, newly_initialised=loaded.newly_initialised, seed=config.training.seed
     )
-    truncation = Truncation(config.model.max_length, config.model.truncation)
+    truncation = Truncation(max_length, config.model.truncation)
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     tokens = {name: tokenize_once(tokenizer, split.texts, truncation) for name, split in parts.items()}
     progress.finish(", ".join(f"{len(split):,} {name}" for name, split in parts.items()))
-    adapted.model.to(device)
+    torch.nn.Module.to(adapted.model, device)
     obstacle = fuse_encoder(adapted.model) if device == "cpu" else "they are made for CPUs"
     if obstacle is not None:
         progress.say(f"training without fused blocks, which is slower: {obstacle}")
@@ -109,6 +122,7 @@ def prepare(config: Config, progress: Progress) -> Prepared:
         encoder=encoder,
         adapted=adapted,
         tokens=tokens,
+        max_length=max_length,
         pad_id=pad_id,
         precision=precision,
         threads=threads,
@@ -127,7 +141,7 @@ def describe(prepared: Prepared) -> RunRecord:
         seed=config.training.seed,
         method=config.method.name,
         labels=list(splits.labels.names),
-        max_length=config.model.max_length,
+        max_length=prepared.max_length,
         truncation=config.model.truncation,
         data=DataRecord(
             source=splits.source,
@@ -144,7 +158,7 @@ def describe(prepared: Prepared) -> RunRecord:
             precision_reason=prepared.precision.reason,
         ),
         encoder_blocks=prepared.blocks,
-        parameters=count_parameters(prepared.adapted.model),
+        parameters=count_parameters(prepared.adapted),
     )
 
 

@@ -1,6 +1,7 @@
 import copy
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +12,13 @@ from transformers import (
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
-    ElectraConfig,
-    ElectraForSequenceClassification,
+    NystromformerConfig,
+    NystromformerForSequenceClassification,
     PreTrainedModel,
 )
 
 from lorafit.config import TargetGroup
-from lorafit.encoders.architectures import ARCHITECTURES, disable_base_dropout, find_head, find_targets
+from lorafit.encoders.architectures import disable_base_dropout, find_head, find_targets
 from lorafit.errors import ConfigError
 
 SMALL = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -36,8 +37,8 @@ def bert() -> PreTrainedModel:
 
 
 @pytest.fixture(scope="module")
-def electra() -> PreTrainedModel:
-    return ElectraForSequenceClassification(ElectraConfig(**SMALL, embedding_size=8))
+def nystromformer() -> PreTrainedModel:
+    return NystromformerForSequenceClassification(NystromformerConfig(**SMALL))
 
 
 def in_each_layer(layers: str, *parts: str) -> list[str]:
@@ -109,24 +110,26 @@ def test_head_is_not_a_target(distilbert: PreTrainedModel) -> None:
         find_targets(distilbert, ["classifier"])
 
 
-def test_group_of_an_unknown_architecture_is_refused_with_a_line_to_copy(electra: PreTrainedModel) -> None:
-    with pytest.raises(ConfigError, match=r"not known for encoders of type 'electra' \(known: bert, distilbert\)") as e:
-        find_targets(electra, "all-linear")
+def test_group_of_an_unknown_architecture_is_refused_with_a_line_to_copy(nystromformer: PreTrainedModel) -> None:
+    with pytest.raises(
+        ConfigError, match=r"not known for encoders of type 'nystromformer' \(known: albert, bert, .*\)"
+    ) as e:
+        find_targets(nystromformer, "all-linear")
     assert "--set 'method.target_modules=[" in str(e.value)
     assert "query (2x), key (2x), value (2x), dense (6x)" in str(e.value)
 
 
-def test_line_to_copy_works(electra: PreTrainedModel) -> None:
+def test_line_to_copy_works(nystromformer: PreTrainedModel) -> None:
     with pytest.raises(ConfigError) as caught:
-        find_targets(electra, "attention")
+        find_targets(nystromformer, "attention")
     example = re.search(r"target_modules=\[(.*?)\]", str(caught.value))
     assert example
-    assert find_targets(electra, example[1].split(", "))
+    assert find_targets(nystromformer, example[1].split(", "))
 
 
-def test_named_layers_of_an_unknown_architecture_are_found(electra: PreTrainedModel) -> None:
-    assert find_targets(electra, ["query", "value"]) == in_each_layer(
-        "electra.encoder.layer", "attention.self.query", "attention.self.value"
+def test_named_layers_of_an_unknown_architecture_are_found(nystromformer: PreTrainedModel) -> None:
+    assert find_targets(nystromformer, ["query", "value"]) == in_each_layer(
+        "nystromformer.encoder.layer", "attention.self.query", "attention.self.value"
     )
 
 
@@ -138,36 +141,46 @@ def test_encoder_with_other_layers_than_the_table_says_is_refused(distilbert: Pr
 
 
 def test_head_of_each_architecture(
-    distilbert: PreTrainedModel, bert: PreTrainedModel, electra: PreTrainedModel
+    distilbert: PreTrainedModel, bert: PreTrainedModel, nystromformer: PreTrainedModel
 ) -> None:
     assert find_head(distilbert) == ["pre_classifier", "classifier"]
     assert find_head(bert) == ["classifier"]
-    assert find_head(electra) == ["classifier"]
+    assert find_head(nystromformer) == ["classifier"]
 
 
-def test_newly_initialised_modules_join_the_head(bert: PreTrainedModel, electra: PreTrainedModel) -> None:
+def test_newly_initialised_modules_join_the_head(bert: PreTrainedModel, nystromformer: PreTrainedModel) -> None:
     missing = ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight"]
     assert find_head(bert, missing) == ["bert.pooler.dense", "classifier"]
-    assert find_head(electra, ["classifier.out_proj.weight", "classifier.dense.bias"]) == ["classifier"]
+    assert find_head(nystromformer, ["classifier.out_proj.weight", "classifier.dense.bias"]) == ["classifier"]
 
 
-@pytest.mark.parametrize("model_type", sorted(ARCHITECTURES))
-def test_base_dropout_is_disabled_and_the_head_keeps_its_own(model_type: str) -> None:
-    head = {"distilbert": {"seq_classif_dropout": 0.25}, "bert": {"classifier_dropout": 0.25}}[model_type]
-    sizes = {"distilbert": {"dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2}, "bert": SMALL}[model_type]
-    config = AutoConfig.for_model(model_type, **head, **sizes)
+@pytest.mark.parametrize(
+    ("model_type", "settings"),
+    [
+        ("distilbert", {"dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2, "seq_classif_dropout": 0.25}),
+        ("bert", SMALL | {"classifier_dropout": 0.25}),
+        ("bert", SMALL | {"hidden_dropout_prob": 0.25}),
+        ("roberta", SMALL | {"hidden_dropout_prob": 0.25}),
+        ("electra", SMALL | {"hidden_dropout_prob": 0.25, "embedding_size": 8}),
+        ("deberta-v2", SMALL | {"hidden_dropout_prob": 0.25, "pooler_dropout": 0.25}),
+        ("albert", SMALL | {"hidden_dropout_prob": 0.5, "classifier_dropout_prob": 0.25}),
+        ("modernbert", SMALL | {"mlp_dropout": 0.5, "classifier_dropout": 0.25, "pad_token_id": 0}),
+    ],
+)
+def test_base_dropout_is_disabled_and_the_head_keeps_its_own(model_type: str, settings: dict[str, Any]) -> None:
+    config = AutoConfig.for_model(model_type, **settings)
     disable_base_dropout(config)
     model = AutoModelForSequenceClassification.from_config(config).train()
     rates = {name: module.p for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout)}
-    assert rates.pop("dropout") == 0.25
-    assert len(rates) >= 3
-    assert set(rates.values()) == {0.0}
+    inside = {name: rate for name, rate in rates.items() if name.startswith(f"{model.base_model_prefix}.")}
+    assert set(inside.values()) == {0.0}
+    assert {rate for name, rate in rates.items() if name not in inside} == {0.25}
     hidden = [model.base_model(torch.arange(8).reshape(2, 4)).last_hidden_state for _ in range(2)]
     assert torch.equal(*hidden)
 
 
 def test_base_dropout_of_an_unknown_architecture_is_disabled_by_name() -> None:
-    config = ElectraConfig(**SMALL, embedding_size=8, classifier_dropout=0.25)
+    config = NystromformerConfig(**SMALL, classifier_dropout=0.25)
     disable_base_dropout(config)
     assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.0, 0.0)
     assert config.classifier_dropout == 0.25
@@ -196,6 +209,6 @@ def test_named_modules_outside_the_last_layers_are_refused(distilbert: PreTraine
         find_targets(distilbert, ["0.attention.q_lin"], layers="top1")
 
 
-def test_last_layers_of_an_unknown_architecture_are_refused(electra: PreTrainedModel) -> None:
-    with pytest.raises(ConfigError, match=r"method\.layers=top1 is not known for encoders of type 'electra'"):
-        find_targets(electra, ["query"], layers="top1")
+def test_last_layers_of_an_unknown_architecture_are_refused(nystromformer: PreTrainedModel) -> None:
+    with pytest.raises(ConfigError, match=r"method\.layers=top1 is not known for encoders of type 'nystromformer'"):
+        find_targets(nystromformer, ["query"], layers="top1")

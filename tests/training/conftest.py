@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from lorafit.acceleration.precision import PrecisionChoice
+from lorafit.adaptation import AdaptedModel, apply_method
 from lorafit.artifacts import RunLayout
 from lorafit.config import MethodConfig, ModelConfig, TrainingConfig
 from lorafit.encoders.load import load_with_head, locate_encoder
 from lorafit.encoders.tokenization import TokenizedTexts
 from lorafit.labels import LabelSet
-from lorafit.methods import AdaptedModel, apply_method
+from lorafit.methods import complete_method
 from lorafit.training.batching import TrainingRows
 from lorafit.training.engine import TrainingJob
 
@@ -46,18 +47,21 @@ def make_job(tiny_distilbert: Path, tmp_path: Path) -> BuildJob:
         validate: Callable[[], Mapping[str, float]] | None = None,
         folder: Path = tmp_path / "run",
         precision: PrecisionChoice = FP32,
+        method: MethodConfig | None = None,
+        encoder: Path = tiny_distilbert,
         **settings: Any,
     ) -> TrainingJob:
         sizes = {"epochs": 3, "batch_size": 8, "batch_tokens": 120}
         defaults = sizes | {"learning_rate": 5e-3, "early_stopping_patience": 0, "seed": 3}
         config = TrainingConfig(**(defaults | settings))
-        adapted = build_adapted(tiny_distilbert, seed=config.seed, base_dropout=config.base_dropout)
+        method = complete_method(method or MethodConfig(r=4, lora_dropout=0.1))
+        adapted = build_adapted(encoder, seed=config.seed, base_dropout=config.base_dropout, method=method)
         held_out = build_rows(24, seed=99)
         return TrainingJob(
             adapted=adapted,
             rows=build_rows(45, seed=1),
             config=config,
-            method=MethodConfig(),
+            method=method,
             layout=RunLayout(folder),
             precision=precision,
             validate=validate or (lambda: measure(adapted, held_out)),
@@ -66,11 +70,13 @@ def make_job(tiny_distilbert: Path, tmp_path: Path) -> BuildJob:
     return build
 
 
-def build_adapted(folder: Path, *, seed: int, base_dropout: bool = False) -> AdaptedModel:
+def build_adapted(
+    folder: Path, *, seed: int, base_dropout: bool = False, method: MethodConfig | None = None
+) -> AdaptedModel:
     encoder = locate_encoder(ModelConfig(name=str(folder)))
     loaded = load_with_head(encoder, LabelSet(("bad", "good")), seed=seed, base_dropout=base_dropout)
-    config = MethodConfig(r=4, lora_dropout=0.1)
-    return apply_method(loaded.model, config, newly_initialised=loaded.newly_initialised, seed=seed)
+    method = method or MethodConfig(r=4, lora_dropout=0.1)
+    return apply_method(loaded.model, method, newly_initialised=loaded.newly_initialised, seed=seed)
 
 
 def build_rows(count: int, *, seed: int) -> WatchedRows:

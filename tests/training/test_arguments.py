@@ -26,17 +26,17 @@ def test_settings_reach_the_trainer(tmp_path: Path) -> None:
 
 def test_max_steps_wins_over_epochs(tmp_path: Path) -> None:
     for max_steps in (7, 70):
-        config = TrainingConfig(epochs=4, max_steps=max_steps)
+        config = TrainingConfig(learning_rate=1e-3, epochs=4, max_steps=max_steps)
         assert build_arguments(config, checkpoints=tmp_path, steps_per_epoch=10).max_steps == max_steps
 
 
 def test_label_names_are_set_and_nothing_is_reported_elsewhere(tmp_path: Path) -> None:
-    arguments = build_arguments(TrainingConfig(), checkpoints=tmp_path, steps_per_epoch=10)
+    arguments = build_arguments(TrainingConfig(learning_rate=1e-3), checkpoints=tmp_path, steps_per_epoch=10)
     assert arguments.label_names == ["labels"]
     assert arguments.report_to == []
     assert arguments.push_to_hub is False
 
 
 def test_not_a_number_is_never_filtered_from_the_loss(tmp_path: Path) -> None:
-    arguments = build_arguments(TrainingConfig(), checkpoints=tmp_path, steps_per_epoch=10)
+    arguments = build_arguments(TrainingConfig(learning_rate=1e-3), checkpoints=tmp_path, steps_per_epoch=10)
     assert arguments.logging_nan_inf_filter is False

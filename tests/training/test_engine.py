@@ -45,7 +45,8 @@ class Slow(Silent):
 toys = runpy.run_path(sys.argv[1])
 torch.set_num_threads(1)
 adapted = toys["build_adapted"](Path(sys.argv[2]), seed=3)
-config = TrainingConfig(epochs=50, batch_size=8, batch_tokens=120, early_stopping_patience=0, seed=3)
+sizes = {"batch_size": 8, "batch_tokens": 120}
+config = TrainingConfig(learning_rate=5e-4, epochs=50, early_stopping_patience=0, seed=3, **sizes)
 rows = toys["build_rows"](45, seed=1)
 validate = lambda: toys["measure"](adapted, rows)
 layout, precision = RunLayout(Path(sys.argv[3])), PrecisionChoice("fp32", "")

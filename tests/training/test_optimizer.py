@@ -2,18 +2,19 @@ from pathlib import Path
 
 import torch
 
+from lorafit.adaptation import apply_method
 from lorafit.config import MethodConfig, ModelConfig, TrainingConfig
 from lorafit.encoders.load import load_with_head, locate_encoder
 from lorafit.labels import LabelSet
-from lorafit.methods import apply_method
+from lorafit.methods import complete_method
 from lorafit.training.optimizer import build_optimizer
 
 
 def read_groups(folder: Path, training: TrainingConfig, method: MethodConfig) -> dict[str, tuple[float, float]]:
     """Learning rate and decay of every parameter that is trained."""
     loaded = load_with_head(locate_encoder(ModelConfig(name=str(folder))), LabelSet(("bad", "good")))
-    model = apply_method(loaded.model, method, newly_initialised=loaded.newly_initialised).model
-    optimizer = build_optimizer(model, training, method)
+    adapted = apply_method(loaded.model, method, newly_initialised=loaded.newly_initialised)
+    optimizer, model = build_optimizer(adapted, training, complete_method(method)), adapted.model
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.param_groups[0]["lr"] == training.learning_rate
     of = {id(weight): group for group in optimizer.param_groups for weight in group["params"]}

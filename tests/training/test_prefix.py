@@ -132,23 +132,23 @@ def test_interrupted_run_keeps_its_cache_and_goes_on_with_it(config: Config, tmp
 
 
 @pytest.mark.parametrize(
-    ("layers", "cache", "settings", "wanted"),
+    ("frozen", "cache", "settings", "wanted"),
     [
-        ("top1", "auto", {"epochs": 2}, True),
-        ("top1", "auto", {"epochs": 1}, False),
-        ("top1", "auto", {"max_steps": 10}, False),
-        ("top1", "auto", {"epochs": 1, "max_steps": 11}, True),
-        ("top1", "shared", {"epochs": 1}, True),
-        ("top1", "never", {"epochs": 2}, False),
-        ("all", "auto", {"epochs": 2}, False),
-        ("all", "shared", {"epochs": 2}, False),
+        (1, "auto", {"epochs": 2}, True),
+        (1, "auto", {"epochs": 1}, False),
+        (1, "auto", {"max_steps": 10}, False),
+        (1, "auto", {"epochs": 1, "max_steps": 11}, True),
+        (1, "shared", {"epochs": 1}, True),
+        (1, "never", {"epochs": 2}, False),
+        (0, "auto", {"epochs": 2}, False),
+        (0, "shared", {"epochs": 2}, False),
     ],
 )
 def test_cache_is_wanted_where_layers_are_frozen_and_read_again(
-    layers: str, cache: str, settings: dict[str, int], *, wanted: bool
+    frozen: int, cache: str, settings: dict[str, int], *, wanted: bool
 ) -> None:
-    config = Config(method={"layers": layers}, training={"prefix_cache": cache, **settings})
-    assert config.wants_prefix_cache(steps_per_epoch=10) is wanted
+    config = Config(training={"prefix_cache": cache, **settings})
+    assert config.wants_prefix_cache(steps_per_epoch=10, frozen=frozen) is wanted
 
 
 def test_cache_folder_that_cannot_be_made_is_done_without(

@@ -3,23 +3,27 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from peft import PeftModel
 from torch import nn
 
-from lorafit.acceleration.attention import attend, padding_mask, use_attention
+from lorafit.acceleration.attention import attend, use_attention
 from lorafit.acceleration.lora_linear import LinearGroup, can_be_grouped
 from lorafit.acceleration.precision import PrecisionChoice
-from lorafit.encoders.architectures import ARCHITECTURES, BlockParts
+from lorafit.adaptation import base_of
+from lorafit.encoders.architectures import ARCHITECTURES, Architecture, BlockParts
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel
+
+T = TypeVar("T")
 
 __all__ = ["FusedBlock", "at_precision", "compute_prefix", "frozen_depth", "fuse_encoder"]
 
 _dtype: ContextVar[torch.dtype] = ContextVar("dtype of the products in fused blocks", default=torch.float32)
+_prefix_alone: ContextVar[bool] = ContextVar("whether only the frozen prefix is computed", default=False)
 
 
 class FusedBlock(nn.Module):
@@ -29,11 +33,13 @@ class FusedBlock(nn.Module):
     the number of layers above the lowest trained one; where it is below 0, the block is part of the frozen prefix.
     """
 
-    def __init__(self, block: nn.Module, parts: BlockParts, *, heads: int, is_last: bool, height: int) -> None:
+    def __init__(
+        self, block: nn.Module, architecture: Architecture, parts: BlockParts, *, heads: int, is_last: bool, height: int
+    ) -> None:
         super().__init__()
         for name, child in block.named_children():
             self.add_module(name, child)
-        query, key, value, out, up, down = (block.get_submodule(name) for name in parts.linears)
+        query, key, value, out, up, down = (block.get_submodule(name) for name in architecture.linears)
         self._parts = parts
         self._heads = heads
         self._is_last = is_last
@@ -61,6 +67,8 @@ class FusedBlock(nn.Module):
             Shape (rows, length, width) in the dtype computed in; of the last block (rows, 1, width) in fp32, the first
             token alone, which is all that the head reads.
         """
+        if self.height >= 0 and _prefix_alone.get():
+            return hidden_states.float() if self._is_last else hidden_states  # in the dtype that a pooler reads
         if prefix_hidden_states is not None:
             if self.height < 0:
                 return hidden_states
@@ -93,9 +101,9 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel") -> str | None:
     Returns:
         None if it was done, else why not, for people.
     """
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = base_of(model)
     architecture = ARCHITECTURES.get(base.config.model_type)
-    if architecture is None or getattr(base.config, "is_decoder", False):
+    if architecture is None or architecture.block is None or getattr(base.config, "is_decoder", False):
         return f"there are none for this {base.config.model_type} model"
     if not type(base).__name__.endswith("ForSequenceClassification"):
         return f"{type(base).__name__} reads more than the first token"
@@ -103,14 +111,16 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel") -> str | None:
     if any(_has_dropout(block) for block in blocks):
         return "the encoder's own dropout is on"
     use_attention(base)
-    if not all(can_be_grouped(block.get_submodule(name)) for block in blocks for name in architecture.block.linears):
+    if not all(can_be_grouped(block.get_submodule(name)) for block in blocks for name in architecture.linears):
         return "the method changes more than frozen linear layers with plain LoRA"
     heads, last = base.config.num_attention_heads, len(blocks) - 1
     depth = next((index for index, block in enumerate(blocks) if _is_trained(block)), last)
     if _is_trained(base.base_model.embeddings):
         depth = 0
     for index, block in enumerate(blocks):
-        blocks[index] = FusedBlock(block, architecture.block, heads=heads, is_last=index == last, height=index - depth)
+        blocks[index] = FusedBlock(
+            block, architecture, architecture.block, heads=heads, is_last=index == last, height=index - depth
+        )
     return None
 
 
@@ -119,7 +129,9 @@ def frozen_depth(model: nn.Module) -> int:
     return sum(block.height < 0 for block in model.modules() if isinstance(block, FusedBlock))
 
 
-def compute_prefix(model: PeftModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+def compute_prefix(
+    model: "PreTrainedModel | PeftModel", input_ids: torch.Tensor, attention_mask: torch.Tensor
+) -> torch.Tensor:
     """Compute what the frozen prefix gives to the layer above it.
 
     Args:
@@ -130,12 +142,10 @@ def compute_prefix(model: PeftModel, input_ids: torch.Tensor, attention_mask: to
     Returns:
         Shape (rows, length, width), in the dtype of the `at_precision` around the call.
     """
-    base: Any = model.get_base_model()
-    mask = padding_mask(attention_mask)
-    hidden_states: torch.Tensor = base.base_model.embeddings(input_ids=input_ids)
-    for block in model.modules():
-        if isinstance(block, FusedBlock) and block.height < 0:
-            hidden_states = block(hidden_states, mask)
+    base = base_of(model)
+    with _holding(_prefix_alone, value=True):
+        output = base.base_model(input_ids=input_ids, attention_mask=attention_mask)
+    hidden_states: torch.Tensor = output.last_hidden_state.to(_dtype.get())
     return hidden_states
 
 
@@ -145,18 +155,18 @@ def at_precision(model: nn.Module, precision: PrecisionChoice) -> AbstractContex
     Fused blocks are told, and leave the head in fp32; any other model runs under autocast.
     """
     if any(isinstance(module, FusedBlock) for module in model.modules()):
-        return _computing_in(torch.bfloat16 if precision.name == "bf16" else torch.float32)
+        return _holding(_dtype, value=torch.bfloat16 if precision.name == "bf16" else torch.float32)
     device = next(model.parameters()).device.type
     return torch.autocast(device, dtype=torch.bfloat16, enabled=precision.name == "bf16")
 
 
 @contextmanager
-def _computing_in(dtype: torch.dtype) -> Iterator[None]:
-    token = _dtype.set(dtype)
+def _holding(variable: ContextVar[T], *, value: T) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _dtype.reset(token)
+        variable.reset(token)
 
 
 def _is_trained(block: nn.Module) -> bool:

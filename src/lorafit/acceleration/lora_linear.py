@@ -142,14 +142,15 @@ class _LinearGroupFunction(torch.autograd.Function):
         d_output = gradients[0].reshape(-1, weight.shape[0])
         inputs = x.reshape(-1, x.shape[-1])
         d_input = d_output @ weight if ctx.needs_input_grad[0] else None
-        d_factors: list[torch.Tensor] = []
+        d_factors: list[torch.Tensor | None] = []
         for index, adapter in enumerate(adapters):
             a, b = (factor.to(x.dtype) for factor in rest[2 * index : 2 * index + 2])
             d_rows, scale = d_output[:, adapter.rows], _scale(adapter, ctx.apart)
             masked = inputs * masks[index].reshape(inputs.shape) if masks else inputs
             d_low = d_rows @ b
-            d_factors.append((d_low.t() @ masked).float() * scale)
-            d_factors.append(((masked @ a.t()).t() @ d_rows).t().float() * scale)
+            trained_a, trained_b = ctx.needs_input_grad[5 + 2 * index : 7 + 2 * index]
+            d_factors.append((d_low.t() @ masked).float() * scale if trained_a else None)
+            d_factors.append(((masked @ a.t()).t() @ d_rows).t().float() * scale if trained_b else None)
             if masks and d_input is not None:
                 d_input += (d_low @ a) * masks[index].reshape(inputs.shape) * scale
         return None if d_input is None else d_input.view(x.shape), None, None, None, None, *d_factors

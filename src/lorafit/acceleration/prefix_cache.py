@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel
+from transformers import PreTrainedModel
 
 from lorafit.acceleration.encoder_block import at_precision, compute_prefix, frozen_depth
 from lorafit.acceleration.precision import PrecisionChoice
@@ -110,7 +111,9 @@ class _Key:
 class PrefixCache:
     """Files of hidden states in one folder, for one model."""
 
-    def __init__(self, model: PeftModel, precision: PrecisionChoice, *, base_digest: str, folder: Path) -> None:
+    def __init__(
+        self, model: PeftModel | PreTrainedModel, precision: PrecisionChoice, *, base_digest: str, folder: Path
+    ) -> None:
         self._model = model
         self._precision = precision
         self._base_digest = base_digest

@@ -6,7 +6,7 @@ is what lies outside the encoder itself.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lorafit.config import TargetGroup
@@ -16,21 +16,27 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["ARCHITECTURES", "Architecture", "BlockParts", "disable_base_dropout", "find_head", "find_targets"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "BlockParts",
+    "disable_base_dropout",
+    "find_head",
+    "find_norms",
+    "find_targets",
+]
 
 
 @dataclass(frozen=True)
 class BlockParts:
-    """Names of the modules of one encoder block, from the block's point of view.
+    """Names of the modules of one encoder block that stand beside its linear layers, from the block's point of view.
 
     Attributes:
-        linears: Query, key, value and output of attention; first and second of the feed-forward network.
         attention_norm: The norm after attention and its residual.
-        activation: The function between the two linear layers.
+        activation: The function between the two linear layers of the feed-forward network.
         output_norm: The norm after the feed-forward network and its residual.
     """
 
-    linears: tuple[str, str, str, str, str, str]
     attention_norm: str
     activation: str
     output_norm: str
@@ -42,78 +48,142 @@ class Architecture:
 
     Attributes:
         layers: Path of the list of encoder layers inside the model.
-        query_value: The projections that LoRA's paper adapts.
-        attention: All linear layers of self-attention.
-        feed_forward: Linear layers of the feed-forward network.
+        query: The projection to the queries; where one product gives all three, its name stands three times.
+        key: The projection to the keys.
+        value: The projection to the values.
+        output: The projection after attention.
+        up: What the feed-forward network begins with.
+        down: What it ends with.
         head: Top-level modules of the classification head.
-        block: The parts of one block.
-        base_dropout: Settings of the encoder's own dropout in the model's config; the head's is not among them.
+        block: The other parts of one block, where it is a BERT-like one that can be fused and the head reads nothing
+            but the first token; else None.
+        base_dropout: Settings of the encoder's own dropout in the model's config, the head's not among them; empty
+            where they are known by their names.
+        head_dropout: Setting of the head's dropout that, where it is absent, is the encoder's; empty if there is none.
+        shares_layers: Whether all layers are one and the same.
+        is_decoder: Whether it is a decoder, whose head reads the last token.
     """
 
     layers: str
-    query_value: tuple[str, ...]
-    attention: tuple[str, ...]
-    feed_forward: tuple[str, ...]
+    query: str
+    key: str
+    value: str
+    output: str
+    up: tuple[str, ...]
+    down: str
     head: tuple[str, ...]
-    block: BlockParts
-    base_dropout: tuple[str, ...]
+    block: BlockParts | None = None
+    base_dropout: tuple[str, ...] = ()
+    head_dropout: str = ""
+    shares_layers: bool = False
+    is_decoder: bool = False
+
+    @property
+    def linears(self) -> tuple[str, str, str, str, str, str]:
+        """Query, key, value and output of attention; first and last of the feed-forward network."""
+        return self.query, self.key, self.value, self.output, self.up[0], self.down
 
     def group(self, name: TargetGroup) -> tuple[str, ...]:
-        """Return the linear layers of a named group."""
+        """Return the linear layers of a named group, each once."""
+        attention, feed_forward = (self.query, self.key, self.value, self.output), (*self.up, self.down)
         groups: dict[TargetGroup, tuple[str, ...]] = {
-            "query-value": self.query_value,
-            "attention": self.attention,
-            "feed-forward": self.feed_forward,
-            "all-linear": self.attention + self.feed_forward,
+            "query-value": (self.query, self.value),
+            "attention": attention,
+            "feed-forward": feed_forward,
+            "key-value-down": (self.key, self.value, self.down),
+            "all-linear": attention + feed_forward,
         }
-        return groups[name]
+        return tuple(dict.fromkeys(groups[name]))
 
+
+_BERT_BLOCK = BlockParts("attention.output.LayerNorm", "intermediate.intermediate_act_fn", "output.LayerNorm")
+
+
+def _like_bert(prefix: str, *, head: tuple[str, ...] = ("classifier",), fused: bool = True) -> Architecture:
+    return Architecture(
+        layers=f"{prefix}.encoder.layer",
+        query="attention.self.query",
+        key="attention.self.key",
+        value="attention.self.value",
+        output="attention.output.dense",
+        up=("intermediate.dense",),
+        down="output.dense",
+        head=head,
+        block=_BERT_BLOCK if fused else None,
+        base_dropout=("hidden_dropout_prob", "attention_probs_dropout_prob"),
+        head_dropout="classifier_dropout",
+    )
+
+
+_LIKE_LLAMA = Architecture(
+    layers="model.layers",
+    query="self_attn.q_proj",
+    key="self_attn.k_proj",
+    value="self_attn.v_proj",
+    output="self_attn.o_proj",
+    up=("mlp.gate_proj", "mlp.up_proj"),
+    down="mlp.down_proj",
+    head=("score",),
+    is_decoder=True,
+)
 
 ARCHITECTURES: dict[str, Architecture] = {
     "distilbert": Architecture(
         layers="distilbert.transformer.layer",
-        query_value=("attention.q_lin", "attention.v_lin"),
-        attention=("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
-        feed_forward=("ffn.lin1", "ffn.lin2"),
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        output="attention.out_lin",
+        up=("ffn.lin1",),
+        down="ffn.lin2",
         head=("pre_classifier", "classifier"),
-        block=BlockParts(
-            linears=(
-                "attention.q_lin",
-                "attention.k_lin",
-                "attention.v_lin",
-                "attention.out_lin",
-                "ffn.lin1",
-                "ffn.lin2",
-            ),
-            attention_norm="sa_layer_norm",
-            activation="ffn.activation",
-            output_norm="output_layer_norm",
-        ),
+        block=BlockParts("sa_layer_norm", "ffn.activation", "output_layer_norm"),
         base_dropout=("dropout", "attention_dropout"),
     ),
-    "bert": Architecture(
-        layers="bert.encoder.layer",
-        query_value=("attention.self.query", "attention.self.value"),
-        attention=("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
-        feed_forward=("intermediate.dense", "output.dense"),
-        head=("classifier",),
-        block=BlockParts(
-            linears=(
-                "attention.self.query",
-                "attention.self.key",
-                "attention.self.value",
-                "attention.output.dense",
-                "intermediate.dense",
-                "output.dense",
-            ),
-            attention_norm="attention.output.LayerNorm",
-            activation="intermediate.intermediate_act_fn",
-            output_norm="output.LayerNorm",
-        ),
-        base_dropout=("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    "bert": _like_bert("bert"),
+    "roberta": _like_bert("roberta"),
+    "xlm-roberta": _like_bert("roberta"),
+    "camembert": _like_bert("roberta"),
+    "electra": _like_bert("electra"),
+    "deberta-v2": replace(
+        _like_bert("deberta", head=("pooler", "classifier"), fused=False),
+        query="attention.self.query_proj",
+        key="attention.self.key_proj",
+        value="attention.self.value_proj",
+        head_dropout="cls_dropout",
     ),
+    "albert": Architecture(
+        layers="albert.encoder.albert_layer_groups",
+        query="albert_layers.0.attention.query",
+        key="albert_layers.0.attention.key",
+        value="albert_layers.0.attention.value",
+        output="albert_layers.0.attention.dense",
+        up=("albert_layers.0.ffn",),
+        down="albert_layers.0.ffn_output",
+        head=("classifier",),
+        shares_layers=True,
+    ),
+    "mpnet": replace(
+        _like_bert("mpnet", fused=False),
+        query="attention.attn.q",
+        key="attention.attn.k",
+        value="attention.attn.v",
+        output="attention.attn.o",
+        head_dropout="",
+    ),
+    "modernbert": Architecture(
+        layers="model.layers",
+        query="attn.Wqkv",
+        key="attn.Wqkv",
+        value="attn.Wqkv",
+        output="attn.Wo",
+        up=("mlp.Wi",),
+        down="mlp.Wo",
+        head=("head", "classifier"),
+    ),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"), _LIKE_LLAMA),
 }
-"""Known encoders by transformers' `model_type`."""
+"""Known encoders, and decoders with a classification head, by transformers' `model_type`."""
 
 
 def find_targets(model: "PreTrainedModel", wanted: TargetGroup | list[str], *, layers: str = "all") -> list[str]:
@@ -164,6 +234,13 @@ def _find_in_all_layers(
             f"The encoder has {layers} layers, so {wanted!r} should match {layers * len(parts)} linear layers, but "
             f"{len(found)} were found. Candidates: {_candidates(linears)}."
         )
+    missed = [name for name in linears if name.startswith(f"{architecture.layers}.") and name not in names]
+    if wanted == "all-linear" and missed:
+        raise ConfigError(
+            f"method.target_modules=all-linear would leave out {_candidates(missed)} of this {model.config.model_type} "
+            "encoder. Name the linear layers yourself: --set 'method.target_modules=[…]'. "
+            f"Candidates: {_candidates(linears)}."
+        )
     return found
 
 
@@ -176,9 +253,27 @@ def _top_layers(model: "PreTrainedModel", count: int) -> tuple[str, ...]:
             f"{', '.join(sorted(ARCHITECTURES))}). Name the modules yourself in method.target_modules."
         )
     layers = len(model.get_submodule(architecture.layers))  # type: ignore[arg-type]  # a ModuleList has a length
+    if architecture.shares_layers:
+        raise ConfigError(f"method.layers=top{count}: all layers of this encoder share their weights.")
     if count > layers:
         raise ConfigError(f"method.layers=top{count}, but this encoder has {layers} layers.")
     return tuple(f"{architecture.layers}.{layer}." for layer in range(layers - count, layers))
+
+
+def find_norms(model: "PreTrainedModel") -> list[str]:
+    """Find the norms of an encoder, those of its head left out.
+
+    Args:
+        model: The encoder with its head.
+
+    Returns:
+        Full names of the modules, in the model's order.
+    """
+    return [
+        name
+        for name, module in model.named_modules()
+        if name.startswith(f"{model.base_model_prefix}.") and type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
+    ]
 
 
 def find_head(model: "PreTrainedModel", newly_initialised: Iterable[str] = ()) -> list[str]:
@@ -214,7 +309,13 @@ def disable_base_dropout(config: "PretrainedConfig") -> None:
         config: The model's config, changed in place.
     """
     architecture = ARCHITECTURES.get(config.model_type)
-    if architecture is not None:
+    if (
+        architecture is not None
+        and architecture.head_dropout
+        and getattr(config, architecture.head_dropout, None) is None
+    ):
+        setattr(config, architecture.head_dropout, config.hidden_dropout_prob)
+    if architecture is not None and architecture.base_dropout:
         for name in architecture.base_dropout:
             setattr(config, name, 0.0)
         return

@@ -9,6 +9,7 @@ from lorafit.artifacts import ForecastRecord
 from lorafit.config import Config
 from lorafit.durations import format_duration, parse_duration
 from lorafit.errors import ConfigError
+from lorafit.methods import find_method
 from lorafit.planning.forecast import Ground, forecast_run, frozen_layers
 
 __all__ = ["LADDER", "Plan", "Rung", "describe_changes", "needs_preparation", "plan_run"]
@@ -178,7 +179,8 @@ def _climb_down(asked: Config, ground: Ground) -> Iterator[Config]:
         if (
             rung.half
             and costs.layers - half > frozen_layers(asked, costs)
-            and isinstance(asked.method.target_modules, str)
+            and find_method(asked.method.name).place == "linears"
+            and not isinstance(asked.method.target_modules, list)
         ):
             config.method.layers = f"top{half}"
         if config not in seen:

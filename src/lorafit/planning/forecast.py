@@ -17,7 +17,9 @@ __all__ = ["Forecast", "Ground", "forecast_run", "frozen_layers"]
 _SAVING = 6.0
 _CHECKPOINT = 0.1
 _RESAMPLED_ROW = 1e-8
-"""Seconds: a fresh process that opens the adapter; a checkpoint; a row in a bootstrap sample."""
+_CHARACTER = 2.4e-6
+"""Seconds: a fresh process that opens the adapter; a checkpoint; a row in a bootstrap sample; a character of the texts
+that the cheap baselines read."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Ground:
         width: The encoder's width.
         precision: Arithmetic of the encoder, which decides how large its hidden states are on disk.
         free_bytes: Room on the disk for them.
+        characters: Of all training and test texts; the cheap baselines' time goes by it.
     """
 
     lengths: Mapping[str, NDArray[np.int64]]
@@ -37,6 +40,12 @@ class Ground:
     width: int
     precision: str
     free_bytes: float = inf
+    characters: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Training and test rows there are."""
+        return len(self.lengths["train"]) + len(self.lengths["test"])
 
 
 @dataclass(frozen=True)
@@ -86,12 +95,15 @@ def forecast_run(config: Config, ground: Ground) -> Forecast:
         costs.sum_forward(validation, kept=kept) + _CHECKPOINT
     )
     testing = costs.sum_forward(test)
-    models = 2 if config.evaluation.baseline else 1
+    rows = len(lengths["train"]) + len(lengths["test"])
+    cheap = config.evaluation.cheap_baselines
+    scored = 1 + config.evaluation.baseline + 2 * cheap
     stages = {
         **({"baseline": testing} if config.evaluation.baseline else {}),
         "training": once + fit,
         "saving": _SAVING,
-        "evaluation": testing + models * len(lengths["test"]) * config.evaluation.bootstrap_samples * _RESAMPLED_ROW,
+        **({"cheap baselines": ground.characters * _CHARACTER * rows / ground.rows} if cheap else {}),
+        "evaluation": testing + scored * len(lengths["test"]) * config.evaluation.bootstrap_samples * _RESAMPLED_ROW,
     }
     return Forecast(stages, fit, steps)
 
@@ -113,7 +125,7 @@ def _thin_out(lengths: NDArray[np.int64], max_rows: int | None) -> NDArray[np.in
 def _keeps_prefix(
     config: Config, frozen: int, lengths: Mapping[str, NDArray[np.int64]], ground: Ground, steps_per_epoch: int
 ) -> bool:
-    if not frozen or not config.wants_prefix_cache(steps_per_epoch=steps_per_epoch):
+    if not config.wants_prefix_cache(steps_per_epoch=steps_per_epoch, frozen=frozen):
         return False
     tokens = sum(int(lengths[name].sum()) for name in ("train", "validation"))
     size = tokens * ground.width * (2 if ground.precision == "bf16" else 4)

@@ -4,16 +4,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel
+from transformers import PreTrainedModel
 
 from lorafit.acceleration.attention import attention_for_training
 from lorafit.acceleration.encoder_block import FusedBlock, at_precision, frozen_depth
 from lorafit.acceleration.precision import PrecisionChoice
+from lorafit.adaptation import base_of
 from lorafit.batching import plan_batches
 from lorafit.config import TrainingConfig
 from lorafit.encoders.load import quiet_transformers
@@ -33,7 +34,9 @@ _LEARNING_RATE = 1e-6
 _SHORTEST = 8
 
 
-def measure_costs(model: PeftModel, rows: TrainingRows, config: TrainingConfig, precision: PrecisionChoice) -> Costs:
+def measure_costs(
+    model: PeftModel | PreTrainedModel, rows: TrainingRows, config: TrainingConfig, precision: PrecisionChoice
+) -> Costs:
     """Measure training steps and forward passes.
 
     A step is all that the Trainer does for a batch: both passes, clipping and AdamW, so that the merged weights are
@@ -108,12 +111,14 @@ def _build_batch(rows: TrainingRows, count: int, length: int) -> dict[str, torch
 
 
 @contextmanager
-def _kept_as_it_is(model: PeftModel, precision: PrecisionChoice) -> Iterator[Callable[[dict[str, torch.Tensor]], None]]:
+def _kept_as_it_is(
+    model: PeftModel | PreTrainedModel, precision: PrecisionChoice
+) -> Iterator[Callable[[dict[str, torch.Tensor]], None]]:
     """Give a function that trains for a step; after the block the model and torch's random state are as before."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     before = [parameter.detach().clone() for parameter in parameters]
     optimizer = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, fused=True)
-    base: Any = model.get_base_model()
+    base = base_of(model)
     was_training, device = model.training, base.device
     forked = [device.index] if device.type == "cuda" else []
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorafit.artifacts import Estimate, MetricsRecord, ModelScores, RunRecord
+from lorafit.artifacts import Estimate, MetricsRecord, ModelScores, PairedComparison, RunRecord
+from lorafit.cheap_baselines import CHEAP_BASELINES
 from lorafit.durations import format_duration
 
 if TYPE_CHECKING:
@@ -120,18 +121,24 @@ def _interval(estimate: Estimate, separator: str, *, percent: bool, sign: bool =
 
 
 def _verdict(metrics: MetricsRecord) -> Iterator[str]:
-    paired = metrics.comparison
-    if paired is None:
-        return
+    if metrics.comparison is not None:
+        yield _judge(metrics.comparison, "before", metrics)
+    for name, cheap in metrics.cheap_baselines.items():
+        accuracy = _interval(cheap.scores.accuracy, " ", percent=True)
+        yield f"{_judge(cheap.comparison, CHEAP_BASELINES.get(name, name), metrics)} Its accuracy: {accuracy}."
+
+
+def _judge(paired: PairedComparison, other: str, metrics: MetricsRecord) -> str:
+    """Say in a sentence whether the fine-tuned model is better than another."""
     significant = paired.mcnemar_p_value < 1 - metrics.confidence_level
     if significant and paired.accuracy_difference.low > 0:
-        verdict = "Better than before"
+        verdict = f"Better than {other}"
     elif significant and paired.accuracy_difference.high < 0:
-        verdict = "Worse than before"
+        verdict = f"Worse than {other}"
     else:
-        verdict = "Not shown to be better than before"
+        verdict = f"Not shown to be better than {other}"
     chance = f"p = {paired.mcnemar_p_value:.2g}" if paired.mcnemar_p_value >= 1e-6 else "p < 0.000001"
-    yield (
+    return (
         f"{verdict}: {paired.rows_gained:,} rows put right, {paired.rows_lost:,} made wrong "
         f"(exact McNemar test, {chance})."
     )

@@ -28,7 +28,7 @@ def build_arguments(config: TrainingConfig, *, checkpoints: Path, steps_per_epoc
         output_dir=str(checkpoints),
         max_steps=max_steps,
         per_device_train_batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
+        learning_rate=config.peak_learning_rate,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         lr_scheduler_type=config.schedule,

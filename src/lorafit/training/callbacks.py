@@ -19,7 +19,7 @@ from lorafit.progress import Progress
 from lorafit.training.batching import EpochBatches
 from lorafit.training.checkpoints import mark_complete
 
-__all__ = ["DivergenceGuard", "EpochOrder", "History", "InterruptGuard", "ProgressReport", "Schedule"]
+__all__ = ["DivergenceGuard", "EpochOrder", "History", "InterruptGuard", "ProgressReport", "RankAllocation", "Schedule"]
 
 
 class EpochOrder(TrainerCallback):
@@ -168,6 +168,31 @@ class DivergenceGuard(TrainerCallback):
                     f"Training diverged: {name} is {value} at step {state.global_step}. Lower the learning rate "
                     f"(it peaks at {args.learning_rate:g}): --set training.learning_rate={args.learning_rate / 5:g}"
                 )
+
+
+class RankAllocation(TrainerCallback):
+    """Deals AdaLoRA's ranks out anew after each step (Zhang et al. 2023, arXiv:2303.10512, algorithm 1).
+
+    A tenth of the steps comes before the first cut, and the last three tenths train at the final ranks.
+    """
+
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 - PEFT's model, whose methods are AdaLoRA's own
+        self._model = model
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tell PEFT the schedule, in steps."""
+        config = self._model.peft_config["default"]
+        config.total_step = state.max_steps
+        config.tinit, config.tfinal = state.max_steps // 10, 3 * state.max_steps // 10
+        self._model.base_model.rankallocator.set_total_step(state.max_steps)
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Cut or restore ranks; the gradients are still there."""
+        self._model.base_model.update_and_allocate(state.global_step + 1)
 
 
 class InterruptGuard(TrainerCallback):

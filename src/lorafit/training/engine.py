@@ -8,21 +8,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
+from safetensors.torch import load_model
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerState
+from transformers import EarlyStoppingCallback, PreTrainedModel, PrinterCallback, Trainer, TrainerState
 
 from lorafit.acceleration.attention import attention_for_training
 from lorafit.acceleration.encoder_block import at_precision
 from lorafit.acceleration.precision import PrecisionChoice
+from lorafit.adaptation import AdaptedModel, base_of
 from lorafit.artifacts import RunLayout, TrainingRecord
 from lorafit.config import MethodConfig, TrainingConfig
 from lorafit.encoders.load import quiet_transformers
 from lorafit.errors import TrainingInterruptedError
-from lorafit.methods import AdaptedModel
+from lorafit.methods import find_method
 from lorafit.progress import Progress
 from lorafit.training.arguments import build_arguments
 from lorafit.training.batching import EpochBatches, TrainingRows, build_train_loader
-from lorafit.training.callbacks import DivergenceGuard, EpochOrder, History, InterruptGuard, ProgressReport, Schedule
+from lorafit.training.callbacks import (
+    DivergenceGuard,
+    EpochOrder,
+    History,
+    InterruptGuard,
+    ProgressReport,
+    RankAllocation,
+    Schedule,
+)
 from lorafit.training.optimizer import build_optimizer
 
 __all__ = ["TrainingJob", "Validate", "fit"]
@@ -101,7 +112,7 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     """
     config, lengths = job.config, job.rows.texts.lengths
     batches = EpochBatches(lengths, max_rows=config.batch_size, max_tokens=config.batch_tokens, seed=config.seed)
-    optimizer = build_optimizer(job.adapted.model, config, job.method)
+    optimizer = build_optimizer(job.adapted, config, job.method)
     report, guard = ProgressReport(progress, expected_seconds=job.expected_seconds), InterruptGuard(progress)
     trainer = _Trainer(
         job,
@@ -119,11 +130,12 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
         ],
     )
     trainer.remove_callback(PrinterCallback)
+    if find_method(job.method.name).reallocates:
+        trainer.add_callback(RankAllocation(job.adapted.model))
     if config.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(config.early_stopping_patience))
     began = time.perf_counter()
-    base: Any = job.adapted.model.get_base_model()
-    with guard.listen(), attention_for_training(base, job.precision), quiet_transformers():
+    with guard.listen(), attention_for_training(base_of(job.adapted.model), job.precision), quiet_transformers():
         _train(trainer, resume_from)
     progress.finish()
     if guard.interrupted:
@@ -141,7 +153,14 @@ def _train(trainer: _Trainer, resume_from: Path | None) -> None:
     trainer.state = state
     trainer.report.on_train_begin(trainer.args, state, trainer.control)
     best = trainer.job.layout.checkpoints / f"checkpoint-{state.best_global_step}"
-    trainer.job.adapted.model.load_adapter(str(best), "default")
+    _load_weights(trainer.job.adapted.model, best)
+
+
+def _load_weights(model: PeftModel | PreTrainedModel, checkpoint: Path) -> None:
+    if isinstance(model, PeftModel):
+        model.load_adapter(str(checkpoint), "default")
+    else:
+        load_model(model, checkpoint / "model.safetensors")
 
 
 def _has_ended(state: TrainerState, trainer: _Trainer) -> bool:

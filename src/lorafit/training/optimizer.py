@@ -1,40 +1,58 @@
-"""AdamW with a learning rate of its own for the head and for each kind of adapter weight."""
+"""AdamW with a learning rate of its own for the head and for each kind of adapter weight, and LoRA-FA's."""
 
 from typing import Any
 
 import torch
-from torch import nn
 
+from lorafit.adaptation import AdaptedModel
 from lorafit.config import MethodConfig, TrainingConfig
+from lorafit.methods import find_method
 
 __all__ = ["build_optimizer"]
 
 
-def build_optimizer(model: nn.Module, training: TrainingConfig, method: MethodConfig) -> torch.optim.AdamW:
-    """Build AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101) for what is trained.
+def build_optimizer(adapted: AdaptedModel, training: TrainingConfig, method: MethodConfig) -> torch.optim.Optimizer:
+    """Build the optimizer for what is trained.
 
-    LoRA's B learns at `method.loraplus_lr_ratio` times the rate of everything else in the adapter (LoRA+, Hayou et al.
-    2024, arXiv:2402.12354), the head at `training.head_learning_rate`. Biases and norms are not decayed.
+    That is AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101). LoRA's B learns at `method.loraplus_lr_ratio` times
+    the rate of everything else in the adapter (LoRA+, Hayou et al. 2024, arXiv:2402.12354), the head at
+    `training.head_learning_rate`; biases and norms are not decayed. LoRA-FA (Zhang et al. 2023, arXiv:2308.03303)
+    freezes A and has PEFT's optimizer, which knows one rate only.
 
     Args:
-        model: The model with its adapter, as PEFT names its parameters.
-        training: The training section.
-        method: The method section.
+        adapted: The model with its method.
+        training: The training section, completed.
+        method: The method section, completed.
 
     Returns:
         The optimizer; first come the groups that learn at `training.learning_rate`, so that it is what is logged.
     """
-    rate = training.learning_rate
+    rate = training.peak_learning_rate
+    if find_method(method.name).optimizer == "lora_fa":
+        return _build_lora_fa(adapted.model, training, method)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    for name, parameter in trained:
+    for name, parameter in adapted.model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         own = rate
-        if "modules_to_save." in name:
+        if adapted.is_head(name):
             own = training.head_learning_rate or rate
-        elif ".lora_B." in name or ".lora_embedding_B." in name:
-            own = rate * method.loraplus_lr_ratio
+        elif ".lora_B." in name:
+            own = rate * (method.loraplus_lr_ratio or 1)
         decay = training.weight_decay if parameter.ndim > 1 else 0.0
         group = groups.setdefault((own, decay), {"params": [], "lr": own, "weight_decay": decay})
         group["params"].append(parameter)
     ordered = sorted(groups.values(), key=lambda group: group["lr"] != rate)
     return torch.optim.AdamW(ordered, lr=rate, fused=True)
+
+
+def _build_lora_fa(model: Any, training: TrainingConfig, method: MethodConfig) -> torch.optim.Optimizer:  # noqa: ANN401 - PEFT's model
+    from peft.optimizers import create_lorafa_optimizer
+
+    optimizer: torch.optim.Optimizer = create_lorafa_optimizer(
+        model,
+        **method.model_dump(include={"r", "lora_alpha"}),
+        lr=training.peak_learning_rate,
+        weight_decay=training.weight_decay,
+    )
+    return optimizer

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from lorafit import adapter
+from lorafit import saving
 from lorafit.acceleration.precision import PrecisionChoice
-from lorafit.adapter import check_files, compute_plain_logits, load_adapter, save_adapter, write_adapter
+from lorafit.adaptation import AdaptedModel, apply_method, count_parameters
 from lorafit.artifacts import ADAPTER_FILES, DataRecord, HardwareRecord, RunLayout, RunRecord
 from lorafit.atomic import compute_digest
 from lorafit.config import MethodConfig, ModelConfig
@@ -23,9 +23,9 @@ from lorafit.encoders.tokenization import Truncation
 from lorafit.errors import LorafitError, RunError
 from lorafit.golden import GOLDEN_TEXTS, GoldenRecord, verify_golden
 from lorafit.labels import LabelSet
-from lorafit.methods import AdaptedModel, apply_method, count_parameters
 from lorafit.predictor import Predictor
 from lorafit.runtimes.pytorch import TorchRuntime
+from lorafit.saving import check_files, compute_plain_logits, load_trained, save_trained, write_trained
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
 MAX_LENGTH = 20
@@ -45,7 +45,7 @@ class Trained:
 
     def save(self, layout: RunLayout, **changes: Any) -> dict[str, str]:
         settings = {"max_length": MAX_LENGTH, "compute_logits": self.compute_logits}
-        return save_adapter(self.adapted, self.encoder, layout, **(settings | changes))
+        return save_trained(self.adapted, self.encoder, layout, **(settings | changes))
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def stored(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Saved:
         hardware=HardwareRecord(
             cpu="c", cores=2, threads=2, memory_bytes=1, precision="fp32", precision_reason="asked for"
         ),
-        parameters=count_parameters(trained.adapted.model),
+        parameters=count_parameters(trained.adapted),
         files=trained.save(layout),
     )
     return Saved(layout, record)
@@ -155,7 +155,7 @@ def test_golden_logits_are_those_of_the_trained_model(stored: Saved, trained: Tr
 
 
 def test_loaded_adapter_gives_the_golden_logits(saved: Saved) -> None:
-    model = load_adapter(saved.layout, saved.record)
+    model = load_trained(saved.layout, saved.record)
     assert not model.training
     compute = predict_with(model, saved.layout.adapter)
     assert verify_golden(saved.layout.golden, compute, runtime="torch") < 1e-5
@@ -163,7 +163,7 @@ def test_loaded_adapter_gives_the_golden_logits(saved: Saved) -> None:
 
 def test_seed_of_the_fresh_head_leaves_no_trace(saved: Saved, trained: Trained) -> None:
     ours, theirs = (
-        dict(m.named_parameters()) for m in (load_adapter(saved.layout, saved.record), trained.adapted.model)
+        dict(m.named_parameters()) for m in (load_trained(saved.layout, saved.record), trained.adapted.model)
     )
     learned = [name for name, tensor in theirs.items() if tensor.requires_grad]
     assert learned
@@ -175,14 +175,14 @@ def test_altered_file_is_refused(saved: Saved, name: str) -> None:
     path = saved.layout.adapter / name
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(RunError, match=rf"{name} was altered after training: .*run\.json"):
-        load_adapter(saved.layout, saved.record)
+        load_trained(saved.layout, saved.record)
 
 
 @pytest.mark.parametrize("name", ADAPTER_FILES)
 def test_missing_file_is_refused(saved: Saved, name: str) -> None:
     (saved.layout.adapter / name).unlink()
     with pytest.raises(RunError, match=rf"{name} is missing"):
-        load_adapter(saved.layout, saved.record)
+        load_trained(saved.layout, saved.record)
 
 
 @pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
@@ -198,13 +198,13 @@ def test_other_base_model_is_refused(saved: Saved, tiny_distilbert: Path, tmp_pa
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
     base = saved.record.base_model.model_copy(update={"name": str(other)})
     with pytest.raises(RunError, match="is not the one this adapter was trained on: its weights have another digest"):
-        load_adapter(saved.layout, saved.record.model_copy(update={"base_model": base}))
+        load_trained(saved.layout, saved.record.model_copy(update={"base_model": base}))
 
 
 def test_moved_base_model_is_taken_from_its_new_place(saved: Saved, tiny_distilbert: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(tiny_distilbert, tmp_path / "moved")
     base = saved.record.base_model.model_copy(update={"name": str(moved)})
-    model = load_adapter(saved.layout, saved.record.model_copy(update={"base_model": base}))
+    model = load_trained(saved.layout, saved.record.model_copy(update={"base_model": base}))
     compute = predict_with(model, saved.layout.adapter)
     assert verify_golden(saved.layout.golden, compute, runtime="torch") < 1e-5
 
@@ -225,7 +225,7 @@ def exchange_weights(folder: Path) -> None:
     [
         (
             truncate_weights,
-            "fresh process with plain peft cannot open the adapter that was just written:\n(.|\n)*Error",
+            "fresh process with plain peft cannot open what was just written:\n(.|\n)*Error",
         ),
         (exchange_weights, r"run by torch does not give the logits that plain peft gave for it"),
     ],
@@ -238,10 +238,10 @@ def test_adapter_that_fails_the_proof_does_not_appear(
     message: str,
 ) -> None:
     def write_damaged(adapted: AdaptedModel, encoder: Encoder, folder: Path, **settings: Any) -> None:
-        write_adapter(adapted, encoder, folder, **settings)
+        write_trained(adapted, encoder, folder, **settings)
         damage(folder)
 
-    monkeypatch.setattr(adapter, "write_adapter", write_damaged)
+    monkeypatch.setattr(saving, "write_trained", write_damaged)
     with pytest.raises(LorafitError, match=message):
         trained.save(RunLayout(tmp_path / "run"))
     assert list((tmp_path / "run").iterdir()) == []
@@ -255,7 +255,7 @@ def test_base_from_the_hub_is_named_with_its_commit_and_found_by_plain_peft(
     (stored / "refs").mkdir()
     (stored / "refs" / "main").write_text(COMMIT)
     encoder = locate_encoder(ModelConfig(name="owner/tiny-distilbert"))
-    write_adapter(trained.adapted, encoder, tmp_path, max_length=128)
+    write_trained(trained.adapted, encoder, tmp_path, max_length=128)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("owner/tiny-distilbert", COMMIT)
     assert str(hub_cache) not in "".join(path.read_text() for path in tmp_path.rglob("*.json"))

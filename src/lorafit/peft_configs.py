@@ -1,0 +1,133 @@
+"""PEFT's configs, built from the method section: how a row of the methods' table puts its method on a model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lorafit.config import MethodConfig
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from transformers import PreTrainedModel
+
+__all__ = [
+    "Build",
+    "Site",
+    "build_adalora",
+    "build_ia3",
+    "build_lora",
+    "build_plain",
+    "build_prompt",
+    "build_ranked",
+    "build_scaled",
+]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a method is put.
+
+    Attributes:
+        model: The encoder with its head.
+        targets: Full names of the modules that are adapted; empty where the method adapts none by name.
+        down: Those of them that end a feed-forward network.
+        head: Full names of the modules that are trained in full.
+    """
+
+    model: "PreTrainedModel"
+    targets: Sequence[str]
+    down: Sequence[str]
+    head: Sequence[str]
+
+
+Build = Callable[[MethodConfig, Site], "PeftConfig"]
+"""Turns settings and place into a config."""
+
+
+def build_lora(**variant: Any) -> Build:
+    """Return what builds LoRA's config, with these arguments of a variant."""
+
+    def build(settings: MethodConfig, site: Site) -> "PeftConfig":
+        lora = settings.model_dump(include={"r", "lora_alpha", "lora_dropout"})
+        return _peft("LoraConfig")(**_common(settings, site), **lora, **variant)
+
+    return build
+
+
+def build_adalora(settings: MethodConfig, site: Site) -> "PeftConfig":
+    """Build AdaLoRA's config: it begins with half as many ranks again as it ends with."""
+    rank = settings.r or 0
+    return _peft("AdaLoraConfig")(
+        **_common(settings, site),
+        **settings.model_dump(include={"lora_alpha", "lora_dropout"}),
+        target_r=rank,
+        init_r=rank + rank // 2,
+        total_step=1,  # the schedule is known when training begins
+    )
+
+
+def build_scaled(name: str, alpha: str = "alpha") -> Build:
+    """Return what builds the config of a method with `r` and an alpha of that name."""
+
+    def build(settings: MethodConfig, site: Site) -> "PeftConfig":
+        return _peft(name)(**_common(settings, site), r=settings.r, **{alpha: settings.lora_alpha})
+
+    return build
+
+
+def build_ranked(name: str, **fixed: Any) -> Build:
+    """Return what builds the config of a method with `r`."""
+
+    def build(settings: MethodConfig, site: Site) -> "PeftConfig":
+        return _peft(name)(**_common(settings, site), r=settings.r, **fixed)
+
+    return build
+
+
+def build_plain(name: str, **fixed: Any) -> Build:
+    """Return what builds the config of a method with neither; these arguments are its own."""
+
+    def build(settings: MethodConfig, site: Site) -> "PeftConfig":
+        return _peft(name)(**{**fixed, **_common(settings, site)})
+
+    return build
+
+
+def build_ia3(settings: MethodConfig, site: Site) -> "PeftConfig":
+    """Build IA3's config."""
+    return _peft("IA3Config")(**_common(settings, site), feedforward_modules=list(site.down))
+
+
+def build_prompt(name: str, **variant: Any) -> Build:
+    """Return what builds the config of a method that learns tokens before the text, with these arguments of its own."""
+
+    def build(settings: MethodConfig, site: Site) -> "PeftConfig":
+        config = site.model.config
+        common = _common(settings, site)
+        del common["target_modules"]
+        return _peft(name)(
+            **common,
+            **variant,
+            num_virtual_tokens=settings.virtual_tokens,
+            token_dim=site.model.get_input_embeddings().embedding_dim,
+            num_layers=config.num_hidden_layers,
+            num_attention_heads=config.num_attention_heads,
+        )
+
+    return build
+
+
+def _common(settings: MethodConfig, site: Site) -> dict[str, Any]:
+    return {
+        "task_type": "SEQ_CLS",
+        "target_modules": list(site.targets),
+        "modules_to_save": list(site.head),
+        **settings.options,
+    }
+
+
+def _peft(name: str) -> "Callable[..., PeftConfig]":
+    import peft
+
+    config: Callable[..., PeftConfig] = getattr(peft, name)
+    return config

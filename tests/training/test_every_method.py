@@ -1,0 +1,153 @@
+"""Every row of the table, through the real engine: it learns, and what it learned is what is saved and merged."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lorafit.acceleration.encoder_block import fuse_encoder
+from lorafit.adaptation import AdaptedModel, base_of
+from lorafit.config import Config, MethodConfig, ModelConfig
+from lorafit.encoders.load import locate_encoder, quiet_transformers
+from lorafit.methods import METHODS, complete_settings
+from lorafit.progress import Silent
+from lorafit.runtimes import plain
+from lorafit.saving import write_trained
+from lorafit.training.batching import TrainingRows
+from lorafit.training.engine import TrainingJob, fit
+
+BuildJob = Callable[..., TrainingJob]
+
+FITTING: dict[str, dict[str, Any]] = {
+    "vera": {"r": 16},
+    "oft": {"options": {"oft_block_size": 8}},
+    "virtual": {"virtual_tokens": 4},
+}
+"""Settings that suit an encoder 32 wide."""
+
+TEXTS = ["a wonderful film", "dull and far too long", "not bad"]
+
+
+def build_settings(name: str) -> Config:
+    virtual = FITTING["virtual"] if "virtual_tokens" in METHODS[name].defaults else {}
+    return complete_settings(Config(method=MethodConfig(name=name, **FITTING.get(name, {}), **virtual)))
+
+
+def compute_logits(model: torch.nn.Module, folder: Path) -> np.ndarray:
+    from transformers import AutoTokenizer
+
+    batch = AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        return model.eval()(**batch).logits.numpy()
+
+
+def measure(adapted: AdaptedModel, rows: TrainingRows) -> dict[str, float]:
+    """Loss and accuracy of the model as it is, in one batch."""
+    batch = rows.collate(range(len(rows)))
+    with torch.no_grad():
+        output = adapted.model.eval()(**batch)
+    accuracy = (output.logits.argmax(dim=1) == batch["labels"]).double().mean()
+    return {"loss": float(output.loss), "accuracy": float(accuracy)}
+
+
+@pytest.fixture(scope="module")
+def encoder(build_encoder: Callable[..., Path]) -> Path:
+    """A tiny encoder whose random weights are so large that the text reaches the head."""
+    return build_encoder("distilbert", initializer_range=0.2)
+
+
+def frozen_weights(adapted: AdaptedModel) -> dict[str, torch.Tensor]:
+    return {name: w.clone() for name, w in adapted.model.named_parameters() if not w.requires_grad}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What every method trained, one folder each."""
+    return tmp_path_factory.mktemp("trained")
+
+
+@pytest.mark.xdist_group("every method")
+@pytest.mark.parametrize("name", METHODS)
+def test_it_learns_reloads_and_merges(
+    name: str, make_job: BuildJob, encoder: Path, folders: Path, tmp_path: Path
+) -> None:
+    settings = build_settings(name)
+    rates = settings.training.model_dump(include={"learning_rate", "head_learning_rate"}, exclude_none=True)
+    job = make_job(
+        method=settings.method,
+        encoder=encoder,
+        epochs=12,
+        evaluations_per_epoch=1,
+        **{rate: 10 * value for rate, value in rates.items()},
+    )
+    job = replace(job, validate=lambda: measure(job.adapted, job.rows))
+    method, model = METHODS[name], job.adapted.model
+    trained = {n: w.detach().clone() for n, w in model.named_parameters() if w.requires_grad}
+    frozen = frozen_weights(job.adapted)
+    fused = fuse_encoder(model) is None
+    assert fused is ("fused-blocks" not in method.limits)
+    before = job.validate()["loss"]
+    record = fit(job, progress=Silent())
+    assert record.best_validation_loss < before - 0.01
+    now = dict(model.named_parameters())
+    assert all(torch.equal(now[n], w) for n, w in frozen.items())
+    changed = {n for n, w in trained.items() if not torch.equal(now[n], w)}
+    assert any(job.adapted.is_head(n) for n in changed)
+    assert any(not job.adapted.is_head(n) for n in changed) is (name != "head_only")
+
+    folder = folders / name
+    folder.mkdir()
+    write_trained(job.adapted, locate_encoder(ModelConfig(name=str(encoder))), folder, max_length=64)
+    logits = compute_logits(model, folder)
+    with quiet_transformers():
+        assert np.abs(np.array(plain.compute_plain_logits(folder, TEXTS)) - logits).max() < 1e-4
+    (folder / "expected.json").write_text(json.dumps(logits.tolist()))
+    if job.adapted.is_adapter:
+        check_merge(job.adapted, name, logits, folder)
+
+
+def check_merge(adapted: AdaptedModel, name: str, logits: np.ndarray, folder: Path) -> None:
+    with quiet_transformers():
+        base = plain._load_adapter(folder)
+    merge = getattr(base, "merge_and_unload", None)
+    if "merge" in METHODS[name].limits:
+        with pytest.raises((AttributeError, TypeError, ValueError, NotImplementedError)):
+            merge()
+        return
+    assert merge is not None
+    with quiet_transformers():
+        merged = merge()
+    assert np.abs(compute_logits(merged, folder) - logits).max() < 1e-3 * max(1.0, np.abs(logits).max())
+
+
+@pytest.mark.xdist_group("every method")
+def test_plain_libraries_open_all_of_them_in_a_fresh_process(folders: Path) -> None:
+    trained = sorted(folders.iterdir())
+    assert len(trained) == len(METHODS)
+    script = f"""
+import json, sys
+sys.path.insert(0, {str(Path(plain.__file__).parent)!r})
+from pathlib import Path
+import plain
+texts = {TEXTS!r}
+print(json.dumps([plain.compute_plain_logits(Path(folder), texts) for folder in sys.argv[1:]]))
+assert not any(name.split(".")[0] == "lorafit" for name in sys.modules)
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", script, *map(str, trained)], capture_output=True, text=True, check=True
+    )
+    for folder, logits in zip(trained, json.loads(answer.stdout), strict=True):
+        expected = np.array(json.loads((folder / "expected.json").read_text()))
+        assert np.abs(np.array(logits) - expected).max() < 1e-4, folder.name
+
+
+def test_base_of_a_whole_model_is_the_model_itself(make_job: BuildJob) -> None:
+    job = make_job(method=MethodConfig(name="full"))
+    assert base_of(job.adapted.model) is job.adapted.model
