@@ -1,4 +1,4 @@
-"""The model card: `adapter/README.md`, made from the records alone."""
+"""The model card: `README.md` beside what was trained, made from the records alone."""
 
 from collections.abc import Iterator
 from pathlib import PureWindowsPath
@@ -12,6 +12,24 @@ __all__ = ["render_model_card"]
 
 _ORIGINS = {"builtin:distil-minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 """The models on the Hub that the built-in encoders were made from."""
+
+_USE_ADAPTER = (
+    "from peft import PeftConfig, PeftModel",
+    "from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer",
+    "",
+    'folder = "."  # where this card lies',
+    "name = PeftConfig.from_pretrained(folder).base_model_name_or_path",
+    'config = AutoConfig.from_pretrained(f"{folder}/labels")',
+    "base = AutoModelForSequenceClassification.from_pretrained(name, config=config)",
+    "model = PeftModel.from_pretrained(base, folder).eval()",
+    "tokenizer = AutoTokenizer.from_pretrained(folder)",
+)
+_USE_MODEL = (
+    "from transformers import pipeline",
+    "",
+    'classify = pipeline("text-classification", ".")  # where this card lies',
+    'classify("What a lovely surprise.")',
+)
 
 
 def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
@@ -44,18 +62,10 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
         "## Use",
         "",
         "```python",
-        "from peft import PeftConfig, PeftModel",
-        "from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer",
-        "",
-        'folder = "."  # where this card lies',
-        "name = PeftConfig.from_pretrained(folder).base_model_name_or_path",
-        'config = AutoConfig.from_pretrained(f"{folder}/labels")',
-        "base = AutoModelForSequenceClassification.from_pretrained(name, config=config)",
-        "model = PeftModel.from_pretrained(base, folder).eval()",
-        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        *(_USE_MODEL if _is_whole(record) else _USE_ADAPTER),
         "```",
         "",
-        *_describe_base(record),
+        *([] if _is_whole(record) else _describe_base(record)),
         'With lorafit: `lorafit predict RUN "text"`, RUN being the folder above this one.',
     ]
     return f"---\n{head}---\n\n" + "\n".join(lines) + "\n"
@@ -82,11 +92,16 @@ def _describe_base(record: RunRecord) -> list[str]:
     ]
 
 
+def _is_whole(record: RunRecord) -> bool:
+    """Return whether the model itself was trained, and not an adapter."""
+    return "model.safetensors" in record.files
+
+
 def _metadata(record: RunRecord) -> dict[str, Any]:
     base = record.base_model.name if record.base_model.revision is not None else None
     return {
         **({"base_model": base} if base else {}),
-        "library_name": "peft",
+        "library_name": "transformers" if _is_whole(record) else "peft",
         "pipeline_tag": "text-classification",
         "tags": ["lorafit", record.method],
         "metrics": ["accuracy", "f1"],

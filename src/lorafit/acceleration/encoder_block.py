@@ -115,7 +115,7 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel") -> str | None:
         return "the method changes more than frozen linear layers with plain LoRA"
     heads, last = base.config.num_attention_heads, len(blocks) - 1
     depth = next((index for index, block in enumerate(blocks) if _is_trained(block)), last)
-    if _is_trained(base.base_model.embeddings):
+    if _is_trained(base.base_model.embeddings) or _learns_tokens(model):
         depth = 0
     for index, block in enumerate(blocks):
         blocks[index] = FusedBlock(
@@ -171,6 +171,11 @@ def _holding(variable: ContextVar[T], *, value: T) -> Iterator[None]:
 
 def _is_trained(block: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in block.parameters())
+
+
+def _learns_tokens(model: "PreTrainedModel | PeftModel") -> bool:
+    """Return whether the method puts learned tokens before the text, so that nothing above them stays the same."""
+    return any(config.is_prompt_learning for config in getattr(model, "peft_config", {}).values())
 
 
 def _has_dropout(block: nn.Module) -> bool:
