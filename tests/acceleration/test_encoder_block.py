@@ -10,7 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from lorafit.acceleration.encoder_block import FusedBlock, at_precision, fuse_encoder
+from lorafit.acceleration.encoder_block import FusedBlock, at_precision, frozen_depth, fuse_encoder
 from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.adaptation import apply_method
 from lorafit.config import MethodConfig, ModelConfig
@@ -301,7 +301,7 @@ def check_refused(model: Any, batch: Batch) -> str | None:  # noqa: ANN401 - PEF
     """Return the reason, and see that the model computes what it did."""
     exact, references = compute(model.eval(), batch)
     reason = fuse_encoder(model)
-    assert not any(isinstance(module, FusedBlock) for module in model.modules())
+    assert not any(isinstance(module, FusedBlock) and module.height >= 0 for module in model.modules())
     logits, gradients = compute(model, batch)
     assert difference(logits, exact) <= 1e-5
     assert gradients.keys() == references.keys()
@@ -333,6 +333,16 @@ def test_encoder_with_a_variant_of_lora_is_left_as_it_is(build: Build, batch: Ba
         model: Any = get_peft_model(bare, config)
     fill_adapter(model)
     assert check_refused(model, batch) == "the method changes more than frozen linear layers with plain LoRA"
+
+
+def test_frozen_blocks_below_a_variant_of_lora_are_fused(build: Build) -> None:
+    bare: Any = build(None)
+    config = LoraConfig(task_type="SEQ_CLS", r=4, target_modules=linears_of(bare)[-1:], use_dora=True)
+    with quiet_transformers():
+        model: Any = get_peft_model(bare, config)
+    fuse_encoder(model)
+    assert [module.height for module in model.modules() if isinstance(module, FusedBlock)] == [-1]
+    assert frozen_depth(model) == 1
 
 
 def test_one_block_that_cannot_be_fused_leaves_all_as_they_are(build: Build, batch: Batch) -> None:

@@ -24,10 +24,11 @@ PAD = 0
 Open = Callable[..., PrefixedTexts]
 
 
-def build_model(folder: Path, layers: str = "top1") -> Any:  # noqa: ANN401 - PEFT's model
+def build_model(folder: Path, layers: str = "top1", method: str = "lora") -> Any:  # noqa: ANN401 - PEFT's model
     loaded = load_with_head(locate_encoder(ModelConfig(name=str(folder))), LabelSet(("bad", "good")))
-    adapted = apply_method(loaded.model, MethodConfig(layers=layers), newly_initialised=loaded.newly_initialised)
-    assert fuse_encoder(adapted.model) is None
+    config = MethodConfig(name=method, layers=layers)
+    adapted = apply_method(loaded.model, config, newly_initialised=loaded.newly_initialised)
+    assert (fuse_encoder(adapted.model) is None) is (method == "lora")
     return adapted.model.eval()
 
 
@@ -39,9 +40,10 @@ def build_texts(count: int, seed: int = 0) -> TokenizedTexts:
     return TokenizedTexts(ids=ids, offsets=np.cumsum([0, *lengths]), truncated=0)
 
 
-@pytest.fixture(params=["distilbert", "bert"])
+@pytest.fixture(params=["distilbert", "bert", "distilbert with DoRA", "bert with DoRA"])
 def model(request: pytest.FixtureRequest, tiny_distilbert: Path, tiny_bert: Path) -> Any:  # noqa: ANN401 - PEFT's model
-    return build_model({"distilbert": tiny_distilbert, "bert": tiny_bert}[request.param])
+    folder = tiny_bert if request.param.startswith("bert") else tiny_distilbert
+    return build_model(folder, method="dora" if "DoRA" in request.param else "lora")
 
 
 @pytest.fixture

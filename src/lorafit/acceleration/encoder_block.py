@@ -1,7 +1,7 @@
 """Whole encoder blocks that keep the names of their children and compute them with as few products as there can be."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +23,7 @@ T = TypeVar("T")
 __all__ = ["FusedBlock", "at_precision", "compute_prefix", "frozen_depth", "fuse_encoder"]
 
 _dtype: ContextVar[torch.dtype] = ContextVar("dtype of the products in fused blocks", default=torch.float32)
+_OWN_BLOCKS = "the method changes more than frozen linear layers with plain LoRA"
 _prefix_alone: ContextVar[bool] = ContextVar("whether only the frozen prefix is computed", default=False)
 
 
@@ -67,8 +68,8 @@ class FusedBlock(nn.Module):
             Shape (rows, length, width) in the dtype computed in; of the last block (rows, 1, width) in fp32, the first
             token alone, which is all that the head reads.
         """
-        if self.height >= 0 and _prefix_alone.get():
-            return hidden_states.float() if self._is_last else hidden_states  # in the dtype that a pooler reads
+        if self.height == 0 and _prefix_alone.get():
+            raise _PrefixComputed(hidden_states)
         if prefix_hidden_states is not None:
             if self.height < 0:
                 return hidden_states
@@ -90,7 +91,7 @@ class FusedBlock(nn.Module):
 
 
 def fuse_encoder(model: "PreTrainedModel | PeftModel") -> str | None:
-    """Replace the encoder's blocks by fused ones, all or none.
+    """Replace the encoder's blocks by fused ones: all of them, or, where a method needs its own, the frozen ones below.
 
     Fused blocks know neither `output_hidden_states` nor gradient checkpointing nor hooks on their linear layers.
     It comes last: what replaces the blocks' linear layers later, as PEFT does when it unloads an adapter, is not seen.
@@ -99,7 +100,7 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel") -> str | None:
         model: The encoder with its head, an adapter on it or not; changed in place.
 
     Returns:
-        None if it was done, else why not, for people.
+        None if all were replaced, else why not, for people.
     """
     base = base_of(model)
     architecture = ARCHITECTURES.get(base.config.model_type)
@@ -111,17 +112,21 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel") -> str | None:
     if any(_has_dropout(block) for block in blocks):
         return "the encoder's own dropout is on"
     use_attention(base)
-    if not all(can_be_grouped(block.get_submodule(name)) for block in blocks for name in architecture.linears):
-        return "the method changes more than frozen linear layers with plain LoRA"
     heads, last = base.config.num_attention_heads, len(blocks) - 1
     depth = next((index for index, block in enumerate(blocks) if _is_trained(block)), last)
     if _is_trained(base.base_model.embeddings) or _learns_tokens(model):
         depth = 0
+    grouped = [all(can_be_grouped(block.get_submodule(name)) for name in architecture.linears) for block in blocks]
+    if not all(grouped[:depth]):
+        return _OWN_BLOCKS
     for index, block in enumerate(blocks):
-        blocks[index] = FusedBlock(
-            block, architecture, architecture.block, heads=heads, is_last=index == last, height=index - depth
-        )
-    return None
+        if all(grouped) or index < depth:
+            blocks[index] = FusedBlock(
+                block, architecture, architecture.block, heads=heads, is_last=index == last, height=index - depth
+            )
+        else:
+            block.register_forward_pre_hook(_read_prefix if index == depth else _drop_prefix, with_kwargs=True)
+    return None if all(grouped) else _OWN_BLOCKS
 
 
 def frozen_depth(model: nn.Module) -> int:
@@ -143,21 +148,29 @@ def compute_prefix(
         Shape (rows, length, width), in the dtype of the `at_precision` around the call.
     """
     base = base_of(model)
-    with _holding(_prefix_alone, value=True):
-        output = base.base_model(input_ids=input_ids, attention_mask=attention_mask)
-    hidden_states: torch.Tensor = output.last_hidden_state.to(_dtype.get())
-    return hidden_states
+    try:
+        with _holding(_prefix_alone, value=True):
+            base.base_model(input_ids=input_ids, attention_mask=attention_mask)
+    except _PrefixComputed as computed:
+        return computed.hidden_states
+    raise RuntimeError("the model has no block above a frozen prefix")
 
 
 def at_precision(model: nn.Module, precision: PrecisionChoice) -> AbstractContextManager[Any]:
     """Return the context in which a model's forward pass runs at this precision.
 
-    Fused blocks are told, and leave the head in fp32; any other model runs under autocast.
+    Fused blocks are told, and leave the head in fp32; everything above a fused prefix, and any other model, runs under
+    autocast.
     """
-    if any(isinstance(module, FusedBlock) for module in model.modules()):
-        return _holding(_dtype, value=torch.bfloat16 if precision.name == "bf16" else torch.float32)
+    heights = [module.height for module in model.modules() if isinstance(module, FusedBlock)]
+    told = _holding(_dtype, value=torch.bfloat16 if precision.name == "bf16" else torch.float32)
+    if heights and max(heights) >= 0:
+        return told
     device = next(model.parameters()).device.type
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision.name == "bf16")
+    context = ExitStack()
+    context.enter_context(told)
+    context.enter_context(torch.autocast(device, dtype=torch.bfloat16, enabled=precision.name == "bf16"))
+    return context
 
 
 @contextmanager
@@ -167,6 +180,30 @@ def _holding(variable: ContextVar[T], *, value: T) -> Iterator[None]:
         yield
     finally:
         variable.reset(token)
+
+
+class _PrefixComputed(Exception):  # noqa: N818 - no error: it ends a forward pass where the prefix does
+    def __init__(self, hidden_states: torch.Tensor) -> None:
+        super().__init__()
+        self.hidden_states = hidden_states
+
+
+def _read_prefix(
+    _block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Hand a library's block above the prefix the states that are kept, where there are some."""
+    if _prefix_alone.get():
+        raise _PrefixComputed(inputs[0])
+    kept = named.pop("prefix_hidden_states", None)
+    return (inputs if kept is None else (kept, *inputs[1:])), named
+
+
+def _drop_prefix(
+    _block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Keep from a library's block what it does not know."""
+    named.pop("prefix_hidden_states", None)
+    return inputs, named
 
 
 def _is_trained(block: nn.Module) -> bool:

@@ -68,9 +68,15 @@ def measure_costs(
     return Costs(
         train=fit_cost_model(train),
         forward=fit_cost_model(forward),
-        layers=sum(isinstance(module, FusedBlock) for module in model.modules()),
+        layers=_count_layers(model),
         frozen=frozen_depth(model),
     )
+
+
+def _count_layers(model: PeftModel | PreTrainedModel) -> int:
+    """Return the number of the encoder's layers, or 0 where none is fused and they are not known one by one."""
+    is_known = any(isinstance(module, FusedBlock) for module in model.modules())
+    return int(base_of(model).config.num_hidden_layers) if is_known else 0
 
 
 def _time_batches(
