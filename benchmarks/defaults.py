@@ -56,6 +56,11 @@ STUDIES: dict[str, tuple[list[str], dict[str, list[str]]]] = {
                 "training.schedule=cosine",
                 "training.warmup_ratio=0.3",
             ],
+            "one-cycle, learning rate 2e-3": [
+                "training.learning_rate=2e-3",
+                "training.schedule=cosine",
+                "training.warmup_ratio=0.3",
+            ],
             "learning rate 1e-3, r = 16": ["training.learning_rate=1e-3", "method.r=16", "method.lora_alpha=64"],
         },
     ),

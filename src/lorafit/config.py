@@ -177,11 +177,14 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
-    def wants_prefix_cache(self, *, steps_per_epoch: int, frozen: int) -> bool:
-        """Return whether to keep what the `frozen` lowest layers give: there are some, and it is read again."""
+    def wants_prefix_cache(self, *, steps_per_epoch: int, frozen: int, again: bool = False) -> bool:
+        """Return whether to keep what the `frozen` lowest layers give: there are some, and it is read again.
+
+        `again` says that later runs will read it, too.
+        """
         training = self.training
         repeats = (training.max_steps or training.epochs * steps_per_epoch) > steps_per_epoch
-        pays = training.prefix_cache == "shared" or (training.prefix_cache == "auto" and repeats)
+        pays = training.prefix_cache == "shared" or (training.prefix_cache == "auto" and (repeats or again))
         return pays and frozen > 0
 
     def to_yaml(self) -> str:

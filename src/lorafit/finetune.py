@@ -46,7 +46,7 @@ from lorafit.saving import save_trained
 if TYPE_CHECKING:
     from lorafit.training.prefix import ModelInputs
 
-__all__ = ["Run", "Sample", "resume", "train"]
+__all__ = ["Run", "Sample", "carry_out", "resume", "train"]
 
 _SAMPLES = 6
 
@@ -117,7 +117,7 @@ def train(
     record = describe(prepared).model_copy(update={"forecast": plan.record})
     claim_run_folder(layout, overwrite=overwrite)
     write_atomic(layout.config, prepared.config.to_yaml())
-    return _carry_out(prepared, layout, Journal(layout, record), progress, expected_seconds=plan.fit_seconds)
+    return carry_out(prepared, layout, Journal(layout, record), progress, expected_seconds=plan.fit_seconds)
 
 
 def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
@@ -145,7 +145,7 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
         raise RunError(f"The base model of {layout.root} has changed since it began: start a new run.")
     kept = {name: getattr(old, name) for name in ("created", "forecast", "seconds", "peak_memory_bytes")}
     journal = Journal(layout, record.model_copy(update=kept))
-    return _carry_out(prepared, layout, journal, progress or Silent())
+    return carry_out(prepared, layout, journal, progress or Silent())
 
 
 def _plan(prepared: Prepared, layout: RunLayout, began: float, progress: Progress) -> Plan:
@@ -176,14 +176,28 @@ def _follow(plan: Plan, prepared: Prepared, progress: Progress) -> Prepared:
     return replace(prepared, config=plan.config)
 
 
-def _carry_out(
+def carry_out(
     prepared: Prepared,
     layout: RunLayout,
     journal: Journal,
     progress: Progress,
     *,
     expected_seconds: float | None = None,
+    prefix_folder: Path | None = None,
 ) -> Run:
+    """Train, save and measure what was prepared.
+
+    Args:
+        prepared: Data and model.
+        layout: The run folder, which exists.
+        journal: Keeps the run's record.
+        progress: Told what is going on.
+        expected_seconds: How long training will take, as far as that was foreseen.
+        prefix_folder: Where the frozen layers' hidden states are kept for several runs; None for this one alone.
+
+    Returns:
+        The finished run.
+    """
     from lorafit.runtimes.pytorch import TorchRuntime
     from lorafit.training.batching import TrainingRows
     from lorafit.training.checkpoints import find_latest_checkpoint
@@ -199,7 +213,7 @@ def _carry_out(
         if config.evaluation.baseline:
             with journal.stage("baseline"):
                 baseline = _measure(prepared, runtime, layout, "baseline", progress)
-        with journal.stage("training"), _inputs(prepared, layout, progress) as inputs:
+        with journal.stage("training"), _inputs(prepared, layout, progress, prefix_folder) as inputs:
             job = TrainingJob(
                 adapted=prepared.adapted,
                 rows=TrainingRows(inputs["train"], splits.train.labels, prepared.pad_id),
@@ -231,7 +245,7 @@ def _carry_out(
 
 
 def _inputs(
-    prepared: Prepared, layout: RunLayout, progress: Progress
+    prepared: Prepared, layout: RunLayout, progress: Progress, prefix_folder: Path | None
 ) -> "AbstractContextManager[dict[str, ModelInputs]]":
     """Return the texts that training reads, with the frozen layers' hidden states where that pays."""
     from lorafit.acceleration.encoder_block import frozen_depth
@@ -241,10 +255,11 @@ def _inputs(
     config, tokens = prepared.config, prepared.tokens
     limits = {"max_rows": config.training.batch_size, "max_tokens": config.training.batch_tokens}
     plan = plan_batches(tokens["train"].lengths, **limits)
-    if not config.wants_prefix_cache(steps_per_epoch=len(plan), frozen=frozen_depth(prepared.adapted.model)):
+    frozen, again = frozen_depth(prepared.adapted.model), prefix_folder is not None
+    if not config.wants_prefix_cache(steps_per_epoch=len(plan), frozen=frozen, again=again):
         return nullcontext({name: tokens[name] for name in ("train", "validation")})
     shared = config.training.prefix_cache == "shared"
-    folder = cache_folder() / "prefix_cache" if shared else layout.prefix_cache
+    folder = prefix_folder or (cache_folder() / "prefix_cache" if shared else layout.prefix_cache)
     cache = PrefixCache(
         prepared.adapted.model, prepared.precision, base_digest=prepared.encoder.digest(), folder=folder
     )
@@ -252,7 +267,7 @@ def _inputs(
         "train": (tokens["train"], plan),
         "validation": (tokens["validation"], plan_prediction(tokens["validation"].lengths)),
     }
-    remove = None if shared else folder
+    remove = None if shared or prefix_folder else folder
     return kept_prefix(cache, plans, config.training, pad_id=prepared.pad_id, remove=remove, progress=progress)
 
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "memory_bytes",
     "memory_limit",
     "peak_memory_bytes",
+    "reset_peak_memory",
 ]
 
 SYSTEM_ROOT = Path("/")
@@ -73,6 +75,12 @@ def memory_bytes(root: Path = SYSTEM_ROOT) -> int:
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = memory_limit(root)
     return physical if limit is None else min(physical, limit)
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory_bytes` count from now on: Linux can (proc(5), `clear_refs`), elsewhere nothing happens."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_memory_bytes(root: Path = SYSTEM_ROOT) -> int:

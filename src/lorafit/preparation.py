@@ -3,11 +3,13 @@
 import datetime
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from lorafit import hardware
 from lorafit.acceleration.memory import keep_freed_memory
@@ -26,7 +28,7 @@ from lorafit.labels import LabelSet
 from lorafit.methods import complete_settings
 from lorafit.progress import Progress
 
-__all__ = ["Prepared", "describe", "prepare"]
+__all__ = ["Material", "Prepared", "describe", "load_material", "prepare"]
 
 _SHORTEST = 8
 """Fewest tokens that a text may be cut to."""
@@ -68,19 +70,62 @@ class Prepared:
         return self.splits.labels
 
 
-def prepare(config: Config, progress: Progress) -> Prepared:
-    """Read data and model, put the adapter on, and turn texts into tokens; nothing is written.
+@dataclass(frozen=True)
+class Material:
+    """What runs that differ in method and seed alone can share.
+
+    Attributes:
+        splits: The rows.
+        encoder: The base.
+        tokenizer: The base's, without truncation of its own.
+        pad_id: Token id of the padding.
+        tokens: Texts as tokens, by truncation and split; filled as they are asked for.
+    """
+
+    splits: Splits
+    encoder: Encoder
+    tokenizer: Tokenizer
+    pad_id: int
+    tokens: dict[Truncation, dict[str, TokenizedTexts]] = field(default_factory=dict)
+
+    def tokenize(self, truncation: Truncation) -> dict[str, TokenizedTexts]:
+        """Return the texts of every split as tokens."""
+        if truncation not in self.tokens:
+            parts = {"train": self.splits.train, "validation": self.splits.validation, "test": self.splits.test}
+            self.tokens[truncation] = {
+                name: tokenize_once(self.tokenizer, split.texts, truncation) for name, split in parts.items()
+            }
+        return self.tokens[truncation]
+
+
+def load_material(config: Config) -> Material:
+    """Read data and tokenizer and find the encoder.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The material.
+    """
+    _require_training()
+    splits = load_splits(config.data)
+    encoder = locate_encoder(config.model)
+    tokenizer, pad_id = load_tokenizer(encoder.folder)
+    return Material(splits, encoder, tokenizer, pad_id)
+
+
+def prepare(config: Config, progress: Progress, *, material: Material | None = None) -> Prepared:
+    """Read data and model, put the method on, and turn texts into tokens; nothing is written.
 
     Args:
         config: The settings.
         progress: Told what is going on, what was left out and what was cut.
+        material: From `load_material` with the same data and encoder, for several runs; None reads it.
 
     Returns:
         Everything that training needs.
     """
-    torch = require("torch", extra="train", purpose="Training")
-    for package in ("transformers", "peft", "accelerate", "pyarrow"):
-        require(package, extra="train", purpose="Training")
+    torch = _require_training()
     from lorafit.acceleration.encoder_block import fuse_encoder
 
     config = complete_settings(config)
@@ -90,26 +135,18 @@ def prepare(config: Config, progress: Progress) -> Prepared:
     torch.set_num_threads(threads)
     keep_freed_memory()
     progress.start("reading data and model")
-    splits = load_splits(config.data)
-    encoder = locate_encoder(config.model)
-    tokenizer, pad_id = load_tokenizer(encoder.folder)
+    material = material or load_material(config)
+    splits, encoder = material.splits, material.encoder
     loaded = load_with_head(
         encoder, splits.labels, seed=config.training.seed, base_dropout=config.training.base_dropout
     )
     check_max_length(loaded.model.config, config.model.max_length)
-    max_length = config.model.max_length - (config.method.virtual_tokens or 0)
-    if max_length < _SHORTEST:
-        raise ConfigError(
-            f"method.virtual_tokens={config.method.virtual_tokens} leaves {max_length} of model.max_length="
-            f"{config.model.max_length} tokens for the text; at least {_SHORTEST} are needed."
-        )
     adapted = apply_method(
         loaded.model, config.method, newly_initialised=loaded.newly_initialised, seed=config.training.seed
     )
-    truncation = Truncation(max_length, config.model.truncation)
-    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    tokens = {name: tokenize_once(tokenizer, split.texts, truncation) for name, split in parts.items()}
-    progress.finish(", ".join(f"{len(split):,} {name}" for name, split in parts.items()))
+    truncation = Truncation(_text_length(config), config.model.truncation)
+    tokens = material.tokenize(truncation)
+    progress.finish(", ".join(f"{len(texts):,} {name}" for name, texts in tokens.items()))
     torch.nn.Module.to(adapted.model, device)
     obstacle = fuse_encoder(adapted.model) if device == "cpu" else "they are made for CPUs"
     if obstacle is not None:
@@ -122,12 +159,30 @@ def prepare(config: Config, progress: Progress) -> Prepared:
         encoder=encoder,
         adapted=adapted,
         tokens=tokens,
-        max_length=max_length,
-        pad_id=pad_id,
+        max_length=truncation.max_length,
+        pad_id=material.pad_id,
         precision=precision,
         threads=threads,
         blocks="fused" if obstacle is None else f"stock: {obstacle}",
     )
+
+
+def _require_training() -> ModuleType:
+    torch = require("torch", extra="train", purpose="Training")
+    for package in ("transformers", "peft", "accelerate", "pyarrow"):
+        require(package, extra="train", purpose="Training")
+    return torch
+
+
+def _text_length(config: Config) -> int:
+    """Return the longest text in tokens: what the virtual tokens leave."""
+    length = config.model.max_length - (config.method.virtual_tokens or 0)
+    if length < _SHORTEST:
+        raise ConfigError(
+            f"method.virtual_tokens={config.method.virtual_tokens} leaves {length} of model.max_length="
+            f"{config.model.max_length} tokens for the text; at least {_SHORTEST} are needed."
+        )
+    return length
 
 
 def describe(prepared: Prepared) -> RunRecord:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lorafit import __version__
+from lorafit.cli.compare import compare
 from lorafit.cli.demo import demo
 from lorafit.cli.doctor import doctor
 from lorafit.cli.evaluate import evaluate
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "compare": compare,
     "doctor": doctor,
 }
 """Every command by the name it is called by, in the order of the help text."""

@@ -32,6 +32,7 @@ from lorafit.metrics.scores import (
 
 __all__ = [
     "compare_paired",
+    "estimate_mean",
     "estimate_scores",
     "mcnemar_exact",
     "percentile_interval",
@@ -185,7 +186,7 @@ def estimate_scores(
         accuracy=estimates["accuracy"][0],
         macro_f1=estimates["macro_f1"][0],
         mcc=estimates["mcc"][0],
-        log_loss=_estimate_mean(row_log_losses(true_ids, values), true_ids, samples, rng, confidence_level),
+        log_loss=estimate_mean(row_log_losses(true_ids, values), true_ids, samples, rng, confidence_level),
         per_class=[
             ClassScores(label=name, precision=precise, recall=found, f1=both, support=int(support))
             for name, precise, found, both, support in per_class
@@ -234,7 +235,7 @@ def compare_paired(
         accuracy_difference=_estimate_accuracy_difference(
             true_ids, was_right, is_right, samples, rng, confidence_level
         ),
-        log_loss_difference=_estimate_mean(
+        log_loss_difference=estimate_mean(
             row_log_losses(true_ids, second) - row_log_losses(true_ids, first), true_ids, samples, rng, confidence_level
         ),
         rows_gained=gained,
@@ -283,9 +284,21 @@ def _estimate_accuracy_difference(
     return _estimates(np.asarray(change.mean()), differences, level)[0]
 
 
-def _estimate_mean(
+def estimate_mean(
     values: NDArray[np.float64], labels: NDArray[np.int64], samples: int, rng: np.random.Generator, level: float
 ) -> Estimate:
+    """Estimate a mean over the rows.
+
+    Args:
+        values: Shape (n,), one value a row.
+        labels: Shape (n,), true class ids; rows are resampled within each.
+        samples: Resamples behind the interval, at least 1.
+        rng: Source of randomness.
+        level: Level of the interval, above 0 and below 1.
+
+    Returns:
+        The mean with its interval.
+    """
     return _estimates(np.asarray(values.mean()), resample_means(values, labels, samples, rng), level)[0]
 
 

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from lorafit.finetune import Run, Sample
     from lorafit.predictor import Prediction
 
-__all__ = ["show_metrics", "show_predictions", "show_run"]
+__all__ = ["open_console", "show_metrics", "show_predictions", "show_run"]
 
 _WIDTH_WITHOUT_TERMINAL = 110
 
 
 def show_run(run: "Run", *, quiet: bool) -> None:
     """Print what a run achieved, what it cost and what to do next; with `quiet` only the run folder."""
-    console = _console()
+    console = open_console()
     if quiet:
         console.print(str(run.path), soft_wrap=True)
         return
@@ -43,7 +43,7 @@ def show_run(run: "Run", *, quiet: bool) -> None:
 
 def show_metrics(metrics: MetricsRecord) -> None:
     """Print the scores of an evaluation."""
-    _print_metrics(_console(), metrics)
+    _print_metrics(open_console(), metrics)
 
 
 def show_predictions(scored: "PredictedTable", *, json: bool) -> None:
@@ -59,7 +59,8 @@ def show_predictions(scored: "PredictedTable", *, json: bool) -> None:
         sys.stdout.write(f"{prediction.label:<{width}}  {prediction.score:6.1%}  {_one_line(str(text))}\n")
 
 
-def _console() -> Console:
+def open_console() -> Console:
+    """Return a console of the terminal's width, or of a fixed one where there is no terminal."""
     width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
     return Console(highlight=False, markup=False, width=width)
 

@@ -1,0 +1,56 @@
+"""`lorafit compare`: several methods on the same rows, in one table."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorafit.cli.options import DropBadRows, LabelColumn, Quiet, Settings, TextColumn
+from lorafit.terminal.progress import open_progress
+
+
+def compare(
+    data: Annotated[
+        str,
+        typer.Argument(help="builtin:rotten-tomatoes, imdb, hub:owner/name, or a csv, tsv, jsonl or parquet file."),
+    ],
+    *,
+    methods: Annotated[str, typer.Option(metavar="A,B,…", help="Methods to compare, separated by commas.")],
+    seeds: Annotated[int, typer.Option(help="How many seeds each method is trained with.")] = 1,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="builtin:distil-minilm, a Hub id or a local folder.")
+    ] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    drop_bad_rows: DropBadRows = False,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")] = None,
+    settings: Settings = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time all of it may take, e.g. 1h; the same settings for all.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder; what is finished in it is kept. Default: a free name below runs/."
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train several methods on your texts and compare what they reach and cost."""
+    from lorafit.comparison.compare import compare as compare_methods
+    from lorafit.config import load_config
+    from lorafit.terminal.comparison import show_comparison
+
+    flags = {
+        "data.source": data,
+        "data.text_column": text_column,
+        "data.label_column": label_column,
+        "data.drop_bad_rows": drop_bad_rows or None,
+        "model.name": model,
+        "training.budget": budget,
+    }
+    resolved = load_config(config, flags=flags, overrides=settings or ())
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    with open_progress(quiet=quiet) as progress:
+        comparison = compare_methods(resolved, names, seeds=seeds, output=output, progress=progress)
+    show_comparison(comparison, quiet=quiet)

@@ -1,0 +1,256 @@
+"""Methods side by side: same rows, same tokens, same settings, one folder with a run for each."""
+
+import datetime
+import gc
+import shlex
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorafit import hardware
+from lorafit.acceleration.memory import release_freed_memory
+from lorafit.artifacts import RunLayout, RunRecord
+from lorafit.atomic import write_atomic
+from lorafit.cheap_baselines import CHEAP_BASELINES, predict_cheaply
+from lorafit.comparison.budget import fit_budget
+from lorafit.comparison.page import render_page
+from lorafit.comparison.records import Cell, ComparisonLayout, ComparisonRecord
+from lorafit.comparison.summary import CheapResult, summarise
+from lorafit.config import Config, load_config
+from lorafit.data.rows import Split
+from lorafit.errors import ConfigError, LorafitError, RunError, TrainingInterruptedError
+from lorafit.evaluation import read_predictions, write_predictions
+from lorafit.finetune import carry_out
+from lorafit.journal import Journal
+from lorafit.methods import METHODS, complete_settings, find_method
+from lorafit.preparation import Material, describe, load_material, prepare
+from lorafit.progress import Progress, Silent
+from lorafit.run_folder import find_free_name, suggest_name
+
+__all__ = ["Comparison", "compare", "set_method"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison.
+
+    Attributes:
+        path: Its folder, with a run folder for each method and seed.
+        record: The results.
+    """
+
+    path: Path
+    record: ComparisonRecord
+
+
+def compare(
+    config: Config,
+    methods: Sequence[str],
+    *,
+    seeds: int = 1,
+    output: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Train several methods on the same rows and compare what they reach and cost.
+
+    Started again with the same settings and folder, it goes on: what is finished is not trained again. A method that
+    fails does not stop the others.
+
+    Args:
+        config: The settings that all share; of the method section, each method takes what it knows. With a budget, the
+            best settings with which all of it fits are chosen, the same for all.
+        methods: Names of rows of the methods' table.
+        seeds: How many seeds each is trained with: `training.seed` and those after it.
+        output: The folder; None takes a free name below `runs/`.
+        progress: Told what is going on; None for silence.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ConfigError: No method, an unknown one, or fewer than one seed.
+        RunError: The folder holds something else.
+        TrainingInterruptedError: It was interrupted; it can be gone on with.
+    """
+    progress, began = progress or Silent(), time.perf_counter()
+    names = _check(methods, seeds)
+    suggestion = suggest_name("compare", config.data.source, config.model.name)
+    root = Path(output).expanduser() if output else find_free_name(Path("runs") / suggestion)
+    layout = ComparisonLayout(root.resolve())
+    _check_folder(layout, config)
+    material = load_material(config)
+    if layout.chosen.is_file():
+        shared = load_config(layout.chosen)
+    else:
+        shared = fit_budget([set_method(config, name, 0) for name in names], config, seeds, material, progress)
+        layout.root.mkdir(parents=True, exist_ok=True)
+        write_atomic(layout.config, config.to_yaml())
+        write_atomic(layout.chosen, shared.to_yaml())
+    if shared.data != config.data:
+        material = load_material(shared)
+    cells = [Cell(method=name, seed=shared.training.seed + turn) for turn in range(seeds) for name in names]
+    try:
+        cells = list(_train_all(cells, shared, layout, material, progress))
+    except (KeyboardInterrupt, TrainingInterruptedError) as error:
+        raise TrainingInterruptedError(
+            "Interrupted; what was done is kept. Go on with the same command and --output "
+            f"{shlex.quote(str(layout.root))}",
+            run=layout.root,
+        ) from error
+    cheap = _measure_cheap(layout, material, progress) if shared.evaluation.cheap_baselines else []
+    shutil.rmtree(layout.prefix_cache, ignore_errors=True)
+    record = _record(cells, cheap, shared, layout, material).model_copy(update={"seconds": time.perf_counter() - began})
+    record.write(layout.record)
+    write_atomic(layout.page, render_page(record))
+    return Comparison(layout.root, record)
+
+
+def set_method(config: Config, method: str, seed: int) -> Config:
+    """Return the settings of one cell: of the method section, what the method takes.
+
+    Args:
+        config: The settings that all share.
+        method: The method's name.
+        seed: The cell's seed.
+
+    Returns:
+        Settings for `preparation.prepare`.
+    """
+    row, cell = find_method(method), config.model_copy(deep=True)
+    asked = cell.method.model_dump()
+    taken = {name: asked[name] for name in row.defaults}
+    layers = cell.method.layers if row.place == "linears" else "all"
+    options = cell.method.options if row.build is not None else {}
+    cell.method = type(cell.method)(name=method, layers=layers, options=options, **taken)
+    cell.training.seed = seed
+    cell.training.budget = None
+    cell.evaluation.baseline = False
+    cell.evaluation.cheap_baselines = False
+    return complete_settings(cell)
+
+
+def _check(methods: Sequence[str], seeds: int) -> list[str]:
+    names = list(dict.fromkeys(methods))
+    if not names:
+        raise ConfigError(f"Name at least one method to compare, of: {', '.join(METHODS)}.")
+    for name in names:
+        find_method(name)
+    if seeds < 1:
+        raise ConfigError(f"--seeds takes a number of 1 or more, got {seeds}.")
+    return names
+
+
+def _check_folder(layout: ComparisonLayout, config: Config) -> None:
+    """Let a folder pass that is free or holds this comparison."""
+    if not layout.root.exists() or (layout.root.is_dir() and not any(layout.root.iterdir())):
+        return
+    free = shlex.quote(str(find_free_name(layout.root)))
+    if not layout.config.is_file():
+        raise RunError(f"{layout.root} holds something else than a comparison. Choose another name: --output {free}")
+    if layout.config.read_text(encoding="utf-8") != config.to_yaml():
+        raise RunError(
+            f"{layout.root} holds a comparison with other settings (config.yaml there). Choose another name: "
+            f"--output {free}"
+        )
+
+
+def _train_all(
+    cells: Sequence[Cell], config: Config, layout: ComparisonLayout, material: Material, progress: Progress
+) -> Iterator[Cell]:
+    """Train every cell that is not finished; yield each with what went wrong, if anything did."""
+    for number, cell in enumerate(cells, start=1):
+        run = layout.cell(cell.method, cell.seed)
+        if _is_finished(run):
+            progress.say(f"{number} of {len(cells)}: {cell.method}, seed {cell.seed}: finished before")
+            yield cell
+            continue
+        progress.say(f"{number} of {len(cells)}: {cell.method}, seed {cell.seed}")
+        try:
+            _train(set_method(config, cell.method, cell.seed), run, layout, material, progress)
+        except TrainingInterruptedError:
+            raise
+        except LorafitError as error:
+            progress.say(f"{cell.method}, seed {cell.seed} failed: {error}")
+            yield cell.model_copy(update={"error": str(error)})
+        except Exception as error:  # noqa: BLE001 - one method's fault is not the others'
+            progress.say(f"{cell.method}, seed {cell.seed} failed: {type(error).__name__}: {error}")
+            yield cell.model_copy(update={"error": f"{type(error).__name__}: {error}"})
+        else:
+            yield cell
+
+
+def _is_finished(run: RunLayout) -> bool:
+    return run.record.is_file() and RunRecord.read(run.record).status == "complete"
+
+
+def _train(config: Config, run: RunLayout, layout: ComparisonLayout, material: Material, progress: Progress) -> None:
+    gc.collect()
+    release_freed_memory()
+    hardware.reset_peak_memory()
+    prepared = prepare(config, progress, material=material)
+    run.root.mkdir(parents=True, exist_ok=True)
+    write_atomic(run.config, prepared.config.to_yaml())
+    journal = Journal(run, describe(prepared))
+    carry_out(prepared, run, journal, progress, prefix_folder=layout.prefix_cache)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+
+
+def _measure_cheap(layout: ComparisonLayout, material: Material, progress: Progress) -> list[CheapResult]:
+    """Train and measure the cheap baselines, or read what they said before."""
+    splits, results = material.splits, []
+    for name, title in CHEAP_BASELINES.items():
+        path = layout.cheap_predictions / f"test.{name}.parquet"
+        began = time.perf_counter()
+        probabilities = read_predictions(path, splits.test, splits.labels)
+        if probabilities is None:
+            progress.start(f"training {title} to compare with")
+            probabilities = predict_cheaply(name, splits.train, splits.test.texts, classes=len(splits.labels))
+            write_predictions(path, splits.test, splits.labels, probabilities)
+            progress.finish()
+        results.append(CheapResult(name, probabilities, time.perf_counter() - began))
+    return results
+
+
+def _record(
+    cells: Sequence[Cell],
+    cheap: Sequence[CheapResult],
+    config: Config,
+    layout: ComparisonLayout,
+    material: Material,
+) -> ComparisonRecord:
+    finished = [cell for cell in cells if cell.error is None]
+    runs = {(cell.method, cell.seed): layout.cell(cell.method, cell.seed) for cell in finished}
+    records = {key: RunRecord.read(run.record) for key, run in runs.items()}
+    test, labels = material.splits.test, material.splits.labels
+    predictions = {}
+    for key, run in runs.items():
+        said = read_predictions(run.predictions("test", "finetuned"), test, labels)
+        if said is None:
+            raise RunError(f"{run.root} holds no predictions of these test rows; remove it to train it again.")
+        predictions[key] = said
+    sizes = {key: sum(path.stat().st_size for path in run.trained.glob("*.safetensors")) for key, run in runs.items()}
+    methods, cheap_rows = summarise(records, predictions, sizes, cheap, test, config.evaluation)
+    ranked = min(methods, key=lambda row: row.validation_loss, default=None)
+    some = next(iter(records.values()), None)
+    splits: dict[str, Split] = {
+        "train": material.splits.train,
+        "validation": material.splits.validation,
+        "test": material.splits.test,
+    }
+    return ComparisonRecord(
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions={} if some is None else some.versions,
+        cpu=hardware.cpu_name(),
+        threads=0 if some is None else some.hardware.threads,
+        precision="" if some is None else some.hardware.precision,
+        source=material.splits.source,
+        fingerprints={name: rows.fingerprint() for name, rows in splits.items()},
+        rows={name: len(rows) for name, rows in splits.items()},
+        confidence_level=config.evaluation.confidence_level,
+        best=None if ranked is None else ranked.method,
+        methods=methods,
+        cheap_baselines=cheap_rows,
+        failed=[cell for cell in cells if cell.error is not None],
+    )

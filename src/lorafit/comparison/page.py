@@ -1,0 +1,178 @@
+"""`comparison.html`: the table of a comparison and accuracy against cost, in one file that needs no network."""
+
+from collections.abc import Iterator
+from html import escape
+from math import log10
+
+from lorafit.artifacts import Estimate
+from lorafit.cheap_baselines import CHEAP_BASELINES
+from lorafit.comparison.records import ComparisonRecord, MethodRow
+from lorafit.durations import format_duration
+from lorafit.methods import METHODS
+
+__all__ = ["find_pareto", "render_page"]
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8886; --mark: #2563eb; --other: #6b7280; }
+@media (prefers-color-scheme: dark) { :root { --mark: #93b4ff; --other: #a8b0bd; } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; }
+svg { width: 100%; height: auto; font-size: 13px; fill: currentColor; }
+.axis { stroke: var(--line); } .pareto { fill: var(--mark); } .plain { fill: var(--other); }
+.bar { stroke: var(--other); stroke-width: 1.5; } .front { fill: none; stroke: var(--mark); stroke-dasharray: 4 4; }
+@media print { body { margin: 0; } }
+"""
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 380, 70, 130, 20, 50
+
+
+def render_page(record: ComparisonRecord) -> str:
+    """Write the page.
+
+    Args:
+        record: The results.
+
+    Returns:
+        HTML, all that comes from outside escaped.
+    """
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+        f"<title>Methods compared</title><style>{_STYLE}</style></head><body>",
+        "<h1>Methods compared</h1>",
+        f"<p>{escape(_verdict(record))}</p>",
+        *_render_table(record),
+        "<h2>Accuracy against training time</h2>",
+        *_render_plot(record.methods),
+        *_render_failures(record),
+        "<h2>How it was measured</h2>",
+        f"<p>{escape(_describe(record))}</p>",
+        "</body></html>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def find_pareto(rows: list[MethodRow]) -> list[MethodRow]:
+    """Return the methods that no other beats in accuracy without taking longer, quickest first."""
+    front: list[MethodRow] = []
+    for row in sorted(rows, key=lambda row: (row.training_seconds, -row.accuracy.value)):
+        if not front or row.accuracy.value > front[-1].accuracy.value:
+            front.append(row)
+    return front
+
+
+def _verdict(record: ComparisonRecord) -> str:
+    if record.best is None:
+        return "No method ended well."
+    best = next(row for row in record.methods if row.method == record.best)
+    text = (
+        f"{METHODS[best.method].title} has the lowest validation loss; of {record.rows['test']:,} test rows it gets "
+        f"{_percent(best.accuracy)} right."
+    )
+    alike = [METHODS[r.method].title for r in record.methods if r.difference and r.difference.high >= 0]
+    if alike:
+        text += f" Not shown to be worse: {', '.join(alike)}."
+    close = [
+        CHEAP_BASELINES.get(r.name, r.name) for r in record.cheap_baselines if r.difference and r.difference.high >= 0
+    ]
+    return text + (f" It is not shown to be better than {' and '.join(close)}." if close else "")
+
+
+def _render_table(record: ComparisonRecord) -> Iterator[str]:
+    titles = ("method", "accuracy", "seeds", "against the best", "p", "adapter", "head", "on disk")
+    costs = ("training", "an epoch", "memory", "texts/s")
+    yield '<div class="wide"><table><thead><tr>'
+    yield from (f'<th scope="col">{title}</th>' for title in (*titles, *costs))
+    yield "</tr></thead><tbody>"
+    for row in record.methods:
+        yield f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(row))}</tr>"
+    for cheap in record.cheap_baselines:
+        difference = "" if cheap.difference is None else _points(cheap.difference)
+        cells = [CHEAP_BASELINES.get(cheap.name, cheap.name), _percent(cheap.accuracy), "", difference, *[""] * 4]
+        cells += [format_duration(cheap.seconds), "", "", ""]
+        yield f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+    yield "</tbody></table></div>"
+
+
+def _cells(row: MethodRow) -> Iterator[str]:
+    yield METHODS[row.method].title if row.method in METHODS else row.method
+    yield _percent(row.accuracy)
+    yield ", ".join(f"{100 * value:.1f}" for value in row.accuracy_by_seed)
+    yield "best" if row.difference is None else _points(row.difference)
+    yield "" if row.p_value is None else f"{row.p_value:.2g}"
+    yield f"{row.parameters.adapter:,}"
+    yield f"{row.parameters.head:,}"
+    yield f"{row.bytes_on_disk / 1e6:.1f} MB"
+    yield format_duration(row.training_seconds)
+    yield format_duration(row.epoch_seconds)
+    yield f"{row.peak_memory_bytes / 1e9:.1f} GB"
+    yield f"{row.texts_per_second:,.0f}"
+
+
+def _render_plot(rows: list[MethodRow]) -> Iterator[str]:
+    """Draw accuracy with its interval over training time; what no other method beats is joined by a line."""
+    if not rows:
+        return
+    times = [log10(max(row.training_seconds, 1e-3)) for row in rows]
+    left, right = min(times) - 0.05, max(times) + 0.05
+    low, high = min(row.accuracy.low for row in rows), max(row.accuracy.high for row in rows)
+    pad = 0.05 * (high - low) or 0.01
+
+    def place(row: MethodRow, value: float) -> tuple[float, float]:
+        across = (log10(max(row.training_seconds, 1e-3)) - left) / (right - left)
+        up = (value - low + pad) / (high - low + 2 * pad)
+        return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
+
+    front = find_pareto(rows)
+    label = "Accuracy against training time; the figures are in the table"
+    yield f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
+    yield f'<path class="axis" fill="none" d="M{_LEFT} {_TOP}V{_HEIGHT - _BOTTOM}H{_WIDTH - _RIGHT}"/>'
+    for share in (0, 0.5, 1):
+        value = low + share * (high - low)
+        up = place(rows[0], value)[1] + 4
+        yield f'<text x="{_LEFT - 8}" y="{up:.0f}" text-anchor="end">{100 * value:.1f} %</text>'
+    for row in (min(rows, key=lambda r: r.training_seconds), max(rows, key=lambda r: r.training_seconds)):
+        across, words = place(row, low)[0], escape(format_duration(row.training_seconds))
+        yield f'<text x="{across:.0f}" y="{_HEIGHT - _BOTTOM + 20}" text-anchor="middle">{words}</text>'
+    yield f'<text x="{_LEFT}" y="{_HEIGHT - 8}">training time (logarithmic)</text>'
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(row, row.accuracy.value) for row in front))
+    yield f'<polyline class="front" points="{points}"/>'
+    for row in rows:
+        (x, y), below, above = (
+            place(row, row.accuracy.value),
+            place(row, row.accuracy.low),
+            place(row, row.accuracy.high),
+        )
+        kind = "pareto" if row in front else "plain"
+        yield f'<path class="bar" d="M{x:.1f} {below[1]:.1f}V{above[1]:.1f}"/>'
+        yield f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
+        yield f'<text x="{x + 9:.1f}" y="{y + 4:.1f}">{escape(row.method)}</text>'
+    yield "</svg>"
+
+
+def _render_failures(record: ComparisonRecord) -> Iterator[str]:
+    if record.failed:
+        yield "<h2>Failed</h2><ul>"
+        for cell in record.failed:
+            yield f"<li>{escape(cell.method)}, seed {cell.seed}: {escape(cell.error or '')}</li>"
+        yield "</ul>"
+
+
+def _describe(record: ComparisonRecord) -> str:
+    rows = ", ".join(f"{count:,} {name}" for name, count in record.rows.items())
+    versions = ", ".join(f"{name} {number}" for name, number in sorted(record.versions.items()))
+    return (
+        f"{rows} rows. In brackets: {100 * record.confidence_level:g} % bootstrap intervals over the test rows; of "
+        f"several seeds, each row counts by the share that was right. Times on {record.cpu}, {record.threads} threads, "
+        f"{record.precision}. {versions}. {record.created}."
+    )
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def _points(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"

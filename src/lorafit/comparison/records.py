@@ -1,0 +1,155 @@
+"""The folder of a comparison, and what is written in it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from lorafit.artifacts import Estimate, FileRecord, ParameterCounts, Record, RunLayout
+
+__all__ = ["Cell", "CheapRow", "ComparisonLayout", "ComparisonRecord", "MethodRow"]
+
+
+@dataclass(frozen=True)
+class ComparisonLayout:
+    """Names every file of a comparison's folder.
+
+    Attributes:
+        root: The folder.
+    """
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The settings as they were asked for."""
+        return self.root / "config.yaml"
+
+    @property
+    def chosen(self) -> Path:
+        """The same after a budget was fitted: what the cells are trained with."""
+        return self.root / "chosen.yaml"
+
+    @property
+    def record(self) -> Path:
+        """The `ComparisonRecord`."""
+        return self.root / "comparison.json"
+
+    @property
+    def page(self) -> Path:
+        """The table and the plot for people."""
+        return self.root / "comparison.html"
+
+    @property
+    def prefix_cache(self) -> Path:
+        """Hidden states of frozen layers that the cells share, while they are trained."""
+        return self.root / "prefix_cache"
+
+    @property
+    def cheap_predictions(self) -> Path:
+        """Folder for what the cheap baselines said of the test rows."""
+        return self.root / "predictions"
+
+    def cell(self, method: str, seed: int) -> RunLayout:
+        """Return the run folder of one method with one seed."""
+        return RunLayout(self.root / "cells" / f"{method}-seed{seed}")
+
+
+class Cell(Record):
+    """One method with one seed.
+
+    Attributes:
+        method: Its name.
+        seed: The seed.
+        error: Why there is no result; None if there is one.
+    """
+
+    method: str
+    seed: int
+    error: str | None = None
+
+
+class MethodRow(Record):
+    """A method's results over its seeds; costs are means over them.
+
+    Attributes:
+        method: Its name.
+        seeds: The seeds that ended well.
+        validation_loss: Mean of the lowest validation losses, which choose the best method.
+        accuracy: Mean test accuracy, with a bootstrap interval over the test rows.
+        accuracy_by_seed: Test accuracy of each seed.
+        difference: Mean test accuracy minus that of the best method, paired by row; None for the best itself.
+        p_value: Exact McNemar test against the best method, where each has one seed; else None.
+        parameters: What is trained.
+        bytes_on_disk: Size of the weights that are saved.
+        training_seconds: Time of the training stage.
+        epoch_seconds: Time of the steps of one epoch.
+        peak_memory_bytes: Largest memory of the process.
+        texts_per_second: Speed on the test rows.
+    """
+
+    method: str
+    seeds: list[int]
+    validation_loss: float
+    accuracy: Estimate
+    accuracy_by_seed: list[float]
+    difference: Estimate | None
+    p_value: float | None
+    parameters: ParameterCounts
+    bytes_on_disk: int
+    training_seconds: float
+    epoch_seconds: float
+    peak_memory_bytes: int
+    texts_per_second: float
+
+
+class CheapRow(Record):
+    """A classifier without a neural network.
+
+    Attributes:
+        name: As in `CHEAP_BASELINES`.
+        accuracy: On the test rows, with its interval.
+        difference: Its accuracy minus that of the best method, paired by row; None if no method ended well.
+        seconds: Time of training and prediction.
+    """
+
+    name: str
+    accuracy: Estimate
+    difference: Estimate | None
+    seconds: float
+
+
+class ComparisonRecord(FileRecord):
+    """`comparison.json`.
+
+    Attributes:
+        created: When, ISO 8601.
+        versions: Of the packages.
+        cpu: The processor.
+        threads: Threads used.
+        precision: Arithmetic of the encoder.
+        source: The data.
+        fingerprints: Of the rows of each split.
+        rows: Number of rows of each split.
+        confidence_level: Level of the intervals.
+        best: The method with the lowest validation loss; None if none ended well.
+        methods: A row a method that ended well, in the order asked for.
+        cheap_baselines: A row each.
+        failed: Cells without a result.
+        seconds: Time of all of it, repeated cells left out.
+    """
+
+    created: str
+    versions: dict[str, str]
+    cpu: str
+    threads: int
+    precision: str
+    source: str
+    fingerprints: dict[str, str]
+    rows: dict[str, int]
+    confidence_level: float
+    best: str | None
+    methods: list[MethodRow]
+    cheap_baselines: list[CheapRow]
+    failed: list[Cell]
+    seconds: float = Field(0.0, ge=0)

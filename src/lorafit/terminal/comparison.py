@@ -1,0 +1,95 @@
+"""What `lorafit compare` prints."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from lorafit.artifacts import Estimate
+from lorafit.cheap_baselines import CHEAP_BASELINES
+from lorafit.comparison.records import ComparisonRecord, MethodRow
+from lorafit.durations import format_duration
+from lorafit.terminal.render import open_console
+
+if TYPE_CHECKING:
+    from lorafit.comparison.compare import Comparison
+
+__all__ = ["show_comparison"]
+
+
+def show_comparison(comparison: "Comparison", *, quiet: bool) -> None:
+    """Print the table, what it means and where the runs lie; with `quiet` only the folder."""
+    console = open_console()
+    if quiet:
+        console.print(str(comparison.path), soft_wrap=True)
+        return
+    record = comparison.record
+    level = f"{100 * record.confidence_level:g} % interval"
+    console.print(f"Measured on {record.rows['test']:,} test rows ({level} in brackets)", style="italic")
+    console.print(_table(record))
+    _print_notes(console, record)
+    console.print(f"page        {comparison.path / 'comparison.html'}", soft_wrap=True)
+    if record.best is not None:
+        cell = next(row for row in record.methods if row.method == record.best)
+        run = comparison.path / "cells" / f"{record.best}-seed{cell.seeds[0]}"
+        console.print(f'next        lorafit predict {run} "What a lovely surprise."', soft_wrap=True)
+
+
+def _table(record: ComparisonRecord) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("method")
+    for name in ("accuracy", "against the best", "trained", "on disk", "training", "an epoch", "memory", "texts/s"):
+        table.add_column(name, justify="right")
+    for row in record.methods:
+        table.add_row(*_cells(row, record.best))
+    for cheap in record.cheap_baselines:
+        difference = "" if cheap.difference is None else _difference(cheap.difference)
+        title = CHEAP_BASELINES.get(cheap.name, cheap.name)
+        table.add_row(title, _accuracy(cheap.accuracy), difference, "", "", format_duration(cheap.seconds))
+    return table
+
+
+def _cells(row: MethodRow, best: str | None) -> Iterator[str]:
+    yield row.method + (" *" if row.method == best else "")
+    spread = ""
+    if len(row.seeds) > 1:
+        spread = f"\n{100 * min(row.accuracy_by_seed):.1f} to {100 * max(row.accuracy_by_seed):.1f}"
+    yield _accuracy(row.accuracy) + spread
+    yield "" if row.difference is None else _difference(row.difference)
+    yield f"{row.parameters.adapter + row.parameters.head:,}"
+    yield f"{row.bytes_on_disk / 1e6:.1f} MB"
+    yield format_duration(row.training_seconds)
+    yield format_duration(row.epoch_seconds)
+    yield f"{row.peak_memory_bytes / 1e9:.1f} GB"
+    yield f"{row.texts_per_second:,.0f}"
+
+
+def _accuracy(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def _difference(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+
+
+def _print_notes(console: Console, record: ComparisonRecord) -> None:
+    if record.best is not None:
+        console.print(f"* lowest validation loss; test rows choose nothing. {_judge(record)}")
+    for cell in record.failed:
+        console.print(f"failed: {cell.method}, seed {cell.seed}: {cell.error}", soft_wrap=True)
+
+
+def _judge(record: ComparisonRecord) -> str:
+    """Say which cheap baselines the best method is not shown to be better than."""
+    close = [
+        CHEAP_BASELINES.get(row.name, row.name)
+        for row in record.cheap_baselines
+        if row.difference is not None and row.difference.high >= 0
+    ]
+    if not record.cheap_baselines:
+        return ""
+    if close:
+        return f"{record.best} is not shown to be better than {' and '.join(close)}."
+    return f"{record.best} is better than {' and '.join(CHEAP_BASELINES[row.name] for row in record.cheap_baselines)}."
