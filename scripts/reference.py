@@ -62,6 +62,7 @@ _LIMITS: dict[Limit, str] = {
     "mixed-batches": "serve several adapters in one batch",
     "fused-blocks": "run in fused blocks (slower)",
     "decoder": "adapt decoders",
+    "resume": "go on from a checkpoint",
 }
 
 

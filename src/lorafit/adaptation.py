@@ -77,7 +77,16 @@ def apply_method(
         for name, parameter in model.named_parameters():
             in_head = any(name.startswith(f"{part}.") for part in head)
             parameter.requires_grad_(in_head or method.trains(name))
-        return AdaptedModel(model=model, targets=(), head=tuple(head))
+        adapted = AdaptedModel(model=model, targets=(), head=tuple(head))
+        if count_parameters(adapted).adapter == 0 and method.name != "head_only":
+            raise ConfigError(
+                f"method.name={method.name}: this {model.config.model_type} encoder has nothing that {method.title} "
+                f"trains ({method.adapts}). Take another method, for example lora or ln_tuning."
+            )
+        loaded: Any = model
+        loaded._weight_conversions = None  # noqa: SLF001 - checkpoints keep the names that the model has, not those of
+        # old files, which the Trainer would pass over when it loads them; transformers has no other way to say so
+        return adapted
     targets = _find_places(model, method, settings)
     return AdaptedModel(_wrap(model, method, settings, targets, head, seed), tuple(targets), tuple(head))
 
@@ -149,7 +158,11 @@ def _build_config(method: Method, settings: MethodConfig, site: Site) -> "PeftCo
 
 def _ending_feed_forward(model: "PreTrainedModel", targets: Sequence[str]) -> list[str]:
     architecture = ARCHITECTURES.get(model.config.model_type)
-    return [] if architecture is None else [name for name in targets if name.endswith(f".{architecture.down}")]
+    if architecture is None:
+        return []
+    layers = range(len(model.get_submodule(architecture.layers)))  # type: ignore[arg-type]  # a ModuleList has a length
+    ends = {f"{architecture.layers}.{layer}.{architecture.down}" for layer in layers}
+    return [name for name in targets if name in ends]
 
 
 def _check_encoder(model: "PreTrainedModel", method: Method) -> None:

@@ -388,4 +388,5 @@ class RunRecord(FileRecord):
     training: TrainingRecord | None = None
     seconds: dict[str, float] = Field(default_factory=dict, description="Wall-clock time a stage.")
     peak_memory_bytes: int = 0
+    texts_per_second: float | None = None
     files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of each file of adapter/ or model/.")

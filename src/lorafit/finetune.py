@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -24,6 +24,7 @@ from lorafit.evaluation import Predicted, build_metrics, compute_validation, rea
 from lorafit.golden import GOLDEN_PRECISION
 from lorafit.journal import Journal
 from lorafit.labels import LabelSet
+from lorafit.methods import find_method
 from lorafit.metrics.scores import softmax
 from lorafit.model_card import render_model_card
 from lorafit.planning.budget import Plan, needs_preparation, plan_run
@@ -46,7 +47,7 @@ from lorafit.saving import save_trained
 if TYPE_CHECKING:
     from lorafit.training.prefix import ModelInputs
 
-__all__ = ["Run", "Sample", "carry_out", "resume", "train"]
+__all__ = ["Run", "Sample", "carry_out", "continue_journal", "resume", "train"]
 
 _SAMPLES = 6
 
@@ -138,14 +139,29 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
     if old.status == "complete":
         raise RunError(f"{layout.root} is complete; there is nothing to resume.")
     prepared = prepare(load_config(layout.config), progress or Silent())
-    record = describe(prepared)
+    return carry_out(prepared, layout, continue_journal(prepared, layout), progress or Silent())
+
+
+def continue_journal(prepared: Prepared, layout: RunLayout) -> Journal:
+    """Open the journal of a run that did not end, with what it has cost so far.
+
+    Args:
+        prepared: Data and model, prepared anew.
+        layout: The run folder.
+
+    Returns:
+        The journal.
+
+    Raises:
+        RunError: The data or the base model have changed since the run began.
+    """
+    old, record = RunRecord.read(layout.record), describe(prepared)
     if record.data.splits != old.data.splits:
         raise RunError(f"The data of {layout.root} have changed since it began (other fingerprints): start a new run.")
     if record.base_model.digest != old.base_model.digest:
         raise RunError(f"The base model of {layout.root} has changed since it began: start a new run.")
     kept = {name: getattr(old, name) for name in ("created", "forecast", "seconds", "peak_memory_bytes")}
-    journal = Journal(layout, record.model_copy(update=kept))
-    return carry_out(prepared, layout, journal, progress or Silent())
+    return Journal(layout, record.model_copy(update=kept))
 
 
 def _plan(prepared: Prepared, layout: RunLayout, began: float, progress: Progress) -> Plan:
@@ -200,20 +216,18 @@ def carry_out(
     """
     from lorafit.runtimes.pytorch import TorchRuntime
     from lorafit.training.batching import TrainingRows
-    from lorafit.training.checkpoints import find_latest_checkpoint
     from lorafit.training.engine import TrainingJob, fit
 
     config, splits = prepared.config, prepared.splits
     runtime = TorchRuntime(prepared.adapted.model, prepared.precision)
-    checkpoint, damaged = find_latest_checkpoint(layout.checkpoints)
-    for path in damaged:
-        progress.say(f"{path.name} is incomplete or altered and is passed over")
+    checkpoint = _find_checkpoint(config, layout, progress)
     with journal.kept():
         baseline = None
         if config.evaluation.baseline:
             with journal.stage("baseline"):
                 baseline = _measure(prepared, runtime, layout, "baseline", progress)
-        with journal.stage("training"), _inputs(prepared, layout, progress, prefix_folder) as inputs:
+        with ExitStack() as stack:
+            inputs = _open_inputs(stack, prepared, layout, journal, progress, prefix_folder)
             job = TrainingJob(
                 adapted=prepared.adapted,
                 rows=TrainingRows(inputs["train"], splits.train.labels, prepared.pad_id),
@@ -224,29 +238,65 @@ def carry_out(
                 validate=lambda: compute_validation(splits.validation, _score(prepared, runtime, inputs["validation"])),
                 expected_seconds=expected_seconds,
             )
-            training = fit(job, progress=progress, resume_from=checkpoint)
+            with journal.stage("training"):
+                training = fit(job, progress=progress, resume_from=checkpoint)
         journal.update(training=training.model_copy(update={"seconds": journal.record.seconds["training"]}))
         with journal.stage("saving"):
             progress.start("saving the result and opening it in a fresh process")
             journal.update(files=_save(prepared, layout))
             progress.finish()
-        cheap = {}
-        if config.evaluation.cheap_baselines:
-            with journal.stage("cheap baselines"):
-                cheap = _measure_cheap_baselines(prepared, layout, progress)
-        with journal.stage("evaluation"):
-            finetuned = _measure(prepared, runtime, layout, "finetuned", progress)
-            predicted = Predicted(finetuned, baseline, cheap)
-            metrics = build_metrics("test", splits.test, splits.labels, config.evaluation, predicted)
-            metrics.write(layout.metrics)
-            write_atomic(layout.card, render_model_card(journal.record, metrics))
-    samples = _draw_samples(splits.test, splits.labels, baseline, finetuned, seed=config.evaluation.seed)
+        predicted, metrics = _evaluate(prepared, runtime, layout, journal, baseline, progress)
+    samples = _draw_samples(splits.test, splits.labels, baseline, predicted.finetuned, seed=config.evaluation.seed)
     return Run(path=layout.root, record=journal.record, metrics=metrics, samples=samples)
 
 
-def _inputs(
-    prepared: Prepared, layout: RunLayout, progress: Progress, prefix_folder: Path | None
-) -> "AbstractContextManager[dict[str, ModelInputs]]":
+def _evaluate(
+    prepared: Prepared,
+    runtime: Runtime,
+    layout: RunLayout,
+    journal: Journal,
+    baseline: NDArray[np.float64] | None,
+    progress: Progress,
+) -> tuple[Predicted, MetricsRecord]:
+    """Measure the trained model on the test rows, beside the baseline and the cheap baselines, and write the evidence."""
+    splits, config, cheap = prepared.splits, prepared.config.evaluation, {}
+    if config.cheap_baselines:
+        with journal.stage("cheap baselines"):
+            cheap = _measure_cheap_baselines(prepared, layout, progress)
+    with journal.stage("evaluation"):
+        began = time.perf_counter()
+        finetuned = _measure(prepared, runtime, layout, "finetuned", progress)
+        journal.update(texts_per_second=len(splits.test) / (time.perf_counter() - began))
+        predicted = Predicted(finetuned, baseline, cheap)
+        metrics = build_metrics("test", splits.test, splits.labels, config, predicted)
+        metrics.write(layout.metrics)
+        write_atomic(layout.card, render_model_card(journal.record, metrics))
+    return predicted, metrics
+
+
+def _find_checkpoint(config: Config, layout: RunLayout, progress: Progress) -> Path | None:
+    """Return the checkpoint to go on from, if there is one that can be gone on from."""
+    from lorafit.training.checkpoints import find_latest_checkpoint
+
+    checkpoint, damaged = find_latest_checkpoint(layout.checkpoints)
+    for path in damaged:
+        progress.say(f"{path.name} is incomplete or altered and is passed over")
+    method = find_method(config.method.name)
+    if checkpoint is not None and "resume" in method.limits:
+        progress.say(f"{method.title} cannot go on from a checkpoint: training begins anew")
+        shutil.rmtree(layout.checkpoints)
+        return None
+    return checkpoint
+
+
+def _open_inputs(
+    stack: ExitStack,
+    prepared: Prepared,
+    layout: RunLayout,
+    journal: Journal,
+    progress: Progress,
+    prefix_folder: Path | None,
+) -> "dict[str, ModelInputs]":
     """Return the texts that training reads, with the frozen layers' hidden states where that pays."""
     from lorafit.acceleration.encoder_block import frozen_depth
     from lorafit.acceleration.prefix_cache import PrefixCache
@@ -257,9 +307,9 @@ def _inputs(
     plan = plan_batches(tokens["train"].lengths, **limits)
     frozen, again = frozen_depth(prepared.adapted.model), prefix_folder is not None
     if not config.wants_prefix_cache(steps_per_epoch=len(plan), frozen=frozen, again=again):
-        return nullcontext({name: tokens[name] for name in ("train", "validation")})
+        return {name: tokens[name] for name in ("train", "validation")}
     shared = config.training.prefix_cache == "shared"
-    folder = prefix_folder or (cache_folder() / "prefix_cache" if shared else layout.prefix_cache)
+    folder = cache_folder() / "prefix_cache" if shared else prefix_folder or layout.prefix_cache
     cache = PrefixCache(
         prepared.adapted.model, prepared.precision, base_digest=prepared.encoder.digest(), folder=folder
     )
@@ -268,7 +318,10 @@ def _inputs(
         "validation": (tokens["validation"], plan_prediction(tokens["validation"].lengths)),
     }
     remove = None if shared or prefix_folder else folder
-    return kept_prefix(cache, plans, config.training, pad_id=prepared.pad_id, remove=remove, progress=progress)
+    with journal.stage("frozen layers"):
+        return stack.enter_context(
+            kept_prefix(cache, plans, config.training, pad_id=prepared.pad_id, remove=remove, progress=progress)
+        )
 
 
 def _measure(

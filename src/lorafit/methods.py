@@ -20,9 +20,9 @@ from lorafit.peft_configs import (
 
 __all__ = ["METHODS", "Limit", "Method", "complete_method", "complete_settings", "find_method"]
 
-Limit = Literal["merge", "mixed-batches", "fused-blocks", "decoder"]
+Limit = Literal["merge", "mixed-batches", "fused-blocks", "decoder", "resume"]
 """What a method cannot do: be merged into the base, serve several adapters in one batch, run in lorafit's fused blocks,
-adapt a decoder."""
+adapt a decoder, go on from a checkpoint (which then begins anew)."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ METHODS: dict[str, Method] = {
             defaults=_LORA,
             build=build_adalora,
             reallocates=True,
-            limits=_NOT_FUSED | {"mixed-batches"},
+            limits=_NOT_FUSED | {"mixed-batches", "resume"},
         ),
         Method(
             name="loha",
@@ -191,7 +191,7 @@ METHODS: dict[str, Method] = {
             name="boft",
             title="BOFT",
             paper="Liu et al. 2023, arXiv:2311.06243",
-            adapts="linear layers, by a butterfly of small rotations",
+            adapts="linear layers, by small rotations of their output (butterflies need PEFT's CUDA extension)",
             learning_rate=1e-3,
             head_learning_rate=5e-4,
             defaults={"target_modules": "query-value"},
@@ -230,7 +230,7 @@ METHODS: dict[str, Method] = {
             learning_rate=3e-2,
             head_learning_rate=1e-3,
             defaults=_LINEAR,
-            build=build_plain("FourierFTConfig", n_frequency=1000, scaling=150.0),
+            build=build_plain("FourierFTConfig", n_frequency=1000, scaling=150.0, init_weights=True),
             limits=_NOT_FUSED | {"mixed-batches"},
         ),
         Method(
@@ -277,7 +277,7 @@ METHODS: dict[str, Method] = {
             defaults=_PROMPT,
             place="nothing",
             build=build_prompt("PromptEncoderConfig"),
-            limits=_PROMPTED,
+            limits=_PROMPTED | {"resume"},
         ),
         Method(
             name="bitfit",
@@ -312,7 +312,11 @@ METHODS: dict[str, Method] = {
 }
 """Every method by name."""
 
-_DECIDED = {"task_type", "peft_type", "target_modules", "modules_to_save", "inference_mode", "base_model_name_or_path"}
+_DECIDED = {
+    *("task_type", "peft_type", "target_modules", "modules_to_save", "inference_mode", "base_model_name_or_path"),
+    *("r", "lora_alpha", "lora_dropout", "alpha", "randlora_alpha", "init_r", "target_r", "num_virtual_tokens"),
+    *("total_step", "tinit", "tfinal", "boft_n_butterfly_factor"),
+}
 """Arguments of PEFT's configs that are not for options to set."""
 
 _SETTINGS = tuple(

@@ -61,7 +61,7 @@ def build_adalora(settings: MethodConfig, site: Site) -> "PeftConfig":
         **_common(settings, site),
         **settings.model_dump(include={"lora_alpha", "lora_dropout"}),
         target_r=rank,
-        init_r=rank + rank // 2,
+        init_r=rank + max(1, rank // 2),
         total_step=1,  # the schedule is known when training begins
     )
 

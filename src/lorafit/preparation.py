@@ -138,7 +138,11 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     material = material or load_material(config)
     splits, encoder = material.splits, material.encoder
     loaded = load_with_head(
-        encoder, splits.labels, seed=config.training.seed, base_dropout=config.training.base_dropout
+        encoder,
+        splits.labels,
+        seed=config.training.seed,
+        base_dropout=config.training.base_dropout,
+        pad_id=material.pad_id,
     )
     check_max_length(loaded.model.config, config.model.max_length)
     adapted = apply_method(
@@ -150,7 +154,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     torch.nn.Module.to(adapted.model, device)
     obstacle = fuse_encoder(adapted.model) if device == "cpu" else "they are made for CPUs"
     if obstacle is not None:
-        progress.say(f"training without fused blocks, which is slower: {obstacle}")
+        progress.say(f"not all blocks are fused, which is slower: {obstacle}")
     for line in (*splits.notes, *_truncation_notes(tokens, truncation)):
         progress.say(line)
     return Prepared(

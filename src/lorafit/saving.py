@@ -19,7 +19,7 @@ from lorafit.adaptation import AdaptedModel
 from lorafit.artifacts import ADAPTER_FILES, MODEL_FILES, RunLayout, RunRecord
 from lorafit.atomic import atomic_directory, compute_digest
 from lorafit.config import ModelConfig
-from lorafit.encoders.load import Encoder, load_with_head, locate_encoder, quiet_transformers
+from lorafit.encoders.load import Encoder, load_tokenizer, load_with_head, locate_encoder, quiet_transformers
 from lorafit.encoders.tokenization import read_tokenizer
 from lorafit.errors import LorafitError, RunError
 from lorafit.golden import GoldenRecord, choose_golden_texts, verify_golden
@@ -81,7 +81,8 @@ def write_trained(adapted: AdaptedModel, encoder: Encoder, folder: Path, *, max_
         for config in model.peft_config.values():
             config.base_model_name_or_path = encoder.reference
             config.revision = encoder.revision
-        model.save_pretrained(str(folder), save_embedding_layers=False)
+        with quiet_transformers():
+            model.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink()  # peft's empty template; the model card is written when there are results
         model.config.save_pretrained(folder / "labels")
     else:
@@ -137,16 +138,19 @@ def load_trained(layout: RunLayout, record: RunRecord) -> "PeftModel | PreTraine
 
     check_files(layout, record)
     labels = LabelSet(tuple(record.labels))
+    _, pad_id = load_tokenizer(layout.trained)
     if layout.trained == layout.model:
         whole = Encoder(name=str(layout.model), folder=layout.model, reference=str(layout.model), revision=None)
-        return load_with_head(whole, labels).model
+        trained = load_with_head(whole, labels, pad_id=pad_id).model
+        trained.requires_grad_(requires_grad=False)
+        return trained
     encoder = locate_encoder(ModelConfig(name=record.base_model.name, revision=record.base_model.revision))
     if encoder.digest() != record.base_model.digest:
         raise RunError(
             f"The base model {record.base_model.name} ({encoder.folder}) is not the one this adapter was trained on: "
             "its weights have another digest."
         )
-    loaded = load_with_head(encoder, labels)
+    loaded = load_with_head(encoder, labels, pad_id=pad_id)
     with quiet_transformers():
         model: PeftModel = PeftModel.from_pretrained(loaded.model, layout.adapter, local_files_only=True)
     model.eval()

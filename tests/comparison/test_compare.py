@@ -13,7 +13,8 @@ import pytest
 import lorafit
 from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.comparison import compare as comparison
-from lorafit.comparison.compare import Comparison, compare, set_method
+from lorafit.comparison.cells import set_method
+from lorafit.comparison.compare import Comparison, compare
 from lorafit.comparison.records import ComparisonLayout, ComparisonRecord
 from lorafit.config import Config, load_config
 from lorafit.data.tables import read_table
@@ -67,7 +68,7 @@ class Lines(Silent):
         self.lines.append(line)
 
     def update(self, done: int, **figures: float) -> None:
-        cell = next((line for line in reversed(self.lines) if " of " in line and "seed" in line), "")
+        cell = next((line for line in reversed(self.lines) if re.match(r"\d+ of \d+: ", line)), "")
         if "loss" in figures and done == self._at and self._stop_in in cell:
             signal.raise_signal(signal.SIGINT)
 
@@ -147,6 +148,7 @@ def test_started_again_nothing_is_trained_again(finished: Comparison, config: Co
     again = compare(config, METHODS, seeds=2, output=finished.path, progress=lines)
     assert sum("finished before" in line for line in lines.lines) == 6
     assert again.record.methods == finished.record.methods
+    assert again.record.cheap_baselines == finished.record.cheap_baselines
 
 
 def test_interrupted_comparison_goes_on_where_it_was(finished: Comparison, config: Config, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lorafit.adaptation import apply_method
 from lorafit.config import MethodConfig, ModelConfig, TargetGroup
@@ -65,6 +66,10 @@ def test_it_trains_and_plain_libraries_open_it(
         with pytest.raises(ConfigError, match=f"cannot adapt a decoder such as this {model_type}.*Methods that can"):
             apply_method(loaded.model, MethodConfig(name=method, **settings))
         return
+    if method == "bitfit" and not any(name.endswith(".bias") for name in encoder_parameters(loaded)):
+        with pytest.raises(ConfigError, match=f"this {model_type} encoder has nothing that BitFit trains"):
+            apply_method(loaded.model, MethodConfig(name=method))
+        return
     adapted = apply_method(
         loaded.model, MethodConfig(name=method, **settings), newly_initialised=loaded.newly_initialised
     )
@@ -80,6 +85,40 @@ def test_it_trains_and_plain_libraries_open_it(
     with quiet_transformers():
         logits = np.array(plain.compute_plain_logits(tmp_path, TEXTS))
     assert np.abs(logits - compute(adapted.model, tmp_path)).max() < 1e-4
+
+
+def encoder_parameters(loaded: LoadedModel) -> list[str]:
+    prefix = f"{loaded.model.base_model_prefix}."
+    return [name for name, _ in loaded.model.named_parameters() if name.startswith(prefix)]
+
+
+def test_decoder_without_a_padding_token_gets_the_tokenizers(
+    build_encoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = build_encoder("llama", pad_token_id=None, initializer_range=0.2)
+    encoder = locate_encoder(ModelConfig(name=str(folder)))
+    loaded = load_with_head(encoder, LABELS, pad_id=0)
+    adapted = apply_method(loaded.model, MethodConfig(), newly_initialised=loaded.newly_initialised)
+    write_trained(adapted, encoder, tmp_path, max_length=64)
+    with quiet_transformers():
+        logits = np.array(plain.compute_plain_logits(tmp_path, TEXTS))
+    assert np.abs(logits - compute(adapted.model, tmp_path)).max() < 1e-4
+
+
+def test_old_names_in_a_checkpoint_are_not_written_again(build_encoder: Callable[..., Path], tmp_path: Path) -> None:
+    """bert-base-uncased calls a norm's weight gamma; a checkpoint with that name would be passed over when loaded."""
+    folder = build_encoder("bert")
+    weights = load_file(folder / "model.safetensors")
+    old = {
+        n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): w
+        for n, w in weights.items()
+    }
+    save_file(old, folder / "model.safetensors", metadata={"format": "pt"})
+    loaded = load(folder)
+    assert not any("LayerNorm" in name for name in loaded.newly_initialised)
+    adapted = apply_method(loaded.model, MethodConfig(name="full"))
+    adapted.model.save_pretrained(tmp_path)
+    assert not any("gamma" in name for name in load_file(tmp_path / "model.safetensors"))
 
 
 def take_steps(model: torch.nn.Module) -> list[float]:

@@ -33,6 +33,11 @@ def test_each_part_learns_at_its_own_rate(tiny_distilbert: Path) -> None:
     assert {decay for _, decay in groups.values()} == {0.0, 0.1}
 
 
+def test_factors_are_not_pulled_to_zero(tiny_distilbert: Path) -> None:
+    groups = read_groups(tiny_distilbert, TrainingConfig(learning_rate=1e-3), MethodConfig(name="ia3"))
+    assert {decay for name, (_, decay) in groups.items() if "ia3_l" in name} == {0.0}
+
+
 def test_all_learn_alike_unless_told_otherwise(tiny_distilbert: Path) -> None:
     groups = read_groups(tiny_distilbert, TrainingConfig(learning_rate=3e-4), MethodConfig(r=4))
     assert {rate for rate, _ in groups.values()} == {3e-4}

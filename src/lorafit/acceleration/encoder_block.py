@@ -75,6 +75,12 @@ class FusedBlock(nn.Module):
                 return hidden_states
             if self.height == 0:
                 hidden_states = prefix_hidden_states
+        if self.height < 0:  # above them may be blocks that run under autocast
+            with torch.autocast(hidden_states.device.type, enabled=False):
+                return self._compute(hidden_states, attention_mask)
+        return self._compute(hidden_states, attention_mask)
+
+    def _compute(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         x = hidden_states.to(_dtype.get())
         first = x[:, :1].contiguous() if self._is_last else x
         projected = [group(part) for group, part in zip(self._inputs, (first, x), strict=False)]
@@ -113,12 +119,10 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel") -> str | None:
         return "the encoder's own dropout is on"
     use_attention(base)
     heads, last = base.config.num_attention_heads, len(blocks) - 1
-    depth = next((index for index, block in enumerate(blocks) if _is_trained(block)), last)
+    grouped = [all(can_be_grouped(block.get_submodule(name)) for name in architecture.linears) for block in blocks]
+    depth = next((i for i, block in enumerate(blocks) if _is_trained(block) or not grouped[i]), last)
     if _is_trained(base.base_model.embeddings) or _learns_tokens(model):
         depth = 0
-    grouped = [all(can_be_grouped(block.get_submodule(name)) for name in architecture.linears) for block in blocks]
-    if not all(grouped[:depth]):
-        return _OWN_BLOCKS
     for index, block in enumerate(blocks):
         if all(grouped) or index < depth:
             blocks[index] = FusedBlock(

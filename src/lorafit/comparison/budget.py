@@ -2,80 +2,95 @@
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
+from lorafit.comparison.cells import set_method
 from lorafit.config import Config
+from lorafit.errors import ConfigError
+from lorafit.methods import find_method
 from lorafit.planning.budget import plan_run
-from lorafit.planning.costs import CostModel, Costs
-from lorafit.planning.forecast import Ground
+from lorafit.planning.forecast import Forecast, Ground, forecast_run
 from lorafit.preparation import Material, prepare
 from lorafit.progress import Progress, Silent
 
 __all__ = ["fit_budget"]
 
 
-def fit_budget(cells: Sequence[Config], config: Config, seeds: int, material: Material, progress: Progress) -> Config:
+def fit_budget(config: Config, methods: Sequence[str], seeds: int, material: Material, progress: Progress) -> Config:
     """Measure some steps of each method and choose the settings with which all cells fit `training.budget`.
 
     Args:
-        cells: The settings of each method.
         config: The settings that all share, with the budget.
-        seeds: How often each method is trained.
+        methods: The methods.
+        seeds: How often each is trained.
         material: The rows and the encoder.
         progress: Told what is chosen.
 
     Returns:
-        The settings that all share, without a budget; those given where there was none.
+        The settings that all share, without a budget; those given where there was none, or no method can be measured.
 
     Raises:
         ConfigError: Nothing fits; what would is said.
     """
     if config.training.budget is None:
         return config
-    from lorafit.planning.measuring import measure_costs
-    from lorafit.training.batching import TrainingRows
-
-    began, measured, lengths, width, precision = time.perf_counter(), list[Costs](), {}, 0, ""
-    progress.start("forecasting time", total=len(cells), unit="method")
-    for number, cell in enumerate(cells, start=1):
-        prepared = prepare(cell, Silent(), material=material)
-        rows = TrainingRows(prepared.tokens["train"], prepared.splits.train.labels, prepared.pad_id)
-        measured.append(measure_costs(prepared.adapted.model, rows, cell.training, prepared.precision))
-        lengths = {name: texts.lengths for name, texts in prepared.tokens.items()}
-        width, precision = prepared.adapted.model.config.hidden_size, prepared.precision.name
-        del prepared, rows
+    began, grounds = time.perf_counter(), dict[str, Ground]()
+    progress.start("forecasting time", total=len(methods), unit="method")
+    for number, method in enumerate(methods, start=1):
+        try:
+            grounds[method] = _measure(set_method(config, method, config.training.seed), material)
+        except ConfigError as error:
+            progress.say(f"{method} is left out of the forecast: {error}")
         gc.collect()
         progress.update(number)
     progress.finish()
-    ground = Ground(lengths, _add(measured, seeds), width, precision, characters=_count_characters(material))
+    if not grounds:
+        return config
     asked = config.model_copy(deep=True)
     asked.evaluation.baseline = False
-    plan = plan_run(asked, ground, preparation=0.0, spent=time.perf_counter() - began)
+    plan = plan_run(
+        asked,
+        max(grounds.values(), key=lambda ground: ground.costs.layers),
+        preparation=0.0,
+        spent=time.perf_counter() - began,
+        forecast=partial(_forecast_all, grounds=grounds, seeds=seeds),
+        can_halve=any(find_method(method).place == "linears" for method in grounds),
+    )
     for note in plan.notes:
         progress.say(note)
-    chosen = plan.config
-    chosen.evaluation.baseline = config.evaluation.baseline
-    return chosen
+    plan.config.evaluation.baseline = config.evaluation.baseline
+    return plan.config
 
 
-def _add(costs: Sequence[Costs], times: int) -> Costs:
-    """Return what a batch of every method costs, each so many times."""
+def _measure(cell: Config, material: Material) -> Ground:
+    from lorafit.planning.measuring import measure_costs
+    from lorafit.training.batching import TrainingRows
 
-    def add(models: Sequence[CostModel]) -> CostModel:
-        return CostModel(
-            step=times * sum(model.step for model in models),
-            per_token=times * sum(model.per_token for model in models),
-            per_pair=times * sum(model.per_pair for model in models),
-        )
-
-    return Costs(
-        train=add([cost.train for cost in costs]),
-        forward=add([cost.forward for cost in costs]),
-        layers=max(cost.layers for cost in costs),
-        frozen=min(cost.frozen for cost in costs),
+    prepared = prepare(cell, Silent(), material=material)
+    rows = TrainingRows(prepared.tokens["train"], prepared.splits.train.labels, prepared.pad_id)
+    characters = sum(len(text) for part in (prepared.splits.train, prepared.splits.test) for text in part.texts)
+    return Ground(
+        lengths={name: texts.lengths for name, texts in prepared.tokens.items()},
+        costs=measure_costs(prepared.adapted.model, rows, prepared.config.training, prepared.precision),
+        width=prepared.adapted.model.config.hidden_size,
+        precision=prepared.precision.name,
+        characters=characters,
     )
 
 
-def _count_characters(material: Material) -> int:
-    splits = material.splits
-    return sum(len(text) for part in (splits.train, splits.test) for text in part.texts)
+def _forecast_all(config: Config, *, grounds: Mapping[str, Ground], seeds: int) -> Forecast:
+    """Forecast every cell with its own costs; the cheap baselines count once."""
+    stages: dict[str, float] = {}
+    fit, steps, cheap = 0.0, 0, 0.0
+    for method, ground in grounds.items():
+        cell = set_method(config, method, config.training.seed)
+        cell.evaluation.cheap_baselines = config.evaluation.cheap_baselines
+        one = forecast_run(cell, ground)
+        cheap = one.stages.pop("cheap baselines", 0.0)
+        for name, seconds in one.stages.items():
+            stages[name] = stages.get(name, 0.0) + seeds * seconds
+        fit, steps = fit + seeds * one.fit, steps + seeds * one.steps
+    if cheap:
+        stages["cheap baselines"] = cheap
+    return Forecast(stages, fit, steps)

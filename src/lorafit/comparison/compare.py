@@ -15,6 +15,7 @@ from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.atomic import write_atomic
 from lorafit.cheap_baselines import CHEAP_BASELINES, predict_cheaply
 from lorafit.comparison.budget import fit_budget
+from lorafit.comparison.cells import set_method
 from lorafit.comparison.page import render_page
 from lorafit.comparison.records import Cell, ComparisonLayout, ComparisonRecord
 from lorafit.comparison.summary import CheapResult, summarise
@@ -22,14 +23,14 @@ from lorafit.config import Config, load_config
 from lorafit.data.rows import Split
 from lorafit.errors import ConfigError, LorafitError, RunError, TrainingInterruptedError
 from lorafit.evaluation import read_predictions, write_predictions
-from lorafit.finetune import carry_out
+from lorafit.finetune import carry_out, continue_journal
 from lorafit.journal import Journal
-from lorafit.methods import METHODS, complete_settings, find_method
+from lorafit.methods import METHODS, find_method
 from lorafit.preparation import Material, describe, load_material, prepare
 from lorafit.progress import Progress, Silent
 from lorafit.run_folder import find_free_name, suggest_name
 
-__all__ = ["Comparison", "compare", "set_method"]
+__all__ = ["Comparison", "compare"]
 
 
 @dataclass(frozen=True)
@@ -76,21 +77,18 @@ def compare(
     """
     progress, began = progress or Silent(), time.perf_counter()
     names = _check(methods, seeds)
+    if config.method.options:
+        raise ConfigError("method.options: they belong to one method and cannot be shared by those compared.")
     suggestion = suggest_name("compare", config.data.source, config.model.name)
     root = Path(output).expanduser() if output else find_free_name(Path("runs") / suggestion)
     layout = ComparisonLayout(root.resolve())
     _check_folder(layout, config)
     material = load_material(config)
-    if layout.chosen.is_file():
-        shared = load_config(layout.chosen)
-    else:
-        shared = fit_budget([set_method(config, name, 0) for name in names], config, seeds, material, progress)
-        layout.root.mkdir(parents=True, exist_ok=True)
-        write_atomic(layout.config, config.to_yaml())
-        write_atomic(layout.chosen, shared.to_yaml())
+    shared = _choose_settings(config, names, seeds, layout, material, progress)
     if shared.data != config.data:
         material = load_material(shared)
     cells = [Cell(method=name, seed=shared.training.seed + turn) for turn in range(seeds) for name in names]
+    cells = [*_find_others(cells, layout), *cells]
     try:
         cells = list(_train_all(cells, shared, layout, material, progress))
     except (KeyboardInterrupt, TrainingInterruptedError) as error:
@@ -105,30 +103,6 @@ def compare(
     record.write(layout.record)
     write_atomic(layout.page, render_page(record))
     return Comparison(layout.root, record)
-
-
-def set_method(config: Config, method: str, seed: int) -> Config:
-    """Return the settings of one cell: of the method section, what the method takes.
-
-    Args:
-        config: The settings that all share.
-        method: The method's name.
-        seed: The cell's seed.
-
-    Returns:
-        Settings for `preparation.prepare`.
-    """
-    row, cell = find_method(method), config.model_copy(deep=True)
-    asked = cell.method.model_dump()
-    taken = {name: asked[name] for name in row.defaults}
-    layers = cell.method.layers if row.place == "linears" else "all"
-    options = cell.method.options if row.build is not None else {}
-    cell.method = type(cell.method)(name=method, layers=layers, options=options, **taken)
-    cell.training.seed = seed
-    cell.training.budget = None
-    cell.evaluation.baseline = False
-    cell.evaluation.cheap_baselines = False
-    return complete_settings(cell)
 
 
 def _check(methods: Sequence[str], seeds: int) -> list[str]:
@@ -156,6 +130,31 @@ def _check_folder(layout: ComparisonLayout, config: Config) -> None:
         )
 
 
+def _choose_settings(
+    config: Config, names: Sequence[str], seeds: int, layout: ComparisonLayout, material: Material, progress: Progress
+) -> Config:
+    """Return the settings of all cells: those chosen when the comparison began, or those that fit a budget now."""
+    if layout.chosen.is_file():
+        if config.training.budget is not None:
+            progress.say("the settings chosen before for this comparison's budget are kept, whatever is added to it")
+        return load_config(layout.chosen)
+    shared = fit_budget(config, names, seeds, material, progress)
+    layout.root.mkdir(parents=True, exist_ok=True)
+    write_atomic(layout.config, config.to_yaml())
+    write_atomic(layout.chosen, shared.to_yaml())
+    return shared
+
+
+def _find_others(cells: Sequence[Cell], layout: ComparisonLayout) -> list[Cell]:
+    """Return the cells that were finished before and are not asked for this time; they stay in the table."""
+    asked, found = {(cell.method, cell.seed) for cell in cells}, []
+    for path in sorted(layout.root.glob("cells/*")):
+        method, _, seed = path.name.rpartition("-seed")
+        if method in METHODS and seed.isdigit() and (method, int(seed)) not in asked and _is_finished(RunLayout(path)):
+            found.append(Cell(method=method, seed=int(seed)))
+    return found
+
+
 def _train_all(
     cells: Sequence[Cell], config: Config, layout: ComparisonLayout, material: Material, progress: Progress
 ) -> Iterator[Cell]:
@@ -163,6 +162,7 @@ def _train_all(
     for number, cell in enumerate(cells, start=1):
         run = layout.cell(cell.method, cell.seed)
         if _is_finished(run):
+            _check_same(run, material)
             progress.say(f"{number} of {len(cells)}: {cell.method}, seed {cell.seed}: finished before")
             yield cell
             continue
@@ -185,14 +185,25 @@ def _is_finished(run: RunLayout) -> bool:
     return run.record.is_file() and RunRecord.read(run.record).status == "complete"
 
 
+def _check_same(run: RunLayout, material: Material) -> None:
+    """Refuse a finished cell of other rows or another base."""
+    record, splits = RunRecord.read(run.record), material.splits
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    same_rows = all(record.data.splits[name].fingerprint == rows.fingerprint() for name, rows in parts.items())
+    if not same_rows or record.base_model.digest != material.encoder.digest():
+        raise RunError(
+            f"{run.root} was trained on other rows or another base model than there are now: choose another --output."
+        )
+
+
 def _train(config: Config, run: RunLayout, layout: ComparisonLayout, material: Material, progress: Progress) -> None:
     gc.collect()
     release_freed_memory()
-    hardware.reset_peak_memory()
+    hardware.reset_peak_memory()  # where the system cannot, the peak is that of all cells so far
     prepared = prepare(config, progress, material=material)
     run.root.mkdir(parents=True, exist_ok=True)
     write_atomic(run.config, prepared.config.to_yaml())
-    journal = Journal(run, describe(prepared))
+    journal = continue_journal(prepared, run) if run.record.is_file() else Journal(run, describe(prepared))
     carry_out(prepared, run, journal, progress, prefix_folder=layout.prefix_cache)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
 
@@ -200,16 +211,21 @@ def _train(config: Config, run: RunLayout, layout: ComparisonLayout, material: M
 def _measure_cheap(layout: ComparisonLayout, material: Material, progress: Progress) -> list[CheapResult]:
     """Train and measure the cheap baselines, or read what they said before."""
     splits, results = material.splits, []
+    before = ComparisonRecord.read(layout.record) if layout.record.is_file() else None
+    fingerprints = {"train": splits.train.fingerprint(), "test": splits.test.fingerprint()}
+    is_same = before is not None and fingerprints.items() <= before.fingerprints.items()
+    seconds = {row.name: row.seconds for row in before.cheap_baselines} if before is not None and is_same else {}
     for name, title in CHEAP_BASELINES.items():
         path = layout.cheap_predictions / f"test.{name}.parquet"
-        began = time.perf_counter()
-        probabilities = read_predictions(path, splits.test, splits.labels)
+        probabilities = read_predictions(path, splits.test, splits.labels) if name in seconds else None
         if probabilities is None:
+            began = time.perf_counter()
             progress.start(f"training {title} to compare with")
             probabilities = predict_cheaply(name, splits.train, splits.test.texts, classes=len(splits.labels))
             write_predictions(path, splits.test, splits.labels, probabilities)
             progress.finish()
-        results.append(CheapResult(name, probabilities, time.perf_counter() - began))
+            seconds[name] = time.perf_counter() - began
+        results.append(CheapResult(name, probabilities, seconds[name]))
     return results
 
 
@@ -246,6 +262,8 @@ def _record(
         threads=0 if some is None else some.hardware.threads,
         precision="" if some is None else some.hardware.precision,
         source=material.splits.source,
+        base_model=material.encoder.name,
+        settings=config.model_dump(mode="json", include={"model", "training"}),
         fingerprints={name: rows.fingerprint() for name, rows in splits.items()},
         rows={name: len(rows) for name, rows in splits.items()},
         confidence_level=config.evaluation.confidence_level,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from html import escape
 from math import log10
+from pathlib import PureWindowsPath
 
 from lorafit.artifacts import Estimate
 from lorafit.cheap_baselines import CHEAP_BASELINES
@@ -81,7 +82,7 @@ def _verdict(record: ComparisonRecord) -> str:
 
 
 def _render_table(record: ComparisonRecord) -> Iterator[str]:
-    titles = ("method", "accuracy", "seeds", "against the best", "p", "adapter", "head", "on disk")
+    titles = ("method", "accuracy", "seeds", "validation loss", "against the best", "p", "adapter", "head", "on disk")
     costs = ("training", "an epoch", "memory", "texts/s")
     yield '<div class="wide"><table><thead><tr>'
     yield from (f'<th scope="col">{title}</th>' for title in (*titles, *costs))
@@ -90,7 +91,7 @@ def _render_table(record: ComparisonRecord) -> Iterator[str]:
         yield f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(row))}</tr>"
     for cheap in record.cheap_baselines:
         difference = "" if cheap.difference is None else _points(cheap.difference)
-        cells = [CHEAP_BASELINES.get(cheap.name, cheap.name), _percent(cheap.accuracy), "", difference, *[""] * 4]
+        cells = [CHEAP_BASELINES.get(cheap.name, cheap.name), _percent(cheap.accuracy), "", "", difference, *[""] * 4]
         cells += [format_duration(cheap.seconds), "", "", ""]
         yield f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
     yield "</tbody></table></div>"
@@ -100,6 +101,7 @@ def _cells(row: MethodRow) -> Iterator[str]:
     yield METHODS[row.method].title if row.method in METHODS else row.method
     yield _percent(row.accuracy)
     yield ", ".join(f"{100 * value:.1f}" for value in row.accuracy_by_seed)
+    yield f"{row.validation_loss:.4f}"
     yield "best" if row.difference is None else _points(row.difference)
     yield "" if row.p_value is None else f"{row.p_value:.2g}"
     yield f"{row.parameters.adapter:,}"
@@ -163,10 +165,14 @@ def _render_failures(record: ComparisonRecord) -> Iterator[str]:
 def _describe(record: ComparisonRecord) -> str:
     rows = ", ".join(f"{count:,} {name}" for name, count in record.rows.items())
     versions = ", ".join(f"{name} {number}" for name, number in sorted(record.versions.items()))
+    model, training = record.settings["model"], record.settings["training"]
     return (
-        f"{rows} rows. In brackets: {100 * record.confidence_level:g} % bootstrap intervals over the test rows; of "
-        f"several seeds, each row counts by the share that was right. Times on {record.cpu}, {record.threads} threads, "
-        f"{record.precision}. {versions}. {record.created}."
+        f"{PureWindowsPath(record.source).name}: {rows} rows. Base: {record.base_model}; inputs of at most "
+        f"{model['max_length']} tokens ({model['truncation']}), {training['epochs']} epochs. In brackets: "
+        f"{100 * record.confidence_level:g} % bootstrap intervals over the test rows; of several seeds, each row "
+        "counts by the share that was right. What frozen layers give is computed once for all and left out of the "
+        "times. Times on "
+        f"{record.cpu}, {record.threads} threads, {record.precision}. {versions}. {record.created}."
     )
 
 

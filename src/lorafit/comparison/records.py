@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -82,7 +83,8 @@ class MethodRow(Record):
         p_value: Exact McNemar test against the best method, where each has one seed; else None.
         parameters: What is trained.
         bytes_on_disk: Size of the weights that are saved.
-        training_seconds: Time of the training stage.
+        training_seconds: Time of the training stage; what frozen layers give is computed once for all cells and left
+            out.
         epoch_seconds: Time of the steps of one epoch.
         peak_memory_bytes: Largest memory of the process.
         texts_per_second: Speed on the test rows.
@@ -129,6 +131,8 @@ class ComparisonRecord(FileRecord):
         threads: Threads used.
         precision: Arithmetic of the encoder.
         source: The data.
+        base_model: The encoder, as lorafit names it.
+        settings: The model and training sections that all cells share.
         fingerprints: Of the rows of each split.
         rows: Number of rows of each split.
         confidence_level: Level of the intervals.
@@ -136,7 +140,7 @@ class ComparisonRecord(FileRecord):
         methods: A row a method that ended well, in the order asked for.
         cheap_baselines: A row each.
         failed: Cells without a result.
-        seconds: Time of all of it, repeated cells left out.
+        seconds: Time of this start; cells that were finished before cost nothing in it.
     """
 
     created: str
@@ -145,6 +149,8 @@ class ComparisonRecord(FileRecord):
     threads: int
     precision: str
     source: str
+    base_model: str
+    settings: dict[str, dict[str, Any]]
     fingerprints: dict[str, str]
     rows: dict[str, int]
     confidence_level: float

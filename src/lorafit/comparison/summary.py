@@ -1,6 +1,6 @@
 """From the cells of a comparison to a row a method."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -87,20 +87,26 @@ def summarise(
                 accuracy_by_seed=[float(right[key].mean()) for key in own],
                 difference=None if is_best or best is None else estimate(shares[method] - shares[best]),
                 p_value=_mcnemar(shares[best], shares[method]) if single and best is not None else None,
-                **_costs([records[key] for key in own], [sizes[key] for key in own], len(test)),
+                **_costs([records[key] for key in own], [sizes[key] for key in own]),
             )
         )
-    cheap_rows = []
-    for result in cheap:
-        values = (predict_labels(result.probabilities) == test.labels).astype(np.float64)
-        difference = None if best is None else estimate(values - shares[best])
-        cheap_rows.append(
-            CheapRow(name=result.name, accuracy=estimate(values), difference=difference, seconds=result.seconds)
-        )
-    return methods, cheap_rows
+    return methods, [
+        _summarise_cheap(result, test, None if best is None else shares[best], estimate) for result in cheap
+    ]
 
 
-def _costs(records: Sequence[RunRecord], sizes: Sequence[int], rows: int) -> dict[str, object]:
+def _summarise_cheap(
+    result: CheapResult,
+    test: Split,
+    best: NDArray[np.float64] | None,
+    estimate: Callable[[NDArray[np.float64]], Estimate],
+) -> CheapRow:
+    values = (predict_labels(result.probabilities) == test.labels).astype(np.float64)
+    difference = None if best is None else estimate(values - best)
+    return CheapRow(name=result.name, accuracy=estimate(values), difference=difference, seconds=result.seconds)
+
+
+def _costs(records: Sequence[RunRecord], sizes: Sequence[int]) -> dict[str, object]:
     trainings = [_training(record) for record in records]
     return {
         "parameters": records[0].parameters,
@@ -108,7 +114,7 @@ def _costs(records: Sequence[RunRecord], sizes: Sequence[int], rows: int) -> dic
         "training_seconds": fmean(record.seconds["training"] for record in records),
         "epoch_seconds": fmean(one.tokens / one.tokens_per_second / one.epochs for one in trainings),
         "peak_memory_bytes": max(record.peak_memory_bytes for record in records),
-        "texts_per_second": rows / fmean(record.seconds["evaluation"] for record in records),
+        "texts_per_second": fmean(record.texts_per_second or 0.0 for record in records),
     }
 
 

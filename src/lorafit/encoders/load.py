@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from lorafit.artifacts import BaseModelRecord
 from lorafit.atomic import compute_digest
 from lorafit.config import ModelConfig
-from lorafit.encoders.architectures import disable_base_dropout
+from lorafit.encoders.architectures import ARCHITECTURES, disable_base_dropout
 from lorafit.encoders.builtin import BUILTIN_ENCODERS, load_builtin_encoder
 from lorafit.encoders.tokenization import read_tokenizer
 from lorafit.errors import ConfigError, NetworkUnavailableError
@@ -131,7 +131,9 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
     return read_tokenizer(folder), int(pad_id)
 
 
-def load_with_head(encoder: Encoder, labels: LabelSet, *, seed: int = 0, base_dropout: bool = False) -> LoadedModel:
+def load_with_head(
+    encoder: Encoder, labels: LabelSet, *, seed: int = 0, base_dropout: bool = False, pad_id: int | None = None
+) -> LoadedModel:
     """Load the encoder in fp32 with a classification head for these labels.
 
     Args:
@@ -139,6 +141,7 @@ def load_with_head(encoder: Encoder, labels: LabelSet, *, seed: int = 0, base_dr
         labels: The classes; they become `id2label` and `label2id` of the model's config.
         seed: Seed of the head's random weights.
         base_dropout: Keep the encoder's own dropout as its config has it.
+        pad_id: Token id of the padding, by which a decoder finds the last token; None leaves what its config says.
 
     Returns:
         The model and the names of its parameters that are random.
@@ -172,6 +175,9 @@ def load_with_head(encoder: Encoder, labels: LabelSet, *, seed: int = 0, base_dr
             f"transformers cannot load {encoder.name} as a text classifier: its config.json does not agree with the "
             f"sizes of {', '.join(sorted(replaced)[:3])}."
         )
+    architecture = ARCHITECTURES.get(config.model_type)
+    if pad_id is not None and architecture is not None and architecture.is_decoder:
+        model.config.pad_token_id = pad_id
     return LoadedModel(model=model.eval(), newly_initialised=tuple(sorted({*info["missing_keys"], *replaced})))
 
 

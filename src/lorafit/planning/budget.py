@@ -1,7 +1,8 @@
 """Chooses the settings that fit a budget of time, and says what is given up for it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 
 from lorafit import hardware
@@ -10,7 +11,7 @@ from lorafit.config import Config
 from lorafit.durations import format_duration, parse_duration
 from lorafit.errors import ConfigError
 from lorafit.methods import find_method
-from lorafit.planning.forecast import Ground, forecast_run, frozen_layers
+from lorafit.planning.forecast import Forecast, Ground, forecast_run, frozen_layers
 
 __all__ = ["LADDER", "Plan", "Rung", "describe_changes", "needs_preparation", "plan_run"]
 
@@ -82,7 +83,15 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan_run(config: Config, ground: Ground, *, preparation: float, spent: float = 0.0) -> Plan:
+def plan_run(
+    config: Config,
+    ground: Ground,
+    *,
+    preparation: float,
+    spent: float = 0.0,
+    forecast: Callable[[Config], Forecast] | None = None,
+    can_halve: bool | None = None,
+) -> Plan:
     """Forecast a run and, where there is a budget, choose settings that fit it.
 
     Args:
@@ -90,6 +99,8 @@ def plan_run(config: Config, ground: Ground, *, preparation: float, spent: float
         ground: What the forecast rests on.
         preparation: Seconds that it takes to read data and model again, for other settings.
         spent: Seconds of the budget that are gone already.
+        forecast: Forecasts the work with some settings; None stands for one run.
+        can_halve: Whether adapting the upper layers only is a way to save; None asks the settings' method.
 
     Returns:
         The plan.
@@ -100,16 +111,19 @@ def plan_run(config: Config, ground: Ground, *, preparation: float, spent: float
     budget = parse_duration(config.training.budget) if config.training.budget else None
     asked = config.model_copy(deep=True)
     asked.training.budget = None
-    chosen = asked if budget is None else _choose(asked, ground, preparation, spent, budget)
-    forecast = forecast_run(chosen, ground)
+    if can_halve is None:
+        can_halve = find_method(asked.method.name).place == "linears"
+    work = _Work(ground, forecast or partial(forecast_run, ground=ground), can_halve)
+    chosen = asked if budget is None else _choose(asked, work, preparation, spent, budget)
+    foreseen = work.forecast(chosen)
     given_up = describe_changes(asked, chosen, rows=len(ground.lengths["train"]))
     record = ForecastRecord(
-        seconds=forecast.stages,
+        seconds=foreseen.stages,
         peak_memory_bytes=hardware.peak_memory_bytes(),
         budget_seconds=budget,
         given_up=given_up,
     )
-    return Plan(chosen, record, forecast.fit, tuple(_describe(record, config)))
+    return Plan(chosen, record, foreseen.fit, tuple(_describe(record, config)))
 
 
 def needs_preparation(asked: Config, chosen: Config) -> bool:
@@ -147,25 +161,35 @@ def describe_changes(asked: Config, chosen: Config, *, rows: int) -> list[str]:
     return phrases
 
 
-def _choose(asked: Config, ground: Ground, preparation: float, spent: float, budget: float) -> Config:
+@dataclass(frozen=True)
+class _Work:
+    """What is to be done, as far as settings are chosen by it."""
+
+    ground: Ground
+    forecast: Callable[[Config], Forecast]
+    can_halve: bool
+
+
+def _choose(asked: Config, work: _Work, preparation: float, spent: float, budget: float) -> Config:
     def forecast(config: Config) -> float:
         again = preparation if needs_preparation(asked, config) else 0.0
-        return spent + again + forecast_run(config, ground).seconds
+        return spent + again + work.forecast(config).seconds
 
     cheapest = asked
-    for config in _climb_down(asked, ground):
+    for config in _climb_down(asked, work):
         if forecast(config) <= _RESERVE * budget:
             return config
         cheapest = min(cheapest, config, key=forecast)
-    for config in _shrink(cheapest, ground):
+    for config in _shrink(cheapest, work.ground):
         if forecast(config) <= _RESERVE * budget:
             return config
         cheapest = min(cheapest, config, key=forecast)
-    raise ConfigError(_describe_refusal(cheapest, forecast(cheapest), budget, ground))
+    raise ConfigError(_describe_refusal(cheapest, forecast(cheapest), budget, work))
 
 
-def _climb_down(asked: Config, ground: Ground) -> Iterator[Config]:
+def _climb_down(asked: Config, work: _Work) -> Iterator[Config]:
     """Yield the settings of each rung, leaving out those that are as before."""
+    ground = work.ground
     costs, seen = ground.costs, list[Config]()
     longest = min(asked.model.max_length, max(int(part.max()) for part in ground.lengths.values()))
     half = ceil(costs.layers / 2)
@@ -179,7 +203,7 @@ def _climb_down(asked: Config, ground: Ground) -> Iterator[Config]:
         if (
             rung.half
             and costs.layers - half > frozen_layers(asked, costs)
-            and find_method(asked.method.name).place == "linears"
+            and work.can_halve
             and not isinstance(asked.method.target_modules, list)
         ):
             config.method.layers = f"top{half}"
@@ -230,8 +254,8 @@ def _describe_testing(seconds: float, config: Config) -> str:
     return f"measuring the test rows takes {format_duration(seconds)} of it{hint}"
 
 
-def _describe_refusal(cheapest: Config, seconds: float, budget: float, ground: Ground) -> str:
-    stages = forecast_run(cheapest, ground).stages
+def _describe_refusal(cheapest: Config, seconds: float, budget: float, work: _Work) -> str:
+    stages = work.forecast(cheapest).stages
     testing = stages.get("baseline", 0.0) + stages["evaluation"]
     text = (
         f"training.budget: {format_duration(budget)} is too short. The smallest plan needs about "

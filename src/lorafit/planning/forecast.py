@@ -100,7 +100,8 @@ def forecast_run(config: Config, ground: Ground) -> Forecast:
     scored = 1 + config.evaluation.baseline + 2 * cheap
     stages = {
         **({"baseline": testing} if config.evaluation.baseline else {}),
-        "training": once + fit,
+        **({"frozen layers": once} if once else {}),
+        "training": fit,
         "saving": _SAVING,
         **({"cheap baselines": ground.characters * _CHARACTER * rows / ground.rows} if cheap else {}),
         "evaluation": testing + scored * len(lengths["test"]) * config.evaluation.bootstrap_samples * _RESAMPLED_ROW,

@@ -170,14 +170,19 @@ class DivergenceGuard(TrainerCallback):
                 )
 
 
+_FEWEST_STEPS = 10
+
+
 class RankAllocation(TrainerCallback):
     """Deals AdaLoRA's ranks out anew after each step (Zhang et al. 2023, arXiv:2303.10512, algorithm 1).
 
-    A tenth of the steps comes before the first cut, and the last three tenths train at the final ranks.
+    A tenth of the steps comes before the first cut, and the last three tenths train at the final ranks. What is cut is
+    zero and stays in place: PEFT would cut the tensors of each checkpoint, too, and could not load them again.
     """
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401 - PEFT's model, whose methods are AdaLoRA's own
         self._model = model
+        self._pattern: dict[str, list[bool]] | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -192,7 +197,12 @@ class RankAllocation(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Cut or restore ranks; the gradients are still there."""
+        if state.max_steps < _FEWEST_STEPS:
+            return  # none is left between the first cut and the last
+        config = self._model.peft_config["default"]
+        config.rank_pattern = self._pattern
         self._model.base_model.update_and_allocate(state.global_step + 1)
+        self._pattern, config.rank_pattern = config.rank_pattern, None
 
 
 class InterruptGuard(TrainerCallback):

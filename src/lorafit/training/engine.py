@@ -140,6 +140,7 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     progress.finish()
     if guard.interrupted:
         raise TrainingInterruptedError(f"Stopped at step {trainer.state.global_step}.", run=job.layout.root)
+    _take_prompts_as_loaded(job.adapted.model)
     job.adapted.model.eval()
     return _summarise(trainer, seconds=time.perf_counter() - began)
 
@@ -154,6 +155,13 @@ def _train(trainer: _Trainer, resume_from: Path | None) -> None:
     trainer.report.on_train_begin(trainer.args, state, trainer.control)
     best = trainer.job.layout.checkpoints / f"checkpoint-{state.best_global_step}"
     _load_weights(trainer.job.adapted.model, best)
+
+
+def _take_prompts_as_loaded(model: PeftModel | PreTrainedModel) -> None:
+    """Let P-tuning read its tokens: what PEFT saves and loads is what its network gave, not the network."""
+    for config in getattr(model, "peft_config", {}).values():
+        if config.is_prompt_learning:
+            config.inference_mode = True
 
 
 def _load_weights(model: PeftModel | PreTrainedModel, checkpoint: Path) -> None:

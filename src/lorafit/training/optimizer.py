@@ -16,8 +16,9 @@ def build_optimizer(adapted: AdaptedModel, training: TrainingConfig, method: Met
 
     That is AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101). LoRA's B learns at `method.loraplus_lr_ratio` times
     the rate of everything else in the adapter (LoRA+, Hayou et al. 2024, arXiv:2402.12354), the head at
-    `training.head_learning_rate`; biases and norms are not decayed. LoRA-FA (Zhang et al. 2023, arXiv:2308.03303)
-    freezes A and has PEFT's optimizer, which knows one rate only.
+    `training.head_learning_rate`; biases, norms and other vectors, which begin at 1 as well as at 0, are not decayed.
+    LoRA-FA (Zhang et al. 2023, arXiv:2308.03303) freezes A and has PEFT's optimizer, which knows one rate and decays
+    all.
 
     Args:
         adapted: The model with its method.
@@ -39,7 +40,7 @@ def build_optimizer(adapted: AdaptedModel, training: TrainingConfig, method: Met
             own = training.head_learning_rate or rate
         elif ".lora_B." in name:
             own = rate * (method.loraplus_lr_ratio or 1)
-        decay = training.weight_decay if parameter.ndim > 1 else 0.0
+        decay = training.weight_decay if parameter.ndim > 1 and min(parameter.shape) > 1 else 0.0
         group = groups.setdefault((own, decay), {"params": [], "lr": own, "weight_decay": decay})
         group["params"].append(parameter)
     ordered = sorted(groups.values(), key=lambda group: group["lr"] != rate)
