@@ -5,47 +5,37 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.artifacts import MetricsRecord, RunLayout, RunRecord
 from lorafit.atomic import write_atomic
-from lorafit.batching import plan_batches
-from lorafit.cheap_baselines import CHEAP_BASELINES, predict_cheaply
 from lorafit.config import Config, load_config
 from lorafit.data.rows import Split
-from lorafit.encoders.builtin import cache_folder
-from lorafit.encoders.load import load_tokenizer
-from lorafit.encoders.tokenization import Truncation
 from lorafit.errors import RunError
-from lorafit.evaluation import Predicted, build_metrics, compute_validation, read_predictions, write_predictions
-from lorafit.golden import GOLDEN_PRECISION
+from lorafit.evaluation import compute_validation
 from lorafit.journal import Journal
 from lorafit.labels import LabelSet
-from lorafit.methods import find_method
-from lorafit.metrics.scores import softmax
-from lorafit.model_card import render_model_card
 from lorafit.planning.budget import Plan, needs_preparation, plan_run
 from lorafit.planning.forecast import Ground
 from lorafit.predictor import (
-    Inputs,
     Prediction,
     Predictor,
-    Runtime,
     build_prediction,
-    compute_logits,
     load,
-    plan_prediction,
 )
 from lorafit.preparation import Prepared, describe, prepare
 from lorafit.progress import Progress, Silent
 from lorafit.run_folder import choose_run_folder, claim_run_folder, suggest_name
-from lorafit.saving import save_trained
-
-if TYPE_CHECKING:
-    from lorafit.training.prefix import ModelInputs
+from lorafit.run_stages import (
+    evaluate_run,
+    find_checkpoint,
+    measure_test_rows,
+    open_inputs,
+    save_run,
+    score,
+)
 
 __all__ = ["Run", "Sample", "carry_out", "continue_journal", "resume", "train"]
 
@@ -220,14 +210,14 @@ def carry_out(
 
     config, splits = prepared.config, prepared.splits
     runtime = TorchRuntime(prepared.adapted.model, prepared.precision)
-    checkpoint = _find_checkpoint(config, layout, progress)
+    checkpoint = find_checkpoint(config, layout, progress)
     with journal.kept():
         baseline = None
         if config.evaluation.baseline:
             with journal.stage("baseline"):
-                baseline = _measure(prepared, runtime, layout, "baseline", progress)
+                baseline = measure_test_rows(prepared, runtime, layout, "baseline", progress)
         with ExitStack() as stack:
-            inputs = _open_inputs(stack, prepared, layout, journal, progress, prefix_folder)
+            inputs = open_inputs(stack, prepared, layout, journal, progress, prefix_folder)
             job = TrainingJob(
                 adapted=prepared.adapted,
                 rows=TrainingRows(inputs["train"], splits.train.labels, prepared.pad_id),
@@ -235,7 +225,7 @@ def carry_out(
                 method=config.method,
                 layout=layout,
                 precision=prepared.precision,
-                validate=lambda: compute_validation(splits.validation, _score(prepared, runtime, inputs["validation"])),
+                validate=lambda: compute_validation(splits.validation, score(prepared, runtime, inputs["validation"])),
                 expected_seconds=expected_seconds,
             )
             with journal.stage("training"):
@@ -243,151 +233,11 @@ def carry_out(
         journal.update(training=training.model_copy(update={"seconds": journal.record.seconds["training"]}))
         with journal.stage("saving"):
             progress.start("saving the result and opening it in a fresh process")
-            journal.update(files=_save(prepared, layout))
+            journal.update(files=save_run(prepared, layout))
             progress.finish()
-        predicted, metrics = _evaluate(prepared, runtime, layout, journal, baseline, progress)
+        predicted, metrics = evaluate_run(prepared, runtime, layout, journal, baseline, progress)
     samples = _draw_samples(splits.test, splits.labels, baseline, predicted.finetuned, seed=config.evaluation.seed)
     return Run(path=layout.root, record=journal.record, metrics=metrics, samples=samples)
-
-
-def _evaluate(
-    prepared: Prepared,
-    runtime: Runtime,
-    layout: RunLayout,
-    journal: Journal,
-    baseline: NDArray[np.float64] | None,
-    progress: Progress,
-) -> tuple[Predicted, MetricsRecord]:
-    """Measure the trained model on the test rows, beside the baseline and the cheap baselines, and write the evidence."""
-    splits, config, cheap = prepared.splits, prepared.config.evaluation, {}
-    if config.cheap_baselines:
-        with journal.stage("cheap baselines"):
-            cheap = _measure_cheap_baselines(prepared, layout, progress)
-    with journal.stage("evaluation"):
-        began = time.perf_counter()
-        finetuned = _measure(prepared, runtime, layout, "finetuned", progress)
-        journal.update(texts_per_second=len(splits.test) / (time.perf_counter() - began))
-        predicted = Predicted(finetuned, baseline, cheap)
-        metrics = build_metrics("test", splits.test, splits.labels, config, predicted)
-        metrics.write(layout.metrics)
-        write_atomic(layout.card, render_model_card(journal.record, metrics))
-    return predicted, metrics
-
-
-def _find_checkpoint(config: Config, layout: RunLayout, progress: Progress) -> Path | None:
-    """Return the checkpoint to go on from, if there is one that can be gone on from."""
-    from lorafit.training.checkpoints import find_latest_checkpoint
-
-    checkpoint, damaged = find_latest_checkpoint(layout.checkpoints)
-    for path in damaged:
-        progress.say(f"{path.name} is incomplete or altered and is passed over")
-    method = find_method(config.method.name)
-    if checkpoint is not None and "resume" in method.limits:
-        progress.say(f"{method.title} cannot go on from a checkpoint: training begins anew")
-        shutil.rmtree(layout.checkpoints)
-        return None
-    return checkpoint
-
-
-def _open_inputs(
-    stack: ExitStack,
-    prepared: Prepared,
-    layout: RunLayout,
-    journal: Journal,
-    progress: Progress,
-    prefix_folder: Path | None,
-) -> "dict[str, ModelInputs]":
-    """Return the texts that training reads, with the frozen layers' hidden states where that pays."""
-    from lorafit.acceleration.encoder_block import frozen_depth
-    from lorafit.acceleration.prefix_cache import PrefixCache
-    from lorafit.training.prefix import kept_prefix
-
-    config, tokens = prepared.config, prepared.tokens
-    limits = {"max_rows": config.training.batch_size, "max_tokens": config.training.batch_tokens}
-    plan = plan_batches(tokens["train"].lengths, **limits)
-    frozen, again = frozen_depth(prepared.adapted.model), prefix_folder is not None
-    if not config.wants_prefix_cache(steps_per_epoch=len(plan), frozen=frozen, again=again):
-        return {name: tokens[name] for name in ("train", "validation")}
-    shared = config.training.prefix_cache == "shared"
-    folder = cache_folder() / "prefix_cache" if shared else prefix_folder or layout.prefix_cache
-    cache = PrefixCache(
-        prepared.adapted.model, prepared.precision, base_digest=prepared.encoder.digest(), folder=folder
-    )
-    plans = {
-        "train": (tokens["train"], plan),
-        "validation": (tokens["validation"], plan_prediction(tokens["validation"].lengths)),
-    }
-    remove = None if shared or prefix_folder else folder
-    with journal.stage("frozen layers"):
-        return stack.enter_context(
-            kept_prefix(cache, plans, config.training, pad_id=prepared.pad_id, remove=remove, progress=progress)
-        )
-
-
-def _measure(
-    prepared: Prepared,
-    runtime: Runtime,
-    layout: RunLayout,
-    model: Literal["baseline", "finetuned"],
-    progress: Progress,
-) -> NDArray[np.float64]:
-    rows, path = prepared.splits.test, layout.predictions("test", model)
-    kept = read_predictions(path, rows, prepared.labels) if model == "baseline" else None
-    if kept is not None:
-        return kept
-    progress.start(f"measuring the {model} model", total=len(rows), unit="text")
-    probabilities = _score(prepared, runtime, prepared.tokens["test"], progress)
-    write_predictions(path, rows, prepared.labels, probabilities)
-    progress.finish()
-    return probabilities
-
-
-def _measure_cheap_baselines(
-    prepared: Prepared, layout: RunLayout, progress: Progress
-) -> dict[str, NDArray[np.float64]]:
-    """Train the cheap baselines on the training rows and measure them on the test rows."""
-    splits, predicted = prepared.splits, {}
-    for name, title in CHEAP_BASELINES.items():
-        progress.start(f"training {title} to compare with")
-        predicted[name] = predict_cheaply(name, splits.train, splits.test.texts, classes=len(prepared.labels))
-        write_predictions(layout.predictions("test", name), splits.test, prepared.labels, predicted[name])
-        progress.finish()
-    return predicted
-
-
-def _score(
-    prepared: Prepared, runtime: Runtime, inputs: Inputs, progress: Progress | None = None
-) -> NDArray[np.float64]:
-    return softmax(
-        compute_logits(
-            runtime,
-            inputs,
-            prepared.pad_id,
-            classes=len(prepared.labels),
-            on_progress=progress.update if progress else None,
-        )
-    )
-
-
-def _save(prepared: Prepared, layout: RunLayout) -> dict[str, str]:
-    from lorafit.runtimes.pytorch import TorchRuntime
-
-    config = prepared.config.model
-    tokenizer, pad_id = load_tokenizer(prepared.encoder.folder)
-    predictor = Predictor(
-        TorchRuntime(prepared.adapted.model, GOLDEN_PRECISION),
-        tokenizer,
-        pad_id=pad_id,
-        labels=prepared.labels,
-        truncation=Truncation(prepared.max_length, config.truncation),
-    )
-    return save_trained(
-        prepared.adapted,
-        prepared.encoder,
-        layout,
-        max_length=prepared.max_length,
-        compute_logits=predictor.compute_logits,
-    )
 
 
 def _draw_samples(

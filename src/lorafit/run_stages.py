@@ -1,0 +1,239 @@
+"""The stages of a run around training: what it reads, what it goes on from, saving, measuring."""
+
+import shutil
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafit.artifacts import MetricsRecord, RunLayout
+from lorafit.atomic import write_atomic
+from lorafit.batching import plan_batches
+from lorafit.cheap_baselines import CHEAP_BASELINES, predict_cheaply
+from lorafit.config import Config
+from lorafit.encoders.builtin import cache_folder
+from lorafit.encoders.load import load_tokenizer
+from lorafit.encoders.tokenization import Truncation
+from lorafit.evaluation import Predicted, build_metrics, read_predictions, write_predictions
+from lorafit.golden import GOLDEN_PRECISION
+from lorafit.journal import Journal
+from lorafit.methods import find_method
+from lorafit.metrics.scores import softmax
+from lorafit.model_card import render_model_card
+from lorafit.predictor import Inputs, Predictor, Runtime, compute_logits, plan_prediction
+from lorafit.preparation import Prepared
+from lorafit.progress import Progress
+from lorafit.saving import save_trained
+
+if TYPE_CHECKING:
+    from lorafit.training.prefix import ModelInputs
+
+__all__ = ["evaluate_run", "find_checkpoint", "measure_test_rows", "open_inputs", "save_run", "score"]
+
+
+def evaluate_run(
+    prepared: Prepared,
+    runtime: Runtime,
+    layout: RunLayout,
+    journal: Journal,
+    baseline: NDArray[np.float64] | None,
+    progress: Progress,
+) -> tuple[Predicted, MetricsRecord]:
+    """Measure the trained model on the test rows, beside the baselines, and write the evidence.
+
+    Args:
+        prepared: Data and model.
+        runtime: Runs the model.
+        layout: The run folder.
+        journal: Keeps the run's record.
+        baseline: What the model before training said of the test rows, shape (n, classes), or None.
+        progress: Told what is done.
+
+    Returns:
+        What every model said of the test rows, and the scores.
+    """
+    splits, config, cheap = prepared.splits, prepared.config.evaluation, {}
+    if config.cheap_baselines:
+        with journal.stage("cheap baselines"):
+            cheap = _measure_cheap_baselines(prepared, layout, progress)
+    with journal.stage("evaluation"):
+        began = time.perf_counter()
+        finetuned = measure_test_rows(prepared, runtime, layout, "finetuned", progress)
+        journal.update(texts_per_second=len(splits.test) / (time.perf_counter() - began))
+        predicted = Predicted(finetuned, baseline, cheap)
+        metrics = build_metrics("test", splits.test, splits.labels, config, predicted)
+        metrics.write(layout.metrics)
+        write_atomic(layout.card, render_model_card(journal.record, metrics))
+    return predicted, metrics
+
+
+def find_checkpoint(config: Config, layout: RunLayout, progress: Progress) -> Path | None:
+    """Find the checkpoint to go on from; those of a method that cannot are removed.
+
+    Args:
+        config: The settings.
+        layout: The run folder.
+        progress: Told what is done.
+
+    Returns:
+        The checkpoint, or None.
+    """
+    from lorafit.training.checkpoints import find_latest_checkpoint
+
+    checkpoint, damaged = find_latest_checkpoint(layout.checkpoints)
+    for path in damaged:
+        progress.say(f"{path.name} is incomplete or altered and is passed over")
+    method = find_method(config.method.name)
+    if checkpoint is not None and "resume" in method.limits:
+        progress.say(f"{method.title} cannot go on from a checkpoint: training begins anew")
+        shutil.rmtree(layout.checkpoints)
+        return None
+    return checkpoint
+
+
+def open_inputs(
+    stack: ExitStack,
+    prepared: Prepared,
+    layout: RunLayout,
+    journal: Journal,
+    progress: Progress,
+    prefix_folder: Path | None,
+) -> "dict[str, ModelInputs]":
+    """Open the texts that training reads, with the frozen layers' hidden states where that pays.
+
+    Args:
+        stack: Closes what is opened here.
+        prepared: Data and model.
+        layout: The run folder.
+        journal: Keeps the run's record.
+        progress: Told what is done.
+        prefix_folder: Where hidden states are kept for several runs; None for this one alone.
+
+    Returns:
+        The training and the validation rows.
+    """
+    from lorafit.acceleration.encoder_block import frozen_depth
+    from lorafit.acceleration.prefix_cache import PrefixCache
+    from lorafit.training.prefix import kept_prefix
+
+    config, tokens = prepared.config, prepared.tokens
+    limits = {"max_rows": config.training.batch_size, "max_tokens": config.training.batch_tokens}
+    plan = plan_batches(tokens["train"].lengths, **limits)
+    frozen, again = frozen_depth(prepared.adapted.model), prefix_folder is not None
+    if not config.wants_prefix_cache(steps_per_epoch=len(plan), frozen=frozen, again=again):
+        return {name: tokens[name] for name in ("train", "validation")}
+    shared = config.training.prefix_cache == "shared"
+    folder = cache_folder() / "prefix_cache" if shared else prefix_folder or layout.prefix_cache
+    cache = PrefixCache(
+        prepared.adapted.model, prepared.precision, base_digest=prepared.encoder.digest(), folder=folder
+    )
+    plans = {
+        "train": (tokens["train"], plan),
+        "validation": (tokens["validation"], plan_prediction(tokens["validation"].lengths)),
+    }
+    remove = None if shared or prefix_folder else folder
+    with journal.stage("frozen layers"):
+        return stack.enter_context(
+            kept_prefix(cache, plans, config.training, pad_id=prepared.pad_id, remove=remove, progress=progress)
+        )
+
+
+def measure_test_rows(
+    prepared: Prepared,
+    runtime: Runtime,
+    layout: RunLayout,
+    model: Literal["baseline", "finetuned"],
+    progress: Progress,
+) -> NDArray[np.float64]:
+    """Predict the test rows and write what was said; a baseline that was written before is read.
+
+    Args:
+        prepared: Data and model.
+        runtime: Runs the model.
+        layout: The run folder.
+        model: Which model it is.
+        progress: Told what is done.
+
+    Returns:
+        Probabilities of shape (n, classes).
+    """
+    rows, path = prepared.splits.test, layout.predictions("test", model)
+    kept = read_predictions(path, rows, prepared.labels) if model == "baseline" else None
+    if kept is not None:
+        return kept
+    progress.start(f"measuring the {model} model", total=len(rows), unit="text")
+    probabilities = score(prepared, runtime, prepared.tokens["test"], progress)
+    write_predictions(path, rows, prepared.labels, probabilities)
+    progress.finish()
+    return probabilities
+
+
+def _measure_cheap_baselines(
+    prepared: Prepared, layout: RunLayout, progress: Progress
+) -> dict[str, NDArray[np.float64]]:
+    """Train the cheap baselines on the training rows and measure them on the test rows."""
+    splits, predicted = prepared.splits, {}
+    for name, title in CHEAP_BASELINES.items():
+        progress.start(f"training {title} to compare with")
+        predicted[name] = predict_cheaply(name, splits.train, splits.test.texts, classes=len(prepared.labels))
+        write_predictions(layout.predictions("test", name), splits.test, prepared.labels, predicted[name])
+        progress.finish()
+    return predicted
+
+
+def score(
+    prepared: Prepared, runtime: Runtime, inputs: Inputs, progress: Progress | None = None
+) -> NDArray[np.float64]:
+    """Predict texts.
+
+    Args:
+        prepared: Data and model.
+        runtime: Runs the model.
+        inputs: n texts as the model reads them.
+        progress: Told how many are done, or None.
+
+    Returns:
+        Probabilities of shape (n, classes).
+    """
+    return softmax(
+        compute_logits(
+            runtime,
+            inputs,
+            prepared.pad_id,
+            classes=len(prepared.labels),
+            on_progress=progress.update if progress else None,
+        )
+    )
+
+
+def save_run(prepared: Prepared, layout: RunLayout) -> dict[str, str]:
+    """Save what was trained and open it in a fresh process.
+
+    Args:
+        prepared: Data and model.
+        layout: The run folder.
+
+    Returns:
+        SHA-256 of each file.
+    """
+    from lorafit.runtimes.pytorch import TorchRuntime
+
+    config = prepared.config.model
+    tokenizer, pad_id = load_tokenizer(prepared.encoder.folder)
+    predictor = Predictor(
+        TorchRuntime(prepared.adapted.model, GOLDEN_PRECISION),
+        tokenizer,
+        pad_id=pad_id,
+        labels=prepared.labels,
+        truncation=Truncation(prepared.max_length, config.truncation),
+    )
+    return save_trained(
+        prepared.adapted,
+        prepared.encoder,
+        layout,
+        max_length=prepared.max_length,
+        compute_logits=predictor.compute_logits,
+    )
