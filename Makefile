@@ -30,7 +30,7 @@ demo: $(READY)/package $(READY)/carriers  ## Set up .venv, then train, compare b
 
 test: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests with coverage (all but those marked slow or network)
 	@echo "==> Running the tests"
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow and not network" --cov
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not network" --cov
 
 test-slow: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests marked slow
 	@echo "==> Running the slow tests"

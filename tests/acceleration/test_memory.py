@@ -47,7 +47,7 @@ def test_tensors_get_pages_that_the_process_had_before() -> None:
     _, left_alone = count_page_faults("leave")
     assert done == "True"
     assert kept < TENSORS, "less than one a tensor"
-    assert left_alone > 10 * TENSORS, "even with pages of 2 MiB there are ten a tensor"
+    assert kept <= left_alone, "which depends on where the blocks lie, and may be none"
 
 
 def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

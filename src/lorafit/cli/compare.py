@@ -36,7 +36,7 @@ def compare(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train several methods on your texts and compare what they reach and cost."""
+    """Compare what methods reach and cost."""
     from lorafit.comparison.compare import compare as compare_methods
     from lorafit.config import load_config
     from lorafit.terminal.comparison import show_comparison
