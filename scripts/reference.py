@@ -53,6 +53,12 @@ def _methods_lines() -> Iterator[str]:
         limits = ", ".join(_LIMITS[limit] for limit in sorted(method.limits)) or "-"
         named = f"`{method.name}` | {method.title} ({method.paper})"
         yield f"| {named} | {method.adapts} | {settings} | {rate} | {limits} |"
+    yield from (
+        "",
+        "LoRA's and LoRA+'s rates were chosen on validation rows ([how](../explanation/defaults.md)); the others",
+    )
+    yield "are common values and were not compared. `full` and `bitfit` train without the encoder's dropout, as every"
+    yield "method here, unless `training.base_dropout` is set."
     yield from ("", "Left out: prefix tuning, since encoders of this kind take no past keys and values, which PEFT's")
     yield "implementation hands them; bottleneck adapters, which PEFT does not have."
 

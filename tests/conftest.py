@@ -1,5 +1,6 @@
 """Parts that tests share: tiny encoders in the Hub's layout, caches of their own, and no network."""
 
+import csv
 import json
 import os
 import shutil
@@ -146,6 +147,21 @@ def tiny_distilbert(build_encoder: BuildEncoder) -> Path:
 def tiny_bert(build_encoder: BuildEncoder) -> Path:
     """A BERT of 2 layers, 32 wide. Tests copy it before they change it."""
     return build_encoder("bert")
+
+
+@pytest.fixture(scope="session")
+def word_reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """160 rows whose words tell the label."""
+    path = tmp_path_factory.mktemp("data") / "reviews.csv"
+    words = (("awful", "boring", "dull", "poor"), ("fine", "great", "lovely", "superb"))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for row in range(160):
+            turn = row // 2
+            first, second = words[row % 2][turn % 4], words[row % 2][turn // 4 % 4]
+            writer.writerow([f"{first} {second} film {row}", ("neg", "pos")[row % 2]])
+    return path
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,6 +1,5 @@
 """Runs of methods that are more than an adapter on linear layers: from the rows to a prediction from the run folder."""
 
-import csv
 import os
 import re
 import signal
@@ -29,24 +28,10 @@ def encoder(build_encoder: Callable[..., Path]) -> Path:
     return build_encoder("distilbert", initializer_range=0.1)
 
 
-@pytest.fixture(scope="module")
-def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "reviews.csv"
-    words = (("awful", "boring", "dull", "poor"), ("fine", "great", "lovely", "superb"))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for row in range(160):
-            turn = row // 2
-            first, second = words[row % 2][turn % 4], words[row % 2][turn // 4 % 4]
-            writer.writerow([f"{first} {second} film {row}", ("neg", "pos")[row % 2]])
-    return path
-
-
-def build_config(encoder: Path, reviews: Path, *overrides: str) -> Config:
+def build_config(encoder: Path, word_reviews: Path, *overrides: str) -> Config:
     return load_config(
         overrides=[
-            f"data.source={reviews}",
+            f"data.source={word_reviews}",
             "data.test_fraction=0.25",
             f"model.name={encoder}",
             "model.max_length=32",
@@ -60,14 +45,14 @@ def build_config(encoder: Path, reviews: Path, *overrides: str) -> Config:
 
 
 @pytest.fixture(scope="module")
-def full(encoder: Path, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    config = build_config(encoder, reviews, "method.name=full", "training.learning_rate=5e-3")
+def full(encoder: Path, word_reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    config = build_config(encoder, word_reviews, "method.name=full", "training.learning_rate=5e-3")
     return lorafit.train(config, output=tmp_path_factory.mktemp("full") / "run")
 
 
-def test_head_alone_predicts_as_it_was_measured(encoder: Path, reviews: Path, tmp_path: Path) -> None:
+def test_head_alone_predicts_as_it_was_measured(encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
     """In fused blocks, as it was trained, whatever the precision."""
-    config = build_config(encoder, reviews, "method.name=head_only", "evaluation.baseline=false")
+    config = build_config(encoder, word_reviews, "method.name=head_only", "evaluation.baseline=false")
     run = lorafit.train(config, output=tmp_path / "run")
     assert evaluate(run.path).finetuned == run.metrics.finetuned
 
@@ -124,9 +109,9 @@ def test_cheap_baselines_stand_beside_the_model(full: Run) -> None:
     }, "those that were kept"
 
 
-def test_cheap_baselines_can_be_switched_off(encoder: Path, reviews: Path, tmp_path: Path) -> None:
+def test_cheap_baselines_can_be_switched_off(encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
     config = build_config(
-        encoder, reviews, "evaluation.cheap_baselines=false", "method.name=head_only", "evaluation.baseline=false"
+        encoder, word_reviews, "evaluation.cheap_baselines=false", "method.name=head_only", "evaluation.baseline=false"
     )
     run = lorafit.train(config, output=tmp_path / "run")
     assert run.metrics.cheap_baselines == {}
@@ -145,9 +130,9 @@ class StopAt(Silent):
 
 
 @pytest.mark.parametrize("name", ["full", "lora_fa", "bitfit", "adalora", "p_tuning"])
-def test_interrupted_run_ends_as_one_that_was_not(name: str, encoder: Path, reviews: Path, tmp_path: Path) -> None:
+def test_interrupted_run_ends_as_one_that_was_not(name: str, encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
     tokens = ["method.virtual_tokens=4"] if name == "p_tuning" else []
-    config = build_config(encoder, reviews, f"method.name={name}", "training.learning_rate=5e-3", *tokens)
+    config = build_config(encoder, word_reviews, f"method.name={name}", "training.learning_rate=5e-3", *tokens)
     whole = lorafit.train(config, output=tmp_path / "whole")
     with pytest.raises(TrainingInterruptedError):
         lorafit.train(config, output=tmp_path / "parts", progress=StopAt(9))
@@ -155,21 +140,21 @@ def test_interrupted_run_ends_as_one_that_was_not(name: str, encoder: Path, revi
     assert parts.record.files == whole.record.files
 
 
-def test_virtual_tokens_are_taken_off_the_length(encoder: Path, reviews: Path, tmp_path: Path) -> None:
-    config = build_config(encoder, reviews, "method.name=prompt_tuning", "method.virtual_tokens=20")
+def test_virtual_tokens_are_taken_off_the_length(encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
+    config = build_config(encoder, word_reviews, "method.name=prompt_tuning", "method.virtual_tokens=20")
     run = lorafit.train(config, output=tmp_path / "run")
     assert run.record.max_length == 12
     assert run.load().predict_proba(["a superb film " * 40]).shape == (1, 2)
     with pytest.raises(ConfigError, match=r"virtual_tokens=25 leaves 7 of model\.max_length=32"):
-        lorafit.train(build_config(encoder, reviews, "method.name=p_tuning", "method.virtual_tokens=25"))
+        lorafit.train(build_config(encoder, word_reviews, "method.name=p_tuning", "method.virtual_tokens=25"))
 
 
-def test_head_alone_reads_what_the_frozen_encoder_gives(encoder: Path, reviews: Path, tmp_path: Path) -> None:
+def test_head_alone_reads_what_the_frozen_encoder_gives(encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
     """The lowest layers are computed once; the result is that of computing them every time."""
     settings = ("method.name=head_only", "training.learning_rate=0.02", "evaluation.baseline=false")
     kept, never = (
         lorafit.train(
-            build_config(encoder, reviews, *settings, f"training.prefix_cache={cache}"), output=tmp_path / cache
+            build_config(encoder, word_reviews, *settings, f"training.prefix_cache={cache}"), output=tmp_path / cache
         )
         for cache in ("auto", "never")
     )
@@ -177,6 +162,6 @@ def test_head_alone_reads_what_the_frozen_encoder_gives(encoder: Path, reviews: 
     assert np.array_equal(kept.load().predict_proba(TEXTS), never.load().predict_proba(TEXTS))
 
 
-def test_option_that_peft_does_not_know_is_refused_by_name(encoder: Path, reviews: Path) -> None:
+def test_option_that_peft_does_not_know_is_refused_by_name(encoder: Path, word_reviews: Path) -> None:
     with pytest.raises(ConfigError, match=r"LoRA cannot be put on this encoder: .*'banana'"):
-        lorafit.train(build_config(encoder, reviews, "method.options={banana: 1}"))
+        lorafit.train(build_config(encoder, word_reviews, "method.options={banana: 1}"))

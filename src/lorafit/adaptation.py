@@ -74,10 +74,9 @@ def apply_method(
     head = find_head(model, newly_initialised)
     _check_encoder(model, method)
     if method.build is None:
-        for name, parameter in model.named_parameters():
-            in_head = any(name.startswith(f"{part}.") for part in head)
-            parameter.requires_grad_(in_head or method.trains(name))
         adapted = AdaptedModel(model=model, targets=(), head=tuple(head))
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(adapted.is_head(name) or method.trains(name))
         if count_parameters(adapted).adapter == 0 and method.name != "head_only":
             raise ConfigError(
                 f"method.name={method.name}: this {model.config.model_type} encoder has nothing that {method.title} "

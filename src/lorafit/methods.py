@@ -15,7 +15,6 @@ from lorafit.peft_configs import (
     build_plain,
     build_prompt,
     build_ranked,
-    build_scaled,
 )
 
 __all__ = ["METHODS", "Limit", "Method", "complete_method", "complete_settings", "find_method"]
@@ -162,7 +161,7 @@ METHODS: dict[str, Method] = {
             learning_rate=2e-3,
             head_learning_rate=5e-4,
             defaults={"r": 8, "lora_alpha": 16, **_LINEAR},
-            build=build_scaled("LoHaConfig"),
+            build=build_ranked("LoHaConfig", alpha="alpha"),
             limits=_NOT_FUSED | {"mixed-batches"},
         ),
         Method(
@@ -173,7 +172,7 @@ METHODS: dict[str, Method] = {
             learning_rate=2e-3,
             head_learning_rate=5e-4,
             defaults={"r": 8, "lora_alpha": 16, **_LINEAR},
-            build=build_scaled("LoKrConfig"),
+            build=build_ranked("LoKrConfig", alpha="alpha"),
             limits=_NOT_FUSED | {"mixed-batches"},
         ),
         Method(
@@ -218,7 +217,7 @@ METHODS: dict[str, Method] = {
             learning_rate=1e-3,
             head_learning_rate=5e-4,
             defaults={"r": 32, "lora_alpha": 640, **_LINEAR},
-            build=build_scaled("RandLoraConfig", alpha="randlora_alpha"),
+            build=build_ranked("RandLoraConfig", alpha="randlora_alpha"),
             shares_matrices=True,
             limits=_NOT_FUSED | {"mixed-batches"},
         ),

@@ -19,7 +19,6 @@ __all__ = [
     "build_plain",
     "build_prompt",
     "build_ranked",
-    "build_scaled",
 ]
 
 
@@ -66,20 +65,12 @@ def build_adalora(settings: MethodConfig, site: Site) -> "PeftConfig":
     )
 
 
-def build_scaled(name: str, alpha: str = "alpha") -> Build:
-    """Return what builds the config of a method with `r` and an alpha of that name."""
+def build_ranked(name: str, *, alpha: str | None = None) -> Build:
+    """Return what builds the config of a method with `r` and, where it scales by one, an alpha of that name."""
 
     def build(settings: MethodConfig, site: Site) -> "PeftConfig":
-        return _peft(name)(**_common(settings, site), r=settings.r, **{alpha: settings.lora_alpha})
-
-    return build
-
-
-def build_ranked(name: str, **fixed: Any) -> Build:
-    """Return what builds the config of a method with `r`."""
-
-    def build(settings: MethodConfig, site: Site) -> "PeftConfig":
-        return _peft(name)(**_common(settings, site), r=settings.r, **fixed)
+        scale = {} if alpha is None else {alpha: settings.lora_alpha}
+        return _peft(name)(**_common(settings, site), r=settings.r, **scale)
 
     return build
 
@@ -98,8 +89,8 @@ def build_ia3(settings: MethodConfig, site: Site) -> "PeftConfig":
     return _peft("IA3Config")(**_common(settings, site), feedforward_modules=list(site.down))
 
 
-def build_prompt(name: str, **variant: Any) -> Build:
-    """Return what builds the config of a method that learns tokens before the text, with these arguments of its own."""
+def build_prompt(name: str) -> Build:
+    """Return what builds the config of a method that learns tokens before the text."""
 
     def build(settings: MethodConfig, site: Site) -> "PeftConfig":
         config = site.model.config
@@ -107,7 +98,6 @@ def build_prompt(name: str, **variant: Any) -> Build:
         del common["target_modules"]
         return _peft(name)(
             **common,
-            **variant,
             num_virtual_tokens=settings.virtual_tokens,
             token_dim=site.model.get_input_embeddings().embedding_dim,
             num_layers=config.num_hidden_layers,

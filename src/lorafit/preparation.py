@@ -91,9 +91,9 @@ class Material:
     def tokenize(self, truncation: Truncation) -> dict[str, TokenizedTexts]:
         """Return the texts of every split as tokens."""
         if truncation not in self.tokens:
-            parts = {"train": self.splits.train, "validation": self.splits.validation, "test": self.splits.test}
             self.tokens[truncation] = {
-                name: tokenize_once(self.tokenizer, split.texts, truncation) for name, split in parts.items()
+                name: tokenize_once(self.tokenizer, split.texts, truncation)
+                for name, split in self.splits.by_name.items()
             }
         return self.tokens[truncation]
 
@@ -192,7 +192,6 @@ def _text_length(config: Config) -> int:
 def describe(prepared: Prepared) -> RunRecord:
     """Return the record of a run that begins: what is known of it before it has done anything."""
     config, splits = prepared.config, prepared.splits
-    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return RunRecord(
         status="running",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -204,7 +203,10 @@ def describe(prepared: Prepared) -> RunRecord:
         truncation=config.model.truncation,
         data=DataRecord(
             source=splits.source,
-            splits={name: _describe_split(rows, splits.labels, prepared.tokens[name]) for name, rows in parts.items()},
+            splits={
+                name: _describe_split(rows, splits.labels, prepared.tokens[name])
+                for name, rows in splits.by_name.items()
+            },
             notes=list(splits.notes),
         ),
         base_model=prepared.encoder.record(prepared.adapted.model.config.model_type),

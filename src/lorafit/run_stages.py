@@ -14,6 +14,7 @@ from lorafit.atomic import write_atomic
 from lorafit.batching import plan_batches
 from lorafit.cheap_baselines import CHEAP_BASELINES, predict_cheaply
 from lorafit.config import Config
+from lorafit.data.rows import Splits
 from lorafit.encoders.builtin import cache_folder
 from lorafit.encoders.load import load_tokenizer
 from lorafit.encoders.tokenization import Truncation
@@ -31,7 +32,15 @@ from lorafit.saving import save_trained
 if TYPE_CHECKING:
     from lorafit.training.prefix import ModelInputs
 
-__all__ = ["evaluate_run", "find_checkpoint", "measure_test_rows", "open_inputs", "save_run", "score"]
+__all__ = [
+    "evaluate_run",
+    "find_checkpoint",
+    "measure_cheap_baseline",
+    "measure_test_rows",
+    "open_inputs",
+    "save_run",
+    "score",
+]
 
 
 def evaluate_run(
@@ -58,7 +67,10 @@ def evaluate_run(
     splits, config, cheap = prepared.splits, prepared.config.evaluation, {}
     if config.cheap_baselines:
         with journal.stage("cheap baselines"):
-            cheap = _measure_cheap_baselines(prepared, layout, progress)
+            cheap = {
+                name: measure_cheap_baseline(name, splits, layout.predictions("test", name), progress)
+                for name in CHEAP_BASELINES
+            }
     with journal.stage("evaluation"):
         began = time.perf_counter()
         finetuned = measure_test_rows(prepared, runtime, layout, "finetuned", progress)
@@ -171,17 +183,23 @@ def measure_test_rows(
     return probabilities
 
 
-def _measure_cheap_baselines(
-    prepared: Prepared, layout: RunLayout, progress: Progress
-) -> dict[str, NDArray[np.float64]]:
-    """Train the cheap baselines on the training rows and measure them on the test rows."""
-    splits, predicted = prepared.splits, {}
-    for name, title in CHEAP_BASELINES.items():
-        progress.start(f"training {title} to compare with")
-        predicted[name] = predict_cheaply(name, splits.train, splits.test.texts, classes=len(prepared.labels))
-        write_predictions(layout.predictions("test", name), splits.test, prepared.labels, predicted[name])
-        progress.finish()
-    return predicted
+def measure_cheap_baseline(name: str, splits: Splits, path: Path, progress: Progress) -> NDArray[np.float64]:
+    """Train a cheap baseline on the training rows, predict the test rows, and write what it said.
+
+    Args:
+        name: A key of `CHEAP_BASELINES`.
+        splits: The rows.
+        path: Where to write.
+        progress: Told what is done.
+
+    Returns:
+        Probabilities of shape (test rows, classes).
+    """
+    progress.start(f"training {CHEAP_BASELINES[name]} to compare with")
+    probabilities = predict_cheaply(name, splits.train, splits.test.texts, classes=len(splits.labels))
+    write_predictions(path, splits.test, splits.labels, probabilities)
+    progress.finish()
+    return probabilities
 
 
 def score(

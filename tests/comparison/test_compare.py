@@ -1,4 +1,3 @@
-import csv
 import json
 import re
 import signal
@@ -25,20 +24,11 @@ METHODS = ["lora", "ia3", "head_only"]
 
 
 @pytest.fixture(scope="module")
-def config(build_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Config:
+def config(build_encoder: Callable[..., Path], word_reviews: Path) -> Config:
     """Settings of cells of a second or two."""
-    path = tmp_path_factory.mktemp("data") / "reviews.csv"
-    words = (("awful", "boring", "dull", "poor"), ("fine", "great", "lovely", "superb"))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for row in range(160):
-            turn = row // 2
-            first, second = words[row % 2][turn % 4], words[row % 2][turn // 4 % 4]
-            writer.writerow([f"{first} {second} film {row}", ("neg", "pos")[row % 2]])
     return load_config(
         overrides=[
-            f"data.source={path}",
+            f"data.source={word_reviews}",
             "data.test_fraction=0.25",
             f"model.name={build_encoder('distilbert', initializer_range=0.1)}",
             "model.max_length=32",

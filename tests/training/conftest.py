@@ -70,6 +70,12 @@ def make_job(tiny_distilbert: Path, tmp_path: Path) -> BuildJob:
     return build
 
 
+@pytest.fixture
+def measure_rows() -> Callable[[AdaptedModel, TrainingRows], dict[str, float]]:
+    """Measures a model on rows."""
+    return measure
+
+
 def build_adapted(
     folder: Path, *, seed: int, base_dropout: bool = False, method: MethodConfig | None = None
 ) -> AdaptedModel:

@@ -24,6 +24,7 @@ from lorafit.training.batching import TrainingRows
 from lorafit.training.engine import TrainingJob, fit
 
 BuildJob = Callable[..., TrainingJob]
+Measure = Callable[[AdaptedModel, TrainingRows], dict[str, float]]
 
 FITTING: dict[str, dict[str, Any]] = {
     "vera": {"r": 16},
@@ -48,15 +49,6 @@ def compute_logits(model: torch.nn.Module, folder: Path) -> np.ndarray:
         return model.eval()(**batch).logits.numpy()
 
 
-def measure(adapted: AdaptedModel, rows: TrainingRows) -> dict[str, float]:
-    """Loss and accuracy of the model as it is, in one batch."""
-    batch = rows.collate(range(len(rows)))
-    with torch.no_grad():
-        output = adapted.model.eval()(**batch)
-    accuracy = (output.logits.argmax(dim=1) == batch["labels"]).double().mean()
-    return {"loss": float(output.loss), "accuracy": float(accuracy)}
-
-
 @pytest.fixture(scope="module")
 def encoder(build_encoder: Callable[..., Path]) -> Path:
     """A tiny encoder whose random weights are so large that the text reaches the head."""
@@ -75,7 +67,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_it_learns_reloads_and_merges(
-    name: str, make_job: BuildJob, encoder: Path, folders: Path, tmp_path: Path
+    name: str, make_job: BuildJob, measure_rows: Measure, encoder: Path, folders: Path
 ) -> None:
     settings = build_settings(name)
     rates = settings.training.model_dump(include={"learning_rate", "head_learning_rate"}, exclude_none=True)
@@ -86,7 +78,7 @@ def test_it_learns_reloads_and_merges(
         evaluations_per_epoch=1,
         **{rate: 10 * value for rate, value in rates.items()},
     )
-    job = replace(job, validate=lambda: measure(job.adapted, job.rows))
+    job = replace(job, validate=lambda: measure_rows(job.adapted, job.rows))
     method, model = METHODS[name], job.adapted.model
     trained = {n: w.detach().clone() for n, w in model.named_parameters() if w.requires_grad}
     frozen = frozen_weights(job.adapted)
@@ -114,30 +106,29 @@ def test_it_learns_reloads_and_merges(
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_first_validation_may_be_the_best(name: str, make_job: BuildJob, encoder: Path) -> None:
+def test_first_validation_may_be_the_best(name: str, make_job: BuildJob, measure_rows: Measure, encoder: Path) -> None:
     """Whatever a method does while it is trained, the weights of an early checkpoint can be taken again."""
     settings = build_settings(name)
-    losses = iter(range(1, 100))
     job = make_job(
         method=settings.method,
         encoder=encoder,
         epochs=4,
         evaluations_per_epoch=1,
         learning_rate=settings.training.learning_rate,
-        validate=lambda: {"loss": next(losses), "accuracy": 0.5},
     )
     fuse_encoder(job.adapted.model)
     seen = []
-    job = replace(job, validate=lambda: {**measure(job.adapted, job.rows), "loss": note(seen, job, next(losses))})
+
+    def validate() -> dict[str, float]:
+        """Remember the true loss and give a rising one."""
+        figures = measure_rows(job.adapted, job.rows)
+        seen.append(figures["loss"])
+        return {**figures, "loss": float(len(seen))}
+
+    job = replace(job, validate=validate)
     record = fit(job, progress=Silent())
     assert record.best_step == 6
-    assert measure(job.adapted, job.rows)["loss"] == pytest.approx(seen[0], abs=1e-5)
-
-
-def note(seen: list[float], job: TrainingJob, loss: float) -> float:
-    """Remember the true loss and give another."""
-    seen.append(measure(job.adapted, job.rows)["loss"])
-    return loss
+    assert measure_rows(job.adapted, job.rows)["loss"] == pytest.approx(seen[0], abs=1e-5)
 
 
 @pytest.mark.parametrize(("max_steps", "rank"), [(1, 4), (2, 1), (12, 1), (30, 4)])

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import DropBadRows, LabelColumn, Quiet, Settings, TextColumn
+from lorafit.cli.options import ConfigFile, DropBadRows, LabelColumn, Model, Quiet, Settings, TextColumn
 from lorafit.terminal.progress import open_progress
 
 
@@ -17,13 +17,11 @@ def compare(
     *,
     methods: Annotated[str, typer.Option(metavar="A,B,…", help="Methods to compare, separated by commas.")],
     seeds: Annotated[int, typer.Option(help="How many seeds each method is trained with.")] = 1,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="builtin:distil-minilm, a Hub id or a local folder.")
-    ] = None,
+    model: Model = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     drop_bad_rows: DropBadRows = False,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")] = None,
+    config: ConfigFile = None,
     settings: Settings = None,
     budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Time all of it may take, e.g. 1h; the same settings for all.")

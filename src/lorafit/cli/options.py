@@ -5,12 +5,24 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["DropBadRows", "LabelColumn", "Output", "Overwrite", "Quiet", "Settings", "TextColumn"]
+__all__ = [
+    "ConfigFile",
+    "DropBadRows",
+    "LabelColumn",
+    "Model",
+    "Output",
+    "Overwrite",
+    "Quiet",
+    "Settings",
+    "TextColumn",
+]
 
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. --set training.epochs=2 (repeatable)."),
 ]
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="builtin:distil-minilm, a Hub id or a local folder.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; default: a free name below runs/.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run folder if it is there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]

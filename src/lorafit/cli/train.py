@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import DropBadRows, LabelColumn, Output, Overwrite, Quiet, Settings, TextColumn
+from lorafit.cli.options import (
+    ConfigFile,
+    DropBadRows,
+    LabelColumn,
+    Model,
+    Output,
+    Overwrite,
+    Quiet,
+    Settings,
+    TextColumn,
+)
 from lorafit.terminal.progress import open_progress
 
 
@@ -15,16 +25,14 @@ def train(
         typer.Argument(help="builtin:rotten-tomatoes, imdb, hub:owner/name, or a csv, tsv, jsonl or parquet file."),
     ] = None,
     *,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="builtin:distil-minilm, a Hub id or a local folder.")
-    ] = None,
+    model: Model = None,
     method: Annotated[str | None, typer.Option(help="How the encoder is adapted [lora].")] = None,
     validation: Annotated[str | None, typer.Option(help="File with validation rows.")] = None,
     test: Annotated[str | None, typer.Option(help="File with test rows.")] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     drop_bad_rows: DropBadRows = False,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")] = None,
+    config: ConfigFile = None,
     settings: Settings = None,
     budget: Annotated[
         str | None,

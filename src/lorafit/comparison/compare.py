@@ -13,22 +13,22 @@ from lorafit import hardware
 from lorafit.acceleration.memory import release_freed_memory
 from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.atomic import write_atomic
-from lorafit.cheap_baselines import CHEAP_BASELINES, predict_cheaply
+from lorafit.cheap_baselines import CHEAP_BASELINES
 from lorafit.comparison.budget import fit_budget
 from lorafit.comparison.cells import set_method
 from lorafit.comparison.page import render_page
 from lorafit.comparison.records import Cell, ComparisonLayout, ComparisonRecord
 from lorafit.comparison.summary import CheapResult, summarise
 from lorafit.config import Config, load_config
-from lorafit.data.rows import Split
 from lorafit.errors import ConfigError, LorafitError, RunError, TrainingInterruptedError
-from lorafit.evaluation import read_predictions, write_predictions
+from lorafit.evaluation import read_predictions
 from lorafit.finetune import carry_out, continue_journal
 from lorafit.journal import Journal
 from lorafit.methods import METHODS, find_method
 from lorafit.preparation import Material, describe, load_material, prepare
 from lorafit.progress import Progress, Silent
 from lorafit.run_folder import find_free_name, suggest_name
+from lorafit.run_stages import measure_cheap_baseline
 
 __all__ = ["Comparison", "compare"]
 
@@ -88,7 +88,7 @@ def compare(
     if shared.data != config.data:
         material = load_material(shared)
     cells = [Cell(method=name, seed=shared.training.seed + turn) for turn in range(seeds) for name in names]
-    cells = [*_find_others(cells, layout), *cells]
+    cells = [*cells, *_find_others(cells, layout)]
     try:
         cells = list(_train_all(cells, shared, layout, material, progress))
     except (KeyboardInterrupt, TrainingInterruptedError) as error:
@@ -159,10 +159,11 @@ def _train_all(
     cells: Sequence[Cell], config: Config, layout: ComparisonLayout, material: Material, progress: Progress
 ) -> Iterator[Cell]:
     """Train every cell that is not finished; yield each with what went wrong, if anything did."""
+    base_digest = material.encoder.digest()
     for number, cell in enumerate(cells, start=1):
         run = layout.cell(cell.method, cell.seed)
         if _is_finished(run):
-            _check_same(run, material)
+            _check_same(run, material, base_digest)
             progress.say(f"{number} of {len(cells)}: {cell.method}, seed {cell.seed}: finished before")
             yield cell
             continue
@@ -185,12 +186,11 @@ def _is_finished(run: RunLayout) -> bool:
     return run.record.is_file() and RunRecord.read(run.record).status == "complete"
 
 
-def _check_same(run: RunLayout, material: Material) -> None:
+def _check_same(run: RunLayout, material: Material, base_digest: str) -> None:
     """Refuse a finished cell of other rows or another base."""
-    record, splits = RunRecord.read(run.record), material.splits
-    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    record, parts = RunRecord.read(run.record), material.splits.by_name
     same_rows = all(record.data.splits[name].fingerprint == rows.fingerprint() for name, rows in parts.items())
-    if not same_rows or record.base_model.digest != material.encoder.digest():
+    if not same_rows or record.base_model.digest != base_digest:
         raise RunError(
             f"{run.root} was trained on other rows or another base model than there are now: choose another --output."
         )
@@ -215,15 +215,12 @@ def _measure_cheap(layout: ComparisonLayout, material: Material, progress: Progr
     fingerprints = {"train": splits.train.fingerprint(), "test": splits.test.fingerprint()}
     is_same = before is not None and fingerprints.items() <= before.fingerprints.items()
     seconds = {row.name: row.seconds for row in before.cheap_baselines} if before is not None and is_same else {}
-    for name, title in CHEAP_BASELINES.items():
-        path = layout.cheap_predictions / f"test.{name}.parquet"
+    for name in CHEAP_BASELINES:
+        path = layout.cheap_predictions(name)
         probabilities = read_predictions(path, splits.test, splits.labels) if name in seconds else None
         if probabilities is None:
             began = time.perf_counter()
-            progress.start(f"training {title} to compare with")
-            probabilities = predict_cheaply(name, splits.train, splits.test.texts, classes=len(splits.labels))
-            write_predictions(path, splits.test, splits.labels, probabilities)
-            progress.finish()
+            probabilities = measure_cheap_baseline(name, splits, path, progress)
             seconds[name] = time.perf_counter() - began
         results.append(CheapResult(name, probabilities, seconds[name]))
     return results
@@ -250,11 +247,7 @@ def _record(
     methods, cheap_rows = summarise(records, predictions, sizes, cheap, test, config.evaluation)
     ranked = min(methods, key=lambda row: row.validation_loss, default=None)
     some = next(iter(records.values()), None)
-    splits: dict[str, Split] = {
-        "train": material.splits.train,
-        "validation": material.splits.validation,
-        "test": material.splits.test,
-    }
+    splits = material.splits.by_name
     return ComparisonRecord(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions={} if some is None else some.versions,

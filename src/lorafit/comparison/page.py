@@ -11,7 +11,7 @@ from lorafit.comparison.records import ComparisonRecord, MethodRow
 from lorafit.durations import format_duration
 from lorafit.methods import METHODS
 
-__all__ = ["find_pareto", "render_page"]
+__all__ = ["find_pareto", "render_page", "write_percent", "write_points"]
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --mark: #2563eb; --other: #6b7280; }
@@ -70,7 +70,7 @@ def _verdict(record: ComparisonRecord) -> str:
     best = next(row for row in record.methods if row.method == record.best)
     text = (
         f"{METHODS[best.method].title} has the lowest validation loss; of {record.rows['test']:,} test rows it gets "
-        f"{_percent(best.accuracy)} right."
+        f"{write_percent(best.accuracy)} right."
     )
     alike = [METHODS[r.method].title for r in record.methods if r.difference and r.difference.high >= 0]
     if alike:
@@ -82,7 +82,7 @@ def _verdict(record: ComparisonRecord) -> str:
 
 
 def _render_table(record: ComparisonRecord) -> Iterator[str]:
-    titles = ("method", "accuracy", "seeds", "validation loss", "against the best", "p", "adapter", "head", "on disk")
+    titles = ("method", "accuracy", "by seed", "validation loss", "against the best", "p", "adapter", "head", "on disk")
     costs = ("training", "an epoch", "memory", "texts/s")
     yield '<div class="wide"><table><thead><tr>'
     yield from (f'<th scope="col">{title}</th>' for title in (*titles, *costs))
@@ -90,8 +90,15 @@ def _render_table(record: ComparisonRecord) -> Iterator[str]:
     for row in record.methods:
         yield f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(row))}</tr>"
     for cheap in record.cheap_baselines:
-        difference = "" if cheap.difference is None else _points(cheap.difference)
-        cells = [CHEAP_BASELINES.get(cheap.name, cheap.name), _percent(cheap.accuracy), "", "", difference, *[""] * 4]
+        difference = "" if cheap.difference is None else write_points(cheap.difference)
+        cells = [
+            CHEAP_BASELINES.get(cheap.name, cheap.name),
+            write_percent(cheap.accuracy),
+            "",
+            "",
+            difference,
+            *[""] * 4,
+        ]
         cells += [format_duration(cheap.seconds), "", "", ""]
         yield f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
     yield "</tbody></table></div>"
@@ -99,10 +106,10 @@ def _render_table(record: ComparisonRecord) -> Iterator[str]:
 
 def _cells(row: MethodRow) -> Iterator[str]:
     yield METHODS[row.method].title if row.method in METHODS else row.method
-    yield _percent(row.accuracy)
+    yield write_percent(row.accuracy)
     yield ", ".join(f"{100 * value:.1f}" for value in row.accuracy_by_seed)
     yield f"{row.validation_loss:.4f}"
-    yield "best" if row.difference is None else _points(row.difference)
+    yield "best" if row.difference is None else write_points(row.difference)
     yield "" if row.p_value is None else f"{row.p_value:.2g}"
     yield f"{row.parameters.adapter:,}"
     yield f"{row.parameters.head:,}"
@@ -176,9 +183,11 @@ def _describe(record: ComparisonRecord) -> str:
     )
 
 
-def _percent(estimate: Estimate) -> str:
+def write_percent(estimate: Estimate) -> str:
+    """Write a share with its interval in per cent."""
     return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
-def _points(estimate: Estimate) -> str:
+def write_points(estimate: Estimate) -> str:
+    """Write a difference of shares with its interval in points."""
     return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"

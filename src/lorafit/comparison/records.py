@@ -46,10 +46,9 @@ class ComparisonLayout:
         """Hidden states of frozen layers that the cells share, while they are trained."""
         return self.root / "prefix_cache"
 
-    @property
-    def cheap_predictions(self) -> Path:
-        """Folder for what the cheap baselines said of the test rows."""
-        return self.root / "predictions"
+    def cheap_predictions(self, name: str) -> Path:
+        """What a cheap baseline said of the test rows."""
+        return self.root / "predictions" / f"test.{name}.parquet"
 
     def cell(self, method: str, seed: int) -> RunLayout:
         """Return the run folder of one method with one seed."""
@@ -137,7 +136,7 @@ class ComparisonRecord(FileRecord):
         rows: Number of rows of each split.
         confidence_level: Level of the intervals.
         best: The method with the lowest validation loss; None if none ended well.
-        methods: A row a method that ended well, in the order asked for.
+        methods: A row a method that ended well: those asked for last, in that order, then those finished before.
         cheap_baselines: A row each.
         failed: Cells without a result.
         seconds: Time of this start; cells that were finished before cost nothing in it.

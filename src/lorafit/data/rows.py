@@ -104,3 +104,8 @@ class Splits:
     validation: Split
     test: Split
     notes: tuple[str, ...] = ()
+
+    @property
+    def by_name(self) -> dict[str, Split]:
+        """The three splits by their names."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}

@@ -7,8 +7,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lorafit.artifacts import Estimate
 from lorafit.cheap_baselines import CHEAP_BASELINES
+from lorafit.comparison.page import write_percent, write_points
 from lorafit.comparison.records import ComparisonRecord, MethodRow
 from lorafit.durations import format_duration
 from lorafit.terminal.render import open_console
@@ -45,9 +45,9 @@ def _table(record: ComparisonRecord) -> Table:
     for row in record.methods:
         table.add_row(*_cells(row, record.best))
     for cheap in record.cheap_baselines:
-        difference = "" if cheap.difference is None else _difference(cheap.difference)
+        difference = "" if cheap.difference is None else write_points(cheap.difference)
         title = CHEAP_BASELINES.get(cheap.name, cheap.name)
-        table.add_row(title, _accuracy(cheap.accuracy), difference, "", "", format_duration(cheap.seconds))
+        table.add_row(title, write_percent(cheap.accuracy), difference, "", "", format_duration(cheap.seconds))
     return table
 
 
@@ -56,22 +56,14 @@ def _cells(row: MethodRow, best: str | None) -> Iterator[str]:
     spread = ""
     if len(row.seeds) > 1:
         spread = f"\n{100 * min(row.accuracy_by_seed):.1f} to {100 * max(row.accuracy_by_seed):.1f}"
-    yield _accuracy(row.accuracy) + spread
-    yield "" if row.difference is None else _difference(row.difference)
+    yield write_percent(row.accuracy) + spread
+    yield "" if row.difference is None else write_points(row.difference)
     yield f"{row.parameters.adapter + row.parameters.head:,}"
     yield f"{row.bytes_on_disk / 1e6:.1f} MB"
     yield format_duration(row.training_seconds)
     yield format_duration(row.epoch_seconds)
     yield f"{row.peak_memory_bytes / 1e9:.1f} GB"
     yield f"{row.texts_per_second:,.0f}"
-
-
-def _accuracy(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-
-
-def _difference(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
 
 
 def _print_notes(console: Console, record: ComparisonRecord) -> None:
