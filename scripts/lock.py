@@ -50,8 +50,11 @@ def main() -> None:
     arguments, pip_flags = parser.parse_known_args()
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     project = settings["project"]
-    train = project["dependencies"] + project["optional-dependencies"]["train"]
-    dev = settings["dependency-groups"]["dev"]
+    extras = project["optional-dependencies"]
+    train = project["dependencies"] + extras["train"]
+    own = f"{project['name']}["
+    others = [line for name in extras if name != "train" for line in extras[name] if not line.startswith(own)]
+    dev = settings["dependency-groups"]["dev"] + others
     locked = [] if arguments.upgrade else read_lock(TRAIN) + read_lock(DEV)
 
     train_lines = resolve(train, locked, pip_flags)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_origin
 
 from lorafit.cli import COMMANDS
 from lorafit.config import Config
@@ -82,7 +82,8 @@ def _settings_lines() -> Iterator[str]:
         yield from ("", f"## {section}", "", str(model.__doc__), "")
         yield from ("| setting | default | allowed | meaning |", "|---|---|---|---|")
         for name, setting in model.model_fields.items():
-            default = "none" if setting.default is None else f"`{setting.default}`"
+            value = setting.get_default(call_default_factory=True)
+            default = "none" if value is None else "empty" if value == {} else f"`{value}`"
             allowed = _describe(setting.annotation, setting.metadata)
             yield f"| `{section}.{name}` | {default} | {allowed} | {setting.description} |"
 
@@ -92,7 +93,7 @@ def _describe(annotation: object, metadata: list[object]) -> str:
     for names in (members, *map(get_args, members)):
         if names and all(isinstance(name, str) for name in names):
             return ", ".join(f"`{name}`" for name in names) + ("" if names is members else ", or a list of names")
-    kind = members[0] if members else annotation
+    kind = dict if get_origin(annotation) is dict else members[0] if members else annotation
     words = {bool: "yes or no", int: "whole number", float: "number", str: "text"}.get(kind, "names and values")  # type: ignore[index]
     signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
     bounds = [

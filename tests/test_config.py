@@ -95,7 +95,7 @@ def test_all_faults_are_told_at_once() -> None:
         "data.txt_column: unknown setting; did you mean data.text_column?",
         "data.validation_fraction: Input should be less than 0.5, got 0.5",
         "epochs: unknown setting; did you mean training.epochs?",
-        "colour: unknown setting; allowed here: data, model, method, training, evaluation",
+        "colour: unknown setting; allowed here: data, model, method, training, evaluation, search",
     ):
         assert f"  {line}" in message.splitlines()
 
@@ -134,7 +134,7 @@ def test_a_value_where_a_section_should_be_is_named() -> None:
         ("training: {epochs: [", "is not valid YAML"),
         ("training: !!python/object:os.system {}", "is not valid YAML"),
         (b"\xff\xfe\x00", "is not valid YAML"),
-        ("- training\n", r"must hold sections \(data, model, method, training, evaluation\), got list"),
+        ("- training\n", r"must hold sections \(data, model, method, training, evaluation, search\), got list"),
         ("just text", "must hold sections .* got str"),
         ("training: {1: 2}\n", r"training\.1: Keys should be strings"),
         ("training: {epochs: none}\n", r"config\.yaml and flags\):\n  training\.epochs: "),

@@ -4,7 +4,8 @@ import pytest
 
 from lorafit.config import Config, MethodConfig, TrainingConfig
 from lorafit.errors import ConfigError
-from lorafit.methods import METHODS, complete_method, complete_settings, find_method
+from lorafit.method_settings import complete_method, complete_settings
+from lorafit.methods import METHODS, find_method
 
 NAMES = {
     *("lora", "rslora", "lora_plus", "lora_fa", "pissa", "olora", "dora", "adalora", "loha", "lokr", "oft", "boft"),

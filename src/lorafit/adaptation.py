@@ -9,7 +9,8 @@ from lorafit.config import MethodConfig
 from lorafit.encoders.architectures import ARCHITECTURES, find_head, find_norms, find_targets
 from lorafit.encoders.load import quiet_transformers
 from lorafit.errors import ConfigError
-from lorafit.methods import METHODS, Method, complete_method, find_method
+from lorafit.method_settings import complete_method
+from lorafit.methods import METHODS, Method, find_method
 from lorafit.peft_configs import Site
 
 if TYPE_CHECKING:

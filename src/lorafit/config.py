@@ -5,12 +5,12 @@ The defaults and the evidence for each stand in `docs/explanation/defaults.md`.
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from lorafit.durations import parse_duration
@@ -22,9 +22,12 @@ __all__ = [
     "EvaluationConfig",
     "MethodConfig",
     "ModelConfig",
+    "SearchConfig",
+    "SearchRange",
     "TargetGroup",
     "TrainingConfig",
     "load_config",
+    "override_config",
 ]
 
 TargetGroup = Literal["all-linear", "attention", "query-value", "feed-forward", "key-value-down"]
@@ -168,6 +171,49 @@ class EvaluationConfig(Section):
     seed: int = Field(0, ge=0, description="Seed of the resampling.")
 
 
+class SearchRange(Section):
+    """The numbers that a setting may take in a search, both ends included."""
+
+    low: int | float = Field(description="Lowest value.")
+    high: int | float = Field(description="Highest value.")
+    log: bool = Field(False, description="Whether values are drawn evenly on a logarithmic scale.")
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.low >= self.high:
+            raise PydanticCustomError("range", "low must be below high")
+        if self.log and self.low <= 0:
+            raise PydanticCustomError("range", "a logarithmic range must begin above 0")
+        return self
+
+
+class SearchConfig(Section):
+    """What `lorafit search` tries; no other command reads it."""
+
+    space: dict[str, Annotated[list[Any], Field(min_length=1)] | SearchRange] = Field(
+        default_factory=dict,
+        description="Settings to vary: a list of values, or low, high and log; some of the method's own when empty.",
+    )
+    pruning: bool = Field(
+        True, description="Stop a trial whose validation loss is above the median of those before it at that point."
+    )
+    seed: int = Field(0, ge=0, description="Seed of what is tried.")
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _flatten(cls, space: object) -> object:
+        return dict(_flatten(space)) if isinstance(space, dict) else space
+
+
+def _flatten(space: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted names: `method: {r: [4, 8]}` means the same as `method.r: [4, 8]`."""
+    for name, value in space.items():
+        if isinstance(value, dict) and not {"low", "high"} & set(value):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
 class Config(Section):
     """Everything that decides a run."""
 
@@ -176,6 +222,7 @@ class Config(Section):
     method: MethodConfig = MethodConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    search: SearchConfig = SearchConfig()
 
     def wants_prefix_cache(self, *, steps_per_epoch: int, frozen: int, again: bool = False) -> bool:
         """Return whether to keep what the `frozen` lowest layers give: there are some, and it is read again.
@@ -188,8 +235,10 @@ class Config(Section):
         return pays and frozen > 0
 
     def to_yaml(self) -> str:
-        """Return all settings, defaults included, as YAML that `load_config` reads back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        """Return all settings, defaults included, as YAML that `load_config` reads back; without an empty search."""
+        is_plain = self.search == SearchConfig()
+        values = self.model_dump(mode="json", exclude={"search"} if is_plain else None)
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def load_config(
@@ -220,10 +269,33 @@ def load_config(
         if not separator or not key.strip():
             raise ConfigError(f"--set takes section.key=value, got {override!r}. Example: --set training.epochs=2")
         _set_dotted(values, key.strip(), _parse_value(text, override))
+    return _check(values, origin=str(path) if path else None)
+
+
+def override_config(config: Config, values: Mapping[str, Any]) -> Config:
+    """Change settings by their dotted names.
+
+    Args:
+        config: The settings; they stay as they are.
+        values: Dotted key to value.
+
+    Returns:
+        The checked settings.
+
+    Raises:
+        ConfigError: Settings are unknown or out of range; all faults are listed.
+    """
+    changed = config.model_dump()
+    for key, value in values.items():
+        _set_dotted(changed, key, value)
+    return _check(changed)
+
+
+def _check(values: dict[str, Any], *, origin: str | None = None) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_describe(error, origin=str(path) if path else None)) from error
+        raise ConfigError(_describe(error, origin=origin)) from error
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,11 +13,9 @@ from lorafit.atomic import write_atomic
 from lorafit.config import Config, load_config
 from lorafit.data.rows import Split
 from lorafit.errors import RunError
-from lorafit.evaluation import compute_validation
 from lorafit.journal import Journal
 from lorafit.labels import LabelSet
 from lorafit.planning.budget import Plan, needs_preparation, plan_run
-from lorafit.planning.forecast import Ground
 from lorafit.predictor import (
     Prediction,
     Predictor,
@@ -32,9 +29,8 @@ from lorafit.run_stages import (
     evaluate_run,
     find_checkpoint,
     measure_test_rows,
-    open_inputs,
     save_run,
-    score,
+    train_run,
 )
 
 __all__ = ["Run", "Sample", "carry_out", "continue_journal", "resume", "train"]
@@ -157,19 +153,12 @@ def continue_journal(prepared: Prepared, layout: RunLayout) -> Journal:
 def _plan(prepared: Prepared, layout: RunLayout, began: float, progress: Progress) -> Plan:
     """Measure some steps, and say how long the run will take and what is given up to fit a budget."""
     preparation = time.perf_counter() - began
-    from lorafit.planning.measuring import measure_costs
-    from lorafit.training.batching import TrainingRows
+    from lorafit.planning.measuring import measure_ground
 
-    config, tokens, model = prepared.config, prepared.tokens, prepared.adapted.model
     progress.start("forecasting time and memory")
-    rows = TrainingRows(tokens["train"], prepared.splits.train.labels, prepared.pad_id)
-    costs = measure_costs(model, rows, config.training, prepared.precision)
-    lengths = {name: texts.lengths for name, texts in tokens.items()}
     disk = next(place for place in (layout.root, *layout.root.parents) if place.exists())
-    free = shutil.disk_usage(disk).free
-    characters = sum(len(text) for part in (prepared.splits.train, prepared.splits.test) for text in part.texts)
-    ground = Ground(lengths, costs, model.config.hidden_size, prepared.precision.name, free, characters)
-    plan = plan_run(config, ground, preparation=preparation, spent=time.perf_counter() - began)
+    ground = measure_ground(prepared, free_bytes=shutil.disk_usage(disk).free)
+    plan = plan_run(prepared.config, ground, preparation=preparation, spent=time.perf_counter() - began)
     progress.finish()
     for note in plan.notes:
         progress.say(note)
@@ -205,8 +194,6 @@ def carry_out(
         The finished run.
     """
     from lorafit.runtimes.pytorch import TorchRuntime
-    from lorafit.training.batching import TrainingRows
-    from lorafit.training.engine import TrainingJob, fit
 
     config, splits = prepared.config, prepared.splits
     runtime = TorchRuntime(prepared.adapted.model, prepared.precision)
@@ -216,21 +203,14 @@ def carry_out(
         if config.evaluation.baseline:
             with journal.stage("baseline"):
                 baseline = measure_test_rows(prepared, runtime, layout, "baseline", progress)
-        with ExitStack() as stack:
-            inputs = open_inputs(stack, prepared, layout, journal, progress, prefix_folder)
-            job = TrainingJob(
-                adapted=prepared.adapted,
-                rows=TrainingRows(inputs["train"], splits.train.labels, prepared.pad_id),
-                config=config.training,
-                method=config.method,
-                layout=layout,
-                precision=prepared.precision,
-                validate=lambda: compute_validation(splits.validation, score(prepared, runtime, inputs["validation"])),
-                expected_seconds=expected_seconds,
-            )
-            with journal.stage("training"):
-                training = fit(job, progress=progress, resume_from=checkpoint)
-        journal.update(training=training.model_copy(update={"seconds": journal.record.seconds["training"]}))
+        train_run(
+            prepared,
+            journal,
+            progress,
+            resume_from=checkpoint,
+            expected_seconds=expected_seconds,
+            prefix_folder=prefix_folder,
+        )
         with journal.stage("saving"):
             progress.start("saving the result and opening it in a fresh process")
             journal.update(files=save_run(prepared, layout))

@@ -14,10 +14,10 @@ __all__ = ["Journal"]
 
 
 class Journal:
-    """The record of a run under way, as it stands in `record`; every change is written at once."""
+    """The record of a run under way, as it stands in `record`; every change is written at once, where `layout` says."""
 
     def __init__(self, layout: RunLayout, record: RunRecord) -> None:
-        self._layout = layout
+        self.layout = layout
         self.record = record
         self.update(status="running")
 
@@ -25,7 +25,7 @@ class Journal:
         """Change fields of the record and write it."""
         peak = max(self.record.peak_memory_bytes, hardware.peak_memory_bytes())
         self.record = self.record.model_copy(update={**changes, "peak_memory_bytes": peak})
-        self.record.write(self._layout.record)
+        self.record.write(self.layout.record)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -48,10 +48,10 @@ class Journal:
             yield
         except (KeyboardInterrupt, TrainingInterruptedError) as error:
             self.update(status="interrupted")
-            run = shlex.quote(str(self._layout.root))
+            run = shlex.quote(str(self.layout.root))
             raise TrainingInterruptedError(
                 f"Interrupted; what was done is kept. Go on with:\n  lorafit train --resume {run}",
-                run=self._layout.root,
+                run=self.layout.root,
             ) from error
         except BaseException:
             self.update(status="failed")

@@ -25,10 +25,10 @@ from lorafit.encoders.tokenization import TokenizedTexts, Truncation
 from lorafit.errors import ConfigError
 from lorafit.extras import require
 from lorafit.labels import LabelSet
-from lorafit.methods import complete_settings
+from lorafit.method_settings import complete_settings
 from lorafit.progress import Progress
 
-__all__ = ["Material", "Prepared", "describe", "load_material", "prepare"]
+__all__ = ["Material", "Prepared", "collect_versions", "describe", "load_material", "prepare"]
 
 _SHORTEST = 8
 """Fewest tokens that a text may be cut to."""
@@ -195,7 +195,7 @@ def describe(prepared: Prepared) -> RunRecord:
     return RunRecord(
         status="running",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        versions=collect_versions(),
         seed=config.training.seed,
         method=config.method.name,
         labels=list(splits.labels.names),
@@ -221,6 +221,11 @@ def describe(prepared: Prepared) -> RunRecord:
         encoder_blocks=prepared.blocks,
         parameters=count_parameters(prepared.adapted),
     )
+
+
+def collect_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a result."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
 def _describe_split(rows: Split, labels: LabelSet, tokens: TokenizedTexts) -> SplitRecord:

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +19,7 @@ from lorafit.data.rows import Splits
 from lorafit.encoders.builtin import cache_folder
 from lorafit.encoders.load import load_tokenizer
 from lorafit.encoders.tokenization import Truncation
-from lorafit.evaluation import Predicted, build_metrics, read_predictions, write_predictions
+from lorafit.evaluation import Predicted, build_metrics, compute_validation, read_predictions, write_predictions
 from lorafit.golden import GOLDEN_PRECISION
 from lorafit.journal import Journal
 from lorafit.methods import find_method
@@ -33,14 +34,18 @@ if TYPE_CHECKING:
     from lorafit.training.prefix import ModelInputs
 
 __all__ = [
+    "OnValidation",
     "evaluate_run",
     "find_checkpoint",
     "measure_cheap_baseline",
     "measure_test_rows",
-    "open_inputs",
     "save_run",
     "score",
+    "train_run",
 ]
+
+OnValidation = Callable[[Mapping[str, float]], None]
+"""Receives the figures of `compute_validation`."""
 
 
 def evaluate_run(
@@ -106,27 +111,64 @@ def find_checkpoint(config: Config, layout: RunLayout, progress: Progress) -> Pa
     return checkpoint
 
 
-def open_inputs(
+def train_run(
+    prepared: Prepared,
+    journal: Journal,
+    progress: Progress,
+    *,
+    resume_from: Path | None = None,
+    expected_seconds: float | None = None,
+    prefix_folder: Path | None = None,
+    on_validation: OnValidation | None = None,
+) -> None:
+    """Train the model in place and write down what that cost.
+
+    Args:
+        prepared: Data and model.
+        journal: Keeps the run's record.
+        progress: Told what is done.
+        resume_from: A complete checkpoint to go on from.
+        expected_seconds: How long training will take, as far as that was foreseen.
+        prefix_folder: Where the frozen layers' hidden states are kept for several runs; None for this one alone.
+        on_validation: Told every validation result; what it raises ends training.
+    """
+    from lorafit.runtimes.pytorch import TorchRuntime
+    from lorafit.training.batching import TrainingRows
+    from lorafit.training.engine import TrainingJob, fit
+
+    runtime, splits = TorchRuntime(prepared.adapted.model, prepared.precision), prepared.splits
+    with ExitStack() as stack:
+        inputs = _open_inputs(stack, prepared, journal, progress, prefix_folder)
+
+        def validate() -> Mapping[str, float]:
+            figures = compute_validation(splits.validation, score(prepared, runtime, inputs["validation"]))
+            if on_validation is not None:
+                on_validation(figures)
+            return figures
+
+        job = TrainingJob(
+            adapted=prepared.adapted,
+            rows=TrainingRows(inputs["train"], splits.train.labels, prepared.pad_id),
+            config=prepared.config.training,
+            method=prepared.config.method,
+            layout=journal.layout,
+            precision=prepared.precision,
+            validate=validate,
+            expected_seconds=expected_seconds,
+        )
+        with journal.stage("training"):
+            training = fit(job, progress=progress, resume_from=resume_from)
+    journal.update(training=training.model_copy(update={"seconds": journal.record.seconds["training"]}))
+
+
+def _open_inputs(
     stack: ExitStack,
     prepared: Prepared,
-    layout: RunLayout,
     journal: Journal,
     progress: Progress,
     prefix_folder: Path | None,
 ) -> "dict[str, ModelInputs]":
-    """Open the texts that training reads, with the frozen layers' hidden states where that pays.
-
-    Args:
-        stack: Closes what is opened here.
-        prepared: Data and model.
-        layout: The run folder.
-        journal: Keeps the run's record.
-        progress: Told what is done.
-        prefix_folder: Where hidden states are kept for several runs; None for this one alone.
-
-    Returns:
-        The training and the validation rows.
-    """
+    """Open the training and the validation texts, with the frozen layers' hidden states where that pays."""
     from lorafit.acceleration.encoder_block import frozen_depth
     from lorafit.acceleration.prefix_cache import PrefixCache
     from lorafit.training.prefix import kept_prefix
@@ -138,7 +180,7 @@ def open_inputs(
     if not config.wants_prefix_cache(steps_per_epoch=len(plan), frozen=frozen, again=again):
         return {name: tokens[name] for name in ("train", "validation")}
     shared = config.training.prefix_cache == "shared"
-    folder = cache_folder() / "prefix_cache" if shared else prefix_folder or layout.prefix_cache
+    folder = cache_folder() / "prefix_cache" if shared else prefix_folder or journal.layout.prefix_cache
     cache = PrefixCache(
         prepared.adapted.model, prepared.precision, base_digest=prepared.encoder.digest(), folder=folder
     )

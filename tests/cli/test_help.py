@@ -34,7 +34,7 @@ def test_help_lists_every_command_with_its_summary(call: Callable[..., Any], mon
 
 
 def test_commands_of_the_app_are_those_of_the_table(commands: dict[str, click.Command]) -> None:
-    assert list(commands) == list(COMMANDS) == ["demo", "train", "evaluate", "predict", "compare", "doctor"]
+    assert list(commands) == list(COMMANDS) == ["demo", "train", "evaluate", "predict", "compare", "search", "doctor"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -16,7 +16,7 @@ from lorafit.config import MethodConfig, ModelConfig, TrainingConfig
 from lorafit.encoders.load import load_with_head, locate_encoder
 from lorafit.encoders.tokenization import TokenizedTexts
 from lorafit.labels import LabelSet
-from lorafit.methods import complete_method
+from lorafit.method_settings import complete_method
 from lorafit.training.batching import TrainingRows
 from lorafit.training.engine import TrainingJob
 

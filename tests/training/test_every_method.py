@@ -16,7 +16,8 @@ from lorafit.acceleration.encoder_block import fuse_encoder
 from lorafit.adaptation import AdaptedModel, base_of
 from lorafit.config import Config, MethodConfig, ModelConfig
 from lorafit.encoders.load import locate_encoder, quiet_transformers
-from lorafit.methods import METHODS, complete_method, complete_settings
+from lorafit.method_settings import complete_method, complete_settings
+from lorafit.methods import METHODS
 from lorafit.progress import Silent
 from lorafit.runtimes import plain
 from lorafit.saving import write_trained

@@ -6,7 +6,7 @@ from lorafit.adaptation import apply_method
 from lorafit.config import MethodConfig, ModelConfig, TrainingConfig
 from lorafit.encoders.load import load_with_head, locate_encoder
 from lorafit.labels import LabelSet
-from lorafit.methods import complete_method
+from lorafit.method_settings import complete_method
 from lorafit.training.optimizer import build_optimizer
 
 

@@ -16,6 +16,7 @@ from lorafit.cli.demo import demo
 from lorafit.cli.doctor import doctor
 from lorafit.cli.evaluate import evaluate
 from lorafit.cli.predict import predict
+from lorafit.cli.search import search
 from lorafit.cli.train import train
 from lorafit.errors import LorafitError, TrainingInterruptedError
 
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "compare": compare,
+    "search": search,
     "doctor": doctor,
 }
 """Every command by the name it is called by, in the order of the help text."""

@@ -35,11 +35,14 @@ def fit_budget(config: Config, methods: Sequence[str], seeds: int, material: Mat
     """
     if config.training.budget is None:
         return config
+    from lorafit.planning.measuring import measure_ground
+
     began, grounds = time.perf_counter(), dict[str, Ground]()
     progress.start("forecasting time", total=len(methods), unit="method")
     for number, method in enumerate(methods, start=1):
         try:
-            grounds[method] = _measure(set_method(config, method, config.training.seed), material)
+            cell = set_method(config, method, config.training.seed)
+            grounds[method] = measure_ground(prepare(cell, Silent(), material=material))
         except ConfigError as error:
             progress.say(f"{method} is left out of the forecast: {error}")
         gc.collect()
@@ -61,22 +64,6 @@ def fit_budget(config: Config, methods: Sequence[str], seeds: int, material: Mat
         progress.say(note)
     plan.config.evaluation.baseline = config.evaluation.baseline
     return plan.config
-
-
-def _measure(cell: Config, material: Material) -> Ground:
-    from lorafit.planning.measuring import measure_costs
-    from lorafit.training.batching import TrainingRows
-
-    prepared = prepare(cell, Silent(), material=material)
-    rows = TrainingRows(prepared.tokens["train"], prepared.splits.train.labels, prepared.pad_id)
-    characters = sum(len(text) for part in (prepared.splits.train, prepared.splits.test) for text in part.texts)
-    return Ground(
-        lengths={name: texts.lengths for name, texts in prepared.tokens.items()},
-        costs=measure_costs(prepared.adapted.model, rows, prepared.config.training, prepared.precision),
-        width=prepared.adapted.model.config.hidden_size,
-        precision=prepared.precision.name,
-        characters=characters,
-    )
 
 
 def _forecast_all(config: Config, *, grounds: Mapping[str, Ground], seeds: int) -> Forecast:

@@ -1,7 +1,7 @@
 """The settings of one cell of a comparison."""
 
 from lorafit.config import Config
-from lorafit.methods import complete_settings, find_method
+from lorafit.method_settings import complete_settings, select_settings
 
 __all__ = ["set_method"]
 
@@ -17,11 +17,8 @@ def set_method(config: Config, method: str, seed: int) -> Config:
     Returns:
         Settings for `preparation.prepare`.
     """
-    row, cell = find_method(method), config.model_copy(deep=True)
-    asked = cell.method.model_dump()
-    taken = {name: asked[name] for name in row.defaults}
-    layers = cell.method.layers if row.place == "linears" else "all"
-    cell.method = type(cell.method)(name=method, layers=layers, **taken)
+    cell = config.model_copy(deep=True)
+    cell.method = select_settings(cell.method, method)
     cell.training.seed = seed
     cell.training.budget = None
     cell.evaluation.baseline = False

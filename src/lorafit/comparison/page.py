@@ -7,25 +7,17 @@ from pathlib import PureWindowsPath
 
 from lorafit.artifacts import Estimate
 from lorafit.cheap_baselines import CHEAP_BASELINES
-from lorafit.comparison.records import ComparisonRecord, MethodRow
+from lorafit.comparison.records import CheapRow, ComparisonRecord, MethodRow
 from lorafit.durations import format_duration
+from lorafit.html_page import render_document, render_table
 from lorafit.methods import METHODS
 
 __all__ = ["find_pareto", "render_page", "write_percent", "write_points"]
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8886; --mark: #2563eb; --other: #6b7280; }
-@media (prefers-color-scheme: dark) { :root { --mark: #93b4ff; --other: #a8b0bd; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; }
-svg { width: 100%; height: auto; font-size: 13px; fill: currentColor; }
-.axis { stroke: var(--line); } .pareto { fill: var(--mark); } .plain { fill: var(--other); }
-.bar { stroke: var(--other); stroke-width: 1.5; } .front { fill: none; stroke: var(--mark); stroke-dasharray: 4 4; }
-@media print { body { margin: 0; } }
-"""
+_TITLES = (
+    *("method", "accuracy", "by seed", "validation loss", "against the best", "p", "adapter", "head", "on disk"),
+    *("training", "an epoch", "memory", "texts/s"),
+)
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 380, 70, 130, 20, 50
 
 
@@ -39,20 +31,15 @@ def render_page(record: ComparisonRecord) -> str:
         HTML, all that comes from outside escaped.
     """
     parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
-        f"<title>Methods compared</title><style>{_STYLE}</style></head><body>",
-        "<h1>Methods compared</h1>",
         f"<p>{escape(_verdict(record))}</p>",
-        *_render_table(record),
+        *render_table(_TITLES, [*map(_cells, record.methods), *map(_cheap_cells, record.cheap_baselines)]),
         "<h2>Accuracy against training time</h2>",
         *_render_plot(record.methods),
         *_render_failures(record),
         "<h2>How it was measured</h2>",
         f"<p>{escape(_describe(record))}</p>",
-        "</body></html>",
     ]
-    return "\n".join(parts) + "\n"
+    return render_document("Methods compared", parts)
 
 
 def find_pareto(rows: list[MethodRow]) -> list[MethodRow]:
@@ -81,43 +68,29 @@ def _verdict(record: ComparisonRecord) -> str:
     return text + (f" It is not shown to be better than {' and '.join(close)}." if close else "")
 
 
-def _render_table(record: ComparisonRecord) -> Iterator[str]:
-    titles = ("method", "accuracy", "by seed", "validation loss", "against the best", "p", "adapter", "head", "on disk")
-    costs = ("training", "an epoch", "memory", "texts/s")
-    yield '<div class="wide"><table><thead><tr>'
-    yield from (f'<th scope="col">{title}</th>' for title in (*titles, *costs))
-    yield "</tr></thead><tbody>"
-    for row in record.methods:
-        yield f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(row))}</tr>"
-    for cheap in record.cheap_baselines:
-        difference = "" if cheap.difference is None else write_points(cheap.difference)
-        cells = [
-            CHEAP_BASELINES.get(cheap.name, cheap.name),
-            write_percent(cheap.accuracy),
-            "",
-            "",
-            difference,
-            *[""] * 4,
-        ]
-        cells += [format_duration(cheap.seconds), "", "", ""]
-        yield f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-    yield "</tbody></table></div>"
+def _cells(row: MethodRow) -> list[str]:
+    return [
+        METHODS[row.method].title if row.method in METHODS else row.method,
+        write_percent(row.accuracy),
+        ", ".join(f"{100 * value:.1f}" for value in row.accuracy_by_seed),
+        f"{row.validation_loss:.4f}",
+        "best" if row.difference is None else write_points(row.difference),
+        "" if row.p_value is None else f"{row.p_value:.2g}",
+        f"{row.parameters.adapter:,}",
+        f"{row.parameters.head:,}",
+        f"{row.bytes_on_disk / 1e6:.1f} MB",
+        format_duration(row.training_seconds),
+        format_duration(row.epoch_seconds),
+        f"{row.peak_memory_bytes / 1e9:.1f} GB",
+        f"{row.texts_per_second:,.0f}",
+    ]
 
 
-def _cells(row: MethodRow) -> Iterator[str]:
-    yield METHODS[row.method].title if row.method in METHODS else row.method
-    yield write_percent(row.accuracy)
-    yield ", ".join(f"{100 * value:.1f}" for value in row.accuracy_by_seed)
-    yield f"{row.validation_loss:.4f}"
-    yield "best" if row.difference is None else write_points(row.difference)
-    yield "" if row.p_value is None else f"{row.p_value:.2g}"
-    yield f"{row.parameters.adapter:,}"
-    yield f"{row.parameters.head:,}"
-    yield f"{row.bytes_on_disk / 1e6:.1f} MB"
-    yield format_duration(row.training_seconds)
-    yield format_duration(row.epoch_seconds)
-    yield f"{row.peak_memory_bytes / 1e9:.1f} GB"
-    yield f"{row.texts_per_second:,.0f}"
+def _cheap_cells(row: CheapRow) -> list[str]:
+    title = CHEAP_BASELINES.get(row.name, row.name)
+    difference = "" if row.difference is None else write_points(row.difference)
+    before = [title, write_percent(row.accuracy), "", "", difference, *[""] * 4]
+    return [*before, format_duration(row.seconds), "", "", ""]
 
 
 def _render_plot(rows: list[MethodRow]) -> Iterator[str]:

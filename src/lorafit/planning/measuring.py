@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from statistics import fmean
 
 import numpy as np
@@ -19,10 +20,12 @@ from lorafit.batching import plan_batches
 from lorafit.config import TrainingConfig
 from lorafit.encoders.load import quiet_transformers
 from lorafit.planning.costs import Costs, Timing, fit_cost_model
+from lorafit.planning.forecast import Ground
+from lorafit.preparation import Prepared
 from lorafit.runtimes.pytorch import TorchRuntime
 from lorafit.training.batching import TrainingRows
 
-__all__ = ["measure_costs"]
+__all__ = ["measure_costs", "measure_ground"]
 
 _ROUNDS = 3
 _TRAIN_SHARE = 0.8
@@ -32,6 +35,28 @@ _MOST_SHARE = 0.05
 
 _LEARNING_RATE = 1e-6
 _SHORTEST = 8
+
+
+def measure_ground(prepared: Prepared, *, free_bytes: float = inf) -> Ground:
+    """Measure what forecasts for one run rest on.
+
+    Args:
+        prepared: Data and model.
+        free_bytes: Room on the disk for hidden states.
+
+    Returns:
+        Lengths and costs.
+    """
+    splits, model = prepared.splits, prepared.adapted.model
+    rows = TrainingRows(prepared.tokens["train"], splits.train.labels, prepared.pad_id)
+    return Ground(
+        lengths={name: texts.lengths for name, texts in prepared.tokens.items()},
+        costs=measure_costs(model, rows, prepared.config.training, prepared.precision),
+        width=model.config.hidden_size,
+        precision=prepared.precision.name,
+        free_bytes=free_bytes,
+        characters=sum(len(text) for part in (splits.train, splits.test) for text in part.texts),
+    )
 
 
 def measure_costs(

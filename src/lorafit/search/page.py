@@ -1,0 +1,145 @@
+"""`search.html`: what was tried, what came of it and which settings mattered, in one file that needs no network."""
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from pathlib import PureWindowsPath
+from typing import Any
+
+from lorafit.durations import format_duration
+from lorafit.html_page import render_document, render_table
+from lorafit.search.records import SearchRecord, TrialRow
+
+__all__ = ["rank_trials", "render_page", "write_value"]
+
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 300, 70, 30, 20, 50
+_ROW, _BARS = 30, 230
+
+
+def render_page(record: SearchRecord) -> str:
+    """Write the page.
+
+    Args:
+        record: The results.
+
+    Returns:
+        HTML, all that comes from outside escaped.
+    """
+    settings = list(record.space)
+    titles = ("trial", "validation loss", "accuracy", *settings, "time", "state")
+    parts = [
+        f"<p>{escape(_verdict(record))}</p>",
+        "<h2>Validation loss, trial by trial</h2>",
+        *_render_history(record.trials),
+        "<h2>Which settings mattered</h2>",
+        *_render_importances(record.importances),
+        "<h2>Trials</h2>",
+        *render_table(titles, [_cells(row, settings) for row in rank_trials(record.trials)]),
+        "<h2>How it was done</h2>",
+        f"<p>{escape(_describe(record))}</p>",
+    ]
+    return render_document("Search for settings", parts)
+
+
+def rank_trials(trials: list[TrialRow]) -> list[TrialRow]:
+    """Return the complete trials by validation loss, lowest first, then the others by number."""
+    return sorted(
+        trials, key=lambda row: (row.state != "complete", row.loss if row.state == "complete" else row.number)
+    )
+
+
+def write_value(value: object) -> str:
+    """Write what a setting was set to."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _verdict(record: SearchRecord) -> str:
+    if record.best is None:
+        return "No trial has ended well yet."
+    best = next(row for row in record.trials if row.number == record.best)
+    counts = {state: sum(row.state == state for row in record.trials) for state in ("complete", "pruned", "failed")}
+    ends = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return (
+        f"Trial {best.number + 1} has the lowest validation loss, {best.loss:.4f} (accuracy "
+        f"{100 * (best.accuracy or 0):.1f} %), of {len(record.trials)} trials ({ends}). The lowest of many is "
+        "lower than it would be on other rows: test rows, which no trial has seen, tell how good it is."
+    )
+
+
+def _cells(row: TrialRow, settings: list[str]) -> list[str]:
+    return [
+        str(row.number + 1),
+        "" if row.loss is None else f"{row.loss:.4f}",
+        "" if row.accuracy is None else f"{100 * row.accuracy:.1f} %",
+        *(write_value(row.values[name]) if name in row.values else "" for name in settings),
+        "" if row.seconds is None else format_duration(row.seconds),
+        row.state if row.error is None else f"{row.state}: {row.error}",
+    ]
+
+
+def _render_history(trials: list[TrialRow]) -> Iterator[str]:
+    """Draw every loss over the trial's number, and the lowest so far as a line."""
+    shown = [(row, row.loss) for row in trials if row.loss is not None]
+    if not shown:
+        yield "<p>There is none yet.</p>"
+        return
+    low, high = min(loss for _, loss in shown), max(loss for _, loss in shown)
+    last, span = max(row.number for row, _ in shown), (high - low) or 1e-3
+
+    def place(number: int, loss: float) -> str:
+        across = _LEFT + (number / last if last else 0.5) * (_WIDTH - _LEFT - _RIGHT)
+        return f"{across:.1f},{_HEIGHT - _BOTTOM - (loss - low) / span * (_HEIGHT - _TOP - _BOTTOM):.1f}"
+
+    label = "Validation loss of every trial; the figures are in the table"
+    yield f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
+    yield f'<path class="axis" fill="none" d="M{_LEFT - 10} {_TOP}V{_HEIGHT - _BOTTOM + 10}H{_WIDTH - _RIGHT + 10}"/>'
+    for loss in (low, high):
+        x, y = place(0, loss).split(",")
+        yield f'<text x="{_LEFT - 16}" y="{float(y) + 4:.0f}" text-anchor="end">{loss:.3f}</text>'
+    steps: list[str] = []
+    lowest: float | None = None
+    for row, loss in shown:
+        if row.state == "complete" and (lowest is None or loss < lowest):
+            steps += [place(row.number, lowest)] if lowest is not None else []
+            steps.append(place(row.number, loss))
+            lowest = loss
+    if lowest is not None:
+        steps.append(place(last, lowest))
+    yield f'<polyline class="front" points="{" ".join(steps)}"/>'
+    for row, loss in shown:
+        x, y = place(row.number, loss).split(",")
+        kind = "pareto" if row.state == "complete" else "plain"
+        title = f"trial {row.number + 1}, {row.state}: {loss:.4f}"
+        yield f'<circle class="{kind}" cx="{x}" cy="{y}" r="4"><title>{title}</title></circle>'
+    yield f'<text x="{_LEFT}" y="{_HEIGHT - 8}">trials 1 to {last + 1}; grey: not complete; line: lowest so far</text>'
+    yield "</svg>"
+
+
+def _render_importances(importances: Mapping[str, float]) -> Iterator[str]:
+    if not importances:
+        yield "<p>Too few complete trials to tell.</p>"
+        return
+    height = _ROW * len(importances) + 10
+    label = "Share of each setting in what made trials good"
+    yield f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">'
+    for place, (name, share) in enumerate(importances.items()):
+        top, wide = place * _ROW + 5, share * (_WIDTH - _BARS - 70)
+        yield f'<text x="{_BARS - 10}" y="{top + 15}" text-anchor="end">{escape(name)}</text>'
+        yield f'<rect class="pareto" x="{_BARS}" y="{top}" width="{max(wide, 1):.1f}" height="{_ROW - 10}"/>'
+        yield f'<text x="{_BARS + max(wide, 1) + 8:.0f}" y="{top + 15}">{100 * share:.0f} %</text>'
+    yield "</svg>"
+
+
+def _describe(record: SearchRecord) -> str:
+    rows = ", ".join(f"{count:,} {name}" for name, count in record.rows.items())
+    space = "; ".join(f"{name}: {_describe_values(values)}" for name, values in record.space.items())
+    versions = ", ".join(f"{name} {number}" for name, number in sorted(record.versions.items()))
+    return (
+        f"{PureWindowsPath(record.source).name}: {rows} rows. Base: {record.base_model}. Space: {space}. Importances "
+        f"by PED-ANOVA over the complete trials. {record.cpu}. {versions}. {record.created}."
+    )
+
+
+def _describe_values(values: Any) -> str:  # noqa: ANN401 - as it stands in the record
+    if isinstance(values, list):
+        return ", ".join(map(write_value, values))
+    return f"{write_value(values['low'])} to {write_value(values['high'])}{' (logarithmic)' if values['log'] else ''}"

@@ -1,0 +1,202 @@
+"""What a search varies: settings by their dotted names, each with its values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import yaml
+
+from lorafit.config import Config, SearchConfig, SearchRange, override_config
+from lorafit.errors import ConfigError
+from lorafit.method_settings import complete_settings, select_settings
+from lorafit.methods import find_method
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["Dimension", "Plain", "Space", "read_space"]
+
+Plain: TypeAlias = str | int | float | bool | None
+"""What a study can hold."""
+
+_OPEN = ("method.", "training.", "model.max_length", "model.truncation")
+_CLOSED = {
+    "training.seed": "the best seed is only the luckiest",
+    "training.budget": "trials would differ by what the machine did meanwhile",
+    "training.evaluations_per_epoch": "trials are compared at the same evaluations",
+    **{
+        f"training.{name}": "it is about the machine"
+        for name in ("device", "precision", "threads", "prefix_cache", "prefix_cache_gb")
+    },
+}
+"""Why a setting cannot be searched."""
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One setting and the values it may take.
+
+    Attributes:
+        name: The setting's dotted name.
+        values: The choices in order, or a range.
+        whole: Whether a range holds whole numbers alone.
+    """
+
+    name: str
+    values: tuple[Any, ...] | SearchRange
+    whole: bool = False
+
+    def suggest(self, trial: "optuna.Trial") -> Any:  # noqa: ANN401 - settings are of several types
+        """Let a trial choose a value."""
+        if isinstance(self.values, tuple):
+            return self.decode(trial.suggest_categorical(self.name, [_write(value) for value in self.values]))
+        low, high, log = self.values.low, self.values.high, self.values.log
+        if self.whole:
+            return trial.suggest_int(self.name, int(low), int(high), log=log)
+        return trial.suggest_float(self.name, low, high, log=log)
+
+    def decode(self, plain: Plain) -> Any:  # noqa: ANN401 - settings are of several types
+        """Return the value that the study holds as `plain`."""
+        if not isinstance(self.values, tuple):
+            return plain
+        return next(value for value in self.values if _write(value) == plain)
+
+    def encode(self, value: object) -> dict[str, Plain]:
+        """Return how the study holds a value, by the setting's name; nothing if the value is none of these."""
+        if isinstance(self.values, tuple):
+            return {self.name: _write(value)} if value in self.values else {}
+        if isinstance(value, int | float) and self.values.low <= value <= self.values.high:
+            return {self.name: value}
+        return {}
+
+
+@dataclass(frozen=True)
+class Space:
+    """All that is varied.
+
+    Attributes:
+        dimensions: One a setting.
+    """
+
+    dimensions: tuple[Dimension, ...]
+
+    def suggest(self, trial: "optuna.Trial") -> dict[str, Any]:
+        """Let a trial choose a value for every setting."""
+        return {dimension.name: dimension.suggest(trial) for dimension in self.dimensions}
+
+    def decode(self, params: Mapping[str, Plain]) -> dict[str, Any]:
+        """Return the values of a trial that the study holds."""
+        return {one.name: one.decode(params[one.name]) for one in self.dimensions if one.name in params}
+
+    def encode(self, config: Config) -> dict[str, Plain]:
+        """Return what `config` itself says of the settings, as far as it is in the space."""
+        completed, plain = complete_settings(config), dict[str, Plain]()
+        for dimension in self.dimensions:
+            plain |= dimension.encode(_read(completed, dimension.name))
+        return plain
+
+    def build_config(self, config: Config, values: Mapping[str, Any]) -> Config:
+        """Return the settings of a trial, complete.
+
+        Args:
+            config: What all trials share. Where methods differ, each takes what it knows of the method section.
+            values: By dotted name.
+
+        Returns:
+            The settings, without the space.
+
+        Raises:
+            ConfigError: A value cannot be used.
+        """
+        changed = override_config(config, values)
+        changed.search = SearchConfig()
+        if "method.name" in values:
+            changed.method = select_settings(changed.method, changed.method.name)
+        return complete_settings(changed)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the space as plain values, for records."""
+        return {
+            one.name: list(one.values) if isinstance(one.values, tuple) else one.values.model_dump()
+            for one in self.dimensions
+        }
+
+
+def read_space(config: Config) -> Space:
+    """Check the space of the settings, or build the method's own where there is none.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The space.
+
+    Raises:
+        ConfigError: A setting is unknown, cannot be searched, belongs to no method here, or a value is not allowed.
+    """
+    asked = config.search.space or _build_default(config)
+    space = Space(tuple(_read_dimension(config, name, values) for name, values in asked.items()))
+    names = next((one.values for one in space.dimensions if one.name == "method.name"), (config.method.name,))
+    if isinstance(names, SearchRange):
+        raise ConfigError("search.space.method.name: give a list of methods.")
+    for one in space.dimensions:
+        _, _, setting = one.name.partition("method.")
+        has_own = setting and setting not in {"name", "layers"} and not setting.startswith("options.")
+        if has_own and not any(setting in find_method(name).defaults for name in names):
+            raise ConfigError(f"search.space.{one.name}: no such setting has {' or '.join(names)}.")
+    return space
+
+
+def _build_default(config: Config) -> dict[str, list[Any] | SearchRange]:
+    """Return learning rate, epochs, and of rank and layers those that the method has."""
+    method = find_method(config.method.name)
+    rate = complete_settings(config).training.peak_learning_rate
+    space: dict[str, list[Any] | SearchRange] = {
+        "training.learning_rate": SearchRange(low=rate / 4, high=rate * 4, log=True),
+        "training.epochs": SearchRange(low=1, high=max(3, config.training.epochs)),
+    }
+    if "r" in method.defaults:
+        space["method.r"] = sorted({4, 8, 16, 32, int(method.defaults["r"])})
+    if method.defaults.get("target_modules") == "all-linear":
+        space["method.target_modules"] = ["query-value", "all-linear"]
+    return space
+
+
+def _read_dimension(config: Config, name: str, values: list[Any] | SearchRange) -> Dimension:
+    """Check a setting with each of its values, or with the ends of its range."""
+    if name in _CLOSED:
+        raise ConfigError(f"search.space.{name}: it cannot be searched, since {_CLOSED[name]}.")
+    if not name.startswith(_OPEN):
+        raise ConfigError(
+            f"search.space.{name}: it cannot be searched; settings of the method and training sections can, and "
+            "model.max_length and model.truncation."
+        )
+    read: list[Any] = []
+    for value in values if isinstance(values, list) else [values.low, values.high]:
+        try:
+            taken = _read(override_config(config, {name: value}), name)
+        except ConfigError as error:
+            raise ConfigError(f"search.space.{name}: {value!r} cannot be used.\n{error}") from error
+        if name == "method.name":
+            find_method(taken)
+        if taken not in read:
+            read.append(taken)
+    if isinstance(values, list):
+        return Dimension(name, tuple(read))
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in read):
+        raise ConfigError(f"search.space.{name}: it takes no numbers; give a list of values.")
+    return Dimension(name, values, whole=all(isinstance(value, int) for value in read))
+
+
+def _read(config: Config, name: str) -> Any:  # noqa: ANN401 - settings are of several types
+    value: Any = config
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else getattr(value, part)
+    return value
+
+
+def _write(value: object) -> Plain:
+    """Return a value as a study can hold it: lists and the like as YAML."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return str(yaml.safe_dump(value, default_flow_style=True)).strip()

@@ -1,0 +1,293 @@
+import json
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lorafit
+from lorafit.config import Config, load_config
+from lorafit.errors import ConfigError, RunError, TrainingInterruptedError
+from lorafit.preparation import load_material
+from lorafit.progress import Silent
+from lorafit.search import study as studies
+from lorafit.search import trials as trial_module
+from lorafit.search.page import rank_trials
+from lorafit.search.records import SearchLayout, SearchRecord
+from lorafit.search.search import Search, search
+
+SPACE = "search.space={training.learning_rate: {low: 1e-5, high: 1e-2, log: true}, method.r: [2, 4]}"
+
+
+@pytest.fixture(scope="module")
+def overrides(build_encoder: Callable[..., Path], word_reviews: Path) -> list[str]:
+    """Settings of trials of a second."""
+    return [
+        f"data.source={word_reviews}",
+        "data.test_fraction=0.25",
+        f"model.name={build_encoder('distilbert', initializer_range=0.1)}",
+        "model.max_length=32",
+        "method.layers=top1",
+        "training.batch_size=16",
+        "training.epochs=2",
+        "training.learning_rate=5e-3",
+        "training.threads=1",
+        SPACE,
+    ]
+
+
+@pytest.fixture(scope="module")
+def config(overrides: list[str]) -> Config:
+    return load_config(overrides=overrides)
+
+
+@pytest.fixture(scope="module")
+def finished(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Search:
+    return search(config, 6, output=tmp_path_factory.mktemp("search") / "all")
+
+
+class Lines(Silent):
+    """Remembers what was said, and presses Ctrl-C at a training step of a trial if told to."""
+
+    def __init__(self, *, stop_in: int = 0) -> None:
+        self.lines: list[str] = []
+        self._stop_in = stop_in
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def update(self, _: int, **figures: float) -> None:
+        begun = [line for line in self.lines if re.match(r"trial \d+ of", line)]
+        if "loss" in figures and self._stop_in and begun[-1].startswith(f"trial {self._stop_in} of"):
+            self._stop_in = 0
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_the_first_trial_takes_the_settings_as_they_are(finished: Search) -> None:
+    first = finished.record.trials[0]
+    assert first.values["training.learning_rate"] == 5e-3
+    assert first.state == "complete"
+
+
+def test_the_winner_is_the_complete_trial_with_the_lowest_validation_loss(finished: Search) -> None:
+    complete = [row for row in finished.record.trials if row.state == "complete"]
+    assert len(finished.record.trials) == 6
+    assert finished.record.best == min(complete, key=lambda row: row.loss or 0).number
+    assert rank_trials(finished.record.trials)[0].number == finished.record.best
+
+
+def test_the_winners_settings_give_its_loss_again(finished: Search, tmp_path: Path) -> None:
+    winner = next(row for row in finished.record.trials if row.number == finished.record.best)
+    config = load_config(SearchLayout(finished.path).best, overrides=["evaluation.cheap_baselines=false"])
+    assert config.training.learning_rate == winner.values["training.learning_rate"]
+    run = lorafit.train(config, output=tmp_path / "run")
+    assert run.record.training is not None
+    assert run.record.training.best_validation_loss == pytest.approx(winner.loss, rel=1e-5)
+
+
+def test_test_rows_are_not_measured_and_nothing_but_results_is_kept(finished: Search) -> None:
+    layout = SearchLayout(finished.path)
+    assert set(finished.record.rows) == {"train", "validation"}
+    assert not layout.prefix_cache.exists()
+    kept = {path.name for path in layout.trial(0).root.iterdir()}
+    assert kept == {"config.yaml", "history.jsonl"}
+    assert SearchRecord.read(layout.record) == finished.record
+
+
+def test_the_page_shows_every_trial_and_what_mattered(finished: Search) -> None:
+    page = SearchLayout(finished.path).page.read_text(encoding="utf-8")
+    assert page.count("<circle") == len(finished.record.trials)
+    assert "training.learning_rate" in page
+    complete = sum(row.state == "complete" for row in finished.record.trials)
+    assert bool(finished.record.importances) == (complete >= 5)
+    for name in finished.record.importances:
+        assert name in finished.record.space
+
+
+def test_a_search_goes_on_where_it_ended(finished: Search, config: Config) -> None:
+    lines = Lines()
+    longer = search(config, 7, output=finished.path, progress=lines)
+    assert longer.record.trials[:6] == finished.record.trials
+    assert len(longer.record.trials) == 7
+    assert [line.partition(":")[0] for line in lines.lines if " of 7" in line] == ["trial 7 of 7"]
+    again = search(config, 7, output=finished.path)
+    assert again.record.trials == longer.record.trials
+
+
+def test_the_same_seed_draws_the_same_trials(config: Config, finished: Search, tmp_path: Path) -> None:
+    again = search(config, 2, output=tmp_path / "again")
+    assert [row.values for row in again.record.trials] == [row.values for row in finished.record.trials[:2]]
+    assert [row.loss for row in again.record.trials] == [row.loss for row in finished.record.trials[:2]]
+
+
+def test_an_interrupted_trial_is_begun_again(config: Config, tmp_path: Path) -> None:
+    with pytest.raises(TrainingInterruptedError, match="Go on with the same command and --output") as caught:
+        search(config, 2, output=tmp_path / "search", progress=Lines(stop_in=2))
+    assert caught.value.exit_code == 130
+    layout = SearchLayout(tmp_path / "search")
+    assert len(SearchRecord.read(layout.record).trials) == 1
+    whole = search(config, 2, output=tmp_path / "search")
+    assert len(whole.record.trials) == 2
+    assert {row.state for row in whole.record.trials} == {"complete"}
+
+
+def test_values_that_were_tried_are_not_trained_again(overrides: list[str], tmp_path: Path) -> None:
+    few = load_config(overrides=[*overrides[:-1], "search.space={method.r: [2]}"])
+    lines = Lines()
+    result = search(few, 3, output=tmp_path / "search", progress=lines)
+    assert sum("is not repeated" in line for line in lines.lines) == 2
+    assert len({row.loss for row in result.record.trials}) == 1
+    assert result.record.best == 0
+
+
+def test_a_hopeless_trial_is_pruned(overrides: list[str], tmp_path: Path) -> None:
+    rates = "search.space={training.learning_rate: [5e-3, 4e-3, 3e-3, 2e-3, 1e-9, 2e-9, 3e-9, 4e-9]}"
+    pruned = load_config(overrides=[*overrides[:-1], rates])
+    result = search(pruned, 14, output=tmp_path / "search")
+    states = {row.values["training.learning_rate"]: row.state for row in result.record.trials}
+    assert "pruned" in states.values()
+    assert all(rate < 1e-8 for rate, state in states.items() if state == "pruned")
+
+
+def test_a_trial_that_cannot_be_does_not_stop_the_others(overrides: list[str], tmp_path: Path) -> None:
+    wide = load_config(overrides=[*overrides[:-1], "search.space={method.r: [4, 4096]}"])
+    result = search(wide, 6, output=tmp_path / "search")
+    failed = [row for row in result.record.trials if row.state == "failed"]
+    assert failed
+    assert all(row.values == {"method.r": 4096} and "4096" in str(row.error) for row in failed)
+
+
+def test_a_search_in_which_nothing_works_ends_early_with_the_reason(overrides: list[str], tmp_path: Path) -> None:
+    wide = load_config(overrides=[*overrides[:-1], "method.r=8", "search.space={method.r: [2048, 4096, 8192]}"])
+    with pytest.raises(RunError, match=r"No trial ended well\. The last one: .*larger"):
+        search(wide, 50, output=tmp_path / "search")
+    assert len(SearchRecord.read(SearchLayout(tmp_path / "search").record).trials) == 3
+
+
+def test_two_processes_share_the_trials(overrides: list[str], tmp_path: Path) -> None:
+    settings = [part for override in overrides for part in ("--set", override)]
+    source = overrides[0].partition("=")[2]
+    command = [sys.executable, "-m", "lorafit", "search", source, "--trials", "5", *settings, "--output", "shared"]
+    two = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300)[1] for process in two]
+    assert [process.returncode for process in two] == [0, 0], said
+    trials = SearchRecord.read(SearchLayout(tmp_path / "shared").record).trials
+    assert [row.number for row in trials] == list(range(len(trials)))
+    assert 5 <= len(trials) <= 6  # both may begin the last one at the same moment
+    begun = [{line.split()[1] for line in text.splitlines() if re.match(r"trial \d+ of", line)} for text in said]
+    assert all(begun), "one process did all"
+    assert not begun[0] & begun[1]
+
+
+def test_another_space_is_refused(finished: Search, overrides: list[str]) -> None:
+    other = load_config(overrides=[*overrides[:-1], "search.space={method.r: [2, 8]}"])
+    with pytest.raises(RunError, match=r"another space or other settings .*--output"):
+        search(other, 6, output=finished.path)
+
+
+def test_a_store_from_another_space_is_refused(finished: Search, overrides: list[str], tmp_path: Path) -> None:
+    other = load_config(overrides=[*overrides[:-1], "search.space={method.r: [2, 8]}"])
+    layout = SearchLayout(tmp_path / "moved")
+    layout.root.mkdir()
+    layout.config.write_text(other.to_yaml(), encoding="utf-8")
+    layout.study.write_bytes(SearchLayout(finished.path).study.read_bytes())
+    with pytest.raises(RunError, match="holds a search with another space"):
+        search(other, 6, output=layout.root)
+
+
+def test_a_locked_store_is_named(finished: Search, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies, "_WAIT", 0.2)
+    with sqlite3.connect(SearchLayout(finished.path).study, isolation_level=None) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(RunError, match=r"study\.db cannot be used .*locked.*close that"):
+            search(config, 99, output=finished.path)
+    holder.close()
+
+
+def test_a_damaged_store_is_named(finished: Search, config: Config, tmp_path: Path) -> None:
+    layout = SearchLayout(tmp_path / "damaged")
+    layout.root.mkdir()
+    layout.config.write_text(config.to_yaml(), encoding="utf-8")
+    layout.study.write_text("not a database, but long enough to be taken for one" * 100, encoding="utf-8")
+    with pytest.raises(RunError, match="not a database"):
+        search(config, 6, output=layout.root)
+
+
+@pytest.mark.parametrize(
+    ("trials", "budget", "words"),
+    [(0, None, "--trials takes a number"), (1, "soon", "--budget takes a time"), (1, "0.01s", "one trial takes about")],
+)
+def test_what_cannot_be_done_is_refused_before_it_begins(
+    config: Config, tmp_path: Path, trials: int, budget: str | None, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        search(config, trials, budget=budget, output=tmp_path / "search")
+    assert not (tmp_path / "search").exists()
+
+
+def test_a_runs_budget_is_refused(overrides: list[str]) -> None:
+    with pytest.raises(ConfigError, match="time of the whole search"):
+        search(load_config(overrides=[*overrides, "training.budget=1m"]), 1)
+
+
+def test_a_folder_of_something_else_is_left_alone(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(RunError, match="something else than a search"):
+        search(config, 1, output=tmp_path)
+
+
+def test_no_trial_begins_that_the_budget_has_no_room_for(config: Config, tmp_path: Path) -> None:
+    lines = Lines()
+    result = search(config, 500, budget="6s", output=tmp_path / "search", progress=lines)
+    assert 1 <= len(result.record.trials) < 60
+    assert any("no room for another trial" in line for line in lines.lines)
+
+
+def test_trials_share_what_frozen_layers_give(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders: list[Any] = []
+    train_run = trial_module.train_run
+
+    def watch(*arguments: Any, **named: Any) -> None:
+        train_run(*arguments, **named)
+        folders.append(sorted(path.name for path in named["prefix_folder"].glob("*.bin")))
+
+    monkeypatch.setattr(trial_module, "train_run", watch)
+    search(config, 2, output=tmp_path / "search")
+    assert len(folders[0]) == 2, "training and validation rows"
+    assert folders[0] == folders[1]
+
+
+def test_materials_are_read_once(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    monkeypatch.setattr(
+        "lorafit.search.search.load_material", lambda given: reads.append(given) or load_material(given)
+    )
+    search(config, 2, output=tmp_path / "search")
+    assert len(reads) == 1
+    assert json.loads((tmp_path / "search" / "search.json").read_text(encoding="utf-8"))["best"] is not None
+
+
+def test_a_killed_process_leaves_its_trial_to_others(overrides: list[str], config: Config, tmp_path: Path) -> None:
+    settings = [part for override in overrides for part in ("--set", override)]
+    command = [sys.executable, "-m", "lorafit", "search", config.data.source, "--trials", "9", *settings]
+    process = subprocess.Popen([*command, "--output", "killed"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    next(line for line in process.stderr if line.startswith("trial 2 of 9"))
+    process.kill()
+    process.communicate()
+    layout = SearchLayout(tmp_path / "killed")
+    with sqlite3.connect(layout.study) as store:
+        running = store.execute("SELECT trial_id, number FROM trials WHERE state = 'RUNNING'").fetchall()
+        store.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-10 minutes')")
+    store.close()
+    assert [number for _, number in running] == [1]
+    config = load_config(SearchLayout(tmp_path / "killed").config)
+    whole = search(config, 3, output=layout.root)
+    assert len(whole.record.trials) == 3
+    assert 1 not in [row.number for row in whole.record.trials]
+    assert not layout.prefix_cache.exists()
