@@ -67,10 +67,10 @@ STUDIES: dict[str, tuple[list[str], dict[str, list[str]]]] = {
     "imdb": (
         ["training.epochs=2", "training.evaluations_per_epoch=1"],
         {
-            "128 tokens, head": ["model.max_length=128"],
-            "256 tokens, head": ["model.max_length=256"],
+            "128 tokens, head": ["model.max_length=128", "model.truncation=head"],
+            "256 tokens, head": ["model.max_length=256", "model.truncation=head"],
             "256 tokens, head+tail": ["model.max_length=256", "model.truncation=head+tail"],
-            "512 tokens, head": ["model.max_length=512"],
+            "512 tokens, head": ["model.max_length=512", "model.truncation=head"],
         },
     ),
 }

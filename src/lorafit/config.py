@@ -75,7 +75,8 @@ class ModelConfig(Section):
     revision: str | None = Field(None, description="Branch, tag or commit on the Hub.")
     max_length: int = Field(256, ge=8, description="Longest input in tokens, special tokens included.")
     truncation: Literal["head", "head+tail"] = Field(
-        "head", description="What a text too long keeps: its head, or the first quarter and the last three quarters."
+        "head+tail",
+        description="What a text too long keeps: its head, or the first quarter and the last three quarters.",
     )
 
 
