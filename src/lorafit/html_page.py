@@ -8,12 +8,12 @@ __all__ = ["render_document", "render_table"]
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --mark: #2563eb; --other: #6b7280; }
 @media (prefers-color-scheme: dark) { :root { --mark: #93b4ff; --other: #a8b0bd; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
-svg { width: 100%; height: auto; font-size: 13px; fill: currentColor; }
+svg { width: 100%; min-width: 34rem; max-width: 56rem; height: auto; font-size: 13px; fill: currentColor; }
 .axis { stroke: var(--line); } .pareto { fill: var(--mark); } .plain { fill: var(--other); }
 .bar { stroke: var(--other); stroke-width: 1.5; } .front { fill: none; stroke: var(--mark); stroke-dasharray: 4 4; }
 @media print { body { margin: 0; } }

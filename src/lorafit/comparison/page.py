@@ -12,7 +12,7 @@ from lorafit.durations import format_duration
 from lorafit.html_page import render_document, render_table
 from lorafit.methods import METHODS
 
-__all__ = ["find_pareto", "render_page", "write_percent", "write_points"]
+__all__ = ["find_pareto", "judge_cheap_baselines", "render_page", "write_percent", "write_points"]
 
 _TITLES = (
     *("method", "accuracy", "by seed", "validation loss", "against the best", "p", "adapter", "head", "on disk"),
@@ -34,7 +34,9 @@ def render_page(record: ComparisonRecord) -> str:
         f"<p>{escape(_verdict(record))}</p>",
         *render_table(_TITLES, [*map(_cells, record.methods), *map(_cheap_cells, record.cheap_baselines)]),
         "<h2>Accuracy against training time</h2>",
+        '<div class="wide">',
         *_render_plot(record.methods),
+        "</div>",
         *_render_failures(record),
         "<h2>How it was measured</h2>",
         f"<p>{escape(_describe(record))}</p>",
@@ -62,10 +64,28 @@ def _verdict(record: ComparisonRecord) -> str:
     alike = [METHODS[r.method].title for r in record.methods if r.difference and r.difference.high >= 0]
     if alike:
         text += f" Not shown to be worse: {', '.join(alike)}."
-    close = [
-        CHEAP_BASELINES.get(r.name, r.name) for r in record.cheap_baselines if r.difference and r.difference.high >= 0
+    return f"{text} {judge_cheap_baselines(record)}".strip()
+
+
+def judge_cheap_baselines(record: ComparisonRecord) -> str:
+    """Say which cheap baselines beat the best method, which may, and which it beats, as intervals have it.
+
+    Args:
+        record: The results.
+
+    Returns:
+        A sentence for each of the three that there is; empty without cheap baselines.
+    """
+    rows = [(CHEAP_BASELINES.get(row.name, row.name), row.difference) for row in record.cheap_baselines]
+    better = [name for name, difference in rows if difference and difference.low > 0]
+    unclear = [name for name, difference in rows if difference and difference.low <= 0 <= difference.high]
+    worse = [name for name, difference in rows if difference and difference.high < 0]
+    sentences = [
+        f"{' and '.join(better)} {'are' if len(better) > 1 else 'is'} better than {record.best}." if better else "",
+        f"{record.best} is not shown to be better than {' and '.join(unclear)}." if unclear else "",
+        f"{record.best} is better than {' and '.join(worse)}." if worse else "",
     ]
-    return text + (f" It is not shown to be better than {' and '.join(close)}." if close else "")
+    return " ".join(filter(None, sentences))
 
 
 def _cells(row: MethodRow) -> list[str]:
@@ -152,7 +172,8 @@ def _describe(record: ComparisonRecord) -> str:
         f"{100 * record.confidence_level:g} % bootstrap intervals over the test rows; of several seeds, each row "
         "counts by the share that was right. What frozen layers give is computed once for all and left out of the "
         "times. Times on "
-        f"{record.cpu}, {record.threads} threads, {record.precision}. {versions}. {record.created}."
+        f"{record.cpu} with {record.threads} {'thread' if record.threads == 1 else 'threads'}, {record.precision}. "
+        f"{versions}. {record.created}."
     )
 
 

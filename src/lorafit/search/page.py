@@ -29,9 +29,13 @@ def render_page(record: SearchRecord) -> str:
     parts = [
         f"<p>{escape(_verdict(record))}</p>",
         "<h2>Validation loss, trial by trial</h2>",
+        '<div class="wide">',
         *_render_history(record.trials),
+        "</div>",
         "<h2>Which settings mattered</h2>",
+        '<div class="wide">',
         *_render_importances(record.importances),
+        "</div>",
         "<h2>Trials</h2>",
         *render_table(titles, [_cells(row, settings) for row in rank_trials(record.trials)]),
         "<h2>How it was done</h2>",

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorafit.cheap_baselines import CHEAP_BASELINES
-from lorafit.comparison.page import write_percent, write_points
+from lorafit.comparison.page import judge_cheap_baselines, write_percent, write_points
 from lorafit.comparison.records import ComparisonRecord, MethodRow
 from lorafit.durations import format_duration
 from lorafit.terminal.render import open_console
@@ -68,20 +68,6 @@ def _cells(row: MethodRow, best: str | None) -> Iterator[str]:
 
 def _print_notes(console: Console, record: ComparisonRecord) -> None:
     if record.best is not None:
-        console.print(f"* lowest validation loss; test rows choose nothing. {_judge(record)}")
+        console.print(f"* lowest validation loss; test rows choose nothing. {judge_cheap_baselines(record)}")
     for cell in record.failed:
         console.print(f"failed: {cell.method}, seed {cell.seed}: {cell.error}", soft_wrap=True)
-
-
-def _judge(record: ComparisonRecord) -> str:
-    """Say which cheap baselines the best method is not shown to be better than."""
-    close = [
-        CHEAP_BASELINES.get(row.name, row.name)
-        for row in record.cheap_baselines
-        if row.difference is not None and row.difference.high >= 0
-    ]
-    if not record.cheap_baselines:
-        return ""
-    if close:
-        return f"{record.best} is not shown to be better than {' and '.join(close)}."
-    return f"{record.best} is better than {' and '.join(CHEAP_BASELINES[row.name] for row in record.cheap_baselines)}."
