@@ -115,7 +115,7 @@ class TrainingConfig(Section):
         None, gt=0, description="Peak learning rate of the head; learning_rate, or the method's own, when absent."
     )
     schedule: Literal["linear", "cosine"] = Field(
-        "linear", description="How the rate falls to 0 after the warm-up; cosine with warmup_ratio=0.3 is one-cycle."
+        "cosine", description="How the rate falls to 0 after the warm-up; cosine with warmup_ratio=0.3 is one-cycle."
     )
     epochs: int = Field(2, ge=1, description="Passes over the training rows.")
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps, whatever the epochs say.")
@@ -125,7 +125,7 @@ class TrainingConfig(Section):
     batch_size: int = Field(32, ge=1, description="Most rows in a batch.")
     batch_tokens: int = Field(4096, ge=8, description="Most tokens in a batch, padding included.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay.")
-    warmup_ratio: float = Field(0.06, ge=0, lt=1, description="Share of the steps in which the rate rises.")
+    warmup_ratio: float = Field(0.3, ge=0, lt=1, description="Share of the steps in which the rate rises.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     base_dropout: bool = Field(False, description="Keep the dropout inside the frozen encoder as its config has it.")
     evaluations_per_epoch: int = Field(2, ge=1, description="How often validation loss is measured in an epoch.")

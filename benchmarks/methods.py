@@ -1,0 +1,134 @@
+"""Methods compared on IMDb with the built-in encoder; and what comparing saves against training each apart.
+
+Run: LORAFIT_DATA=… python benchmarks/methods.py small (or all, cost) [--folder FOLDER] [--set section.key=value …]
+
+`small`: seven methods and the cheap baselines with three seeds on 5,000 training, 1,000 validation and 5,000 held-out
+reviews of IMDb's train split, two epochs. `all`: the same methods with one seed on all of IMDb, an epoch, measured on
+its test split. Both are `lorafit compare` with its defaults, each method with its own rates; a comparison that is in
+FOLDER already is gone on with. Seconds in it are worth nothing if the machine did other work.
+
+`cost`: eight methods in the top three layers on the rows of `small`, compared, and each in a run and a process of its
+own, both without baselines. Writes benchmarks/results/methods-….json and prints the table.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+from environment import describe_environment
+from trials import BUILTIN, RESULTS, Ledger, cut_rows, name_rows, run_fresh
+
+from lorafit.atomic import write_atomic
+from lorafit.cheap_baselines import CHEAP_BASELINES
+from lorafit.comparison.compare import compare
+from lorafit.comparison.page import write_percent, write_points
+from lorafit.comparison.records import ComparisonRecord
+from lorafit.config import load_config
+from lorafit.finetune import train
+from lorafit.terminal.progress import PlainProgress
+
+METHODS = ["lora", "dora", "ia3", "vera", "bitfit", "head_only", "full"]
+ALIKE = ["lora", "rslora", "lora_plus", "dora", "pissa", "vera", "ia3", "lokr"]
+ROWS = {"train": 5000, "validation": 1000, "test": 5000}
+WITHOUT_BASELINES = ["evaluation.baseline=false", "evaluation.cheap_baselines=false"]
+
+
+def main() -> None:
+    """Run one of the three."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=("small", "all", "cost"))
+    parser.add_argument("--folder", type=Path, help="where the runs are kept; a temporary one when absent")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = (arguments.folder or Path(name)).resolve()
+        rows = ["data.source=imdb"]
+        if arguments.study != "all":
+            (folder / "rows").mkdir(parents=True, exist_ok=True)
+            run_fresh(cut_rows, folder / "rows", ROWS)
+            rows = name_rows(folder / "rows")
+        settings = [f"model.name={BUILTIN}", *rows, *arguments.overrides]
+        if arguments.study == "cost":
+            measure_cost(settings, folder)
+        else:
+            compare_methods(arguments.study, settings, folder / arguments.study)
+
+
+def compare_methods(study: str, settings: list[str], folder: Path) -> None:
+    """Compare the methods; write and print the record."""
+    epochs, seeds = {"small": (2, 3), "all": (1, 1)}[study]
+    settings = [f"training.epochs={epochs}", *settings]
+    record = run_fresh(run_comparison, settings, METHODS, seeds, folder)
+    content = {"environment": describe_environment(), "settings": settings, "record": record.model_dump(mode="json")}
+    write_atomic(RESULTS / f"methods-{study}.json", json.dumps(content, indent=2) + "\n")
+    print_table(record)
+
+
+def run_comparison(settings: list[str], methods: list[str], seeds: int, folder: Path) -> ComparisonRecord:
+    """Compare in this process."""
+    config = load_config(overrides=settings)
+    return compare(config, methods, seeds=seeds, output=folder, progress=PlainProgress()).record
+
+
+def print_table(record: ComparisonRecord) -> None:
+    """Print the comparison as Markdown."""
+    print("| method | accuracy | by seed | against the best | validation loss | trained | an epoch | memory |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in record.methods:
+        difference = "best" if row.difference is None else write_points(row.difference)
+        by_seed = ", ".join(f"{100 * value:.1f}" for value in row.accuracy_by_seed)
+        print(
+            f"| {row.method} | {write_percent(row.accuracy)} | {by_seed} | {difference} | {row.validation_loss:.4f} | "
+            f"{row.parameters.adapter + row.parameters.head:,} | {row.epoch_seconds:.0f} s | "
+            f"{row.peak_memory_bytes / 1e9:.1f} GB |"
+        )
+    for cheap in record.cheap_baselines:
+        difference = "" if cheap.difference is None else write_points(cheap.difference)
+        name = CHEAP_BASELINES[cheap.name]
+        print(f"| {name} | {write_percent(cheap.accuracy)} | | {difference} | | | {cheap.seconds:.0f} s in all | |")
+
+
+def measure_cost(settings: list[str], folder: Path) -> None:
+    """Time the comparison and the runs apart; parts that were measured are kept."""
+    ledger = Ledger(RESULTS / "methods-cost.json", again=False)
+    for layers in ("top3", "all"):
+        common = [*settings, *WITHOUT_BASELINES, f"method.layers={layers}"]
+        named = {"overrides": [setting for setting in common if str(folder) not in setting]}
+        together = ledger.measure(f"compared, {layers}", named, partial(time_comparison, common))
+        apart = [
+            ledger.measure(f"{method} apart, {layers}", named, partial(time_run, common, method)) for method in ALIKE
+        ]
+        total = sum(part["seconds"] for part in apart)
+        print(
+            f"| {layers} | compared {together['seconds']:.0f} s | apart {total:.0f} s | "
+            f"{together['seconds'] / total:.0%} |",
+            flush=True,
+        )
+
+
+def time_comparison(settings: list[str]) -> dict[str, float]:
+    """Compare the eight methods in a fresh process, its start included."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        run_fresh(run_comparison, settings, ALIKE, 1, Path(folder) / "methods")
+        return {"seconds": time.perf_counter() - began}
+
+
+def time_run(settings: list[str], method: str) -> dict[str, float]:
+    """Train one method in a fresh process, its start included."""
+    began = time.perf_counter()
+    run_fresh(run_apart, [*settings, f"method.name={method}"])
+    return {"seconds": time.perf_counter() - began}
+
+
+def run_apart(settings: list[str]) -> None:
+    """Train in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        train(load_config(overrides=settings), output=Path(folder) / "run", progress=PlainProgress())
+
+
+if __name__ == "__main__":
+    main()
