@@ -211,7 +211,7 @@ def test_budget_for_other_tokens_gives_the_run_that_these_settings_give(
     monkeypatch.setattr(measuring, "measure_costs", lambda *_: Costs(per_token, per_token, layers=0, frozen=0))
     run = lorafit.train(make_config(encoder, source, training__budget="22s", **changes), output=tmp_path / "run")
     assert run.record.forecast is not None
-    assert run.record.forecast.given_up == ["256 tokens head+tail instead of 300"]
+    assert run.record.forecast.given_up == ["256 tokens instead of 300"]
     assert (run.record.max_length, run.record.truncation) == (256, "head+tail")
     changes |= {"model__max_length": 256, "model__truncation": "head+tail"}
     assert_same_result(run, lorafit.train(make_config(encoder, source, **changes), output=tmp_path / "same"))

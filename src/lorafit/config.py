@@ -130,7 +130,7 @@ class TrainingConfig(Section):
     base_dropout: bool = Field(False, description="Keep the dropout inside the frozen encoder as its config has it.")
     evaluations_per_epoch: int = Field(2, ge=1, description="How often validation loss is measured in an epoch.")
     early_stopping_patience: int = Field(
-        2, ge=0, description="Stop after so many evaluations without a lower validation loss; 0 never stops early."
+        4, ge=0, description="Stop after so many evaluations without a lower validation loss; 0 never stops early."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a CUDA GPU where torch sees one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -196,7 +196,7 @@ class SearchConfig(Section):
         description="Settings to vary: a list of values, or low, high and log; some of the method's own when empty.",
     )
     pruning: bool = Field(
-        True, description="Stop a trial whose validation loss is above the median of those before it at that point."
+        True, description="Stop a trial that is behind the median of the complete ones at the same share of its steps."
     )
     seed: int = Field(0, ge=0, description="Seed of what is tried.")
 

@@ -30,6 +30,9 @@ from lorafit.progress import Progress
 
 __all__ = ["Material", "Prepared", "collect_versions", "describe", "load_material", "prepare"]
 
+_KEPT = 2
+"""Truncations whose tokens are kept in memory for several runs."""
+
 _SHORTEST = 8
 """Fewest tokens that a text may be cut to."""
 
@@ -79,7 +82,7 @@ class Material:
         encoder: The base.
         tokenizer: The base's, without truncation of its own.
         pad_id: Token id of the padding.
-        tokens: Texts as tokens, by truncation and split; filled as they are asked for.
+        tokens: Texts as tokens, by truncation and split; filled as they are asked for, the last two kept.
     """
 
     splits: Splits
@@ -91,6 +94,8 @@ class Material:
     def tokenize(self, truncation: Truncation) -> dict[str, TokenizedTexts]:
         """Return the texts of every split as tokens."""
         if truncation not in self.tokens:
+            for oldest in list(self.tokens)[: 1 - _KEPT]:
+                del self.tokens[oldest]
             self.tokens[truncation] = {
                 name: tokenize_once(self.tokenizer, split.texts, truncation)
                 for name, split in self.splits.by_name.items()

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -31,10 +30,10 @@ from lorafit.progress import Progress
 from lorafit.saving import save_trained
 
 if TYPE_CHECKING:
+    from lorafit.training.engine import OnValidation
     from lorafit.training.prefix import ModelInputs
 
 __all__ = [
-    "OnValidation",
     "evaluate_run",
     "find_checkpoint",
     "measure_cheap_baseline",
@@ -43,9 +42,6 @@ __all__ = [
     "score",
     "train_run",
 ]
-
-OnValidation = Callable[[Mapping[str, float]], None]
-"""Receives the figures of `compute_validation`."""
 
 
 def evaluate_run(
@@ -119,7 +115,7 @@ def train_run(
     resume_from: Path | None = None,
     expected_seconds: float | None = None,
     prefix_folder: Path | None = None,
-    on_validation: OnValidation | None = None,
+    on_validation: "OnValidation | None" = None,
 ) -> None:
     """Train the model in place and write down what that cost.
 
@@ -130,7 +126,7 @@ def train_run(
         resume_from: A complete checkpoint to go on from.
         expected_seconds: How long training will take, as far as that was foreseen.
         prefix_folder: Where the frozen layers' hidden states are kept for several runs; None for this one alone.
-        on_validation: Told every validation result; what it raises ends training.
+        on_validation: Told what share of the steps is done and every validation result; what it raises ends training.
     """
     from lorafit.runtimes.pytorch import TorchRuntime
     from lorafit.training.batching import TrainingRows
@@ -139,13 +135,6 @@ def train_run(
     runtime, splits = TorchRuntime(prepared.adapted.model, prepared.precision), prepared.splits
     with ExitStack() as stack:
         inputs = _open_inputs(stack, prepared, journal, progress, prefix_folder)
-
-        def validate() -> Mapping[str, float]:
-            figures = compute_validation(splits.validation, score(prepared, runtime, inputs["validation"]))
-            if on_validation is not None:
-                on_validation(figures)
-            return figures
-
         job = TrainingJob(
             adapted=prepared.adapted,
             rows=TrainingRows(inputs["train"], splits.train.labels, prepared.pad_id),
@@ -153,7 +142,8 @@ def train_run(
             method=prepared.config.method,
             layout=journal.layout,
             precision=prepared.precision,
-            validate=validate,
+            validate=lambda: compute_validation(splits.validation, score(prepared, runtime, inputs["validation"])),
+            on_validation=on_validation,
             expected_seconds=expected_seconds,
         )
         with journal.stage("training"):

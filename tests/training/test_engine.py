@@ -382,6 +382,24 @@ def test_signal_stops_training_after_the_step_with_a_checkpoint(make_job: BuildJ
     assert [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+def test_signal_in_a_validation_that_ends_training_is_heard(make_job: BuildJob) -> None:
+    def end(_: float, __: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise ValueError("enough")
+
+    with pytest.raises(TrainingInterruptedError, match="the last step was not saved") as caught:
+        fit(dataclasses.replace(make_job(), on_validation=end), progress=Silent())
+    assert str(caught.value.__cause__) == "enough"
+
+
+def test_every_validation_is_told_with_the_share_of_the_steps_that_is_done(make_job: BuildJob) -> None:
+    told: list[tuple[float, float]] = []
+    job = dataclasses.replace(make_job(), on_validation=lambda share, figures: told.append((share, figures["loss"])))
+    fit(job, progress=Silent())
+    measured = evaluations(job)
+    assert [(round(share * max(measured)), loss) for share, loss in told] == list(measured.items())
+
+
 def test_second_signal_stops_at_once(make_job: BuildJob) -> None:
     job = make_job()
     with pytest.raises(KeyboardInterrupt):

@@ -21,7 +21,7 @@ class Rung:
     """What is given up together; a setting that is below already stays where it is.
 
     Attributes:
-        tokens: `model.max_length`, with `head+tail`; None leaves it.
+        tokens: `model.max_length`; None leaves it.
         epochs: `training.epochs`; None leaves it.
         half: Whether only the upper half of the layers is adapted.
     """
@@ -156,8 +156,7 @@ def describe_changes(asked: Config, chosen: Config, *, rows: int) -> list[str]:
         instead = "all" if asked.method.layers == "all" else f"the top {asked.method.layers.removeprefix('top')}"
         phrases.append(f"the top {top} layers instead of {instead}")
     if chosen.model != asked.model:
-        before = f"{asked.model.max_length}" + (" head+tail" if asked.model.truncation == "head+tail" else "")
-        phrases.append(f"{chosen.model.max_length} tokens {chosen.model.truncation} instead of {before}")
+        phrases.append(f"{chosen.model.max_length} tokens instead of {asked.model.max_length}")
     return phrases
 
 
@@ -197,7 +196,6 @@ def _climb_down(asked: Config, work: _Work) -> Iterator[Config]:
         config = asked.model_copy(deep=True)
         if rung.tokens is not None and rung.tokens < longest:
             config.model.max_length = rung.tokens
-            config.model.truncation = "head+tail"
         if rung.epochs is not None and rung.epochs < config.training.epochs and config.training.max_steps is None:
             config.training.epochs = rung.epochs
         if (

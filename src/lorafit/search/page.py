@@ -64,8 +64,8 @@ def _verdict(record: SearchRecord) -> str:
     ends = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     return (
         f"Trial {best.number + 1} has the lowest validation loss, {best.loss:.4f} (accuracy "
-        f"{100 * (best.accuracy or 0):.1f} %), of {len(record.trials)} trials ({ends}). The lowest of many is "
-        "lower than it would be on other rows: test rows, which no trial has seen, tell how good it is."
+        f"{_write_accuracy(best)}), of {len(record.trials)} trials ({ends}). The lowest of many is "
+        "lower than it would be on other rows: a run with its settings, measured on test rows, tells how good it is."
     )
 
 
@@ -73,11 +73,21 @@ def _cells(row: TrialRow, settings: list[str]) -> list[str]:
     return [
         str(row.number + 1),
         "" if row.loss is None else f"{row.loss:.4f}",
-        "" if row.accuracy is None else f"{100 * row.accuracy:.1f} %",
+        _write_accuracy(row),
         *(write_value(row.values[name]) if name in row.values else "" for name in settings),
         "" if row.seconds is None else format_duration(row.seconds),
-        row.state if row.error is None else f"{row.state}: {row.error}",
+        _write_state(row),
     ]
+
+
+def _write_accuracy(row: TrialRow) -> str:
+    return "" if row.accuracy is None else f"{100 * row.accuracy:.1f} %"
+
+
+def _write_state(row: TrialRow) -> str:
+    if row.same_as is not None:
+        return f"same as trial {row.same_as + 1}"
+    return row.state if row.error is None else f"{row.state}: {row.error}"
 
 
 def _render_history(trials: list[TrialRow]) -> Iterator[str]:
@@ -89,17 +99,16 @@ def _render_history(trials: list[TrialRow]) -> Iterator[str]:
     low, high = min(loss for _, loss in shown), max(loss for _, loss in shown)
     last, span = max(row.number for row, _ in shown), (high - low) or 1e-3
 
-    def place(number: int, loss: float) -> str:
+    def place(number: int, loss: float) -> tuple[float, float]:
         across = _LEFT + (number / last if last else 0.5) * (_WIDTH - _LEFT - _RIGHT)
-        return f"{across:.1f},{_HEIGHT - _BOTTOM - (loss - low) / span * (_HEIGHT - _TOP - _BOTTOM):.1f}"
+        return across, _HEIGHT - _BOTTOM - (loss - low) / span * (_HEIGHT - _TOP - _BOTTOM)
 
     label = "Validation loss of every trial; the figures are in the table"
     yield f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
     yield f'<path class="axis" fill="none" d="M{_LEFT - 10} {_TOP}V{_HEIGHT - _BOTTOM + 10}H{_WIDTH - _RIGHT + 10}"/>'
     for loss in (low, high):
-        x, y = place(0, loss).split(",")
-        yield f'<text x="{_LEFT - 16}" y="{float(y) + 4:.0f}" text-anchor="end">{loss:.3f}</text>'
-    steps: list[str] = []
+        yield f'<text x="{_LEFT - 16}" y="{place(0, loss)[1] + 4:.0f}" text-anchor="end">{loss:.3f}</text>'
+    steps: list[tuple[float, float]] = []
     lowest: float | None = None
     for row, loss in shown:
         if row.state == "complete" and (lowest is None or loss < lowest):
@@ -108,22 +117,23 @@ def _render_history(trials: list[TrialRow]) -> Iterator[str]:
             lowest = loss
     if lowest is not None:
         steps.append(place(last, lowest))
-    yield f'<polyline class="front" points="{" ".join(steps)}"/>'
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in steps)
+    yield f'<polyline class="front" points="{points}"/>'
     for row, loss in shown:
-        x, y = place(row.number, loss).split(",")
+        x, y = place(row.number, loss)
         kind = "pareto" if row.state == "complete" else "plain"
         title = f"trial {row.number + 1}, {row.state}: {loss:.4f}"
-        yield f'<circle class="{kind}" cx="{x}" cy="{y}" r="4"><title>{title}</title></circle>'
+        yield f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{title}</title></circle>'
     yield f'<text x="{_LEFT}" y="{_HEIGHT - 8}">trials 1 to {last + 1}; grey: not complete; line: lowest so far</text>'
     yield "</svg>"
 
 
 def _render_importances(importances: Mapping[str, float]) -> Iterator[str]:
     if not importances:
-        yield "<p>Too few complete trials to tell.</p>"
+        yield "<p>That takes 20 trials that were trained to their end.</p>"
         return
     height = _ROW * len(importances) + 10
-    label = "Share of each setting in what made trials good"
+    label = "Share of each setting in what sets the best quarter of the trials apart"
     yield f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">'
     for place, (name, share) in enumerate(importances.items()):
         top, wide = place * _ROW + 5, share * (_WIDTH - _BARS - 70)

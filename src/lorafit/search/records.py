@@ -21,8 +21,8 @@ class SearchLayout:
 
     @property
     def config(self) -> Path:
-        """The settings that all trials share, with the space."""
-        return self.root / "config.yaml"
+        """The settings that all trials share, with the space; a name that no other folder has."""
+        return self.root / "search.yaml"
 
     @property
     def study(self) -> Path:
@@ -31,7 +31,7 @@ class SearchLayout:
 
     @property
     def best(self) -> Path:
-        """The settings of the best trial, ready for `lorafit train --config`."""
+        """The settings of the best trial but for `training.threads`, ready for `lorafit train --config`."""
         return self.root / "best.yaml"
 
     @property
@@ -65,6 +65,7 @@ class TrialRow(Record):
         accuracy: Validation accuracy there.
         seconds: Time it took; None while it runs.
         error: Why it failed.
+        same_as: Number of the trial with the same settings, which was not trained again; None if this one was trained.
     """
 
     number: int
@@ -74,6 +75,7 @@ class TrialRow(Record):
     accuracy: float | None
     seconds: float | None
     error: str | None = None
+    same_as: int | None = None
 
 
 class SearchRecord(FileRecord):
@@ -89,8 +91,8 @@ class SearchRecord(FileRecord):
         fingerprints: Of the same splits.
         space: What was varied.
         best: Number of the complete trial with the lowest validation loss; None if there is none.
-        importances: Share of each setting in what made trials good, largest first (PED-ANOVA, Watanabe et al. 2023,
-            arXiv:2304.10255); empty with too few complete trials.
+        importances: Share of each setting in what sets the best quarter of the trials apart, largest first (PED-ANOVA,
+            Watanabe et al. 2023, arXiv:2304.10255); empty with fewer than 20 that were trained to their end.
         trials: In order of their numbers.
     """
 

@@ -3,22 +3,23 @@
 import shlex
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from lorafit.atomic import write_atomic
 from lorafit.config import Config
 from lorafit.durations import format_duration, parse_duration
 from lorafit.errors import ConfigError, RunError, TrainingInterruptedError
 from lorafit.planning.forecast import forecast_run
-from lorafit.preparation import Material, load_material, prepare
+from lorafit.preparation import load_material, prepare
 from lorafit.progress import Progress, Silent
 from lorafit.run_folder import find_free_name, suggest_name
-from lorafit.search.records import SearchLayout, SearchRecord
-from lorafit.search.results import describe_trial, write_results
-from lorafit.search.space import Space, read_space
+from lorafit.search.records import SearchLayout, SearchRecord, TrialRow
+from lorafit.search.results import list_trials, write_results
+from lorafit.search.space import read_space
 from lorafit.search.study import open_study, require_optuna
 from lorafit.search.trials import Trials
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Search", "search"]
 
-_MOST_FAILURES = 3
-"""So many failures in a row, and none before that ended well, end a search."""
+_MOST_DISTINCT_FAILURES, _MOST_FAILURES = 3, 10
+"""So many failures of this start, with different values or in all, end a search in which no trial ended well."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def search(
 
     The first trial takes the settings as they are; Optuna's TPE sampler (Bergstra et al. 2011) draws the others.
     Started again with the same settings and folder, it goes on; started several times at once, the processes share the
-    trials. Test rows are not looked at: measure the winner with `train`.
+    trials. Test rows choose nothing: measure the winner with `train`.
 
     Args:
         config: The settings that all trials share, with the space in `search.space`.
@@ -81,25 +82,33 @@ def search(
     root = Path(output).expanduser() if output else find_free_name(Path("runs") / suggestion)
     layout = SearchLayout(root.resolve())
     _check_folder(layout, config)
-    material = load_material(config)
-    identity = {
-        "space": space.describe(),
+    objective = Trials(config, space, layout, load_material(config), progress)
+    expected = None if layout.study.is_file() else _forecast(objective, seconds)
+    layout.root.mkdir(parents=True, exist_ok=True)
+    if not layout.config.is_file():
+        write_atomic(layout.config, config.to_yaml())
+    with open_study(layout, config.search, _identify(objective), space.encode(config)) as study:
+        control = _Control(study, objective, trials)
+        if not control.is_done():
+            deadline = None if seconds is None else began + seconds
+            control.limit(deadline, _forecast(objective, seconds) if expected is None else expected)
+            _run_trials(study, objective, control)
+        before, record = write_results(study, objective), write_results(study, objective)
+        while record.trials != before.trials:  # another process ended meanwhile, and may have written before this one
+            before, record = record, write_results(study, objective)
+    _check_ending(record, layout, progress)
+    return Search(layout.root, record)
+
+
+def _identify(objective: Trials) -> dict[str, Any]:
+    """Return what must be the same for all trials of a study."""
+    material = objective.material
+    return {
+        "space": objective.space.describe(),
+        "settings": objective.config.model_dump(mode="json", exclude={"search"}),
         "rows": {name: material.splits.by_name[name].fingerprint() for name in ("train", "validation")},
         "base model": material.encoder.digest(),
     }
-    _forecast(config, space, material, trials, seconds, progress)
-    layout.root.mkdir(parents=True, exist_ok=True)
-    write_atomic(layout.config, config.to_yaml())
-    with open_study(layout, config.search, identity, space.encode(config)) as study:
-        objective = Trials(config, space, layout, material, progress, trials)
-        _run_trials(study, objective, None if seconds is None else began + seconds)
-        record = write_results(study, objective)
-    if not any(row.state == "running" for row in record.trials):
-        shutil.rmtree(layout.prefix_cache, ignore_errors=True)
-    if record.best is None:
-        cause = next((row.error for row in reversed(record.trials) if row.error), "the budget ended before the first")
-        raise RunError(f"No trial ended well. The last one: {cause}")
-    return Search(layout.root, record)
 
 
 def _check(config: Config, trials: int, budget: str | None) -> float | None:
@@ -119,64 +128,92 @@ def _check_folder(layout: SearchLayout, config: Config) -> None:
     if not layout.root.exists() or (layout.root.is_dir() and not any(layout.root.iterdir())):
         return
     free = shlex.quote(str(find_free_name(layout.root)))
-    if not layout.config.is_file() or (layout.root / "run.json").exists():
+    if not layout.config.is_file():
         raise RunError(f"{layout.root} holds something else than a search. Choose another name: --output {free}")
     if layout.config.read_text(encoding="utf-8") != config.to_yaml():
         raise RunError(
-            f"{layout.root} holds a search with another space or other settings (config.yaml there). Choose another "
-            f"name: --output {free}"
+            f"{layout.root} holds a search with another space or other settings ({layout.config.name} there). Choose "
+            f"another name: --output {free}"
         )
 
 
-def _forecast(
-    config: Config, space: Space, material: Material, trials: int, budget: float | None, progress: Progress
-) -> None:
+def _forecast(objective: Trials, budget: float | None) -> float:
     """Say how long a trial with the settings as they are takes, and refuse a budget that has no room for it."""
     from lorafit.planning.measuring import measure_ground
 
+    progress = objective.progress
     progress.start("forecasting time")
-    plain = space.build_config(config, {})
-    one = forecast_run(plain, measure_ground(prepare(plain, Silent(), material=material)))
+    plain = objective.space.build_config(objective.config, {})
+    one = forecast_run(plain, measure_ground(prepare(plain, Silent(), material=objective.material)))
     seconds = one.fit + one.stages.get("frozen layers", 0.0)
     progress.finish()
-    progress.say(
-        f"a trial with the settings as they are takes about {format_duration(seconds)}; {trials} trials about "
-        f"{format_duration(trials * seconds)}, less where they are pruned"
-    )
+    progress.say(f"a trial with the settings as they are takes about {format_duration(seconds)}, less if it is pruned")
     if budget is not None and budget < seconds:
         raise ConfigError(
             f"--budget: one trial takes about {format_duration(seconds)}. Give more time, or make trials cheaper, for "
             "example with --set data.max_rows=2000 or --set method.layers=top3."
         )
+    return seconds
 
 
-def _run_trials(study: "optuna.Study", objective: Trials, deadline: float | None) -> None:
-    control = _Control(study, objective.total, deadline, objective.progress)
+def _run_trials(study: "optuna.Study", objective: Trials, control: "_Control") -> None:
+    def keep(study: "optuna.Study", _: "optuna.trial.FrozenTrial") -> None:
+        write_results(study, objective)
+
     try:
-        if not control.is_done():
-            study.optimize(objective, catch=(Exception,), callbacks=[control, _keep_record(objective)])
+        study.optimize(objective, catch=(Exception,), callbacks=[control, keep])
     except KeyboardInterrupt as error:
         raise TrainingInterruptedError(
             "Interrupted; what was done is kept. Go on with the same command and --output "
             f"{shlex.quote(str(objective.layout.root))}",
             run=objective.layout.root,
         ) from error
+    except ValueError as error:  # a trial's own are caught: this one is the study's, which does not take the result
+        raise RunError(
+            f"{objective.layout.study}: another process took up the trial of this one, which had given no sign of life "
+            "for two minutes. Give the same command again."
+        ) from error
+
+
+def _check_ending(record: SearchRecord, layout: SearchLayout, progress: Progress) -> None:
+    """Remove what is no longer needed, and raise the reason if no trial ended well."""
+    if running := sum(row.state == "running" for row in record.trials):
+        progress.say(
+            f"{running} trial(s) are under way in other processes; one that was killed leaves its trial to the same "
+            "command, given again after two minutes"
+        )
+    else:
+        shutil.rmtree(layout.prefix_cache, ignore_errors=True)
+    if record.best is not None:
+        return
+    if running:
+        raise RunError("No trial has ended yet; all are under way in other processes. Look again when they are done.")
+    errors = [row.error for row in record.trials if row.error is not None]
+    raise RunError(f"No trial ended well. The last one: {errors[-1] if errors else 'it was pruned'}")
 
 
 class _Control:
     """Ends the study when all trials are done, when time is up, or when nothing works."""
 
-    def __init__(self, study: "optuna.Study", total: int, deadline: float | None, progress: Progress) -> None:
+    def __init__(self, study: "optuna.Study", objective: Trials, total: int) -> None:
         self._study = study
+        self._objective = objective
         self._total = total
-        self._deadline = deadline
-        self._progress = progress
+        self._deadline: float | None = None
+        self._expected = 0.0
+        self._failures: list[dict[str, Any]] = []
+
+    def limit(self, deadline: float | None, expected: float) -> None:
+        """Set the time by which trials are to end, on `perf_counter`, and how long one is expected to take."""
+        self._deadline, self._expected = deadline, expected
 
     def __call__(self, study: "optuna.Study", trial: "optuna.trial.FrozenTrial") -> None:
         """Look at the study after a trial."""
-        if trial.values and trial.state.name == "COMPLETE":
+        if trial.state.name == "FAIL":
+            self._failures.append(trial.params)
+        if trial.state.name == "COMPLETE" and trial.values:
             best = study.best_trial
-            self._progress.say(
+            self._objective.progress.say(
                 f"trial {trial.number + 1}: validation loss {trial.values[0]:.4f}; the lowest is {best.values[0]:.4f}, "
                 f"of trial {best.number + 1}"
             )
@@ -185,25 +222,22 @@ class _Control:
 
     def is_done(self) -> bool:
         """Return whether no further trial is to begin."""
-        rows = [describe_trial(trial, {}) for trial in self._study.get_trials(deepcopy=False)]
-        counted = [row for row in rows if row is not None]
-        ended = [row for row in counted if row.state != "running"]
-        if len(counted) >= self._total:
+        rows = list_trials(self._study, self._objective.space)
+        if len(rows) >= self._total:
             return True
-        if len(ended) >= _MOST_FAILURES and all(row.state == "failed" for row in ended):
+        distinct = [params for place, params in enumerate(self._failures) if params not in self._failures[:place]]
+        hopeless = len(distinct) >= _MOST_DISTINCT_FAILURES or len(self._failures) >= _MOST_FAILURES
+        if hopeless and not any(row.state == "complete" for row in rows):
             return True
-        times = [row.seconds for row in ended if row.seconds is not None]
-        expected = sum(times) / len(times) if times else 0.0
-        if self._deadline is not None and time.perf_counter() + expected > self._deadline:
-            self._progress.say(f"the budget has no room for another trial of about {format_duration(expected)}")
-            return True
-        return False
+        return self._has_no_room(rows)
 
-
-def _keep_record(trials: Trials) -> "Callable[[optuna.Study, optuna.trial.FrozenTrial], None]":
-    """Return a callback that keeps the results on disk up to date."""
-
-    def keep(study: "optuna.Study", _: "optuna.trial.FrozenTrial") -> None:
-        write_results(study, trials)
-
-    return keep
+    def _has_no_room(self, rows: Sequence[TrialRow]) -> bool:
+        trained = [row for row in rows if row.state in {"complete", "pruned"} and row.same_as is None]
+        times = [row.seconds for row in trained if row.seconds is not None]
+        expected = fmean(times) if times else self._expected
+        if self._deadline is None or time.perf_counter() + expected <= self._deadline:
+            return False
+        self._objective.progress.say(
+            f"the budget has no room for another trial, which would take about {format_duration(expected)}"
+        )
+        return True

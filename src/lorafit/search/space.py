@@ -1,6 +1,6 @@
 """What a search varies: settings by their dotted names, each with its values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,6 +19,7 @@ __all__ = ["Dimension", "Plain", "Space", "read_space"]
 Plain: TypeAlias = str | int | float | bool | None
 """What a study can hold."""
 
+_METHOD = "method.name"
 _OPEN = ("method.", "training.", "model.max_length", "model.truncation")
 _CLOSED = {
     "training.seed": "the best seed is only the luckiest",
@@ -45,6 +46,11 @@ class Dimension:
     name: str
     values: tuple[Any, ...] | SearchRange
     whole: bool = False
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """All choices, or the ends of the range."""
+        return self.values if isinstance(self.values, tuple) else (self.values.low, self.values.high)
 
     def suggest(self, trial: "optuna.Trial") -> Any:  # noqa: ANN401 - settings are of several types
         """Let a trial choose a value."""
@@ -90,7 +96,7 @@ class Space:
 
     def encode(self, config: Config) -> dict[str, Plain]:
         """Return what `config` itself says of the settings, as far as it is in the space."""
-        completed, plain = complete_settings(config), dict[str, Plain]()
+        completed, plain = self.build_config(config, {}), dict[str, Plain]()
         for dimension in self.dimensions:
             plain |= dimension.encode(_read(completed, dimension.name))
         return plain
@@ -98,9 +104,12 @@ class Space:
     def build_config(self, config: Config, values: Mapping[str, Any]) -> Config:
         """Return the settings of a trial, complete.
 
+        What is not varied is as in a run without a search: where the learning rate is varied, the head keeps the rate
+        that the method has for it.
+
         Args:
-            config: What all trials share. Where methods differ, each takes what it knows of the method section.
-            values: By dotted name.
+            config: What all trials share. Where methods are varied, each takes what it knows of the method section.
+            values: By dotted name. Where methods are varied, those that the method does not take are passed over.
 
         Returns:
             The settings, without the space.
@@ -108,11 +117,13 @@ class Space:
         Raises:
             ConfigError: A value cannot be used.
         """
-        changed = override_config(config, values)
-        changed.search = SearchConfig()
-        if "method.name" in values:
-            changed.method = select_settings(changed.method, changed.method.name)
-        return complete_settings(changed)
+        base, rest = config.model_copy(deep=True), dict(values)
+        base.search = SearchConfig()
+        if any(dimension.name == _METHOD for dimension in self.dimensions):
+            name = rest.pop(_METHOD, base.method.name)
+            base.method = select_settings(base.method, name)
+            rest = {key: value for key, value in rest.items() if _takes(name, key)}
+        return complete_settings(override_config(complete_settings(base), rest))
 
     def describe(self) -> dict[str, Any]:
         """Return the space as plain values, for records."""
@@ -120,6 +131,15 @@ class Space:
             one.name: list(one.values) if isinstance(one.values, tuple) else one.values.model_dump()
             for one in self.dimensions
         }
+
+
+def _takes(method: str, setting: str) -> bool:
+    """Return whether a setting, by its dotted name, means something to a method."""
+    section, _, name = setting.partition(".")
+    if section != "method":
+        return True
+    row = find_method(method)
+    return row.place == "linears" if name == "layers" else name in row.defaults
 
 
 def read_space(config: Config) -> Space:
@@ -136,28 +156,49 @@ def read_space(config: Config) -> Space:
     """
     asked = config.search.space or _build_default(config)
     space = Space(tuple(_read_dimension(config, name, values) for name, values in asked.items()))
-    names = next((one.values for one in space.dimensions if one.name == "method.name"), (config.method.name,))
-    if isinstance(names, SearchRange):
-        raise ConfigError("search.space.method.name: give a list of methods.")
+    varied = next((one.values for one in space.dimensions if one.name == _METHOD), None)
+    methods = varied if isinstance(varied, tuple) else (config.method.name,)
+    has_options = config.method.options or any(one.name.startswith("method.options") for one in space.dimensions)
+    if varied is not None and has_options:
+        raise ConfigError("method.options: they belong to one method and cannot be shared by those of the space.")
     for one in space.dimensions:
-        _, _, setting = one.name.partition("method.")
-        has_own = setting and setting not in {"name", "layers"} and not setting.startswith("options.")
-        if has_own and not any(setting in find_method(name).defaults for name in names):
-            raise ConfigError(f"search.space.{one.name}: no such setting has {' or '.join(names)}.")
+        if one.name != _METHOD:
+            _check_with_methods(config, space, one, [] if varied is None else methods)
     return space
 
 
+def _check_with_methods(config: Config, space: Space, dimension: Dimension, methods: Sequence[str]) -> None:
+    """Refuse a setting that no method takes, and a value with which no settings of a trial can be made."""
+    takers = [{_METHOD: name} for name in methods if _takes(name, dimension.name)] if methods else [{}]
+    if not takers:
+        raise ConfigError(f"search.space.{dimension.name}: no such setting has {' or '.join(methods)}.")
+    for value in dimension.ends:
+        faults = []
+        for taker in takers:
+            try:
+                space.build_config(config, {**taker, dimension.name: value})
+            except ConfigError as error:
+                faults.append(error)
+        if len(faults) == len(takers):
+            raise ConfigError(f"search.space.{dimension.name}: {value!r} cannot be used.\n{faults[0]}") from faults[0]
+
+
 def _build_default(config: Config) -> dict[str, list[Any] | SearchRange]:
-    """Return learning rate, epochs, and of rank and layers those that the method has."""
-    method = find_method(config.method.name)
-    rate = complete_settings(config).training.peak_learning_rate
+    """Return learning rate and epochs, and of rank and adapted linear layers those that the method has.
+
+    What the settings say themselves is among the values; layers that they name, and epochs where steps are limited, are
+    left as they are.
+    """
+    completed = complete_settings(config)
+    rate, r, training = completed.training.peak_learning_rate, completed.method.r, config.training
     space: dict[str, list[Any] | SearchRange] = {
-        "training.learning_rate": SearchRange(low=rate / 4, high=rate * 4, log=True),
-        "training.epochs": SearchRange(low=1, high=max(3, config.training.epochs)),
+        "training.learning_rate": SearchRange(low=rate / 4, high=rate * 4, log=True)
     }
-    if "r" in method.defaults:
-        space["method.r"] = sorted({4, 8, 16, 32, int(method.defaults["r"])})
-    if method.defaults.get("target_modules") == "all-linear":
+    if training.max_steps is None:
+        space["training.epochs"] = SearchRange(low=1, high=max(3, training.epochs))
+    if r is not None:
+        space["method.r"] = sorted({4, 8, 16, 32, r})
+    if config.method.target_modules is None and completed.method.target_modules == "all-linear":
         space["method.target_modules"] = ["query-value", "all-linear"]
     return space
 
@@ -177,7 +218,7 @@ def _read_dimension(config: Config, name: str, values: list[Any] | SearchRange) 
             taken = _read(override_config(config, {name: value}), name)
         except ConfigError as error:
             raise ConfigError(f"search.space.{name}: {value!r} cannot be used.\n{error}") from error
-        if name == "method.name":
+        if name == _METHOD:
             find_method(taken)
         if taken not in read:
             read.append(taken)
@@ -191,7 +232,7 @@ def _read_dimension(config: Config, name: str, values: list[Any] | SearchRange) 
 def _read(config: Config, name: str) -> Any:  # noqa: ANN401 - settings are of several types
     value: Any = config
     for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else getattr(value, part)
+        value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
     return value
 
 

@@ -4,7 +4,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lorafit.config import SearchConfig
@@ -16,7 +16,7 @@ from lorafit.search.space import Plain
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["open_study", "require_optuna"]
+__all__ = ["open_study", "require_optuna", "seed_sampler"]
 
 _NAME = "lorafit"
 _IDENTITY = "identity"
@@ -28,7 +28,7 @@ _HEARTBEAT = 60
 
 _ATTEMPTS = 5
 _WARM_UP = 4
-"""Complete trials before any is pruned."""
+"""Complete trials that there must be, with a loss at the same share of their steps, before any is pruned."""
 
 
 def require_optuna() -> None:
@@ -44,12 +44,12 @@ def require_optuna() -> None:
 def open_study(
     layout: SearchLayout, config: SearchConfig, identity: Mapping[str, Any], first: Mapping[str, Plain]
 ) -> Iterator["optuna.Study"]:
-    """Open the study of a folder, or make it.
+    """Open the study of a folder, or make it; what killed processes left is begun again by whoever is next.
 
     Args:
         layout: The folder, which exists.
-        config: Seed and pruning.
-        identity: What must be the same for every process that works on the study: space, rows, base model.
+        config: Whether to prune.
+        identity: What must be the same for every process that works on the study: space, settings, rows, base model.
         first: What the first trial takes; the rest of it is drawn.
 
     Yields:
@@ -62,12 +62,14 @@ def open_study(
     from optuna.exceptions import ExperimentalWarning, StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
+    verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # what happens is told by lorafit
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats and the sampler for several processes
-            study = _create(layout, config)
+        with warnings.catch_warnings(), ExitStack() as stack:
+            warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, and the sampler for several processes
+            study = _create(layout, config, stack)
             _check_identity(study, layout, identity, first)
+            optuna.storages.fail_stale_trials(study)
             yield study
     except (StorageInternalError, SQLAlchemyError) as error:
         cause = str(error.__cause__ or error).splitlines()[0]
@@ -75,39 +77,61 @@ def open_study(
             f"{layout.study} cannot be used ({cause}). If another program holds it open, close that and give the same "
             "command again; if the file is damaged, choose another --output."
         ) from error
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
-def _create(layout: SearchLayout, config: SearchConfig) -> "optuna.Study":
+def seed_sampler(study: "optuna.Study", seed: int) -> None:
+    """Let the next values be drawn with a seed: the trial's own, so that processes do not draw alike.
+
+    Args:
+        study: The study.
+        seed: The search's seed and the trial's number, added.
+    """
+    import optuna
+
+    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+
+def _create(layout: SearchLayout, config: SearchConfig, stack: ExitStack) -> "optuna.Study":
     """Open the store; where another process is making its tables at this moment, try again."""
     import optuna
     from optuna.exceptions import StorageInternalError
-    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
     from sqlalchemy.exc import SQLAlchemyError
 
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=_WARM_UP, n_min_trials=_WARM_UP)
     for attempt in range(_ATTEMPTS):
         try:
-            storage = RDBStorage(
-                f"sqlite:///{layout.study}",
-                engine_kwargs={"connect_args": {"timeout": _WAIT}},
-                heartbeat_interval=_HEARTBEAT,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=3),
-            )
-            pruner = optuna.pruners.MedianPruner(n_startup_trials=_WARM_UP)
-            study = optuna.create_study(
-                storage=storage,
+            return optuna.create_study(
+                storage=_open_storage(layout, stack),
                 study_name=_NAME,
                 load_if_exists=True,
                 pruner=pruner if config.pruning else optuna.pruners.NopPruner(),
             )
-            count = len(study.get_trials(deepcopy=False))
-            study.sampler = optuna.samplers.TPESampler(seed=config.seed + count, constant_liar=True)
+        except RuntimeError as error:
+            raise RunError(
+                f"{layout.study} was written by another version of Optuna: {error} Choose another --output."
+            ) from error
         except (StorageInternalError, SQLAlchemyError) as error:
             if attempt == _ATTEMPTS - 1 or "locked" in str(error.__cause__ or error):
                 raise
             time.sleep(0.2)
-        else:
-            return study
     raise AssertionError("the last attempt returns or raises")
+
+
+def _open_storage(layout: SearchLayout, stack: ExitStack) -> "optuna.storages.RDBStorage":
+    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+    from sqlalchemy.engine import URL
+
+    storage = RDBStorage(
+        URL.create("sqlite", database=str(layout.study)).render_as_string(),
+        engine_kwargs={"connect_args": {"timeout": _WAIT}},
+        heartbeat_interval=_HEARTBEAT,
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=3),
+    )
+    stack.callback(storage.engine.dispose)
+    stack.callback(storage.remove_session)
+    return storage
 
 
 def _check_identity(
@@ -115,9 +139,12 @@ def _check_identity(
 ) -> None:
     said, known = json.dumps(identity, sort_keys=True), study.user_attrs.get(_IDENTITY)
     if known is None:
-        study.set_user_attr(_IDENTITY, said)
         if first:
             study.enqueue_trial(dict(first), skip_if_exists=True)
+        study.set_user_attr(_IDENTITY, said)
     elif known != said:
-        other = [name for name, value in json.loads(known).items() if value != identity.get(name)]
-        raise RunError(f"{layout.study} holds a search with another {' and '.join(other)}. Choose another --output.")
+        before = json.loads(known)
+        other = [name for name in identity if before.get(name) != identity[name]]
+        raise RunError(
+            f"{layout.study} holds a search with other {' and '.join(other) or 'parts'}. Choose another --output."
+        )

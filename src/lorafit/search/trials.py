@@ -1,6 +1,7 @@
 """One trial: train with what was drawn, measure on validation rows, stop early where it is not promising."""
 
 import gc
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -10,21 +11,23 @@ from typing import TYPE_CHECKING, Any
 from lorafit.acceleration.memory import release_freed_memory
 from lorafit.atomic import write_atomic
 from lorafit.config import Config
-from lorafit.errors import LorafitError, TrainingInterruptedError
+from lorafit.errors import ConfigError, LorafitError, TrainingInterruptedError
 from lorafit.journal import Journal
-from lorafit.preparation import Material, describe, prepare
+from lorafit.preparation import Material, Prepared, describe, prepare
 from lorafit.progress import Progress, Silent
 from lorafit.run_stages import train_run
 from lorafit.search.records import SearchLayout
 from lorafit.search.space import Space
+from lorafit.search.study import seed_sampler
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["ACCURACY", "ERROR", "Trials", "describe_values"]
+__all__ = ["ACCURACY", "ERROR", "INTERRUPTED", "SAME_AS", "Trials", "describe_values"]
 
-ACCURACY, ERROR = "accuracy", "error"
-"""Names under which the study keeps a trial's validation accuracy and why it failed."""
+ACCURACY, ERROR, SAME_AS, INTERRUPTED, IMPOSSIBLE = "accuracy", "error", "same_as", "interrupted", "impossible"
+"""Names under which the study keeps a trial's validation accuracy, why it failed, the trial it would have repeated, and
+whether it was interrupted or cannot be trained with its settings."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,6 @@ class Trials:
         layout: The folder.
         material: Rows, tokens and encoder.
         progress: Told what is going on.
-        total: How many trials there will be.
     """
 
     config: Config
@@ -45,38 +47,46 @@ class Trials:
     layout: SearchLayout
     material: Material
     progress: Progress
-    total: int
 
     def __call__(self, trial: "optuna.Trial") -> float:
         """Train a trial and return its lowest validation loss."""
         import optuna
 
-        values = self.space.suggest(trial)
-        self.progress.say(f"trial {trial.number + 1} of {self.total}: {describe_values(values)}")
-        known = self._find_known(trial)
-        if known is not None:
-            self.progress.say(f"the same as trial {known.number + 1}, which is not repeated")
-            trial.set_user_attr(ACCURACY, known.user_attrs.get(ACCURACY))
-            return float(known.values[0])
         try:
-            return self._train(trial, values)
+            seed_sampler(trial.study, self.config.search.seed + trial.number)
+            values = self.space.suggest(trial)
+            self.progress.say(f"trial {trial.number + 1}: {describe_values(values)}")
+            config = self.space.build_config(self.config, values)
+            known = self._find_known(trial, config)
+            return self._train(trial, config) if known is None else self._repeat(trial, known)
         except (KeyboardInterrupt, TrainingInterruptedError):
+            trial.set_user_attr(INTERRUPTED, value=True)
             trial.study.enqueue_trial(trial.params)
             raise KeyboardInterrupt from None
         except optuna.TrialPruned:
             raise
         except Exception as error:
-            known_kind = isinstance(error, LorafitError)
-            self._note(trial, str(error) if known_kind else f"{type(error).__name__}: {error}")
+            said = str(error) if isinstance(error, LorafitError) else f"{type(error).__name__}: {error}"
+            trial.set_user_attr(ERROR, said)
+            self.progress.say(f"trial {trial.number + 1} failed: {said}")
             raise
 
-    def _train(self, trial: "optuna.Trial", values: Mapping[str, Any]) -> float:
+    def _repeat(self, trial: "optuna.Trial", known: "optuna.trial.FrozenTrial") -> float:
+        """Return what a trial with the same settings gave, or fail as it failed."""
+        self.progress.say(f"the same settings as trial {known.number + 1}, which is not repeated")
+        trial.set_user_attr(SAME_AS, known.number)
+        if known.values is None:
+            raise ConfigError(known.user_attrs[ERROR])
+        trial.set_user_attr(ACCURACY, known.user_attrs.get(ACCURACY))
+        return float(known.values[0])
+
+    def _train(self, trial: "optuna.Trial", config: Config) -> float:
         import optuna
 
         gc.collect()
         release_freed_memory()
         run, watch = self.layout.trial(trial.number), _Watch(trial)
-        prepared = prepare(self.space.build_config(self.config, values), Silent(), material=self.material)
+        prepared = self._prepare(trial, config)
         run.root.mkdir(parents=True, exist_ok=True)
         write_atomic(run.config, prepared.config.to_yaml())
         journal, began = Journal(run, describe(prepared)), time.perf_counter()
@@ -84,23 +94,30 @@ class Trials:
             train_run(prepared, journal, self.progress, prefix_folder=self.layout.prefix_cache, on_validation=watch.see)
         except optuna.TrialPruned:
             self.progress.finish()
-            self.progress.say(f"pruned after {time.perf_counter() - began:.0f} s: worse than the median at that point")
+            self.progress.say(f"pruned after {time.perf_counter() - began:.0f} s: not better than the median so far")
             raise
         finally:
             shutil.rmtree(run.checkpoints, ignore_errors=True)
             run.record.unlink(missing_ok=True)
         return watch.loss
 
-    def _find_known(self, trial: "optuna.Trial") -> "optuna.trial.FrozenTrial | None":
-        import optuna
+    def _prepare(self, trial: "optuna.Trial", config: Config) -> Prepared:
+        """Prepare a trial; what its settings make impossible is remembered, so that it is not tried again."""
+        try:
+            return prepare(config, Silent(), material=self.material)
+        except ConfigError:
+            trial.set_user_attr(IMPOSSIBLE, value=True)
+            raise
 
-        complete = trial.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-        return next((one for one in complete if one.params == trial.params), None)
-
-    def _note(self, trial: "optuna.Trial", error: str) -> None:
-        trial.set_user_attr(ERROR, error)
-        self.progress.finish()
-        self.progress.say(f"trial {trial.number + 1} failed: {error}")
+    def _find_known(self, trial: "optuna.Trial", config: Config) -> "optuna.trial.FrozenTrial | None":
+        """Return a trial of the same settings that was trained to its end, or could not be trained with them."""
+        for one in trial.study.get_trials(deepcopy=False):
+            is_known = one.state.name == "COMPLETE" or IMPOSSIBLE in one.user_attrs
+            if is_known and SAME_AS not in one.user_attrs:
+                known = self.space.build_config(self.config, self.space.decode(one.params))
+                if known == config:
+                    return one
+        return None
 
 
 class _Watch:
@@ -108,18 +125,19 @@ class _Watch:
 
     def __init__(self, trial: "optuna.Trial") -> None:
         self._trial = trial
-        self._evaluations = 0
-        self.loss = float("inf")
+        self.loss = math.inf
 
-    def see(self, figures: Mapping[str, float]) -> None:
-        """Take in a validation result."""
+    def see(self, share: float, figures: Mapping[str, float]) -> None:
+        """Take in a validation result; schedules of different lengths are compared at the same share of their steps."""
         import optuna
 
-        self._evaluations += 1
-        if figures["loss"] < self.loss:
-            self.loss = figures["loss"]
+        loss = figures["loss"]
+        if not math.isfinite(loss):
+            return  # training ends of itself
+        if loss < self.loss:
+            self.loss = loss
             self._trial.set_user_attr(ACCURACY, figures["accuracy"])
-        self._trial.report(figures["loss"], self._evaluations)
+        self._trial.report(loss, round(100 * share))
         if self._trial.should_prune():
             raise optuna.TrialPruned
 

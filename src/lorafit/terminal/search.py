@@ -27,7 +27,9 @@ def show_search(search: "Search", *, quiet: bool) -> None:
         console.print(str(best), soft_wrap=True)
         return
     record = search.record
-    console.print(f"Measured on {record.rows['validation']:,} validation rows; test rows were not read", style="italic")
+    console.print(
+        f"Measured on {record.rows['validation']:,} validation rows; test rows choose nothing", style="italic"
+    )
     console.print(_table(record))
     _print_notes(console, record)
     console.print(f"page        {search.path / 'search.html'}", soft_wrap=True)
@@ -38,7 +40,7 @@ def _table(record: SearchRecord) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("trial", "loss", "accuracy", *(name.partition(".")[2] for name in record.space), "time"):
         table.add_column(name, justify="right")
-    complete = [row for row in rank_trials(record.trials) if row.state == "complete"]
+    complete = [row for row in rank_trials(record.trials) if row.state == "complete" and row.same_as is None]
     for row in complete[:_MOST_ROWS]:
         table.add_row(
             str(row.number + 1),
@@ -57,5 +59,5 @@ def _print_notes(console: Console, record: SearchRecord) -> None:
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in record.importances.items())
         console.print(f"mattered    {shares}", soft_wrap=True)
     for row in record.trials:
-        if row.error is not None:
+        if row.error is not None and row.same_as is None:
             console.print(f"failed      trial {row.number + 1}: {row.error.splitlines()[0]}", soft_wrap=True)

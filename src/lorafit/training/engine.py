@@ -36,10 +36,14 @@ from lorafit.training.callbacks import (
 )
 from lorafit.training.optimizer import build_optimizer
 
-__all__ = ["TrainingJob", "Validate", "fit"]
+__all__ = ["OnValidation", "TrainingJob", "Validate", "fit"]
 
 Validate = Callable[[], Mapping[str, float]]
 """Measures the model as it is on the validation rows; gives at least `loss` and `accuracy`."""
+
+
+OnValidation = Callable[[float, Mapping[str, float]], None]
+"""Receives the share of the steps that is done, above 0 to 1, and what `Validate` gave."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class TrainingJob:
         layout: The run folder, for checkpoints and history.
         precision: Arithmetic of the forward pass.
         validate: Measures the current model on the validation rows.
+        on_validation: Told what share of the steps is done and what `validate` gave; what it raises ends training.
         expected_seconds: How long training will take, as far as that was foreseen.
     """
 
@@ -64,6 +69,7 @@ class TrainingJob:
     layout: RunLayout
     precision: PrecisionChoice
     validate: Validate
+    on_validation: OnValidation | None = None
     expected_seconds: float | None = None
 
 
@@ -89,8 +95,11 @@ class _Trainer(Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         with self.report.pause():
-            metrics = {f"eval_{name}": value for name, value in self.job.validate().items()}
+            figures = self.job.validate()
             self.job.adapted.model.train()
+        if self.job.on_validation is not None:
+            self.job.on_validation(self.state.global_step / self.state.max_steps, figures)
+        metrics = {f"eval_{name}": value for name, value in figures.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -108,7 +117,7 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
         What training cost and where it stopped.
 
     Raises:
-        TrainingInterruptedError: A signal came; a checkpoint was saved.
+        TrainingInterruptedError: A signal came; a checkpoint was saved, unless the step it came in failed.
     """
     config, lengths = job.config, job.rows.texts.lengths
     batches = EpochBatches(lengths, max_rows=config.batch_size, max_tokens=config.batch_tokens, seed=config.seed)
@@ -135,8 +144,13 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     if config.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(config.early_stopping_patience))
     began = time.perf_counter()
-    with guard.listen(), attention_for_training(base_of(job.adapted.model), job.precision), quiet_transformers():
-        _train(trainer, resume_from)
+    try:
+        with guard.listen(), attention_for_training(base_of(job.adapted.model), job.precision), quiet_transformers():
+            _train(trainer, resume_from)
+    except Exception as error:
+        if guard.interrupted:
+            raise TrainingInterruptedError("Stopped; the last step was not saved.", run=job.layout.root) from error
+        raise
     progress.finish()
     if guard.interrupted:
         raise TrainingInterruptedError(f"Stopped at step {trainer.state.global_step}.", run=job.layout.root)
