@@ -1,9 +1,9 @@
 """One run on the whole of IMDb with the built-in encoder: accuracy before and after, time, speed, memory.
 
-Run: LORAFIT_DATA=… python benchmarks/imdb.py [--set section.key=value …]
+Run: LORAFIT_DATA=… python benchmarks/imdb.py [--set section.key=value …] [--output FILE]
 
 The test rows (25,000) are measured once, after everything was chosen on validation rows cut from train. Writes
-benchmarks/results/imdb.json and prints the row for the README's table.
+benchmarks/results/imdb.json, or FILE, and prints the row for the README's table.
 """
 
 import argparse
@@ -26,6 +26,7 @@ def main() -> None:
     """Train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     flags = {"data.source": "imdb", "model.name": "builtin:distil-minilm"}
     config = load_config(flags=flags, overrides=arguments.overrides)
@@ -40,7 +41,7 @@ def main() -> None:
         "metrics": run.metrics.model_dump(mode="json"),
         "total_seconds": time.perf_counter() - began,
     }
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     record, metrics = run.record, run.metrics
     if record.training is None:
         raise RuntimeError("the run is not complete")

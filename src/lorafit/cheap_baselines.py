@@ -1,7 +1,6 @@
 """Classifiers without a neural network, trained in seconds: what a fine-tuned encoder has to be better than."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,9 @@ CHEAP_BASELINES = {"nb_svm": "NB-SVM", "tfidf": "TF-IDF and logistic regression"
 """Their names in records, and for people."""
 
 _WORDS = r"(?u)\b\w+\b|[!?]"
+_HASHES = 2**24
+"""Columns that words and sequences of words are spread over: some times as many as a large data set has."""
+
 _REGULARISATION = {"nb_svm": 1.0, "tfidf": 4.0}
 """Inverse strengths (scikit-learn's C): common values, not chosen by measurement."""
 
@@ -40,10 +42,8 @@ def predict_cheaply(name: str, train: Split, texts: Sequence[str], *, classes: i
 
 
 def _predict_nb_svm(train: Split, texts: Sequence[str], classes: int) -> NDArray[np.float64]:
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    vectorizer = CountVectorizer(ngram_range=(1, 3), binary=True, token_pattern=_WORDS, dtype=np.float32)
-    seen, unseen = _vectorize(vectorizer, train.texts, texts)
+    seen, unseen = _count_words(train.texts, texts, longest=3)
+    seen.data[:], unseen.data[:] = 1, 1
     probabilities = np.zeros((len(texts), classes))
     present = np.unique(train.labels)
     against = present[1:] if len(present) == 2 else present
@@ -60,30 +60,35 @@ def _predict_nb_svm(train: Split, texts: Sequence[str], classes: int) -> NDArray
 
 
 def _predict_tfidf(train: Split, texts: Sequence[str], classes: int) -> NDArray[np.float64]:
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_extraction.text import TfidfTransformer
 
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=_WORDS, dtype=np.float32)
-    seen, unseen = _vectorize(vectorizer, train.texts, texts)
+    weigh = TfidfTransformer(sublinear_tf=True)
+    seen, unseen = _count_words(train.texts, texts, longest=2)
+    seen, unseen = weigh.fit_transform(seen), weigh.transform(unseen)
     model = _logistic_regression("tfidf", solver="lbfgs").fit(seen, train.labels)
     probabilities = np.zeros((len(texts), classes))
     probabilities[:, model.classes_] = model.predict_proba(unseen)
     return probabilities
 
 
-def _vectorize(
-    vectorizer: Any,  # noqa: ANN401 - scikit-learn has no types
-    seen: Sequence[str],
-    unseen: Sequence[str],
-) -> tuple[Any, Any]:
-    """Return the features of both; what occurs in a single training text is left out unless there is nothing else.
+def _count_words(seen: Sequence[str], unseen: Sequence[str], *, longest: int) -> tuple[Any, Any]:
+    """Count words and sequences of words of two sets of texts, as sparse matrices of a row a text.
 
-    Texts without any word, of signs alone, are read by the character.
+    Columns are hashes and not words (Weinberger et al. 2009, arXiv:0902.2206): a vocabulary of all sequences takes some
+    gigabytes. What occurs in a single training text is left out unless there is nothing else. Texts without any word,
+    of signs alone, are read by the character.
     """
-    for settings in ({"min_df": 2}, {"min_df": 1}):
-        with suppress(ValueError):  # no feature is left
-            return vectorizer.set_params(**settings).fit_transform(seen), vectorizer.transform(unseen)
-    by_character = vectorizer.set_params(analyzer="char", token_pattern=None)
-    return by_character.fit_transform(seen), by_character.transform(unseen)
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    settings = {"n_features": _HASHES, "alternate_sign": False, "norm": None, "dtype": np.float32}
+    vectorizer = HashingVectorizer(ngram_range=(1, longest), token_pattern=_WORDS, **settings)
+    counted = vectorizer.transform(seen)
+    if counted.nnz == 0:
+        vectorizer = HashingVectorizer(analyzer="char", **settings)
+        counted = vectorizer.transform(seen)
+    frequencies = np.bincount(counted.indices, minlength=_HASHES)
+    columns = np.flatnonzero(frequencies >= min(2, frequencies.max()))
+    return counted[:, columns], vectorizer.transform(unseen)[:, columns]
 
 
 def _log_count_ratio(features: Any, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:  # noqa: ANN401 - a sparse matrix

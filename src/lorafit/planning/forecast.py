@@ -17,7 +17,7 @@ __all__ = ["Forecast", "Ground", "forecast_run", "frozen_layers"]
 _SAVING = 6.0
 _CHECKPOINT = 0.1
 _RESAMPLED_ROW = 1e-8
-_CHARACTER = 2.4e-6
+_CHARACTER = 8e-7
 """Seconds: a fresh process that opens the adapter; a checkpoint; a row in a bootstrap sample; a character of the texts
 that the cheap baselines read."""
 
