@@ -9,7 +9,7 @@ from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.atomic import describe_obstacle
 from lorafit.errors import RunError
 
-__all__ = ["choose_run_folder", "claim_run_folder", "find_free_name", "suggest_name"]
+__all__ = ["check_same_settings", "choose_run_folder", "claim_run_folder", "find_free_name", "suggest_name"]
 
 _RUNS = Path("runs")
 
@@ -82,6 +82,30 @@ def _check_writable(folder: Path) -> None:
     obstacle = describe_obstacle(folder)
     if obstacle is not None:
         raise RunError(f"The run folder {folder} cannot be made: {obstacle}. Choose another place with --output.")
+
+
+def check_same_settings(path: Path, settings: str, *, kind: str) -> None:
+    """Let a folder pass that can be made, is empty, or holds work of a kind with the same settings.
+
+    Args:
+        path: The file in it that holds the settings.
+        settings: The settings now.
+        kind: What it holds, for people.
+
+    Raises:
+        RunError: It holds something else, or cannot be written to.
+    """
+    root = path.parent
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        _check_writable(root)
+        return
+    free = shlex.quote(str(find_free_name(root)))
+    if not path.is_file():
+        raise RunError(f"{root} holds something else than a {kind}. Choose another name: --output {free}")
+    if path.read_text(encoding="utf-8") != settings:
+        raise RunError(
+            f"{root} holds a {kind} with other settings ({path.name} there). Choose another name: --output {free}"
+        )
 
 
 def find_free_name(path: Path) -> Path:

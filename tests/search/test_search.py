@@ -249,7 +249,7 @@ def test_two_processes_share_the_trials(overrides: list[str], tmp_path: Path) ->
 
 def test_another_space_is_refused(finished: Search, overrides: list[str]) -> None:
     other = load_config(overrides=[*overrides[:-1], "search.space={method.r: [2, 8]}"])
-    with pytest.raises(RunError, match=r"another space or other settings .*--output"):
+    with pytest.raises(RunError, match=r"holds a search with other settings \(search\.yaml there\).*--output"):
         search(other, 6, output=finished.path)
 
 

@@ -27,7 +27,7 @@ from lorafit.journal import Journal
 from lorafit.methods import METHODS, find_method
 from lorafit.preparation import Material, describe, load_material, prepare
 from lorafit.progress import Progress, Silent
-from lorafit.run_folder import find_free_name, suggest_name
+from lorafit.run_folder import check_same_settings, find_free_name, suggest_name
 from lorafit.run_stages import measure_cheap_baseline
 
 __all__ = ["Comparison", "compare"]
@@ -82,7 +82,7 @@ def compare(
     suggestion = suggest_name("compare", config.data.source, config.model.name)
     root = Path(output).expanduser() if output else find_free_name(Path("runs") / suggestion)
     layout = ComparisonLayout(root.resolve())
-    _check_folder(layout, config)
+    check_same_settings(layout.config, config.to_yaml(), kind="comparison")
     material = load_material(config)
     shared = _choose_settings(config, names, seeds, layout, material, progress)
     if shared.data != config.data:
@@ -114,20 +114,6 @@ def _check(methods: Sequence[str], seeds: int) -> list[str]:
     if seeds < 1:
         raise ConfigError(f"--seeds takes a number of 1 or more, got {seeds}.")
     return names
-
-
-def _check_folder(layout: ComparisonLayout, config: Config) -> None:
-    """Let a folder pass that is free or holds this comparison."""
-    if not layout.root.exists() or (layout.root.is_dir() and not any(layout.root.iterdir())):
-        return
-    free = shlex.quote(str(find_free_name(layout.root)))
-    if not layout.config.is_file():
-        raise RunError(f"{layout.root} holds something else than a comparison. Choose another name: --output {free}")
-    if layout.config.read_text(encoding="utf-8") != config.to_yaml():
-        raise RunError(
-            f"{layout.root} holds a comparison with other settings (config.yaml there). Choose another name: "
-            f"--output {free}"
-        )
 
 
 def _choose_settings(

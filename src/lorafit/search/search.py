@@ -16,7 +16,7 @@ from lorafit.errors import ConfigError, RunError, TrainingInterruptedError
 from lorafit.planning.forecast import forecast_run
 from lorafit.preparation import load_material, prepare
 from lorafit.progress import Progress, Silent
-from lorafit.run_folder import find_free_name, suggest_name
+from lorafit.run_folder import check_same_settings, find_free_name, suggest_name
 from lorafit.search.records import SearchLayout, SearchRecord, TrialRow
 from lorafit.search.results import list_trials, write_results
 from lorafit.search.space import read_space
@@ -81,7 +81,7 @@ def search(
     suggestion = suggest_name("search", config.data.source, config.model.name)
     root = Path(output).expanduser() if output else find_free_name(Path("runs") / suggestion)
     layout = SearchLayout(root.resolve())
-    _check_folder(layout, config)
+    check_same_settings(layout.config, config.to_yaml(), kind="search")
     objective = Trials(config, space, layout, load_material(config), progress)
     expected = None if layout.study.is_file() else _forecast(objective, seconds)
     layout.root.mkdir(parents=True, exist_ok=True)
@@ -121,20 +121,6 @@ def _check(config: Config, trials: int, budget: str | None) -> float | None:
     if budget is not None and seconds is None:
         raise ConfigError(f"--budget takes a time such as 90s, 10m, 1h30m or 1h, got {budget!r}.")
     return seconds
-
-
-def _check_folder(layout: SearchLayout, config: Config) -> None:
-    """Let a folder pass that is free or holds this search."""
-    if not layout.root.exists() or (layout.root.is_dir() and not any(layout.root.iterdir())):
-        return
-    free = shlex.quote(str(find_free_name(layout.root)))
-    if not layout.config.is_file():
-        raise RunError(f"{layout.root} holds something else than a search. Choose another name: --output {free}")
-    if layout.config.read_text(encoding="utf-8") != config.to_yaml():
-        raise RunError(
-            f"{layout.root} holds a search with another space or other settings ({layout.config.name} there). Choose "
-            f"another name: --output {free}"
-        )
 
 
 def _forecast(objective: Trials, budget: float | None) -> float:
