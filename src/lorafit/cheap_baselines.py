@@ -74,8 +74,8 @@ def _predict_tfidf(train: Split, texts: Sequence[str], classes: int) -> NDArray[
 def _count_words(seen: Sequence[str], unseen: Sequence[str], *, longest: int) -> tuple[Any, Any]:
     """Count words and sequences of words of two sets of texts, as sparse matrices of a row a text.
 
-    Columns are hashes and not words (Weinberger et al. 2009, arXiv:0902.2206): a vocabulary of all sequences takes some
-    gigabytes. What occurs in a single training text is left out unless there is nothing else. Texts without any word,
+    Columns are hashes and not words (Weinberger et al. 2009, arXiv:0902.2206): a vocabulary of all sequences takes far
+    more memory. What occurs in a single training text is left out unless there is nothing else. Texts without any word,
     of signs alone, are read by the character.
     """
     from sklearn.feature_extraction.text import HashingVectorizer

@@ -16,6 +16,7 @@ from lorafit.journal import Journal
 from lorafit.preparation import Material, Prepared, describe, prepare
 from lorafit.progress import Progress, Silent
 from lorafit.run_stages import train_run
+from lorafit.search.page import write_value
 from lorafit.search.records import SearchLayout
 from lorafit.search.space import Space
 from lorafit.search.study import seed_sampler
@@ -23,7 +24,7 @@ from lorafit.search.study import seed_sampler
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["ACCURACY", "ERROR", "INTERRUPTED", "SAME_AS", "Trials", "describe_values"]
+__all__ = ["ACCURACY", "ERROR", "INTERRUPTED", "SAME_AS", "Trials"]
 
 ACCURACY, ERROR, SAME_AS, INTERRUPTED, IMPOSSIBLE = "accuracy", "error", "same_as", "interrupted", "impossible"
 """Names under which the study keeps a trial's validation accuracy, why it failed, the trial it would have repeated, and
@@ -55,7 +56,7 @@ class Trials:
         try:
             seed_sampler(trial.study, self.config.search.seed + trial.number)
             values = self.space.suggest(trial)
-            self.progress.say(f"trial {trial.number + 1}: {describe_values(values)}")
+            self.progress.say(f"trial {trial.number + 1}: {_describe_values(values)}")
             config = self.space.build_config(self.config, values)
             known = self._find_known(trial, config)
             return self._train(trial, config) if known is None else self._repeat(trial, known)
@@ -142,9 +143,6 @@ class _Watch:
             raise optuna.TrialPruned
 
 
-def describe_values(values: Mapping[str, Any]) -> str:
+def _describe_values(values: Mapping[str, Any]) -> str:
     """Write what was drawn: `learning_rate 0.00031, r 8`."""
-    return ", ".join(
-        f"{name.partition('.')[2]} {f'{value:.3g}' if isinstance(value, float) else value}"
-        for name, value in values.items()
-    )
+    return ", ".join(f"{name.partition('.')[2]} {write_value(value)}" for name, value in values.items())
