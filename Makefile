@@ -18,23 +18,31 @@ CARRIERS := src/lorafit/carriers.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow check lock clean
+.PHONY: help demo test test-slow test-browser check lock clean
 
 help:  ## Print the targets
 	@echo "lorafit: make TARGET"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY)/package $(READY)/carriers  ## Set up .venv, then train, compare before and after, and predict
 	@echo "==> Running: lorafit demo"
 	@$(BIN)/lorafit demo
 
-test: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests with coverage (all but those marked slow or network)
+test: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests with coverage (all but those marked slow, network or browser)
 	@echo "==> Running the tests"
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not network" --cov
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not network and not browser" --cov
 
 test-slow: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests marked slow
 	@echo "==> Running the slow tests"
-	@$(BIN)/python -m pytest -m "slow and not network"
+	@$(BIN)/python -m pytest -m "slow and not network and not browser"
+
+test-browser: $(READY)/dev $(READY)/package $(READY)/carriers  ## Look at the pages in headless Chromium; installs Debian's where it is missing
+	@command -v chromium >/dev/null || { \
+		echo "==> Installing Debian's chromium"; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } >/dev/null || { \
+		echo "Chromium is missing and could not be installed. Install it as 'chromium', or run make test-browser as root on Debian." >&2; exit 1; }; }
+	@echo "==> Running the tests in the browser"
+	@$(BIN)/python -m pytest -m browser
 
 check: $(READY)/dev $(READY)/package  ## Check format, lint, types, layers and docstrings
 	@echo "==> ruff: format and lint"

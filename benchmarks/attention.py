@@ -25,9 +25,9 @@ from lorafit.acceleration.encoder_block import at_precision, fuse_encoder
 from lorafit.acceleration.memory import keep_freed_memory
 from lorafit.acceleration.precision import PrecisionChoice, choose_precision
 from lorafit.adaptation import apply_method
-from lorafit.config import MethodConfig, ModelConfig
 from lorafit.encoders.load import load_with_head, locate_encoder
 from lorafit.labels import LabelSet
+from lorafit.settings import MethodConfig, ModelConfig
 
 RESULTS = Path(__file__).with_name("results") / "attention.json"
 LENGTHS = (32, 64, 128, 256, 512)

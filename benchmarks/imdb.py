@@ -1,9 +1,9 @@
 """One run on the whole of IMDb with the built-in encoder: accuracy before and after, time, speed, memory.
 
-Run: LORAFIT_DATA=… python benchmarks/imdb.py [--set section.key=value …] [--output FILE]
+Run: LORAFIT_DATA=… python benchmarks/imdb.py [--set section.key=value …] [--output FILE] [--run FOLDER]
 
 The test rows (25,000) are measured once, after everything was chosen on validation rows cut from train. Writes
-benchmarks/results/imdb.json, or FILE, and prints the row for the README's table.
+benchmarks/results/imdb.json, or FILE, and prints the row for the README's table. The run is kept where --run says.
 """
 
 import argparse
@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 
 from environment import describe_environment
+from trials import read_history
 
-from lorafit.artifacts import Estimate
 from lorafit.config import load_config
+from lorafit.evidence import Estimate
 from lorafit.finetune import train
 from lorafit.terminal.progress import PlainProgress
 
@@ -27,16 +28,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--run", type=Path, help="where to keep the run folder")
     arguments = parser.parse_args()
     flags = {"data.source": "imdb", "model.name": "builtin:distil-minilm"}
     config = load_config(flags=flags, overrides=arguments.overrides)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        run = train(config, output=Path(folder) / "imdb", progress=PlainProgress())
+        run = train(config, output=arguments.run or Path(folder) / "imdb", progress=PlainProgress())
+        validations = [entry for entry in read_history(run) if "eval_loss" in entry]
     result = {
         "environment": describe_environment(),
         "overrides": arguments.overrides,
         "config": config.model_dump(mode="json"),
+        "validations": validations,
         "record": run.record.model_dump(mode="json", exclude={"files"}),
         "metrics": run.metrics.model_dump(mode="json"),
         "total_seconds": time.perf_counter() - began,

@@ -41,6 +41,7 @@ from trials import (
 from lorafit.config import load_config
 from lorafit.finetune import train
 
+ALONE = ["evaluation.baseline=false", "evaluation.cheap_baselines=false", "evaluation.report=false"]
 TEST_ROWS = 100
 """Rows that lorafit measures at the end; nothing here reads that."""
 
@@ -183,8 +184,8 @@ def measure_schedule(
 
 
 def run_schedule(overrides: list[str]) -> dict[str, Any]:
-    """Train lorafit in this process and return its validations."""
-    config = load_config(overrides=["evaluation.baseline=false", "evaluation.cheap_baselines=false", *overrides])
+    """Train lorafit in this process and return its validations, of all validation rows."""
+    config = load_config(overrides=[*ALONE, "data.calibration_fraction=0", *overrides])
     with tempfile.TemporaryDirectory() as folder:
         run = train(config, output=Path(folder) / "run")
         history = read_history(run)
@@ -247,7 +248,7 @@ def trace_curve(arguments: argparse.Namespace, ledger: Ledger) -> None:
 
 def run_curve(overrides: list[str]) -> dict[str, Any]:
     """Train lorafit in this process and return time and test accuracy."""
-    config = load_config(overrides=["evaluation.baseline=false", "evaluation.cheap_baselines=false", *overrides])
+    config = load_config(overrides=[*ALONE, *overrides])
     with tempfile.TemporaryDirectory() as folder:
         run = train(config, output=Path(folder) / "run")
     training = run.record.training

@@ -51,6 +51,7 @@ T = TypeVar("T")
 RESULTS = Path(__file__).with_name("results")
 BUILTIN = "builtin:distil-minilm"
 _COMMON = [
+    "evaluation.report=false",
     "evaluation.baseline=false",
     "evaluation.cheap_baselines=false",
     "evaluation.bootstrap_samples=100",

@@ -17,6 +17,9 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+DEMO = ("train", "report")
+"""The extras that `make demo` needs."""
+
 TRAIN, DEV = ROOT / "requirements" / "train.lock", ROOT / "requirements" / "dev.lock"
 HEADER = "# Written by `make lock` from pyproject.toml; do not edit.\n"
 GPU_PREFIXES = ("nvidia-", "cuda-", "triton")
@@ -51,9 +54,9 @@ def main() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     project = settings["project"]
     extras = project["optional-dependencies"]
-    train = project["dependencies"] + extras["train"]
     own = f"{project['name']}["
-    others = [line for name in extras if name != "train" for line in extras[name] if not line.startswith(own)]
+    train = [*project["dependencies"], *(line for name in DEMO for line in extras[name] if not line.startswith(own))]
+    others = [line for name in extras if name not in DEMO for line in extras[name] if not line.startswith(own)]
     dev = settings["dependency-groups"]["dev"] + others
     locked = [] if arguments.upgrade else read_lock(TRAIN) + read_lock(DEV)
 

@@ -75,7 +75,7 @@ _LIMITS: dict[Limit, str] = {
 def _settings_lines() -> Iterator[str]:
     yield "# Settings"
     yield ""
-    yield "Written by `scripts/reference.py` from `src/lorafit/config.py`. A YAML file for `--config` holds any of"
+    yield "Written by `scripts/reference.py` from `src/lorafit/settings.py`. A YAML file for `--config` holds any of"
     yield "these sections, `--set section.key=value` changes one, a run's `config.yaml` holds all of them, resolved."
     for section, field in Config.model_fields.items():
         model = type(field.get_default())

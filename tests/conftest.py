@@ -9,7 +9,7 @@ import socket
 import string
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +228,97 @@ def run_record() -> RunRecord:
         ),
         parameters=ParameterCounts(adapter=1, head=1, total=10),
     )
+
+
+@pytest.fixture
+def build_run(run_record: RunRecord, tmp_path: Path) -> Callable[..., Path]:
+    """Builds the folder of a finished run without training: records, history and predictions of a model made up."""
+    return lambda **wishes: _build_run(run_record, tmp_path, **wishes)
+
+
+def _build_run(
+    record: RunRecord,
+    root: Path,
+    *,
+    names: Sequence[str] = ("neg", "pos"),
+    rows: int = 60,
+    texts: Callable[[int, str], str] = "{1} film {0}".format,
+    predict: Callable[[Any, Any], Any] | None = None,
+    baseline: bool = True,
+    cheap: bool = True,
+    calibrated: bool = True,
+    history: bool = True,
+    settings: dict[str, Any] | None = None,
+) -> Path:
+    """Build a run; `predict(labels, rng)` gives the logits of the model after training, shape (rows, classes)."""
+    import numpy as np
+
+    from lorafit.artifacts import RunLayout, SplitRecord
+    from lorafit.config import load_config
+    from lorafit.data.sources import load_splits
+    from lorafit.evaluation import Predicted, build_metrics, write_predictions
+    from lorafit.metrics.confidence import apply_temperature, fit_calibration
+    from lorafit.metrics.scores import softmax
+
+    rng = np.random.default_rng(0)
+    source, test = root / "reviews.csv", root / "test.csv"
+    for path, count in ((source, 8 * len(names)), (test, rows)):
+        with path.open("w", newline="", encoding="utf-8", errors="surrogatepass") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text", "label"])
+            writer.writerows([texts(row, names[row % len(names)]), names[row % len(names)]] for row in range(count))
+    flags = {
+        "data.source": str(source),
+        "data.test": str(test),
+        "evaluation.bootstrap_samples": 200,
+        "evaluation.target_accuracy": 0.9,
+        "data.calibration_fraction": 0,
+        **(settings or {}),
+    }
+    config = load_config(flags=flags)
+    splits = load_splits(config.data)
+    labels, classes = splits.test.labels, len(splits.labels)
+
+    def guess(strength: float) -> Any:  # noqa: ANN401 - an array, of a library that is not imported here
+        return strength * np.eye(classes)[labels] + rng.normal(size=(len(labels), classes))
+
+    logits = guess(3.0) if predict is None else predict(labels, rng)
+    calibration = None
+    if calibrated:
+        calibration = fit_calibration(labels, logits, coverage=0.95, target_accuracy=config.evaluation.target_accuracy)
+    predicted = Predicted(
+        finetuned=softmax(apply_temperature(logits, calibration.temperature if calibration else 1.0)),
+        baseline=softmax(guess(0.3)) if baseline else None,
+        cheap={name: softmax(guess(2.0)) for name in ("nb_svm", "tfidf")} if cheap else {},
+        calibration=calibration,
+    )
+    layout = RunLayout(root / "run")
+    layout.root.mkdir()
+    layout.config.write_text(config.to_yaml(), encoding="utf-8")
+    build_metrics("test", splits.test, splits.labels, config.evaluation, predicted).write(layout.metrics)
+    write_predictions(layout.predictions("test", "finetuned"), splits.test, splits.labels, predicted.finetuned)
+    if predicted.baseline is not None:
+        write_predictions(layout.predictions("test", "baseline"), splits.test, splits.labels, predicted.baseline)
+    if history:
+        lines = [
+            {"step": step, "loss": 1 / step, "learning_rate": 1e-3 * step, "grad_norm": 1.0}
+            for step in range(10, 200, 10)
+        ]
+        lines += [{"step": step, "eval_loss": 2 / step, "eval_accuracy": step / 200} for step in (100, 200)]
+        layout.history.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    described = {
+        name: SplitRecord(
+            rows=len(split),
+            label_counts=dict(
+                zip(splits.labels.names, np.bincount(split.labels, minlength=classes).tolist(), strict=True)
+            ),
+            fingerprint=split.fingerprint(),
+            tokens=10 * len(split),
+            truncated=1,
+        )
+        for name, split in splits.by_name.items()
+    }
+    data = record.data.model_copy(update={"source": splits.source, "splits": described, "notes": list(splits.notes)})
+    kept = {"labels": list(splits.labels.names), "data": data, "seconds": {"training": 12.0, "evaluation": 3.0}}
+    record.model_copy(update=kept).write(layout.record)
+    return layout.root

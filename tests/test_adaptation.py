@@ -9,11 +9,11 @@ import torch
 
 from lorafit import adaptation
 from lorafit.adaptation import AdaptedModel, apply_method, count_parameters
-from lorafit.config import MethodConfig, ModelConfig, TargetGroup
 from lorafit.encoders.load import load_with_head, locate_encoder
 from lorafit.errors import ConfigError
 from lorafit.labels import LabelSet
 from lorafit.methods import METHODS
+from lorafit.settings import MethodConfig, ModelConfig, TargetGroup
 
 LABELS = LabelSet(("neg", "pos"))
 

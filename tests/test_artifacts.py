@@ -9,14 +9,9 @@ from pydantic import ValidationError
 from lorafit import artifacts
 from lorafit.artifacts import (
     BaseModelRecord,
-    ClassScores,
     DataRecord,
-    Estimate,
     FileRecord,
     HardwareRecord,
-    MetricsRecord,
-    ModelScores,
-    PairedComparison,
     ParameterCounts,
     RunLayout,
     RunRecord,
@@ -24,6 +19,7 @@ from lorafit.artifacts import (
     TrainingRecord,
 )
 from lorafit.errors import RunError
+from lorafit.evidence import ClassScores, Estimate, MetricsRecord, ModelScores, PairedComparison
 
 HALF = Estimate(value=0.5, low=0.4, high=0.6)
 

@@ -8,7 +8,6 @@ import pytest
 
 from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.batch_prediction import check_output, drop_bad_rows, predict_table, read_texts
-from lorafit.config import ModelConfig
 from lorafit.data.tables import Table, read_table, write_table
 from lorafit.encoders.load import load_tokenizer, load_with_head, locate_encoder
 from lorafit.encoders.tokenization import Truncation
@@ -16,6 +15,7 @@ from lorafit.errors import DataError, UserInputError
 from lorafit.labels import LabelSet
 from lorafit.predictor import Predictor
 from lorafit.runtimes.pytorch import TorchRuntime
+from lorafit.settings import ModelConfig
 
 TEXTS = ["superb", 'she said "a dull, dull film"\nand left', "été in Zürich 🎬 評論", "the end of the story"]
 STARS = [5, 1, 4, 3]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lorafit.artifacts import MetricsRecord, RunLayout, RunRecord
+from lorafit.artifacts import RunLayout, RunRecord
+from lorafit.evidence import MetricsRecord
 from lorafit.golden import GoldenRecord
 
 PLAIN = """
@@ -60,7 +61,7 @@ def test_the_demo_leaves_a_complete_run_with_evidence(demo: RunLayout) -> None:
     assert record.data.source == "builtin:rotten-tomatoes"
     assert record.labels == ["rotten", "fresh"]
     assert {name: split.rows for name, split in record.data.splits.items()} == {
-        "train": 10219, "validation": 1288, "test": 1245
+        "train": 10219, "validation": 644, "test": 1245, "calibration": 644
     }  # fmt: skip
     assert record.training is not None
     assert (record.training.steps, record.training.adapted_modules) == (8, 36)

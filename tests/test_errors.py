@@ -53,6 +53,8 @@ def test_errors_are_what_the_tree_says(name: str) -> None:
         ("MissingCarrierError", 3, RuntimeError),
         ("NetworkUnavailableError", 3, ConnectionError),
         ("TrainingDivergedError", 1, ArithmeticError),
+        ("GateBrokenError", 1, Exception),
+        ("NotReproducedError", 1, Exception),
     ],
 )
 def test_one_clause_catches_them_all(name: str, exit_code: int, builtin: type[Exception]) -> None:

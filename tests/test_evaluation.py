@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import lorafit
-from lorafit.artifacts import MetricsRecord, RunLayout
-from lorafit.config import EvaluationConfig, load_config
+from lorafit.artifacts import RunLayout
+from lorafit.config import load_config
 from lorafit.data.rows import Split
 from lorafit.data.sources import load_splits
 from lorafit.data.tables import read_table
@@ -22,7 +22,10 @@ from lorafit.evaluation import (
     read_predictions,
     write_predictions,
 )
+from lorafit.evidence import MetricsRecord
 from lorafit.labels import LabelSet
+from lorafit.metrics.calibration import calibrated_log_loss
+from lorafit.settings import EvaluationConfig
 
 LABELS = LabelSet(("neg", "pos"))
 ROWS = Split(ids=np.array([7, 3, 12]), texts=("c", "a", "b"), labels=np.array([0, 1, 1]))
@@ -71,6 +74,7 @@ def run(build_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
         "training.precision": "fp32",
         "training.threads": 1,
         "evaluation.bootstrap_samples": 200,
+        "evaluation.report": False,
     }
     return RunLayout(lorafit.train(load_config(flags=flags), output=folder / "run").path)
 
@@ -163,9 +167,10 @@ def test_predictions_of_other_rows_or_labels_are_not_taken(tmp_path: Path) -> No
 
 
 def test_validation_figures_are_plain_means() -> None:
-    figures = compute_validation(ROWS, PROBABILITIES)
+    figures = compute_validation(ROWS, np.log(PROBABILITIES) + 3)
     assert figures["accuracy"] == pytest.approx(2 / 3)
     assert figures["loss"] == pytest.approx(-(math.log(0.9) + math.log(0.8) + math.log(0.25)) / 3)
+    assert figures["calibrated_loss"] == calibrated_log_loss(ROWS.labels, np.log(PROBABILITIES))
 
 
 def test_validation_figures_of_outputs_that_are_no_numbers_are_none_either() -> None:

@@ -10,7 +10,7 @@ from lorafit.errors import MissingExtraError
 from lorafit.extras import EXTRAS, install_line, missing_modules, require
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
-MODULE_OF = {"scikit-learn": "sklearn"}
+MODULE_OF = {"scikit-learn": "sklearn", "mlflow-skinny": "mlflow"}
 """Import names that differ from the package's name."""
 
 

@@ -15,11 +15,13 @@ from lorafit.artifacts import ADAPTER_FILES, RunLayout, RunRecord
 from lorafit.atomic import compute_digest
 from lorafit.config import Config, load_config
 from lorafit.data.tables import read_table
+from lorafit.energy import EnergyMeter
 from lorafit.errors import ConfigError, DataError, RunError, TrainingDivergedError
 from lorafit.errors import TrainingInterruptedError as Interrupted
-from lorafit.finetune import Run, resume
+from lorafit.finetune import Run, continue_journal, resume
 from lorafit.planning import measuring
 from lorafit.planning.costs import CostModel, Costs
+from lorafit.preparation import describe, prepare
 from lorafit.progress import Silent
 
 GOOD, BAD = ("fine", "great", "lovely", "superb"), ("awful", "boring", "dull", "poor")
@@ -92,7 +94,7 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def config(encoder: Path, reviews: Path) -> Config:
     """Settings of a run of some seconds; a copy for every test to change."""
-    return make_config(encoder, reviews)
+    return make_config(encoder, reviews, evaluation__report=True)
 
 
 def make_config(encoder: Path, source: Path, **changes: Any) -> Config:
@@ -106,6 +108,7 @@ def make_config(encoder: Path, source: Path, **changes: Any) -> Config:
         "training.learning_rate": 0.01,
         "training.threads": 1,
         "evaluation.bootstrap_samples": 200,
+        "evaluation.report": False,
         **{name.replace("__", "."): value for name, value in changes.items()},
     }
     return load_config(flags=flags)
@@ -131,7 +134,15 @@ def assert_same_result(first: Run, second: Run) -> None:
 
 def test_run_folder_is_complete(finished: Run) -> None:
     layout = RunLayout(finished.path)
-    paths = [layout.config, layout.record, layout.metrics, layout.history, layout.card, layout.checkpoints]
+    paths = [
+        layout.config,
+        layout.record,
+        layout.metrics,
+        layout.history,
+        layout.report,
+        layout.card,
+        layout.checkpoints,
+    ]
     paths += [layout.predictions("test", "baseline"), layout.predictions("test", "finetuned")]
     paths += [layout.adapter / name for name in ADAPTER_FILES]
     assert [path for path in paths if not path.exists()] == []
@@ -151,12 +162,26 @@ def test_record_tells_what_was_done_with_what(finished: Run, encoder: Path, revi
     assert {name: split.rows for name, split in record.data.splits.items()} == {
         "train": 108, "validation": 12, "test": 40
     }  # fmt: skip
-    assert list(record.seconds) == ["baseline", "training", "saving", "cheap baselines", "evaluation"]
+    assert list(record.seconds) == ["baseline", "training", "saving", "cheap baselines", "evaluation", "report"]
     assert record.training is not None
     assert record.training.adapted_modules == 12
     assert record.peak_memory_bytes > 0
     digests = {name: compute_digest(RunLayout(finished.path).adapter / name) for name in ADAPTER_FILES}
     assert record.files == digests
+
+
+def test_energy_used_before_an_interruption_is_kept(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zone = tmp_path / "sys" / "class" / "powercap" / "intel-rapl:0"
+    zone.mkdir(parents=True)
+    for name, value in (("name", "package-0"), ("energy_uj", 0), ("max_energy_range_uj", 10**12)):
+        (zone / name).write_text(str(value))
+    monkeypatch.setattr("lorafit.journal.EnergyMeter", lambda: EnergyMeter(tmp_path))
+    prepared, layout = prepare(config, Silent()), RunLayout(tmp_path / "run")
+    spent = {"energy_joules": 5.0, "seconds": {"training": 1.0}}
+    describe(prepared).model_copy(update=spent).write(layout.record)
+    assert continue_journal(prepared, layout).record.energy_joules == 5.0
 
 
 def test_forecast_is_recorded_beside_what_happened(finished: Run) -> None:
@@ -206,7 +231,8 @@ def test_budget_for_other_tokens_gives_the_run_that_these_settings_give(
     source = tmp_path / "long.csv"
     rows = [f"{(GOOD, BAD)[row % 2][row % 4]} {'story ' * 300}{row},{row % 2}" for row in range(48)]
     source.write_text("\n".join(["text,label", *rows]))
-    changes = {"training__epochs": 1, "model__max_length": 300, "evaluation__baseline": False}
+    changes = {"training__epochs": 1, "model__max_length": 300}
+    changes |= {"evaluation__baseline": False, "evaluation__report": False}
     per_token = CostModel(0, 1e-3, 0)
     monkeypatch.setattr(measuring, "measure_costs", lambda *_: Costs(per_token, per_token, layers=0, frozen=0))
     run = lorafit.train(make_config(encoder, source, training__budget="22s", **changes), output=tmp_path / "run")

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from lorafit.artifacts import RunLayout, RunRecord
+from lorafit.energy import EnergyMeter
 from lorafit.errors import TrainingDivergedError, TrainingInterruptedError
 from lorafit.journal import Journal
 
@@ -86,3 +87,31 @@ def test_changes_inside_a_stage_are_kept(journal: Journal, layout: RunLayout) ->
     with journal.stage("saving"):
         journal.update(files={"a": "b"})
     assert written(layout).files == {"a": "b"}
+
+
+def write_counter(root: Path, microjoules: int) -> None:
+    zone = root / "sys" / "class" / "powercap" / "intel-rapl:0"
+    zone.mkdir(parents=True, exist_ok=True)
+    for name, value in (("name", "package-0"), ("energy_uj", microjoules), ("max_energy_range_uj", 10**12)):
+        (zone / name).write_text(f"{value}\n")
+
+
+def test_energy_adds_up_over_changes_and_over_a_resumption(
+    layout: RunLayout, run_record: RunRecord, tmp_path: Path
+) -> None:
+    write_counter(tmp_path, 5_000_000)
+    journal = Journal(layout, run_record, meter=EnergyMeter(tmp_path))
+    write_counter(tmp_path, 7_000_000)
+    journal.update(seconds={"training": 1.0})
+    assert written(layout).energy_joules == 2
+    resumed = Journal(layout, written(layout), meter=EnergyMeter(tmp_path))
+    write_counter(tmp_path, 8_000_000)
+    resumed.update()
+    assert written(layout).energy_joules == 3
+
+
+def test_energy_of_a_part_is_not_given_for_the_whole(layout: RunLayout, record: RunRecord, tmp_path: Path) -> None:
+    write_counter(tmp_path, 5_000_000)
+    journal = Journal(layout, record, meter=EnergyMeter(tmp_path))  # it was begun where nothing told
+    journal.update()
+    assert written(layout).energy_joules is None

@@ -2,10 +2,11 @@ import re
 
 import pytest
 
-from lorafit.config import Config, MethodConfig, TrainingConfig
+from lorafit.config import Config
 from lorafit.errors import ConfigError
 from lorafit.method_settings import complete_method, complete_settings
 from lorafit.methods import METHODS, find_method
+from lorafit.settings import MethodConfig, TrainingConfig
 
 NAMES = {
     *("lora", "rslora", "lora_plus", "lora_fa", "pissa", "olora", "dora", "adalora", "loha", "lokr", "oft", "boft"),

@@ -18,7 +18,19 @@ from packaging.utils import canonicalize_name
 import lorafit
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "transformers", "peft", "datasets", "accelerate", "sklearn", "scipy", "pandas", "pyarrow", "numpy")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "datasets",
+    "accelerate",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "numpy",
+    "matplotlib",
+)
 START_SECONDS = 0.3
 STARTS = {
     "import": ["-c", "import lorafit"],
@@ -93,7 +105,9 @@ def read_lock(name: str) -> dict[str, str]:
 def test_locks_satisfy_the_project() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     train, dev = read_lock("train.lock"), read_lock("dev.lock")
-    runtime = settings["project"]["dependencies"] + settings["project"]["optional-dependencies"]["train"]
+    extras = settings["project"]["optional-dependencies"]
+    demo = [line for extra in ("train", "report") for line in extras[extra] if not line.startswith("lorafit[")]
+    runtime = settings["project"]["dependencies"] + demo
     for text, lock in [(text, train) for text in runtime] + [
         (text, dev) for text in settings["dependency-groups"]["dev"]
     ]:

@@ -12,7 +12,7 @@ import lorafit
 from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.artifacts import ADAPTER_FILES, RunLayout, RunRecord
 from lorafit.atomic import compute_digest
-from lorafit.config import ModelConfig, load_config
+from lorafit.config import load_config
 from lorafit.encoders.load import load_tokenizer, load_with_head, locate_encoder
 from lorafit.encoders.tokenization import Truncation
 from lorafit.errors import RunError, UserInputError
@@ -20,6 +20,7 @@ from lorafit.golden import GoldenRecord
 from lorafit.labels import LabelSet
 from lorafit.predictor import Predictor, build_prediction
 from lorafit.runtimes.pytorch import TorchRuntime
+from lorafit.settings import ModelConfig
 
 LABELS = LabelSet(("bad", "fair", "good"))
 WORDS = ("a", "wonderful", "film", "from", "the", "first", "minute", "to", "last", "was", "superb", "and", "my", "life")
@@ -57,6 +58,7 @@ def trained(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "training.threads": 1,
         "evaluation.baseline": False,
         "evaluation.bootstrap_samples": 100,
+        "evaluation.report": False,
     }
     return lorafit.train(load_config(flags=flags), output=folder / "run").path
 

@@ -63,6 +63,7 @@ def test_run_is_replaced_where_the_user_allows_it_and_nothing_else_is_removed(ol
     layout = choose_run_folder(Path("mine"), suggestion="x", overwrite=True)
     assert layout == old_run
     assert old_run.record.is_file()
+    old_run.report.write_text("a page")
     claim_run_folder(layout, overwrite=True)
     assert [path.name for path in old_run.root.iterdir()] == ["notes.txt"]
 

@@ -17,7 +17,6 @@ from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.adaptation import AdaptedModel, apply_method, count_parameters
 from lorafit.artifacts import ADAPTER_FILES, DataRecord, HardwareRecord, RunLayout, RunRecord
 from lorafit.atomic import compute_digest
-from lorafit.config import MethodConfig, ModelConfig
 from lorafit.encoders.load import Encoder, load_tokenizer, load_with_head, locate_encoder
 from lorafit.encoders.tokenization import Truncation
 from lorafit.errors import LorafitError, RunError
@@ -26,6 +25,7 @@ from lorafit.labels import LabelSet
 from lorafit.predictor import Predictor
 from lorafit.runtimes.pytorch import TorchRuntime
 from lorafit.saving import check_files, compute_plain_logits, load_trained, save_trained, write_trained
+from lorafit.settings import MethodConfig, ModelConfig
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
 MAX_LENGTH = 20

@@ -14,21 +14,41 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lorafit.config import Config
+    from lorafit.difference.diff import diff
     from lorafit.errors import LorafitError
+    from lorafit.explanation import Explanation, explain
     from lorafit.finetune import Run, train
     from lorafit.predictor import Prediction, Predictor, load
+    from lorafit.reproduction import reproduce
 
 __version__ = "0.1.0"
 
-__all__ = ["Config", "LorafitError", "Prediction", "Predictor", "Run", "__version__", "load", "train"]
+__all__ = [
+    "Config",
+    "Explanation",
+    "LorafitError",
+    "Prediction",
+    "Predictor",
+    "Run",
+    "__version__",
+    "diff",
+    "explain",
+    "load",
+    "reproduce",
+    "train",
+]
 
 _HOMES = {
     "Config": "lorafit.config",
+    "Explanation": "lorafit.explanation",
     "LorafitError": "lorafit.errors",
     "Prediction": "lorafit.predictor",
     "Predictor": "lorafit.predictor",
     "Run": "lorafit.finetune",
+    "diff": "lorafit.difference.diff",
+    "explain": "lorafit.explanation",
     "load": "lorafit.predictor",
+    "reproduce": "lorafit.reproduction",
     "train": "lorafit.finetune",
 }
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lorafit.artifacts import ParameterCounts
-from lorafit.config import MethodConfig
 from lorafit.encoders.architectures import ARCHITECTURES, find_head, find_norms, find_targets
 from lorafit.encoders.load import quiet_transformers
 from lorafit.errors import ConfigError
 from lorafit.method_settings import complete_method
 from lorafit.methods import METHODS, Method, find_method
 from lorafit.peft_configs import Site
+from lorafit.settings import MethodConfig
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel

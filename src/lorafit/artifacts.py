@@ -15,18 +15,13 @@ from lorafit.errors import RunError
 
 __all__ = [
     "ADAPTER_FILES",
+    "CALIBRATION_FILE",
     "MODEL_FILES",
     "SCHEMA_VERSION",
     "BaseModelRecord",
-    "CheapBaseline",
-    "ClassScores",
     "DataRecord",
-    "Estimate",
     "ForecastRecord",
     "HardwareRecord",
-    "MetricsRecord",
-    "ModelScores",
-    "PairedComparison",
     "ParameterCounts",
     "RunLayout",
     "RunRecord",
@@ -35,6 +30,9 @@ __all__ = [
 ]
 
 SCHEMA_VERSION: Literal[1] = 1
+
+CALIBRATION_FILE = "calibration.json"
+"""Beside the others in `adapter/` or `model/` where there are rows to calibrate with; its digest is held, too."""
 
 ADAPTER_FILES = (
     "adapter_config.json",
@@ -96,6 +94,11 @@ class RunLayout:
         return self.trained / "golden.json"
 
     @property
+    def calibration(self) -> Path:
+        """The `CalibrationRecord`: how logits become confidence. Not there where too few rows could calibrate."""
+        return self.trained / CALIBRATION_FILE
+
+    @property
     def card(self) -> Path:
         """The model card."""
         return self.trained / "README.md"
@@ -104,6 +107,11 @@ class RunLayout:
     def metrics(self) -> Path:
         """The `MetricsRecord`."""
         return self.root / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        """The page for people, made from the records."""
+        return self.root / "report.html"
 
     @property
     def history(self) -> Path:
@@ -120,11 +128,16 @@ class RunLayout:
         """Hidden states of frozen layers, while training goes on."""
         return self.root / "prefix_cache"
 
+    @property
+    def tracking(self) -> Path:
+        """What the trackers of `training.track` write: TensorBoard's events, MLflow's store and artifacts."""
+        return self.root / "tracking"
+
     def owned(self) -> tuple[Path, ...]:
         """Return everything in a run folder that is a run's, and nothing else."""
         predictions = self.predictions("test", "baseline").parent
-        files = (self.record, self.config, self.metrics, self.history)
-        return (*files, self.adapter, self.model, self.checkpoints, self.prefix_cache, predictions)
+        files = (self.record, self.config, self.metrics, self.history, self.report)
+        return (*files, self.adapter, self.model, self.checkpoints, self.prefix_cache, self.tracking, predictions)
 
     def predictions(self, split: str, model: str) -> Path:
         """Predictions of one model on one split: row id, label, probabilities; rows in input order.
@@ -172,87 +185,6 @@ class FileRecord(Record):
     def write(self, path: Path) -> None:
         """Write the record atomically as indented JSON."""
         write_atomic(path, self.model_dump_json(indent=2) + "\n")
-
-
-class Estimate(Record):
-    """A measured value with its bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class ClassScores(Record):
-    """How one class was recognised. Precision is 0 where the class was never predicted."""
-
-    label: str
-    precision: Estimate
-    recall: Estimate
-    f1: Estimate
-    support: int
-
-
-class ModelScores(Record):
-    """Scores of one model on one split.
-
-    Attributes:
-        accuracy: Share of rows that are right.
-        macro_f1: Mean of the classes' F1.
-        mcc: Matthews correlation coefficient, -1 to 1.
-        log_loss: Mean negative log likelihood of the true class, in nats.
-        per_class: Scores of each class, in label order.
-        confusion_matrix: Row = true class, column = predicted class.
-    """
-
-    accuracy: Estimate
-    macro_f1: Estimate
-    mcc: Estimate
-    log_loss: Estimate
-    per_class: list[ClassScores]
-    confusion_matrix: list[list[int]]
-
-
-class PairedComparison(Record):
-    """Fine-tuned against baseline on the same rows.
-
-    Attributes:
-        accuracy_difference: Fine-tuned minus baseline, with a paired bootstrap interval.
-        log_loss_difference: Fine-tuned minus baseline, in nats; below zero is better.
-        rows_gained: Rows wrong before and right after.
-        rows_lost: Rows right before and wrong after.
-        mcnemar_p_value: Exact two-sided McNemar test of gained against lost.
-    """
-
-    accuracy_difference: Estimate
-    log_loss_difference: Estimate
-    rows_gained: int
-    rows_lost: int
-    mcnemar_p_value: float
-
-
-class CheapBaseline(Record):
-    """A classifier without a neural network on the same rows.
-
-    Attributes:
-        scores: Its own.
-        comparison: The fine-tuned model against it; `baseline` there is this classifier.
-    """
-
-    scores: ModelScores
-    comparison: PairedComparison
-
-
-class MetricsRecord(FileRecord):
-    """`metrics.json`: the evidence of a run."""
-
-    split: str
-    rows: int
-    confidence_level: float
-    bootstrap_samples: int
-    baseline: ModelScores | None
-    finetuned: ModelScores
-    comparison: PairedComparison | None
-    cheap_baselines: dict[str, CheapBaseline] = Field(default_factory=dict, description="By name of the classifier.")
 
 
 class SplitRecord(Record):
@@ -328,7 +260,7 @@ class TrainingRecord(Record):
         steps: Optimiser steps done.
         epochs: Passes over the training rows done.
         best_step: Step of the checkpoint kept, by validation loss.
-        best_validation_loss: Its validation loss, in nats.
+        best_validation_loss: Its validation loss in nats, after the temperature that suits the validation rows best.
         stopped_early: Whether early stopping ended it.
         seconds: Wall-clock time of training, validation included.
         tokens: Tokens trained on, padding left out.
@@ -368,7 +300,8 @@ class ForecastRecord(Record):
 class RunRecord(FileRecord):
     """`run.json`: what was done, with what, on what, and how it ended.
 
-    `encoder_blocks` is `fused`, or `stock:` and why (`acceleration.encoder_block`).
+    `encoder_blocks` is `fused`, or `stock:` and why (`acceleration.encoder_block`). `energy_joules` is that of the
+    whole processor since the record was begun, or None where the machine does not tell all of it.
     """
 
     status: Literal["running", "interrupted", "failed", "complete"]
@@ -388,5 +321,6 @@ class RunRecord(FileRecord):
     training: TrainingRecord | None = None
     seconds: dict[str, float] = Field(default_factory=dict, description="Wall-clock time a stage.")
     peak_memory_bytes: int = 0
+    energy_joules: float | None = None
     texts_per_second: float | None = None
     files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of each file of adapter/ or model/.")

@@ -30,7 +30,7 @@ class PredictedTable:
     predictions: tuple[Prediction, ...]
 
     def columns(self) -> dict[str, Sequence[object]]:
-        """Return the original columns, then `label`, `score` and one column of probabilities a class.
+        """Return the original columns, then `label`, `score`, `abstain` where there is a target, and probabilities.
 
         A new column whose name is taken gets `predicted_` before it.
         """
@@ -39,6 +39,8 @@ class PredictedTable:
             "label": [prediction.label for prediction in self.predictions],
             "score": [prediction.score for prediction in self.predictions],
         }
+        if self.predictions[0].abstain is not None:
+            added["abstain"] = [prediction.abstain for prediction in self.predictions]
         for name in self.predictions[0].scores:
             added[f"probability_{name}"] = [prediction.scores[name] for prediction in self.predictions]
         for name, values in added.items():

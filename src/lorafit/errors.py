@@ -9,6 +9,8 @@
     │   ├── MissingExtraError                 an optional dependency is not installed
     │   ├── MissingCarrierError               a built-in asset is not installed
     │   └── NetworkUnavailableError           the Hub cannot be reached
+    ├── GateBrokenError              exit 1   a gate of `lorafit diff` does not hold
+    ├── NotReproducedError           exit 1   a run cannot be repeated, or gives other numbers when it is
     ├── TrainingDivergedError        exit 1   the loss or a gradient is no longer a number
     └── TrainingInterruptedError     exit 130 stopped by a signal, everything saved
 
@@ -23,10 +25,12 @@ __all__ = [
     "ConfigError",
     "DataError",
     "EnvironmentUnfitError",
+    "GateBrokenError",
     "LorafitError",
     "MissingCarrierError",
     "MissingExtraError",
     "NetworkUnavailableError",
+    "NotReproducedError",
     "RunError",
     "TrainingDivergedError",
     "TrainingInterruptedError",
@@ -74,6 +78,14 @@ class MissingCarrierError(EnvironmentUnfitError):
 
 class NetworkUnavailableError(EnvironmentUnfitError, ConnectionError):
     """The Hugging Face Hub could not be reached and nothing suitable is in the local cache."""
+
+
+class GateBrokenError(LorafitError):
+    """One or more gates of a diff do not hold; the message says each."""
+
+
+class NotReproducedError(LorafitError):
+    """A run cannot be repeated with what is there now, or gave other numbers when it was."""
 
 
 class TrainingDivergedError(LorafitError, ArithmeticError):

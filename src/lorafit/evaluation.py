@@ -10,18 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.artifacts import CheapBaseline, MetricsRecord, RunLayout, RunRecord
+from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.cheap_baselines import CHEAP_BASELINES
-from lorafit.config import EvaluationConfig, load_config
+from lorafit.config import load_config
 from lorafit.data.rows import Split
 from lorafit.data.sources import load_evaluation_rows
 from lorafit.data.tables import read_table, write_table
 from lorafit.errors import DataError
+from lorafit.evidence import CalibrationRecord, CheapBaseline, MetricsRecord
 from lorafit.labels import LabelSet
-from lorafit.metrics.scores import accuracy, confusion_matrix, predict_labels, row_log_losses
+from lorafit.metrics.calibration import calibrated_log_loss
+from lorafit.metrics.confidence import measure_confidence
+from lorafit.metrics.scores import accuracy, confusion_matrix, predict_labels, row_log_losses, softmax
+from lorafit.metrics.slices import score_slices
 from lorafit.metrics.uncertainty import compare_paired, estimate_scores
 from lorafit.predictor import load
 from lorafit.progress import Progress, Silent
+from lorafit.settings import EvaluationConfig
 
 __all__ = ["Predicted", "build_metrics", "compute_validation", "evaluate", "read_predictions", "write_predictions"]
 
@@ -38,7 +43,8 @@ def evaluate(
     Args:
         run: The run folder.
         data: A source as in `data.source`; None takes the run's own, whose test split is used.
-        flags: Dotted settings that differ from the run's (for example `data.label_column`).
+        flags: Dotted settings that differ from the run's (for example `data.label_column`). With `data`, the run's
+            `data.slice_columns` are left out unless they are given here.
         progress: Told how many texts are done.
 
     Returns:
@@ -49,8 +55,15 @@ def evaluate(
     """
     layout = RunLayout(Path(run).resolve())
     record = RunRecord.read(layout.record)
-    config = load_config(layout.config, flags=flags)
-    predictor = load(layout.root, precision="fp32" if record.hardware.precision == "fp32" else "auto")
+    slices = (flags or {}).get("data.slice_columns")
+    if data is not None and slices is None:
+        slices = []  # other data need not have the run's columns
+    config = load_config(layout.config, flags={**(flags or {}), "data.slice_columns": slices})
+    predictor = load(
+        layout.root,
+        precision="fp32" if record.hardware.precision == "fp32" else "auto",
+        target_accuracy=config.evaluation.target_accuracy,
+    )
     labels = LabelSet(tuple(record.labels))
     rows = load_evaluation_rows(data or config.data.source, config.data, labels)
     if data is None or config.data.source in {data, os.path.abspath(Path(data).expanduser())}:  # noqa: PTH100  as recorded
@@ -61,7 +74,9 @@ def evaluate(
     progress.finish()
     split = "test" if data is None else Path(data).name
     cheap = {} if data is not None else _read_cheap_baselines(layout, rows, labels)
-    return build_metrics(split, rows, labels, config.evaluation, Predicted(probabilities, cheap=cheap))
+    return build_metrics(
+        split, rows, labels, config.evaluation, Predicted(probabilities, cheap=cheap, calibration=predictor.calibration)
+    )
 
 
 def _read_cheap_baselines(layout: RunLayout, rows: Split, labels: LabelSet) -> dict[str, NDArray[np.float64]]:
@@ -83,14 +98,16 @@ class Predicted:
     """Probabilities of each model for the same n rows, shape (n, classes).
 
     Attributes:
-        finetuned: The trained model's.
+        finetuned: The trained model's, calibrated where there is a calibration.
         baseline: The same model's before training, or None.
         cheap: Those of the cheap baselines, by name.
+        calibration: What the trained model's were calibrated with, or None.
     """
 
     finetuned: NDArray[np.float64]
     baseline: NDArray[np.float64] | None = None
     cheap: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    calibration: CalibrationRecord | None = None
 
 
 def build_metrics(
@@ -116,6 +133,7 @@ def build_metrics(
     finetuned, baseline = predicted.finetuned, predicted.baseline
     before = None if baseline is None else estimate_scores(rows.labels, baseline, labels.names, **settings)
     comparison = None if baseline is None else compare_paired(rows.labels, baseline, finetuned, **settings)
+    calibration = predicted.calibration
     return MetricsRecord(
         split=split,
         rows=len(rows),
@@ -124,6 +142,8 @@ def build_metrics(
         baseline=before,
         finetuned=estimate_scores(rows.labels, finetuned, labels.names, **settings),
         comparison=comparison,
+        slices=score_slices(rows, finetuned, baseline, **settings),
+        confidence=None if calibration is None else measure_confidence(rows.labels, finetuned, calibration, **settings),
         cheap_baselines={
             name: CheapBaseline(
                 scores=estimate_scores(rows.labels, probabilities, labels.names, **settings),
@@ -134,16 +154,24 @@ def build_metrics(
     )
 
 
-def compute_validation(rows: Split, probabilities: NDArray[np.float64]) -> dict[str, float]:
-    """Return the figures that training is steered by: `loss` (nats a row) and `accuracy`, without intervals.
+def compute_validation(rows: Split, logits: NDArray[np.float64]) -> dict[str, float]:
+    """Measure what training is steered by, without intervals.
 
-    Both are NaN where the model's outputs are no longer numbers; training then stops.
+    Args:
+        rows: The n rows.
+        logits: Shape (n, classes), the model's raw outputs.
+
+    Returns:
+        `calibrated_loss`, which chooses, `loss` (both in nats a row) and `accuracy`; all NaN where the outputs are no
+        longer numbers, which stops training.
     """
-    if np.isnan(probabilities).any():
-        return {"loss": math.nan, "accuracy": math.nan}
+    if not np.isfinite(logits).all():
+        return {"loss": math.nan, "calibrated_loss": math.nan, "accuracy": math.nan}
+    probabilities = softmax(logits)
     matrix = confusion_matrix(rows.labels, predict_labels(probabilities), probabilities.shape[1])
     return {
         "loss": float(row_log_losses(rows.labels, probabilities).mean()),
+        "calibrated_loss": calibrated_log_loss(rows.labels, logits),
         "accuracy": float(accuracy(matrix)),
     }
 

@@ -11,6 +11,8 @@ __all__ = ["EXTRAS", "install_line", "missing_modules", "require"]
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("torch", "transformers", "peft", "accelerate", "datasets", "pyarrow", "sklearn"),
     "search": ("optuna",),
+    "report": ("matplotlib",),
+    "track": ("tensorboard", "mlflow", "sqlalchemy", "alembic"),
 }
 """Modules that each extra brings, by the extra's name in `pyproject.toml`."""
 

@@ -1,18 +1,22 @@
 """The main flow: data, model, forecast, baseline, training, adapter, evidence."""
 
+import shlex
 import shutil
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lorafit.artifacts import MetricsRecord, RunLayout, RunRecord
+from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.atomic import write_atomic
 from lorafit.config import Config, load_config
 from lorafit.data.rows import Split
 from lorafit.errors import RunError
+from lorafit.evaluation import Predicted
+from lorafit.evidence import MetricsRecord
+from lorafit.extras import install_line, missing_modules
 from lorafit.journal import Journal
 from lorafit.labels import LabelSet
 from lorafit.planning.budget import Plan, needs_preparation, plan_run
@@ -24,14 +28,17 @@ from lorafit.predictor import (
 )
 from lorafit.preparation import Prepared, describe, prepare
 from lorafit.progress import Progress, Silent
+from lorafit.report.page import write_report
 from lorafit.run_folder import choose_run_folder, claim_run_folder, suggest_name
 from lorafit.run_stages import (
+    calibrate_run,
     evaluate_run,
     find_checkpoint,
     measure_test_rows,
     save_run,
     train_run,
 )
+from lorafit.tracking import track_results
 
 __all__ = ["Run", "Sample", "carry_out", "continue_journal", "resume", "train"]
 
@@ -104,7 +111,9 @@ def train(
     record = describe(prepared).model_copy(update={"forecast": plan.record})
     claim_run_folder(layout, overwrite=overwrite)
     write_atomic(layout.config, prepared.config.to_yaml())
-    return carry_out(prepared, layout, Journal(layout, record), progress, expected_seconds=plan.fit_seconds)
+    journal = Journal(layout, record)
+    run = carry_out(prepared, layout, journal, progress, expected_seconds=plan.fit_seconds)
+    return _track(_report(run, prepared, journal, progress), prepared)
 
 
 def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
@@ -125,7 +134,8 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
     if old.status == "complete":
         raise RunError(f"{layout.root} is complete; there is nothing to resume.")
     prepared = prepare(load_config(layout.config), progress or Silent())
-    return carry_out(prepared, layout, continue_journal(prepared, layout), progress or Silent())
+    journal, progress = continue_journal(prepared, layout), progress or Silent()
+    return _track(_report(carry_out(prepared, layout, journal, progress), prepared, journal, progress), prepared)
 
 
 def continue_journal(prepared: Prepared, layout: RunLayout) -> Journal:
@@ -146,7 +156,8 @@ def continue_journal(prepared: Prepared, layout: RunLayout) -> Journal:
         raise RunError(f"The data of {layout.root} have changed since it began (other fingerprints): start a new run.")
     if record.base_model.digest != old.base_model.digest:
         raise RunError(f"The base model of {layout.root} has changed since it began: start a new run.")
-    kept = {name: getattr(old, name) for name in ("created", "forecast", "seconds", "peak_memory_bytes")}
+    names = ("created", "forecast", "seconds", "peak_memory_bytes", "energy_joules")
+    kept = {name: getattr(old, name) for name in names}
     return Journal(layout, record.model_copy(update=kept))
 
 
@@ -211,30 +222,57 @@ def carry_out(
             expected_seconds=expected_seconds,
             prefix_folder=prefix_folder,
         )
+        calibration = calibrate_run(prepared, runtime, journal, progress)
         with journal.stage("saving"):
             progress.start("saving the result and opening it in a fresh process")
-            journal.update(files=save_run(prepared, layout))
+            journal.update(files=save_run(prepared, layout, calibration))
             progress.finish()
-        predicted, metrics = evaluate_run(prepared, runtime, layout, journal, baseline, progress)
-    samples = _draw_samples(splits.test, splits.labels, baseline, predicted.finetuned, seed=config.evaluation.seed)
+        predicted, metrics = evaluate_run(prepared, runtime, layout, journal, baseline, calibration, progress)
+    samples = _draw_samples(splits.test, splits.labels, predicted, seed=config.evaluation.seed)
     return Run(path=layout.root, record=journal.record, metrics=metrics, samples=samples)
+
+
+def _report(run: Run, prepared: Prepared, journal: Journal, progress: Progress) -> Run:
+    """Write the page for people where it is wanted; a run is complete without it."""
+    if not prepared.config.evaluation.report:
+        return run
+    if missing_modules("report"):
+        progress.say(
+            f"no report was written: {install_line('report')}, then: lorafit report {shlex.quote(str(run.path))}"
+        )
+        return run
+    with journal.stage("report"):
+        write_report(run.path, rows=prepared.splits.test, progress=progress)
+    return replace(run, record=journal.record)
+
+
+def _track(run: Run, prepared: Prepared) -> Run:
+    """Hand the results to the trackers that were asked for, and a report without texts."""
+    config, layout = prepared.config, RunLayout(run.path)
+    if config.training.track:
+        with tempfile.TemporaryDirectory() as folder:
+            wanted = "mlflow" in config.training.track and layout.report.is_file()
+            page = Path(folder) / layout.report.name
+            report = write_report(run.path, texts=False, output=page) if wanted else None
+            track_results(config, layout, run.record, run.metrics, report)
+    return run
 
 
 def _draw_samples(
     rows: Split,
     labels: LabelSet,
-    baseline: NDArray[np.float64] | None,
-    finetuned: NDArray[np.float64],
+    predicted: Predicted,
     *,
     seed: int,
 ) -> tuple[Sample, ...]:
+    baseline = predicted.baseline
     drawn = np.random.default_rng(seed).choice(len(rows), size=min(_SAMPLES, len(rows)), replace=False)
     return tuple(
         Sample(
             text=rows.texts[row],
             label=labels.names[rows.labels[row]],
             before=None if baseline is None else build_prediction(baseline[row], labels),
-            after=build_prediction(finetuned[row], labels),
+            after=build_prediction(predicted.finetuned[row], labels, predicted.calibration),
         )
         for row in sorted(drawn)
     )

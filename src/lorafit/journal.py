@@ -8,6 +8,7 @@ from typing import Any
 
 from lorafit import hardware
 from lorafit.artifacts import RunLayout, RunRecord
+from lorafit.energy import EnergyMeter
 from lorafit.errors import TrainingInterruptedError
 
 __all__ = ["Journal"]
@@ -16,16 +17,24 @@ __all__ = ["Journal"]
 class Journal:
     """The record of a run under way, as it stands in `record`; every change is written at once, where `layout` says."""
 
-    def __init__(self, layout: RunLayout, record: RunRecord) -> None:
+    def __init__(self, layout: RunLayout, record: RunRecord, *, meter: EnergyMeter | None = None) -> None:
         self.layout = layout
-        self.record = record
+        self._meter = meter or EnergyMeter()
+        begins = self._meter.works and record.energy_joules is None and not record.seconds
+        self.record = record.model_copy(update={"energy_joules": 0.0}) if begins else record
         self.update(status="running")
 
     def update(self, **changes: Any) -> None:
         """Change fields of the record and write it."""
         peak = max(self.record.peak_memory_bytes, hardware.peak_memory_bytes())
-        self.record = self.record.model_copy(update={**changes, "peak_memory_bytes": peak})
+        measured = {"peak_memory_bytes": peak, "energy_joules": self._add_energy()}
+        self.record = self.record.model_copy(update={**changes, **measured})
         self.record.write(self.layout.record)
+
+    def _add_energy(self) -> float | None:
+        """Return all joules so far; None if those of any part of the run are not known."""
+        spent, before = self._meter.read_joules(), self.record.energy_joules
+        return None if spent is None or before is None else before + spent
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -1,8 +1,9 @@
 """The settings of a method: its own defaults where none are given, and what it does not take."""
 
-from lorafit.config import Config, MethodConfig
+from lorafit.config import Config
 from lorafit.errors import ConfigError
 from lorafit.methods import find_method
+from lorafit.settings import MethodConfig
 
 __all__ = ["complete_method", "complete_settings", "select_settings"]
 

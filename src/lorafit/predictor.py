@@ -9,16 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from lorafit.artifacts import RunLayout, RunRecord
+from lorafit.artifacts import CALIBRATION_FILE, RunLayout, RunRecord
 from lorafit.batching import BatchPlan, plan_batches
 from lorafit.data.checks import describe_rows, describe_text_fault
 from lorafit.encoders.load import load_tokenizer
 from lorafit.encoders.tokenization import Truncation, tokenize
-from lorafit.errors import UserInputError
+from lorafit.errors import RunError, UserInputError
+from lorafit.evidence import CalibrationRecord
 from lorafit.extras import require
 from lorafit.golden import GOLDEN_PRECISION, verify_golden
 from lorafit.labels import LabelSet
+from lorafit.metrics.confidence import apply_temperature
 from lorafit.metrics.scores import softmax
+from lorafit.metrics.selective import choose_accept_threshold, conformal_sets
 from lorafit.saving import load_trained
 
 __all__ = ["Prediction", "Predictor", "Runtime", "build_prediction", "compute_logits", "load", "plan_prediction"]
@@ -65,21 +68,33 @@ class Prediction:
 
     Attributes:
         label: The most probable class.
-        score: Its probability, 0 to 1.
+        score: Its probability, 0 to 1, calibrated where the model has a calibration.
         scores: Probability of every class, in label order; they sum to 1.
+        abstain: Whether `score` is below what the target accuracy needs; None where no target was named.
+        conformal_set: Classes that hold the true one as often as the calibration's coverage says; None without one.
     """
 
     label: str
     score: float
     scores: dict[str, float]
+    abstain: bool | None = None
+    conformal_set: tuple[str, ...] | None = None
 
 
 class Predictor:
     """A trained classifier. Thread-safe as far as its runtime is; make one with `load`."""
 
     def __init__(
-        self, runtime: Runtime, tokenizer: Tokenizer, *, pad_id: int, labels: LabelSet, truncation: Truncation
+        self,
+        runtime: Runtime,
+        tokenizer: Tokenizer,
+        *,
+        pad_id: int,
+        labels: LabelSet,
+        truncation: Truncation,
+        calibration: CalibrationRecord | None = None,
     ) -> None:
+        self.calibration = calibration
         self._runtime = runtime
         self._tokenizer = tokenizer
         self._pad_id = pad_id
@@ -101,12 +116,15 @@ class Predictor:
         Returns:
             One prediction a text, in the same order.
         """
-        return [build_prediction(row, self._labels) for row in self.predict_proba(texts, on_progress=on_progress)]
+        return [
+            build_prediction(row, self._labels, self.calibration)
+            for row in self.predict_proba(texts, on_progress=on_progress)
+        ]
 
     def predict_proba(
         self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None
     ) -> NDArray[np.float64]:
-        """Compute the probability of every class.
+        """Compute the probability of every class, calibrated where there is a calibration.
 
         Args:
             texts: n texts, none of them empty.
@@ -115,7 +133,8 @@ class Predictor:
         Returns:
             Shape (n, classes); columns in the order of `labels`, rows sum to 1.
         """
-        return softmax(self.compute_logits(texts, on_progress=on_progress))
+        temperature = 1.0 if self.calibration is None else self.calibration.temperature
+        return softmax(apply_temperature(self.compute_logits(texts, on_progress=on_progress), temperature))
 
     def compute_logits(
         self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None
@@ -137,21 +156,31 @@ class Predictor:
         return compute_logits(self._runtime, tokens, self._pad_id, classes=len(self.labels), on_progress=on_progress)
 
 
-def build_prediction(probabilities: NDArray[np.float64], labels: LabelSet) -> Prediction:
+def build_prediction(
+    probabilities: NDArray[np.float64], labels: LabelSet, calibration: CalibrationRecord | None = None
+) -> Prediction:
     """Name the most probable class.
 
     Args:
         probabilities: Shape (classes,).
         labels: The classes.
+        calibration: What the probabilities were calibrated with, or None.
 
     Returns:
         The prediction; of equal probabilities the first class wins.
     """
-    best = int(probabilities.argmax())
+    best, abstain, inside = int(probabilities.argmax()), None, None
+    if calibration is not None:
+        held = conformal_sets(probabilities[np.newaxis], calibration.set_threshold)[0]
+        inside = tuple(name for name, is_in in zip(labels.names, held, strict=True) if is_in)
+        if calibration.accept_threshold is not None:
+            abstain = bool(probabilities[best] < calibration.accept_threshold)
     return Prediction(
         label=labels.names[best],
         score=float(probabilities[best]),
         scores=dict(zip(labels.names, probabilities.tolist(), strict=True)),
+        abstain=abstain,
+        conformal_set=inside,
     )
 
 
@@ -190,7 +219,13 @@ def compute_logits(
     return logits
 
 
-def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto") -> Predictor:
+def load(
+    run: str | Path,
+    *,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    raw: bool = False,
+    target_accuracy: float | None = None,
+) -> Predictor:
     """Open a run folder for prediction.
 
     The files are compared with the digests in the run record, and the loaded model with its golden logits.
@@ -198,9 +233,14 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
     Args:
         run: The run folder.
         precision: `auto` takes bf16 where the CPU multiplies in bf16, else fp32.
+        raw: Leave the calibration out: probabilities as the model gives them, no sets, nothing abstains.
+        target_accuracy: Accuracy that accepted answers are to have, above 0 and below 1; None takes the run's own.
 
     Returns:
         The classifier.
+
+    Raises:
+        UserInputError: A target accuracy out of range, or one without a calibration.
     """
     torch = require("torch", extra="train", purpose="Loading a run")
     for package in ("transformers", "peft"):
@@ -214,6 +254,7 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
     record = RunRecord.read(layout.record)
     keep_freed_memory()
     model = load_trained(layout, record)
+    calibration = None if raw else _read_calibration(layout, record, target_accuracy)
     device = choose_device("auto")
     torch.nn.Module.to(model, device)
     if device == "cpu":
@@ -226,11 +267,30 @@ def load(run: str | Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto"
             pad_id=pad_id,
             labels=LabelSet(tuple(record.labels)),
             truncation=Truncation(record.max_length, record.truncation),
+            calibration=calibration,
         )
         for choice in (GOLDEN_PRECISION, choose_precision(precision, device))
     )
     verify_golden(layout.golden, exact.compute_logits, runtime=TorchRuntime.name)
     return predictor
+
+
+def _read_calibration(layout: RunLayout, record: RunRecord, target_accuracy: float | None) -> CalibrationRecord | None:
+    """Read a run's calibration, with its operating point for another target where one is named."""
+    if target_accuracy is not None and not 0 < target_accuracy < 1:
+        raise UserInputError(f"A target accuracy lies between 0 and 1 (0.98, say), got {target_accuracy:g}.")
+    if CALIBRATION_FILE not in record.files:
+        if target_accuracy is not None:
+            raise RunError(
+                f"{layout.root} has no calibration, so that no confidence can be chosen for an accuracy of "
+                f"{target_accuracy:g}: it had too few validation rows, or data.calibration_fraction was 0."
+            )
+        return None
+    calibration = CalibrationRecord.read(layout.calibration)
+    if target_accuracy is None:
+        return calibration
+    threshold = choose_accept_threshold(calibration.curve, target_accuracy)
+    return calibration.model_copy(update={"target_accuracy": target_accuracy, "accept_threshold": threshold})
 
 
 def _check_texts(texts: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ from lorafit.extras import require
 from lorafit.labels import LabelSet
 from lorafit.method_settings import complete_settings
 from lorafit.progress import Progress
+from lorafit.tracking import require_trackers
 
 __all__ = ["Material", "Prepared", "collect_versions", "describe", "load_material", "prepare"]
 
@@ -113,6 +114,7 @@ def load_material(config: Config) -> Material:
         The material.
     """
     _require_training()
+    require_trackers(config.training.track)
     splits = load_splits(config.data)
     encoder = locate_encoder(config.model)
     tokenizer, pad_id = load_tokenizer(encoder.folder)
@@ -131,6 +133,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
         Everything that training needs.
     """
     torch = _require_training()
+    require_trackers(config.training.track)
     from lorafit.acceleration.encoder_block import fuse_encoder
 
     config = complete_settings(config)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.artifacts import MetricsRecord, RunLayout
+from lorafit.artifacts import RunLayout
 from lorafit.atomic import write_atomic
 from lorafit.batching import plan_batches
 from lorafit.cheap_baselines import CHEAP_BASELINES, predict_cheaply
@@ -19,29 +19,56 @@ from lorafit.encoders.builtin import cache_folder
 from lorafit.encoders.load import load_tokenizer
 from lorafit.encoders.tokenization import Truncation
 from lorafit.evaluation import Predicted, build_metrics, compute_validation, read_predictions, write_predictions
+from lorafit.evidence import CalibrationRecord, MetricsRecord
 from lorafit.golden import GOLDEN_PRECISION
 from lorafit.journal import Journal
 from lorafit.methods import find_method
+from lorafit.metrics.confidence import apply_temperature, fit_calibration
 from lorafit.metrics.scores import softmax
 from lorafit.model_card import render_model_card
 from lorafit.predictor import Inputs, Predictor, Runtime, compute_logits, plan_prediction
 from lorafit.preparation import Prepared
 from lorafit.progress import Progress
 from lorafit.saving import save_trained
+from lorafit.tracking import open_trackers
 
 if TYPE_CHECKING:
     from lorafit.training.engine import OnValidation
     from lorafit.training.prefix import ModelInputs
 
 __all__ = [
+    "calibrate_run",
     "evaluate_run",
     "find_checkpoint",
     "measure_cheap_baseline",
     "measure_test_rows",
     "save_run",
-    "score",
     "train_run",
 ]
+
+
+def calibrate_run(
+    prepared: Prepared, runtime: Runtime, journal: Journal, progress: Progress
+) -> CalibrationRecord | None:
+    """Fit the confidence of the trained model to the calibration rows.
+
+    Args:
+        prepared: Data and model.
+        runtime: Runs the model.
+        journal: Keeps the run's record.
+        progress: Told what is done.
+
+    Returns:
+        The calibration, or None where there are no rows for it.
+    """
+    rows, config = prepared.splits.calibration, prepared.config.evaluation
+    if rows is None:
+        return None
+    with journal.stage("calibration"):
+        progress.start("calibrating", total=len(rows), unit="text")
+        logits = _compute_logits(prepared, runtime, prepared.tokens["calibration"], progress)
+        progress.finish()
+        return fit_calibration(rows.labels, logits, coverage=config.coverage, target_accuracy=config.target_accuracy)
 
 
 def evaluate_run(
@@ -50,6 +77,7 @@ def evaluate_run(
     layout: RunLayout,
     journal: Journal,
     baseline: NDArray[np.float64] | None,
+    calibration: CalibrationRecord | None,
     progress: Progress,
 ) -> tuple[Predicted, MetricsRecord]:
     """Measure the trained model on the test rows, beside the baselines, and write the evidence.
@@ -60,6 +88,7 @@ def evaluate_run(
         layout: The run folder.
         journal: Keeps the run's record.
         baseline: What the model before training said of the test rows, shape (n, classes), or None.
+        calibration: How the trained model's logits become confidence, or None.
         progress: Told what is done.
 
     Returns:
@@ -74,9 +103,10 @@ def evaluate_run(
             }
     with journal.stage("evaluation"):
         began = time.perf_counter()
-        finetuned = measure_test_rows(prepared, runtime, layout, "finetuned", progress)
+        temperature = 1.0 if calibration is None else calibration.temperature
+        finetuned = measure_test_rows(prepared, runtime, layout, "finetuned", progress, temperature=temperature)
         journal.update(texts_per_second=len(splits.test) / (time.perf_counter() - began))
-        predicted = Predicted(finetuned, baseline, cheap)
+        predicted = Predicted(finetuned, baseline, cheap, calibration)
         metrics = build_metrics("test", splits.test, splits.labels, config, predicted)
         metrics.write(layout.metrics)
         write_atomic(layout.card, render_model_card(journal.record, metrics))
@@ -142,11 +172,13 @@ def train_run(
             method=prepared.config.method,
             layout=journal.layout,
             precision=prepared.precision,
-            validate=lambda: compute_validation(splits.validation, score(prepared, runtime, inputs["validation"])),
+            validate=lambda: compute_validation(
+                splits.validation, _compute_logits(prepared, runtime, inputs["validation"])
+            ),
             on_validation=on_validation,
             expected_seconds=expected_seconds,
         )
-        with journal.stage("training"):
+        with open_trackers(prepared.config, journal.layout, journal.record), journal.stage("training"):
             training = fit(job, progress=progress, resume_from=resume_from)
     journal.update(training=training.model_copy(update={"seconds": journal.record.seconds["training"]}))
 
@@ -191,6 +223,8 @@ def measure_test_rows(
     layout: RunLayout,
     model: Literal["baseline", "finetuned"],
     progress: Progress,
+    *,
+    temperature: float = 1.0,
 ) -> NDArray[np.float64]:
     """Predict the test rows and write what was said; a baseline that was written before is read.
 
@@ -200,6 +234,7 @@ def measure_test_rows(
         layout: The run folder.
         model: Which model it is.
         progress: Told what is done.
+        temperature: Logits are divided by it.
 
     Returns:
         Probabilities of shape (n, classes).
@@ -209,7 +244,8 @@ def measure_test_rows(
     if kept is not None:
         return kept
     progress.start(f"measuring the {model} model", total=len(rows), unit="text")
-    probabilities = score(prepared, runtime, prepared.tokens["test"], progress)
+    logits = _compute_logits(prepared, runtime, prepared.tokens["test"], progress)
+    probabilities = softmax(apply_temperature(logits, temperature))
     write_predictions(path, rows, prepared.labels, probabilities)
     progress.finish()
     return probabilities
@@ -234,37 +270,25 @@ def measure_cheap_baseline(name: str, splits: Splits, path: Path, progress: Prog
     return probabilities
 
 
-def score(
+def _compute_logits(
     prepared: Prepared, runtime: Runtime, inputs: Inputs, progress: Progress | None = None
 ) -> NDArray[np.float64]:
-    """Predict texts.
-
-    Args:
-        prepared: Data and model.
-        runtime: Runs the model.
-        inputs: n texts as the model reads them.
-        progress: Told how many are done, or None.
-
-    Returns:
-        Probabilities of shape (n, classes).
-    """
-    return softmax(
-        compute_logits(
-            runtime,
-            inputs,
-            prepared.pad_id,
-            classes=len(prepared.labels),
-            on_progress=progress.update if progress else None,
-        )
+    return compute_logits(
+        runtime,
+        inputs,
+        prepared.pad_id,
+        classes=len(prepared.labels),
+        on_progress=progress.update if progress else None,
     )
 
 
-def save_run(prepared: Prepared, layout: RunLayout) -> dict[str, str]:
+def save_run(prepared: Prepared, layout: RunLayout, calibration: CalibrationRecord | None = None) -> dict[str, str]:
     """Save what was trained and open it in a fresh process.
 
     Args:
         prepared: Data and model.
         layout: The run folder.
+        calibration: How the trained model's logits become confidence, or None.
 
     Returns:
         SHA-256 of each file.
@@ -286,4 +310,5 @@ def save_run(prepared: Prepared, layout: RunLayout) -> dict[str, str]:
         layout,
         max_length=prepared.max_length,
         compute_logits=predictor.compute_logits,
+        calibration=calibration,
     )

@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.adaptation import AdaptedModel
-from lorafit.artifacts import ADAPTER_FILES, MODEL_FILES, RunLayout, RunRecord
+from lorafit.artifacts import ADAPTER_FILES, CALIBRATION_FILE, MODEL_FILES, RunLayout, RunRecord
 from lorafit.atomic import atomic_directory, compute_digest
-from lorafit.config import ModelConfig
 from lorafit.encoders.load import Encoder, load_tokenizer, load_with_head, locate_encoder, quiet_transformers
 from lorafit.encoders.tokenization import read_tokenizer
 from lorafit.errors import LorafitError, RunError
+from lorafit.evidence import CalibrationRecord
 from lorafit.golden import GoldenRecord, choose_golden_texts, verify_golden
 from lorafit.labels import LabelSet
+from lorafit.settings import ModelConfig
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -41,6 +42,7 @@ def save_trained(
     *,
     max_length: int,
     compute_logits: Callable[[list[str]], NDArray[np.floating]],
+    calibration: CalibrationRecord | None = None,
 ) -> dict[str, str]:
     """Write adapter or model and prove in a fresh process that plain libraries open it and give the same logits.
 
@@ -50,9 +52,10 @@ def save_trained(
         layout: The run folder; `adapter/` or `model/` appears in it only after the proof.
         max_length: Longest input in tokens, for the tokenizer's own truncation.
         compute_logits: The trained model in this process, at `GOLDEN_PRECISION`: texts to logits.
+        calibration: How its logits become confidence, or None.
 
     Returns:
-        SHA-256 of each file of `ADAPTER_FILES` or `MODEL_FILES`.
+        SHA-256 of each file of `ADAPTER_FILES` or `MODEL_FILES`, and of the calibration where there is one.
     """
     folder, names = (layout.adapter, ADAPTER_FILES) if adapted.is_adapter else (layout.model, MODEL_FILES)
     with atomic_directory(folder) as staging:
@@ -61,6 +64,9 @@ def save_trained(
         golden = staging / layout.golden.name
         GoldenRecord(texts=texts, logits=compute_plain_logits(staging, texts)).write(golden)
         verify_golden(golden, compute_logits, runtime="torch")
+        if calibration is not None:
+            calibration.write(staging / CALIBRATION_FILE)
+            names = (*names, CALIBRATION_FILE)
         return {name: compute_digest(staging / name) for name in names}
 
 

@@ -13,10 +13,10 @@ from transformers import PreTrainedModel
 from lorafit.acceleration.encoder_block import FusedBlock, at_precision, frozen_depth, fuse_encoder
 from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.adaptation import apply_method
-from lorafit.config import MethodConfig, ModelConfig
 from lorafit.encoders.architectures import ARCHITECTURES
 from lorafit.encoders.load import load_with_head, locate_encoder, quiet_transformers
 from lorafit.labels import LabelSet
+from lorafit.settings import MethodConfig, ModelConfig
 
 LABELS = LabelSet(("neg", "pos"))
 FP32, BF16 = PrecisionChoice("fp32", ""), PrecisionChoice("bf16", "")

@@ -14,10 +14,10 @@ from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.acceleration.prefix_cache import PrefixCache, PrefixedTexts
 from lorafit.adaptation import apply_method
 from lorafit.batching import plan_batches
-from lorafit.config import MethodConfig, ModelConfig
 from lorafit.encoders.load import load_with_head, locate_encoder
 from lorafit.encoders.tokenization import TokenizedTexts
 from lorafit.labels import LabelSet
+from lorafit.settings import MethodConfig, ModelConfig
 
 FP32, BF16 = PrecisionChoice("fp32", ""), PrecisionChoice("bf16", "")
 PAD = 0

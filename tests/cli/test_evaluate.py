@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from lorafit.artifacts import MetricsRecord, RunLayout
+from lorafit.artifacts import RunLayout
+from lorafit.evidence import MetricsRecord
 
 Call = Callable[..., Any]
 
@@ -38,3 +39,21 @@ def test_other_data_with_other_columns_and_bad_rows(call: Call, trained: Path, t
     answer = call(*words, "--json")
     assert answer.code == 0
     assert json.loads(answer.out)["rows"] == 2
+
+
+def test_accuracy_by_length_is_shown_and_by_the_columns_named(call: Call, trained: Path, tmp_path: Path) -> None:
+    assert "words 1-15" in call("evaluate", trained).out
+    path = tmp_path / "more.csv"
+    rows = [f"superb lovely film {row},pos,{('north', 'south')[row % 3 == 0]}" for row in range(45)]
+    path.write_text("\n".join(["text,label,shop", *rows]) + "\n")
+    answer = call("evaluate", trained, path, "--slice", "shop", "--slice", "label")
+    assert answer.code == 0, answer.err
+    lines = [line.strip() for line in answer.out.splitlines()]
+    shown = [line.split()[:3] for line in lines if line.startswith(("shop ", "label ", "words "))]
+    assert shown == [["words", "1-15", "45"], ["shop", "north", "30"], ["shop", "south", "15"], ["label", "pos", "45"]]
+    slices = json.loads(call("evaluate", trained, path, "--slice", "shop", "--json").out)["slices"]
+    assert [one["value"] for one in slices] == ["1-15", "north", "south"]
+    refused = call("evaluate", trained, path, "--slice", "store")
+    assert refused.code == 2
+    assert "more.csv has no column 'store'. Its columns: ['text', 'label', 'shop']" in refused.err
+    assert "--slice" in refused.err

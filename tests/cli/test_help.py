@@ -34,7 +34,8 @@ def test_help_lists_every_command_with_its_summary(call: Callable[..., Any], mon
 
 
 def test_commands_of_the_app_are_those_of_the_table(commands: dict[str, click.Command]) -> None:
-    assert list(commands) == list(COMMANDS) == ["demo", "train", "evaluate", "predict", "compare", "search", "doctor"]
+    work, evidence = ["demo", "train", "evaluate", "predict"], ["report", "explain", "diff", "reproduce"]
+    assert list(commands) == list(COMMANDS) == [*work, *evidence, "compare", "search", "doctor"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -47,6 +47,8 @@ def test_json_has_one_object_a_text(call: Call, trained: Path, predictor: Predic
             "label": prediction.label,
             "score": pytest.approx(prediction.score, abs=1e-6),
             "scores": pytest.approx(prediction.scores, abs=1e-6),
+            "abstain": None,
+            "conformal_set": None,
         }
     assert "été 🎬" in lines[2]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lorafit.artifacts import Estimate, ForecastRecord, MetricsRecord, RunLayout, RunRecord
+from lorafit.artifacts import ForecastRecord, RunLayout, RunRecord
+from lorafit.evidence import Estimate, MetricsRecord, SliceScores
 from lorafit.finetune import Run, Sample
 from lorafit.predictor import Prediction
 from lorafit.terminal.render import show_metrics, show_run
@@ -115,3 +116,22 @@ def test_better_is_said_only_where_interval_and_test_agree(
     metrics = run.metrics.model_copy(update={"comparison": comparison})
     shown = show(lambda: show_metrics(metrics), 120)
     assert any(line.startswith(verdict) for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_slices_fit_the_terminal_and_of_many_values_the_weakest_are_shown(
+    run: Run, show: Callable[..., str], columns: int
+) -> None:
+    def build(column: str, value: str, accuracy: float) -> SliceScores:
+        estimate = Estimate(value=accuracy, low=accuracy, high=accuracy)
+        return SliceScores(column=column, value=value, rows=10, accuracy=estimate, difference=estimate)
+
+    slices = [build("[bold]movie", f"{number} {'x' * 30}\x1b]0;evil", number / 60) for number in range(50, 20, -1)]
+    metrics = run.metrics.model_copy(update={"slices": [build("words", "1-15", 0.5), *slices]})
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", show(lambda: show_metrics(metrics), columns))
+    table = shown.partition("Accuracy by length")[2]
+    assert max(len(line) for line in table.splitlines()) <= columns
+    assert "Of [bold]movie the 12 weakest values are shown, 18 are not." in shown
+    assert re.findall(r"movie (\d+)", table) == [str(number) for number in range(21, 33)]
+    assert re.search(r"words 1-15 +10 +50\.0 % \[50\.0, 50\.0\] +\+50\.0 % ", table)
+    assert "\x1b" not in shown

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from lorafit.artifacts import RunLayout, RunRecord
+from lorafit.evidence import MetricsRecord
 
 Call = Callable[..., Any]
 
@@ -44,6 +45,7 @@ def test_plain_output_tells_the_whole_story(call: Call, reviews: Path, settings:
         assert words in answer.err, words
     commands = re.findall(r"lorafit (?:predict|evaluate) .*", answer.out)
     assert [shlex.split(command)[2] for command in commands] == [str(tmp_path / "my run")] * 3
+    assert "words 1-15" not in answer.out, "slices are shown where a column is named"
     assert RunRecord.read(RunLayout(tmp_path / "my run").record).seed == 3
 
 
@@ -94,3 +96,21 @@ def test_run_in_the_working_folder_needs_no_name(
     (run,) = (tmp_path / "runs").iterdir()
     assert run.name.startswith("reviews-distilbert")
     assert os.fspath(run).endswith("-lora")
+
+
+def test_slices_that_were_named_are_shown_kept_and_measured_again(
+    call: Call, reviews: Path, settings: list[str], tmp_path: Path
+) -> None:
+    header, *rows = reviews.read_text().splitlines()
+    path, run = tmp_path / "shops.csv", tmp_path / "run"
+    path.write_text("\n".join([f"{header},shop", *(f"{row},shop {n % 2}" for n, row in enumerate(rows))]) + "\n")
+    words = ["--set", "training.max_steps=2", "--set", "data.test_fraction=0.4", "--output", run]
+    answer = call("train", path, "--slice", "shop", *settings, *words)
+    assert answer.code == 0, answer.err
+    assert re.search(r"shop shop 1 +\d+ +\d+\.\d % \[.*\] +[+-]\d", answer.out)
+    named = {(one.column, one.value) for one in MetricsRecord.read(RunLayout(run).metrics).slices}
+    assert named == {("words", "1-15"), ("shop", "shop 0"), ("shop", "shop 1")}
+    assert "shop shop 1" in call("evaluate", run).out
+    other = call("evaluate", run, reviews)
+    assert other.code == 0, "other data need not have the run's columns"
+    assert "shop" not in other.out.replace(str(run), "")

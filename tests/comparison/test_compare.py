@@ -38,6 +38,7 @@ def config(build_encoder: Callable[..., Path], word_reviews: Path) -> Config:
             "training.learning_rate=5e-3",
             "training.threads=1",
             "evaluation.bootstrap_samples=100",
+            "evaluation.report=false",
         ]
     )
 
@@ -120,7 +121,7 @@ def read_right(finished: Comparison, method: str, seed: int) -> np.ndarray:
 
 def test_page_needs_nothing_from_outside_and_shows_every_method(finished: Comparison) -> None:
     page = ComparisonLayout(finished.path).page.read_text(encoding="utf-8")
-    assert not re.search(r"<script|<link|https?://|url\(", page)
+    assert not re.search(r"<script|<link (?!rel=\"icon\" href=\"data:,\">)|https?://|url\(", page)
     for title in ("LoRA", "IA3", "head only", "NB-SVM"):
         assert title in page
     assert page.count("<circle") == len(METHODS)
@@ -231,6 +232,7 @@ def test_budget_is_one_for_all(config: Config, tmp_path: Path) -> None:
     lines = Lines()
     record = compare(tight, ["lora", "head_only"], output=tmp_path / "quick", progress=lines).record
     assert any(line.startswith("to fit 60s: ") for line in lines.lines)
+    assert [line for line in lines.lines if "report" in line] == [], "cells have none"
     layout = ComparisonLayout(tmp_path / "quick")
     settings = [load_config(RunLayout(layout.cell(name, 0).root).config) for name in ("lora", "head_only")]
     assert settings[0].training.epochs == settings[1].training.epochs < 500

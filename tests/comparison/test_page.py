@@ -1,8 +1,9 @@
 import pytest
 
-from lorafit.artifacts import Estimate, ParameterCounts
+from lorafit.artifacts import ParameterCounts
 from lorafit.comparison.page import find_pareto, judge_cheap_baselines, render_page
 from lorafit.comparison.records import Cell, CheapRow, ComparisonRecord, MethodRow
+from lorafit.evidence import Estimate
 
 ACCURACY = Estimate(value=0.9, low=0.88, high=0.92)
 

@@ -53,6 +53,12 @@ def test_no_film_is_in_two_splits(splits: RawSplits, corpus: list[dict[str, str]
     assert len(set.union(*films)) == sum(map(len, films)) == 507
 
 
+def test_column_movie_names_the_film_of_each_row(splits: RawSplits, corpus: list[dict[str, str]]) -> None:
+    for part in parts_of(splits):
+        assert part.ids is not None
+        assert part.columns == {"movie": [corpus[row - 1]["movie_name"] for row in part.ids]}
+
+
 def test_no_text_occurs_twice(splits: RawSplits) -> None:
     texts = [text for part in parts_of(splits) for text in part.texts]
     assert len(texts) == len(set(texts)) == 12_752

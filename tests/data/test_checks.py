@@ -75,6 +75,13 @@ def test_bad_rows_are_dropped_with_a_note() -> None:
     assert rows.notes == ("a.csv: left out 2 of 4 rows: an empty text (row 20); a text of type int (row 40).",)
 
 
+def test_columns_lose_the_dropped_rows_and_become_text() -> None:
+    values = [1.0, "dropped", None, True, "  two\nlines ", 2.5, float("nan"), [1]]
+    raw = RawRows("a.csv", ["a", "", *"cdefgh"], ["x", "y"] * 4, columns={"shop": values})
+    split = encode_rows(check_rows(raw, drop_bad_rows=True), LabelSet(("x", "y")))
+    assert split.columns == {"shop": ("1", "", "true", "two\nlines", "2.5", "", "[1]")}
+
+
 @pytest.mark.parametrize("drop_bad_rows", [False, True])
 def test_no_usable_row_points_at_the_columns(drop_bad_rows: bool) -> None:
     with pytest.raises(

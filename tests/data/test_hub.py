@@ -69,6 +69,18 @@ def test_class_labels_give_names_and_order(tmp_path: Path) -> None:
     assert loaded.test is None
 
 
+def test_slice_columns_are_kept_with_class_names(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    write_class_labels(folder / "train.parquet", [1, 0, -1])
+    columns = {"text_column": "review", "label_column": "stars"}
+    loaded = load_published(str(folder), origin="hub:d", slice_columns=["stars"], **columns)
+    assert loaded.train.columns == {"stars": ["good", "bad", None]}
+    assert load_published(str(folder), origin="hub:d", **columns).train.columns == {}
+    with pytest.raises(DataError, match=r"hub:d train has no column 'shop'.*\['review', 'stars'\].*with --slice\."):
+        load_published(str(folder), origin="hub:d", slice_columns=["shop"], **columns)
+
+
 def test_split_with_hidden_labels_is_not_used(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     folder.mkdir()

@@ -83,6 +83,14 @@ def test_parquet_files_are_read(folder: Path) -> None:
     assert_expected(load_imdb())
 
 
+def test_further_columns_of_parquet_files_and_ratings_in_file_names_are_kept(folder: Path) -> None:
+    write_folders(folder / "aclImdb", REVIEWS)
+    assert load_imdb().train.columns == {"rating": [1, 9, 8]}
+    write_parquet(folder / "train.parquet", EXPECTED_TRAIN[0], [0, 1, 1])
+    write_parquet(folder / "test.parquet", EXPECTED_TEST[0], [0, 1])
+    assert load_imdb().train.columns == {"id": [0, 1, 2]}
+
+
 def test_published_number_of_rows_needs_no_note(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imdb, "PUBLISHED_ROWS", 2)
     for split in ("train", "test"):

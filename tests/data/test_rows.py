@@ -4,7 +4,8 @@ from lorafit.data.rows import Split
 
 
 def make_split() -> Split:
-    return Split(np.asarray([3, 5, 9]), ("a", "b", "half \ud800"), np.asarray([0, 1, 0]))
+    columns = {"shop": ("north", "", "south")}
+    return Split(np.asarray([3, 5, 9]), ("a", "b", "half \ud800"), np.asarray([0, 1, 0]), columns)
 
 
 def test_selecting_keeps_the_order_asked_for() -> None:
@@ -12,6 +13,7 @@ def test_selecting_keeps_the_order_asked_for() -> None:
     assert picked.ids.tolist() == [9, 3]
     assert picked.texts == ("half \ud800", "a")
     assert picked.labels.tolist() == [0, 0]
+    assert picked.columns == {"shop": ("south", "north")}
     assert len(picked) == 2
 
 
@@ -25,3 +27,8 @@ def test_fingerprint_changes_with_ids_labels_texts_and_order() -> None:
     ]
     assert split.fingerprint() == make_split().fingerprint()
     assert len({split.fingerprint(), *(other.fingerprint() for other in others)}) == 5
+
+
+def test_fingerprint_does_not_depend_on_columns() -> None:
+    split = make_split()
+    assert Split(split.ids, split.texts, split.labels).fingerprint() == split.fingerprint()

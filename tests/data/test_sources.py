@@ -4,13 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lorafit.config import DataConfig
 from lorafit.data import sources
 from lorafit.data.rows import RawRows, RawSplits
 from lorafit.data.sources import load_evaluation_rows, load_splits
 from lorafit.data.splits import count_shared_texts
+from lorafit.data.tables import write_table
 from lorafit.errors import DataError
 from lorafit.labels import LabelSet
+from lorafit.settings import DataConfig
 
 
 def write_csv(path: Path, labels: Sequence[str], *, start: int = 0, header: str = "text,label") -> str:
@@ -31,6 +32,7 @@ def test_file_is_cut_into_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert splits.notes == (
         "test: 10 rows cut from train (10% of each label, seed 0).",
         "validation: 8 rows cut from train (10% of each label, seed 0).",
+        "validation: 8 rows are too few to calibrate with some of them; confidence stays as the model gives it.",
     )
 
 
@@ -51,6 +53,62 @@ def test_columns_are_chosen(tmp_path: Path) -> None:
         load_splits(DataConfig(source=source, text_column="review"))
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_slice_columns_of_a_file_go_with_their_rows(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    rows = range(1, 61)
+    columns = {"text": [f"text {row}" for row in rows], "label": ["x", "y"] * 30, "row": [*rows], "site": ["s"] * 60}
+    write_table(path, columns)
+    splits = load_splits(DataConfig(source=str(path), slice_columns=["row", "label"], max_rows=20))
+    for part in splits.by_name.values():
+        assert part.columns["row"] == tuple(map(str, part.ids))
+        assert part.columns["label"] == tuple(splits.labels.names[label] for label in part.labels)
+    plain = load_splits(DataConfig(source=str(path), max_rows=20))
+    assert plain.train.columns == {}
+    assert plain.train.fingerprint() == splits.train.fingerprint()
+    evaluated = load_evaluation_rows(str(path), DataConfig(source="imdb", slice_columns=["site"]), splits.labels)
+    assert evaluated.columns == {"site": ("s",) * 60}
+
+
+def test_slice_columns_of_named_sources_are_those_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = DataConfig(slice_columns=["movie"])
+    splits = load_splits(config)
+    test = splits.test
+    assert len(set(test.columns["movie"])) > 40
+    assert not set(test.columns["movie"]) & set(splits.validation.columns["movie"])
+    assert load_splits(DataConfig()).test.columns == {}
+    labels = LabelSet(("fresh", "rotten"))
+    again = load_evaluation_rows("builtin:rotten-tomatoes", DataConfig(source="imdb", slice_columns=["movie"]), labels)
+    assert again.columns == test.columns
+    rated = RawRows("imdb train", [f"text {number}" for number in range(40)], ["a", "b"] * 20, columns={"r": [1] * 40})
+    monkeypatch.setattr(sources, "load_imdb", lambda: RawSplits(rated))
+    splits = load_splits(DataConfig(source="imdb", slice_columns=["r"], calibration_fraction=0))
+    assert (splits.validation.columns, len(splits.validation)) == ({"r": ("1",) * 4}, 4)
+
+
+@pytest.mark.parametrize(
+    ("source", "column", "message"),
+    [
+        (None, "shop", r"a\.csv has no column 'shop'. Its columns: \['text', 'label'\]\. Choose one .* with --slice\."),
+        (None, "text", r"Column 'text' holds the texts\. Choose another one with --slice\."),
+        (None, "words", "must not be called 'words': results by the length .* with --slice"),
+        ("builtin:rotten-tomatoes", "shop", r"train has no column 'shop'.*\['text', 'label', 'movie'\].*--slice"),
+        ("builtin:rotten-tomatoes", "text", "holds the texts"),
+        ("hub:owner/name", "text", "holds the texts"),
+    ],
+)
+def test_slice_column_that_cannot_be_had_is_refused(
+    tmp_path: Path, source: str | None, column: str, message: str
+) -> None:
+    path = write_csv(tmp_path / "a.csv", ["x", "y"] * 10)
+    config = DataConfig(source=source or path, slice_columns=[column])
+    with pytest.raises(DataError, match=message):
+        load_splits(config)
+    if source is None:
+        with pytest.raises(DataError, match=message):
+            load_evaluation_rows(path, config.model_copy(update={"source": "imdb"}), LabelSet(("x", "y")))
+
+
 def test_files_of_ones_own_for_validation_and_test_are_used(tmp_path: Path) -> None:
     config = DataConfig(
         source=write_csv(tmp_path / "a.csv", ["x", "y"] * 10),
@@ -64,6 +122,7 @@ def test_files_of_ones_own_for_validation_and_test_are_used(tmp_path: Path) -> N
         "test: 2 of its texts are in train, too, character for character.",
         "validation: 1 of its texts are in train, too, character for character.",
         "test: 2 of its texts are in validation, too, character for character.",
+        "validation: 2 rows are too few to calibrate with some of them; confidence stays as the model gives it.",
     )
 
 
@@ -111,10 +170,34 @@ def test_builtin_source_has_its_own_splits(tmp_path: Path) -> None:
     splits = load_splits(DataConfig())
     assert splits.source == "builtin:rotten-tomatoes"
     assert splits.labels.names == ("rotten", "fresh")
-    assert (len(splits.train), len(splits.validation), len(splits.test)) == (10_219, 1_288, 1_245)
-    assert splits.notes == ()
+    assert {name: len(part) for name, part in splits.by_name.items()} == {
+        "train": 10_219,
+        "validation": 644,
+        "test": 1_245,
+        "calibration": 644,
+    }
+    assert splits.notes == (
+        "calibration: 644 of the validation rows fit the temperature and choose nothing "
+        "(data.calibration_fraction=0.5, seed 0).",
+    )
     mine = write_csv(tmp_path / "t.csv", ["fresh", "rotten"])
     assert load_splits(DataConfig(test=mine)).test.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.5, 0.8])
+def test_calibration_rows_are_cut_off_validation_and_come_back_the_same(tmp_path: Path, fraction: float) -> None:
+    source = write_csv(tmp_path / "a.csv", ["x", "y", "y"] * 400)
+    config = DataConfig(source=source, validation_fraction=0.2, calibration_fraction=fraction)
+    splits = load_splits(config)
+    assert splits.calibration is not None
+    whole = load_splits(config.model_copy(update={"calibration_fraction": 0})).validation
+    assert sorted([*splits.validation.ids, *splits.calibration.ids]) == whole.ids.tolist()
+    assert len(splits.calibration) == pytest.approx(fraction * len(whole), abs=2)
+    shares = [np.bincount(part.labels)[0] / len(part) for part in (whole, splits.calibration, splits.validation)]
+    assert shares == pytest.approx([1 / 3] * 3, abs=0.02)
+    again = load_splits(config).calibration
+    assert again is not None
+    assert again.fingerprint() == splits.calibration.fingerprint()
 
 
 def make_published(train: int, test: Sequence[str], labels: tuple[str, ...] | None = None) -> RawSplits:
@@ -136,13 +219,13 @@ def test_imdb_has_its_test_kept_and_repeats_counted(monkeypatch: pytest.MonkeyPa
 def test_hub_source_gets_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
 
-    def load(source: str, **columns: str) -> RawSplits:
+    def load(source: str, **columns: object) -> RawSplits:
         asked[source] = columns
         return make_published(40, ["a"])
 
     monkeypatch.setattr(sources, "load_hub", load)
-    splits = load_splits(DataConfig(source="hub:owner/name", text_column="review"))
-    assert asked == {"hub:owner/name": {"text_column": "review", "label_column": "label"}}
+    splits = load_splits(DataConfig(source="hub:owner/name", text_column="review", slice_columns=["shop", "shop"]))
+    assert asked == {"hub:owner/name": {"text_column": "review", "label_column": "label", "slice_columns": ["shop"]}}
     assert splits.source == "hub:owner/name"
     assert splits.labels.names == ("negative", "positive")
 
@@ -192,7 +275,7 @@ def test_named_source_is_evaluated_on_its_split() -> None:
     validation = load_evaluation_rows(
         "builtin:rotten-tomatoes", DataConfig(), LabelSet(("rotten", "fresh")), split="validation"
     )
-    assert np.bincount(validation.labels).tolist() == [458, 830]
+    assert np.bincount(validation.labels).tolist() == [229, 415]
     with pytest.raises(DataError, match=r"builtin:rotten-tomatoes test has labels that training did not have"):
         load_evaluation_rows("builtin:rotten-tomatoes", DataConfig(), LabelSet(("negative", "positive")))
 

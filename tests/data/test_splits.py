@@ -30,6 +30,13 @@ def test_parts_keep_the_input_order_and_belonging() -> None:
         assert part.labels.tolist() == [split.labels[row - 1] for row in part.ids]
 
 
+def test_columns_go_with_their_rows() -> None:
+    split = make_split([0, 1] * 20)
+    split = Split(split.ids, split.texts, split.labels, {"shop": tuple(f"shop of {text}" for text in split.texts)})
+    for part in (*cut_split(split, 0.3, seed=1), sample_rows(split, 10, seed=0)):
+        assert part.columns == {"shop": tuple(f"shop of {text}" for text in part.texts)}
+
+
 def test_cut_depends_on_the_seed_only() -> None:
     split = make_split([0, 1] * 50)
     first, again, other = (cut_split(split, 0.3, seed=seed)[1].ids.tolist() for seed in (0, 0, 1))

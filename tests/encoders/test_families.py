@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorafit.adaptation import apply_method
-from lorafit.config import MethodConfig, ModelConfig, TargetGroup
 from lorafit.encoders.architectures import ARCHITECTURES, find_norms, find_targets
 from lorafit.encoders.load import LoadedModel, load_with_head, locate_encoder, quiet_transformers
 from lorafit.errors import ConfigError
@@ -18,6 +17,7 @@ from lorafit.labels import LabelSet
 from lorafit.methods import METHODS
 from lorafit.runtimes import plain
 from lorafit.saving import write_trained
+from lorafit.settings import MethodConfig, ModelConfig, TargetGroup
 
 LABELS = LabelSet(("bad", "good"))
 TEXTS = ["a wonderful film", "dull and far too long", "not bad"]

@@ -16,7 +16,6 @@ from transformers import AutoConfig, RobertaConfig
 from transformers.utils import logging as transformers_logging
 
 from lorafit.atomic import compute_digest
-from lorafit.config import ModelConfig
 from lorafit.encoders.builtin import load_builtin_encoder
 from lorafit.encoders.load import (
     Encoder,
@@ -28,6 +27,7 @@ from lorafit.encoders.load import (
 )
 from lorafit.errors import ConfigError, NetworkUnavailableError
 from lorafit.labels import LabelSet
+from lorafit.settings import ModelConfig
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -39,7 +39,7 @@ ANSWERS = {
 }
 ASK_THE_HUB = """
 import json, sys
-from lorafit.config import ModelConfig
+from lorafit.settings import ModelConfig
 from lorafit.encoders.load import locate_encoder
 found = {}
 for name in json.load(sys.stdin):

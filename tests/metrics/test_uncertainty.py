@@ -1,5 +1,6 @@
 """The fast bootstrap against its slow, obvious twin: rows drawn one resample at a time."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,45 @@ def test_intervals_cover_the_truth_as_often_as_they_say(name: str) -> None:
     low, high = uncertainty.percentile_interval(resampled, 0.95)
     target = score(np.round(truth * 10_000).astype(np.int64))
     assert 0.93 <= np.mean((low <= target) & (target <= high)) <= 0.97
+
+
+def test_accuracy_intervals_of_models_cover_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(14)
+    covered, shares, recalls = 0, np.array([0.3, 0.7]), np.array([0.75, 0.9])
+    for number in range(1000):
+        labels = rng.choice(2, 400, p=shares)
+        is_right = rng.random(400) < recalls[labels]
+        probabilities = np.where(np.eye(2)[np.where(is_right, labels, 1 - labels)] == 1, 0.8, 0.2)
+        measured = uncertainty.estimate_scores(labels, probabilities, "ab", samples=200, seed=number).accuracy
+        covered += measured.low <= shares @ recalls <= measured.high
+    assert 930 <= covered <= 970
+
+
+def test_two_thousand_resamples_of_imdbs_test_rows_take_seconds() -> None:
+    labels, before = make_rows(25_000, 2, skill=1.0, seed=15)
+    _, after = make_rows(25_000, 2, skill=2.0, seed=15)
+    began = time.perf_counter()
+    uncertainty.estimate_scores(labels, after, "ab", samples=2000)
+    uncertainty.compare_paired(labels, before, after, samples=2000)
+    assert time.perf_counter() - began < 5
+
+
+def test_mean_weights_of_several_tables_equal_those_of_resampled_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(16)
+    tables, labels, outcomes = (rng.integers(0, high, 400) for high in (3, 2, 4))
+    counts, weights = np.zeros((3, 2, 4), dtype=np.int64), [-1.0, 0.0, 0.5, 2.0]
+    np.add.at(counts, (tables, labels, outcomes), 1)
+    whole = uncertainty.estimate_outcomes(counts, weights, SAMPLES, np.random.default_rng(1), 0.9)
+    for table, estimate in enumerate(whole):
+        of_table = tables == table
+        worth = np.array(weights)[outcomes[of_table]]
+        slow = np.array([worth[resample_rows(labels[of_table], rng)].mean() for _ in range(SAMPLES)])
+        low, high = np.quantile(slow, [0.05, 0.95])
+        assert estimate.value == pytest.approx(worth.mean())
+        assert estimate.low == pytest.approx(low, abs=0.25 * slow.std())
+        assert estimate.high == pytest.approx(high, abs=0.25 * slow.std())
+    monkeypatch.setattr(uncertainty, "_BLOCK", 700)
+    assert uncertainty.estimate_outcomes(counts, weights, SAMPLES, np.random.default_rng(1), 0.9) == whole
 
 
 def test_paired_intervals_cover_the_truth_as_often_as_they_say() -> None:

@@ -43,13 +43,14 @@ def test_without_a_budget_settings_stay_and_the_forecast_is_told() -> None:
     assert answer.config == load_config(flags={"model.max_length": 512})
     assert answer.record.budget_seconds is None
     assert answer.record.given_up == []
-    assert list(answer.record.seconds) == ["baseline", "training", "saving", "cheap baselines", "evaluation"]
+    stages = ["baseline", "training", "saving", "cheap baselines", "evaluation", "report"]
+    assert list(answer.record.seconds) == stages
     assert 0 < answer.fit_seconds <= answer.record.seconds["training"]
     assert answer.record.peak_memory_bytes > 0
     (line,) = answer.notes
     assert re.fullmatch(
         r"forecast: about [\d.]+ min: baseline \d+ s, training [\d.]+ min, saving 6 s, "
-        r"cheap baselines [\d.]+ s, evaluation \d+ s; "
+        r"cheap baselines [\d.]+ s, evaluation \d+ s, report \d+ s; "
         r"at least \d+\.\d GB of memory",
         line,
     )

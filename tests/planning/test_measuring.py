@@ -7,13 +7,13 @@ import torch
 from lorafit.acceleration.encoder_block import fuse_encoder
 from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.adaptation import AdaptedModel, apply_method
-from lorafit.config import MethodConfig, ModelConfig, TrainingConfig
 from lorafit.encoders.load import load_with_head, locate_encoder
 from lorafit.encoders.tokenization import TokenizedTexts
 from lorafit.labels import LabelSet
 from lorafit.planning import measuring
 from lorafit.planning.measuring import measure_costs
 from lorafit.runtimes.pytorch import TorchRuntime
+from lorafit.settings import MethodConfig, ModelConfig, TrainingConfig
 from lorafit.training.batching import TrainingRows
 
 FP32 = PrecisionChoice("fp32", "asked for")

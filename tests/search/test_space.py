@@ -1,10 +1,11 @@
 import pytest
 
-from lorafit.config import Config, SearchRange, load_config
+from lorafit.config import Config, load_config
 from lorafit.errors import ConfigError
 from lorafit.method_settings import complete_settings
 from lorafit.methods import METHODS
 from lorafit.search.space import read_space
+from lorafit.settings import SearchRange
 
 
 def config_with(*overrides: str) -> Config:

@@ -12,11 +12,11 @@ import torch
 from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.adaptation import AdaptedModel, apply_method
 from lorafit.artifacts import RunLayout
-from lorafit.config import MethodConfig, ModelConfig, TrainingConfig
 from lorafit.encoders.load import load_with_head, locate_encoder
 from lorafit.encoders.tokenization import TokenizedTexts
 from lorafit.labels import LabelSet
 from lorafit.method_settings import complete_method
+from lorafit.settings import MethodConfig, ModelConfig, TrainingConfig
 from lorafit.training.batching import TrainingRows
 from lorafit.training.engine import TrainingJob
 
@@ -101,4 +101,4 @@ def measure(adapted: AdaptedModel, rows: TrainingRows) -> dict[str, float]:
     with torch.no_grad():
         output = adapted.model.eval()(**batch)
     accuracy = (output.logits.argmax(dim=1) == batch["labels"]).double().mean()
-    return {"loss": float(output.loss), "accuracy": float(accuracy)}
+    return {"loss": float(output.loss), "calibrated_loss": float(output.loss), "accuracy": float(accuracy)}

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from lorafit.config import TrainingConfig
+from lorafit.settings import TrainingConfig
 from lorafit.training.arguments import build_arguments
 
 

@@ -35,7 +35,7 @@ from lorafit.progress import Silent
 from lorafit.training.engine import TrainingJob, fit
 from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.artifacts import RunLayout
-from lorafit.config import MethodConfig, TrainingConfig
+from lorafit.settings import MethodConfig, TrainingConfig
 
 class Slow(Silent):
     def update(self, done, **figures):
@@ -78,7 +78,12 @@ class StopAt(Silent):
 def script(*losses: float) -> Callable[[], dict[str, float]]:
     """A validation that gives these losses, one after the other."""
     remaining = iter(losses)
-    return lambda: {"loss": next(remaining), "accuracy": 0.5}
+
+    def validate() -> dict[str, float]:
+        loss = next(remaining)
+        return {"loss": loss, "calibrated_loss": loss, "accuracy": 0.5}
+
+    return validate
 
 
 def weights(job: TrainingJob) -> dict[str, torch.Tensor]:
@@ -178,12 +183,13 @@ def test_loss_falls_on_a_task_that_can_be_learned(make_job: BuildJob) -> None:
     assert record.adapted_modules == 12
 
 
-def test_model_holds_the_weights_of_the_lowest_validation_loss(make_job: BuildJob) -> None:
+def test_model_holds_the_weights_of_the_lowest_calibrated_loss_whatever_the_plain_one(make_job: BuildJob) -> None:
     losses, kept = iter([0.9, 0.8, 0.3, 0.7, 0.6, 0.5]), []
 
     def validate() -> dict[str, float]:
         kept.append(weights(job))
-        return {"loss": next(losses), "accuracy": 0.5}
+        loss = next(losses)
+        return {"loss": 1 - loss, "calibrated_loss": loss, "accuracy": 0.5}
 
     job = dataclasses.replace(make_job(), validate=validate)
     record = fit(job, progress=Silent())
@@ -318,7 +324,7 @@ def test_speed_leaves_checkpoints_out(make_job: BuildJob, monkeypatch: pytest.Mo
 def test_speed_leaves_validation_out(make_job: BuildJob) -> None:
     def validate() -> dict[str, float]:
         time.sleep(0.4)
-        return {"loss": 0.5, "accuracy": 0.5}
+        return {"loss": 0.5, "calibrated_loss": 0.5, "accuracy": 0.5}
 
     record = fit(make_job(epochs=2, validate=validate), progress=Silent())
     training_seconds = record.tokens / record.tokens_per_second
@@ -462,9 +468,9 @@ def test_progress_is_told_of_every_step_and_validation(make_job: BuildJob) -> No
         1,
         2,
         3,
-        "epoch 0.50: validation loss 0.5000, accuracy 50.00 %",
+        "epoch 0.50: validation loss 0.5000 (0.5000 calibrated), accuracy 50.00 %",
         4,
-        "epoch 0.67: validation loss 0.2500, accuracy 50.00 %",
+        "epoch 0.67: validation loss 0.2500 (0.2500 calibrated), accuracy 50.00 %",
         "finish",
     ]
 

@@ -59,6 +59,7 @@ def config(build_encoder: Callable[..., Path], tmp_path: Path) -> Config:
             "training.learning_rate": 0.01,
             "evaluation.baseline": False,
             "evaluation.bootstrap_samples": 100,
+            "evaluation.report": False,
         }
     )
 

@@ -13,9 +13,13 @@ import typer
 from lorafit import __version__
 from lorafit.cli.compare import compare
 from lorafit.cli.demo import demo
+from lorafit.cli.diff import diff
 from lorafit.cli.doctor import doctor
 from lorafit.cli.evaluate import evaluate
+from lorafit.cli.explain import explain
 from lorafit.cli.predict import predict
+from lorafit.cli.report import report
+from lorafit.cli.reproduce import reproduce
 from lorafit.cli.search import search
 from lorafit.cli.train import train
 from lorafit.errors import LorafitError, TrainingInterruptedError
@@ -23,13 +27,8 @@ from lorafit.errors import LorafitError, TrainingInterruptedError
 __all__ = ["COMMANDS", "app", "main"]
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "demo": demo,
-    "train": train,
-    "evaluate": evaluate,
-    "predict": predict,
-    "compare": compare,
-    "search": search,
-    "doctor": doctor,
+    command.__name__: command
+    for command in (demo, train, evaluate, predict, report, explain, diff, reproduce, compare, search, doctor)
 }
 """Every command by the name it is called by, in the order of the help text."""
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import DropBadRows, LabelColumn, Quiet, TextColumn
+from lorafit.cli.options import DropBadRows, LabelColumn, Quiet, SliceColumns, TargetAccuracy, TextColumn
 from lorafit.terminal.progress import open_progress
 
 
@@ -18,7 +18,9 @@ def evaluate(
     *,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    slices: SliceColumns = None,
     drop_bad_rows: DropBadRows = False,
+    target_accuracy: TargetAccuracy = None,
     json: Annotated[bool, typer.Option("--json", help="Write the metrics record instead of a table.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -29,7 +31,9 @@ def evaluate(
     flags = {
         "data.text_column": text_column,
         "data.label_column": label_column,
+        "data.slice_columns": slices or None,
         "data.drop_bad_rows": drop_bad_rows or None,
+        "evaluation.target_accuracy": target_accuracy,
     }
     with open_progress(quiet=quiet) as progress:
         metrics = evaluate_run(run, data, flags=flags, progress=progress)

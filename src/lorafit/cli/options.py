@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "Budget",
     "ConfigFile",
     "DropBadRows",
     "LabelColumn",
@@ -14,9 +15,14 @@ __all__ = [
     "Overwrite",
     "Quiet",
     "Settings",
+    "SliceColumns",
+    "TargetAccuracy",
     "TextColumn",
 ]
 
+Budget = Annotated[
+    str | None, typer.Option("--budget", metavar="TIME", help="Time it may take, e.g. 90s, 10m or 1h30m.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. --set training.epochs=2 (repeatable)."),
@@ -26,8 +32,16 @@ Model = Annotated[str | None, typer.Option("--model", "-m", help="builtin:distil
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; default: a free name below runs/.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run folder if it is there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]
+TargetAccuracy = Annotated[
+    float | None,
+    typer.Option("--target-accuracy", metavar="SHARE", help="Mark answers to abstain so that the others reach it."),
+]
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column that holds the texts [text].")]
 LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column that holds the labels [label].")]
+SliceColumns = Annotated[
+    list[str] | None,
+    typer.Option("--slice", metavar="COLUMN", help="Tell results apart by this column's values, too (repeatable)."),
+]
 DropBadRows = Annotated[
     bool, typer.Option("--drop-bad-rows", help="Leave out rows with an empty text or label instead of stopping.")
 ]

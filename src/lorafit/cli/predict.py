@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import DropBadRows, Quiet, TextColumn
+from lorafit.cli.options import DropBadRows, Quiet, TargetAccuracy, TextColumn
 from lorafit.terminal.progress import open_progress
 
 
@@ -22,6 +22,8 @@ def predict(
         Path | None, typer.Option("--output", "-o", help="Write csv, tsv, jsonl or parquet, original columns kept.")
     ] = None,
     drop_bad_rows: DropBadRows = False,
+    target_accuracy: TargetAccuracy = None,
+    raw: Annotated[bool, typer.Option("--raw", help="The model's own confidence, not calibrated.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object a text.")] = False,
     quiet: Quiet = False,
@@ -40,8 +42,9 @@ def predict(
         table, dropped = drop_unusable(table, text_column=column)
         if dropped and not quiet:
             sys.stderr.write(f"{dropped:,} rows without a text are left out\n")
+    predictor = load(run, raw=raw, target_accuracy=target_accuracy)
     with open_progress(quiet=quiet or len(table) == 1) as progress:
-        predicted = predict_table(load(run), table, text_column=column, progress=progress)
+        predicted = predict_table(predictor, table, text_column=column, progress=progress)
     if output is None:
         show_predictions(predicted, json=json)
         return

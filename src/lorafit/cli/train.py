@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.options import (
+    Budget,
     ConfigFile,
     DropBadRows,
     LabelColumn,
@@ -14,6 +15,8 @@ from lorafit.cli.options import (
     Overwrite,
     Quiet,
     Settings,
+    SliceColumns,
+    TargetAccuracy,
     TextColumn,
 )
 from lorafit.terminal.progress import open_progress
@@ -31,13 +34,12 @@ def train(
     test: Annotated[str | None, typer.Option(help="File with test rows.")] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    slices: SliceColumns = None,
     drop_bad_rows: DropBadRows = False,
     config: ConfigFile = None,
     settings: Settings = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Time it may take, e.g. 90s, 10m or 1h30m."),
-    ] = None,
+    budget: Budget = None,
+    target_accuracy: TargetAccuracy = None,
     seed: Annotated[int | None, typer.Option(help="Seed of head, batches and dropout [0].")] = None,
     output: Output = None,
     overwrite: Overwrite = False,
@@ -59,10 +61,12 @@ def train(
         "data.test": test,
         "data.text_column": text_column,
         "data.label_column": label_column,
+        "data.slice_columns": slices or None,
         "data.drop_bad_rows": drop_bad_rows or None,
         "model.name": model,
         "method.name": method,
         "training.budget": budget,
+        "evaluation.target_accuracy": target_accuracy,
         "training.seed": seed,
     }
     if resume is not None:

@@ -72,7 +72,7 @@ def _forecast_all(config: Config, *, grounds: Mapping[str, Ground], seeds: int) 
     fit, steps, cheap = 0.0, 0, 0.0
     for method, ground in grounds.items():
         cell = set_method(config, method, config.training.seed)
-        cell.evaluation.cheap_baselines = config.evaluation.cheap_baselines
+        cell.evaluation.cheap_baselines, cell.evaluation.report = config.evaluation.cheap_baselines, False
         one = forecast_run(cell, ground)
         cheap = one.stages.pop("cheap baselines", 0.0)
         for name, seconds in one.stages.items():

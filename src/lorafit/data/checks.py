@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ class CheckedRows:
         texts: n texts, none of them empty.
         labels: n label names, none of them empty.
         notes: What was left out.
+        columns: n values of each slice column by its name, "" where there is none.
     """
 
     origin: str
@@ -35,6 +36,7 @@ class CheckedRows:
     texts: tuple[str, ...]
     labels: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def check_rows(raw: RawRows, *, drop_bad_rows: bool) -> CheckedRows:
@@ -56,16 +58,19 @@ def check_rows(raw: RawRows, *, drop_bad_rows: bool) -> CheckedRows:
     ids = raw.ids if raw.ids is not None else range(1, len(raw.texts) + 1)
     faults: dict[str, list[int]] = defaultdict(list)
     kept: list[tuple[int, str, str]] = []
-    for row, text, value in zip(ids, raw.texts, raw.labels, strict=True):
+    places: list[int] = []
+    for place, (row, text, value) in enumerate(zip(ids, raw.texts, raw.labels, strict=True)):
         label = _read_label(value, row, raw.origin)
         fault = describe_text_fault(text) or ("an empty label" if label is None else None)
         if fault is None:
             kept.append((row, str(text), str(label)))
+            places.append(place)
         else:
             faults[fault].append(row)
     notes = _report_faults(raw.origin, faults, usable=len(kept), drop_bad_rows=drop_bad_rows)
     rows, texts, labels = zip(*kept, strict=True)
-    return CheckedRows(raw.origin, np.asarray(rows, dtype=np.int64), texts, labels, notes)
+    columns = {name: tuple(_read_value(values[place]) for place in places) for name, values in raw.columns.items()}
+    return CheckedRows(raw.origin, np.asarray(rows, dtype=np.int64), texts, labels, notes, columns)
 
 
 def encode_rows(rows: CheckedRows, labels: LabelSet) -> Split:
@@ -90,7 +95,7 @@ def encode_rows(rows: CheckedRows, labels: LabelSet) -> Split:
             f"({describe_rows(unknown)}). Allowed: {list(labels.names)}."
         )
     ids = np.asarray([label2id[label] for label in rows.labels], dtype=np.int64)
-    return Split(rows.ids, rows.texts, ids)
+    return Split(rows.ids, rows.texts, ids, rows.columns)
 
 
 def build_labels(rows: CheckedRows) -> LabelSet:
@@ -164,6 +169,17 @@ def _read_label(value: object, row: int, origin: str) -> str | None:
         f"{origin}: row {row} has a label of type {type(value).__name__}. Allowed: text, whole numbers, true and "
         "false, one label a row. Is the label column the right one (--label-column)?"
     )
+
+
+def _read_value(value: object) -> str:
+    """Return the value of a slice column as text; what is missing or blank is ""."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
 
 
 def _report_faults(

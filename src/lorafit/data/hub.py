@@ -18,13 +18,16 @@ HUB_SOURCE = re.compile(
 )
 
 
-def load_hub(source: str, *, text_column: str = "text", label_column: str = "label") -> RawSplits:
+def load_hub(
+    source: str, *, text_column: str = "text", label_column: str = "label", slice_columns: Sequence[str] = ()
+) -> RawSplits:
     """Load a data set from the Hub, or from the local cache of `datasets`.
 
     Args:
         source: `hub:owner/name` or `hub:name`, with `@revision` (branch, tag or commit) if wanted.
         text_column: Column that holds the texts.
         label_column: Column that holds the labels; a ClassLabel's names are used.
+        slice_columns: Further columns to keep.
 
     Returns:
         Its rows; validation and test where the data set has them.
@@ -47,7 +50,14 @@ def load_hub(source: str, *, text_column: str = "text", label_column: str = "lab
             "library. Run lorafit in another folder, or rename it."
         )
     _probe(name, revision)
-    return load_published(name, revision=revision, text_column=text_column, label_column=label_column, origin=source)
+    return load_published(
+        name,
+        revision=revision,
+        text_column=text_column,
+        label_column=label_column,
+        slice_columns=slice_columns,
+        origin=source,
+    )
 
 
 def load_published(
@@ -57,6 +67,7 @@ def load_published(
     revision: str | None = None,
     text_column: str = "text",
     label_column: str = "label",
+    slice_columns: Sequence[str] = (),
 ) -> RawSplits:
     """Load the splits train, validation and test of whatever `datasets.load_dataset` opens.
 
@@ -66,6 +77,7 @@ def load_published(
         revision: Branch, tag or commit on the Hub.
         text_column: Column that holds the texts.
         label_column: Column that holds the labels; a ClassLabel's names are used.
+        slice_columns: Further columns to keep; a ClassLabel's names are used.
 
     Returns:
         The rows. A split whose labels are all hidden (-1) counts as not there.
@@ -78,14 +90,17 @@ def load_published(
     loaded = _load(path_or_id, revision, origin)
     if "train" not in loaded:
         raise DataError(f"{origin} has no split 'train'. Its splits: {sorted(loaded)}.")
-    wanted = {text_column: "--text-column", label_column: "--label-column"}
+    wanted = {**dict.fromkeys(slice_columns, "--slice"), text_column: "--text-column", label_column: "--label-column"}
     parts: dict[str, RawRows] = {}
     notes: list[str] = []
     for name in ("train", "validation", "test"):
         if name not in loaded:
             continue
         check_columns(loaded[name].column_names, wanted, f"{origin} {name}")
-        rows = _read_split(loaded[name], f"{origin} {name}", text_column, label_column)
+        columns = {column: _read_column(loaded[name], column) for column in slice_columns}
+        rows = RawRows(
+            f"{origin} {name}", loaded[name][text_column][:], _read_column(loaded[name], label_column), columns=columns
+        )
         if rows.labels and all(label is None for label in rows.labels) and name != "train":
             notes.append(f"{origin}: its split '{name}' has no labels and is not used.")
         else:
@@ -132,16 +147,16 @@ def _load(path_or_id: str, revision: str | None, origin: str) -> dict[str, Any]:
         raise DataError(f"The datasets library cannot load {origin}: {reason}") from error
 
 
-def _read_split(split: Any, origin: str, text_column: str, label_column: str) -> RawRows:  # noqa: ANN401  no stubs
-    labels: Sequence[object] = split[label_column][:]
-    names = _class_names(split, label_column)
+def _read_column(split: Any, column: str) -> Sequence[object]:  # noqa: ANN401  datasets has no stubs
+    values: Sequence[object] = split[column][:]
+    names = _class_names(split, column)
     if names:
-        labels = [names[value] if isinstance(value, int) and value >= 0 else None for value in labels]
-    return RawRows(origin, texts=split[text_column][:], labels=labels)
+        return [names[value] if isinstance(value, int) and value >= 0 else None for value in values]
+    return values
 
 
-def _class_names(split: Any, label_column: str) -> list[str]:  # noqa: ANN401  datasets has no stubs
-    return list(getattr(split.features[label_column], "names", ()))
+def _class_names(split: Any, column: str) -> list[str]:  # noqa: ANN401  datasets has no stubs
+    return list(getattr(split.features[column], "names", ()))
 
 
 def _unreachable(name: str) -> NetworkUnavailableError:

@@ -27,7 +27,9 @@ PUBLISHED_ROWS = 25_000
 HUB_NAME = "hub:stanfordnlp/imdb"
 ARCHIVE = "aclImdb_v1.tar.gz"
 FOLDERS = {"neg": "negative", "pos": "positive"}
-MEMBER = re.compile(r"(?:\./)?aclImdb/(?P<split>train|test)/(?P<label>neg|pos)/(?P<number>[0-9]+)_[0-9]+\.txt")
+MEMBER = re.compile(
+    r"(?:\./)?aclImdb/(?P<split>train|test)/(?P<label>neg|pos)/(?P<number>[0-9]+)_(?P<rating>[0-9]+)\.txt"
+)
 
 
 def load_imdb() -> RawSplits:
@@ -35,6 +37,7 @@ def load_imdb() -> RawSplits:
 
     Returns:
         Train and test rows as published: by order of the parquet files, or negative before positive, each by number.
+        Every further column of the parquet files is kept; folders and archive give `rating` (1 to 10), the Hub nothing.
 
     Raises:
         DataError: What lies in the folder is incomplete or damaged.
@@ -91,7 +94,10 @@ def _read_parquet(path: Path, split: str) -> RawRows:
     if strange:
         raise DataError(f"{path}: labels must be 0 (negative) or 1 (positive), got {', '.join(strange[:5])}.")
     return RawRows(
-        f"imdb {split}", table.columns["text"], [IMDB_LABELS.names[1 if label == 1 else 0] for label in labels]
+        f"imdb {split}",
+        table.columns["text"],
+        [IMDB_LABELS.names[1 if label == 1 else 0] for label in labels],
+        columns={name: values for name, values in table.columns.items() if name not in {"text", "label"}},
     )
 
 
@@ -101,20 +107,21 @@ def _read_folders(folder: Path, split: str) -> RawRows:
         for path in (folder / name).glob("*.txt"):
             match = MEMBER.fullmatch(f"aclImdb/{split}/{name}/{path.name}")
             if match is not None:
-                reviews[name, int(match["number"])] = path.read_bytes()
+                reviews[name, int(match["number"]), int(match["rating"])] = path.read_bytes()
     return _order(reviews, split, folder)
 
 
 def _read_archive(path: Path) -> tuple[RawRows, RawRows]:
     """Read the archive as a stream; nothing is unpacked to disk."""
-    reviews: dict[str, dict[tuple[str, int], bytes]] = {"train": {}, "test": {}}
+    reviews: dict[str, dict[tuple[str, int, int], bytes]] = {"train": {}, "test": {}}
     try:
         with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
                 match = MEMBER.fullmatch(member.name)
                 file = archive.extractfile(member) if match is not None and member.isreg() else None
                 if match is not None and file is not None:
-                    reviews[match["split"]][match["label"], int(match["number"])] = file.read()
+                    key = (match["label"], int(match["number"]), int(match["rating"]))
+                    reviews[match["split"]][key] = file.read()
             while stream.read(2**20):  # to its end, where gzip compares length and checksum
                 pass
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
@@ -122,8 +129,8 @@ def _read_archive(path: Path) -> tuple[RawRows, RawRows]:
     return _order(reviews["train"], "train", path), _order(reviews["test"], "test", path)
 
 
-def _order(reviews: dict[tuple[str, int], bytes], split: str, place: Path) -> RawRows:
-    missing = [name for name in FOLDERS if not any(label == name for label, _ in reviews)]
+def _order(reviews: dict[tuple[str, int, int], bytes], split: str, place: Path) -> RawRows:
+    missing = [name for name in FOLDERS if not any(label == name for label, *_ in reviews)]
     if missing:
         raise DataError(
             f"{place} has no reviews for {' and '.join(f'{split}/{name}' for name in missing)}: files such as "
@@ -134,4 +141,5 @@ def _order(reviews: dict[tuple[str, int], bytes], split: str, place: Path) -> Ra
         texts = [reviews[key].decode("utf-8") for key in keys]
     except UnicodeDecodeError:
         raise DataError(f"{place}: a review of {split} is not UTF-8. Download the archive again.") from None
-    return RawRows(f"imdb {split}", texts, [FOLDERS[name] for name, _ in keys])
+    ratings = [rating for *_, rating in keys]
+    return RawRows(f"imdb {split}", texts, [FOLDERS[name] for name, *_ in keys], columns={"rating": ratings})

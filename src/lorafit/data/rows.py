@@ -1,15 +1,18 @@
 """Texts with labels, as every source delivers them."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.labels import LabelSet
 
-__all__ = ["RawRows", "RawSplits", "Split", "Splits"]
+__all__ = ["LENGTH_COLUMN", "RawRows", "RawSplits", "Split", "Splits"]
+
+LENGTH_COLUMN = "words"
+"""Name under which results by the length of a text stand, so that no column of the data may have it."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,14 @@ class RawRows:
         texts: What stands in the text column, of any type.
         labels: What stands in the label column, of any type.
         ids: Number of each row where that is not its place in `texts`, counted from 1.
+        columns: Values of further columns by their names, by which results are told apart.
     """
 
     origin: str
     texts: Sequence[object]
     labels: Sequence[object]
     ids: Sequence[int] | None = None
+    columns: Mapping[str, Sequence[object]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,13 @@ class Split:
         ids: Shape (n,), int64: the row's number in the file or split it was read from, counted from 1.
         texts: n texts, none of them empty.
         labels: Shape (n,), int64: class ids.
+        columns: n values of each slice column by its name, "" where there is none; the fingerprint leaves them out.
     """
 
     ids: NDArray[np.int64]
     texts: tuple[str, ...]
     labels: NDArray[np.int64]
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -71,6 +78,7 @@ class Split:
             ids=self.ids[positions],
             texts=tuple(self.texts[position] for position in positions),
             labels=self.labels[positions],
+            columns={name: tuple(values[position] for position in positions) for name, values in self.columns.items()},
         )
 
     def fingerprint(self) -> str:
@@ -96,6 +104,7 @@ class Splits:
         validation: Rows that choose (epochs, rates); never trained on.
         test: Rows for the last measurement only.
         notes: What a user should know: rows left out, splits cut, duplicates.
+        calibration: Rows that calibrate; they neither train nor choose. None where there are too few.
     """
 
     source: str
@@ -104,8 +113,10 @@ class Splits:
     validation: Split
     test: Split
     notes: tuple[str, ...] = ()
+    calibration: Split | None = None
 
     @property
     def by_name(self) -> dict[str, Split]:
-        """The three splits by their names."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
+        """The splits that there are, by their names."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return parts if self.calibration is None else {**parts, "calibration": self.calibration}

@@ -2,21 +2,25 @@
 
 import difflib
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from lorafit.config import DataConfig
 from lorafit.data.builtin import BUILTIN_SOURCES
 from lorafit.data.checks import CheckedRows, build_labels, check_rows, encode_rows
 from lorafit.data.hub import load_hub
 from lorafit.data.imdb import load_imdb
-from lorafit.data.rows import RawRows, RawSplits, Split, Splits
+from lorafit.data.rows import LENGTH_COLUMN, RawRows, RawSplits, Split, Splits
 from lorafit.data.splits import check_distinct_texts, count_shared_texts, cut_split, sample_rows
 from lorafit.data.tables import READABLE_SUFFIXES, check_columns, read_table
 from lorafit.errors import DataError
 from lorafit.labels import LabelSet
+from lorafit.settings import DataConfig
 
 __all__ = ["NAMED_SOURCES", "load_evaluation_rows", "load_splits"]
+
+_FEWEST_CALIBRATION_ROWS = 20
 
 NAMED_SOURCES = (*BUILTIN_SOURCES, "imdb")
 """Sources that have a name of their own; the others are `hub:…` and files."""
@@ -60,8 +64,9 @@ def load_splits(config: DataConfig) -> Splits:
     else:
         notes += _describe_shared(train, validation, "validation")
     notes += _describe_shared(validation, test, "test", "validation")
+    validation, calibration = _cut_calibration(validation, config, notes)
     train = _sample(train, config, notes)
-    return Splits(_name_source(config.source), labels, train, validation, test, tuple(notes))
+    return Splits(_name_source(config.source), labels, train, validation, test, tuple(notes), calibration)
 
 
 def load_evaluation_rows(
@@ -94,7 +99,7 @@ def load_evaluation_rows(
     splits = load_splits(config)
     part: Split = getattr(splits, split)
     names = tuple(splits.labels.names[label] for label in part.labels)
-    return encode_rows(CheckedRows(f"{source} {split}", part.ids, part.texts, names), labels)
+    return encode_rows(CheckedRows(f"{source} {split}", part.ids, part.texts, names, columns=part.columns), labels)
 
 
 def _is_file(source: str) -> bool:
@@ -111,12 +116,42 @@ def _read_source(source: str, config: DataConfig) -> RawSplits:
     if _is_file(source):
         return RawSplits(_read_file(source, config))
     if source in BUILTIN_SOURCES:
-        return BUILTIN_SOURCES[source]()
+        return _keep_columns(BUILTIN_SOURCES[source](), config.slice_columns)
     if source == "imdb":
-        return load_imdb()
+        return _keep_columns(load_imdb(), config.slice_columns)
     if source.startswith("hub:"):
-        return load_hub(source, text_column=config.text_column, label_column=config.label_column)
+        slices = list(_check_slices(config.slice_columns, config.text_column))
+        return load_hub(source, text_column=config.text_column, label_column=config.label_column, slice_columns=slices)
     raise _unknown(source)
+
+
+def _check_slices(names: Sequence[str], text_column: str) -> dict[str, str]:
+    """Return the slice columns with their flag, each once."""
+    if text_column in names:
+        raise DataError(f"Column '{text_column}' holds the texts. Choose another one with --slice.")
+    if LENGTH_COLUMN in names:
+        raise DataError(
+            f"A slice column must not be called '{LENGTH_COLUMN}': results by the length of the text stand under that "
+            "name. Rename the column, or choose another one with --slice."
+        )
+    return dict.fromkeys(names, "--slice")
+
+
+def _keep_columns(raw: RawSplits, names: Sequence[str]) -> RawSplits:
+    """Keep the slice columns of a named source, which gives all that it has."""
+    wanted = _check_slices(names, "text")
+
+    def keep(rows: RawRows) -> RawRows:
+        present = {"text": rows.texts, "label": rows.labels, **rows.columns}
+        check_columns(present, wanted, rows.origin)
+        return replace(rows, columns={name: present[name] for name in wanted})
+
+    return replace(
+        raw,
+        train=keep(raw.train),
+        validation=None if raw.validation is None else keep(raw.validation),
+        test=None if raw.test is None else keep(raw.test),
+    )
 
 
 def _unknown(source: str) -> DataError:
@@ -129,9 +164,15 @@ def _unknown(source: str) -> DataError:
 
 def _read_file(name: str, config: DataConfig) -> RawRows:
     table = read_table(Path(name).expanduser())
-    wanted = {config.text_column: "--text-column", config.label_column: "--label-column"}
+    slices = _check_slices(config.slice_columns, config.text_column)
+    wanted = {**slices, config.text_column: "--text-column", config.label_column: "--label-column"}
     check_columns(table.columns, wanted, name)
-    return RawRows(table.origin, table.columns[config.text_column], table.columns[config.label_column])
+    return RawRows(
+        table.origin,
+        table.columns[config.text_column],
+        table.columns[config.label_column],
+        columns={column: table.columns[column] for column in slices},
+    )
 
 
 def _name_source(source: str) -> str:
@@ -170,6 +211,27 @@ def _describe_cut(name: str, part: Split, fraction: float, seed: int) -> str:
 def _describe_shared(first: Split, other: Split, name: str, first_name: str = "train") -> list[str]:
     shared = count_shared_texts(first, other)
     return [f"{name}: {shared:,} of its texts are in {first_name}, too, character for character."] if shared else []
+
+
+def _cut_calibration(validation: Split, config: DataConfig, notes: list[str]) -> tuple[Split, Split | None]:
+    """Cut off the rows that calibrate; where there are too few, all of them choose and nothing is calibrated."""
+    if config.calibration_fraction == 0:
+        return validation, None
+    try:
+        chosen, calibration = cut_split(validation, config.calibration_fraction, config.seed)
+    except DataError:
+        calibration = None
+    if calibration is None or len(calibration) < _FEWEST_CALIBRATION_ROWS:
+        notes.append(
+            f"validation: {len(validation):,} rows are too few to calibrate with some of them; confidence stays as the "
+            "model gives it."
+        )
+        return validation, None
+    notes.append(
+        f"calibration: {len(calibration):,} of the validation rows fit the temperature and choose nothing "
+        f"(data.calibration_fraction={config.calibration_fraction:g}, seed {config.seed})."
+    )
+    return chosen, calibration
 
 
 def _sample(train: Split, config: DataConfig, notes: list[str]) -> Split:

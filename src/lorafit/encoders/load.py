@@ -12,12 +12,12 @@ from tokenizers import Tokenizer
 
 from lorafit.artifacts import BaseModelRecord
 from lorafit.atomic import compute_digest
-from lorafit.config import ModelConfig
 from lorafit.encoders.architectures import ARCHITECTURES, disable_base_dropout
 from lorafit.encoders.builtin import BUILTIN_ENCODERS, load_builtin_encoder
 from lorafit.encoders.tokenization import read_tokenizer
 from lorafit.errors import ConfigError, NetworkUnavailableError
 from lorafit.labels import LabelSet
+from lorafit.settings import ModelConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

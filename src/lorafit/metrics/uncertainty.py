@@ -10,12 +10,13 @@ show: a model without a single mistake gets the interval [1, 1] from ten rows as
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lorafit.artifacts import ClassScores, Estimate, ModelScores, PairedComparison
+from lorafit.evidence import ClassScores, Estimate, ModelScores, PairedComparison
 from lorafit.metrics.scores import (
     accuracy,
     check_labels,
@@ -33,11 +34,13 @@ from lorafit.metrics.scores import (
 __all__ = [
     "compare_paired",
     "estimate_mean",
+    "estimate_outcomes",
     "estimate_scores",
     "mcnemar_exact",
     "percentile_interval",
     "resample_confusion",
     "resample_means",
+    "wilson_interval",
 ]
 
 _BLOCK: Final = 2**18
@@ -113,6 +116,30 @@ def percentile_interval(
     tail = (1 - confidence_level) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
     return low, high
+
+
+def wilson_interval(successes: int, trials: int, confidence_level: float) -> Estimate:
+    """Estimate a share from counts, also where all or none succeed. Source: Wilson (1927), JASA 22.
+
+    Args:
+        successes: 0 to `trials`.
+        trials: At least 1.
+        confidence_level: Level of the interval, above 0 and below 1.
+
+    Returns:
+        The share with its score interval.
+
+    Raises:
+        ValueError: Counts or a level out of range.
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(f"There must be 0 to {trials} successes in at least 1 trial, got {successes}.")
+    if not 0 < confidence_level < 1:
+        raise ValueError(f"confidence_level must lie between 0 and 1, got {confidence_level}.")
+    z, share = NormalDist().inv_cdf((1 + confidence_level) / 2), successes / trials
+    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
+    return Estimate(value=share, low=min(share, max(0.0, centre - half)), high=max(share, min(1.0, centre + half)))
 
 
 def mcnemar_exact(gained: int, lost: int) -> float:
@@ -279,9 +306,31 @@ def _estimate_accuracy_difference(
     """Resample what became of each class's rows (lost, as before, gained): all that the difference depends on."""
     change = is_right.astype(np.int64) - was_right.astype(np.int64)
     outcomes = np.bincount(labels * 3 + change + 1, minlength=3 * (int(labels.max()) + 1)).reshape(-1, 3)
-    drawn = resample_confusion(outcomes, samples, rng)
-    differences = (drawn[..., 2] - drawn[..., 0]).sum(axis=-1) / len(labels)
-    return _estimates(np.asarray(change.mean()), differences, level)[0]
+    return estimate_outcomes(outcomes[np.newaxis], [-1, 0, 1], samples, rng, level)[0]
+
+
+def estimate_outcomes(
+    counts: NDArray[np.int64], weights: Sequence[float], samples: int, rng: np.random.Generator, level: float
+) -> list[Estimate]:
+    """Estimate the mean weight of a row in each of several tables of outcomes, in bounded memory.
+
+    Args:
+        counts: Shape (tables, classes, outcomes): how many rows of each true class had each outcome, at least one row
+            in a table.
+        weights: What each outcome counts for; 0 and 1 for wrong and right give the accuracy.
+        samples: Resamples behind each interval, at least 1.
+        rng: Source of randomness.
+        level: Level of the intervals, above 0 and below 1.
+
+    Returns:
+        One estimate a table.
+    """
+    rows = counts.sum(axis=(-2, -1))
+    means = np.empty((samples, len(counts)))
+    for block in _blocks(samples, counts.size):
+        drawn = resample_confusion(counts, block.stop - block.start, rng)
+        means[block] = (drawn @ np.asarray(weights)).sum(axis=-1) / rows
+    return _estimates((counts @ np.asarray(weights)).sum(axis=-1) / rows, means, level)
 
 
 def estimate_mean(

@@ -15,11 +15,12 @@ from lorafit.predictor import plan_prediction
 __all__ = ["Forecast", "Ground", "forecast_run", "frozen_layers"]
 
 _SAVING = 6.0
+_REPORT = 3.0
 _CHECKPOINT = 0.1
 _RESAMPLED_ROW = 1e-8
 _CHARACTER = 8e-7
-"""Seconds: a fresh process that opens the adapter; a checkpoint; a row in a bootstrap sample; a character of the texts
-that the cheap baselines read."""
+"""Seconds: a fresh process that opens the adapter; the report; a checkpoint; a row in a bootstrap sample; a character
+of the texts that the cheap baselines read."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Ground:
     """What forecasts for one encoder and one data set rest on.
 
     Attributes:
-        lengths: Tokens a text of train, validation and test, cut at the `max_length` asked for.
+        lengths: Tokens a text of each split, cut at the `max_length` asked for.
         costs: What batches cost.
         width: The encoder's width.
         precision: Arithmetic of the encoder, which decides how large its hidden states are on disk.
@@ -82,10 +83,9 @@ def forecast_run(config: Config, ground: Ground) -> Forecast:
     lengths = {name: np.minimum(part, config.model.max_length) for name, part in ground.lengths.items()}
     lengths["train"] = _thin_out(lengths["train"], config.data.max_rows)
     plan = plan_batches(lengths["train"], max_rows=training.batch_size, max_tokens=training.batch_tokens)
-    train, validation, test = (
-        plan.shapes(lengths["train"]),
-        *(plan_prediction(lengths[name]).shapes(lengths[name]) for name in ("validation", "test")),
-    )
+    train = plan.shapes(lengths["train"])
+    predicted = {name: plan_prediction(part).shapes(part) for name, part in lengths.items() if name != "train"}
+    validation = predicted["validation"]
     steps = training.max_steps or len(train) * training.epochs
     frozen = frozen_layers(config, costs)
     kept = frozen if _keeps_prefix(config, frozen, lengths, ground, len(train)) else 0
@@ -94,7 +94,7 @@ def forecast_run(config: Config, ground: Ground) -> Forecast:
     fit = costs.sum_steps(train, frozen=frozen, kept=kept > 0) * steps / len(train) + evaluations * (
         costs.sum_forward(validation, kept=kept) + _CHECKPOINT
     )
-    testing = costs.sum_forward(test)
+    testing = costs.sum_forward(predicted["test"])
     rows = len(lengths["train"]) + len(lengths["test"])
     cheap = config.evaluation.cheap_baselines
     scored = 1 + config.evaluation.baseline + 2 * cheap
@@ -102,9 +102,11 @@ def forecast_run(config: Config, ground: Ground) -> Forecast:
         **({"baseline": testing} if config.evaluation.baseline else {}),
         **({"frozen layers": once} if once else {}),
         "training": fit,
+        **({"calibration": costs.sum_forward(predicted["calibration"])} if "calibration" in predicted else {}),
         "saving": _SAVING,
         **({"cheap baselines": ground.characters * _CHARACTER * rows / ground.rows} if cheap else {}),
         "evaluation": testing + scored * len(lengths["test"]) * config.evaluation.bootstrap_samples * _RESAMPLED_ROW,
+        **({"report": _REPORT} if config.evaluation.report else {}),
     }
     return Forecast(stages, fit, steps)
 

@@ -17,12 +17,12 @@ from lorafit.acceleration.encoder_block import FusedBlock, at_precision, frozen_
 from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.adaptation import base_of
 from lorafit.batching import plan_batches
-from lorafit.config import TrainingConfig
 from lorafit.encoders.load import quiet_transformers
 from lorafit.planning.costs import Costs, Timing, fit_cost_model
 from lorafit.planning.forecast import Ground
 from lorafit.preparation import Prepared
 from lorafit.runtimes.pytorch import TorchRuntime
+from lorafit.settings import TrainingConfig
 from lorafit.training.batching import TrainingRows
 
 __all__ = ["measure_costs", "measure_ground"]

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 
-from lorafit.config import Config, SearchConfig, SearchRange, override_config
+from lorafit.config import Config, override_config
 from lorafit.errors import ConfigError
 from lorafit.method_settings import complete_settings, select_settings
 from lorafit.methods import find_method
+from lorafit.settings import SearchConfig, SearchRange
 
 if TYPE_CHECKING:
     import optuna

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lorafit.config import SearchConfig
 from lorafit.errors import RunError
 from lorafit.extras import require
 from lorafit.search.records import SearchLayout
 from lorafit.search.space import Plain
+from lorafit.settings import SearchConfig
 
 if TYPE_CHECKING:
     import optuna

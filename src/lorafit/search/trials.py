@@ -132,7 +132,7 @@ class _Watch:
         """Take in a validation result; schedules of different lengths are compared at the same share of their steps."""
         import optuna
 
-        loss = figures["loss"]
+        loss = figures["calibrated_loss"]
         if not math.isfinite(loss):
             return  # training ends of itself
         if loss < self.loss:

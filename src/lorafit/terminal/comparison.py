@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lorafit.cheap_baselines import CHEAP_BASELINES
-from lorafit.comparison.page import judge_cheap_baselines, write_percent, write_points
+from lorafit.comparison.page import judge_cheap_baselines
 from lorafit.comparison.records import ComparisonRecord, MethodRow
 from lorafit.durations import format_duration
+from lorafit.html_page import write_percent, write_points
 from lorafit.terminal.render import open_console
 
 if TYPE_CHECKING:

@@ -4,6 +4,8 @@ import json as json_format
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -11,9 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorafit.artifacts import Estimate, MetricsRecord, ModelScores, PairedComparison, RunRecord
+from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.cheap_baselines import CHEAP_BASELINES
+from lorafit.data.rows import LENGTH_COLUMN
 from lorafit.durations import format_duration
+from lorafit.evidence import Estimate, MetricsRecord, ModelScores, PairedComparison
+from lorafit.terminal.confidence import describe_confidence
 
 if TYPE_CHECKING:
     from lorafit.batch_prediction import PredictedTable
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["open_console", "show_metrics", "show_predictions", "show_run"]
 
 _WIDTH_WITHOUT_TERMINAL = 110
+_SHOWN_VALUES = 12
+"""A column with more values than this has the weakest of them shown."""
 
 
 def show_run(run: "Run", *, quiet: bool) -> None:
@@ -32,6 +39,8 @@ def show_run(run: "Run", *, quiet: bool) -> None:
         console.print(str(run.path), soft_wrap=True)
         return
     _print_metrics(console, run.metrics)
+    if any(one.column != LENGTH_COLUMN for one in run.metrics.slices):
+        _print_slices(console, run.metrics)
     console.print()
     console.print("Test rows drawn at random, with the label given and the model's confidence", style="italic")
     console.print(_samples_table(run.samples))
@@ -42,8 +51,11 @@ def show_run(run: "Run", *, quiet: bool) -> None:
 
 
 def show_metrics(metrics: MetricsRecord) -> None:
-    """Print the scores of an evaluation."""
-    _print_metrics(open_console(), metrics)
+    """Print the scores of an evaluation, those of each slice too."""
+    console = open_console()
+    _print_metrics(console, metrics)
+    if metrics.slices:
+        _print_slices(console, metrics)
 
 
 def show_predictions(scored: "PredictedTable", *, json: bool) -> None:
@@ -51,12 +63,13 @@ def show_predictions(scored: "PredictedTable", *, json: bool) -> None:
     texts = scored.table.columns[scored.text_column]
     if json:
         for text, prediction in zip(texts, scored.predictions, strict=True):
-            answer = {"text": text, "label": prediction.label, "score": prediction.score, "scores": prediction.scores}
+            answer = {"text": text, **asdict(prediction)}
             sys.stdout.write(json_format.dumps(answer, ensure_ascii=False) + "\n")
         return
     width = max(len(prediction.label) for prediction in scored.predictions)
     for text, prediction in zip(texts, scored.predictions, strict=True):
-        sys.stdout.write(f"{prediction.label:<{width}}  {prediction.score:6.1%}  {_one_line(str(text))}\n")
+        doubt = "abstain  " if prediction.abstain else "         " if prediction.abstain is not None else ""
+        sys.stdout.write(f"{prediction.label:<{width}}  {prediction.score:6.1%}  {doubt}{_one_line(str(text))}\n")
 
 
 def open_console() -> Console:
@@ -74,6 +87,9 @@ def _print_metrics(console: Console, metrics: MetricsRecord) -> None:
     console.print(table if needed <= console.width else _metrics_table(metrics, separator="\n"))
     for line in _verdict(metrics):
         console.print(line)
+    if metrics.confidence is not None:
+        for line in describe_confidence(metrics.confidence):
+            console.print(line)
 
 
 def _metrics_table(metrics: MetricsRecord, *, separator: str) -> Table:
@@ -119,6 +135,29 @@ def _interval(estimate: Estimate, separator: str, *, percent: bool, sign: bool =
     form = ("+" if sign else "") + (".1f" if percent else ".3f")
     value, low, high = ((100 if percent else 1) * number for number in (estimate.value, estimate.low, estimate.high))
     return f"{value:{form}}{' %' if percent else ''}{separator}[{low:{form}}, {high:{form}}]"
+
+
+def _print_slices(console: Console, metrics: MetricsRecord) -> None:
+    console.print()
+    console.print("Accuracy by length of the text and by column", style="italic")
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("", overflow="fold")
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("accuracy", justify="right", no_wrap=True)
+    is_paired = any(one.difference is not None for one in metrics.slices)
+    if is_paired:
+        table.add_column("difference", justify="right", no_wrap=True)
+    for column, group in groupby(metrics.slices, key=lambda one: one.column):
+        scores = list(group)
+        if len(scores) > _SHOWN_VALUES:
+            scores = sorted(scores, key=lambda one: one.accuracy.value)[:_SHOWN_VALUES]
+            left = sum(one.column == column for one in metrics.slices) - len(scores)
+            console.print(f"Of {_one_line(column)} the {_SHOWN_VALUES} weakest values are shown, {left} are not.")
+        for one in scores:
+            change = "" if one.difference is None else _interval(one.difference, " ", percent=True, sign=True)
+            cells = [_one_line(f"{column} {one.value}"), f"{one.rows:,}", _interval(one.accuracy, " ", percent=True)]
+            table.add_row(*cells, *([change] if is_paired else []))
+    console.print(table)
 
 
 def _verdict(metrics: MetricsRecord) -> Iterator[str]:
@@ -212,6 +251,9 @@ def _cost(record: RunRecord) -> Iterator[tuple[str, str]]:
 def _next_steps(run: "Run") -> Iterator[str]:
     path = shlex.quote(str(run.path))
     yield f"run folder  {run.path}"
+    report = RunLayout(run.path).report
+    if report.is_file():
+        yield f"report      {report}"
     yield f'next        lorafit predict {path} "What a lovely surprise."'
     yield f"            lorafit predict {path} --file reviews.csv --output predictions.csv"
     yield f"            lorafit evaluate {path}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from lorafit.acceleration.precision import choose_device
-from lorafit.config import TrainingConfig
+from lorafit.settings import TrainingConfig
 
 __all__ = ["build_arguments"]
 
@@ -40,7 +40,7 @@ def build_arguments(config: TrainingConfig, *, checkpoints: Path, steps_per_epoc
         save_total_limit=2,
         load_best_model_at_end=True,
         restore_callback_states_from_checkpoint=True,
-        metric_for_best_model="eval_loss",
+        metric_for_best_model="eval_calibrated_loss",
         greater_is_better=False,
         label_names=["labels"],
         remove_unused_columns=False,
@@ -48,7 +48,7 @@ def build_arguments(config: TrainingConfig, *, checkpoints: Path, steps_per_epoc
         logging_steps=10,
         logging_first_step=True,
         logging_nan_inf_filter=False,
-        report_to="none",
+        report_to=list(config.track) or "none",
         disable_tqdm=True,
         dataloader_pin_memory=False,
         seed=config.seed,

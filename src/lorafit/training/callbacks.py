@@ -123,8 +123,8 @@ class ProgressReport(TrainerCallback):
         """Tell the validation result."""
         figures = metrics or {}
         self._progress.say(
-            f"epoch {state.epoch or 0:.2f}: validation loss {figures['eval_loss']:.4f}, "
-            f"accuracy {100 * figures['eval_accuracy']:.2f} %"
+            f"epoch {state.epoch or 0:.2f}: validation loss {figures['eval_loss']:.4f} "
+            f"({figures['eval_calibrated_loss']:.4f} calibrated), accuracy {100 * figures['eval_accuracy']:.2f} %"
         )
 
 

@@ -18,11 +18,11 @@ from lorafit.acceleration.encoder_block import at_precision
 from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.adaptation import AdaptedModel, base_of
 from lorafit.artifacts import RunLayout, TrainingRecord
-from lorafit.config import MethodConfig, TrainingConfig
 from lorafit.encoders.load import quiet_transformers
 from lorafit.errors import TrainingInterruptedError
 from lorafit.methods import find_method
 from lorafit.progress import Progress
+from lorafit.settings import MethodConfig, TrainingConfig
 from lorafit.training.arguments import build_arguments
 from lorafit.training.batching import EpochBatches, TrainingRows, build_train_loader
 from lorafit.training.callbacks import (
@@ -39,7 +39,7 @@ from lorafit.training.optimizer import build_optimizer
 __all__ = ["OnValidation", "TrainingJob", "Validate", "fit"]
 
 Validate = Callable[[], Mapping[str, float]]
-"""Measures the model as it is on the validation rows; gives at least `loss` and `accuracy`."""
+"""Measures the model as it is on the validation rows; gives at least `loss`, `calibrated_loss` and `accuracy`."""
 
 
 OnValidation = Callable[[float, Mapping[str, float]], None]

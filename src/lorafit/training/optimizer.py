@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from lorafit.adaptation import AdaptedModel
-from lorafit.config import MethodConfig, TrainingConfig
 from lorafit.methods import find_method
+from lorafit.settings import MethodConfig, TrainingConfig
 
 __all__ = ["build_optimizer"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from lorafit.acceleration.prefix_cache import PrefixCache, PrefixedTexts
 from lorafit.batching import BatchPlan
-from lorafit.config import TrainingConfig
 from lorafit.encoders.tokenization import TokenizedTexts
 from lorafit.errors import TrainingInterruptedError
 from lorafit.progress import Progress
+from lorafit.settings import TrainingConfig
 
 __all__ = ["ModelInputs", "kept_prefix"]
 

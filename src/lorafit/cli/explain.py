@@ -1,0 +1,35 @@
+"""`lorafit explain`: which words a prediction rests on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorafit.cli.options import Quiet
+from lorafit.terminal.progress import open_progress
+
+
+def explain(
+    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    texts: Annotated[list[str], typer.Argument(help="One text or several.")],
+    *,
+    label: Annotated[
+        str | None, typer.Option("--label", help="The class to explain; default: the most probable one.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON object a text.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show which words a prediction rests on."""
+    from lorafit.explanation import explain as explain_text
+    from lorafit.predictor import load
+    from lorafit.terminal.explanation import show_explanations
+
+    predictor = load(run)
+    with open_progress(quiet=quiet or len(texts) == 1) as progress:
+        progress.start("explaining", total=len(texts), unit="text")
+        explanations = []
+        for text in texts:
+            explanations.append(explain_text(predictor, text, label=label))
+            progress.update(len(explanations))
+        progress.finish()
+    show_explanations(explanations, json=json)

@@ -1,0 +1,46 @@
+"""`lorafit reproduce`: a run repeated from its folder."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorafit.cli.options import Output, Quiet
+from lorafit.terminal.progress import open_progress
+
+
+def reproduce(
+    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    *,
+    output: Output = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0.0, metavar="SHARE", help="Largest difference of the accuracy [0.002].")
+    ] = None,
+    log_loss_tolerance: Annotated[
+        float | None, typer.Option(min=0.0, metavar="NATS", help="Largest difference of the log loss [0.01].")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Write the record instead of a table.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Repeat a run and compare its numbers.
+
+    Ends with 0 if they agree, with 1 if they do not or if data, base model or settings have changed.
+    """
+    from lorafit.reproduction import ACCURACY_TOLERANCE, LOG_LOSS_TOLERANCE, enforce_reproduction
+    from lorafit.reproduction import reproduce as repeat_run
+    from lorafit.terminal.reproduction import show_reproduction
+
+    with open_progress(quiet=quiet) as progress:
+        record = repeat_run(
+            run,
+            output=output,
+            tolerance=ACCURACY_TOLERANCE if tolerance is None else tolerance,
+            log_loss_tolerance=LOG_LOSS_TOLERANCE if log_loss_tolerance is None else log_loss_tolerance,
+            progress=progress,
+        )
+    if json:
+        sys.stdout.write(record.model_dump_json(indent=2) + "\n")
+    else:
+        show_reproduction(record)
+    enforce_reproduction(record)

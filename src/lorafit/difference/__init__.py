@@ -1,0 +1,1 @@
+"""Two runs on the same rows: what changed, and whether it may."""

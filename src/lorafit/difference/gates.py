@@ -1,0 +1,141 @@
+"""Gates: limits that a difference must keep, for other people's continuous integration."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import ge, gt, le, lt
+from typing import Final, Literal, get_args
+
+from lorafit.difference.records import DiffRecord, GateResult
+from lorafit.errors import ConfigError, GateBrokenError, RunError
+from lorafit.evidence import Estimate
+
+__all__ = ["GATED", "Gate", "enforce_gates", "judge_gates", "parse_gates"]
+
+Operator = Literal[">=", "<=", ">", "<"]
+
+GATED: Final[dict[str, Callable[[DiffRecord], Estimate | float | None]]] = {
+    "accuracy": lambda record: record.comparison.accuracy_difference,
+    "macro_f1": lambda record: record.macro_f1_difference,
+    "mcc": lambda record: record.mcc_difference,
+    "log_loss": lambda record: record.comparison.log_loss_difference,
+    "ece": lambda record: record.ece_difference,
+    "negative_flips": lambda record: record.negative_flips,
+    "churn": lambda record: record.churn,
+    "slowdown": lambda record: record.slowdown,
+}
+"""What a gate can limit: differences B minus A, shares of all rows, and how many times as long B takes for a text."""
+
+_OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {">=": ge, "<=": le, ">": gt, "<": lt}
+_FORM = re.compile(r"(?P<name>[^<>=\s]*)\s*(?P<operator>>=|<=|>|<)\s*(?P<limit>[^<>=\s]+)")
+_EXAMPLE = 'Example: --gate "accuracy>=-0.002,negative_flips<=0.01"'
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A limit.
+
+    Attributes:
+        text: As it was given.
+        name: What is limited, a key of `GATED`.
+        operator: How.
+        limit: By what.
+    """
+
+    text: str
+    name: str
+    operator: Operator
+    limit: float
+
+
+def parse_gates(text: str) -> tuple[Gate, ...]:
+    """Read gates.
+
+    Args:
+        text: Any number of `name operator number`, separated by commas, names and operators as in `GATED` and
+            `Operator`; empty for none.
+
+    Returns:
+        The gates in their order.
+
+    Raises:
+        ConfigError: One is of another form, or names what cannot be limited.
+    """
+    return tuple(_parse(part.strip()) for part in text.split(",")) if text.strip() else ()
+
+
+def judge_gates(gates: Sequence[Gate], record: DiffRecord) -> list[GateResult]:
+    """Compare what was measured with its limits. The value decides; its interval is for the reader.
+
+    Args:
+        gates: The gates.
+        record: What was measured.
+
+    Returns:
+        One result a gate, in their order.
+
+    Raises:
+        RunError: The speed is limited, and one of the runs was not timed.
+    """
+    return [_judge(gate, record) for gate in gates]
+
+
+def enforce_gates(record: DiffRecord) -> None:
+    """Let a diff pass all of whose gates hold.
+
+    Args:
+        record: With its gates judged.
+
+    Raises:
+        GateBrokenError: Some do not hold; the message says each.
+    """
+    broken = [result for result in record.gates if not result.holds]
+    if broken:
+        listed = "".join(f"\n  {result.gate}: {describe_value(result)}" for result in broken)
+        raise GateBrokenError(f"{len(broken)} of {len(record.gates)} gates broken:{listed}")
+
+
+def describe_value(result: GateResult) -> str:
+    """Return what was measured, with its interval where it has one."""
+    form = "+.5g" if result.name not in {"negative_flips", "churn", "slowdown"} else ".5g"
+    interval = "" if result.interval is None else f" [{result.interval.low:{form}}, {result.interval.high:{form}}]"
+    return f"{result.value:{form}}{interval}"
+
+
+def _parse(part: str) -> Gate:
+    match = _FORM.fullmatch(part)
+    if match is None:
+        raise ConfigError(
+            f"--gate takes name operator number, separated by commas, got {part!r}. Operators: "
+            f"{', '.join(get_args(Operator))}. {_EXAMPLE}"
+        )
+    name, operator = match["name"], match["operator"]
+    if name not in GATED:
+        raise ConfigError(f"--gate cannot limit {name!r}. Allowed: {', '.join(GATED)}. {_EXAMPLE}")
+    try:
+        limit = float(match["limit"])
+    except ValueError:
+        limit = math.nan
+    if not math.isfinite(limit):
+        raise ConfigError(f"--gate {part}: the limit must be a number, got {match['limit']!r}. {_EXAMPLE}")
+    return Gate(part, name, operator, limit)  # type: ignore[arg-type]  # the form allows no other operator
+
+
+def _judge(gate: Gate, record: DiffRecord) -> GateResult:
+    measured = GATED[gate.name](record)
+    if measured is None:
+        raise RunError(
+            f"The gate {gate.text} cannot be judged: the speed of {record.a.run} or of {record.b.run} is not recorded."
+        )
+    interval = measured if isinstance(measured, Estimate) else None
+    value = measured.value if isinstance(measured, Estimate) else measured
+    return GateResult(
+        gate=gate.text,
+        name=gate.name,
+        operator=gate.operator,
+        limit=gate.limit,
+        value=value,
+        interval=interval,
+        holds=_OPERATORS[gate.operator](value, gate.limit),
+    )

@@ -1,0 +1,113 @@
+"""The runs that are compared, and what each said of its own test rows when it ended."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafit.artifacts import RunLayout, RunRecord
+from lorafit.data.tables import read_table
+from lorafit.errors import DataError, RunError
+from lorafit.labels import LabelSet
+from lorafit.metrics.scores import check_probabilities
+
+__all__ = ["Answers", "Side", "open_side", "read_answers"]
+
+_REMEDY = "Runs can be compared on labelled rows that they predict now: lorafit diff A B DATA"
+
+
+@dataclass(frozen=True)
+class Side:
+    """A finished run.
+
+    Attributes:
+        layout: Its folder.
+        record: What was done.
+    """
+
+    layout: RunLayout
+    record: RunRecord
+
+    @property
+    def test_fingerprint(self) -> str:
+        """Fingerprint of its test rows."""
+        return self.record.data.splits["test"].fingerprint
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a run said of n rows.
+
+    Attributes:
+        ids: n row ids.
+        truth: Shape (n,), true class ids.
+        probabilities: Shape (n, classes).
+    """
+
+    ids: tuple[int, ...]
+    truth: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+
+
+def open_side(run: str | Path) -> Side:
+    """Read the record of a finished run.
+
+    Args:
+        run: The run folder.
+
+    Returns:
+        The run.
+
+    Raises:
+        RunError: It is not complete.
+    """
+    layout = RunLayout(Path(run).expanduser().resolve())
+    record = RunRecord.read(layout.record)
+    if record.status != "complete":
+        raise RunError(
+            f"{layout.root} is not a finished run: its status is '{record.status}'. An interrupted one is finished "
+            f"with: lorafit train --resume {run}"
+        )
+    return Side(layout, record)
+
+
+def read_answers(side: Side, labels: LabelSet) -> Answers:
+    """Read what a run said of its own test rows.
+
+    Args:
+        side: The run.
+        labels: Its classes in the order wanted, by which ids and columns go.
+
+    Returns:
+        The answers, rows in input order.
+
+    Raises:
+        RunError: There are none, or they do not fit the run's record.
+    """
+    path = side.layout.predictions("test", "finetuned")
+    if not path.is_file():
+        raise RunError(f"{path} is missing. {_REMEDY}")
+    try:
+        columns = read_table(path).columns
+    except DataError as error:
+        raise _altered(path) from error
+    names = [f"probability_{name}" for name in labels.names]
+    if not {"row_id", "true_label", *names} <= columns.keys():
+        raise _altered(path)
+    truth, split = [str(label) for label in columns["true_label"]], side.record.data.splits["test"]
+    if Counter(truth) != Counter({name: count for name, count in split.label_counts.items() if count}):
+        raise _altered(path)
+    try:
+        values = np.array([columns[name] for name in names], dtype=np.float64).T
+        probabilities = check_probabilities(values, len(truth))
+        ids = tuple(int(str(row)) for row in columns["row_id"])
+    except (TypeError, ValueError) as error:
+        raise _altered(path) from error
+    label2id = labels.label2id
+    return Answers(ids, np.array([label2id[name] for name in truth], dtype=np.int64), probabilities)
+
+
+def _altered(path: Path) -> RunError:
+    return RunError(f"{path} does not fit the run's record: it is damaged, was altered or is of other rows. {_REMEDY}")

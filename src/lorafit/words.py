@@ -1,0 +1,100 @@
+"""The words of a text: where they stand, and the text without some of them.
+
+A word is a run of letters, digits and accents, with apostrophes and hyphens inside (don't, well-made) and the points
+and slashes of numbers (3.5, 7/10). A run of other signs (punctuation, an emoji) counts as a word too, and so does each
+Chinese character and kana, since their scripts write no spaces.
+"""
+
+import unicodedata
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+
+__all__ = ["Span", "cut_spans", "leave_out"]
+
+Span = tuple[int, int]
+"""The first character, counted from 0, and the one after the last."""
+
+_SPACE, _WORD, _MARK, _ALONE = range(4)
+"""Kinds of characters. From `_ALONE` on every kind is that of one character, which is a word by itself."""
+
+
+def cut_spans(text: str, most: int) -> tuple[list[Span], int]:
+    """Cut a text into words, or into groups of adjacent words where there are too many.
+
+    Args:
+        text: The text.
+        most: Spans wanted at most, at least 1.
+
+    Returns:
+        First character and character after the last of each span, in the order of the text, white space left out; and
+        the words a span has (the last may have fewer).
+    """
+    kinds = _classify(text)
+    starts = [index for index in range(len(text)) if index == 0 or kinds[index] != kinds[index - 1]]
+    words = [(start, end) for start, end in pairwise([*starts, len(text)]) if kinds[start] != _SPACE]
+    size = max(1, -(-len(words) // most))
+    groups = [words[first : first + size] for first in range(0, len(words), size)]
+    return [(group[0][0], group[-1][1]) for group in groups], size
+
+
+def leave_out(text: str, spans: Sequence[Span], removed: Collection[int]) -> str:
+    """Take some spans out of a text.
+
+    The white space around a removed span closes up; a space is put where two neighbours would grow together, unless
+    their script writes none. White space at both ends of the text stays.
+
+    Args:
+        text: The text.
+        spans: As `cut_spans` gives them.
+        removed: Indices of the spans to take out; at least one span must stay.
+
+    Returns:
+        The rest; with nothing removed, the text as it was.
+    """
+    kept = [index for index in range(len(spans)) if index not in removed]
+    parts = [text[: spans[0][0]], text[slice(*spans[kept[0]])]]
+    for before, index in pairwise(kept):
+        parts += [_close_gap(text, spans[before : index + 1]), text[slice(*spans[index])]]
+    return "".join([*parts, text[spans[-1][1] :]])
+
+
+def _classify(text: str) -> list[int]:
+    """Return the kind of every character; characters of one word are neighbours of one kind."""
+    kinds: list[int] = []
+    for index, sign in enumerate(text):
+        before = kinds[-1] if kinds else _SPACE
+        category = unicodedata.category(sign)
+        if sign.isspace():
+            kinds.append(_SPACE)
+        elif category[0] == "M" or category == "Cf":  # accents, joiners of emoji: part of what they follow
+            kinds.append(before or _MARK)
+        elif _stands_alone(sign):
+            kinds.append(_ALONE + index)
+        elif sign.isalnum() or sign == "_" or (before == _WORD and _joins(text, index)):
+            kinds.append(_WORD)
+        else:
+            kinds.append(_MARK)
+    return kinds
+
+
+def _joins(text: str, index: int) -> bool:
+    """Say whether a mark after a word's character goes on with it: don't, well-made, 7/10, 3.5."""
+    after = text[index + 1 : index + 2]
+    if text[index] in "'\N{RIGHT SINGLE QUOTATION MARK}-":
+        return after.isalnum()
+    return text[index] in ".,:/" and text[index - 1].isdecimal() and after.isdecimal()
+
+
+def _stands_alone(sign: str) -> bool:
+    """Say whether a character belongs to a script that writes no spaces: Chinese characters and kana."""
+    ranges = ("\u2e80", "\u9fff"), ("\uf900", "\ufaff"), ("\U00020000", "\U0003ffff")
+    return sign.isalnum() and any(low <= sign <= high for low, high in ranges)
+
+
+def _close_gap(text: str, run: Sequence[Span]) -> str:
+    """Return what stands between the first and the last of some spans when those between them are gone."""
+    gaps = [text[end:start] for (_, end), (start, _) in pairwise(run)]
+    if len(gaps) == 1:
+        return gaps[0]
+    spaceless = _stands_alone(text[run[0][1] - 1]) or _stands_alone(text[run[-1][0]])
+    return next(filter(None, gaps), "" if spaceless else " ")

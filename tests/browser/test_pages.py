@@ -1,0 +1,101 @@
+"""The pages of a comparison and of a search in a real browser."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorafit.artifacts import ParameterCounts
+from lorafit.comparison.page import render_page as render_comparison
+from lorafit.comparison.records import Cell, CheapRow, ComparisonRecord, MethodRow
+from lorafit.evidence import Estimate
+from lorafit.search.page import render_page as render_search
+from lorafit.search.records import SearchRecord, TrialRow
+
+pytestmark = pytest.mark.browser
+
+HEAD = {
+    "created": "2026-01-01T00:00:00+00:00",
+    "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
+    "cpu": "a processor with a long name of its own",
+    "source": "reviews.csv",
+    "base_model": "builtin:distil-minilm",
+    "rows": {"train": 100, "validation": 10, "test": 20},
+    "fingerprints": {},
+}
+SPACE = {"method.r": [4, 8], "training.learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}}
+
+
+def write_comparison() -> str:
+    def estimate(value: float) -> Estimate:
+        return Estimate(value=value, low=value - 0.02, high=value + 0.02)
+
+    methods = [
+        MethodRow(
+            method=method,
+            seeds=[0, 1],
+            validation_loss=0.3,
+            accuracy=estimate(0.8 + 0.02 * place),
+            accuracy_by_seed=[0.8, 0.82],
+            difference=estimate(-0.01) if place else None,
+            p_value=0.03,
+            parameters=ParameterCounts(adapter=100_000, head=1000, total=22_000_000),
+            bytes_on_disk=10**6,
+            training_seconds=10.0 * 3**place,
+            epoch_seconds=5,
+            peak_memory_bytes=10**9,
+            texts_per_second=1000,
+        )
+        for place, method in enumerate(("lora", "ia3", "head_only", "full"))
+    ]
+    return render_comparison(
+        ComparisonRecord(
+            **HEAD,
+            threads=2,
+            precision="fp32",
+            settings={"model": {"max_length": 8, "truncation": "head"}, "training": {"epochs": 1}},
+            confidence_level=0.95,
+            best="lora",
+            methods=methods,
+            cheap_baselines=[CheapRow(name="nb_svm", accuracy=estimate(0.7), difference=estimate(-0.1), seconds=1)],
+            failed=[Cell(method="dora", seed=0, error=f"<script>alert(1)</script> {'unbreakable' * 20}")],
+        )
+    )
+
+
+def write_search() -> str:
+    trials = [
+        TrialRow(
+            number=number,
+            state=("complete", "pruned")[number % 3 == 2],
+            values={"method.r": 4, "training.learning_rate": 0.0001234},
+            loss=0.3 + 0.01 * (number % 5),
+            accuracy=0.9,
+            seconds=12.0,
+        )
+        for number in range(24)
+    ]
+    importances = {"training.learning_rate": 0.8, "method.r": 0.2}
+    return render_search(SearchRecord(**HEAD, space=SPACE, best=0, importances=importances, trials=trials))
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("write", [write_comparison, write_search])
+def test_page_is_whole_quiet_and_fits(
+    chromium: Any,  # noqa: ANN401 - of the conftest
+    tmp_path: Path,
+    write: Callable[[], str],
+    scheme: str,
+    width: int,
+) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(write(), encoding="utf-8")
+    visit = chromium.open(page, width=width, scheme=scheme)
+    assert (visit.complaints, visit.requests) == ([], [])
+    needed, there = chromium.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert needed <= there == width
+    sizes = chromium.evaluate("[...document.querySelectorAll('svg')].map(one => one.getBoundingClientRect().height)")
+    assert sizes
+    assert min(sizes) > 30

@@ -1,0 +1,84 @@
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorafit.data.tables import read_table
+
+Call = Callable[..., Any]
+GOOD, BAD = ("fine", "great", "lovely", "superb"), ("awful", "boring", "dull", "poor")
+TEXTS = ["superb great film", "dull boring film"]
+
+
+@pytest.fixture(scope="module")
+def calibrated(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with enough rows to calibrate with, and a target that it reaches."""
+    from lorafit.cli import main
+
+    folder = tmp_path_factory.mktemp("calibrated")
+    with (folder / "reviews.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for row in range(320):
+            words = (BAD, GOOD)[row % 2]
+            writer.writerow([f"{words[row // 2 % 4]} {words[row // 8 % 4]} film {row}", ("neg", "pos")[row % 2]])
+    words = ["train", folder / "reviews.csv", *settings, "--output", folder / "run", "--quiet"]
+    with pytest.raises(SystemExit) as caught:
+        main([*map(str, words), "--set", "data.validation_fraction=0.3", "--target-accuracy", "0.6"])
+    assert not caught.value.code
+    return folder / "run"
+
+
+def test_answers_below_the_confidence_that_the_target_needs_abstain(call: Call, calibrated: Path) -> None:
+    accepted = call("predict", calibrated, *TEXTS).out.splitlines()
+    assert len(accepted) == 2
+    assert not any("abstain" in line for line in accepted)
+    doubted = call("predict", calibrated, *TEXTS, "--target-accuracy", "0.9999").out.splitlines()
+    assert [re.sub(r" +", " ", line.partition("%")[2].strip()) for line in doubted] == [
+        f"abstain {text}" for text in TEXTS
+    ]
+
+
+def test_files_tell_who_abstains(call: Call, calibrated: Path, tmp_path: Path) -> None:
+    answer = call("predict", calibrated, *TEXTS, "--output", tmp_path / "a.jsonl", "--target-accuracy", "0.9999")
+    assert answer.code == 0
+    columns = read_table(tmp_path / "a.jsonl").columns
+    assert list(columns) == ["text", "label", "score", "abstain", "probability_neg", "probability_pos"]
+    assert columns["abstain"] == [True, True]
+
+
+def test_raw_confidence_is_another_and_abstains_from_nothing(call: Call, calibrated: Path) -> None:
+    said = [json.loads(call("predict", calibrated, TEXTS[0], "--json", *raw).out) for raw in ([], ["--raw"])]
+    assert said[0]["label"] == said[1]["label"]
+    assert said[0]["score"] != said[1]["score"]
+    assert said[0]["abstain"] is False
+    assert said[0]["label"] in said[0]["conformal_set"]
+    assert said[1]["abstain"] is said[1]["conformal_set"] is None
+
+
+def test_evaluate_says_whether_confidence_sets_and_target_hold(call: Call, calibrated: Path) -> None:
+    out = " ".join(call("evaluate", calibrated).out.split())
+    assert "Confidence is off by" in out
+    assert "hold the true one in" in out
+    assert "right on" in out
+    assert "asked for: 60 %" in out
+    out = " ".join(call("evaluate", calibrated, "--target-accuracy", "0.9999").out.split())
+    assert "No confidence is high enough for an accuracy of 99.99 %: every answer abstains." in out
+
+
+def test_a_run_without_calibration_says_why_no_target_can_be_met(call: Call, trained: Path) -> None:
+    answer = call("predict", trained, "fine", "--target-accuracy", "0.9")
+    assert answer.code == 2
+    assert "has no calibration" in answer.err
+    assert "too few validation rows" in answer.err
+
+
+@pytest.mark.parametrize("share", ["98", "0", "-1"])
+def test_a_target_that_is_no_share_is_refused(call: Call, calibrated: Path, share: str) -> None:
+    answer = call("predict", calibrated, "fine", "--target-accuracy", share)
+    assert answer.code == 2
+    assert "between 0 and 1" in answer.err
