@@ -175,8 +175,8 @@ def _is_finished(run: RunLayout) -> bool:
 def _check_same(run: RunLayout, material: Material, base_digest: str) -> None:
     """Refuse a finished cell of other rows or another base."""
     record, parts = RunRecord.read(run.record), material.splits.by_name
-    same_rows = all(record.data.splits[name].fingerprint == rows.fingerprint() for name, rows in parts.items())
-    if not same_rows or record.base_model.digest != base_digest:
+    before = {name: split.fingerprint for name, split in record.data.splits.items()}
+    if before != {name: rows.fingerprint() for name, rows in parts.items()} or record.base_model.digest != base_digest:
         raise RunError(
             f"{run.root} was trained on other rows or another base model than there are now: choose another --output."
         )
