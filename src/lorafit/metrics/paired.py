@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lorafit.evidence import Estimate
 from lorafit.metrics.calibration import BINS, calibration_error
-from lorafit.metrics.scores import check_labels, check_probabilities, confusion_matrix, macro_f1, mcc, predict_labels
+from lorafit.metrics.scores import check_pair, confusion_matrix, macro_f1, mcc, predict_labels
 from lorafit.metrics.uncertainty import percentile_interval, wilson_interval
 
 __all__ = ["Flips", "adjust_p_values", "estimate_ece_difference", "estimate_flips", "estimate_score_differences"]
@@ -51,7 +51,7 @@ def estimate_flips(labels: ArrayLike, before: ArrayLike, after: ArrayLike, *, co
     Raises:
         ValueError: As `lorafit.metrics.uncertainty.compare_paired`.
     """
-    true_ids, first, second = _check(labels, before, after)
+    true_ids, first, second = check_pair(labels, before, after)
     was, now = predict_labels(first), predict_labels(second)
     lost, changed = int(((was == true_ids) & (now != true_ids)).sum()), int((was != now).sum())
     return Flips(*(wilson_interval(count, len(true_ids), confidence_level) for count in (lost, changed)))
@@ -84,7 +84,7 @@ def estimate_score_differences(
     Raises:
         ValueError: As `lorafit.metrics.uncertainty.compare_paired`.
     """
-    true_ids, first, second = _check(labels, before, after)
+    true_ids, first, second = check_pair(labels, before, after)
     classes, (was, now) = first.shape[1], (predict_labels(first), predict_labels(second))
     drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in _SCORES}
     for old, new in _resample_pairs(true_ids, was, now, classes, samples, np.random.default_rng(seed)):
@@ -126,7 +126,7 @@ def estimate_ece_difference(
     Raises:
         ValueError: As `lorafit.metrics.uncertainty.compare_paired`.
     """
-    true_ids, first, second = _check(labels, before, after)
+    true_ids, first, second = check_pair(labels, before, after)
     rng, sums = np.random.default_rng(seed), np.zeros((2, samples, BINS))
     models = [_find_gaps(true_ids, values) for values in (first, second)]
     for label in np.unique(true_ids):
@@ -161,15 +161,6 @@ def adjust_p_values(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted
-
-
-def _check(
-    labels: ArrayLike, before: ArrayLike, after: ArrayLike
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    first, second = (check_probabilities(values, np.size(labels)) for values in (before, after))
-    if first.shape != second.shape:
-        raise ValueError(f"Both models must have the same classes: {first.shape[1]} and {second.shape[1]} columns.")
-    return check_labels(labels, first.shape[1]), first, second
 
 
 def _blocks(samples: int, width: int) -> Iterator[slice]:

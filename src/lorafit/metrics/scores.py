@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = [
     "accuracy",
     "check_labels",
+    "check_pair",
     "check_probabilities",
     "confusion_matrix",
     "f1",
@@ -86,6 +87,28 @@ def check_probabilities(probabilities: ArrayLike, n_rows: int) -> NDArray[np.flo
             f"({wrong.size} such rows)."
         )
     return values
+
+
+def check_pair(
+    labels: ArrayLike, before: ArrayLike, after: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Check the probabilities of two classifiers for the same rows and return all as arrays.
+
+    Args:
+        labels: Shape (n,), true class ids, n at least 1.
+        before: Probabilities of the first, shape (n, n_classes).
+        after: Those of the second, same shape.
+
+    Returns:
+        Labels, shape (n,), and both probabilities, shape (n, n_classes).
+
+    Raises:
+        ValueError: Different shapes, or as `check_labels` and `check_probabilities`.
+    """
+    first, second = (check_probabilities(values, np.size(labels)) for values in (before, after))
+    if first.shape != second.shape:
+        raise ValueError(f"Both models must have the same classes: {first.shape[1]} and {second.shape[1]} columns.")
+    return check_labels(labels, first.shape[1]), first, second
 
 
 def softmax(logits: ArrayLike) -> NDArray[np.float64]:

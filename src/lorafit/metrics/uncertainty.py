@@ -20,6 +20,7 @@ from lorafit.evidence import ClassScores, Estimate, ModelScores, PairedCompariso
 from lorafit.metrics.scores import (
     accuracy,
     check_labels,
+    check_pair,
     check_probabilities,
     confusion_matrix,
     f1,
@@ -251,10 +252,7 @@ def compare_paired(
             or number of samples out of range.
     """
     _check_samples(samples)
-    first, second = (check_probabilities(values, np.size(labels)) for values in (before, after))
-    if first.shape != second.shape:
-        raise ValueError(f"Both models must have the same classes: {first.shape[1]} and {second.shape[1]} columns.")
-    true_ids = check_labels(labels, first.shape[1])
+    true_ids, first, second = check_pair(labels, before, after)
     was_right, is_right = (predict_labels(values) == true_ids for values in (first, second))
     gained, lost = int((~was_right & is_right).sum()), int((was_right & ~is_right).sum())
     rng = np.random.default_rng(seed)
