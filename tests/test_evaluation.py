@@ -136,15 +136,17 @@ def test_bad_rows_are_refused_or_left_out(run: RunLayout, tmp_path: Path) -> Non
     assert evaluate(run.root, str(tmp_path / "more.csv"), flags={"data.drop_bad_rows": True}).rows == 2
 
 
-@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("named", ["", "file", "link"])
 def test_the_own_test_rows_are_not_guessed_when_the_data_have_changed(
-    run: RunLayout, reviews: Path, named: bool
+    run: RunLayout, reviews: Path, tmp_path: Path, named: str
 ) -> None:
+    (tmp_path / "link.csv").symlink_to(reviews)
+    source = {"": None, "file": str(reviews), "link": str(tmp_path / "link.csv")}[named]
     before = reviews.read_text()
     reviews.write_text(before + "the film was great once more,pos\nthe film was dull once more,neg\n")
     try:
-        with pytest.raises(DataError, match=r"reviews\.csv has changed since training.*could now be among the test"):
-            evaluate(run.root, str(reviews) if named else None)
+        with pytest.raises(DataError, match=r"\.csv has changed since training.*could now be among the test"):
+            evaluate(run.root, source)
     finally:
         reviews.write_text(before)
 

@@ -464,6 +464,20 @@ def test_resume_refuses_data_that_have_changed(encoder: Path, tmp_path: Path) ->
     assert read_status(tmp_path / "run") == "interrupted"
 
 
+def test_resume_says_that_a_run_is_from_before_calibration_rows(encoder: Path, tmp_path: Path) -> None:
+    source, layout = write_reviews(tmp_path / "reviews.csv", 40), RunLayout(tmp_path / "run")
+    with pytest.raises(Interrupted):
+        lorafit.train(make_config(encoder, source), output=layout.root, progress=Trigger("meas", 0, press_ctrl_c))
+    record = RunRecord.read(layout.record)
+    splits = {name: split for name, split in record.data.splits.items() if name != "calibration"}
+    splits["validation"] = splits["validation"].model_copy(update={"fingerprint": "with calibration rows"})
+    record.model_copy(update={"data": record.data.model_copy(update={"splits": splits})}).write(layout.record)
+    lines = layout.config.read_text().splitlines()
+    layout.config.write_text("\n".join(line for line in lines if "calibration_fraction" not in line))
+    with pytest.raises(RunError, match=r"run was made by an older version, .*--set data\.calibration_fraction=0"):
+        resume(layout.root)
+
+
 def test_resume_refuses_a_base_model_that_has_changed(
     encoder: Path, reviews: Path, build_encoder: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -27,6 +28,7 @@ from lorafit.evidence import (
     PairedComparison,
     SliceScores,
 )
+from lorafit.metrics.selective import NEVER
 from lorafit.model_card import render_model_card
 
 
@@ -45,9 +47,8 @@ def build_scores(accuracy: float) -> ModelScores:
     )
 
 
-def build_slice(column: str, value: str, accuracy: float, *, high: float | None = None) -> SliceScores:
-    estimate = guess(accuracy, accuracy, high)
-    return SliceScores(column=column, value=value, rows=1200, accuracy=estimate, difference=None)
+def build_slice(column: str, value: str, accuracy: float, *, rows: int = 1200) -> SliceScores:
+    return SliceScores(column=column, value=value, rows=rows, accuracy=guess(accuracy), difference=None)
 
 
 def build_confidence(**changes: Any) -> ConfidenceRecord:
@@ -201,19 +202,41 @@ def test_slices_below_the_whole_are_named_weakest_first_three_at_most(
     run_record: RunRecord, metrics: MetricsRecord
 ) -> None:
     slices = [
-        build_slice("words", "1-15", 0.85, high=0.91),
-        build_slice("words", "16-63", 0.88, high=0.89),
+        build_slice("words", "1-15", 0.85, rows=100),
+        build_slice("words", "16-63", 0.84),
         build_slice("shop", "a|b`c\n<i>", 0.6),
-        build_slice("shop", "north", 0.87),
+        build_slice("shop", "north", 0.8),
         build_slice("shop", "east", 0.7),
     ]
     card = render_model_card(run_record, metrics.model_copy(update={"slices": slices}))
     (line,) = (line for line in card.splitlines() if line.startswith("* **Weakest slices**"))
-    assert re.findall(r"accuracy (0\.\d+)", line) == ["0.6000", "0.7000", "0.8700"]
+    assert re.findall(r"accuracy (0\.\d+)", line) == ["0.6000", "0.7000", "0.8000"]
     assert "`shop` `` a|b`c <i> ``, accuracy 0.6000 [0.6000, 0.6000] on 1,200 rows" in line
     assert "told apart by `words`, `shop`" in line
     none = render_model_card(run_record, metrics.model_copy(update={"slices": slices[:1]}))
     assert "**Weak slices**: none of the 1 told apart by `words`" in none
+    assert "is shown to be worse than the others." in none
+
+
+def test_slice_that_is_weak_alone_is_not_named_among_many(run_record: RunRecord, metrics: MetricsRecord) -> None:
+    weak, others = build_slice("shop", "north", 0.88), [build_slice("shop", f"shop {n}", 0.9) for n in range(19)]
+    alone = render_model_card(run_record, metrics.model_copy(update={"slices": [weak]}))
+    assert "**Weakest slices**, of the 1 told apart" in alone
+    among = render_model_card(run_record, metrics.model_copy(update={"slices": [weak, *others]}))
+    assert "**Weak slices**: none of the 20 told apart" in among
+
+
+def test_slices_of_a_model_that_does_not_differ_by_slice_are_hardly_ever_named(
+    run_record: RunRecord, metrics: MetricsRecord
+) -> None:
+    rng, named = np.random.default_rng(0), 0
+    for _ in range(100):
+        right = rng.binomial(100, 0.9, size=20)
+        slices = [build_slice("shop", f"shop {n}", int(hits) / 100, rows=100) for n, hits in enumerate(right)]
+        scores = build_scores(float(right.sum()) / 2000)
+        card = render_model_card(run_record, metrics.model_copy(update={"slices": slices, "finetuned": scores}))
+        named += "Weakest slices" in card
+    assert named <= 8
 
 
 def test_measured_confidence_is_told(run_record: RunRecord, metrics: MetricsRecord) -> None:
@@ -234,6 +257,10 @@ def test_measured_confidence_is_told(run_record: RunRecord, metrics: MetricsReco
     confidence = build_confidence(abstention=refused)
     card = render_model_card(run_record, metrics.model_copy(update={"confidence": confidence}))
     assert "on 100.0% of the texts; of the others there are none." in card
+    confidence = build_confidence(abstention=refused.model_copy(update={"accept_threshold": NEVER}))
+    card = render_model_card(run_record, metrics.model_copy(update={"confidence": confidence}))
+    assert "accuracy of 98.0% no confidence was high enough, so that every answer abstains." in card
+    assert "2.0000" not in card
 
 
 def test_rows_cuts_and_long_texts_are_told(run_record: RunRecord, metrics: MetricsRecord) -> None:

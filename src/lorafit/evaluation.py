@@ -1,7 +1,6 @@
 """Measure a model on labelled rows, and keep what it said about each."""
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.cheap_baselines import CHEAP_BASELINES
 from lorafit.config import load_config
 from lorafit.data.rows import Split
-from lorafit.data.sources import load_evaluation_rows
+from lorafit.data.sources import is_same_source, load_evaluation_rows
 from lorafit.data.tables import read_table, write_table
 from lorafit.errors import DataError
 from lorafit.evidence import CalibrationRecord, CheapBaseline, MetricsRecord
@@ -62,11 +61,11 @@ def evaluate(
     predictor = load(
         layout.root,
         precision="fp32" if record.hardware.precision == "fp32" else "auto",
-        target_accuracy=config.evaluation.target_accuracy,
+        target_accuracy=(flags or {}).get("evaluation.target_accuracy"),
     )
     labels = LabelSet(tuple(record.labels))
     rows = load_evaluation_rows(data or config.data.source, config.data, labels)
-    if data is None or config.data.source in {data, os.path.abspath(Path(data).expanduser())}:  # noqa: PTH100  as recorded
+    if data is None or is_same_source(data, config.data.source):
         _check_unchanged(rows, record)
     progress = progress or Silent()
     progress.start("measuring", total=len(rows), unit="text")

@@ -13,7 +13,7 @@ from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.atomic import write_atomic
 from lorafit.config import Config, load_config
 from lorafit.data.rows import Split
-from lorafit.errors import RunError
+from lorafit.errors import RunError, TrainingInterruptedError
 from lorafit.evaluation import Predicted
 from lorafit.evidence import MetricsRecord
 from lorafit.extras import install_line, missing_modules
@@ -40,7 +40,22 @@ from lorafit.run_stages import (
 )
 from lorafit.tracking import track_results
 
-__all__ = ["Run", "Sample", "carry_out", "continue_journal", "resume", "train"]
+__all__ = [
+    "BEFORE_CALIBRATION",
+    "Run",
+    "Sample",
+    "carry_out",
+    "continue_journal",
+    "precedes_calibration",
+    "resume",
+    "train",
+]
+
+BEFORE_CALIBRATION = (
+    "was made by an older version, without calibration rows. To repeat it, add `calibration_fraction: 0` below `data:` "
+    "in its config.yaml, or train with --set data.calibration_fraction=0."
+)
+"""What to do about a run that `precedes_calibration`."""
 
 _SAMPLES = 6
 
@@ -149,16 +164,32 @@ def continue_journal(prepared: Prepared, layout: RunLayout) -> Journal:
         The journal.
 
     Raises:
-        RunError: The data or the base model have changed since the run began.
+        RunError: The data or the base model have changed since the run began, or an older version began it.
     """
     old, record = RunRecord.read(layout.record), describe(prepared)
     if record.data.splits != old.data.splits:
+        if precedes_calibration(old, layout):
+            raise RunError(f"{layout.root} {BEFORE_CALIBRATION}")
         raise RunError(f"The data of {layout.root} have changed since it began (other fingerprints): start a new run.")
     if record.base_model.digest != old.base_model.digest:
         raise RunError(f"The base model of {layout.root} has changed since it began: start a new run.")
     names = ("created", "forecast", "seconds", "peak_memory_bytes", "energy_joules")
     kept = {name: getattr(old, name) for name in names}
     return Journal(layout, record.model_copy(update=kept))
+
+
+def precedes_calibration(record: RunRecord, layout: RunLayout) -> bool:
+    """Tell whether a run was made by a version that set no calibration rows aside.
+
+    Args:
+        record: The run's record.
+        layout: Its folder.
+
+    Returns:
+        Whether neither its data nor its config.yaml know of calibration rows.
+    """
+    known = layout.config.is_file() and "calibration_fraction" in layout.config.read_text(encoding="utf-8")
+    return "calibration" not in record.data.splits and not known
 
 
 def _plan(prepared: Prepared, layout: RunLayout, began: float, progress: Progress) -> Plan:
@@ -241,8 +272,15 @@ def _report(run: Run, prepared: Prepared, journal: Journal, progress: Progress) 
             f"no report was written: {install_line('report')}, then: lorafit report {shlex.quote(str(run.path))}"
         )
         return run
-    with journal.stage("report"):
-        write_report(run.path, rows=prepared.splits.test, progress=progress)
+    try:
+        with journal.stage("report"):
+            write_report(run.path, rows=prepared.splits.test, progress=progress)
+    except KeyboardInterrupt:
+        raise TrainingInterruptedError(
+            f"Interrupted while the report was written; the run is complete. Write it with:\n"
+            f"  lorafit report {shlex.quote(str(run.path))}",
+            run=run.path,
+        ) from None
     return replace(run, record=journal.record)
 
 

@@ -12,6 +12,8 @@ import yaml
 
 from lorafit.artifacts import RunRecord, SplitRecord
 from lorafit.evidence import ConfidenceRecord, Estimate, MetricsRecord, ModelScores, SliceScores
+from lorafit.metrics.selective import NEVER
+from lorafit.metrics.uncertainty import wilson_interval
 from lorafit.run_folder import suggest_name
 
 __all__ = ["render_model_card"]
@@ -170,17 +172,28 @@ def _describe_limits(record: RunRecord, metrics: MetricsRecord) -> Iterator[str]
 def _describe_slices(metrics: MetricsRecord) -> Iterator[str]:
     if not metrics.slices:
         return
-    overall = metrics.finetuned.accuracy.value
-    weak = sorted((one for one in metrics.slices if one.accuracy.high < overall), key=lambda one: one.accuracy.value)
+    weak = sorted(_list_weak_slices(metrics), key=lambda one: one.accuracy.value)
     columns = ", ".join(_code(name) for name in dict.fromkeys(one.column for one in metrics.slices))
     if weak:
         listed = "; ".join(map(_describe_slice, weak[:_WEAK_SLICES]))
-        yield f"* **Weakest slices**, of those told apart by {columns} (`words` is the length of the text): {listed}."
+        yield (
+            f"* **Weakest slices**, of the {len(metrics.slices)} told apart by {columns} (`words` is the length of the "
+            f"text), shown to be worse than all rows together (Bonferroni): {listed}."
+        )
     else:
         yield (
-            f"* **Weak slices**: none of the {len(metrics.slices)} told apart by {columns} was shown to have a lower "
-            "accuracy than all rows together (`words` is the length of the text)."
+            f"* **Weak slices**: none of the {len(metrics.slices)} told apart by {columns} (`words` is the length of "
+            "the text) is shown to be worse than the others."
         )
+
+
+def _list_weak_slices(metrics: MetricsRecord) -> Iterator[SliceScores]:
+    """Yield the slices below the whole by more than chance, at a level corrected for their number (Bonferroni)."""
+    level = 1 - (1 - metrics.confidence_level) / len(metrics.slices)
+    for one in metrics.slices:
+        right = round(one.accuracy.value * one.rows)
+        if wilson_interval(right, one.rows, level).high < metrics.finetuned.accuracy.value:
+            yield one
 
 
 def _describe_slice(one: SliceScores) -> str:
@@ -199,7 +212,12 @@ def _describe_confidence(confidence: ConfidenceRecord, rows: int) -> Iterator[st
         f"hold it for {_describe_share(confidence.coverage)}; {single:.1%} of them hold a single class."
     )
     abstention = confidence.abstention
-    if abstention is not None:
+    if abstention is not None and abstention.accept_threshold >= NEVER:
+        yield (
+            f"* **Abstaining**: for a target accuracy of {abstention.target_accuracy:.1%} no confidence was high "
+            "enough, so that every answer abstains."
+        )
+    elif abstention is not None:
         found = "there are none" if abstention.accuracy is None else f"{_describe_share(abstention.accuracy)} are right"
         yield (
             f"* **Abstaining**: for a target accuracy of {abstention.target_accuracy:.1%} it abstains below the "

@@ -240,7 +240,7 @@ def load(
         The classifier.
 
     Raises:
-        UserInputError: A target accuracy out of range, or one without a calibration.
+        UserInputError: A target accuracy out of range, or one without a calibration or with `raw`.
     """
     torch = require("torch", extra="train", purpose="Loading a run")
     for package in ("transformers", "peft"):
@@ -254,6 +254,8 @@ def load(
     record = RunRecord.read(layout.record)
     keep_freed_memory()
     model = load_trained(layout, record)
+    if raw and target_accuracy is not None:
+        raise UserInputError("A target accuracy needs the calibrated confidence: leave out --raw or --target-accuracy.")
     calibration = None if raw else _read_calibration(layout, record, target_accuracy)
     device = choose_device("auto")
     torch.nn.Module.to(model, device)

@@ -1,5 +1,6 @@
 """Repeat a run from its folder, and say whether it gives the same numbers."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from lorafit.config import Config, load_config
 from lorafit.data.sources import load_splits
 from lorafit.difference.sides import Side, open_side, read_answers
 from lorafit.encoders.load import locate_encoder
-from lorafit.errors import NotReproducedError
+from lorafit.errors import NotReproducedError, RunError
 from lorafit.evidence import MetricsRecord
-from lorafit.finetune import train
+from lorafit.finetune import BEFORE_CALIBRATION, precedes_calibration, train
 from lorafit.labels import LabelSet
 from lorafit.progress import Progress, Silent
+from lorafit.run_folder import find_free_name
 
 __all__ = [
     "ACCURACY_TOLERANCE",
@@ -111,13 +113,15 @@ def reproduce(
 
     Raises:
         RunError: The run is not finished, its files do not fit together, or `output` is taken.
-        NotReproducedError: Data, base model or settings are not those of the run; nothing is trained.
+        NotReproducedError: The data, the base model, or seed, method or truncation in its config.yaml are not those of
+            the run; nothing is trained. Other settings are not compared.
     """
     side, progress = open_side(run), progress or Silent()
+    _check_output(output)
     labels = LabelSet(tuple(side.record.labels))
     answers, metrics = read_answers(side, labels), MetricsRecord.read(side.layout.metrics)
     config = load_config(side.layout.config)
-    progress.start("comparing data, base model and settings with those of the run")
+    progress.start("comparing data, base model, seed, method and truncation with those of the run")
     _check_unchanged(side, config)
     progress.finish()
     again = train(config, output=output, progress=progress)
@@ -156,15 +160,26 @@ def enforce_reproduction(record: ReproductionRecord) -> None:
         raise NotReproducedError(f"{record.run} is not reproduced:{listed}")
 
 
+def _check_output(output: str | Path | None) -> None:
+    """Refuse a folder that is taken before anything is read; a repetition replaces nothing."""
+    path = Path(output).expanduser() if output is not None else None
+    if path is not None and path.is_dir() and any(path.iterdir()):
+        raise RunError(
+            f"{output} already exists, and a repetition replaces nothing. Choose another --output, for example "
+            f"{shlex.quote(str(find_free_name(path)))}."
+        )
+
+
 def _check_unchanged(side: Side, config: Config) -> None:
     """Refuse to repeat a run with something else than it was made with."""
-    faults = list(_find_faults(side.record, config))
+    faults = list(_find_faults(side, config))
     if faults:
         listed = "".join(f"\n  {fault}" for fault in faults)
         raise NotReproducedError(f"{side.layout.root} cannot be repeated, and nothing was trained:{listed}")
 
 
-def _find_faults(record: RunRecord, config: Config) -> Iterator[str]:
+def _find_faults(side: Side, config: Config) -> Iterator[str]:
+    record = side.record
     settings = {
         "training.seed": (record.seed, config.training.seed),
         "method.name": (record.method, config.method.name),
@@ -182,7 +197,9 @@ def _find_faults(record: RunRecord, config: Config) -> Iterator[str]:
         for name, split in record.data.splits.items()
         if name not in parts or parts[name].fingerprint() != split.fingerprint
     ]
-    if changed:
+    if changed and precedes_calibration(record, side.layout):
+        yield f"The run {BEFORE_CALIBRATION}"
+    elif changed:
         yield f"The data have changed: other rows in {', '.join(changed)} of {config.data.source} (fingerprints)."
     encoder = locate_encoder(config.model)
     if encoder.digest() != record.base_model.digest:

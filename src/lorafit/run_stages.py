@@ -63,6 +63,10 @@ def calibrate_run(
     """
     rows, config = prepared.splits.calibration, prepared.config.evaluation
     if rows is None:
+        if config.target_accuracy is not None:
+            progress.say(
+                f"no confidence can be chosen for an accuracy of {config.target_accuracy:g}: nothing calibrates"
+            )
         return None
     with journal.stage("calibration"):
         progress.start("calibrating", total=len(rows), unit="text")

@@ -44,6 +44,8 @@ def test_table_shows_both_runs_the_difference_and_the_slices(call: Call, trained
     assert "0 rows put right by B, 1 made wrong (exact McNemar test, p = 1)." in answer.out
     assert "8.3 % [" in answer.out, "one of twelve"
     assert "note: 12 rows are few" in answer.out
+    (row,) = (line for line in lines if line.strip().startswith("ECE"))
+    assert not row.rstrip().endswith("]"), "a signed number without an interval"
     assert "gate" not in answer.out
     assert "\x1b" not in answer.out + answer.err
 
@@ -76,15 +78,16 @@ def test_json_is_the_record_whatever_the_gates_say(call: Call, trained: Path, wo
 
 def test_other_data_with_other_columns(call: Call, trained: Path, tmp_path: Path) -> None:
     path = tmp_path / "more.tsv"
-    path.write_text("review\tmood\tkind\nsuperb lovely film\tpos\ta\n\tpos\ta\ndull boring story\tneg\tb\n")
+    rows = "superb lovely film\tpos\ta\ndull boring story\tneg\tb\n"
+    path.write_text(f"review\tmood\tkind\n{rows * 5}\tpos\ta\n")
     words = ["--text-column", "review", "--label-column", "mood", "--slice", "kind", "--drop-bad-rows", "--json"]
     answer = call("diff", trained, trained, path, *words)
     assert answer.code == 0
     record = json.loads(answer.out)
-    assert record["rows"] == 2
+    assert record["rows"] == 10
     assert record["churn"]["value"] == 0
     assert {one["column"] for one in record["slices"]} == {"label", "words", "kind"}
-    assert "measuring A: 2 texts" in answer.err
+    assert "measuring A: 10 texts" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,23 @@ def test_a_run_without_calibration_says_why_no_target_can_be_met(call: Call, tra
     assert "too few validation rows" in answer.err
 
 
+def test_a_run_whose_target_nothing_could_calibrate_is_evaluated_all_the_same(
+    call: Call, reviews: Path, settings: list[str], tmp_path: Path
+) -> None:
+    answer = call("train", reviews, *settings, "--output", tmp_path / "run", "--target-accuracy", "0.9")
+    assert answer.code == 0
+    assert "no confidence can be chosen for an accuracy of 0.9" in answer.err
+    answer = call("evaluate", tmp_path / "run")
+    assert answer.code == 0
+    assert "12 rows are few" in answer.out
+
+
+def test_raw_confidence_takes_no_target(call: Call, calibrated: Path) -> None:
+    answer = call("predict", calibrated, "fine", "--raw", "--target-accuracy", "0.9")
+    assert answer.code == 2
+    assert "leave out --raw or --target-accuracy" in answer.err
+
+
 @pytest.mark.parametrize("share", ["98", "0", "-1"])
 def test_a_target_that_is_no_share_is_refused(call: Call, calibrated: Path, share: str) -> None:
     answer = call("predict", calibrated, "fine", "--target-accuracy", share)

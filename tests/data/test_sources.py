@@ -200,6 +200,19 @@ def test_calibration_rows_are_cut_off_validation_and_come_back_the_same(tmp_path
     assert again.fingerprint() == splits.calibration.fingerprint()
 
 
+def test_a_rare_label_stays_with_the_rows_that_choose(tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "a.csv", ["x", "y"] * 200)
+    validation = write_csv(tmp_path / "v.csv", [*["x", "y"] * 30, "x"], start=500)
+    rare = tmp_path / "w.csv"
+    rare.write_text(Path(validation).read_text() + "one of its kind,z\n")
+    Path(source).write_text(Path(source).read_text() + "a,z\nb,z\nc,z\n")
+    splits = load_splits(DataConfig(source=source, validation=str(rare)))
+    assert splits.calibration is not None
+    assert np.bincount(splits.calibration.labels).tolist() == [16, 15]
+    assert "one of its kind" in splits.validation.texts
+    assert len(splits.validation) + len(splits.calibration) == 62
+
+
 def make_published(train: int, test: Sequence[str], labels: tuple[str, ...] | None = None) -> RawSplits:
     texts = [f"text {number}" for number in range(train)]
     rows = RawRows("imdb train", texts, ["negative", "positive"] * (train // 2))

@@ -54,7 +54,7 @@ def test_known_flips_are_counted(write_run: WriteRun) -> None:
     assert read_slices(record, "label") == {"neg": (100, 2, 0), "pos": (100, 1, 4)}
     macro_f1 = record.b.scores.macro_f1.value - record.a.scores.macro_f1.value
     assert record.macro_f1_difference.value == pytest.approx(macro_f1)
-    assert record.ece_difference.value == pytest.approx(record.b.ece.value - record.a.ece.value)
+    assert record.ece_difference == pytest.approx(record.b.ece.value - record.a.ece.value)
     turned = diff(b, a)
     assert (turned.comparison.rows_gained, turned.comparison.rows_lost) == (4, 3)
     assert turned.negative_flips.value == 3 / 200
@@ -65,7 +65,8 @@ def test_a_run_against_itself_changes_nothing(write_run: WriteRun) -> None:
     record = diff(run, run, gate="accuracy>=0,log_loss<=0,ece<=0,churn<=0,negative_flips<=0,slowdown<=1")
     paired = record.comparison
     differences = [paired.accuracy_difference, paired.log_loss_difference, record.macro_f1_difference]
-    assert [*differences, record.mcc_difference, record.ece_difference] == [ZERO] * 5
+    assert [*differences, record.mcc_difference] == [ZERO] * 4
+    assert record.ece_difference == 0
     assert (paired.rows_gained, paired.rows_lost, paired.mcnemar_p_value) == (0, 0, 1)
     assert (record.negative_flips.value, record.churn.value, record.slowdown) == (0, 0, 1)
     assert all(result.holds for result in record.gates)
@@ -81,7 +82,7 @@ def test_calibration_change_is_seen_where_no_label_changes(write_run: WriteRun) 
     assert record.churn.value == 0
     assert record.a.ece.value == pytest.approx(0.099)
     assert record.b.ece.value == pytest.approx(0)
-    assert record.ece_difference.value == pytest.approx(-0.099)
+    assert record.ece_difference == pytest.approx(-0.099)
     assert record.comparison.log_loss_difference.high < 0
 
 
@@ -281,6 +282,32 @@ def test_rows_that_a_run_was_trained_on_are_refused(trained: tuple[Path, Path], 
         diff(trained[0], b.root)
     with pytest.raises(DataError, match=r"\S+/b was trained on \S+reviews\.csv, and these rows are not its test rows"):
         diff(trained[0], b.root, config.data.source)
+
+
+def test_a_link_to_the_training_file_is_the_training_file(
+    trained: tuple[Path, Path], config: Config, tmp_path: Path
+) -> None:
+    (tmp_path / "link.csv").symlink_to(config.data.source)
+    record = diff(*trained, str(tmp_path / "link.csv"))
+    assert record.rows == 36, "the test rows, not those of training"
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("side", [0, 1])
+def test_the_validation_file_of_either_run_is_refused(
+    trained: tuple[Path, Path],
+    tmp_path: Path,
+    write_reviews: Callable[[str, list[tuple[str, str]]], Path],
+    linked: bool,
+    side: int,
+) -> None:
+    data = write_reviews("validation.csv", list_reviews(40, first=1000))
+    layout, runs = RunLayout(Path(shutil.copytree(trained[side], tmp_path / "run"))), list(trained)
+    runs[side] = layout.root
+    layout.config.write_text(load_config(layout.config, flags={"data.validation": str(data)}).to_yaml())
+    (tmp_path / "link.csv").symlink_to(data)
+    with pytest.raises(DataError, match=r"is the validation file of \S+run: its rows chose and calibrated"):
+        diff(*runs, str(tmp_path / "link.csv") if linked else str(data))
 
 
 def test_a_run_with_its_classes_turned_round_is_the_same(

@@ -25,7 +25,8 @@ def reproduce(
 ) -> None:
     """Repeat a run and compare its numbers.
 
-    Ends with 0 if they agree, with 1 if they do not or if data, base model or settings have changed.
+    Ends with 0 if they agree, with 1 if they do not or if the data, the base model, or seed,
+    method or truncation in config.yaml have changed.
     """
     from lorafit.reproduction import ACCURACY_TOLERANCE, LOG_LOSS_TOLERANCE, enforce_reproduction
     from lorafit.reproduction import reproduce as repeat_run

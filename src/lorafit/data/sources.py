@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from lorafit.data.builtin import BUILTIN_SOURCES
 from lorafit.data.checks import CheckedRows, build_labels, check_rows, encode_rows
 from lorafit.data.hub import load_hub
@@ -18,7 +20,7 @@ from lorafit.errors import DataError
 from lorafit.labels import LabelSet
 from lorafit.settings import DataConfig
 
-__all__ = ["NAMED_SOURCES", "load_evaluation_rows", "load_splits"]
+__all__ = ["NAMED_SOURCES", "is_same_source", "load_evaluation_rows", "load_splits"]
 
 _FEWEST_CALIBRATION_ROWS = 20
 
@@ -91,7 +93,7 @@ def load_evaluation_rows(
         NetworkUnavailableError: The Hub is needed and cannot be reached.
         MissingExtraError: A library that the source needs is not installed.
     """
-    own = _name_source(source) == _name_source(config.source)
+    own = is_same_source(source, config.source)
     if _is_file(source) and not own:
         return encode_rows(check_rows(_read_file(source, config), drop_bad_rows=config.drop_bad_rows), labels)
     if not own:
@@ -102,9 +104,27 @@ def load_evaluation_rows(
     return encode_rows(CheckedRows(f"{source} {split}", part.ids, part.texts, names, columns=part.columns), labels)
 
 
+def is_same_source(source: str, other: str) -> bool:
+    """Tell whether two sources are the same: the same name, or the same file after symbolic links.
+
+    Args:
+        source: A source as in `data.source`; a file need not exist.
+        other: The one to compare it with.
+
+    Returns:
+        Whether they are.
+    """
+    first, second = (name if _is_named(name) else os.path.realpath(Path(name).expanduser()) for name in (source, other))
+    return first == second
+
+
+def _is_named(source: str) -> bool:
+    return source in NAMED_SOURCES or source.startswith(("hub:", "builtin:"))
+
+
 def _is_file(source: str) -> bool:
     """Tell a file from a name; a name goes first. Anything else that is neither is an unknown source."""
-    if source in NAMED_SOURCES or source.startswith(("hub:", "builtin:")):
+    if _is_named(source):
         return False
     path = Path(source).expanduser()
     if path.suffix.lower() in READABLE_SUFFIXES or path.exists():
@@ -214,13 +234,18 @@ def _describe_shared(first: Split, other: Split, name: str, first_name: str = "t
 
 
 def _cut_calibration(validation: Split, config: DataConfig, notes: list[str]) -> tuple[Split, Split | None]:
-    """Cut off the rows that calibrate; where there are too few, all of them choose and nothing is calibrated."""
+    """Cut off the rows that calibrate; where there are too few, all of them choose and nothing is calibrated.
+
+    A label that has one text among them stays with the rows that choose.
+    """
     if config.calibration_fraction == 0:
         return validation, None
-    try:
-        chosen, calibration = cut_split(validation, config.calibration_fraction, config.seed)
-    except DataError:
-        calibration = None
+    texts = dict(zip(validation.texts, validation.labels.tolist(), strict=True))
+    counts = np.bincount(list(texts.values()), minlength=int(validation.labels.max()) + 1)
+    common = validation.select(np.flatnonzero(counts[validation.labels] > 1))
+    calibration = None
+    if len(np.unique(common.labels)) > 1:
+        calibration = cut_split(common, config.calibration_fraction, config.seed)[1]
     if calibration is None or len(calibration) < _FEWEST_CALIBRATION_ROWS:
         notes.append(
             f"validation: {len(validation):,} rows are too few to calibrate with some of them; confidence stays as the "
@@ -231,7 +256,7 @@ def _cut_calibration(validation: Split, config: DataConfig, notes: list[str]) ->
         f"calibration: {len(calibration):,} of the validation rows fit the temperature and choose nothing "
         f"(data.calibration_fraction={config.calibration_fraction:g}, seed {config.seed})."
     )
-    return chosen, calibration
+    return validation.select(np.flatnonzero(~np.isin(validation.ids, calibration.ids))), calibration
 
 
 def _sample(train: Split, config: DataConfig, notes: list[str]) -> Split:

@@ -1,6 +1,5 @@
 """Compare two runs on the same rows: what the second gets wrong that the first had right, and whether that may be."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,14 @@ from numpy.typing import NDArray
 
 from lorafit.config import Config, load_config
 from lorafit.data.rows import Split
-from lorafit.data.sources import load_evaluation_rows
+from lorafit.data.sources import is_same_source, load_evaluation_rows
 from lorafit.difference.gates import judge_gates, parse_gates
 from lorafit.difference.records import DiffRecord, DiffSide, SliceChange
 from lorafit.difference.sides import Side, open_side, read_answers
 from lorafit.errors import DataError, EnvironmentUnfitError, RunError, UserInputError
 from lorafit.labels import LabelSet
 from lorafit.metrics.calibration import score_calibration
-from lorafit.metrics.paired import adjust_p_values, estimate_ece_difference, estimate_flips, estimate_score_differences
+from lorafit.metrics.paired import adjust_p_values, estimate_flips, estimate_score_differences, measure_ece_difference
 from lorafit.metrics.slices import tell_apart
 from lorafit.metrics.uncertainty import compare_paired, estimate_scores
 from lorafit.predictor import load
@@ -79,7 +78,7 @@ def diff(
     Raises:
         ConfigError: A gate cannot be read.
         RunError: A run is not finished, its files do not fit together, or the runs have different labels.
-        DataError: The test rows are not the same, or a run was trained on rows of `data`.
+        DataError: The test rows are not the same, or a run was trained, or chosen and calibrated, on rows of `data`.
     """
     gates, progress = parse_gates(gate), progress or Silent()
     first, second = open_side(a), open_side(b)
@@ -156,8 +155,13 @@ def _predict_both(first: Side, second: Side, labels: LabelSet, config: Config, d
 
 
 def _check_unseen(side: Side, rows: Split, labels: LabelSet, config: Config, data: str) -> None:
-    """Refuse rows of the source that a run was trained on, but for its own test rows."""
-    if config.data.source not in {data, os.path.abspath(Path(data).expanduser())}:  # noqa: PTH100  as recorded
+    """Refuse a run's validation file, and rows of the source that it was trained on, but for its own test rows."""
+    if config.data.validation is not None and is_same_source(data, config.data.validation):
+        raise DataError(
+            f"{data} is the validation file of {side.layout.root}: its rows chose and calibrated that model. Give a "
+            "file with other labelled rows: lorafit diff A B DATA"
+        )
+    if not is_same_source(data, config.data.source):
         return
     ids = LabelSet(tuple(side.record.labels)).label2id
     order = np.array([ids[name] for name in labels.names])
@@ -197,7 +201,7 @@ def _measure(first: Side, second: Side, labels: LabelSet, config: Config, pair: 
         comparison=compare_paired(*models, **settings),
         macro_f1_difference=differences["macro_f1"],
         mcc_difference=differences["mcc"],
-        ece_difference=estimate_ece_difference(*models, **settings),
+        ece_difference=measure_ece_difference(*models),
         negative_flips=flips.negative,
         churn=flips.churn,
         slices=_compare_slices(pair, labels, settings),

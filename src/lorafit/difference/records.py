@@ -88,7 +88,7 @@ class DiffRecord(FileRecord):
         comparison: B against A; A is the baseline there.
         macro_f1_difference: In macro F1.
         mcc_difference: In Matthews correlation.
-        ece_difference: In expected calibration error; below zero is better.
+        ece_difference: In expected calibration error, without an interval; below zero is better.
         negative_flips: Share of all rows that A has right and B has wrong.
         churn: Share of all rows that get another label.
         slices: By true class, by length, by column.
@@ -106,7 +106,7 @@ class DiffRecord(FileRecord):
     comparison: PairedComparison
     macro_f1_difference: Estimate
     mcc_difference: Estimate
-    ece_difference: Estimate
+    ece_difference: float
     negative_flips: Estimate
     churn: Estimate
     slices: list[SliceChange]

@@ -26,6 +26,7 @@ __all__ = [
 
 BINS: Final = 15
 _COLDEST, _HOTTEST, _HALVINGS = 0.05, 20.0, 40
+_BLOCK: Final = 100
 _CELLS_PER_BIN: Final = 20
 """Confidence is resampled in so many cells a bin: a 300th apart, which moves an ECE by less than can be measured."""
 
@@ -101,7 +102,7 @@ def calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, adaptive: 
         0 to 1.
     """
     right, confidence = _judge(labels, probabilities)
-    bins = _adaptive_bins(confidence) if adaptive else _equal_bins(confidence)
+    bins = _adaptive_bins(confidence) if adaptive else _cells(confidence) // _CELLS_PER_BIN
     gaps = np.bincount(bins, weights=right - confidence, minlength=BINS)
     return float(np.abs(gaps).sum() / len(right))
 
@@ -151,8 +152,9 @@ def score_calibration(
 ) -> CalibrationScores:
     """Score how far a model's confidence can be believed.
 
-    The interval of the ECE is the basic bootstrap one (Efron and Tibshirani 1993, chapter 13), cut at 0: chance alone
-    makes the ECE of every resample larger than the truth, which the percentile interval would take for the truth.
+    Chance alone makes every measured ECE larger than the truth. So its interval is the basic bootstrap one (Efron and
+    Tibshirani 1993, chapter 13), which takes that off again, and it begins at 0 where a model whose confidence is right
+    could well have an ECE as large (Vaicenavicius et al. 2019, arXiv:1902.06977).
 
     Args:
         labels: Shape (n,), true class ids, n at least 1.
@@ -168,10 +170,9 @@ def score_calibration(
     true_ids, rng = check_labels(labels, values.shape[1]), np.random.default_rng(seed)
     right, confidence = _judge(true_ids, values)
     point = calibration_error(true_ids, values)
-    low, high = percentile_interval(_resample_ece(true_ids, right, confidence, samples, rng), confidence_level)
     parts = brier_parts(true_ids, values)
     return CalibrationScores(
-        ece=Estimate(value=point, low=max(0.0, 2 * point - float(high)), high=max(point, 2 * point - float(low))),
+        ece=_estimate_ece(point, true_ids, right, confidence, samples, rng, confidence_level),
         adaptive_ece=calibration_error(true_ids, values, adaptive=True),
         brier=estimate_mean(row_brier_scores(true_ids, values), true_ids, samples, rng, confidence_level),
         brier_reliability=parts.reliability,
@@ -188,7 +189,9 @@ def _judge(labels: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.bool
     return predict_labels(values) == true_ids, values.max(axis=1)
 
 
-def _equal_bins(confidence: NDArray[np.float64], count: int = BINS) -> NDArray[np.int64]:
+def _cells(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the cell of each confidence; `_CELLS_PER_BIN` of them make a bin of equal width."""
+    count = BINS * _CELLS_PER_BIN
     return np.minimum((confidence * count).astype(np.int64), count - 1)
 
 
@@ -197,24 +200,37 @@ def _adaptive_bins(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.searchsorted(edges, confidence, side="left")
 
 
-def _resample_ece(
+def _estimate_ece(
+    point: float,
     labels: NDArray[np.int64],
     right: NDArray[np.bool_],
     confidence: NDArray[np.float64],
     samples: int,
     rng: np.random.Generator,
-) -> NDArray[np.float64]:
-    """Draw the ECEs that resampling within each true class would give, all rows of a cell at its mean confidence."""
-    cell = 2 * _equal_bins(confidence, BINS * _CELLS_PER_BIN) + right
-    used, cell = np.unique(cell, return_inverse=True)
-    mean = np.bincount(cell, weights=confidence) / np.bincount(cell)
+    level: float,
+) -> Estimate:
+    """Resample within each true class, and draw what a model whose confidence is right would get, cell by cell."""
+    used, cell = np.unique(_cells(confidence), return_inverse=True)
+    in_bin = used[:, np.newaxis] // _CELLS_PER_BIN == np.arange(BINS)
+    rows = np.bincount(cell)
+    said = np.bincount(cell, weights=confidence)
     classes, row = np.unique(labels, return_inverse=True)
-    counts = np.bincount(row * len(used) + cell, minlength=len(classes) * len(used)).reshape(len(classes), -1)
-    gap = (used % 2 - mean)[:, np.newaxis] * (used[:, np.newaxis] // 2 // _CELLS_PER_BIN == np.arange(BINS))
-    drawn = np.concatenate(
-        [resample_confusion(counts, min(100, samples - start), rng).sum(axis=1) for start in range(0, samples, 100)]
+    place = (row * len(used) + cell) * 2 + right
+    counts = np.bincount(place, minlength=len(classes) * len(used) * 2).reshape(len(classes), -1)
+    gap = np.stack([-said / rows, 1 - said / rows], axis=1).reshape(-1, 1) * np.repeat(in_bin, 2, axis=0)
+    drawn, by_chance = [], []
+    for start in range(0, samples, _BLOCK):
+        size = min(_BLOCK, samples - start)
+        drawn.append(np.abs(resample_confusion(counts, size, rng).sum(axis=1) @ gap).sum(axis=1))
+        correct = rng.binomial(rows, np.minimum(said / rows, 1), size=(size, len(used)))
+        by_chance.append(np.abs((correct - said) @ in_bin).sum(axis=1))
+    low, high = percentile_interval(np.concatenate(drawn) / len(labels), level)
+    usual = percentile_interval(np.concatenate(by_chance) / len(labels), level)[1]
+    return Estimate(
+        value=point,
+        low=0.0 if point <= usual else max(0.0, 2 * point - float(high)),
+        high=max(point, 2 * point - float(low)),
     )
-    return np.asarray(np.abs(drawn @ gap).sum(axis=1) / len(labels))
 
 
 def _list_bins(

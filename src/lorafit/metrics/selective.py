@@ -52,8 +52,8 @@ def trace_risk(labels: ArrayLike, probabilities: ArrayLike, *, points: int) -> l
 def choose_accept_threshold(curve: Sequence[RiskPoint], target_accuracy: float) -> float:
     """Choose the lowest confidence that is accepted so that the accepted answers have the accuracy asked for.
 
-    One error more than was counted is assumed, (errors + 1) / (accepted + 1), as in conformal risk control
-    (Angelopoulos et al. 2022, arXiv:2208.02814): a few rows without a mistake prove little.
+    One error more than was counted is assumed, (errors + 1) / (accepted + 1): a few rows without a mistake prove
+    little. It is no guarantee: on new rows the accuracy is near the target on average, about as often below as above.
 
     Args:
         curve: From `trace_risk` on calibration rows.

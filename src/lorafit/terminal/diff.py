@@ -48,7 +48,7 @@ def _scores_table(record: "DiffRecord") -> Table:
     table.add_row("F1 (macro)", *map(write_percent, (a.macro_f1, b.macro_f1)), write_points(record.macro_f1_difference))
     table.add_row("MCC", *map(_write, (a.mcc, b.mcc)), _write(record.mcc_difference, sign=True))
     table.add_row("log loss", *map(_write, (a.log_loss, b.log_loss)), _write(paired.log_loss_difference, sign=True))
-    table.add_row("ECE", *map(_write, (record.a.ece, record.b.ece)), _write(record.ece_difference, sign=True))
+    table.add_row("ECE", *map(_write, (record.a.ece, record.b.ece)), f"{record.ece_difference:+.3f}")
     slowdown = "" if record.slowdown is None else f"{record.slowdown:.2f} x the time"
     table.add_row("texts/s", *map(_write_speed, (record.a, record.b)), slowdown)
     sizes = [side.parameters.adapter + side.parameters.head for side in (record.a, record.b)]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["open_console", "show_metrics", "show_predictions", "show_run"]
 
 _WIDTH_WITHOUT_TERMINAL = 110
+_FEW_ROWS = 100
 _SHOWN_VALUES = 12
 """A column with more values than this has the weakest of them shown."""
 
@@ -87,6 +88,8 @@ def _print_metrics(console: Console, metrics: MetricsRecord) -> None:
     console.print(table if needed <= console.width else _metrics_table(metrics, separator="\n"))
     for line in _verdict(metrics):
         console.print(line)
+    if metrics.rows < _FEW_ROWS:
+        console.print(f"{metrics.rows} rows are few: all of this is uncertain, and the intervals may be too narrow.")
     if metrics.confidence is not None:
         for line in describe_confidence(metrics.confidence):
             console.print(line)
