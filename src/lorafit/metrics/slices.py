@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.data.rows import LENGTH_COLUMN, Split
-from lorafit.evidence import SliceScores
+from lorafit.evidence import Estimate, SliceScores
 from lorafit.metrics.scores import predict_labels
 from lorafit.metrics.uncertainty import estimate_outcomes, wilson_interval
 
@@ -73,35 +73,27 @@ def score_slices(
     Returns:
         The slices that have rows: lengths first, then the columns as they come.
     """
-    classes = finetuned.shape[1]
     is_right = (predict_labels(finetuned) == rows.labels).astype(np.int64)
     change = None if baseline is None else is_right - (predict_labels(baseline) == rows.labels)
     scores = []
     for slicing in tell_apart(rows):
         held = slicing.places >= 0
-        strata = slicing.places[held] * classes + rows.labels[held]
-        shape = (len(slicing.values), classes)
-        wrong, right = _count(strata, is_right[held], shape, outcomes=2).sum(axis=1).T.tolist()
-        differences = (
-            [None] * len(slicing.values)
-            if change is None
-            else estimate_outcomes(
-                _count(strata, change[held] + 1, shape, outcomes=3),
-                [-1, 0, 1],
-                samples,
-                np.random.default_rng(seed),
-                confidence_level,
-            )
-        )
+        shape = (len(slicing.values), finetuned.shape[1])
+        strata = slicing.places[held] * shape[1] + rows.labels[held]
+        differences: Sequence[Estimate | None] = [None] * len(slicing.values)
+        if change is not None:
+            counts, rng = _count(strata, change[held] + 1, shape, outcomes=3), np.random.default_rng(seed)
+            differences = estimate_outcomes(counts, [-1, 0, 1], samples, rng, confidence_level)
+        outcomes = _count(strata, is_right[held], shape, outcomes=2).sum(axis=1).tolist()
         scores += [
             SliceScores(
                 column=slicing.column,
                 value=value,
-                rows=hits + misses,
-                accuracy=wilson_interval(hits, hits + misses, confidence_level),
+                rows=wrong + right,
+                accuracy=wilson_interval(right, wrong + right, confidence_level),
                 difference=difference,
             )
-            for value, hits, misses, difference in zip(slicing.values, right, wrong, differences, strict=True)
+            for value, (wrong, right), difference in zip(slicing.values, outcomes, differences, strict=True)
         ]
     return scores
 
