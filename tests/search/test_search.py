@@ -237,7 +237,7 @@ def test_two_processes_share_the_trials(overrides: list[str], tmp_path: Path) ->
     command = [sys.executable, "-m", "lorafit", "search", source, "--trials", "6", *settings, "--output", "shared"]
     two = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=300)[1] for process in two]
-    assert [process.returncode for process in two] == [0, 0], said
+    assert [process.returncode for process in two] == [0, 0], "\n".join(said)
     trials = SearchRecord.read(SearchLayout(tmp_path / "shared").record).trials
     assert [row.number for row in trials] == list(range(len(trials)))
     assert 6 <= len(trials) <= 7  # both may begin the last one at the same moment
