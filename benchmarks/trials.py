@@ -23,7 +23,8 @@ from lorafit.artifacts import RunLayout
 from lorafit.atomic import write_atomic
 from lorafit.config import load_config
 from lorafit.data.imdb import load_imdb
-from lorafit.data.tables import read_table, write_table
+from lorafit.data.table_writing import write_table
+from lorafit.data.tables import read_table
 from lorafit.encoders.builtin import load_builtin_encoder
 from lorafit.finetune import Run, train
 

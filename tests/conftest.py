@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import string
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +55,11 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="lorafit-tests-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores: threads that wait for each other while another worker runs cost many times their work.
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
@@ -84,6 +90,36 @@ def single_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_process() -> Iterator[None]:
+    """Let what is saved be opened by plain libraries in a second process that imports them once for all runs.
+
+    `train` starts a process for each run, of which 90 % of the time are imports. Tests of saving and all commands that
+    are started as a user would start them do so.
+    """
+    from lorafit import saving
+
+    server: subprocess.Popen[str] | None = None
+
+    def compute_plain_logits(folder: Path, texts: list[str]) -> list[list[float]]:
+        nonlocal server
+        if server is None:
+            script, runtimes = Path(__file__).with_name("plain_server.py"), Path(saving.__file__).with_name("runtimes")
+            server = subprocess.Popen(
+                [sys.executable, "-P", script, runtimes], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        print(json.dumps([str(folder), texts]), file=server.stdin, flush=True)
+        answer = json.loads(server.stdout.readline())
+        assert "error" not in answer, answer["error"]
+        return answer["logits"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving, "compute_plain_logits", compute_plain_logits)
+        yield
+    if server is not None:
+        server.communicate()
 
 
 @pytest.fixture(scope="session", autouse=True)

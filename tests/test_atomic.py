@@ -6,7 +6,7 @@ from typing import Never
 
 import pytest
 
-from lorafit.atomic import atomic_directory, compute_digest, describe_obstacle, write_atomic
+from lorafit.atomic import atomic_directory, compute_digest, create_file, describe_obstacle, write_atomic
 
 
 @pytest.fixture
@@ -142,3 +142,33 @@ def test_obstacles_are_found_before_anything_is_made(tmp_path: Path) -> None:
     assert describe_obstacle(tmp_path / "file" / "below") == f"{tmp_path / 'file'} is a file"
     assert describe_obstacle(tmp_path / "new" / "deep" / "run") is None
     assert describe_obstacle(tmp_path) is None
+
+
+def test_a_made_file_appears_whole_and_replaces_none(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with create_file(path) as first, create_file(path) as second:
+        first.write_bytes(b"first")
+        second.write_bytes(b"second")
+        assert not path.exists()
+    assert path.read_bytes() == b"second", "the inner block ended first"
+    assert names_in(tmp_path) == ["store"]
+
+
+def test_a_file_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def write_half() -> None:
+        with create_file(tmp_path / "store") as staging:
+            staging.write_bytes(b"half")
+            fail()
+
+    with pytest.raises(OSError, match="no space left"):
+        write_half()
+    assert names_in(tmp_path) == []
+
+
+def test_a_file_is_made_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "hardlink_to", fail)
+    for content in (b"first", b"second"):
+        with create_file(tmp_path / "store") as staging:
+            staging.write_bytes(content)
+    assert (tmp_path / "store").read_bytes() == b"first"
+    assert names_in(tmp_path) == ["store"]

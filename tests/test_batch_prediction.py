@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from lorafit.acceleration.precision import PrecisionChoice
-from lorafit.batch_prediction import check_output, drop_bad_rows, predict_table, read_texts
-from lorafit.data.tables import Table, read_table, write_table
+from lorafit.batch_job import open_file, open_table, run_job
+from lorafit.batch_prediction import check_output, predict_table, read_texts
+from lorafit.data.table_writing import write_table
+from lorafit.data.tables import Table, read_table
 from lorafit.encoders.load import load_tokenizer, load_with_head, locate_encoder
 from lorafit.encoders.tokenization import Truncation
 from lorafit.errors import DataError, UserInputError
@@ -19,7 +21,6 @@ from lorafit.settings import ModelConfig
 
 TEXTS = ["superb", 'she said "a dull, dull film"\nand left', "été in Zürich 🎬 評論", "the end of the story"]
 STARS = [5, 1, 4, 3]
-NOTHING = io.StringIO()
 
 
 class Recorder:
@@ -75,9 +76,8 @@ def write_texts(folder: Path, suffix: str, columns: dict[str, Sequence[object]])
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"])
 def test_a_table_keeps_its_columns_and_its_order(predictor: Predictor, tmp_path: Path, suffix: str) -> None:
     path = write_texts(tmp_path, suffix, {"stars": STARS, "text": TEXTS})
-    table = read_texts([], path, NOTHING, text_column="text")
     output = tmp_path / f"out{suffix}"
-    predict_table(predictor, table, text_column="text").write(output)
+    assert run_job(open_file(path), predictor, output) == 4
     written = read_table(output).columns
     assert list(written) == ["stars", "text", "label", "score", "probability_neg", "probability_pos"]
     assert written["text"] == TEXTS
@@ -93,8 +93,7 @@ def test_a_table_keeps_its_columns_and_its_order(predictor: Predictor, tmp_path:
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_any_kind_of_table_can_become_any_other(predictor: Predictor, tmp_path: Path, suffix: str) -> None:
-    table = read_texts([], write_texts(tmp_path, ".tsv", {"text": TEXTS}), NOTHING, text_column="text")
-    predict_table(predictor, table, text_column="text").write(tmp_path / f"out{suffix}")
+    run_job(open_file(write_texts(tmp_path, ".tsv", {"text": TEXTS})), predictor, tmp_path / f"out{suffix}")
     assert read_table(tmp_path / f"out{suffix}").columns["text"] == TEXTS
 
 
@@ -102,57 +101,52 @@ def test_any_kind_of_table_can_become_any_other(predictor: Predictor, tmp_path: 
 def test_a_txt_file_has_one_text_a_line(predictor: Predictor, tmp_path: Path, column: str) -> None:
     path = tmp_path / "in.txt"
     path.write_text("superb\nété 🎬\r\nthe end\n", encoding="utf-8")
-    table = read_texts([], path, NOTHING, text_column=column)
+    ((_, table),) = open_file(path, text_column=column).parts()
     assert table.columns == {column: ["superb", "été 🎬", "the end"]}
     assert len(predict_table(predictor, table, text_column=column).predictions) == 3
 
 
 def test_words_come_before_standard_input() -> None:
-    table = read_texts(["superb", "dull"], None, io.StringIO("from the stream"), text_column="review")
+    table = read_texts(["superb", "dull"], io.StringIO("from the stream"), text_column="review")
     assert table.columns == {"review": ["superb", "dull"]}
 
 
 def test_standard_input_has_one_text_a_line_and_blank_lines_are_rows() -> None:
     content = "superb\r\n\r\n  \nété 🎬\u2028still the same text\x0cand still\nthe end".encode()
     stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
-    table = read_texts([], None, stream, text_column="text")
+    table = read_texts([], stream, text_column="text")
     texts = ["superb", "", "  ", "été 🎬\u2028still the same text\x0cand still", "the end"]
     assert table.columns == {"text": texts}
-    left, dropped = drop_bad_rows(Table(table.columns | {"row": [1, 2, 3, 4, 5]}, "stdin"), text_column="text")
-    assert left.columns == {"text": [texts[0], texts[3], texts[4]], "row": [1, 4, 5]}
-    assert dropped == 2
+    job = open_table(Table(table.columns | {"row": [1, 2, 3, 4, 5]}, "stdin"), drop_bad_rows=True)
+    assert next(job.parts())[1].columns == {"text": [texts[0], texts[3], texts[4]], "row": [1, 4, 5]}
+    assert (job.rows, job.usable) == (5, 3)
 
 
 def test_dropping_every_row_is_refused() -> None:
     with pytest.raises(UserInputError, match=r"stdin: none of its 2 texts can be classified"):
-        drop_bad_rows(Table({"text": ["", None]}, "stdin"), text_column="text")
+        open_table(Table({"text": ["", None]}, "stdin"), drop_bad_rows=True)
 
 
 def test_standard_input_that_is_not_utf8_is_refused() -> None:
     stream = io.TextIOWrapper(io.BytesIO("café".encode("latin1")), encoding="utf-8")
     with pytest.raises(UserInputError, match=r"Standard input is not UTF-8"):
-        read_texts([], None, stream, text_column="text")
+        read_texts([], stream, text_column="text")
 
 
 def test_empty_standard_input_is_refused() -> None:
     with pytest.raises(UserInputError, match="Nothing to classify: standard input is empty"):
-        read_texts([], None, io.StringIO(""), text_column="text")
+        read_texts([], io.StringIO(""), text_column="text")
 
 
 def test_a_person_at_a_terminal_is_told_what_to_give(terminal: io.TextIOWrapper) -> None:
     with pytest.raises(UserInputError, match=r'Nothing to classify\. Give texts \("I loved it"\), --file'):
-        read_texts([], None, terminal, text_column="text")
-
-
-def test_texts_and_a_file_together_are_refused() -> None:
-    with pytest.raises(UserInputError, match="Give texts or --file, not both"):
-        read_texts(["superb"], Path("in.csv"), NOTHING, text_column="text")
+        read_texts([], terminal, text_column="text")
 
 
 def test_a_missing_column_lists_those_there(tmp_path: Path) -> None:
     path = write_texts(tmp_path, ".csv", {"review": TEXTS, "stars": STARS})
     with pytest.raises(DataError, match=r"no column 'text'\. Its columns: \['review', 'stars'\].*--text-column"):
-        read_texts([], path, NOTHING, text_column="text")
+        open_file(path)
 
 
 def test_new_columns_whose_names_are_taken_get_a_prefix(predictor: Predictor) -> None:
@@ -169,9 +163,12 @@ def test_new_columns_whose_names_are_taken_get_a_prefix(predictor: Predictor) ->
 def test_unusable_texts_are_refused_with_their_rows(predictor: Predictor, tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_text('{"text": "fine"}\n{"text": null}\n{"text": " "}\n{"text": 7}\n')
-    table = read_texts([], path, NOTHING, text_column="text")
-    with pytest.raises(UserInputError, match=r"3 of 4 texts.*no text \(row 2\).*an empty text \(row 3\).*\(row 4\)"):
-        predict_table(predictor, table, text_column="text")
+    with pytest.raises(
+        UserInputError, match=r"in\.jsonl: 3 of 4 .*no text \(row 2\).*an empty text \(row 3\).*\(row 4\)"
+    ):
+        open_file(path)
+    with pytest.raises(UserInputError, match=r"3 of 4 texts"):
+        predictor.predict(["fine", None, " ", 7])
 
 
 def test_progress_is_told_from_start_to_finish(predictor: Predictor) -> None:

@@ -138,6 +138,7 @@ def test_run_folder_is_complete(finished: Run) -> None:
         layout.config,
         layout.record,
         layout.metrics,
+        layout.mistakes,
         layout.history,
         layout.report,
         layout.card,
@@ -212,6 +213,7 @@ def test_budget_chooses_settings_and_says_what_is_given_up(
     monkeypatch.setattr(measuring, "measure_costs", lambda *_: Costs(per_token, per_token, layers=0, frozen=0))
     budgeted = config.model_copy(deep=True)
     budgeted.training.budget = "40s"
+    budgeted.evaluation.report_texts = False  # nothing is explained
     progress = Lines()
     run = lorafit.train(budgeted, output=tmp_path / "run", progress=progress)
     assert run.record.forecast is not None

@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,14 @@ LABELS = LabelSet(("negative", "neutral", "positive"))
 MAX_LENGTH = 20
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 FP32 = PrecisionChoice("fp32", "asked for")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fresh_process() -> Iterator[None]:
+    """Here each folder is opened in a process that is started anew, as `train` does it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving, "compute_plain_logits", compute_plain_logits)
+        yield
 
 
 @dataclass(frozen=True)

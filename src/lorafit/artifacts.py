@@ -109,6 +109,11 @@ class RunLayout:
         return self.root / "metrics.json"
 
     @property
+    def mistakes(self) -> Path:
+        """The `MistakesRecord`: the words that the most confident mistakes rest on, without texts."""
+        return self.root / "mistakes.json"
+
+    @property
     def report(self) -> Path:
         """The page for people, made from the records."""
         return self.root / "report.html"
@@ -136,7 +141,7 @@ class RunLayout:
     def owned(self) -> tuple[Path, ...]:
         """Return everything in a run folder that is a run's, and nothing else."""
         predictions = self.predictions("test", "baseline").parent
-        files = (self.record, self.config, self.metrics, self.history, self.report)
+        files = (self.record, self.config, self.metrics, self.mistakes, self.history, self.report)
         return (*files, self.adapter, self.model, self.checkpoints, self.prefix_cache, self.tracking, predictions)
 
     def predictions(self, split: str, model: str) -> Path:

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_directory", "compute_digest", "describe_obstacle", "write_atomic"]
+__all__ = [
+    "atomic_directory",
+    "compute_digest",
+    "create_file",
+    "describe_obstacle",
+    "replace_file",
+    "write_atomic",
+]
 
 
 def compute_digest(path: Path) -> str:
@@ -37,6 +44,48 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replace_file(path: Path, *, staging: Path) -> Iterator[Path]:
+    """Make a file in a folder of one's own and give it its name when it is whole; what stands there is replaced.
+
+    Args:
+        path: Final name, in a folder that exists.
+        staging: A folder on the same disk.
+
+    Yields:
+        The temporary name, at which nothing stands; what is made there is removed if the block fails.
+    """
+    with tempfile.TemporaryDirectory(dir=staging) as folder:
+        whole = Path(folder) / path.name
+        yield whole
+        _fsync(whole)
+        whole.replace(path)
+    _fsync(path.parent)
+
+
+@contextmanager
+def create_file(path: Path) -> Iterator[Path]:
+    """Make a file under a temporary name and give it its own name when it is whole, unless another was first.
+
+    Args:
+        path: Final name, in a folder that exists. What stands there by then stays.
+
+    Yields:
+        The temporary name, at which nothing stands; what is made there is removed if the block fails.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        staging = Path(folder) / path.name
+        yield staging
+        _fsync(staging)
+        try:
+            path.hardlink_to(staging)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without hard links
+            if not os.path.lexists(path):
+                staging.rename(path)
 
 
 @contextmanager

@@ -7,12 +7,14 @@ from typing import TextIO, cast
 
 from lorafit.atomic import describe_obstacle
 from lorafit.data.checks import describe_text_fault
-from lorafit.data.tables import WRITABLE_SUFFIXES, Table, check_columns, read_table, write_table
+from lorafit.data.table_writing import WRITABLE_SUFFIXES
+from lorafit.data.tables import DELIMITERS, Table
 from lorafit.errors import UserInputError
+from lorafit.extras import require
 from lorafit.predictor import Prediction, Predictor
 from lorafit.progress import Progress, Silent
 
-__all__ = ["PredictedTable", "check_output", "drop_bad_rows", "predict_table", "read_texts"]
+__all__ = ["PredictedTable", "check_output", "keep_usable_rows", "predict_table", "read_texts"]
 
 
 @dataclass(frozen=True)
@@ -50,34 +52,21 @@ class PredictedTable:
             columns[free] = values
         return columns
 
-    def write(self, path: Path) -> None:
-        """Write `columns()` to a csv, tsv, jsonl or parquet file, atomically."""
-        write_table(path, self.columns())
 
-
-def read_texts(words: Sequence[str], file: Path | None, stream: TextIO, *, text_column: str) -> Table:
-    """Read what is to be classified from one of three places.
+def read_texts(words: Sequence[str], stream: TextIO, *, text_column: str) -> Table:
+    """Read what is to be classified from the command line or from standard input.
 
     Args:
         words: Texts given directly.
-        file: A csv, tsv, jsonl, parquet or txt file.
-        stream: Read line by line where neither words nor a file were given.
-        text_column: The column that must be there; texts given directly and lines get it as their only one.
+        stream: Read line by line where no words were given.
+        text_column: Name of the table's only column.
 
     Returns:
         The table.
 
     Raises:
-        UserInputError: Both words and a file were given, or nothing at all, or the stream is not UTF-8.
+        UserInputError: There is nothing at all, or the stream is not UTF-8.
     """
-    if words and file is not None:
-        raise UserInputError("Give texts or --file, not both.")
-    if file is not None:
-        table = read_table(file)
-        if file.suffix.lower() == ".txt":
-            return Table({text_column: table.columns["text"]}, table.origin)
-        check_columns(table.columns, {text_column: "--text-column"}, table.origin)
-        return table
     if words:
         return Table({text_column: list(words)}, "the command line")
     if stream.isatty():
@@ -93,15 +82,17 @@ def read_texts(words: Sequence[str], file: Path | None, stream: TextIO, *, text_
     return Table({text_column: lines}, "standard input")
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
+def check_output(path: Path, *, overwrite: bool, csv_safe: bool = False) -> None:
     """Refuse an output file that cannot or must not be written, before any work is done.
 
     Args:
         path: The file.
         overwrite: Whether it may be replaced.
+        csv_safe: Whether its cells are to be disarmed, which csv and tsv files alone need.
 
     Raises:
         UserInputError: Its suffix is not a table's, or it is a folder, or there already.
+        MissingExtraError: It is a parquet file and pyarrow is not installed.
     """
     if path.suffix.lower() not in WRITABLE_SUFFIXES:
         raise UserInputError(f"--output {path}: allowed suffixes are {', '.join(WRITABLE_SUFFIXES)}.")
@@ -111,26 +102,18 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise UserInputError(f"{path} already exists. Choose another name, or replace it with --overwrite.")
     if (obstacle := describe_obstacle(path)) is not None:
         raise UserInputError(f"{path} cannot be written: {obstacle}.")
+    if csv_safe and path.suffix.lower() not in DELIMITERS:
+        raise UserInputError(f"--csv-safe is for csv and tsv files; {path.name} is another kind.")
+    if path.suffix.lower() == ".parquet":
+        require("pyarrow.parquet", extra="train", purpose="writing parquet files")
 
 
-def drop_bad_rows(table: Table, *, text_column: str) -> tuple[Table, int]:
-    """Leave out the rows whose text is empty or not text.
-
-    Args:
-        table: The rows.
-        text_column: The column to be classified.
-
-    Returns:
-        The rows that are left, in the same order, and how many were left out.
-
-    Raises:
-        UserInputError: None is left.
-    """
+def keep_usable_rows(table: Table, *, text_column: str) -> Table:
+    """Return the rows whose text can be classified, in the same order; there may be none."""
     good = [row for row, text in enumerate(table.columns[text_column]) if describe_text_fault(text) is None]
-    if not good:
-        raise UserInputError(f"{table.origin}: none of its {len(table)} texts can be classified.")
-    columns = {name: [values[row] for row in good] for name, values in table.columns.items()}
-    return Table(columns, table.origin), len(table) - len(good)
+    if len(good) == len(table):
+        return table
+    return Table({name: [values[row] for row in good] for name, values in table.columns.items()}, table.origin)
 
 
 def predict_table(

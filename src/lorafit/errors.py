@@ -12,7 +12,8 @@
     ├── GateBrokenError              exit 1   a gate of `lorafit diff` does not hold
     ├── NotReproducedError           exit 1   a run cannot be repeated, or gives other numbers when it is
     ├── TrainingDivergedError        exit 1   the loss or a gradient is no longer a number
-    └── TrainingInterruptedError     exit 130 stopped by a signal, everything saved
+    ├── TrainingInterruptedError     exit 130 stopped by a signal, everything saved
+    └── JobInterruptedError          exit 130 the same of a file that is being classified
 
 Catch `LorafitError` to catch them all. Leaves also subclass the built-in exception they refine. Only the command line
 turns them into exit codes and prints them.
@@ -26,6 +27,7 @@ __all__ = [
     "DataError",
     "EnvironmentUnfitError",
     "GateBrokenError",
+    "JobInterruptedError",
     "LorafitError",
     "MissingCarrierError",
     "MissingExtraError",
@@ -100,3 +102,9 @@ class TrainingInterruptedError(LorafitError):
     def __init__(self, message: str, *, run: Path) -> None:
         super().__init__(message)
         self.run = run
+
+
+class JobInterruptedError(LorafitError):
+    """Classifying a file was stopped by a signal; its finished parts are kept, and the job can go on."""
+
+    exit_code: ClassVar[int] = 130

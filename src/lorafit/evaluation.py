@@ -14,7 +14,8 @@ from lorafit.cheap_baselines import CHEAP_BASELINES
 from lorafit.config import load_config
 from lorafit.data.rows import Split
 from lorafit.data.sources import is_same_source, load_evaluation_rows
-from lorafit.data.tables import read_table, write_table
+from lorafit.data.table_writing import write_table
+from lorafit.data.tables import read_table
 from lorafit.errors import DataError
 from lorafit.evidence import CalibrationRecord, CheapBaseline, MetricsRecord
 from lorafit.labels import LabelSet

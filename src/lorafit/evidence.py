@@ -13,11 +13,14 @@ __all__ = [
     "ClassScores",
     "ConfidenceRecord",
     "Estimate",
+    "ExplainedMistake",
     "MetricsRecord",
+    "MistakesRecord",
     "ModelScores",
     "PairedComparison",
     "RiskPoint",
     "SliceScores",
+    "SpanContribution",
 ]
 
 
@@ -239,3 +242,44 @@ class MetricsRecord(FileRecord):
     cheap_baselines: dict[str, CheapBaseline] = Field(default_factory=dict, description="By name of the classifier.")
     confidence: ConfidenceRecord | None = None
     slices: list[SliceScores] = Field(default_factory=list, description="Accuracy by length and by column.")
+
+
+class SpanContribution(Record):
+    """What a word, or a group of words, adds to a label.
+
+    Attributes:
+        start: Its first character in the text, counted from 0.
+        end: The character after its last.
+        contribution: Log-odds of the label with the whole text minus those without it, in nats.
+    """
+
+    start: int
+    end: int
+    contribution: float
+
+
+class ExplainedMistake(Record):
+    """Why a row got a wrong label. The text is not in it.
+
+    Attributes:
+        row_id: Number of the row in its source.
+        label: The label it got.
+        words: What each word adds to that label, in the order of the text; none for a text of one word.
+        beats_chance: Whether deleting the words that speak for the label lowers it more than deleting others does; None
+            for texts too short for that test.
+    """
+
+    row_id: int
+    label: str
+    words: list[SpanContribution]
+    beats_chance: bool | None
+
+
+class MistakesRecord(FileRecord):
+    """`mistakes.json`: the test rows that are wrong with the most confidence, and the words that misled the model.
+
+    Attributes:
+        mistakes: The most confident first.
+    """
+
+    mistakes: list[ExplainedMistake]

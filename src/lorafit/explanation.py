@@ -85,8 +85,8 @@ class Explanation:
         predicted: The most probable class.
         words: One contribution a word, in the order of the text; none for a text of one word, of which nothing would
             be left.
-        words_a_span: 1, or for a text of more than `MAX_SPANS` words how many adjacent ones each of `words` holds (the
-            last may hold fewer).
+        words_a_span: 1, or for a text of more words than there may be spans, how many adjacent ones each of `words`
+            holds (the last may hold fewer).
         deletions: The deletion test by growing shares; none for fewer than three words.
     """
 
@@ -123,25 +123,32 @@ class Explanation:
 
 
 def explain(
-    predictor: Classifier, text: str, *, label: str | None = None, draws: int = 10, seed: int = 0
+    predictor: Classifier,
+    text: str,
+    *,
+    label: str | None = None,
+    most_spans: int = MAX_SPANS,
+    draws: int = 10,
+    seed: int = 0,
 ) -> Explanation:
     """Find the words a prediction rests on by leaving out each in turn.
 
     Source: occlusion as in Zeiler & Fergus (2014), arXiv:1311.2901, for words as in Li, Monroe & Jurafsky (2016),
-    "Understanding Neural Networks through Representation Erasure", arXiv:1612.08220. It needs probabilities alone, so
-    it is the same for every runtime. A word is removed, not replaced by a mask or unknown token: fine-tuning has shown
-    the model shorter texts but no masks, and not every tokenizer has one. What counts as a word: `lorafit.words`.
+    arXiv:1612.08220. It needs probabilities alone, so it is the same for every runtime. A word is removed, not
+    replaced by a mask or unknown token: fine-tuning has shown the model shorter texts but no masks, and not every
+    tokenizer has one. What counts as a word: `lorafit.words`.
 
-    The explanation is tested by deletion (DeYoung et al. 2020, ERASER, arXiv:1911.03429): the label's probability
-    must fall more when the top 10, 20 and 50 % of the words are deleted than when as many are deleted at random. A
-    share that amounts to one word is left out of the test: that deletion is what was measured, so it could not fail.
+    It is tested by deletion (DeYoung et al. 2020, ERASER, arXiv:1911.03429): the label's probability must fall more
+    when the top 10, 20 and 50 % of the words are deleted than when as many are at random. A share that amounts to one
+    word is left out: that deletion is what was measured, so it could not fail.
 
     Args:
         predictor: A trained classifier.
         text: The text, not empty.
-        label: The class to explain; None takes the most probable one.
+        label: The class to explain; None takes the most probable.
+        most_spans: Parts left out in turn, at least 1; longer texts are cut into groups of words.
         draws: Random deletions of each size, at least 1.
-        seed: Seed of the draws; the same seed gives the same explanation.
+        seed: Of the draws; the same seed gives the same explanation.
 
     Returns:
         The contributions and the deletion test.
@@ -149,29 +156,23 @@ def explain(
     Raises:
         UserInputError: The text cannot be classified, there is no such label, or fewer draws than 1.
     """
-    if (fault := describe_text_fault(text)) is not None:
-        raise UserInputError(f"This cannot be explained: {fault}. Give a text with more than white space in it.")
-    if draws < 1:
-        raise UserInputError(f"draws must be at least 1, got {draws}.")
-    if label is not None and label not in predictor.labels:
-        raise UserInputError(f"There is no label {label!r}. Allowed: {', '.join(map(repr, predictor.labels))}.")
-    spans, words_a_span = cut_spans(text, MAX_SPANS)
+    _check_request(text, label, predictor.labels, draws)
+    spans, words_a_span = cut_spans(text, most_spans)
 
     def predict_without(removed: Sequence[Collection[int]]) -> NDArray[np.float64]:
         return _predict(predictor, [leave_out(text, spans, indices) for indices in removed])
 
-    single = [{index} for index in range(len(spans))] if len(spans) > 1 else []
+    single = [{index} for index in range(len(spans)) if len(spans) > 1]
     probabilities = predict_without([set(), *single])
-    best = int(probabilities[0].argmax())
-    column = best if label is None else predictor.labels.index(label)
-    log_odds = _compute_log_odds(probabilities, column)
-    contributions = log_odds[0] - log_odds[1:]
+    predicted = predictor.labels[int(probabilities[0].argmax())]
+    column = predictor.labels.index(label or predicted)
+    contributions = _compute_contributions(probabilities, column)
     score = float(probabilities[0, column])
     return Explanation(
         text=text,
-        label=predictor.labels[column],
+        label=label or predicted,
         score=score,
-        predicted=predictor.labels[best],
+        predicted=predicted,
         words=tuple(
             WordContribution(text[start:end], start, end, contribution)
             for (start, end), contribution in zip(spans if single else (), contributions.tolist(), strict=True)
@@ -181,6 +182,15 @@ def explain(
             contributions, lambda removed: score - predict_without(removed)[:, column], draws=draws, seed=seed
         ),
     )
+
+
+def _check_request(text: str, label: str | None, labels: tuple[str, ...], draws: int) -> None:
+    if (fault := describe_text_fault(text)) is not None:
+        raise UserInputError(f"This cannot be explained: {fault}. Give a text with more than white space in it.")
+    if draws < 1:
+        raise UserInputError(f"draws must be at least 1, got {draws}.")
+    if label is not None and label not in labels:
+        raise UserInputError(f"There is no label {label!r}. Allowed: {', '.join(map(repr, labels))}.")
 
 
 def _test_by_deletion(
@@ -216,12 +226,12 @@ def _predict(predictor: Classifier, texts: Sequence[str]) -> NDArray[np.float64]
     return predictor.predict_proba(list(places))[[places[text] for text in texts]]
 
 
-def _compute_log_odds(probabilities: NDArray[np.float64], column: int) -> NDArray[np.float64]:
+def _compute_contributions(probabilities: NDArray[np.float64], column: int) -> NDArray[np.float64]:
+    """Return the log-odds of the first row minus those of every other row."""
     others = np.delete(probabilities, column, axis=1).sum(axis=1)  # 1 - p would lose its digits near p = 1
-    odds: NDArray[np.float64] = np.log(np.maximum(probabilities[:, column], _FLOOR)) - np.log(
-        np.maximum(others, _FLOOR)
-    )
-    return odds
+    odds = np.log(np.maximum(probabilities[:, column], _FLOOR)) - np.log(np.maximum(others, _FLOOR))
+    contributions: NDArray[np.float64] = odds[0] - odds[1:]
+    return contributions
 
 
 def _mean(values: Sequence[float]) -> float | None:

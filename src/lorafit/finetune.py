@@ -37,6 +37,7 @@ from lorafit.run_stages import (
     measure_test_rows,
     save_run,
     train_run,
+    write_mistakes,
 )
 from lorafit.tracking import track_results
 
@@ -265,7 +266,8 @@ def carry_out(
 
 def _report(run: Run, prepared: Prepared, journal: Journal, progress: Progress) -> Run:
     """Write the page for people where it is wanted; a run is complete without it."""
-    if not prepared.config.evaluation.report:
+    config, layout = prepared.config.evaluation, RunLayout(run.path)
+    if not config.report:
         return run
     if missing_modules("report"):
         progress.say(
@@ -274,6 +276,8 @@ def _report(run: Run, prepared: Prepared, journal: Journal, progress: Progress) 
         return run
     try:
         with journal.stage("report"):
+            if config.report_texts:
+                write_mistakes(prepared, layout, progress)
             write_report(run.path, rows=prepared.splits.test, progress=progress)
     except KeyboardInterrupt:
         raise TrainingInterruptedError(

@@ -11,6 +11,7 @@ __all__ = [
     "render_details",
     "render_document",
     "render_facts",
+    "render_marked",
     "render_table",
     "write_number",
     "write_percent",
@@ -48,6 +49,8 @@ summary { cursor: pointer; color: var(--quiet); font-size: .9rem; }
 pre { background: var(--soft); padding: .6rem .8rem; overflow-x: auto; font-size: 14px; border-radius: 4px; }
 .texts { padding-left: 1.5rem; } .texts li { margin: .8rem 0; } .texts p { margin: .2rem 0; }
 .texts .text { background: var(--soft); border-left: 3px solid var(--line); padding: .3rem .6rem; }
+mark { background: none; color: inherit; border-bottom: 2px solid var(--mark); }
+mark.against { border-bottom: 2px dashed var(--third); }
 .answer { display: inline-block; margin-right: 1.2rem; font-size: .9rem; }
 .right { color: var(--good); } .wrong { color: var(--bad); }
 nav ul { padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .9rem; }
@@ -138,6 +141,33 @@ def render_details(summary: str, body: Iterable[str]) -> Iterator[str]:
     yield "</details>"
 
 
+def render_marked(text: str, marks: Iterable[tuple[int, int, str]], *, most: int) -> str:
+    """Render a text in which some parts are marked.
+
+    Args:
+        text: Any text.
+        marks: First character, character after the last, and CSS class of each part, in the order of the text.
+        most: Characters after which it is cut, with an ellipsis.
+
+    Returns:
+        HTML of one line, made fit for a page as `clean_text` does it, and escaped.
+    """
+    pieces, place = [], 0
+    for start, end, kind in marks:
+        pieces += [(text[place:start], ""), (text[start:end], kind)]
+        place = end
+    html, room = "", most
+    for piece, kind in [*pieces, (text[place:], "")]:
+        line = _replace_signs(re.sub(r"\s+", " ", piece))
+        whole = len(line) <= room
+        shown = line if whole else line[: max(room - 1, 0)].rstrip() + "…"
+        html += f'<mark class="{kind}">{escape(shown)}</mark>' if kind and shown else escape(shown)
+        if not whole:
+            break
+        room -= len(line)
+    return html.strip()
+
+
 def clean_text(text: str, *, most: int | None = None) -> str:
     """Make a text fit for a page, before it is escaped.
 
@@ -149,8 +179,7 @@ def clean_text(text: str, *, most: int | None = None) -> str:
         One line: white space folded, and signs that a page cannot hold or that would steer it (control characters,
         changes of direction, halves of surrogate pairs) shown as a replacement sign.
     """
-    line = re.sub(r"\s+", " ", text).strip()
-    line = "".join(sign if sign.isprintable() or sign in _KEPT_SIGNS else "\N{REPLACEMENT CHARACTER}" for sign in line)
+    line = _replace_signs(re.sub(r"\s+", " ", text).strip())
     return line if most is None or len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
@@ -168,3 +197,7 @@ def write_number(estimate: Estimate, *, sign: bool = False) -> str:
     """Write a value with its interval, to three digits after the point."""
     form = "+.3f" if sign else ".3f"
     return f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"
+
+
+def _replace_signs(line: str) -> str:
+    return "".join(sign if sign.isprintable() or sign in _KEPT_SIGNS else "\N{REPLACEMENT CHARACTER}" for sign in line)

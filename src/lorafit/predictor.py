@@ -1,5 +1,7 @@
 """Use a trained run: labels and probabilities for texts."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +84,10 @@ class Prediction:
 
 
 class Predictor:
-    """A trained classifier. Thread-safe as far as its runtime is; make one with `load`."""
+    """A trained classifier. Thread-safe as far as its runtime is; make one with `load`.
+
+    `calibration` is how its logits become confidence, or None; `fingerprint` tells it from others.
+    """
 
     def __init__(
         self,
@@ -93,8 +98,10 @@ class Predictor:
         labels: LabelSet,
         truncation: Truncation,
         calibration: CalibrationRecord | None = None,
+        fingerprint: str = "",
     ) -> None:
         self.calibration = calibration
+        self.fingerprint = fingerprint
         self._runtime = runtime
         self._tokenizer = tokenizer
         self._pad_id = pad_id
@@ -262,6 +269,7 @@ def load(
     if device == "cpu":
         fuse_encoder(model)
     tokenizer, pad_id = load_tokenizer(layout.trained)
+    told = (record.files, raw, target_accuracy)
     exact, predictor = (
         Predictor(
             TorchRuntime(model, choice),
@@ -270,6 +278,7 @@ def load(
             labels=LabelSet(tuple(record.labels)),
             truncation=Truncation(record.max_length, record.truncation),
             calibration=calibration,
+            fingerprint=hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest(),
         )
         for choice in (GOLDEN_PRECISION, choose_precision(precision, device))
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lorafit.acceleration.memory import release_freed_memory
 from lorafit.artifacts import RunLayout
 from lorafit.atomic import write_atomic
 from lorafit.batching import plan_batches
@@ -25,6 +26,7 @@ from lorafit.journal import Journal
 from lorafit.methods import find_method
 from lorafit.metrics.confidence import apply_temperature, fit_calibration
 from lorafit.metrics.scores import softmax
+from lorafit.mistakes import explain_mistakes
 from lorafit.model_card import render_model_card
 from lorafit.predictor import Inputs, Predictor, Runtime, compute_logits, plan_prediction
 from lorafit.preparation import Prepared
@@ -44,6 +46,7 @@ __all__ = [
     "measure_test_rows",
     "save_run",
     "train_run",
+    "write_mistakes",
 ]
 
 
@@ -100,6 +103,7 @@ def evaluate_run(
     """
     splits, config, cheap = prepared.splits, prepared.config.evaluation, {}
     if config.cheap_baselines:
+        release_freed_memory()  # that of training; n-grams need their own
         with journal.stage("cheap baselines"):
             cheap = {
                 name: measure_cheap_baseline(name, splits, layout.predictions("test", name), progress)
@@ -299,20 +303,42 @@ def save_run(prepared: Prepared, layout: RunLayout, calibration: CalibrationReco
     """
     from lorafit.runtimes.pytorch import TorchRuntime
 
-    config = prepared.config.model
-    tokenizer, pad_id = load_tokenizer(prepared.encoder.folder)
-    predictor = Predictor(
-        TorchRuntime(prepared.adapted.model, GOLDEN_PRECISION),
-        tokenizer,
-        pad_id=pad_id,
-        labels=prepared.labels,
-        truncation=Truncation(prepared.max_length, config.truncation),
-    )
+    predictor = _build_predictor(prepared, TorchRuntime(prepared.adapted.model, GOLDEN_PRECISION))
     return save_trained(
         prepared.adapted,
         prepared.encoder,
         layout,
         max_length=prepared.max_length,
         compute_logits=predictor.compute_logits,
+        calibration=calibration,
+    )
+
+
+def write_mistakes(prepared: Prepared, layout: RunLayout, progress: Progress) -> None:
+    """Find the words that the most confident mistakes among the test rows rest on, and write them down without texts.
+
+    Args:
+        prepared: Data and trained model.
+        layout: The run folder, with the predictions of the test rows.
+        progress: Told what is done.
+    """
+    from lorafit.runtimes.pytorch import TorchRuntime
+
+    rows = prepared.splits.test
+    probabilities = read_predictions(layout.predictions("test", "finetuned"), rows, prepared.labels)
+    if probabilities is not None:
+        calibration = CalibrationRecord.read(layout.calibration) if layout.calibration.is_file() else None
+        predictor = _build_predictor(prepared, TorchRuntime(prepared.adapted.model, prepared.precision), calibration)
+        explain_mistakes(predictor, rows, probabilities, progress).write(layout.mistakes)
+
+
+def _build_predictor(prepared: Prepared, runtime: Runtime, calibration: CalibrationRecord | None = None) -> Predictor:
+    tokenizer, pad_id = load_tokenizer(prepared.encoder.folder)
+    return Predictor(
+        runtime,
+        tokenizer,
+        pad_id=pad_id,
+        labels=prepared.labels,
+        truncation=Truncation(prepared.max_length, prepared.config.model.truncation),
         calibration=calibration,
     )

@@ -94,6 +94,40 @@ def test_an_output_is_replaced_only_with_overwrite(call: Call, trained: Path, tm
     assert read_table(output).columns["text"] == ["fine"]
 
 
+def test_a_stopped_job_goes_on_and_formulas_are_disarmed(call: Call, trained: Path, tmp_path: Path) -> None:
+    file, output = tmp_path / "new.csv", tmp_path / "answers.csv"
+    file.write_text("text\nsuperb\n=1+1 film\n")
+    parts = tmp_path / ".answers.csv.parts"
+    assert call("predict", trained, "--file", file, "--output", output, "--csv-safe").code == 0
+    assert read_table(output).columns["text"] == ["superb", "'=1+1 film"]
+    parts.mkdir()
+    (parts / "job.json").write_text(json.dumps({"schema_version": 1, "settings": {}, "rows": 1, "parts": 1}))
+    answer = call("predict", trained, "--file", file, "--output", output, "--overwrite", "--resume")
+    assert answer.code == 2
+    assert "other values for: the model, the texts" in answer.err
+    assert call("predict", trained, "--file", file, "--output", output, "--overwrite").code == 0
+    assert read_table(output).columns["text"] == ["superb", "=1+1 film"]
+    assert not parts.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("fine", "--resume"), "--resume goes on with a job that had --file and --output"),
+        (("fine", "--csv-safe"), "--csv-safe is for a csv or tsv file: name it with --output"),
+        (("fine", "--csv-safe", "--output", "a.jsonl"), "--csv-safe is for csv and tsv files; a.jsonl is another kind"),
+        (("fine", "--file", "new.csv"), "Give texts or --file, not both"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    call: Call, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = call("predict", trained, *words)
+    assert answer.code == 2
+    assert message in answer.err
+
+
 def test_quiet_says_nothing_beside_the_answers(call: Call, trained: Path, tmp_path: Path) -> None:
     answer = call("predict", trained, *TEXTS, "--quiet")
     assert (answer.err, len(answer.out.splitlines())) == ("", 3)

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lorafit.data.tables import Table, check_columns, read_table, write_table
+from lorafit.data.table_writing import write_table
+from lorafit.data.tables import Table, check_columns, read_table, stream_table
 from lorafit.errors import DataError, MissingExtraError, UserInputError
 
 
@@ -75,6 +76,7 @@ def test_parquet_is_read_without_columns_from_folder_names(tmp_path: Path) -> No
         ("a.jsonl", "", r"a\.jsonl has no rows\."),
         ("a.jsonl", "{}\n{}\n", "2 rows without any key"),
         ("a.jsonl", '{"text": "a"}\n{"text": secret}\n', r"line 2 is not valid JSON: Expecting value at column 10"),
+        ("a.jsonl", '{"text": "a"}\n{"text": "b\n', r"line 2 is not valid JSON: Unterminated string"),
         ("a.jsonl", '[\n{"text": "a"}\n]\n', "line 1 is not valid JSON.*A whole JSON list is not jsonl"),
         ("a.jsonl", '"secret"\n', "line 1 is a JSON str, an object is needed"),
         ("a.jsonl", '{"n": ' + "1" * 5000 + "}", "line 1 cannot be read as JSON"),
@@ -88,6 +90,40 @@ def test_bad_file_is_explained_without_its_texts(tmp_path: Path, name: str, cont
     with pytest.raises(DataError, match=message) as caught:
         read_table(write(tmp_path / name, content))
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".txt", ".parquet"])
+def test_a_table_is_the_same_part_by_part(tmp_path: Path, suffix: str) -> None:
+    texts = ["one", 'a "quoted"\r\ntext' if suffix != ".txt" else "plain", "été 🎬\u2028", "", "last"]
+    path = tmp_path / f"in{suffix}"
+    if suffix == ".txt":
+        path.write_text("\n".join(texts), encoding="utf-8")
+    else:
+        write_table(path, {"text": texts, "row": list(range(5))})
+    whole = read_table(path)
+    parts = list(stream_table(path, most_rows=2))
+    assert [len(part) for part in parts] == [2, 2, 1]
+    assert {name: [value for part in parts for value in part.columns[name]] for name in whole.columns} == whole.columns
+
+
+def test_a_part_of_a_jsonl_file_without_keys_is_rows_without_values(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "a"}\n{}\n{}\n')
+    assert [part.columns for part in stream_table(path, most_rows=2)] == [{"text": ["a", None]}, {"text": [None]}]
+
+
+def test_a_part_ends_after_so_many_characters(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    write_table(path, {"text": ["x" * 60, "y" * 60, "z", "z", "z"]})
+    assert [len(part) for part in stream_table(path, most_rows=3, most_characters=100)] == [2, 3]
+
+
+def test_a_fault_far_into_a_file_is_found(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", b"text\n" + "é".encode() * 600_000 + b"\nfine\n\xff\n")
+    with pytest.raises(DataError, match=r"byte 1200012, in line 4"):
+        read_table(path)
+    path = write(tmp_path / "b.csv", b"text\nfine\ncaf\xc3")
+    with pytest.raises(DataError, match=r"byte 14, in line 3"):
+        read_table(path)
 
 
 def test_parquet_without_rows_or_with_columns_of_the_same_name_is_refused(tmp_path: Path) -> None:
@@ -112,10 +148,10 @@ def test_folder_and_unreadable_file_are_refused(tmp_path: Path, monkeypatch: pyt
         read_table(tmp_path)
     path = write(tmp_path / "a.csv", "x")
 
-    def refuse(self: Path) -> bytes:
+    def refuse(self: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)  # tests may run as root, who may read anything
+    monkeypatch.setattr(Path, "open", refuse)  # tests may run as root, who may read anything
     with pytest.raises(DataError, match=r"a\.csv cannot be read: Permission denied"):
         read_table(path)
 

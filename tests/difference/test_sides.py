@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from lorafit.artifacts import RunLayout
-from lorafit.data.tables import read_table, write_table
+from lorafit.data.table_writing import write_table
+from lorafit.data.tables import read_table
 from lorafit.difference.sides import open_side, read_answers
 from lorafit.errors import RunError
 from lorafit.labels import LabelSet

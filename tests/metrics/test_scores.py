@@ -139,3 +139,11 @@ def test_log_losses_refuse_labels_without_a_column_and_no_rows() -> None:
         scores.row_log_losses([2], [[0.5, 0.5]])
     with pytest.raises(ValueError, match="at least one row"):
         scores.row_log_losses([], np.zeros((0, 2)))
+
+
+def test_mistakes_come_by_their_confidence() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.05, 0.95], [0.6, 0.4]])
+    labels = np.array([1, 0, 1, 1])
+    assert scores.find_mistakes(labels, probabilities).tolist() == [0, 1, 3]
+    assert scores.find_mistakes(labels, probabilities, most=1).tolist() == [0]
+    assert scores.find_mistakes(np.array([0, 1, 1, 0]), probabilities).tolist() == []

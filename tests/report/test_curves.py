@@ -5,7 +5,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from lorafit.report.curves import (
     average_roc,
     find_confusions,
-    find_mistakes,
     rank_class,
     rank_classes,
     thin,
@@ -74,11 +73,3 @@ def test_confusions_come_by_their_number() -> None:
     assert pairs == [(1, 0, 2, 1.0), (2, 1, 2, 0.25), (0, 1, 1, 1 / 6)]
     assert len(find_confusions(matrix, most=1)) == 1
     assert find_confusions([[3, 0], [0, 4]]) == []
-
-
-def test_mistakes_come_by_their_confidence() -> None:
-    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.05, 0.95], [0.6, 0.4]])
-    labels = np.array([1, 0, 1, 1])
-    assert find_mistakes(labels, probabilities).tolist() == [0, 1, 3]
-    assert find_mistakes(labels, probabilities, most=1).tolist() == [0]
-    assert find_mistakes(np.array([0, 1, 1, 0]), probabilities).tolist() == []

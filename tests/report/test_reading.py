@@ -8,7 +8,8 @@ import pytest
 from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.config import load_config
 from lorafit.data.sources import load_evaluation_rows
-from lorafit.data.tables import read_table, write_table
+from lorafit.data.table_writing import write_table
+from lorafit.data.tables import read_table
 from lorafit.errors import RunError
 from lorafit.labels import LabelSet
 from lorafit.report.reading import read_run, read_texts

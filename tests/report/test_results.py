@@ -5,6 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lorafit.artifacts import RunLayout
+from lorafit.evidence import ExplainedMistake, MistakesRecord, SpanContribution
+from lorafit.html_page import render_marked
 from lorafit.report.curves import rank_classes
 from lorafit.report.reading import RunContents, Texts, read_run, read_texts
 from lorafit.report.results import (
@@ -151,3 +154,40 @@ def test_parts_are_well_formed(build_run: BuildRun, take_apart: TakeApart, wishe
         *render_mistakes(contents, read_texts(contents)),
     ]
     assert take_apart("".join(parts)).open == []
+
+
+def test_words_of_a_mistake_are_marked_and_named(build_run: BuildRun, take_apart: TakeApart) -> None:
+    run = build_run(
+        rows=4, predict=lambda labels, _: 9.0 * np.eye(2)[1 - labels], texts="dull <b> superb end {0}".format
+    )
+    words = [
+        SpanContribution(start=0, end=4, contribution=2.0),
+        SpanContribution(start=5, end=8, contribution=-1.5),
+        SpanContribution(start=9, end=15, contribution=0.1),
+    ]
+    mistake = ExplainedMistake(row_id=int(read_run(run).row_ids[0]), label="pos", words=words, beats_chance=False)
+    MistakesRecord(mistakes=[mistake]).write(RunLayout(run).mistakes)
+    contents = read_run(run)
+    page = "".join(render_mistakes(contents, read_texts(contents)))
+    assert '<mark class="for">dull</mark> <mark class="against">&lt;b&gt;</mark> superb end 0' in page
+    assert page.count('<mark class="for">') == 1
+    assert "for <b>pos</b>: dull +2.0, superb +0.1; against <b>pos</b>: &lt;b&gt; -1.5; not shown to matter" in page
+    take_apart(page)
+    assert "dull" not in "".join(render_mistakes(contents, Texts(None, "left out")))
+
+
+@pytest.mark.parametrize(
+    ("text", "mark", "most", "shown"),
+    [
+        ("x" * 20 + "  word  " + "y" * 400, (22, 26), 30, f"{'x' * 20} [word] yyy…"),
+        ("x" * 20 + "  word  " + "y" * 400, (22, 26), 22, f"{'x' * 20} […]"),
+        ("aaa bbb ccc", (8, 11), 5, "aaa…"),
+        ("aaaa bbb", (5, 8), 5, "aaaa […]"),
+        ("aaaa bbb", (5, 8), 8, "aaaa [bbb]"),
+        ("a\x00b", (2, 3), 9, "a\N{REPLACEMENT CHARACTER}[b]"),
+        (" short ", (1, 6), 30, "[short]"),
+    ],
+)
+def test_a_marked_text_is_cut_where_any_other_is(text: str, mark: tuple[int, int], most: int, shown: str) -> None:
+    html = render_marked(text, [(*mark, "for")], most=most)
+    assert html.replace('<mark class="for">', "[").replace("</mark>", "]") == shown

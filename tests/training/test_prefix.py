@@ -9,7 +9,7 @@ import lorafit
 from lorafit.acceleration.prefix_cache import PrefixCache
 from lorafit.artifacts import RunLayout
 from lorafit.config import Config, load_config
-from lorafit.data.tables import write_table
+from lorafit.data.table_writing import write_table
 from lorafit.errors import TrainingInterruptedError
 from lorafit.finetune import Run, resume
 from lorafit.progress import Silent

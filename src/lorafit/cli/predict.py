@@ -24,30 +24,45 @@ def predict(
     drop_bad_rows: DropBadRows = False,
     target_accuracy: TargetAccuracy = None,
     raw: Annotated[bool, typer.Option("--raw", help="The model's own confidence, not calibrated.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it is there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output file, and parts of a job that was stopped.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a file whose job was stopped.")] = False,
+    csv_safe: Annotated[
+        bool, typer.Option("--csv-safe", help="Put a ' before cells of csv and tsv that begin like a formula.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object a text.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Classify texts, a file, or standard input."""
-    from lorafit.batch_prediction import check_output, predict_table, read_texts
-    from lorafit.batch_prediction import drop_bad_rows as drop_unusable
+    """Classify texts, a file of any size, or standard input."""
+    from lorafit.batch_job import open_file, open_table, run_job, stream_predictions
+    from lorafit.batch_prediction import check_output, read_texts
+    from lorafit.errors import UserInputError
     from lorafit.predictor import load
     from lorafit.terminal.render import show_predictions
 
+    if texts and file is not None:
+        raise UserInputError("Give texts or --file, not both.")
+    if resume and (file is None or output is None):
+        raise UserInputError("--resume goes on with a job that had --file and --output.")
+    if csv_safe and output is None:
+        raise UserInputError("--csv-safe is for a csv or tsv file: name it with --output.")
     if output is not None:
-        check_output(output, overwrite=overwrite)
+        check_output(output, overwrite=overwrite, csv_safe=csv_safe)
     column = text_column or "text"
-    table = read_texts(texts or [], file, sys.stdin, text_column=column)
-    if drop_bad_rows:
-        table, dropped = drop_unusable(table, text_column=column)
-        if dropped and not quiet:
-            sys.stderr.write(f"{dropped:,} rows without a text are left out\n")
-    predictor = load(run, raw=raw, target_accuracy=target_accuracy)
-    with open_progress(quiet=quiet or len(table) == 1) as progress:
-        predicted = predict_table(predictor, table, text_column=column, progress=progress)
-    if output is None:
-        show_predictions(predicted, json=json)
-        return
-    predicted.write(output)
+    with open_progress(quiet=quiet or (file is None and len(texts or []) == 1)) as progress:
+        if file is None:
+            table = read_texts(texts or [], sys.stdin, text_column=column)
+            job = open_table(table, text_column=column, drop_bad_rows=drop_bad_rows)
+        else:
+            job = open_file(file, text_column=column, drop_bad_rows=drop_bad_rows, progress=progress)
+        if job.usable < job.rows:
+            progress.say(f"{job.rows - job.usable:,} rows without a text are left out")
+        predictor = load(run, raw=raw, target_accuracy=target_accuracy)
+        if output is None:
+            for part in stream_predictions(job, predictor, progress=progress):
+                show_predictions(part, json=json)
+            return
+        rows = run_job(job, predictor, output, csv_safe=csv_safe, resume=resume, overwrite=overwrite, progress=progress)
     if not quiet:
-        sys.stderr.write(f"{len(table):,} predictions written to {output}\n")
+        sys.stderr.write(f"{rows:,} predictions written to {output}\n")

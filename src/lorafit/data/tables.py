@@ -1,38 +1,50 @@
-"""Tables of columns in files: csv, tsv, jsonl, parquet and plain text, for training data and for predictions.
+"""Read tables of columns from files: csv, tsv, jsonl, parquet and plain text, whole or part by part.
 
 Messages name files, rows, lines and columns. They never hold a text.
 """
 
+import codecs
 import csv
 import difflib
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TextIO, TypeVar
 
-from lorafit.atomic import write_atomic
-from lorafit.errors import DataError, UserInputError
+from lorafit.errors import DataError
 from lorafit.extras import require
 
-__all__ = ["READABLE_SUFFIXES", "WRITABLE_SUFFIXES", "Table", "check_columns", "read_table", "write_table"]
+__all__ = [
+    "DELIMITERS",
+    "READABLE_SUFFIXES",
+    "Table",
+    "check_columns",
+    "read_table",
+    "stream_table",
+]
+
+_Row = TypeVar("_Row")
+
 
 READABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".txt")
 """Files that `read_table` takes."""
 
-WRITABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-"""Files that `write_table` makes."""
-
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+"""By suffix."""
 
 LARGEST_FIELD = 2**31 - 1
 """The csv module refuses fields of more than 131,072 characters unless told otherwise; this fits a C long anywhere."""
 
+_BLOCK = 1 << 20
+_PARQUET_ROWS = 1024
+
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of equal length, at least one row.
+    """Columns of equal length.
 
     Attributes:
         columns: Values of each column by its name; fields of csv, tsv and txt files are text.
@@ -61,20 +73,39 @@ def read_table(path: Path) -> Table:
         DataError: The file is missing, a folder, of another kind, not UTF-8, damaged, or has no rows.
         MissingExtraError: It is a parquet file and pyarrow is not installed.
     """
+    for table in stream_table(path):
+        return table
+    raise DataError(f"{path} has no rows{' below its header' if path.suffix.lower() in DELIMITERS else ''}.")
+
+
+def stream_table(path: Path, *, most_rows: int | None = None, most_characters: int | None = None) -> Iterator[Table]:
+    """Read a table part by part, so that it need not fit into memory.
+
+    Args:
+        path: A file as `read_table` takes it.
+        most_rows: Rows of a part at most; None for no limit.
+        most_characters: Characters after which a part ends; None for no limit.
+
+    Yields:
+        The parts in file order, none of them empty. A part of a jsonl file has the columns that its own rows have.
+
+    Raises:
+        DataError: As `read_table` does, when the fault is reached; a file without rows yields nothing.
+        MissingExtraError: It is a parquet file and pyarrow is not installed.
+    """
     suffix = path.suffix.lower()
     _check_readable(path, suffix)
+    limit = _Limit(most_rows or sys.maxsize, most_characters or sys.maxsize)
     if suffix == ".parquet":
-        columns = _read_parquet(path)
+        parts = _stream_parquet(path, limit)
     elif suffix in DELIMITERS:
-        columns = _read_delimited(path, DELIMITERS[suffix])
+        parts = _stream_delimited(path, DELIMITERS[suffix], limit)
     elif suffix == ".txt":
-        columns = _read_lines(path)
+        parts = _stream_lines(path, limit)
     else:
-        columns = _read_jsonl(path)
-    table = Table(columns, path.name)
-    if len(table) == 0:
-        raise DataError(f"{path} has no rows{' below its header' if suffix in DELIMITERS else ''}.")
-    return table
+        parts = _stream_jsonl(path, limit)
+    for columns in parts:
+        yield Table(columns, path.name)
 
 
 def check_columns(names: Iterable[str], wanted: Mapping[str, str], origin: str) -> None:
@@ -94,39 +125,6 @@ def check_columns(names: Iterable[str], wanted: Mapping[str, str], origin: str) 
             raise DataError(f"{origin} has no column '{name}'. Its columns: {present}. Choose one of them with {flag}.")
 
 
-def write_table(path: Path, columns: Mapping[str, Sequence[object]]) -> None:
-    """Write a table atomically.
-
-    Args:
-        path: Where to write; its suffix, one of `WRITABLE_SUFFIXES`, decides the kind. What stands there is replaced.
-        columns: Values of each column by its name; all columns have the same length.
-
-    Raises:
-        UserInputError: The suffix is another one, a column's values do not fit into a parquet file, or the place
-            cannot be written to.
-        ValueError: The columns differ in length.
-        MissingExtraError: A parquet file is wanted and pyarrow is not installed.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in WRITABLE_SUFFIXES:
-        raise UserInputError(
-            f"{path.name} cannot be written: its suffix is '{path.suffix}'. Allowed: {', '.join(WRITABLE_SUFFIXES)}."
-        )
-    values = {name: _as_list(column) for name, column in columns.items()}
-    if len({len(column) for column in values.values()}) > 1:
-        raise ValueError(f"columns differ in length: { {name: len(column) for name, column in values.items()} }")
-    if suffix == ".parquet":
-        content = _render_parquet(values)
-    elif suffix in DELIMITERS:
-        content = _render_delimited(values, DELIMITERS[suffix])
-    else:
-        content = _render_jsonl(values)
-    try:
-        write_atomic(path, content)
-    except OSError as error:
-        raise UserInputError(f"{path} cannot be written: {error.strerror}.") from error
-
-
 def _check_readable(path: Path, suffix: str) -> None:
     if path.is_dir():
         raise DataError(f"{path} is a folder; a file is needed ({', '.join(READABLE_SUFFIXES)}).")
@@ -140,54 +138,99 @@ def _check_readable(path: Path, suffix: str) -> None:
         raise DataError(f"There is no file {path}.{f' Did you mean {path.with_name(near[0])}?' if near else ''}")
 
 
-def _read_bytes(path: Path) -> bytes:
+class _Limit(NamedTuple):
+    rows: int
+    characters: int
+
+
+def _cut(rows: Iterable[_Row], measure: Callable[[_Row], int], limit: _Limit) -> Iterator[list[_Row]]:
+    """Gather rows until there are so many, or so long ones, as a part may have."""
+    part: list[_Row] = []
+    characters = 0
+    for row in rows:
+        part.append(row)
+        characters += measure(row)
+        if len(part) >= limit.rows or characters >= limit.characters:
+            yield part
+            part, characters = [], 0
+    if part:
+        yield part
+
+
+@contextmanager
+def _open_text(path: Path, newline: str) -> Iterator[TextIO]:
     try:
-        return path.read_bytes()
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            yield file
+    except UnicodeDecodeError:
+        raise DataError(_describe_encoding(path)) from None  # the decoder's error holds the file's content
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _read_text(path: Path) -> str:
-    content = _read_bytes(path)
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        position = error.start + (3 if content.startswith(b"\xef\xbb\xbf") else 0)
-        line = content.count(b"\n", 0, position) + 1
-        encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "latin1"
-        raise DataError(
-            f"{path} is not UTF-8: it first goes wrong at byte {position + 1}, in line {line}. Convert it, for "
-            f"instance with: iconv -f {encoding} -t utf-8 {path.name} > {path.stem}.utf8{path.suffix}"
-        ) from None  # the decoder's error holds the file's content
+def _describe_encoding(path: Path) -> str:
+    """Say where a file first is not UTF-8."""
+    position, start = _find_fault(path)
+    with path.open("rb") as file:
+        line = 1 + sum(file.read(min(_BLOCK, position - place)).count(b"\n") for place in range(0, position, _BLOCK))
+    encoding = "utf-16" if start in {b"\xff\xfe", b"\xfe\xff"} else "latin1"
+    return (
+        f"{path} is not UTF-8: it first goes wrong at byte {position + 1}, in line {line}. Convert it, for "
+        f"instance with: iconv -f {encoding} -t utf-8 {path.name} > {path.stem}.utf8{path.suffix}"
+    )
 
 
-def _read_delimited(path: Path, delimiter: str) -> dict[str, list[object]]:
+def _find_fault(path: Path) -> tuple[int, bytes]:
+    """Return the place of the first byte that is not UTF-8, and the file's first two bytes."""
+    decoder, done, start = codecs.getincrementaldecoder("utf-8")(), 0, b""
+    with path.open("rb") as file:
+        while True:
+            block = file.read(_BLOCK)
+            start = start or block[:2]
+            try:
+                decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                return done + len(block) - len(error.object) + error.start, start
+            if not block:
+                return done, start
+            done += len(block)
+
+
+def _stream_delimited(path: Path, delimiter: str, limit: _Limit) -> Iterator[dict[str, list[object]]]:
     csv.field_size_limit(LARGEST_FIELD)  # of the whole process; only ever raised, so readers cannot disturb each other
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""), delimiter=delimiter, strict=True)
-    header: list[str] = []
-    rows: list[list[str]] = []
+    with _open_text(path, newline="") as file:
+        rows = _parse_rows(path, file, delimiter)
+        header = next(rows, None)
+        if header is None:
+            raise DataError(f"{path} is empty.")
+        for part in _cut(rows, lambda fields: sum(map(len, fields)), limit):
+            columns = zip(*part, strict=True)
+            yield {name: list(column) for name, column in zip(header, columns, strict=True)}
+
+
+def _parse_rows(path: Path, file: TextIO, delimiter: str) -> Iterator[list[str]]:
+    """Yield the header and then every row."""
+    header, number = None, 1
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
     try:
         for fields in reader:
             if not fields:
                 continue
-            if not header:
+            if header is None:
                 header = _check_header(path, fields)
             elif len(fields) == len(header):
-                rows.append(fields)
+                number += 1
             else:
                 raise DataError(
-                    f"{path}: row {len(rows) + 1} (it ends in line {reader.line_num}) has {len(fields)} fields, the "
+                    f"{path}: row {number} (it ends in line {reader.line_num}) has {len(fields)} fields, the "
                     f"header has {len(header)}. A text with the delimiter or a line break in it must stand in quotes."
                 )
+            yield fields
     except csv.Error as error:
         raise DataError(
-            f"{path}: row {len(rows) + 1} (line {reader.line_num}) is not well-formed: {error}. A text with a quote in "
+            f"{path}: row {number} (line {reader.line_num}) is not well-formed: {error}. A text with a quote in "
             'it must stand in quotes, with that quote doubled: "She said ""fine"".".'
         ) from error
-    if not header:
-        raise DataError(f"{path} is empty.")
-    columns = zip(*rows, strict=True) if rows else ([] for _ in header)
-    return {name: list(column) for name, column in zip(header, columns, strict=True)}
 
 
 def _check_header(path: Path, names: Sequence[str]) -> list[str]:
@@ -197,20 +240,35 @@ def _check_header(path: Path, names: Sequence[str]) -> list[str]:
     return list(names)
 
 
-def _read_lines(path: Path) -> dict[str, list[object]]:
-    text = _read_text(path).replace("\r\n", "\n").removesuffix("\n")
-    return {"text": list(text.split("\n")) if text.strip() else []}
+def _stream_lines(path: Path, limit: _Limit) -> Iterator[dict[str, list[object]]]:
+    with _open_text(path, newline="\n") as file:
+        lines = (line[:-2] if line.endswith("\r\n") else line.removesuffix("\n") for line in file)
+        for part in _cut(_drop_if_blank(lines), len, limit):
+            yield {"text": list(part)}
 
 
-def _read_jsonl(path: Path) -> dict[str, list[object]]:
-    rows: list[dict[str, object]] = []
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):  # splitlines() would cut at U+2028, too
+def _drop_if_blank(lines: Iterable[str]) -> Iterator[str]:
+    """Yield all lines, or none where all are blank."""
+    held: list[str] = []
+    texts = iter(lines)
+    for line in texts:
+        held.append(line)
         if line.strip():
-            rows.append(_parse_object(path, number, line))
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    if rows and not names:
-        raise DataError(f"{path} has {len(rows)} rows without any key.")
-    return {name: [row.get(name) for row in rows] for name in names}
+            yield from held
+            yield from texts
+
+
+def _stream_jsonl(path: Path, limit: _Limit) -> Iterator[dict[str, list[object]]]:
+    known: list[str] = []
+    with _open_text(path, newline="\n") as file:  # universal line ends would not cut at U+2028 either, but at "\r"
+        lines = ((number, line.removesuffix("\n")) for number, line in enumerate(file, start=1) if line.strip())
+        for part in _cut(lines, lambda numbered: len(numbered[1]), limit):
+            rows = [_parse_object(path, number, line) for number, line in part]
+            names = list(dict.fromkeys(name for row in rows for name in row))
+            known = names or known
+            if not known:
+                raise DataError(f"{path} has {len(rows)} rows without any key.")
+            yield {name: [row.get(name) for row in rows] for name in known}
 
 
 def _parse_object(path: Path, number: int, line: str) -> dict[str, object]:
@@ -234,69 +292,20 @@ def _parse_object(path: Path, number: int, line: str) -> dict[str, object]:
     return value
 
 
-def _read_parquet(path: Path) -> dict[str, list[object]]:
+def _stream_parquet(path: Path, limit: _Limit) -> Iterator[dict[str, list[object]]]:
     pyarrow = require("pyarrow", extra="train", purpose="reading parquet files")
     parquet = require("pyarrow.parquet", extra="train", purpose="reading parquet files")
     try:
-        with parquet.ParquetFile(path) as file:  # read_table() would add columns for folders named key=value
+        # read_table() would add columns for folders named key=value; with a buffer of its own the file stays in memory
+        with parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BLOCK) as file:
             names = _check_header(path, file.schema_arrow.names)
-            columns = file.read().columns
-            return {name: column.to_pylist() for name, column in zip(names, columns, strict=True)}
+            batches = file.iter_batches(batch_size=min(limit.rows, _PARQUET_ROWS))
+            rows = (row for batch in batches for row in zip(*(c.to_pylist() for c in batch.columns), strict=True))
+            for part in _cut(rows, _measure_texts, limit):
+                yield {name: list(column) for name, column in zip(names, zip(*part, strict=True), strict=True)}
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable parquet file: it is damaged, or of another kind.") from error
 
 
-def _as_list(column: Sequence[object]) -> list[Any]:
-    values = column.tolist() if hasattr(column, "tolist") else column  # numpy numbers become Python's
-    return list(values)
-
-
-def _render_parquet(columns: Mapping[str, list[Any]]) -> bytes:
-    pyarrow = require("pyarrow", extra="train", purpose="writing parquet files")
-    parquet = require("pyarrow.parquet", extra="train", purpose="writing parquet files")
-    arrays = {}
-    for name, values in columns.items():
-        try:
-            arrays[name] = pyarrow.array(values)
-        except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError):
-            raise UserInputError(
-                f"Column '{name}' does not fit into a parquet file: its values are of different types or not valid "
-                "Unicode. Choose an output file that ends in .jsonl."
-            ) from None  # the error of pyarrow holds a value
-    buffer = io.BytesIO()
-    parquet.write_table(pyarrow.table(arrays), buffer)
-    return buffer.getvalue()
-
-
-def _render_delimited(columns: Mapping[str, list[Any]], delimiter: str) -> bytes:
-    rows = ([_as_field(value) for value in row] for row in zip(*columns.values(), strict=True))
-    fields: list[list[object]] = [list(columns), *rows]
-    buffer = io.StringIO(newline="")
-    if any("\r" in field for row in fields for field in row if isinstance(field, str)):
-        # with "\n" as line end the csv module would leave a lone carriage return without quotes
-        writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    else:
-        writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\n")
-    writer.writerows(fields)
-    return _encode(buffer.getvalue())
-
-
-def _as_field(value: object) -> object:
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else value
-
-
-def _render_jsonl(columns: Mapping[str, list[Any]]) -> bytes:
-    names = list(columns)
-    lines = (
-        json.dumps(dict(zip(names, map(_nan_to_none, row), strict=True)), ensure_ascii=False, default=str)
-        for row in zip(*columns.values(), strict=True)
-    )
-    return _encode("".join(f"{line}\n" for line in lines))
-
-
-def _nan_to_none(value: object) -> object:
-    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124  only NaN differs from itself
-
-
-def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "backslashreplace")  # half a surrogate pair, which JSON can bring in
+def _measure_texts(row: Sequence[object]) -> int:
+    return sum(len(value) for value in row if isinstance(value, str))

@@ -14,6 +14,7 @@ __all__ = [
     "check_probabilities",
     "confusion_matrix",
     "f1",
+    "find_mistakes",
     "macro_f1",
     "mcc",
     "precision",
@@ -270,3 +271,21 @@ def _right(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
 def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> NDArray[np.float64]:
     above, below = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     return np.divide(above, below, out=np.zeros(np.broadcast_shapes(above.shape, below.shape)), where=below != 0)
+
+
+def find_mistakes(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], *, most: int = 10
+) -> NDArray[np.int64]:
+    """Return the rows that are wrong with the most confidence.
+
+    Args:
+        labels: Shape (n,): true class ids.
+        probabilities: Shape (n, classes).
+        most: How many rows at most.
+
+    Returns:
+        Their places, the most confident first; of equal ones, the first.
+    """
+    wrong = np.flatnonzero(predict_labels(probabilities) != labels)
+    order = np.argsort(-probabilities[wrong].max(axis=1), kind="stable") if len(wrong) else np.array([], dtype=np.int64)
+    return np.asarray(wrong[order[:most]], dtype=np.int64)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lorafit.batching import plan_batches
 from lorafit.config import Config
+from lorafit.mistakes import list_explained_lengths
 from lorafit.planning.costs import Costs
 from lorafit.predictor import plan_prediction
 
@@ -106,9 +107,17 @@ def forecast_run(config: Config, ground: Ground) -> Forecast:
         "saving": _SAVING,
         **({"cheap baselines": ground.characters * _CHARACTER * rows / ground.rows} if cheap else {}),
         "evaluation": testing + scored * len(lengths["test"]) * config.evaluation.bootstrap_samples * _RESAMPLED_ROW,
-        **({"report": _REPORT} if config.evaluation.report else {}),
+        **({"report": _forecast_report(config, ground, lengths["test"])} if config.evaluation.report else {}),
     }
     return Forecast(stages, fit, steps)
+
+
+def _forecast_report(config: Config, ground: Ground, lengths: NDArray[np.int64]) -> float:
+    """Return the seconds of the page, and of the texts that explaining some mistakes takes."""
+    if not config.evaluation.report_texts:
+        return _REPORT
+    explained = list_explained_lengths(lengths)
+    return _REPORT + ground.costs.sum_forward(plan_prediction(explained).shapes(explained))
 
 
 def frozen_layers(config: Config, costs: Costs) -> int:

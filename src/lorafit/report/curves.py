@@ -1,4 +1,4 @@
-"""Curves and lists behind the figures of a report: ROC, precision and recall, confused classes, mistakes."""
+"""Curves and lists behind the figures of a report: ROC, precision and recall, confused classes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,14 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.metrics.scores import predict_labels
-
 __all__ = [
     "Confusion",
     "Ranking",
     "average_roc",
     "find_confusions",
-    "find_mistakes",
     "rank_class",
     "rank_classes",
     "thin",
@@ -153,21 +150,3 @@ def _walk_confusions(matrix: list[list[int]]) -> Iterator[Confusion]:
         for predicted, count in enumerate(row):
             if count and predicted != true:
                 yield Confusion(true, predicted, count, count / sum(row))
-
-
-def find_mistakes(
-    labels: NDArray[np.int64], probabilities: NDArray[np.float64], *, most: int = 10
-) -> NDArray[np.int64]:
-    """Return the rows that are wrong with the most confidence.
-
-    Args:
-        labels: Shape (n,): true class ids.
-        probabilities: Shape (n, classes).
-        most: How many rows at most.
-
-    Returns:
-        Their places, the most confident first; of equal ones, the first.
-    """
-    wrong = np.flatnonzero(predict_labels(probabilities) != labels)
-    order = np.argsort(-probabilities[wrong].max(axis=1), kind="stable") if len(wrong) else np.array([], dtype=np.int64)
-    return np.asarray(wrong[order[:most]], dtype=np.int64)

@@ -14,7 +14,7 @@ from lorafit.data.rows import Split
 from lorafit.data.sources import load_evaluation_rows
 from lorafit.data.tables import read_table
 from lorafit.errors import LorafitError, RunError
-from lorafit.evidence import MetricsRecord, ModelScores
+from lorafit.evidence import ExplainedMistake, MetricsRecord, MistakesRecord, ModelScores
 from lorafit.labels import LabelSet
 from lorafit.metrics.scores import check_probabilities, confusion_matrix, predict_labels
 
@@ -35,6 +35,7 @@ class RunContents:
         labels: Shape (n,): true class ids.
         finetuned: Probabilities of the fine-tuned model, shape (n, classes).
         baseline: Those of the model before training, or None.
+        mistakes: Which words the most confident mistakes rest on, by row id; empty without `mistakes.json`.
     """
 
     layout: RunLayout
@@ -46,6 +47,7 @@ class RunContents:
     labels: NDArray[np.int64]
     finetuned: NDArray[np.float64]
     baseline: NDArray[np.float64] | None
+    mistakes: dict[int, ExplainedMistake]
 
     @property
     def names(self) -> list[str]:
@@ -97,6 +99,7 @@ def read_run(run: str | Path) -> RunContents:
                 f"{layout.predictions('test', 'baseline')} is of other rows than the predictions after training: one "
                 "of the two files was altered."
             )
+    explained = MistakesRecord.read(layout.mistakes).mistakes if layout.mistakes.is_file() else []
     return RunContents(
         layout=layout,
         record=record,
@@ -107,6 +110,7 @@ def read_run(run: str | Path) -> RunContents:
         labels=labels,
         finetuned=finetuned,
         baseline=baseline,
+        mistakes={mistake.row_id: mistake for mistake in explained},
     )
 
 

@@ -1,15 +1,33 @@
 """The parts of a report that say how good the model is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.cheap_baselines import CHEAP_BASELINES
-from lorafit.evidence import ConfidenceRecord, Estimate, MetricsRecord, ModelScores, PairedComparison
-from lorafit.html_page import clean_text, render_details, render_table, write_number, write_percent, write_points
-from lorafit.report.curves import Ranking, find_confusions, find_mistakes
+from lorafit.evidence import (
+    ConfidenceRecord,
+    Estimate,
+    ExplainedMistake,
+    MetricsRecord,
+    ModelScores,
+    PairedComparison,
+    SpanContribution,
+)
+from lorafit.html_page import (
+    clean_text,
+    render_details,
+    render_marked,
+    render_table,
+    write_number,
+    write_percent,
+    write_points,
+)
+from lorafit.metrics.scores import find_mistakes
+from lorafit.report.curves import Ranking, find_confusions
 from lorafit.report.drawing import Plot, render_inline
 from lorafit.report.reading import RunContents, Texts
 from lorafit.report.verdict import describe_verdict, judge
@@ -33,6 +51,9 @@ _MOST_OPEN_ROWS = 12
 
 _SHORT_TEXT, _LONG_TEXT = 300, 500
 _MOST_SIZES, _MOST_NAMED = 8, 20
+_MOST_WORDS = 5
+_WEAK = 0.15
+"""Share of the strongest contribution below which a word is not marked."""
 
 
 def render_opening(metrics: MetricsRecord) -> Iterator[str]:
@@ -136,7 +157,12 @@ def render_mistakes(contents: RunContents, texts: Texts) -> Iterator[str]:
         yield "<p>There are none: every test row is right.</p>"
         return
     yield "<p>The rows that are wrong after training with the highest confidence. Some may be mislabelled.</p>"
-    yield from _render_rows(contents, texts, rows, most=_LONG_TEXT)
+    if contents.mistakes and texts.texts is not None:
+        yield (
+            '<p class="quiet">Words <mark>underlined</mark> speak for the wrong label: without them its odds fall. '
+            'Words <mark class="against">underlined with dashes</mark> speak against it. Numbers are log-odds.</p>'
+        )
+    yield from _render_rows(contents, texts, rows, most=_LONG_TEXT, mistakes=contents.mistakes)
 
 
 def render_classes(
@@ -245,19 +271,63 @@ def _compare(name: str, paired: PairedComparison, level: float) -> list[str]:
     ]
 
 
-def _render_rows(contents: RunContents, texts: Texts, rows: NDArray[np.int64], *, most: int) -> Iterator[str]:
+def _render_rows(
+    contents: RunContents,
+    texts: Texts,
+    rows: NDArray[np.int64],
+    *,
+    most: int,
+    mistakes: Mapping[int, ExplainedMistake] = MappingProxyType({}),
+) -> Iterator[str]:
     if texts.texts is None:
         yield f'<p class="quiet">{escape(texts.reason)}</p>'
     yield '<ul class="texts">'
     for row in rows.tolist():
         truth = contents.names[contents.labels[row]]
         yield f"<li><p>Row {contents.row_ids[row]:,}, true label <b>{escape(clean_text(truth, most=60))}</b></p>"
+        explained = mistakes.get(int(contents.row_ids[row]))
         if texts.texts is not None:
-            yield f'<p class="text" dir="auto">{escape(clean_text(texts.texts[row], most=most))}</p>'
+            marks = [] if explained is None else _choose_marks(explained)
+            yield f'<p class="text" dir="auto">{render_marked(texts.texts[row], marks, most=most)}</p>'
         answers = (("before", contents.baseline), ("after", contents.finetuned))
         said = [_answer(when, values[row], contents, truth) for when, values in answers if values is not None]
-        yield f"<p>{' '.join(said)}</p></li>"
+        yield f"<p>{' '.join(said)}</p>"
+        if texts.texts is not None and explained is not None:
+            yield from _render_words(explained, texts.texts[row])
+        yield "</li>"
     yield "</ul>"
+
+
+def _choose_marks(explained: ExplainedMistake) -> list[tuple[int, int, str]]:
+    """Choose the words that matter, those for the wrong label and those against it."""
+    strongest = max((abs(word.contribution) for word in explained.words), default=0)
+    return [
+        (word.start, word.end, "for" if word.contribution > 0 else "against")
+        for word in explained.words
+        if word.contribution and abs(word.contribution) >= _WEAK * strongest
+    ]
+
+
+def _render_words(explained: ExplainedMistake, text: str) -> Iterator[str]:
+    """Render the strongest words with their numbers: some may stand in a part that is not shown."""
+    ranked = sorted(explained.words, key=lambda word: -word.contribution)
+    sides = {
+        "for": [word for word in ranked if word.contribution > 0],
+        "against": [word for word in reversed(ranked) if word.contribution < 0],
+    }
+    said = [
+        f"{side} <b>{escape(clean_text(explained.label, most=60))}</b>: "
+        + ", ".join(_write_word(word, text) for word in words[:_MOST_WORDS])
+        for side, words in sides.items()
+        if words
+    ]
+    if said:
+        doubt = "; not shown to matter more than other words" if explained.beats_chance is False else ""
+        yield f'<p class="quiet" dir="auto">{"; ".join(said)}{doubt}</p>'
+
+
+def _write_word(word: SpanContribution, text: str) -> str:
+    return f"{escape(clean_text(text[word.start : word.end], most=40))} {word.contribution:+.1f}"
 
 
 def _answer(when: str, probabilities: NDArray[np.float64], contents: RunContents, truth: str) -> str:

@@ -1,12 +1,13 @@
 """The store of a search: Optuna's study in an SQLite file, which several processes may work on."""
 
 import json
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorafit.atomic import create_file
 from lorafit.errors import RunError
 from lorafit.extras import require
 from lorafit.search.records import SearchLayout
@@ -26,7 +27,6 @@ _WAIT = 60
 _HEARTBEAT = 60
 """Seconds between signs of life of a process; a trial without one for twice as long is begun again by another."""
 
-_ATTEMPTS = 5
 _WARM_UP = 4
 """Complete trials that there must be, with a loss at the same share of their steps, before any is pruned."""
 
@@ -67,8 +67,10 @@ def open_study(
     try:
         with warnings.catch_warnings(), ExitStack() as stack:
             warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, and the sampler for several processes
-            study = _create(layout, config, stack)
-            _check_identity(study, layout, identity, first)
+            if not layout.study.exists():
+                _create(layout, identity, first)
+            study = _load(layout, config, stack)
+            _check_identity(study, layout, identity)
             optuna.storages.fail_stale_trials(study)
             yield study
     except (StorageInternalError, SQLAlchemyError) as error:
@@ -93,38 +95,41 @@ def seed_sampler(study: "optuna.Study", seed: int) -> None:
     study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
 
-def _create(layout: SearchLayout, config: SearchConfig, stack: ExitStack) -> "optuna.Study":
-    """Open the store; where another process is making its tables at this moment, try again."""
+def _create(layout: SearchLayout, identity: Mapping[str, Any], first: Mapping[str, Plain]) -> None:
+    """Make the store whole, under a temporary name: of several processes that begin at once, one makes it for all."""
     import optuna
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
+
+    with create_file(layout.study) as path, ExitStack() as stack:
+        study = optuna.create_study(storage=_open_storage(path, stack), study_name=_NAME)
+        if first:
+            study.enqueue_trial(dict(first))
+        study.set_user_attr(_IDENTITY, json.dumps(identity, sort_keys=True))
+
+
+def _load(layout: SearchLayout, config: SearchConfig, stack: ExitStack) -> "optuna.Study":
+    import optuna
 
     pruner = optuna.pruners.MedianPruner(n_startup_trials=_WARM_UP, n_min_trials=_WARM_UP)
-    for attempt in range(_ATTEMPTS):
-        try:
-            return optuna.create_study(
-                storage=_open_storage(layout, stack),
-                study_name=_NAME,
-                load_if_exists=True,
-                pruner=pruner if config.pruning else optuna.pruners.NopPruner(),
-            )
-        except RuntimeError as error:
-            raise RunError(
-                f"{layout.study} was written by another version of Optuna: {error} Choose another --output."
-            ) from error
-        except (StorageInternalError, SQLAlchemyError) as error:
-            if attempt == _ATTEMPTS - 1 or "locked" in str(error.__cause__ or error):
-                raise
-            time.sleep(0.2)
-    raise AssertionError("the last attempt returns or raises")
+    try:
+        return optuna.load_study(
+            storage=_open_storage(layout.study, stack),
+            study_name=_NAME,
+            pruner=pruner if config.pruning else optuna.pruners.NopPruner(),
+        )
+    except RuntimeError as error:
+        raise RunError(
+            f"{layout.study} was written by another version of Optuna: {error} Choose another --output."
+        ) from error
+    except KeyError as error:
+        raise RunError(f"{layout.study} holds no search. Choose another --output.") from error
 
 
-def _open_storage(layout: SearchLayout, stack: ExitStack) -> "optuna.storages.RDBStorage":
+def _open_storage(path: Path, stack: ExitStack) -> "optuna.storages.RDBStorage":
     from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
     from sqlalchemy.engine import URL
 
     storage = RDBStorage(
-        URL.create("sqlite", database=str(layout.study)).render_as_string(),
+        URL.create("sqlite", database=str(path)).render_as_string(),
         engine_kwargs={"connect_args": {"timeout": _WAIT}},
         heartbeat_interval=_HEARTBEAT,
         heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=3),
@@ -134,17 +139,10 @@ def _open_storage(layout: SearchLayout, stack: ExitStack) -> "optuna.storages.RD
     return storage
 
 
-def _check_identity(
-    study: "optuna.Study", layout: SearchLayout, identity: Mapping[str, Any], first: Mapping[str, Plain]
-) -> None:
-    said, known = json.dumps(identity, sort_keys=True), study.user_attrs.get(_IDENTITY)
-    if known is None:
-        if first:
-            study.enqueue_trial(dict(first), skip_if_exists=True)
-        study.set_user_attr(_IDENTITY, said)
-    elif known != said:
-        before = json.loads(known)
-        other = [name for name in identity if before.get(name) != identity[name]]
+def _check_identity(study: "optuna.Study", layout: SearchLayout, identity: Mapping[str, Any]) -> None:
+    said, known = json.loads(json.dumps(identity)), json.loads(study.user_attrs.get(_IDENTITY, "{}"))
+    if known != said:
+        other = [name for name in said if known.get(name) != said[name]]
         raise RunError(
             f"{layout.study} holds a search with other {' and '.join(other) or 'parts'}. Choose another --output."
         )

@@ -133,6 +133,7 @@ class BarProgress:
             TextColumn("{task.fields[left]}", style="progress.remaining"),
             console=self._console,
             transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # answers stand above the bar; in a pipe they stay where they go
         )
         self._task: TaskID | None = None
         self._stage = self._unit = ""

@@ -67,7 +67,7 @@ def show_predictions(scored: "PredictedTable", *, json: bool) -> None:
             answer = {"text": text, **asdict(prediction)}
             sys.stdout.write(json_format.dumps(answer, ensure_ascii=False) + "\n")
         return
-    width = max(len(prediction.label) for prediction in scored.predictions)
+    width = max(map(len, scored.predictions[0].scores))  # of all labels: a file comes part by part
     for text, prediction in zip(texts, scored.predictions, strict=True):
         doubt = "abstain  " if prediction.abstain else "         " if prediction.abstain is not None else ""
         sys.stdout.write(f"{prediction.label:<{width}}  {prediction.score:6.1%}  {doubt}{_one_line(str(text))}\n")
