@@ -11,7 +11,7 @@ import sys
 import traceback
 from pathlib import Path
 
-sys.path.insert(0, sys.argv[1])
+sys.path.append(sys.argv[1])
 
 import plain
 

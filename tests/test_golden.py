@@ -38,7 +38,7 @@ def test_tolerance_is_relative_to_the_largest_logit(golden: Path) -> None:
     near[0, 0] += 0.99 * allowed
     far[0, 0] -= 1.01 * allowed
     assert verify_golden(golden, answer(near), runtime="torch") == pytest.approx(0.99 * allowed)
-    with pytest.raises(RunError, match="run by torch does not give the logits that plain peft gave"):
+    with pytest.raises(RunError, match="run by torch does not give its golden logits"):
         verify_golden(golden, answer(far), runtime="torch")
 
 
@@ -47,7 +47,7 @@ def test_small_logits_are_compared_absolutely(tmp_path: Path) -> None:
     GoldenRecord(texts=["one", "two"], logits=[[0.0, 0.0], [0.0, 0.0]]).write(path)
     allowed = 0.1 * GOLDEN_TOLERANCE["torch"]
     assert verify_golden(path, answer([[0.9 * allowed, 0], [0, 0]]), runtime="torch") > 0
-    with pytest.raises(RunError, match="does not give the logits"):
+    with pytest.raises(RunError, match="does not give its golden logits"):
         verify_golden(path, answer([[1.1 * allowed, 0], [0, 0]]), runtime="torch")
 
 
@@ -57,14 +57,14 @@ def test_small_logits_are_compared_absolutely(tmp_path: Path) -> None:
     ids=["nan", "inf", "fewer classes", "fewer rows"],
 )
 def test_logits_that_cannot_be_compared_do_not_pass(golden: Path, logits: list[list[float]]) -> None:
-    with pytest.raises(RunError, match="does not give the logits"):
+    with pytest.raises(RunError, match="does not give its golden logits"):
         verify_golden(golden, answer(logits), runtime="torch")
 
 
 def test_golden_that_is_not_a_number_does_not_pass(tmp_path: Path) -> None:
     path = tmp_path / "golden.json"
     GoldenRecord(texts=["one", "two"], logits=[[float("nan"), 0.0], [0.0, 0.0]]).write(path)
-    with pytest.raises(RunError, match="does not give the logits"):
+    with pytest.raises(RunError, match="does not give its golden logits"):
         verify_golden(path, answer([[float("nan"), 0.0], [0.0, 0.0]]), runtime="torch")
 
 

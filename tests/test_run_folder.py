@@ -64,6 +64,7 @@ def test_run_is_replaced_where_the_user_allows_it_and_nothing_else_is_removed(ol
     assert layout == old_run
     assert old_run.record.is_file()
     old_run.report.write_text("a page")
+    old_run.export("onnx-int8").mkdir()
     claim_run_folder(layout, overwrite=True)
     assert [path.name for path in old_run.root.iterdir()] == ["notes.txt"]
 

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from lorafit.difference.diff import diff
     from lorafit.errors import LorafitError
     from lorafit.explanation import Explanation, explain
+    from lorafit.exporting.export import export
     from lorafit.finetune import Run, train
-    from lorafit.predictor import Prediction, Predictor, load
+    from lorafit.loading import load
+    from lorafit.predictor import Prediction, Predictor
     from lorafit.reproduction import reproduce
 
 __version__ = "0.1.0"
@@ -33,6 +35,7 @@ __all__ = [
     "__version__",
     "diff",
     "explain",
+    "export",
     "load",
     "reproduce",
     "train",
@@ -47,7 +50,8 @@ _HOMES = {
     "Run": "lorafit.finetune",
     "diff": "lorafit.difference.diff",
     "explain": "lorafit.explanation",
-    "load": "lorafit.predictor",
+    "export": "lorafit.exporting.export",
+    "load": "lorafit.loading",
     "reproduce": "lorafit.reproduction",
     "train": "lorafit.finetune",
 }

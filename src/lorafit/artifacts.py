@@ -138,11 +138,16 @@ class RunLayout:
         """What the trackers of `training.track` write: TensorBoard's events, MLflow's store and artifacts."""
         return self.root / "tracking"
 
+    def export(self, kind: Literal["onnx", "onnx-int8", "merged"]) -> Path:
+        """What `lorafit export` makes of the run, unless it is given another place."""
+        return self.root / kind
+
     def owned(self) -> tuple[Path, ...]:
         """Return everything in a run folder that is a run's, and nothing else."""
         predictions = self.predictions("test", "baseline").parent
         files = (self.record, self.config, self.metrics, self.mistakes, self.history, self.report)
-        return (*files, self.adapter, self.model, self.checkpoints, self.prefix_cache, self.tracking, predictions)
+        folders = (self.adapter, self.model, self.checkpoints, self.prefix_cache, self.tracking, predictions)
+        return (*files, *folders, self.export("onnx"), self.export("onnx-int8"), self.export("merged"))
 
     def predictions(self, split: str, model: str) -> Path:
         """Predictions of one model on one split: row id, label, probabilities; rows in input order.

@@ -9,6 +9,7 @@
     │   ├── MissingExtraError                 an optional dependency is not installed
     │   ├── MissingCarrierError               a built-in asset is not installed
     │   └── NetworkUnavailableError           the Hub cannot be reached
+    ├── ExportDriftError             exit 1   an exported model says something else than the original
     ├── GateBrokenError              exit 1   a gate of `lorafit diff` does not hold
     ├── NotReproducedError           exit 1   a run cannot be repeated, or gives other numbers when it is
     ├── TrainingDivergedError        exit 1   the loss or a gradient is no longer a number
@@ -26,6 +27,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "EnvironmentUnfitError",
+    "ExportDriftError",
     "GateBrokenError",
     "JobInterruptedError",
     "LorafitError",
@@ -80,6 +82,10 @@ class MissingCarrierError(EnvironmentUnfitError):
 
 class NetworkUnavailableError(EnvironmentUnfitError, ConnectionError):
     """The Hugging Face Hub could not be reached and nothing suitable is in the local cache."""
+
+
+class ExportDriftError(LorafitError):
+    """An exported model is further from the original than is allowed; nothing was written."""
 
 
 class GateBrokenError(LorafitError):

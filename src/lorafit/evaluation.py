@@ -24,7 +24,7 @@ from lorafit.metrics.confidence import measure_confidence
 from lorafit.metrics.scores import accuracy, confusion_matrix, predict_labels, row_log_losses, softmax
 from lorafit.metrics.slices import score_slices
 from lorafit.metrics.uncertainty import compare_paired, estimate_scores
-from lorafit.predictor import load
+from lorafit.predictor import load_run
 from lorafit.progress import Progress, Silent
 from lorafit.settings import EvaluationConfig
 
@@ -59,7 +59,7 @@ def evaluate(
     if data is not None and slices is None:
         slices = []  # other data need not have the run's columns
     config = load_config(layout.config, flags={**(flags or {}), "data.slice_columns": slices})
-    predictor = load(
+    predictor = load_run(
         layout.root,
         precision="fp32" if record.hardware.precision == "fp32" else "auto",
         target_accuracy=(flags or {}).get("evaluation.target_accuracy"),

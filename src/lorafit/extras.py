@@ -12,6 +12,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("torch", "transformers", "peft", "accelerate", "datasets", "pyarrow", "sklearn"),
     "search": ("optuna",),
     "report": ("matplotlib",),
+    "onnx": ("onnxruntime",),
+    "export": ("onnx", "onnxruntime"),
     "track": ("tensorboard", "mlflow", "sqlalchemy", "alembic"),
 }
 """Modules that each extra brings, by the extra's name in `pyproject.toml`."""

@@ -24,7 +24,7 @@ from lorafit.predictor import (
     Prediction,
     Predictor,
     build_prediction,
-    load,
+    load_run,
 )
 from lorafit.preparation import Prepared, describe, prepare
 from lorafit.progress import Progress, Silent
@@ -96,7 +96,7 @@ class Run:
 
     def load(self) -> Predictor:
         """Open the run for prediction."""
-        return load(self.path)
+        return load_run(self.path)
 
 
 def train(

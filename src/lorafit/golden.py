@@ -23,8 +23,17 @@ GOLDEN_TEXTS = (
 )
 """Sentences that ship with lorafit; never a user's rows."""
 
-GOLDEN_TOLERANCE = {"torch": 1e-3}
+GOLDEN_TOLERANCE = {"torch": 1e-3, "onnx": 1e-3, "int8": 2e-2}
 """Largest allowed difference of a logit by runtime, relative to the largest golden logit or 0.1 if that is larger."""
+
+_CAUSES = {
+    "torch": "The adapter, its base model or a library has changed.",
+    "onnx": "onnxruntime has changed, or does not fit this machine. Export the run again, or open it with --no-verify.",
+    "int8": (
+        "onnxruntime has changed, or this processor computes int8 otherwise than the one it was exported on. Export "
+        "the run here, or without --int8, or open it with --no-verify."
+    ),
+}
 
 GOLDEN_PRECISION = PrecisionChoice("fp32", "golden logits are compared in full precision")
 """How a model is run to be compared, whatever precision it predicts in."""
@@ -81,7 +90,7 @@ def verify_golden(
     allowed = GOLDEN_TOLERANCE[runtime] * max(0.1, float(np.abs(expected).max()))
     if not difference <= allowed:
         raise RunError(
-            f"The model run by {runtime} does not give the logits that plain peft gave for it: they differ by "
-            f"{difference:.4g}, allowed are {allowed:.4g}. The adapter, its base model or a library has changed."
+            f"The model run by {runtime} does not give its golden logits: they differ by "
+            f"{difference:.4g}, allowed are {allowed:.4g}. {_CAUSES[runtime]}"
         )
     return difference

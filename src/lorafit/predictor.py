@@ -26,7 +26,16 @@ from lorafit.metrics.scores import softmax
 from lorafit.metrics.selective import choose_accept_threshold, conformal_sets
 from lorafit.saving import load_trained
 
-__all__ = ["Prediction", "Predictor", "Runtime", "build_prediction", "compute_logits", "load", "plan_prediction"]
+__all__ = [
+    "Prediction",
+    "Predictor",
+    "Runtime",
+    "build_prediction",
+    "compute_logits",
+    "load_run",
+    "plan_prediction",
+    "read_calibration",
+]
 
 _BATCH_ROWS = 64
 _BATCH_TOKENS = 4096
@@ -38,7 +47,7 @@ class Runtime(Protocol):
     name: str
 
     @property
-    def precision(self) -> Literal["fp32", "bf16"]:
+    def precision(self) -> Literal["fp32", "bf16", "int8"]:
         """Arithmetic of the forward pass."""
 
     def logits(
@@ -84,9 +93,10 @@ class Prediction:
 
 
 class Predictor:
-    """A trained classifier. Thread-safe as far as its runtime is; make one with `load`.
+    """A trained classifier. Thread-safe as far as its runtime is; make one with `lorafit.load`.
 
-    `calibration` is how its logits become confidence, or None; `fingerprint` tells it from others.
+    `calibration` is how its logits become confidence, or None; `fingerprint` tells models apart that were made from
+    different `settings`.
     """
 
     def __init__(
@@ -98,10 +108,10 @@ class Predictor:
         labels: LabelSet,
         truncation: Truncation,
         calibration: CalibrationRecord | None = None,
-        fingerprint: str = "",
+        settings: object = None,
     ) -> None:
         self.calibration = calibration
-        self.fingerprint = fingerprint
+        self.fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self._runtime = runtime
         self._tokenizer = tokenizer
         self._pad_id = pad_id
@@ -226,12 +236,13 @@ def compute_logits(
     return logits
 
 
-def load(
+def load_run(
     run: str | Path,
     *,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     raw: bool = False,
     target_accuracy: float | None = None,
+    verify: bool = True,
 ) -> Predictor:
     """Open a run folder for prediction.
 
@@ -242,6 +253,7 @@ def load(
         precision: `auto` takes bf16 where the CPU multiplies in bf16, else fp32.
         raw: Leave the calibration out: probabilities as the model gives them, no sets, nothing abstains.
         target_accuracy: Accuracy that accepted answers are to have, above 0 and below 1; None takes the run's own.
+        verify: Whether to compare the loaded model with its golden logits.
 
     Returns:
         The classifier.
@@ -261,15 +273,13 @@ def load(
     record = RunRecord.read(layout.record)
     keep_freed_memory()
     model = load_trained(layout, record)
-    if raw and target_accuracy is not None:
-        raise UserInputError("A target accuracy needs the calibrated confidence: leave out --raw or --target-accuracy.")
-    calibration = None if raw else _read_calibration(layout, record, target_accuracy)
+    kept = layout.calibration if CALIBRATION_FILE in record.files else None
+    calibration = read_calibration(kept, layout.root, raw=raw, target_accuracy=target_accuracy)
     device = choose_device("auto")
     torch.nn.Module.to(model, device)
     if device == "cpu":
         fuse_encoder(model)
     tokenizer, pad_id = load_tokenizer(layout.trained)
-    told = (record.files, raw, target_accuracy)
     exact, predictor = (
         Predictor(
             TorchRuntime(model, choice),
@@ -278,26 +288,47 @@ def load(
             labels=LabelSet(tuple(record.labels)),
             truncation=Truncation(record.max_length, record.truncation),
             calibration=calibration,
-            fingerprint=hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest(),
+            settings=(record.files, raw, target_accuracy),
         )
         for choice in (GOLDEN_PRECISION, choose_precision(precision, device))
     )
-    verify_golden(layout.golden, exact.compute_logits, runtime=TorchRuntime.name)
+    if verify:
+        verify_golden(layout.golden, exact.compute_logits, runtime=TorchRuntime.name)
     return predictor
 
 
-def _read_calibration(layout: RunLayout, record: RunRecord, target_accuracy: float | None) -> CalibrationRecord | None:
-    """Read a run's calibration, with its operating point for another target where one is named."""
+def read_calibration(
+    path: Path | None, owner: Path, *, raw: bool = False, target_accuracy: float | None = None
+) -> CalibrationRecord | None:
+    """Read a model's calibration, with its operating point for another target where one is named.
+
+    Args:
+        path: The calibration, or None where the model has none.
+        owner: The model's folder, for messages.
+        raw: Whether it is to be left out.
+        target_accuracy: What accepted answers are to reach, or None.
+
+    Returns:
+        The calibration, or None.
+
+    Raises:
+        UserInputError: A target out of range, or together with `raw`.
+        RunError: A target without a calibration.
+    """
+    if raw and target_accuracy is not None:
+        raise UserInputError("A target accuracy needs the calibrated confidence: leave out --raw or --target-accuracy.")
     if target_accuracy is not None and not 0 < target_accuracy < 1:
         raise UserInputError(f"A target accuracy lies between 0 and 1 (0.98, say), got {target_accuracy:g}.")
-    if CALIBRATION_FILE not in record.files:
+    if raw:
+        return None
+    if path is None:
         if target_accuracy is not None:
             raise RunError(
-                f"{layout.root} has no calibration, so that no confidence can be chosen for an accuracy of "
+                f"{owner} has no calibration, so that no confidence can be chosen for an accuracy of "
                 f"{target_accuracy:g}: it had too few validation rows, or data.calibration_fraction was 0."
             )
         return None
-    calibration = CalibrationRecord.read(layout.calibration)
+    calibration = CalibrationRecord.read(path)
     if target_accuracy is None:
         return calibration
     threshold = choose_accept_threshold(calibration.curve, target_accuracy)

@@ -17,6 +17,7 @@ from lorafit.cli.diff import diff
 from lorafit.cli.doctor import doctor
 from lorafit.cli.evaluate import evaluate
 from lorafit.cli.explain import explain
+from lorafit.cli.export import export
 from lorafit.cli.predict import predict
 from lorafit.cli.report import report
 from lorafit.cli.reproduce import reproduce
@@ -28,7 +29,7 @@ __all__ = ["COMMANDS", "app", "main"]
 
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
-    for command in (demo, train, evaluate, predict, report, explain, diff, reproduce, compare, search, doctor)
+    for command in (demo, train, evaluate, predict, export, report, explain, diff, reproduce, compare, search, doctor)
 }
 """Every command by the name it is called by, in the order of the help text."""
 

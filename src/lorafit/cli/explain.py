@@ -10,7 +10,7 @@ from lorafit.terminal.progress import open_progress
 
 
 def explain(
-    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    run: Annotated[Path, typer.Argument(help="The run folder, or that of an exported model.")],
     texts: Annotated[list[str], typer.Argument(help="One text or several.")],
     *,
     label: Annotated[
@@ -21,7 +21,7 @@ def explain(
 ) -> None:
     """Show which words a prediction rests on."""
     from lorafit.explanation import explain as explain_text
-    from lorafit.predictor import load
+    from lorafit.loading import load
     from lorafit.terminal.explanation import show_explanations
 
     predictor = load(run)

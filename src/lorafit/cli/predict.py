@@ -11,7 +11,7 @@ from lorafit.terminal.progress import open_progress
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    run: Annotated[Path, typer.Argument(help="The run folder, or that of an exported model.")],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; default: one a line from standard input.")] = None,
     *,
     file: Annotated[
@@ -31,6 +31,9 @@ def predict(
     csv_safe: Annotated[
         bool, typer.Option("--csv-safe", help="Put a ' before cells of csv and tsv that begin like a formula.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Compare the loaded model with its golden logits.")
+    ] = True,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object a text.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -38,7 +41,7 @@ def predict(
     from lorafit.batch_job import open_file, open_table, run_job, stream_predictions
     from lorafit.batch_prediction import check_output, read_texts
     from lorafit.errors import UserInputError
-    from lorafit.predictor import load
+    from lorafit.loading import load
     from lorafit.terminal.render import show_predictions
 
     if texts and file is not None:
@@ -58,7 +61,7 @@ def predict(
             job = open_file(file, text_column=column, drop_bad_rows=drop_bad_rows, progress=progress)
         if job.usable < job.rows:
             progress.say(f"{job.rows - job.usable:,} rows without a text are left out")
-        predictor = load(run, raw=raw, target_accuracy=target_accuracy)
+        predictor = load(run, raw=raw, target_accuracy=target_accuracy, verify=verify)
         if output is None:
             for part in stream_predictions(job, predictor, progress=progress):
                 show_predictions(part, json=json)

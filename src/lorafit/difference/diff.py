@@ -20,7 +20,7 @@ from lorafit.metrics.calibration import score_calibration
 from lorafit.metrics.paired import adjust_p_values, estimate_flips, estimate_score_differences, measure_ece_difference
 from lorafit.metrics.slices import tell_apart
 from lorafit.metrics.uncertainty import compare_paired, estimate_scores
-from lorafit.predictor import load
+from lorafit.predictor import load_run
 from lorafit.progress import Progress, Silent
 
 __all__ = ["diff"]
@@ -174,7 +174,7 @@ def _check_unseen(side: Side, rows: Split, labels: LabelSet, config: Config, dat
 
 def _predict(side: Side, name: str, rows: Split, labels: LabelSet, progress: Progress) -> NDArray[np.float64]:
     """Return what a run says of rows, columns in the order of `labels`."""
-    predictor = load(side.layout.root, precision="fp32" if side.record.hardware.precision == "fp32" else "auto")
+    predictor = load_run(side.layout.root, precision="fp32" if side.record.hardware.precision == "fp32" else "auto")
     progress.start(f"measuring {name}", total=len(rows), unit="text")
     probabilities = predictor.predict_proba(rows.texts, on_progress=progress.update)
     progress.finish()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = [
+    "COUNTS_FROM_PADDING",
     "Encoder",
     "LoadedModel",
     "build_model_config",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 _HUB_ID = re.compile(r"^(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*$")
-_COUNTS_FROM_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
+COUNTS_FROM_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
 """Encoders whose first position has the number after the padding token's id: so many positions are never used."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_FILES = ("*.json", "*.safetensors", "vocab.txt", "merges.txt")
@@ -219,7 +220,7 @@ def check_max_length(config: "PretrainedConfig", max_length: int) -> None:
         ConfigError: The encoder's positions are fewer.
     """
     positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and config.model_type in _COUNTS_FROM_PADDING:
+    if positions is not None and config.model_type in COUNTS_FROM_PADDING:
         positions -= config.pad_token_id + 1
     if positions is not None and max_length > positions:
         raise ConfigError(f"model.max_length={max_length}, but this encoder reads at most {positions} tokens.")

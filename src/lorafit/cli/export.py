@@ -1,0 +1,43 @@
+"""`lorafit export`: a model that needs no torch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorafit.cli.options import Quiet
+from lorafit.terminal.progress import open_progress
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    *,
+    int8: Annotated[bool, typer.Option("--int8", help="Linear layers in int8: smaller and faster.")] = False,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="A plain transformers model instead, the adapter merged in.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder; default: onnx, onnx-int8 or merged in the run.")
+    ] = None,
+    allow_drift: Annotated[
+        bool, typer.Option("--allow-drift", help="Write it even if it says something else than the original.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a run as an ONNX model, or as a merged one."""
+    from lorafit.errors import UserInputError
+    from lorafit.exporting.export import export as export_run
+    from lorafit.exporting.export import export_merged
+    from lorafit.terminal.export import show_export
+
+    if merged and (int8 or allow_drift):
+        raise UserInputError("--merged writes the model as it is: leave out --int8 and --allow-drift.")
+    with open_progress(quiet=quiet) as progress:
+        if merged:
+            typer.echo(str(export_merged(run, output=output, overwrite=overwrite)))
+            return
+        exported = export_run(
+            run, int8=int8, output=output, allow_drift=allow_drift, overwrite=overwrite, progress=progress
+        )
+    show_export(exported, quiet=quiet)

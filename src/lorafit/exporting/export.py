@@ -1,0 +1,318 @@
+"""Make a run into a model that needs neither torch nor peft: merged, as an ONNX graph, in int8 if wanted."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafit import __version__
+from lorafit.artifacts import CALIBRATION_FILE, RunLayout, RunRecord
+from lorafit.atomic import atomic_directory, compute_digest, describe_obstacle
+from lorafit.config import load_config
+from lorafit.data.rows import Split
+from lorafit.data.sources import load_splits
+from lorafit.data.splits import sample_rows
+from lorafit.encoders.load import load_tokenizer, quiet_transformers
+from lorafit.encoders.tokenization import Truncation
+from lorafit.errors import ConfigError, LorafitError, RunError, UserInputError
+from lorafit.evidence import CalibrationRecord
+from lorafit.exporting.graph import build_graph, check_architecture
+from lorafit.exporting.int8 import quantize_graph
+from lorafit.exporting.parity import check_parity, measure_parity
+from lorafit.exporting.records import ExportLayout, ExportRecord, ParityRecord, Precision
+from lorafit.extras import require
+from lorafit.golden import GOLDEN_PRECISION, GoldenRecord, verify_golden
+from lorafit.labels import LabelSet
+from lorafit.methods import find_method
+from lorafit.predictor import Predictor, Runtime
+from lorafit.progress import Progress, Silent
+from lorafit.runtimes.onnx import OnnxRuntime
+from lorafit.saving import compute_plain_logits, load_trained
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+__all__ = ["Export", "export", "export_merged", "merge_adapter"]
+
+_PRECISIONS: dict[bool, Precision] = {False: "fp32", True: "int8"}
+_WHOLE_MODELS = ("full", "bitfit", "head_only")
+"""Methods that train the model itself, so that there is nothing to merge."""
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_MOST_ROWS = 1000
+"""Validation rows on which the exported model is compared with the original."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """An exported model.
+
+    Attributes:
+        path: Its folder.
+        record: What it is, and how it compares with the original.
+    """
+
+    path: Path
+    record: ExportRecord
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A run that is exported.
+
+    Attributes:
+        layout: Where it lies.
+        record: What it is.
+        model: What was trained, in fp32.
+        tokenizer: Its tokenizer.
+        pad_id: Token id of the padding.
+        rows: Validation rows to compare on, or None.
+    """
+
+    layout: RunLayout
+    record: RunRecord
+    model: Any
+    tokenizer: Any
+    pad_id: int
+    rows: Split | None
+
+    def compute_logits(
+        self, runtime: Runtime, texts: list[str], progress: Progress
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Return the logits of some sentences and of the rows, by any form of the model."""
+        predictor = Predictor(
+            runtime,
+            self.tokenizer,
+            pad_id=self.pad_id,
+            labels=LabelSet(tuple(self.record.labels)),
+            truncation=Truncation(self.record.max_length, self.record.truncation),
+        )
+        sentences = predictor.compute_logits(texts)
+        if self.rows is None:
+            return sentences, None
+        progress.start(f"asking the model run by {runtime.name}", total=len(self.rows), unit="text")
+        rows = predictor.compute_logits(self.rows.texts, on_progress=progress.update)
+        progress.finish()
+        return sentences, rows
+
+
+def export(
+    run: str | Path,
+    *,
+    int8: bool = False,
+    output: str | Path | None = None,
+    allow_drift: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Export:
+    """Write a run as an ONNX model with everything that prediction takes, and compare it with the original.
+
+    Args:
+        run: The run folder.
+        int8: Whether linear layers are computed in int8.
+        output: The folder; None takes `onnx/` or `onnx-int8/` in the run folder.
+        allow_drift: Write it even if it says something else than the original.
+        overwrite: Whether an export that is there may be replaced.
+        progress: Told what is going on.
+
+    Returns:
+        The export.
+
+    Raises:
+        RunError: The run is not complete or altered, or something stands where the export is to go.
+        ConfigError: The method cannot be merged, or the encoder has parts that no graph is known for.
+        ExportDriftError: The exported model says something else than the original.
+        MissingExtraError: onnx or onnxruntime is not installed; the message gives the pip line.
+    """
+    progress, precision = progress or Silent(), _PRECISIONS[int8]
+    for package in ("torch", "transformers", "peft", "onnx", "onnxruntime"):
+        require(package, extra="export", purpose="Exporting")
+    from lorafit.runtimes.pytorch import TorchRuntime
+
+    layout = RunLayout(Path(run).expanduser().resolve())
+    record = RunRecord.read(layout.record)
+    folder = Path(output).expanduser() if output else layout.export("onnx-int8" if int8 else "onnx")
+    _check_place(folder, layout, overwrite=overwrite)
+    _check_method(record)
+    check_architecture(record.base_model.architecture)
+    source = _open(layout, record, progress)
+    texts = GoldenRecord.read(source.layout.golden).texts
+    before = source.compute_logits(TorchRuntime(source.model, GOLDEN_PRECISION), texts, progress)
+    with _write(folder) as staging:
+        target = ExportLayout(staging)
+        _write_model(source, target, precision)
+        runtime = OnnxRuntime(target.model(precision), precision)
+        after = source.compute_logits(runtime, texts, progress)
+        parity = _compare(source, before, after)
+        if not allow_drift:
+            check_parity(parity, precision)
+        GoldenRecord(texts=texts, logits=after[0].tolist()).write(target.golden)
+        exported = _describe(source, staging, precision, parity)
+        exported.write(target.record)
+    return Export(folder, exported)
+
+
+def export_merged(run: str | Path, *, output: str | Path | None = None, overwrite: bool = False) -> Path:
+    """Write a run as a plain transformers model, the adapter merged into the base.
+
+    Args:
+        run: The run folder.
+        output: The folder; None takes `merged/` in the run folder.
+        overwrite: Whether an export that is there may be replaced.
+
+    Returns:
+        The folder, which `transformers.pipeline("text-classification")` opens.
+
+    Raises:
+        RunError: The run is not complete or altered, or something stands where the export is to go.
+        ConfigError: The method cannot be merged.
+    """
+    for package in ("torch", "transformers", "peft"):
+        require(package, extra="train", purpose="Exporting")
+    layout = RunLayout(Path(run).expanduser().resolve())
+    record = RunRecord.read(layout.record)
+    folder = Path(output).expanduser() if output else layout.export("merged")
+    _check_place(folder, layout, overwrite=overwrite)
+    _check_method(record)
+    model = merge_adapter(load_trained(layout, record))
+    with _write(folder) as staging:
+        with quiet_transformers():
+            model.save_pretrained(staging)
+        _copy_tokenizer(layout, staging)
+        golden = ExportLayout(staging).golden
+        shutil.copyfile(layout.golden, golden)
+        verify_golden(golden, lambda texts: np.array(compute_plain_logits(staging, texts)), runtime="torch")
+    return folder
+
+
+def _open(layout: RunLayout, record: RunRecord, progress: Progress) -> _Source:
+    """Read the run and, where its data still are what they were, some of its validation rows."""
+    progress.start("reading the run")
+    model = load_trained(layout, record)
+    tokenizer, pad_id = load_tokenizer(layout.trained)
+    rows = _read_validation_rows(layout, record, progress.say)
+    progress.finish()
+    return _Source(layout, record, model, tokenizer, pad_id, rows)
+
+
+def _read_validation_rows(layout: RunLayout, record: RunRecord, say: Callable[[str], None]) -> Split | None:
+    try:
+        rows = load_splits(load_config(layout.config).data).validation
+    except LorafitError as error:
+        say(f"compared on the golden sentences alone: the run's data cannot be read ({error})")
+        return None
+    if rows.fingerprint() != record.data.splits["validation"].fingerprint:
+        say("compared on the golden sentences alone: the run's data have changed since training")
+        return None
+    return sample_rows(rows, _MOST_ROWS, seed=0)
+
+
+def _check_place(folder: Path, layout: RunLayout, *, overwrite: bool) -> None:
+    """Refuse a place that cannot be written to, or where something else than an export stands."""
+    if folder.is_dir() and any(folder.iterdir()):
+        place = ExportLayout(folder.resolve())
+        is_merged = place.golden.is_file() and (folder / "model.safetensors").is_file()
+        if place.root in {layout.model, layout.adapter, layout.root} or not (place.record.is_file() or is_merged):
+            raise RunError(f"{folder} holds something else than an export. Choose another --output.")
+        if not overwrite:
+            raise RunError(
+                f"{folder} holds an export already. Choose another --output, or replace it with --overwrite."
+            )
+    elif folder.exists() and not folder.is_dir():
+        raise UserInputError(f"{folder} is a file; --output takes a folder.")
+    if (obstacle := describe_obstacle(folder.parent if folder.exists() else folder)) is not None:
+        raise UserInputError(f"{folder} cannot be written: {obstacle}. Choose another --output.")
+
+
+def _check_method(record: RunRecord) -> None:
+    method = find_method(record.method)
+    if record.method not in _WHOLE_MODELS and "merge" in method.limits:
+        raise ConfigError(
+            f"This run cannot be exported: what {method.title} trains cannot be merged into the base model. The run "
+            "predicts with torch as it is."
+        )
+
+
+@contextmanager
+def _write(folder: Path) -> Iterator[Path]:
+    """Fill the folder atomically."""
+    try:
+        with atomic_directory(folder) as staging:
+            yield staging
+    except OSError as error:
+        raise UserInputError(f"{folder} cannot be written: {error.strerror or error}.") from error
+
+
+def merge_adapter(model: "PeftModel | PreTrainedModel") -> "PreTrainedModel":
+    """Merge an adapter into its base and take the trained head out of its wrapper.
+
+    Args:
+        model: What was trained, of a method that can be merged; it is not to be used afterwards.
+
+    Returns:
+        A plain model; one without an adapter as it is.
+    """
+    from peft import PeftModel
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    if not isinstance(model, PeftModel):
+        return model
+    merged: PreTrainedModel = model.merge_and_unload()
+    for name, module in list(merged.named_modules()):  # peft leaves a head that is trained beside norms in its wrapper
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            whole = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+            merged.set_submodule(name, whole)
+    return merged
+
+
+def _write_model(source: _Source, target: ExportLayout, precision: Precision) -> None:
+    """Write the graph, and beside it what else prediction takes, here and in other tools."""
+    merged = merge_adapter(source.model)
+    merged.config.architectures = [type(merged).__name__]
+    graph = build_graph(merged)
+    content = (quantize_graph(graph) if precision == "int8" else graph).SerializeToString()
+    target.model(precision).write_bytes(content)
+    with quiet_transformers():
+        merged.config.save_pretrained(target.root)
+    _copy_tokenizer(source.layout, target.root)
+    if CALIBRATION_FILE in source.record.files:
+        shutil.copyfile(source.layout.calibration, target.calibration)
+
+
+def _copy_tokenizer(layout: RunLayout, folder: Path) -> None:
+    for name in _TOKENIZER_FILES:
+        shutil.copyfile(layout.trained / name, folder / name)
+
+
+def _compare(
+    source: _Source,
+    before: tuple[NDArray[np.float64], NDArray[np.float64] | None],
+    after: tuple[NDArray[np.float64], NDArray[np.float64] | None],
+) -> ParityRecord:
+    calibration = None
+    if CALIBRATION_FILE in source.record.files:
+        calibration = CalibrationRecord.read(source.layout.calibration)
+    rows = None if before[1] is None or after[1] is None else (before[1], after[1])
+    return measure_parity((before[0], after[0]), source.rows, rows, calibration)
+
+
+def _describe(source: _Source, staging: Path, precision: Precision, parity: ParityRecord) -> ExportRecord:
+    record = source.record
+    return ExportRecord(
+        lorafit=__version__,
+        precision=precision,
+        method=record.method,
+        base_model=record.base_model,
+        labels=record.labels,
+        max_length=record.max_length,
+        truncation=record.truncation,
+        pad_id=source.pad_id,
+        parity=parity,
+        files={path.name: compute_digest(path) for path in sorted(staging.iterdir())},
+    )

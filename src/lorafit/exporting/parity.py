@@ -1,0 +1,84 @@
+"""Does an exported model say what the original says?"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafit.data.rows import Split
+from lorafit.errors import ExportDriftError
+from lorafit.evidence import CalibrationRecord
+from lorafit.exporting.records import ParityRecord, Precision
+from lorafit.metrics.confidence import apply_temperature
+from lorafit.metrics.paired import measure_ece_difference
+from lorafit.metrics.scores import softmax
+from lorafit.metrics.uncertainty import compare_paired, wilson_interval
+
+__all__ = ["check_parity", "measure_parity"]
+
+_LARGEST_DIFFERENCE: dict[Precision, float] = {"fp32": 1e-3, "int8": 0.25}
+"""Of a logit, relative to the largest logit or 1 if that is larger."""
+
+_LEAST_AGREEMENT, _MOST_LOST = 0.98, 0.01
+"""Of int8: share of validation rows with the same label, and accuracy that may be lost, where that is beyond chance."""
+
+
+def measure_parity(
+    golden: tuple[NDArray[np.floating], NDArray[np.floating]],
+    rows: Split | None = None,
+    logits: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
+    calibration: CalibrationRecord | None = None,
+) -> ParityRecord:
+    """Compare the logits of the original and of the exported model.
+
+    Args:
+        golden: Those of the golden sentences, shape (sentences, classes) each.
+        rows: n validation rows, or None where there are none.
+        logits: Those of the rows, shape (n, classes) each.
+        calibration: What makes them probabilities, or None.
+
+    Returns:
+        The comparison.
+    """
+    before, after = golden if logits is None else map(np.concatenate, zip(golden, logits, strict=True))
+    largest = {
+        "largest_difference": float(np.abs(before - after).max()),
+        "largest_logit": float(np.abs(before).max()),
+    }
+    if rows is None or logits is None or not np.isfinite(after).all():
+        return ParityRecord(rows=0, **largest)
+    temperature = 1.0 if calibration is None else calibration.temperature
+    before, after = (softmax(apply_temperature(part, temperature)) for part in logits)
+    same = int((before.argmax(axis=1) == after.argmax(axis=1)).sum())
+    return ParityRecord(
+        rows=len(rows),
+        **largest,
+        label_agreement=wilson_interval(same, len(rows), 0.95),
+        accuracy_difference=compare_paired(rows.labels, before, after).accuracy_difference,
+        ece_difference=measure_ece_difference(rows.labels, before, after),
+    )
+
+
+def check_parity(parity: ParityRecord, precision: Precision) -> None:
+    """Refuse an export that says something else than the original.
+
+    Args:
+        parity: The comparison.
+        precision: Of the exported model.
+
+    Raises:
+        ExportDriftError: It is further off than is allowed for this precision.
+    """
+    faults, difference = [], parity.largest_difference
+    allowed = _LARGEST_DIFFERENCE[precision] * max(1.0, parity.largest_logit)
+    if not difference <= allowed:
+        faults.append(f"a logit differs by {difference:.4g}, allowed are {allowed:.4g}")
+    if parity.label_agreement is not None and parity.label_agreement.high < _LEAST_AGREEMENT:
+        faults.append(f"{parity.label_agreement.value:.1%} of the labels agree, {_LEAST_AGREEMENT:.0%} must")
+    if parity.accuracy_difference is not None and parity.accuracy_difference.high < -_MOST_LOST:
+        lost = -100 * parity.accuracy_difference.value
+        faults.append(f"{lost:.1f} points of accuracy are lost, at most {100 * _MOST_LOST:g} may be")
+    if faults:
+        advice = "Export without --int8, or take" if precision == "int8" else "Take"
+        raise ExportDriftError(
+            f"The exported model does not say what the original says: {'; '.join(faults)} ({parity.rows:,} validation "
+            f"rows). Nothing was written. {advice} it as it is with --allow-drift."
+        )
