@@ -171,7 +171,9 @@ def test_words_of_a_mistake_are_marked_and_named(build_run: BuildRun, take_apart
     page = "".join(render_mistakes(contents, read_texts(contents)))
     assert '<mark class="for">dull</mark> <mark class="against">&lt;b&gt;</mark> superb end 0' in page
     assert page.count('<mark class="for">') == 1
-    assert "for <b>pos</b>: dull +2.0, superb +0.1; against <b>pos</b>: &lt;b&gt; -1.5; not shown to matter" in page
+    assert (
+        "for <b>pos</b>: “dull” +2.0, “superb” +0.1; against <b>pos</b>: “&lt;b&gt;” -1.5; not shown to matter" in page
+    )
     take_apart(page)
     assert "dull" not in "".join(render_mistakes(contents, Texts(None, "left out")))
 

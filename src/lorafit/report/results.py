@@ -52,6 +52,9 @@ _MOST_OPEN_ROWS = 12
 _SHORT_TEXT, _LONG_TEXT = 300, 500
 _MOST_SIZES, _MOST_NAMED = 8, 20
 _MOST_WORDS = 5
+_SHOWN = 0.05
+"""Contribution below which a word is not listed: it would read 0.0."""
+
 _WEAK = 0.15
 """Share of the strongest contribution below which a word is not marked."""
 
@@ -312,8 +315,8 @@ def _render_words(explained: ExplainedMistake, text: str) -> Iterator[str]:
     """Render the strongest words with their numbers: some may stand in a part that is not shown."""
     ranked = sorted(explained.words, key=lambda word: -word.contribution)
     sides = {
-        "for": [word for word in ranked if word.contribution > 0],
-        "against": [word for word in reversed(ranked) if word.contribution < 0],
+        "for": [word for word in ranked if word.contribution >= _SHOWN],
+        "against": [word for word in reversed(ranked) if word.contribution <= -_SHOWN],
     }
     said = [
         f"{side} <b>{escape(clean_text(explained.label, most=60))}</b>: "
@@ -327,7 +330,7 @@ def _render_words(explained: ExplainedMistake, text: str) -> Iterator[str]:
 
 
 def _write_word(word: SpanContribution, text: str) -> str:
-    return f"{escape(clean_text(text[word.start : word.end], most=40))} {word.contribution:+.1f}"
+    return f"“{escape(clean_text(text[word.start : word.end], most=40))}” {word.contribution:+.1f}"
 
 
 def _answer(when: str, probabilities: NDArray[np.float64], contents: RunContents, truth: str) -> str:
