@@ -32,7 +32,7 @@ FUSED_DOMAIN = "com.microsoft"
 
 _OPSET = 20
 _IR_VERSION = 9
-"""What onnxruntime 1.17 and later, and its build for browsers, read."""
+"""What goes with that opset in ONNX's table of versions."""
 
 _ACTIVATIONS = {
     "gelu": ("Gelu", FUSED_DOMAIN),

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,7 +141,7 @@ def render_samples(contents: RunContents, texts: Texts) -> Iterator[str]:
     rng = np.random.default_rng(contents.config.evaluation.seed)  # the rows that the end of a training shows, too
     drawn = np.sort(rng.choice(count, size=min(_SAMPLES, count), replace=False))
     yield "<p>Test rows drawn at random, with the label given and the model's confidence.</p>"
-    yield from _render_rows(contents, texts, drawn, most=_SHORT_TEXT)
+    yield from _render_rows(contents, texts, drawn, most=_SHORT_TEXT, mistakes={})
 
 
 def render_mistakes(contents: RunContents, texts: Texts) -> Iterator[str]:
@@ -280,7 +279,7 @@ def _render_rows(
     rows: NDArray[np.int64],
     *,
     most: int,
-    mistakes: Mapping[int, ExplainedMistake] = MappingProxyType({}),
+    mistakes: Mapping[int, ExplainedMistake],
 ) -> Iterator[str]:
     if texts.texts is None:
         yield f'<p class="quiet">{escape(texts.reason)}</p>'
