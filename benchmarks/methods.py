@@ -1,11 +1,14 @@
 """Methods compared on IMDb with the built-in encoder; and what comparing saves against training each apart.
 
-Run: LORAFIT_DATA=… python benchmarks/methods.py small (or all, cost) [--folder FOLDER] [--set section.key=value …]
+Run: LORAFIT_DATA=… python benchmarks/methods.py small|all|epoch|cost [--folder FOLDER] [--set section.key=value …]
 
 `small`: seven methods and the cheap baselines with three seeds on 5,000 training, 1,000 validation and 5,000 held-out
 reviews of IMDb's train split, two epochs. `all`: the same methods with one seed on all of IMDb, an epoch, measured on
 its test split. Both are `lorafit compare` with its defaults, each method with its own rates; a comparison that is in
 FOLDER already is gone on with. Seconds in it are worth nothing if the machine did other work.
+
+`epoch`: seconds that the steps of an epoch on 512 reviews take with each of the methods, after a warm-up on others,
+each in a process of its own.
 
 `cost`: eight methods in the top three layers on the rows of `small`, compared, and each in a run and a process of its
 own, both without baselines. Writes benchmarks/results/methods-….json and prints the table.
@@ -19,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from environment import describe_environment
-from trials import BUILTIN, RESULTS, Ledger, cut_rows, name_rows, run_fresh
+from trials import BUILTIN, RESULTS, Ledger, cut_rows, measure_lorafit, name_rows, run_fresh
 
 from lorafit.atomic import write_atomic
 from lorafit.cheap_baselines import CHEAP_BASELINES
@@ -30,16 +33,17 @@ from lorafit.config import load_config
 from lorafit.finetune import train
 from lorafit.terminal.progress import PlainProgress
 
-METHODS = ["lora", "dora", "ia3", "vera", "bitfit", "head_only", "full"]
+METHODS = ["lora", "full", "head_only", "bitfit", "ia3", "dora", "vera"]
 ALIKE = ["lora", "rslora", "lora_plus", "dora", "pissa", "vera", "ia3", "lokr"]
 ROWS = {"train": 5000, "validation": 1000, "test": 5000}
+FEW_ROWS = {"train": 512, "warm-up": 64, "validation": 32, "test": 32}
 WITHOUT_BASELINES = ["evaluation.baseline=false", "evaluation.cheap_baselines=false"]
 
 
 def main() -> None:
     """Run one of the three."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=("small", "all", "cost"))
+    parser.add_argument("study", choices=("small", "all", "epoch", "cost"))
     parser.add_argument("--folder", type=Path, help="where the runs are kept; a temporary one when absent")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     arguments = parser.parse_args()
@@ -48,11 +52,13 @@ def main() -> None:
         rows = ["data.source=imdb"]
         if arguments.study != "all":
             (folder / "rows").mkdir(parents=True, exist_ok=True)
-            run_fresh(cut_rows, folder / "rows", ROWS)
+            run_fresh(cut_rows, folder / "rows", FEW_ROWS if arguments.study == "epoch" else ROWS)
             rows = name_rows(folder / "rows")
         settings = [f"model.name={BUILTIN}", *rows, *arguments.overrides]
         if arguments.study == "cost":
             measure_cost(settings, folder)
+        elif arguments.study == "epoch":
+            measure_epochs([*settings, "training.epochs=1"], folder / "rows" / "warm-up.parquet", arguments.overrides)
         else:
             compare_methods(arguments.study, settings, folder / arguments.study)
 
@@ -89,6 +95,23 @@ def print_table(record: ComparisonRecord) -> None:
         difference = "" if cheap.difference is None else write_points(cheap.difference)
         name = CHEAP_BASELINES[cheap.name]
         print(f"| {name} | {write_percent(cheap.accuracy)} | | {difference} | | | {cheap.seconds:.0f} s in all | |")
+
+
+def measure_epochs(settings: list[str], warm_up: Path, overrides: list[str]) -> None:
+    """Time the steps of one epoch with every method; print them beside those of full fine-tuning."""
+    ledger = Ledger(RESULTS / "methods-epoch.json", again=False)
+    results = {
+        method: ledger.measure(
+            method,
+            {"overrides": overrides},
+            partial(run_fresh, measure_lorafit, [*settings, f"method.name={method}"], warm_up),
+        )
+        for method in METHODS
+    }
+    print("| method | s an epoch | of full | peak memory |\n|---|---|---|---|")
+    for method, result in results.items():
+        share = result["seconds"] / results["full"]["seconds"]
+        print(f"| {method} | {result['seconds']:.1f} | {share:.2f} | {result['peak_memory_bytes'] / 1e9:.2f} GB |")
 
 
 def measure_cost(settings: list[str], folder: Path) -> None:
