@@ -13,7 +13,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "search": ("optuna",),
     "report": ("matplotlib",),
     "onnx": ("onnxruntime",),
-    "export": ("onnx", "onnxruntime"),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
     "track": ("tensorboard", "mlflow", "sqlalchemy", "alembic"),
 }
 """Modules that each extra brings, by the extra's name in `pyproject.toml`."""

@@ -202,6 +202,17 @@ def test_without_the_data_the_golden_sentences_are_compared(
     assert export(run.path, int8=True).record.parity.rows == 0
 
 
+def test_an_encoder_of_another_kind_is_traced(
+    build_encoder: Callable[..., Path], word_reviews: Path, tmp_path: Path
+) -> None:
+    name = build_encoder("albert", initializer_range=0.1)
+    run = train(build_encoder, word_reviews, tmp_path, f"model.name={name}", "training.max_steps=20")
+    exported = export(run.path, int8=True)
+    assert exported.record.parity.label_agreement.value > 0.95
+    said, wanted = (lorafit.load(path, raw=True).predict_proba(TEXTS) for path in (exported.path, run.path))
+    assert 0 < np.abs(said - wanted).max() < 0.05
+
+
 def test_a_method_that_cannot_be_merged_is_refused_by_name(
     build_encoder: Callable[..., Path], word_reviews: Path, tmp_path: Path
 ) -> None:

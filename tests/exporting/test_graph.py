@@ -7,12 +7,11 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from lorafit.encoders.load import load_with_head, locate_encoder
-from lorafit.errors import ConfigError
-from lorafit.exporting.graph import build_graph
-from lorafit.exporting.int8 import quantize_graph, quantize_weight
+from lorafit.exporting.graph import build_graph, can_build
+from lorafit.exporting.int8 import ReachMeter, quantize_graph, quantize_weight
 from lorafit.labels import LabelSet
 from lorafit.settings import ModelConfig
 
@@ -90,16 +89,45 @@ def test_activations_are_those_of_the_model(build_model: Build, activation: str)
     assert np.abs(run(build_graph(model), *batch) - ask_torch(model, *batch)).max() < 1e-4
 
 
-def test_an_encoder_without_a_graph_is_named() -> None:
-    config = AutoConfig.for_model("albert", vocab_size=20, embedding_size=8, hidden_size=8, num_attention_heads=2)
-    model = AutoModelForSequenceClassification.from_config(config)
-    with pytest.raises(
-        ConfigError, match=r"This albert model cannot be .*: it is of none of the kinds bert,.* --merged"
-    ):
-        build_graph(model)
-    other = AutoConfig.for_model("bert", vocab_size=20, hidden_size=8, num_attention_heads=2, hidden_act="silu")
-    with pytest.raises(ConfigError, match="its activation 'silu' has no operator"):
-        build_graph(AutoModelForSequenceClassification.from_config(other))
+@pytest.mark.parametrize(("family", "settings"), [("albert", {}), ("bert", {"hidden_act": "silu"}), ("llama", {})])
+def test_what_has_other_parts_is_left_to_torch(build_model: Build, family: str, settings: dict[str, str]) -> None:
+    assert not can_build(build_model(family, **settings))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_features_that_reach_far_are_evened_out(build_model: Build, family: str) -> None:
+    """Far features coarsen the others' steps unless their reach is moved into the weights, which changes nothing."""
+    model = build_model(family)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.LayerNorm) and name.startswith(model.base_model_prefix):
+            module.weight.data[3] *= 40
+    batch = draw_batch(model, 8, 32)
+    graph, expected = build_graph(model), ask_torch(model, *batch)
+    meter = ReachMeter(graph)
+    assert np.abs(meter.logits(*batch) - expected).max() < 1e-4 * np.abs(expected).max()
+    even = quantize_graph(graph, meter.reach)
+    assert [node.op_type for node in even.graph.node].count("Mul") >= 2
+    off, before = (
+        np.abs(run(one, *batch) - expected).mean() / np.abs(expected).max() for one in (even, quantize_graph(graph))
+    )
+    assert off < 0.6 * before
+
+
+def test_reach_is_the_furthest_of_all_batches(build_model: Build) -> None:
+    model = build_model("distilbert")
+    graph, batches = build_graph(model), [draw_batch(model, 4, length) for length in (5, 9)]
+    together, apart = ReachMeter(graph), [ReachMeter(graph), ReachMeter(graph)]
+    for batch, meter in zip(batches, apart, strict=True):
+        together.logits(*batch)
+        meter.logits(*batch)
+    names = [name for name in together.reach if name.endswith("weight")]
+    assert len(names) == sum(node.op_type == "MatMul" for node in graph.graph.node)
+    for name in names:
+        assert (together.reach[name] == np.maximum(*(meter.reach[name] for meter in apart))).all()
+    with torch.no_grad():
+        states = [model.base_model.embeddings(torch.from_numpy(ids)).numpy() for ids, _ in batches]
+    expected = np.maximum(*(np.abs(state).max(axis=(0, 1)) for state in states))
+    assert together.reach[names[0]] == pytest.approx(expected, rel=1e-4)
 
 
 def test_weights_are_quantized_by_output_channel() -> None:

@@ -1,7 +1,8 @@
 """Make a run into a model that needs neither torch nor peft: merged, as an ONNX graph, in int8 if wanted."""
 
+import copy
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +15,15 @@ from lorafit import __version__
 from lorafit.artifacts import CALIBRATION_FILE, RunLayout, RunRecord
 from lorafit.atomic import atomic_directory, compute_digest, describe_obstacle
 from lorafit.config import load_config
-from lorafit.data.rows import Split
+from lorafit.data.rows import Split, Splits
 from lorafit.data.sources import load_splits
 from lorafit.data.splits import sample_rows
 from lorafit.encoders.load import load_tokenizer, quiet_transformers
 from lorafit.encoders.tokenization import Truncation
 from lorafit.errors import ConfigError, LorafitError, RunError, UserInputError
 from lorafit.evidence import CalibrationRecord
-from lorafit.exporting.graph import build_graph, check_architecture
-from lorafit.exporting.int8 import quantize_graph
+from lorafit.exporting.graph import build_graph, can_build, refuse
+from lorafit.exporting.int8 import ReachMeter, quantize_graph
 from lorafit.exporting.parity import check_parity, measure_parity
 from lorafit.exporting.records import ExportLayout, ExportRecord, ParityRecord, Precision
 from lorafit.extras import require
@@ -35,6 +36,7 @@ from lorafit.runtimes.onnx import OnnxRuntime
 from lorafit.saving import compute_plain_logits, load_trained
 
 if TYPE_CHECKING:
+    import onnx
     from peft import PeftModel
     from transformers import PreTrainedModel
 
@@ -45,8 +47,14 @@ _WHOLE_MODELS = ("full", "bitfit", "head_only")
 """Methods that train the model itself, so that there is nothing to merge."""
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_MOST_BYTES = 2**31 - 1
+"""A graph with its weights is one protobuf message, which cannot be larger."""
+
 _MOST_ROWS = 1000
 """Validation rows on which the exported model is compared with the original."""
+
+_SAMPLES = 64
+"""Training rows by which int8 sees what is usual."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,7 @@ class _Source:
         tokenizer: Its tokenizer.
         pad_id: Token id of the padding.
         rows: Validation rows to compare on, or None.
+        samples: Texts by which int8 sees what is usual: training rows, or else the golden sentences.
     """
 
     layout: RunLayout
@@ -81,18 +90,23 @@ class _Source:
     tokenizer: Any
     pad_id: int
     rows: Split | None
+    samples: Sequence[str]
 
-    def compute_logits(
-        self, runtime: Runtime, texts: list[str], progress: Progress
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Return the logits of some sentences and of the rows, by any form of the model."""
-        predictor = Predictor(
+    def run_by(self, runtime: Runtime) -> Predictor:
+        """Return what predicts with any form of the model."""
+        return Predictor(
             runtime,
             self.tokenizer,
             pad_id=self.pad_id,
             labels=LabelSet(tuple(self.record.labels)),
             truncation=Truncation(self.record.max_length, self.record.truncation),
         )
+
+    def compute_logits(
+        self, runtime: Runtime, texts: list[str], progress: Progress
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Return the logits of some sentences and of the rows, by any form of the model."""
+        predictor = self.run_by(runtime)
         sentences = predictor.compute_logits(texts)
         if self.rows is None:
             return sentences, None
@@ -126,12 +140,12 @@ def export(
 
     Raises:
         RunError: The run is not complete or altered, or something stands where the export is to go.
-        ConfigError: The method cannot be merged, or the encoder has parts that no graph is known for.
+        ConfigError: The method cannot be merged, or the model has parts that no operator is known for.
         ExportDriftError: The exported model says something else than the original.
-        MissingExtraError: onnx or onnxruntime is not installed; the message gives the pip line.
+        MissingExtraError: A package of the extra is not installed; the message gives the pip line.
     """
     progress, precision = progress or Silent(), _PRECISIONS[int8]
-    for package in ("torch", "transformers", "peft", "onnx", "onnxruntime"):
+    for package in ("torch", "transformers", "peft", "onnx", "onnxruntime", "onnxscript"):
         require(package, extra="export", purpose="Exporting")
     from lorafit.runtimes.pytorch import TorchRuntime
 
@@ -140,13 +154,12 @@ def export(
     folder = Path(output).expanduser() if output else layout.export("onnx-int8" if int8 else "onnx")
     _check_place(folder, layout, overwrite=overwrite)
     _check_method(record)
-    check_architecture(record.base_model.architecture)
     source = _open(layout, record, progress)
     texts = GoldenRecord.read(source.layout.golden).texts
-    before = source.compute_logits(TorchRuntime(source.model, GOLDEN_PRECISION), texts, progress)
     with _write(folder) as staging:
         target = ExportLayout(staging)
         _write_model(source, target, precision)
+        before = source.compute_logits(TorchRuntime(source.model, GOLDEN_PRECISION), texts, progress)
         runtime = OnnxRuntime(target.model(precision), precision)
         after = source.compute_logits(runtime, texts, progress)
         parity = _compare(source, before, after)
@@ -192,25 +205,28 @@ def export_merged(run: str | Path, *, output: str | Path | None = None, overwrit
 
 
 def _open(layout: RunLayout, record: RunRecord, progress: Progress) -> _Source:
-    """Read the run and, where its data still are what they were, some of its validation rows."""
+    """Read the run and, where its data still are what they were, some of its rows."""
     progress.start("reading the run")
     model = load_trained(layout, record)
     tokenizer, pad_id = load_tokenizer(layout.trained)
-    rows = _read_validation_rows(layout, record, progress.say)
+    splits = _read_splits(layout, record, progress.say)
     progress.finish()
-    return _Source(layout, record, model, tokenizer, pad_id, rows)
+    if splits is None:
+        return _Source(layout, record, model, tokenizer, pad_id, None, GoldenRecord.read(layout.golden).texts)
+    rows, samples = sample_rows(splits.validation, _MOST_ROWS, seed=0), sample_rows(splits.train, _SAMPLES, seed=0)
+    return _Source(layout, record, model, tokenizer, pad_id, rows, samples.texts)
 
 
-def _read_validation_rows(layout: RunLayout, record: RunRecord, say: Callable[[str], None]) -> Split | None:
+def _read_splits(layout: RunLayout, record: RunRecord, say: Callable[[str], None]) -> Splits | None:
     try:
-        rows = load_splits(load_config(layout.config).data).validation
+        splits = load_splits(load_config(layout.config).data)
     except LorafitError as error:
         say(f"compared on the golden sentences alone: the run's data cannot be read ({error})")
         return None
-    if rows.fingerprint() != record.data.splits["validation"].fingerprint:
+    if splits.validation.fingerprint() != record.data.splits["validation"].fingerprint:
         say("compared on the golden sentences alone: the run's data have changed since training")
         return None
-    return sample_rows(rows, _MOST_ROWS, seed=0)
+    return splits
 
 
 def _check_place(folder: Path, layout: RunLayout, *, overwrite: bool) -> None:
@@ -273,16 +289,34 @@ def merge_adapter(model: "PeftModel | PreTrainedModel") -> "PreTrainedModel":
 
 def _write_model(source: _Source, target: ExportLayout, precision: Precision) -> None:
     """Write the graph, and beside it what else prediction takes, here and in other tools."""
-    merged = merge_adapter(source.model)
+    merged = merge_adapter(copy.deepcopy(source.model))
     merged.config.architectures = [type(merged).__name__]
-    graph = build_graph(merged)
-    content = (quantize_graph(graph) if precision == "int8" else graph).SerializeToString()
-    target.model(precision).write_bytes(content)
+    _check_size(merged)
+    graph = _make_graph(merged)
+    if precision == "int8":
+        meter = ReachMeter(graph)
+        source.run_by(meter).compute_logits(source.samples)
+        graph = quantize_graph(graph, meter.reach)
+    target.model(precision).write_bytes(graph.SerializeToString())
     with quiet_transformers():
         merged.config.save_pretrained(target.root)
     _copy_tokenizer(source.layout, target.root)
     if CALIBRATION_FILE in source.record.files:
         shutil.copyfile(source.layout.calibration, target.calibration)
+
+
+def _make_graph(model: "PreTrainedModel") -> "onnx.ModelProto":
+    if can_build(model):
+        return build_graph(model)
+    from lorafit.exporting.tracing import trace_graph
+
+    return trace_graph(model)
+
+
+def _check_size(model: "PreTrainedModel") -> None:
+    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    if size > _MOST_BYTES - 2**20:
+        raise refuse(model, f"its weights take {size / 1e9:.1f} GB, a file can have 2 GB")
 
 
 def _copy_tokenizer(layout: RunLayout, folder: Path) -> None:

@@ -20,17 +20,14 @@ if TYPE_CHECKING:
     import onnx
     from transformers import PreTrainedModel
 
-__all__ = ["FUSED_DOMAIN", "build_graph", "check_architecture"]
-
-_REFUSAL = (
-    "This {} model cannot be exported to ONNX: {}. It predicts with torch as it is, and `lorafit export --merged` "
-    "writes it for other tools."
-)
+__all__ = ["FUSED_DOMAIN", "OPSET", "build_graph", "can_build", "refuse"]
 
 FUSED_DOMAIN = "com.microsoft"
 """Domain of onnxruntime's own operators."""
 
-_OPSET = 20
+OPSET = 20
+"""Version of ONNX's operators."""
+
 _IR_VERSION = 9
 """What goes with that opset in ONNX's table of versions."""
 
@@ -42,39 +39,33 @@ _ACTIVATIONS = {
 }
 """Operator and its domain, by the name that transformers gives the function."""
 
-_MOST_BYTES = 2**31 - 1
-"""A graph with its weights is one protobuf message, which cannot be larger."""
+
+def refuse(model: "PreTrainedModel", why: str) -> ConfigError:
+    """Return the error for a model that cannot be written as a graph."""
+    return ConfigError(
+        f"This {model.config.model_type} model cannot be exported to ONNX: {why}. It predicts with torch as it is, and "
+        "`lorafit export --merged` writes it for other tools."
+    )
 
 
-def check_architecture(model_type: str) -> None:
-    """Make sure, before any work is done, that an encoder of this kind can be written as a graph.
-
-    Args:
-        model_type: As transformers names it.
-
-    Raises:
-        ConfigError: It cannot.
-    """
-    architecture = ARCHITECTURES.get(model_type)
-    if architecture is None or architecture.block is None:
-        known = ", ".join(sorted(name for name, one in ARCHITECTURES.items() if one.block is not None))
-        raise ConfigError(_REFUSAL.format(model_type, f"it is of none of the kinds {known}"))
+def can_build(model: "PreTrainedModel") -> bool:
+    """Return whether all parts of a classifier are known to `build_graph`."""
+    architecture = ARCHITECTURES.get(model.config.model_type)
+    if architecture is None or architecture.block is None or getattr(model.config, "is_decoder", False):
+        return False
+    return _name_activation(model.config) in _ACTIVATIONS
 
 
 def build_graph(model: "PreTrainedModel") -> "onnx.ModelProto":
     """Write a classifier as a graph in fp32.
 
     Args:
-        model: A sequence classifier without an adapter, or with a merged one.
+        model: A sequence classifier without an adapter, or with a merged one, of which `can_build` holds.
 
     Returns:
         Inputs `input_ids` and `attention_mask` of shape (batch, length), int64; output `logits` of shape
         (batch, classes), float32.
-
-    Raises:
-        ConfigError: It has parts that no graph is known for; the message names them.
     """
-    _check_model(model)
     architecture = ARCHITECTURES[model.config.model_type]
     writer = _Writer(model)
     x = writer.embed(from_padding=model.config.model_type in COUNTS_FROM_PADDING)
@@ -87,20 +78,9 @@ def build_graph(model: "PreTrainedModel") -> "onnx.ModelProto":
     return writer.finish()
 
 
-def _check_model(model: "PreTrainedModel") -> None:
-    config, size = model.config, sum(4 * value.numel() for value in model.state_dict().values())
-    check_architecture(config.model_type)
-    activation = getattr(config, "activation", None) or config.hidden_act
-    faults = {
-        "it is a decoder": getattr(config, "is_decoder", False),
-        f"its activation {activation!r} has no operator (known: {', '.join(_ACTIVATIONS)})": (
-            activation not in _ACTIVATIONS
-        ),
-        f"its weights take {size / 1e9:.1f} GB, a file can have 2 GB": size > _MOST_BYTES - 2**20,
-    }
-    for fault, is_there in faults.items():
-        if is_there:
-            raise ConfigError(_REFUSAL.format(config.model_type, fault))
+def _name_activation(config: Any) -> str:  # noqa: ANN401 - each kind of model has its own
+    name: str = getattr(config, "activation", None) or config.hidden_act
+    return name
 
 
 class _Writer:
@@ -169,7 +149,7 @@ class _Writer:
 
     def add_block(self, x: str, mask: str, name: str, architecture: Architecture, *, is_last: bool) -> str:
         """Add attention and feed-forward network; the last one computes its first token alone."""
-        parts: BlockParts = architecture.block  # type: ignore[assignment]  # `check_architecture` has looked
+        parts: BlockParts = architecture.block  # type: ignore[assignment]  # `can_build` has looked
         query, key, value, out, up, down = (f"{name}.{part}" for part in architecture.linears)
         first = self.add("Slice", x, self.store([0]), self.store([1]), self.store([1])) if is_last else x
         attended = self.add(
@@ -183,8 +163,7 @@ class _Writer:
             num_heads=self._config.num_attention_heads,
         )
         x = self._norm(self.linear(attended, out), f"{name}.{parts.attention_norm}", residual=first)
-        activation = getattr(self._config, "activation", None) or self._config.hidden_act
-        inner = self._activate(self.linear(x, up), activation)
+        inner = self._activate(self.linear(x, up), _name_activation(self._config))
         return self._norm(self.linear(inner, down), f"{name}.{parts.output_norm}", residual=x)
 
     def add_head(self, x: str) -> None:
@@ -225,7 +204,7 @@ class _Writer:
         ]
         outputs = [helper.make_tensor_value_info("logits", tensor.FLOAT, ["batch", classes])]
         graph = helper.make_graph(self._nodes, "classifier", inputs, outputs, self._initializers)
-        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(FUSED_DOMAIN, 1)]
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED_DOMAIN, 1)]
         model: onnx.ModelProto = helper.make_model(
             graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="lorafit"
         )
