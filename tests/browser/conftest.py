@@ -28,6 +28,7 @@ FLAGS = (
     "--disable-extensions",
     "--hide-scrollbars",
     "--remote-debugging-pipe",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing leaves this machine
 )
 PATIENCE_SECONDS = 60
 
@@ -53,26 +54,31 @@ class Chromium:
         self._numbers, self._buffer = itertools.count(1), b""
         self._events: list[dict[str, Any]] = []
         self._session: str | None = None
+        self._address = "about:blank"
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
 
-    def open(self, path: Path, *, width: int, scheme: str = "light", medium: str = "screen") -> Visit:
-        """Open a file as a screen of `width` pixels shows it."""
+    def open(self, page: Path | str, *, width: int, scheme: str = "light", medium: str = "screen") -> Visit:
+        """Open a file or an address as a screen of `width` pixels shows it."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.send("Emulation.setEmulatedMedia", media=medium, features=features)
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
         self._events.clear()
-        address = path.resolve().as_uri()
-        self.send("Page.navigate", url=address)
+        self._address = page if isinstance(page, str) else page.resolve().as_uri()
+        self.send("Page.navigate", url=self._address)
         self._wait_for("Page.loadEventFired")
         self.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
+        return self.recall()
+
+    def recall(self) -> Visit:
+        """Return what was seen of the open page until now."""
         return Visit(
             complaints=[text for event in self._events if (text := _complaint(event))],
-            requests=[url for event in self._events if (url := _request(event)) and url != address],
+            requests=[url for event in self._events if (url := _request(event)) and url != self._address],
         )
 
     def evaluate(self, expression: str) -> Any:  # noqa: ANN401 - whatever the page gives
