@@ -10,7 +10,7 @@ from pydantic import Field
 from lorafit.artifacts import FileRecord, Record, RunRecord
 from lorafit.config import Config, load_config
 from lorafit.data.sources import load_splits
-from lorafit.difference.sides import Side, open_side, read_answers
+from lorafit.difference.sides import Side, open_run, read_answers
 from lorafit.encoders.load import locate_encoder
 from lorafit.errors import NotReproducedError, RunError
 from lorafit.evidence import MetricsRecord
@@ -116,7 +116,7 @@ def reproduce(
         NotReproducedError: The data, the base model, or seed, method or truncation in its config.yaml are not those of
             the run; nothing is trained. Other settings are not compared.
     """
-    side, progress = open_side(run), progress or Silent()
+    side, progress = open_run(run), progress or Silent()
     _check_output(output)
     labels = LabelSet(tuple(side.record.labels))
     answers, metrics = read_answers(side, labels), MetricsRecord.read(side.layout.metrics)
@@ -125,7 +125,7 @@ def reproduce(
     _check_unchanged(side, config)
     progress.finish()
     again = train(config, output=output, progress=progress)
-    other = read_answers(Side(layout=open_side(again.path).layout, record=again.record), labels)
+    other = read_answers(Side(layout=open_run(again.path).layout, record=again.record), labels)
     differences = np.abs(answers.probabilities - other.probabilities)
     limits = {"accuracy": tolerance, "log_loss": log_loss_tolerance}
     figures = [_compare_figure(name, limit, metrics, again.metrics) for name, limit in limits.items()]

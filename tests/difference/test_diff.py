@@ -16,8 +16,9 @@ from lorafit.config import Config, load_config
 from lorafit.data.sources import load_splits
 from lorafit.difference.diff import diff
 from lorafit.difference.records import DiffRecord
-from lorafit.errors import ConfigError, DataError, RunError
+from lorafit.errors import ConfigError, DataError, RunError, UserInputError
 from lorafit.evidence import Estimate, MetricsRecord
+from lorafit.exporting.records import ExportLayout, ExportRecord
 from lorafit.golden import GoldenRecord
 from lorafit.progress import Silent
 
@@ -304,7 +305,9 @@ def test_the_validation_file_of_either_run_is_refused(
     data = write_reviews("validation.csv", list_reviews(40, first=1000))
     layout, runs = RunLayout(Path(shutil.copytree(trained[side], tmp_path / "run"))), list(trained)
     runs[side] = layout.root
-    layout.config.write_text(load_config(layout.config, flags={"data.validation": str(data)}).to_yaml())
+    record = RunRecord.read(layout.record)
+    told = record.data.model_copy(update={"validation": str(data)})
+    record.model_copy(update={"data": told}).write(layout.record)
     (tmp_path / "link.csv").symlink_to(data)
     with pytest.raises(DataError, match=r"is the validation file of \S+run: its rows chose and calibrated"):
         diff(*runs, str(tmp_path / "link.csv") if linked else str(data))
@@ -348,3 +351,60 @@ def turn_classes_round(run: Path, target: Path) -> Path:
     }
     record.model_copy(update=changes).write(layout.record)
     return layout.root
+
+
+@pytest.fixture(scope="module")
+def exported(trained: tuple[Path, Path]) -> Path:
+    return lorafit.export(trained[0], int8=True).path
+
+
+def test_an_exported_model_is_compared_with_its_run(trained: tuple[Path, Path], exported: Path, config: Config) -> None:
+    record = diff(trained[0], exported, gate="accuracy>=-0.1,churn<=0.1")
+    kept = diff(*trained)
+    assert (record.rows, record.source, record.a) == (kept.rows, kept.source, kept.a)
+    assert (record.b.exported, record.b.method, record.b.parameters) == ("int8", "lora", record.a.parameters)
+    assert all(result.holds for result in record.gates)
+    assert 0 < abs(record.comparison.log_loss_difference.value) < 0.05
+    rows = load_splits(config.data).test
+    truth, said = rows.labels, lorafit.load(exported).predict_proba(rows.texts)
+    assert record.b.scores.accuracy.value == (said.argmax(axis=1) == truth).mean()
+    assert record.b.scores.log_loss.value == pytest.approx(-np.log(said[np.arange(len(truth)), truth]).mean())
+    assert record.b.texts_per_second == ExportRecord.read(ExportLayout(exported).record).texts_per_second > 0
+    assert any("speed of B was measured when it was exported" in note for note in record.notes)
+    turned = diff(exported, trained[0])
+    assert turned.comparison.log_loss_difference.value == pytest.approx(-record.comparison.log_loss_difference.value)
+    assert turned.a.scores == record.b.scores
+
+
+def test_exported_models_are_compared_on_rows_that_they_predict_now(
+    trained: tuple[Path, Path], exported: Path, write_reviews: Callable[[str, list[tuple[str, str]]], Path]
+) -> None:
+    with pytest.raises(UserInputError, match=r"do not hold what they said of their test rows.*lorafit diff A B DATA"):
+        diff(exported, exported)
+    path = write_reviews("more.csv", list_reviews(40, first=1000))
+    record = diff(exported, exported, str(path))
+    assert (record.rows, record.churn.value, record.a.exported) == (40, 0, "int8")
+    assert diff(trained[1], exported, str(path)).b.scores.accuracy.value == record.b.scores.accuracy.value
+
+
+def test_rows_that_an_exported_model_was_trained_on_are_refused(
+    exported: Path, config: Config, write_reviews: Callable[[str, list[tuple[str, str]]], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"was trained on .* and these rows are not its test rows"):
+        diff(exported, exported, config.data.source)
+    held = write_reviews("validation.csv", list_reviews(40, first=2000))
+    own, other = config.model_copy(deep=True), write_reviews("other.csv", list_reviews(40, first=3000))
+    own.data.validation, own.training.max_steps = str(held), 1
+    chosen = lorafit.export(lorafit.train(own, output=tmp_path / "run").path).path
+    assert diff(chosen, chosen, str(other)).rows == 40
+    with pytest.raises(DataError, match="is the validation file of"):
+        diff(chosen, chosen, str(held))
+
+
+def test_an_exported_model_cannot_predict_test_rows_that_have_changed(
+    trained: tuple[Path, Path], exported: Path, config: Config, tmp_path: Path
+) -> None:
+    source = tmp_path / "reviews.csv"
+    source.write_text("\n".join(Path(config.data.source).read_text().splitlines()[:-30]) + "\n")
+    with pytest.raises(DataError, match=r"has changed since training.*lorafit diff A B DATA"):
+        diff(trained[0], exported, flags={"data.source": str(source)})

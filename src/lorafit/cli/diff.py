@@ -11,8 +11,8 @@ from lorafit.terminal.progress import open_progress
 
 
 def diff(
-    a: Annotated[Path, typer.Argument(help="The run folder that is compared with.")],
-    b: Annotated[Path, typer.Argument(help="The run folder that may take its place.")],
+    a: Annotated[Path, typer.Argument(help="The run folder, or that of an exported model, that is compared with.")],
+    b: Annotated[Path, typer.Argument(help="The one that may take its place.")],
     data: Annotated[
         str | None, typer.Argument(help="Labelled data that both predict now; default: the test rows they share.")
     ] = None,

@@ -1,4 +1,4 @@
-"""Compare two runs on the same rows: what the second gets wrong that the first had right, and whether that may be."""
+"""Compare two runs, or exported models, on the same rows: what the second gets wrong that the first had right."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from lorafit.difference.records import DiffRecord, DiffSide, SliceChange
 from lorafit.difference.sides import Side, open_side, read_answers
 from lorafit.errors import DataError, EnvironmentUnfitError, RunError, UserInputError
 from lorafit.labels import LabelSet
+from lorafit.loading import load
 from lorafit.metrics.calibration import score_calibration
 from lorafit.metrics.paired import adjust_p_values, estimate_flips, estimate_score_differences, measure_ece_difference
 from lorafit.metrics.slices import tell_apart
 from lorafit.metrics.uncertainty import compare_paired, estimate_scores
-from lorafit.predictor import load_run
 from lorafit.progress import Progress, Silent
 
 __all__ = ["diff"]
@@ -62,10 +62,10 @@ def diff(
     """Compare two runs on the same rows; all differences are B minus A.
 
     Args:
-        a: The folder of the run that is compared with.
-        b: The folder of the run that may take its place.
-        data: A source as in `data.source`, which both runs predict now; None takes what both said of their test rows
-            when they ended, which then must be the same.
+        a: The folder of the run, or of the exported model, that is compared with.
+        b: The folder of the one that may take its place.
+        data: A source as in `data.source`, which both predict now; None takes what both said of their test rows
+            when they ended, which then must be the same. An exported model predicts its run's test rows now.
         gate: Limits that the differences must keep, as `parse_gates` takes them. The record says whether each holds;
             `enforce_gates` raises where one does not.
         flags: Dotted settings that differ from A's (for example `data.label_column`). With `data`, A's
@@ -73,12 +73,14 @@ def diff(
         progress: Told what is going on; None for silence.
 
     Returns:
-        What changed. Level, resamples and seed of the intervals are those of A's settings.
+        What changed. Level, resamples and seed of the intervals are those of A's settings, or of B's where A is an
+        exported model, which has none.
 
     Raises:
         ConfigError: A gate cannot be read.
         RunError: A run is not finished, its files do not fit together, or the runs have different labels.
         DataError: The test rows are not the same, or a run was trained, or chosen and calibrated, on rows of `data`.
+        UserInputError: Both are exported models and `data` is None.
     """
     gates, progress = parse_gates(gate), progress or Silent()
     first, second = open_side(a), open_side(b)
@@ -86,8 +88,17 @@ def diff(
     slices = (flags or {}).get("data.slice_columns")
     if data is not None and slices is None:
         slices = []  # other data need not have the run's columns
-    config = load_config(first.layout.config, flags={**(flags or {}), "data.slice_columns": slices})
-    if data is None:
+    run = next((side for side in (first, second) if not side.exported), None)
+    if run is None and data is None:
+        raise UserInputError(
+            "Exported models do not hold what they said of their test rows. Give labelled rows that both then predict: "
+            "lorafit diff A B DATA"
+        )
+    settings = None if run is None else run.layout.config
+    config = load_config(settings, flags={**(flags or {}), "data.slice_columns": slices})
+    if data is None and run is not None and (first.exported or second.exported):
+        pair = _predict_again(first, second, run, labels, config, progress)
+    elif data is None:
         pair = _read_both(first, second, labels, config, needs_rows=bool(slices))
     else:
         pair = _predict_both(first, second, labels, config, data, progress)
@@ -109,11 +120,7 @@ def _find_labels(first: Side, second: Side) -> LabelSet:
 
 def _read_both(first: Side, second: Side, labels: LabelSet, config: Config, *, needs_rows: bool) -> _Pair:
     """Take what both said of their test rows when they ended; the rows themselves are read if they are still there."""
-    if first.test_fingerprint != second.test_fingerprint:
-        raise DataError(
-            f"{first.layout.root} and {second.layout.root} were measured on different test rows. Give labelled rows "
-            "that neither was trained on, which both then predict: lorafit diff A B DATA"
-        )
+    _check_same_rows(first, second)
     answers, others = read_answers(first, labels), read_answers(second, labels)
     if answers.ids != others.ids or not np.array_equal(answers.truth, others.truth):
         raise RunError(
@@ -134,6 +141,30 @@ def _read_both(first: Side, second: Side, labels: LabelSet, config: Config, *, n
     )
 
 
+def _predict_again(first: Side, second: Side, run: Side, labels: LabelSet, config: Config, progress: Progress) -> _Pair:
+    """Take what the run said of its test rows when it ended, and let the exported model predict them."""
+    _check_same_rows(first, second)
+    answers, rows = read_answers(run, labels), _find_rows(run, labels, config)
+    if rows is None or answers.ids != tuple(rows.ids.tolist()):
+        raise DataError(
+            f"{run.record.data.source} has changed since training, so that the exported model cannot predict the test "
+            "rows. Give labelled rows that both then predict: lorafit diff A B DATA"
+        )
+    told = [
+        _predict(side, name, rows, labels, progress) if side.exported else answers.probabilities
+        for name, side in (("A", first), ("B", second))
+    ]
+    return _Pair(run.record.data.source, answers.truth, told[0], told[1], rows)
+
+
+def _check_same_rows(first: Side, second: Side) -> None:
+    if first.test_fingerprint != second.test_fingerprint:
+        raise DataError(
+            f"{first.layout.root} and {second.layout.root} were measured on different test rows. Give labelled rows "
+            "that neither was trained on, which both then predict: lorafit diff A B DATA"
+        )
+
+
 def _find_rows(side: Side, labels: LabelSet, config: Config) -> Split | None:
     """Read a run's test rows again, for their texts and columns; None where they have changed."""
     rows = load_evaluation_rows(config.data.source, config.data, labels)
@@ -143,8 +174,8 @@ def _find_rows(side: Side, labels: LabelSet, config: Config) -> Split | None:
 def _predict_both(first: Side, second: Side, labels: LabelSet, config: Config, data: str, progress: Progress) -> _Pair:
     """Let both predict other rows."""
     rows = load_evaluation_rows(data, config.data, labels)
-    _check_unseen(first, rows, labels, config, data)
-    _check_unseen(second, rows, labels, load_config(second.layout.config), data)
+    for side in (first, second):
+        _check_unseen(side, rows, labels, data)
     return _Pair(
         source=data,
         truth=rows.labels,
@@ -154,14 +185,15 @@ def _predict_both(first: Side, second: Side, labels: LabelSet, config: Config, d
     )
 
 
-def _check_unseen(side: Side, rows: Split, labels: LabelSet, config: Config, data: str) -> None:
+def _check_unseen(side: Side, rows: Split, labels: LabelSet, data: str) -> None:
     """Refuse a run's validation file, and rows of the source that it was trained on, but for its own test rows."""
-    if config.data.validation is not None and is_same_source(data, config.data.validation):
+    trained = side.record.data
+    if trained.validation is not None and is_same_source(data, trained.validation):
         raise DataError(
             f"{data} is the validation file of {side.layout.root}: its rows chose and calibrated that model. Give a "
             "file with other labelled rows: lorafit diff A B DATA"
         )
-    if not is_same_source(data, config.data.source):
+    if not is_same_source(data, trained.source):
         return
     ids = LabelSet(tuple(side.record.labels)).label2id
     order = np.array([ids[name] for name in labels.names])
@@ -174,7 +206,8 @@ def _check_unseen(side: Side, rows: Split, labels: LabelSet, config: Config, dat
 
 def _predict(side: Side, name: str, rows: Split, labels: LabelSet, progress: Progress) -> NDArray[np.float64]:
     """Return what a run says of rows, columns in the order of `labels`."""
-    predictor = load_run(side.layout.root, precision="fp32" if side.record.hardware.precision == "fp32" else "auto")
+    is_fp32 = not side.exported and side.record.hardware.precision == "fp32"
+    predictor = load(side.layout.root, precision="fp32" if is_fp32 else "auto")
     progress.start(f"measuring {name}", total=len(rows), unit="text")
     probabilities = predictor.predict_proba(rows.texts, on_progress=progress.update)
     progress.finish()
@@ -219,6 +252,7 @@ def _describe(
     record = side.record
     return DiffSide(
         run=str(side.layout.root),
+        exported=side.exported,
         method=record.method,
         base_model=record.base_model.name,
         parameters=record.parameters,
@@ -264,11 +298,14 @@ def _list_slices(pair: _Pair, labels: LabelSet) -> Iterator[tuple[str, str, NDAr
 def _notes(first: Side, second: Side, rows: int) -> Iterator[str]:
     if rows < _FEW_ROWS:
         yield f"{rows} rows are few: the intervals are wide, and small differences cannot be seen."
+    for name, side in (("A", first), ("B", second)):
+        if side.exported:
+            yield f"The speed of {name} was measured when it was exported, on validation rows."
     machines = [
         (side.record.hardware.cpu, side.record.hardware.threads, side.record.hardware.precision)
         for side in (first, second)
     ]
-    if machines[0] != machines[1]:
+    if machines[0] != machines[1] and not (first.exported or second.exported):
         told = [
             f"{cpu}, {threads} {'thread' if threads == 1 else 'threads'}, {precision}"
             for cpu, threads, precision in machines

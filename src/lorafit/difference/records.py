@@ -15,6 +15,7 @@ class DiffSide(Record):
 
     Attributes:
         run: Its folder.
+        exported: Arithmetic of an exported model; empty for a run.
         method: How its encoder is adapted.
         base_model: Name of its base.
         parameters: Numbers of parameters of adapter, head and whole model.
@@ -24,6 +25,7 @@ class DiffSide(Record):
     """
 
     run: str
+    exported: str = ""
     method: str
     base_model: str
     parameters: ParameterCounts

@@ -1,4 +1,4 @@
-"""The runs that are compared, and what each said of its own test rows when it ended."""
+"""What is compared, runs and exported models, and what a run said of its own test rows when it ended."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -10,25 +10,28 @@ from numpy.typing import NDArray
 from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.data.tables import read_table
 from lorafit.errors import DataError, RunError
+from lorafit.exporting.records import ExportLayout, ExportRecord
 from lorafit.labels import LabelSet
 from lorafit.metrics.scores import check_probabilities
 
-__all__ = ["Answers", "Side", "open_side", "read_answers"]
+__all__ = ["Answers", "Side", "open_run", "open_side", "read_answers"]
 
 _REMEDY = "Runs can be compared on labelled rows that they predict now: lorafit diff A B DATA"
 
 
 @dataclass(frozen=True)
 class Side:
-    """A finished run.
+    """A finished run, or a model exported from one.
 
     Attributes:
         layout: Its folder.
-        record: What was done.
+        record: What was done; an exported model has its run's, with its own speed.
+        exported: Arithmetic of an exported model; empty for a run.
     """
 
     layout: RunLayout
     record: RunRecord
+    exported: str = ""
 
     @property
     def test_fingerprint(self) -> str:
@@ -51,7 +54,27 @@ class Answers:
     probabilities: NDArray[np.float64]
 
 
-def open_side(run: str | Path) -> Side:
+def open_side(path: str | Path) -> Side:
+    """Read the record of a finished run, or of an exported model.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        What it is.
+
+    Raises:
+        RunError: It is a run that is not complete, or neither.
+    """
+    folder = Path(path).expanduser().resolve()
+    if not ExportLayout(folder).record.is_file():
+        return open_run(path)
+    record = ExportRecord.read(ExportLayout(folder).record)
+    run = record.run.model_copy(update={"texts_per_second": record.texts_per_second})
+    return Side(RunLayout(folder), run, record.precision)
+
+
+def open_run(run: str | Path) -> Side:
     """Read the record of a finished run.
 
     Args:

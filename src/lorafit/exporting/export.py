@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,6 +72,21 @@ class Export:
 
 
 @dataclass(frozen=True)
+class _Logits:
+    """What one form of the model said.
+
+    Attributes:
+        sentences: Shape (sentences, classes).
+        rows: Shape (rows, classes), or None without rows.
+        texts_per_second: Speed on the rows, or None.
+    """
+
+    sentences: NDArray[np.float64]
+    rows: NDArray[np.float64] | None = None
+    texts_per_second: float | None = None
+
+
+@dataclass(frozen=True)
 class _Source:
     """A run that is exported.
 
@@ -102,18 +118,18 @@ class _Source:
             truncation=Truncation(self.record.max_length, self.record.truncation),
         )
 
-    def compute_logits(
-        self, runtime: Runtime, texts: list[str], progress: Progress
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Return the logits of some sentences and of the rows, by any form of the model."""
+    def ask(self, runtime: Runtime, texts: list[str], progress: Progress) -> _Logits:
+        """Return what any form of the model says of some sentences and of the rows."""
         predictor = self.run_by(runtime)
         sentences = predictor.compute_logits(texts)
         if self.rows is None:
-            return sentences, None
+            return _Logits(sentences)
         progress.start(f"asking the model run by {runtime.name}", total=len(self.rows), unit="text")
+        began = time.perf_counter()
         rows = predictor.compute_logits(self.rows.texts, on_progress=progress.update)
+        seconds = time.perf_counter() - began
         progress.finish()
-        return sentences, rows
+        return _Logits(sentences, rows, len(self.rows) / seconds)
 
 
 def export(
@@ -159,14 +175,22 @@ def export(
     with _write(folder) as staging:
         target = ExportLayout(staging)
         _write_model(source, target, precision)
-        before = source.compute_logits(TorchRuntime(source.model, GOLDEN_PRECISION), texts, progress)
+        before = source.ask(TorchRuntime(source.model, GOLDEN_PRECISION), texts, progress)
         runtime = OnnxRuntime(target.model(precision), precision)
-        after = source.compute_logits(runtime, texts, progress)
+        after = source.ask(runtime, texts, progress)
         parity = _compare(source, before, after)
         if not allow_drift:
             check_parity(parity, precision)
-        GoldenRecord(texts=texts, logits=after[0].tolist()).write(target.golden)
-        exported = _describe(source, staging, precision, parity)
+        GoldenRecord(texts=texts, logits=after.sentences.tolist()).write(target.golden)
+        exported = ExportRecord(
+            lorafit=__version__,
+            precision=precision,
+            run=record,
+            pad_id=source.pad_id,
+            parity=parity,
+            texts_per_second=after.texts_per_second,
+            files={path.name: compute_digest(path) for path in sorted(staging.iterdir())},
+        )
         exported.write(target.record)
     return Export(folder, exported)
 
@@ -324,29 +348,9 @@ def _copy_tokenizer(layout: RunLayout, folder: Path) -> None:
         shutil.copyfile(layout.trained / name, folder / name)
 
 
-def _compare(
-    source: _Source,
-    before: tuple[NDArray[np.float64], NDArray[np.float64] | None],
-    after: tuple[NDArray[np.float64], NDArray[np.float64] | None],
-) -> ParityRecord:
+def _compare(source: _Source, before: _Logits, after: _Logits) -> ParityRecord:
     calibration = None
     if CALIBRATION_FILE in source.record.files:
         calibration = CalibrationRecord.read(source.layout.calibration)
-    rows = None if before[1] is None or after[1] is None else (before[1], after[1])
-    return measure_parity((before[0], after[0]), source.rows, rows, calibration)
-
-
-def _describe(source: _Source, staging: Path, precision: Precision, parity: ParityRecord) -> ExportRecord:
-    record = source.record
-    return ExportRecord(
-        lorafit=__version__,
-        precision=precision,
-        method=record.method,
-        base_model=record.base_model,
-        labels=record.labels,
-        max_length=record.max_length,
-        truncation=record.truncation,
-        pad_id=source.pad_id,
-        parity=parity,
-        files={path.name: compute_digest(path) for path in sorted(staging.iterdir())},
-    )
+    rows = None if before.rows is None or after.rows is None else (before.rows, after.rows)
+    return measure_parity((before.sentences, after.sentences), source.rows, rows, calibration)

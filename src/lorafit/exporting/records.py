@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lorafit.artifacts import CALIBRATION_FILE, BaseModelRecord, FileRecord, Record
+from lorafit.artifacts import CALIBRATION_FILE, FileRecord, Record, RunRecord
 from lorafit.evidence import Estimate
 
 __all__ = ["ExportLayout", "ExportRecord", "ParityRecord", "Precision"]
@@ -70,23 +70,17 @@ class ExportRecord(FileRecord):
     Attributes:
         lorafit: Version that wrote it.
         precision: Arithmetic of the linear layers.
-        method: Method that trained the model.
-        base_model: The pre-trained encoder.
-        labels: The classes, in the order of the logits.
-        max_length: Longest input in tokens, special tokens included.
-        truncation: What is kept of a longer text.
+        run: The run it was made from.
         pad_id: Token id of the padding.
         parity: How it compares with the original.
+        texts_per_second: Speed on the validation rows compared; None without rows.
         files: SHA-256 of every other file.
     """
 
     lorafit: str
     precision: Precision
-    method: str
-    base_model: BaseModelRecord
-    labels: list[str]
-    max_length: int
-    truncation: Literal["head", "head+tail"]
+    run: RunRecord
     pad_id: int
     parity: ParityRecord
+    texts_per_second: float | None
     files: dict[str, str]

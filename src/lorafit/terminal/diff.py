@@ -27,7 +27,8 @@ def show_diff(record: "DiffRecord") -> None:
         f"Measured on {record.rows:,} rows of {record.source} ({level} in brackets)", style="italic", soft_wrap=True
     )
     for name, side in (("A", record.a), ("B", record.b)):
-        console.print(f"{name}  {side.run} ({side.method} on {side.base_model})", soft_wrap=True)
+        form = f", exported in {side.exported}" if side.exported else ""
+        console.print(f"{name}  {side.run} ({side.method} on {side.base_model}{form})", soft_wrap=True)
     console.print(_scores_table(record))
     for line in _sentences(record):
         console.print(line)
