@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trials import RESULTS, write_results
 
-__all__ = ["Product", "measure_ceiling", "measure_products"]
+__all__ = ["Product", "measure_ceiling", "measure_products", "median_seconds"]
 
 DTYPES = ("fp32", "bf16")
 TOKENS = 4096
@@ -54,7 +54,7 @@ def measure_products(width: int, dtype: str, *, tokens: int = TOKENS, rounds: in
     best = [float("inf")] * len(products)
     for _ in range(rounds):
         for index, (_, _, _, call) in enumerate(products):
-            best[index] = min(best[index], _median_seconds(call, calls))
+            best[index] = min(best[index], median_seconds(call, calls))
     return [
         Product(layer, direction, gflop, seconds)
         for (layer, direction, gflop, _), seconds in zip(products, best, strict=True)
@@ -75,7 +75,8 @@ def _build(inputs: int, outputs: int, dtype: str, tokens: int) -> list[tuple[str
     ]
 
 
-def _median_seconds(call: Callable[[], object], calls: int) -> float:
+def median_seconds(call: Callable[[], object], calls: int) -> float:
+    """Return the median of some calls, after one that warms up."""
     call()
     seconds = []
     for _ in range(calls):

@@ -1,12 +1,16 @@
 """What predictions cost: transformers' pipeline against lorafit with torch, with onnxruntime and in int8.
 
 Run: LORAFIT_DATA=… python benchmarks/inference.py RUN [--data imdb|rotten-tomatoes] [--rows 1000] [--pipeline-rows 300]
+or: LORAFIT_DATA=… python benchmarks/inference.py --base-shape [--rows 100] [--pipeline-rows 24]
 
-RUN is a run of `benchmarks/imdb.py --run RUN`, or any other. The rows are drawn from the test split with a seed; the
-pipeline, which is slower, gets the first of them. Every form is a process of its own, warmed up on texts of its own;
-tokenising is in the time, loading is not. The pipeline pads and runs in fp32, as it does by default, on the merged
-model. Cold start is the whole of `lorafit predict FOLDER TEXT` and of a script with a pipeline, the best of three.
-Parts are kept in benchmarks/results/inference-DATA.json and not measured again, unless with --again.
+RUN is a run of `benchmarks/imdb.py --run RUN`, or any other; `--base-shape` makes one of DistilBERT-base's shape with
+random weights, whose answers mean nothing. The rows are drawn from the test split with a seed; the pipeline, which is
+slower, gets the first of them. Every form is a process of its own, warmed up on texts of its own; tokenising is in the
+time, loading is not. The pipeline pads and runs in fp32, as it does by default, on the merged model. The share of the
+int8 ceiling counts what the encoder's linear layers execute, padding included, against the same products alone in
+onnxruntime, 4,096 tokens at a time. Cold start is the whole of `lorafit predict FOLDER TEXT` and of a script with a
+pipeline, the best of three. Parts are kept in benchmarks/results/inference-DATA.json and not measured again, unless
+with --again.
 """
 
 import argparse
@@ -20,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trials import RESULTS, Ledger, run_fresh
+from ceiling import median_seconds
+from numpy.typing import NDArray
+from trials import RESULTS, Ledger, Shape, cut_rows, name_rows, run_fresh, write_distilbert_base
 
 SOURCES = {"imdb": "imdb", "rotten-tomatoes": "builtin:rotten-tomatoes"}
 BATCHES = (1, 8, 32)
@@ -37,29 +43,48 @@ print(pipeline("text-classification", model=sys.argv[1])(sys.argv[2]))
 def main() -> None:
     """Export the run, then measure every form."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("--base-shape", action="store_true")
     parser.add_argument("--data", choices=SOURCES, default="imdb")
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--pipeline-rows", type=int, default=300)
     parser.add_argument("--lengths", default="256,512", help="the pipeline's max_length")
     parser.add_argument("--again", action="store_true", help="measure kept parts again")
     arguments = parser.parse_args()
-    ledger = Ledger(RESULTS / f"inference-{arguments.data}.json", again=arguments.again)
+    if (arguments.run is None) != arguments.base_shape:
+        parser.error("name a run, or --base-shape")
+    shape = "-base-shape" if arguments.base_shape else ""
+    ledger = Ledger(RESULTS / f"inference-{arguments.data}{shape}.json", again=arguments.again)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run_fresh(export_forms, arguments.run, folder)
-        forms = {"lorafit, torch": arguments.run, "lorafit, onnx": folder / "fp32", "lorafit, int8": folder / "int8"}
+        run = arguments.run or folder / "run"
+        if arguments.base_shape:
+            run_fresh(train_base_shape, folder)
+        run_fresh(export_forms, run, folder)
+        forms = {"lorafit, torch": run, "lorafit, onnx": folder / "fp32", "lorafit, int8": folder / "int8"}
         measure_throughput(arguments, ledger, folder, forms)
         measure_single_texts(ledger, folder, forms)
         measure_cold_starts(ledger, folder, forms)
 
 
+def train_base_shape(folder: Path) -> None:
+    """Make a run of DistilBERT-base's shape, a step long, of texts up to 512 tokens."""
+    from lorafit.config import load_config
+    from lorafit.finetune import train
+
+    write_distilbert_base(folder / "base")
+    cut_rows(folder, {"train": 64, "validation": 32, "test": 32})
+    quiet = [f"evaluation.{name}=false" for name in ("report", "baseline", "cheap_baselines")]
+    settings = [f"model.name={folder / 'base'}", "model.max_length=512", "training.max_steps=1"]
+    train(load_config(overrides=[*quiet, *name_rows(folder), *settings]), output=folder / "run")
+
+
 def export_forms(run: Path, folder: Path) -> None:
-    """Write the forms that are measured."""
+    """Write the forms that are measured, whether they agree or not: that is among what is measured."""
     from lorafit.exporting.export import export, export_merged
 
-    export(run, output=folder / "fp32")
-    export(run, int8=True, output=folder / "int8")
+    export(run, output=folder / "fp32", allow_drift=True)
+    export(run, int8=True, output=folder / "int8", allow_drift=True)
     export_merged(run, output=folder / "merged")
 
 
@@ -67,6 +92,10 @@ def measure_throughput(arguments: argparse.Namespace, ledger: Ledger, folder: Pa
     """Measure texts a second of every form."""
     source, rows = SOURCES[arguments.data], arguments.rows
     print("| form | texts/s | tokens/s | accuracy | labels as torch in fp32 | peak memory |\n|---|---|---|---|---|---|")
+    encoder = Shape.read(folder / "merged")
+    ceiling = ledger.measure(
+        "int8 ceiling", {"width": encoder.width}, partial(run_fresh, measure_int8_ceiling, encoder.width)
+    )
     wanted = ledger.measure(
         "reference", {"rows": rows}, partial(run_fresh, ask_lorafit, forms["lorafit, torch"], source, rows, "fp32")
     )
@@ -86,6 +115,37 @@ def measure_throughput(arguments: argparse.Namespace, ledger: Ledger, folder: Pa
             f"{result['accuracy']:.2%} | {same:.2%} | {result['peak_memory_bytes'] / 1e9:.2f} GB |",
             flush=True,
         )
+    int8 = results["lorafit, int8"]
+    reached = encoder.inference_flop(int8["positions"], int8["texts"]) / 1e9 / int8["seconds"]
+    most = ceiling["gop_per_second"]
+    print(f"\nint8: {reached:.0f} of {most:.0f} GOP/s, {reached / most:.0%} of the ceiling")
+
+
+def measure_int8_ceiling(width: int) -> dict[str, float]:
+    """Measure the products of one encoder block in int8 (uint8 by int8), the weights laid out beforehand."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    from lorafit.hardware import available_cores
+
+    rng, tokens, operations, seconds = np.random.default_rng(0), 4096, 0, 0.0
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = available_cores()
+    for inputs, outputs, times in ((width, width, 4), (width, 4 * width, 1), (4 * width, width, 1)):
+        weight = rng.integers(-127, 128, (inputs, outputs)).astype(np.int8)
+        graph = helper.make_graph(
+            [helper.make_node("MatMulInteger", ["x", "weight"], ["y"])],
+            "product",
+            [helper.make_tensor_value_info("x", TensorProto.UINT8, [tokens, inputs])],
+            [helper.make_tensor_value_info("y", TensorProto.INT32, [tokens, outputs])],
+            [numpy_helper.from_array(weight, "weight")],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        x = {"x": rng.integers(0, 256, (tokens, inputs)).astype(np.uint8)}
+        seconds += times * min(median_seconds(partial(session.run, None, x), 5) for _ in range(5))
+        operations += times * 2 * tokens * inputs * outputs
+    return {"gop_per_second": operations / 1e9 / seconds}
 
 
 def draw_rows(source: str, count: int) -> tuple[list[str], list[str], list[str]]:
@@ -109,7 +169,7 @@ def ask_lorafit(path: Path, source: str, count: int, precision: str) -> dict[str
     predictor.predict(warm_up)
     began = time.perf_counter()
     answers = [one.label for one in predictor.predict(texts)]
-    return describe(time.perf_counter() - began, answers, labels, count_tokens(path, texts))
+    return describe(time.perf_counter() - began, answers, labels, read_lengths(path, texts))
 
 
 def ask_pipeline(folder: Path, source: str, count: int, batch: int, length: int) -> dict[str, Any]:
@@ -121,11 +181,11 @@ def ask_pipeline(folder: Path, source: str, count: int, batch: int, length: int)
     classify(warm_up)
     began = time.perf_counter()
     answers = [one["label"] for one in classify(texts)]
-    return describe(time.perf_counter() - began, answers, labels, count_tokens(folder, texts, length))
+    return describe(time.perf_counter() - began, answers, labels, read_lengths(folder, texts, length))
 
 
-def count_tokens(folder: Path, texts: list[str], length: int | None = None) -> int:
-    """Count the tokens that are read of the texts, special ones included."""
+def read_lengths(folder: Path, texts: list[str], length: int | None = None) -> NDArray[np.int64]:
+    """Return the tokens that are read of each text, special ones included."""
     from tokenizers import Tokenizer
 
     from lorafit.artifacts import RunLayout
@@ -136,18 +196,20 @@ def count_tokens(folder: Path, texts: list[str], length: int | None = None) -> i
     tokenizer.no_truncation()
     settings = json.loads((home / "tokenizer_config.json").read_text(encoding="utf-8"))
     most = length or int(settings["model_max_length"])
-    return sum(min(len(one.ids), most) for one in tokenizer.encode_batch(texts))
+    return np.array([min(len(one.ids), most) for one in tokenizer.encode_batch(texts)])
 
 
-def describe(seconds: float, answers: list[str], labels: list[str], tokens: int) -> dict[str, Any]:
-    """Return what is kept of a measurement."""
+def describe(seconds: float, answers: list[str], labels: list[str], lengths: NDArray[np.int64]) -> dict[str, Any]:
+    """Return what is kept of a measurement; positions are those of lorafit's batches."""
     from lorafit import hardware
+    from lorafit.predictor import plan_prediction
 
     right = np.mean([one == other for one, other in zip(answers, labels, strict=True)])
     return {
         "texts": len(answers),
         "seconds": seconds,
-        "tokens": tokens,
+        "tokens": int(lengths.sum()),
+        "positions": int(plan_prediction(lengths).shapes(lengths).prod(axis=1).sum()),
         "accuracy": float(right),
         "labels": answers,
         "peak_memory_bytes": hardware.peak_memory_bytes(),

@@ -173,6 +173,20 @@ class Shape:
             total += projections + 2 * others + (projections if layer else 0)
         return total
 
+    def inference_flop(self, positions: int, rows: int) -> int:
+        """Count what the linear layers of the encoder execute in prediction, as `training_flop` counts training.
+
+        Args:
+            positions: Positions of all batches, padding included.
+            rows: Rows of all batches; the last block computes all but key and value for their first tokens alone.
+
+        Returns:
+            Operations, a multiplication and an addition counting two.
+        """
+        per_position = 2 * self.width * (4 * self.width + 2 * self.inner)
+        last = 2 * self.width * (2 * self.width * (positions + rows) + 2 * self.inner * rows)
+        return (self.layers - 1) * per_position * positions + last
+
 
 def measure_lorafit(settings: list[str], warm_up: Path | None) -> dict[str, Any]:
     """Train in this process and return what the steps cost; call it through `run_fresh`.

@@ -24,8 +24,8 @@ from lorafit.metrics.confidence import measure_confidence
 from lorafit.metrics.scores import accuracy, confusion_matrix, predict_labels, row_log_losses, softmax
 from lorafit.metrics.slices import score_slices
 from lorafit.metrics.uncertainty import compare_paired, estimate_scores
-from lorafit.predictor import load_run
 from lorafit.progress import Progress, Silent
+from lorafit.run_loading import load_run
 from lorafit.settings import EvaluationConfig
 
 __all__ = ["Predicted", "build_metrics", "compute_validation", "evaluate", "read_predictions", "write_predictions"]

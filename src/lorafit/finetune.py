@@ -20,16 +20,12 @@ from lorafit.extras import install_line, missing_modules
 from lorafit.journal import Journal
 from lorafit.labels import LabelSet
 from lorafit.planning.budget import Plan, needs_preparation, plan_run
-from lorafit.predictor import (
-    Prediction,
-    Predictor,
-    build_prediction,
-    load_run,
-)
+from lorafit.predictor import Prediction, Predictor, build_prediction
 from lorafit.preparation import Prepared, describe, prepare
 from lorafit.progress import Progress, Silent
 from lorafit.report.page import write_report
 from lorafit.run_folder import choose_run_folder, claim_run_folder, suggest_name
+from lorafit.run_loading import load_run
 from lorafit.run_stages import (
     calibrate_run,
     evaluate_run,

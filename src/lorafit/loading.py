@@ -7,7 +7,7 @@ from lorafit.artifacts import RunLayout
 from lorafit.errors import RunError, UserInputError
 from lorafit.exporting.loading import load_export
 from lorafit.exporting.records import ExportLayout
-from lorafit.predictor import Predictor, load_run
+from lorafit.predictor import Predictor
 
 __all__ = ["load"]
 
@@ -45,6 +45,8 @@ def load(
             f"which would have {ExportLayout(folder).record.name}."
         )
     if not ExportLayout(folder).record.is_file():
+        from lorafit.run_loading import load_run  # an exported model needs none of what this brings
+
         return load_run(folder, precision=precision, raw=raw, target_accuracy=target_accuracy, verify=verify)
     if precision != "auto":
         raise UserInputError(f"{folder} is an exported model: its precision was chosen when it was exported.")

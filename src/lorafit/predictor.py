@@ -1,4 +1,4 @@
-"""Use a trained run: labels and probabilities for texts."""
+"""Use a trained model: labels and probabilities for texts."""
 
 import hashlib
 import json
@@ -11,20 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from lorafit.artifacts import CALIBRATION_FILE, RunLayout, RunRecord
 from lorafit.batching import BatchPlan, plan_batches
 from lorafit.data.checks import describe_rows, describe_text_fault
-from lorafit.encoders.load import load_tokenizer
 from lorafit.encoders.tokenization import Truncation, tokenize
 from lorafit.errors import RunError, UserInputError
 from lorafit.evidence import CalibrationRecord
-from lorafit.extras import require
-from lorafit.golden import GOLDEN_PRECISION, verify_golden
 from lorafit.labels import LabelSet
 from lorafit.metrics.confidence import apply_temperature
 from lorafit.metrics.scores import softmax
 from lorafit.metrics.selective import choose_accept_threshold, conformal_sets
-from lorafit.saving import load_trained
 
 __all__ = [
     "Prediction",
@@ -32,7 +27,6 @@ __all__ = [
     "Runtime",
     "build_prediction",
     "compute_logits",
-    "load_run",
     "plan_prediction",
     "read_calibration",
 ]
@@ -234,67 +228,6 @@ def compute_logits(
         if on_progress is not None:
             on_progress(int(plan.bounds[batch + 1]))
     return logits
-
-
-def load_run(
-    run: str | Path,
-    *,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
-    raw: bool = False,
-    target_accuracy: float | None = None,
-    verify: bool = True,
-) -> Predictor:
-    """Open a run folder for prediction.
-
-    The files are compared with the digests in the run record, and the loaded model with its golden logits.
-
-    Args:
-        run: The run folder.
-        precision: `auto` takes bf16 where the CPU multiplies in bf16, else fp32.
-        raw: Leave the calibration out: probabilities as the model gives them, no sets, nothing abstains.
-        target_accuracy: Accuracy that accepted answers are to have, above 0 and below 1; None takes the run's own.
-        verify: Whether to compare the loaded model with its golden logits.
-
-    Returns:
-        The classifier.
-
-    Raises:
-        UserInputError: A target accuracy out of range, or one without a calibration or with `raw`.
-    """
-    torch = require("torch", extra="train", purpose="Loading a run")
-    for package in ("transformers", "peft"):
-        require(package, extra="train", purpose="Loading a run")
-    from lorafit.acceleration.encoder_block import fuse_encoder
-    from lorafit.acceleration.memory import keep_freed_memory
-    from lorafit.acceleration.precision import choose_device, choose_precision
-    from lorafit.runtimes.pytorch import TorchRuntime
-
-    layout = RunLayout(Path(run).resolve())
-    record = RunRecord.read(layout.record)
-    keep_freed_memory()
-    model = load_trained(layout, record)
-    kept = layout.calibration if CALIBRATION_FILE in record.files else None
-    calibration = read_calibration(kept, layout.root, raw=raw, target_accuracy=target_accuracy)
-    device = choose_device("auto")
-    torch.nn.Module.to(model, device)
-    if device == "cpu":
-        fuse_encoder(model)
-    tokenizer, pad_id = load_tokenizer(layout.trained)
-    exact, predictor = (
-        Predictor(
-            TorchRuntime(model, choice),
-            tokenizer,
-            pad_id=pad_id,
-            labels=LabelSet(tuple(record.labels)),
-            truncation=Truncation(record.max_length, record.truncation),
-            calibration=calibration,
-            settings=(record.files, raw, target_accuracy),
-        )
-        for choice in (GOLDEN_PRECISION, choose_precision(precision, device))
-    )
-    if verify:
-        verify_golden(layout.golden, exact.compute_logits, runtime=TorchRuntime.name)
-    return predictor
 
 
 def read_calibration(
