@@ -1,7 +1,7 @@
 """What predictions cost: transformers' pipeline against lorafit with torch, with onnxruntime and in int8.
 
 Run: LORAFIT_DATA=… python benchmarks/inference.py RUN [--data imdb|rotten-tomatoes] [--rows 1000] [--pipeline-rows 300]
-or: LORAFIT_DATA=… python benchmarks/inference.py --base-shape [--rows 100] [--pipeline-rows 24]
+or: LORAFIT_DATA=… python benchmarks/inference.py --base-shape --rows 60 --pipeline-rows 16
 
 RUN is a run of `benchmarks/imdb.py --run RUN`, or any other; `--base-shape` makes one of DistilBERT-base's shape with
 random weights, whose answers mean nothing. The rows are drawn from the test split with a seed; the pipeline, which is
@@ -9,8 +9,8 @@ slower, gets the first of them. Every form is a process of its own, warmed up on
 time, loading is not. The pipeline pads and runs in fp32, as it does by default, on the merged model. The share of the
 int8 ceiling counts what the encoder's linear layers execute, padding included, against the same products alone in
 onnxruntime, 4,096 tokens at a time. Cold start is the whole of `lorafit predict FOLDER TEXT` and of a script with a
-pipeline, the best of three. Parts are kept in benchmarks/results/inference-DATA.json and not measured again, unless
-with --again.
+pipeline, the best of three. Parts are kept in benchmarks/results/inference-DATA.json and not measured again for the
+same run, unless with --again: after a change of lorafit all are to be.
 """
 
 import argparse
@@ -27,6 +27,9 @@ import numpy as np
 from ceiling import median_seconds
 from numpy.typing import NDArray
 from trials import RESULTS, Ledger, Shape, cut_rows, name_rows, run_fresh, write_distilbert_base
+
+from lorafit.artifacts import RunLayout
+from lorafit.atomic import compute_digest
 
 SOURCES = {"imdb": "imdb", "rotten-tomatoes": "builtin:rotten-tomatoes"}
 BATCHES = (1, 8, 32)
@@ -92,22 +95,19 @@ def measure_throughput(arguments: argparse.Namespace, ledger: Ledger, folder: Pa
     """Measure texts a second of every form."""
     source, rows = SOURCES[arguments.data], arguments.rows
     print("| form | texts/s | tokens/s | accuracy | labels as torch in fp32 | peak memory |\n|---|---|---|---|---|---|")
-    encoder = Shape.read(folder / "merged")
-    ceiling = ledger.measure(
-        "int8 ceiling", {"width": encoder.width}, partial(run_fresh, measure_int8_ceiling, encoder.width)
-    )
+    told = {"run": compute_digest(RunLayout(forms["lorafit, torch"]).record), "rows": rows}
     wanted = ledger.measure(
-        "reference", {"rows": rows}, partial(run_fresh, ask_lorafit, forms["lorafit, torch"], source, rows, "fp32")
+        "reference", told, partial(run_fresh, ask_lorafit, forms["lorafit, torch"], source, rows, "fp32")
     )
     results = {
-        name: ledger.measure(name, {"rows": rows}, partial(run_fresh, ask_lorafit, path, source, rows, "auto"))
+        name: ledger.measure(name, told, partial(run_fresh, ask_lorafit, path, source, rows, "auto"))
         for name, path in forms.items()
     }
     for length in map(int, arguments.lengths.split(",")):
         for batch in BATCHES:
             name, few = f"pipeline, {length} tokens, batches of {batch}", arguments.pipeline_rows
             run = partial(run_fresh, ask_pipeline, folder / "merged", source, few, batch, length)
-            results[name] = ledger.measure(name, {"rows": few}, run)
+            results[name] = ledger.measure(name, {**told, "rows": few}, run)
     for name, result in {"lorafit, torch in fp32": wanted, **results}.items():
         same = np.mean([one == other for one, other in zip(result["labels"], wanted["labels"], strict=False)])
         print(
@@ -115,9 +115,15 @@ def measure_throughput(arguments: argparse.Namespace, ledger: Ledger, folder: Pa
             f"{result['accuracy']:.2%} | {same:.2%} | {result['peak_memory_bytes'] / 1e9:.2f} GB |",
             flush=True,
         )
-    int8 = results["lorafit, int8"]
+    if json.loads((folder / "merged" / "config.json").read_text(encoding="utf-8"))["model_type"] == "distilbert":
+        encoder, int8 = Shape.read(folder / "merged"), results["lorafit, int8"]
+        most = ledger.measure("int8 ceiling", told, partial(run_fresh, measure_int8_ceiling, encoder.width))
+        print_share(int8, encoder, most["gop_per_second"])
+
+
+def print_share(int8: dict[str, Any], encoder: Shape, most: float) -> None:
+    """Print how near the linear layers come to what the machine can do, in GOP/s."""
     reached = encoder.inference_flop(int8["positions"], int8["texts"]) / 1e9 / int8["seconds"]
-    most = ceiling["gop_per_second"]
     print(f"\nint8: {reached:.0f} of {most:.0f} GOP/s, {reached / most:.0%} of the ceiling")
 
 
@@ -188,8 +194,6 @@ def read_lengths(folder: Path, texts: list[str], length: int | None = None) -> N
     """Return the tokens that are read of each text, special ones included."""
     from tokenizers import Tokenizer
 
-    from lorafit.artifacts import RunLayout
-
     layout = RunLayout(folder)
     home = layout.trained if layout.trained.is_dir() else folder
     tokenizer = Tokenizer.from_file(str(home / "tokenizer.json"))
@@ -223,7 +227,8 @@ def measure_single_texts(ledger: Ledger, folder: Path, forms: dict[str, Path]) -
     )
     print("|---|" + "---|" * len(LENGTHS))
     for name, path in {**forms, "pipeline": folder / "merged"}.items():
-        times = ledger.measure(f"{name}, one text", {"calls": CALLS}, partial(run_fresh, time_single_texts, path))
+        told = {"calls": CALLS, "run": compute_digest(RunLayout(forms["lorafit, torch"]).record)}
+        times = ledger.measure(f"{name}, one text", told, partial(run_fresh, time_single_texts, path))
         shown = (f"{1e3 * np.median(part):.1f} / {1e3 * np.quantile(part, 0.99):.1f}" for part in times.values())
         print(f"| {name} | {' | '.join(shown)} |", flush=True)
 

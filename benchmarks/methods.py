@@ -41,7 +41,7 @@ WITHOUT_BASELINES = ["evaluation.baseline=false", "evaluation.cheap_baselines=fa
 
 
 def main() -> None:
-    """Run one of the three."""
+    """Run one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=("small", "all", "epoch", "cost"))
     parser.add_argument("--folder", type=Path, help="where the runs are kept; a temporary one when absent")

@@ -4,7 +4,8 @@ Run: LORAFIT_DATA=… python benchmarks/profile_training.py [--rows 256] [--mode
 
 One epoch on rows of IMDb's train split, after a warm-up on others, under torch's profiler, which itself takes some of
 the time of small operators. Counted is the Trainer's loop: steps, batching, logging, one validation of 32 rows. A
-product with the adapter's rank as one of its sizes is the adapter's. Writes benchmarks/results/profile_training.json.
+product with the adapter's rank, 8, as one of its sizes is the adapter's; the head's few are among the encoder's.
+Writes benchmarks/results/profile_training.json.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from typing import Any
 
 from trials import BUILTIN, RESULTS, cut_rows, name_rows, run_fresh, write_results
 
+SETTINGS = ["training.epochs=1", "training.evaluations_per_epoch=1"]
 QUIET = ["evaluation.report=false", "evaluation.baseline=false", "evaluation.cheap_baselines=false"]
 RANK = 8
 KINDS = {
@@ -43,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run_fresh(cut_rows, folder, {"train": arguments.rows, "warm-up": 64, "validation": 32, "test": 32})
-        settings = [*QUIET, f"model.name={arguments.model}", *name_rows(folder), "training.epochs=1"]
+        settings = [*QUIET, f"model.name={arguments.model}", *name_rows(folder), *SETTINGS]
         operators = run_fresh(profile, [*settings, *arguments.overrides], folder)
     seconds = sum_by_kind(operators)
     total = sum(seconds.values())

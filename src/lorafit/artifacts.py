@@ -216,17 +216,9 @@ class SplitRecord(Record):
 
 
 class DataRecord(Record):
-    """The data of a run.
-
-    Attributes:
-        source: Where the rows come from, as in `data.source`.
-        validation: The file of the validation rows, where they are not cut from the source.
-        splits: The splits by name.
-        notes: What a reader should know of them.
-    """
+    """The data of a run."""
 
     source: str
-    validation: str | None = None
     splits: dict[str, SplitRecord]
     notes: list[str] = []
 

@@ -211,7 +211,6 @@ def describe(prepared: Prepared) -> RunRecord:
         truncation=config.model.truncation,
         data=DataRecord(
             source=splits.source,
-            validation=config.data.validation,
             splits={
                 name: _describe_split(rows, splits.labels, prepared.tokens[name])
                 for name, rows in splits.by_name.items()

@@ -305,9 +305,7 @@ def test_the_validation_file_of_either_run_is_refused(
     data = write_reviews("validation.csv", list_reviews(40, first=1000))
     layout, runs = RunLayout(Path(shutil.copytree(trained[side], tmp_path / "run"))), list(trained)
     runs[side] = layout.root
-    record = RunRecord.read(layout.record)
-    told = record.data.model_copy(update={"validation": str(data)})
-    record.model_copy(update={"data": told}).write(layout.record)
+    layout.config.write_text(load_config(layout.config, flags={"data.validation": str(data)}).to_yaml())
     (tmp_path / "link.csv").symlink_to(data)
     with pytest.raises(DataError, match=r"is the validation file of \S+run: its rows chose and calibrated"):
         diff(*runs, str(tmp_path / "link.csv") if linked else str(data))
@@ -369,7 +367,7 @@ def test_an_exported_model_is_compared_with_its_run(trained: tuple[Path, Path], 
     truth, said = rows.labels, lorafit.load(exported).predict_proba(rows.texts)
     assert record.b.scores.accuracy.value == (said.argmax(axis=1) == truth).mean()
     assert record.b.scores.log_loss.value == pytest.approx(-np.log(said[np.arange(len(truth)), truth]).mean())
-    assert record.b.texts_per_second == ExportRecord.read(ExportLayout(exported).record).texts_per_second > 0
+    assert record.b.texts_per_second == ExportRecord.read(ExportLayout(exported).record).speed.texts_per_second > 0
     assert any("speed of B was measured when it was exported" in note for note in record.notes)
     turned = diff(exported, trained[0])
     assert turned.comparison.log_loss_difference.value == pytest.approx(-record.comparison.log_loss_difference.value)
@@ -390,15 +388,18 @@ def test_exported_models_are_compared_on_rows_that_they_predict_now(
 def test_rows_that_an_exported_model_was_trained_on_are_refused(
     exported: Path, config: Config, write_reviews: Callable[[str, list[tuple[str, str]]], Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=r"was trained on .* and these rows are not its test rows"):
-        diff(exported, exported, config.data.source)
+    moved = shutil.copy(config.data.source, tmp_path / "elsewhere.csv")
+    for source in (config.data.source, str(moved)):
+        with pytest.raises(DataError, match=r"was trained on .* and these rows are not its test rows"):
+            diff(exported, exported, source)
     held = write_reviews("validation.csv", list_reviews(40, first=2000))
     own, other = config.model_copy(deep=True), write_reviews("other.csv", list_reviews(40, first=3000))
     own.data.validation, own.training.max_steps = str(held), 1
     chosen = lorafit.export(lorafit.train(own, output=tmp_path / "run").path).path
     assert diff(chosen, chosen, str(other)).rows == 40
-    with pytest.raises(DataError, match="is the validation file of"):
-        diff(chosen, chosen, str(held))
+    for file in (held, shutil.copy(held, tmp_path / "held.csv")):
+        with pytest.raises(DataError, match="is the validation file of"):
+            diff(chosen, chosen, str(file))
 
 
 def test_an_exported_model_cannot_predict_test_rows_that_have_changed(
@@ -408,3 +409,17 @@ def test_an_exported_model_cannot_predict_test_rows_that_have_changed(
     source.write_text("\n".join(Path(config.data.source).read_text().splitlines()[:-30]) + "\n")
     with pytest.raises(DataError, match=r"has changed since training.*lorafit diff A B DATA"):
         diff(trained[0], exported, flags={"data.source": str(source)})
+    with pytest.raises(DataError, match=r"cannot predict the run's test rows: .*gone\.csv.*lorafit diff A B DATA"):
+        diff(trained[0], exported, flags={"data.source": str(tmp_path / "gone.csv")})
+
+
+def test_an_exported_model_without_a_measured_speed_cannot_be_held_to_one(
+    trained: tuple[Path, Path], exported: Path, tmp_path: Path
+) -> None:
+    copy = ExportLayout(Path(shutil.copytree(exported, tmp_path / "copy")))
+    ExportRecord.read(copy.record).model_copy(update={"speed": None}).write(copy.record)
+    record = diff(trained[0], copy.root)
+    assert (record.b.texts_per_second, record.slowdown) == (None, None)
+    assert not any("speed" in note.lower() for note in record.notes)
+    with pytest.raises(RunError, match="slowdown"):
+        diff(trained[0], copy.root, gate="slowdown<=2")

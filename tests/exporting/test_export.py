@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from transformers import PreTrainedModel
 
@@ -80,6 +81,14 @@ def test_the_folder_holds_all_that_prediction_takes(exported: Export, tmp_path: 
     assert set(exported.record.files) == names - {"lorafit.json"}
     moved = Path(shutil.copytree(exported.path, tmp_path / "elsewhere"))
     assert lorafit.load(moved).predict(TEXTS) == lorafit.load(exported.path).predict(TEXTS)
+
+
+def test_no_file_names_a_place_of_the_machine_that_it_was_made_on(trained: Run, exported: Export) -> None:
+    places = {trained.path, Path(trained.record.data.source).parent, Path(trained.record.base_model.name).parent}
+    assert all(place.is_absolute() for place in places)
+    for path in exported.path.iterdir():
+        assert not any(str(place).encode() in path.read_bytes() for place in places), path.name
+    assert exported.record.base_model.name == Path(trained.record.base_model.name).name
 
 
 def run_script(code: str, *words: object) -> str:
@@ -198,18 +207,24 @@ def test_without_the_data_the_golden_sentences_are_compared(
     rows = Path(shutil.copy(word_reviews, tmp_path / "rows.csv"))
     run = train(build_encoder, rows, tmp_path, "training.max_steps=2")
     rows.write_text(rows.read_text().replace("film", "movie"))
-    assert export(run.path).record.parity.rows == 0
+    changed = export(run.path).record
+    assert (changed.parity.rows, changed.speed) == (0, None)
     rows.unlink()
-    assert export(run.path, int8=True).record.parity.rows == 0
+    gone = export(run.path, int8=True).record
+    assert (gone.parity.rows, gone.speed, gone.data) == (0, None, {})
 
 
 def test_an_encoder_of_another_kind_is_traced(
     build_encoder: Callable[..., Path], word_reviews: Path, tmp_path: Path
 ) -> None:
-    name = build_encoder("albert", initializer_range=0.1)
+    name = build_encoder("albert", initializer_range=0.1, hidden_size=128, embedding_size=128, intermediate_size=256)
     run = train(build_encoder, word_reviews, tmp_path, f"model.name={name}", "training.max_steps=20")
     exported = export(run.path, int8=True)
     assert exported.record.parity.label_agreement.value > 0.95
+    graph = onnx.load(exported.path / "model_quantized.onnx")
+    kinds = [node.op_type for node in graph.graph.node]
+    assert kinds.count("DynamicQuantizeMatMul") == 1 + 2 * 6, "the projection of the embeddings, two layers"
+    assert b"site-packages" not in graph.SerializeToString(), "where the model's code lies is no one's business"
     said, wanted = (lorafit.load(path, raw=True).predict_proba(TEXTS) for path in (exported.path, run.path))
     assert 0 < np.abs(said - wanted).max() < 0.05
 

@@ -9,14 +9,20 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from lorafit.encoders.architectures import ARCHITECTURES
 from lorafit.encoders.load import load_with_head, locate_encoder
+from lorafit.errors import ConfigError
 from lorafit.exporting.graph import build_graph, can_build
 from lorafit.exporting.int8 import ReachMeter, quantize_graph, quantize_weight
+from lorafit.exporting.tracing import trace_graph
 from lorafit.labels import LabelSet
 from lorafit.settings import ModelConfig
 
 Build = Callable[..., PreTrainedModel]
 FAMILIES = ["distilbert", "bert", "roberta", "xlm-roberta", "camembert", "electra"]
+TRACED = sorted(name for name, one in ARCHITECTURES.items() if one.block is None and name != "gemma2")
+"""gemma2 has the modules of gemma, which stands for it. `test_export.py` traces ALBERT in every run of the tests."""
+
 LABELS = LabelSet(("neg", "pos", "none"))
 
 
@@ -136,3 +142,120 @@ def test_weights_are_quantized_by_output_channel() -> None:
     assert whole.dtype == np.int8
     assert whole.tolist() == [[127, -127, 0], [-64, 64, 0]]
     assert (np.abs(whole * scales - weight) <= scales / 2 * (1 + 1e-5)).all()
+
+
+def count_products(model: onnx.ModelProto) -> int:
+    """Products with a constant weight, that of the head left out."""
+    constants = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    return sum(node.op_type in {"MatMul", "Gemm"} and node.input[1] in constants for node in model.graph.node) - 1
+
+
+WIDTH = 6
+RNG = np.random.default_rng(0)
+WEIGHTS = {
+    "first": RNG.normal(size=(WIDTH, WIDTH)).astype(np.float32),
+    "head": RNG.normal(size=(WIDTH, 2)).astype(np.float32),
+    "bias": RNG.normal(size=WIDTH).astype(np.float32),
+    "one": np.ones(1, np.float32),
+}
+
+
+def write_graph(
+    *nodes: tuple[str, list[str], str], inputs: tuple[str, ...] = ("x",), outputs: tuple[str, ...] = ("logits",)
+) -> onnx.ModelProto:
+    """A graph of inputs of shape (rows, WIDTH), whose last node is the head."""
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node(kind, inputs, [output]) for kind, inputs, output in nodes],
+        "graph",
+        [helper.make_tensor_value_info(name, float32, ["rows", WIDTH]) for name in inputs],
+        [helper.make_tensor_value_info(name, float32, None) for name in outputs],
+        [onnx.numpy_helper.from_array(values, name) for name, values in WEIGHTS.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+HEAD = ("MatMul", ["h", "head"], "logits")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs", "additions"),
+    [
+        ([("MatMul", ["x", "first"], "p"), ("Add", ["p", "bias"], "h"), HEAD], ("logits",), 0),
+        ([("MatMul", ["x", "first"], "p"), ("Add", ["bias", "p"], "h"), HEAD], ("logits",), 0),
+        ([("MatMul", ["x", "first"], "h"), HEAD], ("logits",), 0),
+        ([("MatMul", ["x", "first"], "p"), ("Add", ["p", "one"], "h"), HEAD], ("logits",), 1),
+        ([("MatMul", ["x", "first"], "p"), ("Add", ["p", "bias"], "h"), HEAD], ("logits", "p"), 1),
+        (
+            [("MatMul", ["x", "first"], "p"), ("Add", ["p", "bias"], "a"), ("Mul", ["a", "p"], "h"), HEAD],
+            ("logits",),
+            1,
+        ),
+        (
+            [("MatMul", ["x", "first"], "a"), ("Relu", ["a"], "b"), ("MatMul", ["b", "first"], "h"), HEAD],
+            ("logits",),
+            0,
+        ),
+    ],
+    ids=["bias right", "bias left", "no bias", "a number", "product is an output", "two readers", "weight shared"],
+)
+def test_biases_are_taken_in_where_they_are_biases(
+    nodes: list[tuple[str, list[str], str]], outputs: tuple[str, ...], additions: int
+) -> None:
+    graph = write_graph(*nodes, outputs=outputs)
+    reach = {"first": np.array([1, 1, 1, 1, 1, 30], np.float32)}
+    quantized = quantize_graph(graph, reach)
+    kinds = [node.op_type for node in quantized.graph.node]
+    assert kinds.count("DynamicQuantizeMatMul") == [kind for kind, *_ in nodes].count("MatMul") - 1
+    assert kinds.count("Add") == additions
+    assert kinds.count("MatMul") == 1, "the head"
+    x = {"x": RNG.normal(size=(5, WIDTH)).astype(np.float32)}
+    said, wanted = (
+        onnxruntime.InferenceSession(one.SerializeToString()).run(["logits"], x)[0] for one in (quantized, graph)
+    )
+    assert 0 < np.abs(said - wanted).max() < 0.1 * np.abs(wanted).max()
+
+
+def test_a_weight_that_something_else_reads_stays() -> None:
+    nodes = [("MatMul", ["x", "first"], "a"), ("Add", ["a", "first"], "h"), HEAD]
+    quantized = quantize_graph(write_graph(*nodes))
+    assert [node.op_type for node in quantized.graph.node] == ["MatMul", "Add", "MatMul"]
+
+
+def test_reach_of_a_shared_weight_is_that_of_all_its_inputs() -> None:
+    nodes = [("MatMul", ["input_ids", "first"], "a"), ("Relu", ["a"], "b"), ("MatMul", ["b", "first"], "h"), HEAD]
+    meter = ReachMeter(write_graph(*nodes, inputs=("input_ids", "attention_mask")))
+    x = np.full((1, WIDTH), -3, np.float32)
+    meter.logits(x, x)
+    expected = np.maximum(3, np.maximum(x @ WEIGHTS["first"], 0))[0]
+    assert expected.max() > 3
+    assert meter.reach["first"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", TRACED)
+def test_a_traced_graph_gives_the_models_logits_and_int8_is_near(build_model: Build, family: str) -> None:
+    model = build_model(family)
+    assert not can_build(model)
+    batches = [draw_batch(model, *shape) for shape in ((1, 1), (1, 30), (3, 17), (5, 60))]
+    expected = [ask_torch(model, *batch) for batch in batches]
+    graph = trace_graph(model)
+    onnx.checker.check_model(graph)
+    meter = ReachMeter(graph)
+    for batch, logits in zip(batches, expected, strict=True):
+        assert np.abs(logits).max() > 0.1
+        assert np.abs(meter.logits(*batch) - logits).max() < 1e-4 * max(1, np.abs(logits).max())
+    quantized = quantize_graph(graph, meter.reach)
+    kinds = [node.op_type for node in quantized.graph.node]
+    layers = model.config.num_hidden_layers
+    assert kinds.count("DynamicQuantizeMatMul") >= 4 * layers
+    assert kinds.count("DynamicQuantizeMatMul") >= 0.9 * count_products(graph)
+    far = max(np.abs(run(quantized, *batch) - logits).max() for batch, logits in zip(batches, expected, strict=True))
+    assert 0 < far < 0.15 * max(np.abs(logits).max() for logits in expected)
+    assert len(quantized.SerializeToString()) < len(graph.SerializeToString())
+
+
+def test_what_torch_cannot_trace_is_named(build_model: Build) -> None:
+    model = build_model("nystromformer")
+    with pytest.raises(ConfigError, match=r"This nystromformer model cannot be .*torch says '.+'\..* --merged"):
+        trace_graph(model)

@@ -32,7 +32,7 @@ def diff(
     json: Annotated[bool, typer.Option("--json", help="Write the record instead of tables.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare two runs on the same rows."""
+    """Compare two runs, or exported models, on the same rows."""
     from lorafit.difference.diff import diff as compare_runs
     from lorafit.difference.gates import enforce_gates
     from lorafit.terminal.diff import show_diff

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from lorafit.atomic import compute_digest
 from lorafit.data.builtin import BUILTIN_SOURCES
 from lorafit.data.checks import CheckedRows, build_labels, check_rows, encode_rows
 from lorafit.data.hub import load_hub
@@ -116,6 +117,21 @@ def is_same_source(source: str, other: str) -> bool:
     """
     first, second = (name if _is_named(name) else os.path.realpath(Path(name).expanduser()) for name in (source, other))
     return first == second
+
+
+def identify_source(source: str) -> str | None:
+    """Return what tells a source from others on any machine: a named one's name, a file's SHA-256.
+
+    Args:
+        source: A source as in `data.source`.
+
+    Returns:
+        The name or the digest; None for a file that is not there.
+    """
+    if _is_named(source):
+        return source
+    path = Path(source).expanduser()
+    return compute_digest(path) if path.is_file() else None
 
 
 def _is_named(source: str) -> bool:

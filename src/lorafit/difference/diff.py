@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from lorafit.config import Config, load_config
 from lorafit.data.rows import Split
-from lorafit.data.sources import is_same_source, load_evaluation_rows
+from lorafit.data.sources import load_evaluation_rows
 from lorafit.difference.gates import judge_gates, parse_gates
 from lorafit.difference.records import DiffRecord, DiffSide, SliceChange
-from lorafit.difference.sides import Side, open_side, read_answers
+from lorafit.difference.sides import ExportedSide, Side, open_side, read_answers
 from lorafit.errors import DataError, EnvironmentUnfitError, RunError, UserInputError
 from lorafit.labels import LabelSet
 from lorafit.loading import load
@@ -27,6 +27,11 @@ __all__ = ["diff"]
 
 _FEW_ROWS = 100
 """Below so many rows an interval of the accuracy is some ten points wide or more."""
+
+
+_OTHER_ROWS = "Give labelled rows that both then predict: lorafit diff A B DATA"
+
+_Form = Side | ExportedSide
 
 
 @dataclass(frozen=True)
@@ -68,13 +73,13 @@ def diff(
             when they ended, which then must be the same. An exported model predicts its run's test rows now.
         gate: Limits that the differences must keep, as `parse_gates` takes them. The record says whether each holds;
             `enforce_gates` raises where one does not.
-        flags: Dotted settings that differ from A's (for example `data.label_column`). With `data`, A's
+        flags: Dotted settings that differ from those used (for example `data.label_column`). With `data`,
             `data.slice_columns` are left out unless they are given here.
         progress: Told what is going on; None for silence.
 
     Returns:
-        What changed. Level, resamples and seed of the intervals are those of A's settings, or of B's where A is an
-        exported model, which has none.
+        What changed. Columns of the data, and level, resamples and seed of the intervals, are those of A's settings; of
+        B's where A is an exported model, which has none; the defaults where both are.
 
     Raises:
         ConfigError: A gate cannot be read.
@@ -88,34 +93,31 @@ def diff(
     slices = (flags or {}).get("data.slice_columns")
     if data is not None and slices is None:
         slices = []  # other data need not have the run's columns
-    run = next((side for side in (first, second) if not side.exported), None)
+    run = next((side for side in (first, second) if isinstance(side, Side)), None)
     if run is None and data is None:
-        raise UserInputError(
-            "Exported models do not hold what they said of their test rows. Give labelled rows that both then predict: "
-            "lorafit diff A B DATA"
-        )
+        raise UserInputError(f"Exported models do not hold what they said of their test rows. {_OTHER_ROWS}")
     settings = None if run is None else run.layout.config
     config = load_config(settings, flags={**(flags or {}), "data.slice_columns": slices})
-    if data is None and run is not None and (first.exported or second.exported):
-        pair = _predict_again(first, second, run, labels, config, progress)
-    elif data is None:
+    if data is not None:
+        pair = _predict_both(first, second, labels, config, data, progress)
+    elif isinstance(first, Side) and isinstance(second, Side):
         pair = _read_both(first, second, labels, config, needs_rows=bool(slices))
     else:
-        pair = _predict_both(first, second, labels, config, data, progress)
+        pair = _predict_again(first, second, labels, config, progress)
     progress.start("comparing")
     record = _measure(first, second, labels, config, pair)
     progress.finish()
     return record.model_copy(update={"gates": judge_gates(gates, record)})
 
 
-def _find_labels(first: Side, second: Side) -> LabelSet:
+def _find_labels(first: _Form, second: _Form) -> LabelSet:
     """Return A's labels, which B must have, too, in whatever order."""
-    if set(first.record.labels) != set(second.record.labels):
+    if set(first.labels) != set(second.labels):
         raise RunError(
-            f"Runs can be compared only if they tell the same labels apart: {first.layout.root} has "
-            f"{first.record.labels}, {second.layout.root} has {second.record.labels}."
+            f"Runs can be compared only if they tell the same labels apart: {first.root} has "
+            f"{first.labels}, {second.root} has {second.labels}."
         )
-    return LabelSet(tuple(first.record.labels))
+    return LabelSet(tuple(first.labels))
 
 
 def _read_both(first: Side, second: Side, labels: LabelSet, config: Config, *, needs_rows: bool) -> _Pair:
@@ -141,26 +143,30 @@ def _read_both(first: Side, second: Side, labels: LabelSet, config: Config, *, n
     )
 
 
-def _predict_again(first: Side, second: Side, run: Side, labels: LabelSet, config: Config, progress: Progress) -> _Pair:
+def _predict_again(first: _Form, second: _Form, labels: LabelSet, config: Config, progress: Progress) -> _Pair:
     """Take what the run said of its test rows when it ended, and let the exported model predict them."""
     _check_same_rows(first, second)
-    answers, rows = read_answers(run, labels), _find_rows(run, labels, config)
+    run = next(side for side in (first, second) if isinstance(side, Side))
+    try:
+        answers, rows = read_answers(run, labels), _find_rows(run, labels, config)
+    except (UserInputError, EnvironmentUnfitError) as error:
+        raise DataError(f"The exported model cannot predict the run's test rows: {error} {_OTHER_ROWS}") from error
     if rows is None or answers.ids != tuple(rows.ids.tolist()):
         raise DataError(
-            f"{run.record.data.source} has changed since training, so that the exported model cannot predict the test "
-            "rows. Give labelled rows that both then predict: lorafit diff A B DATA"
+            f"The exported model cannot predict the run's test rows: {run.record.data.source} has changed since "
+            f"training. {_OTHER_ROWS}"
         )
     told = [
-        _predict(side, name, rows, labels, progress) if side.exported else answers.probabilities
+        answers.probabilities if isinstance(side, Side) else _predict(side, name, rows, labels, progress)
         for name, side in (("A", first), ("B", second))
     ]
     return _Pair(run.record.data.source, answers.truth, told[0], told[1], rows)
 
 
-def _check_same_rows(first: Side, second: Side) -> None:
+def _check_same_rows(first: _Form, second: _Form) -> None:
     if first.test_fingerprint != second.test_fingerprint:
         raise DataError(
-            f"{first.layout.root} and {second.layout.root} were measured on different test rows. Give labelled rows "
+            f"{first.root} and {second.root} were measured on different test rows. Give labelled rows "
             "that neither was trained on, which both then predict: lorafit diff A B DATA"
         )
 
@@ -171,7 +177,9 @@ def _find_rows(side: Side, labels: LabelSet, config: Config) -> Split | None:
     return rows if rows.fingerprint() == side.test_fingerprint else None
 
 
-def _predict_both(first: Side, second: Side, labels: LabelSet, config: Config, data: str, progress: Progress) -> _Pair:
+def _predict_both(
+    first: _Form, second: _Form, labels: LabelSet, config: Config, data: str, progress: Progress
+) -> _Pair:
     """Let both predict other rows."""
     rows = load_evaluation_rows(data, config.data, labels)
     for side in (first, second):
@@ -185,36 +193,35 @@ def _predict_both(first: Side, second: Side, labels: LabelSet, config: Config, d
     )
 
 
-def _check_unseen(side: Side, rows: Split, labels: LabelSet, data: str) -> None:
+def _check_unseen(side: _Form, rows: Split, labels: LabelSet, data: str) -> None:
     """Refuse a run's validation file, and rows of the source that it was trained on, but for its own test rows."""
-    trained = side.record.data
-    if trained.validation is not None and is_same_source(data, trained.validation):
+    if side.was_chosen_on(data):
         raise DataError(
-            f"{data} is the validation file of {side.layout.root}: its rows chose and calibrated that model. Give a "
+            f"{data} is the validation file of {side.root}: its rows chose and calibrated that model. Give a "
             "file with other labelled rows: lorafit diff A B DATA"
         )
-    if not is_same_source(data, trained.source):
+    if not side.was_trained_on(data):
         return
-    ids = LabelSet(tuple(side.record.labels)).label2id
+    ids = LabelSet(tuple(side.labels)).label2id
     order = np.array([ids[name] for name in labels.names])
     if Split(rows.ids, rows.texts, order[rows.labels]).fingerprint() != side.test_fingerprint:
         raise DataError(
-            f"{side.layout.root} was trained on {data}, and these rows are not its test rows: rows that it was trained "
+            f"{side.root} was trained on {data}, and these rows are not its test rows: rows that it was trained "
             "on could be among them. Give a file with other labelled rows: lorafit diff A B DATA"
         )
 
 
-def _predict(side: Side, name: str, rows: Split, labels: LabelSet, progress: Progress) -> NDArray[np.float64]:
-    """Return what a run says of rows, columns in the order of `labels`."""
-    is_fp32 = not side.exported and side.record.hardware.precision == "fp32"
-    predictor = load(side.layout.root, precision="fp32" if is_fp32 else "auto")
+def _predict(side: _Form, name: str, rows: Split, labels: LabelSet, progress: Progress) -> NDArray[np.float64]:
+    """Return what one says of rows, columns in the order of `labels`."""
+    is_fp32 = isinstance(side, Side) and side.record.hardware.precision == "fp32"
+    predictor = load(side.root, precision="fp32" if is_fp32 else "auto")
     progress.start(f"measuring {name}", total=len(rows), unit="text")
     probabilities = predictor.predict_proba(rows.texts, on_progress=progress.update)
     progress.finish()
     return probabilities[:, [predictor.labels.index(label) for label in labels.names]]
 
 
-def _measure(first: Side, second: Side, labels: LabelSet, config: Config, pair: _Pair) -> DiffRecord:
+def _measure(first: _Form, second: _Form, labels: LabelSet, config: Config, pair: _Pair) -> DiffRecord:
     settings: dict[str, Any] = {
         "confidence_level": config.evaluation.confidence_level,
         "samples": config.evaluation.bootstrap_samples,
@@ -243,7 +250,7 @@ def _measure(first: Side, second: Side, labels: LabelSet, config: Config, pair: 
 
 
 def _describe(
-    side: Side,
+    side: _Form,
     labels: LabelSet,
     truth: NDArray[np.int64],
     probabilities: NDArray[np.float64],
@@ -251,12 +258,12 @@ def _describe(
 ) -> DiffSide:
     record = side.record
     return DiffSide(
-        run=str(side.layout.root),
-        exported=side.exported,
+        run=str(side.root),
+        exported=side.precision,
         method=record.method,
         base_model=record.base_model.name,
         parameters=record.parameters,
-        texts_per_second=record.texts_per_second,
+        texts_per_second=side.texts_per_second,
         scores=estimate_scores(truth, probabilities, labels.names, **settings),
         ece=score_calibration(truth, probabilities, **settings).ece,
     )
@@ -295,19 +302,19 @@ def _list_slices(pair: _Pair, labels: LabelSet) -> Iterator[tuple[str, str, NDAr
             yield slicing.column, value, np.flatnonzero(slicing.places == place)
 
 
-def _notes(first: Side, second: Side, rows: int) -> Iterator[str]:
+def _notes(first: _Form, second: _Form, rows: int) -> Iterator[str]:
     if rows < _FEW_ROWS:
         yield f"{rows} rows are few: the intervals are wide, and small differences cannot be seen."
+    told = []
     for name, side in (("A", first), ("B", second)):
-        if side.exported:
+        if isinstance(side, ExportedSide) and side.texts_per_second is not None:
             yield f"The speed of {name} was measured when it was exported, on validation rows."
-    machines = [
-        (side.record.hardware.cpu, side.record.hardware.threads, side.record.hardware.precision)
-        for side in (first, second)
-    ]
-    if machines[0] != machines[1] and not (first.exported or second.exported):
-        told = [
-            f"{cpu}, {threads} {'thread' if threads == 1 else 'threads'}, {precision}"
-            for cpu, threads, precision in machines
-        ]
-        yield f"Speeds were measured on different machines: A on {told[0]}; B on {told[1]}."
+        if side.machine is not None:
+            cpu, threads = side.machine
+            precision = side.record.hardware.precision if isinstance(side, Side) else side.precision
+            told.append((cpu, threads, f"{threads} {'thread' if threads == 1 else 'threads'}, {precision}"))
+    is_alike = len({(cpu, threads) for cpu, threads, _ in told}) <= 1
+    both_runs = isinstance(first, Side) and isinstance(second, Side)
+    if len(told) == 2 and not (is_alike and (told[0] == told[1] or not both_runs)):
+        a, b = (f"{cpu}, {rest}" for cpu, _, rest in told)
+        yield f"Speeds were measured on different machines: A on {a}; B on {b}."

@@ -15,17 +15,17 @@ class DiffSide(Record):
 
     Attributes:
         run: Its folder.
-        exported: Arithmetic of an exported model; empty for a run.
+        exported: Arithmetic of an exported model; None for a run.
         method: How its encoder is adapted.
         base_model: Name of its base.
         parameters: Numbers of parameters of adapter, head and whole model.
-        texts_per_second: As measured when the run ended, on its own machine; None where it was not.
+        texts_per_second: As measured when the run ended, or the model was exported; None where it was not.
         scores: Its scores.
         ece: Its expected calibration error, 0 to 1.
     """
 
     run: str
-    exported: str = ""
+    exported: Literal["fp32", "int8"] | None = None
     method: str
     base_model: str
     parameters: ParameterCounts

@@ -8,35 +8,111 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.artifacts import RunLayout, RunRecord
+from lorafit.config import load_config
+from lorafit.data.sources import identify_source, is_same_source
 from lorafit.data.tables import read_table
 from lorafit.errors import DataError, RunError
-from lorafit.exporting.records import ExportLayout, ExportRecord
+from lorafit.exporting.records import ExportLayout, ExportRecord, Precision
 from lorafit.labels import LabelSet
 from lorafit.metrics.scores import check_probabilities
 
-__all__ = ["Answers", "Side", "open_run", "open_side", "read_answers"]
+__all__ = ["Answers", "ExportedSide", "Side", "open_run", "open_side", "read_answers"]
 
 _REMEDY = "Runs can be compared on labelled rows that they predict now: lorafit diff A B DATA"
 
 
 @dataclass(frozen=True)
 class Side:
-    """A finished run, or a model exported from one.
+    """A finished run.
 
     Attributes:
         layout: Its folder.
-        record: What was done; an exported model has its run's, with its own speed.
-        exported: Arithmetic of an exported model; empty for a run.
+        record: What was done.
     """
 
     layout: RunLayout
     record: RunRecord
-    exported: str = ""
+    precision: None = None
+
+    @property
+    def root(self) -> Path:
+        """Its folder."""
+        return self.layout.root
+
+    @property
+    def labels(self) -> list[str]:
+        """Its classes."""
+        return self.record.labels
 
     @property
     def test_fingerprint(self) -> str:
         """Fingerprint of its test rows."""
         return self.record.data.splits["test"].fingerprint
+
+    @property
+    def texts_per_second(self) -> float | None:
+        """Speed when it ended."""
+        return self.record.texts_per_second
+
+    @property
+    def machine(self) -> tuple[str, int]:
+        """Processor and threads that the speed was measured with."""
+        return self.record.hardware.cpu, self.record.hardware.threads
+
+    def was_chosen_on(self, data: str) -> bool:
+        """Return whether `data` is the file of its validation rows."""
+        validation = load_config(self.layout.config).data.validation
+        return validation is not None and is_same_source(data, validation)
+
+    def was_trained_on(self, data: str) -> bool:
+        """Return whether `data` is what its training rows come from."""
+        return is_same_source(data, load_config(self.layout.config).data.source)
+
+
+@dataclass(frozen=True)
+class ExportedSide:
+    """A model exported from a run.
+
+    Attributes:
+        root: Its folder.
+        record: What it is.
+    """
+
+    root: Path
+    record: ExportRecord
+
+    @property
+    def precision(self) -> Precision:
+        """Arithmetic of its linear layers."""
+        return self.record.precision
+
+    @property
+    def labels(self) -> list[str]:
+        """Its classes."""
+        return self.record.labels
+
+    @property
+    def test_fingerprint(self) -> str:
+        """Fingerprint of its run's test rows."""
+        return self.record.test_fingerprint
+
+    @property
+    def texts_per_second(self) -> float | None:
+        """Speed on validation rows when it was exported."""
+        return None if self.record.speed is None else self.record.speed.texts_per_second
+
+    @property
+    def machine(self) -> tuple[str, int] | None:
+        """Processor and threads that the speed was measured with."""
+        return None if self.record.speed is None else (self.record.speed.cpu, self.record.speed.threads)
+
+    def was_chosen_on(self, data: str) -> bool:
+        """Return whether `data` has what was in the file of its validation rows."""
+        return "validation" in self.record.data and identify_source(data) == self.record.data["validation"]
+
+    def was_trained_on(self, data: str) -> bool:
+        """Return whether `data` has what its training rows come from."""
+        return "source" in self.record.data and identify_source(data) == self.record.data["source"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +130,7 @@ class Answers:
     probabilities: NDArray[np.float64]
 
 
-def open_side(path: str | Path) -> Side:
+def open_side(path: str | Path) -> Side | ExportedSide:
     """Read the record of a finished run, or of an exported model.
 
     Args:
@@ -66,12 +142,8 @@ def open_side(path: str | Path) -> Side:
     Raises:
         RunError: It is a run that is not complete, or neither.
     """
-    folder = Path(path).expanduser().resolve()
-    if not ExportLayout(folder).record.is_file():
-        return open_run(path)
-    record = ExportRecord.read(ExportLayout(folder).record)
-    run = record.run.model_copy(update={"texts_per_second": record.texts_per_second})
-    return Side(RunLayout(folder), run, record.precision)
+    layout = ExportLayout(Path(path).expanduser().resolve())
+    return ExportedSide(layout.root, ExportRecord.read(layout.record)) if layout.record.is_file() else open_run(path)
 
 
 def open_run(run: str | Path) -> Side:

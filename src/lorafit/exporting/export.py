@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit import __version__
+from lorafit import __version__, hardware
 from lorafit.artifacts import CALIBRATION_FILE, RunLayout, RunRecord
 from lorafit.atomic import atomic_directory, compute_digest, describe_obstacle
 from lorafit.config import load_config
 from lorafit.data.rows import Split, Splits
-from lorafit.data.sources import load_splits
+from lorafit.data.sources import identify_source, load_splits
 from lorafit.data.splits import sample_rows
 from lorafit.encoders.load import load_tokenizer, quiet_transformers
 from lorafit.encoders.tokenization import Truncation
@@ -26,7 +26,7 @@ from lorafit.evidence import CalibrationRecord
 from lorafit.exporting.graph import build_graph, can_build, refuse
 from lorafit.exporting.int8 import ReachMeter, quantize_graph
 from lorafit.exporting.parity import check_parity, measure_parity
-from lorafit.exporting.records import ExportLayout, ExportRecord, ParityRecord, Precision
+from lorafit.exporting.records import ExportLayout, ExportRecord, ParityRecord, Precision, SpeedRecord
 from lorafit.extras import require
 from lorafit.golden import GOLDEN_PRECISION, GoldenRecord, verify_golden
 from lorafit.labels import LabelSet
@@ -174,23 +174,15 @@ def export(
     texts = GoldenRecord.read(source.layout.golden).texts
     with _write(folder) as staging:
         target = ExportLayout(staging)
-        _write_model(source, target, precision)
+        model = _write_model(source, target, precision)
         before = source.ask(TorchRuntime(source.model, GOLDEN_PRECISION), texts, progress)
-        runtime = OnnxRuntime(target.model(precision), precision)
-        after = source.ask(runtime, texts, progress)
+        with _name_faults(model):
+            after = source.ask(OnnxRuntime(target.model(precision), precision), texts, progress)
         parity = _compare(source, before, after)
         if not allow_drift:
             check_parity(parity, precision)
         GoldenRecord(texts=texts, logits=after.sentences.tolist()).write(target.golden)
-        exported = ExportRecord(
-            lorafit=__version__,
-            precision=precision,
-            run=record,
-            pad_id=source.pad_id,
-            parity=parity,
-            texts_per_second=after.texts_per_second,
-            files={path.name: compute_digest(path) for path in sorted(staging.iterdir())},
-        )
+        exported = _describe(source, staging, precision, parity, after.texts_per_second)
         exported.write(target.record)
     return Export(folder, exported)
 
@@ -311,15 +303,19 @@ def merge_adapter(model: "PeftModel | PreTrainedModel") -> "PreTrainedModel":
     return merged
 
 
-def _write_model(source: _Source, target: ExportLayout, precision: Precision) -> None:
-    """Write the graph, and beside it what else prediction takes, here and in other tools."""
+def _write_model(source: _Source, target: ExportLayout, precision: Precision) -> "PreTrainedModel":
+    """Write the graph, and beside it what else prediction takes, here and in other tools; return the merged model."""
     merged = merge_adapter(copy.deepcopy(source.model))
     merged.config.architectures = [type(merged).__name__]
-    _check_size(merged)
+    _check_size(merged, sum(value.numel() * value.element_size() for value in merged.state_dict().values()))
     graph = _make_graph(merged)
+    _check_size(merged, graph.ByteSize())
     if precision == "int8":
-        meter = ReachMeter(graph)
-        source.run_by(meter).compute_logits(source.samples)
+        with _name_faults(merged):
+            meter = ReachMeter(graph)
+            source.run_by(meter).compute_logits(source.samples)
+        if not meter.reach:
+            raise refuse(merged, "it has no linear layers that int8 is known for")
         graph = quantize_graph(graph, meter.reach)
     target.model(precision).write_bytes(graph.SerializeToString())
     with quiet_transformers():
@@ -327,6 +323,16 @@ def _write_model(source: _Source, target: ExportLayout, precision: Precision) ->
     _copy_tokenizer(source.layout, target.root)
     if CALIBRATION_FILE in source.record.files:
         shutil.copyfile(source.layout.calibration, target.calibration)
+    return merged
+
+
+@contextmanager
+def _name_faults(model: "PreTrainedModel") -> Iterator[None]:
+    """Name what onnxruntime cannot do with a graph, and the way out."""
+    try:
+        yield
+    except Exception as error:
+        raise refuse(model, f"onnxruntime says '{str(error).strip().partition(chr(10))[0]}'") from error
 
 
 def _make_graph(model: "PreTrainedModel") -> "onnx.ModelProto":
@@ -337,8 +343,7 @@ def _make_graph(model: "PreTrainedModel") -> "onnx.ModelProto":
     return trace_graph(model)
 
 
-def _check_size(model: "PreTrainedModel") -> None:
-    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+def _check_size(model: "PreTrainedModel", size: int) -> None:
     if size > _MOST_BYTES - 2**20:
         raise refuse(model, f"its weights take {size / 1e9:.1f} GB, a file can have 2 GB")
 
@@ -354,3 +359,36 @@ def _compare(source: _Source, before: _Logits, after: _Logits) -> ParityRecord:
         calibration = CalibrationRecord.read(source.layout.calibration)
     rows = None if before.rows is None or after.rows is None else (before.rows, after.rows)
     return measure_parity((before.sentences, after.sentences), source.rows, rows, calibration)
+
+
+def _describe(
+    source: _Source, staging: Path, precision: Precision, parity: ParityRecord, texts_per_second: float | None
+) -> ExportRecord:
+    record, data = source.record, load_config(source.layout.config).data
+    identities = {"source": identify_source(data.source)}
+    if data.validation is not None:
+        identities["validation"] = identify_source(data.validation)
+    name = Path(record.base_model.name)
+    speed = None
+    if texts_per_second is not None:
+        speed = SpeedRecord(
+            texts_per_second=texts_per_second, cpu=hardware.cpu_name(), threads=hardware.available_cores()
+        )
+    return ExportRecord(
+        lorafit=__version__,
+        precision=precision,
+        method=record.method,
+        base_model=record.base_model.model_copy(update={"name": name.name})
+        if name.is_absolute()
+        else record.base_model,
+        labels=record.labels,
+        max_length=record.max_length,
+        truncation=record.truncation,
+        pad_id=source.pad_id,
+        parameters=record.parameters,
+        data={name: identity for name, identity in identities.items() if identity is not None},
+        test_fingerprint=record.data.splits["test"].fingerprint,
+        parity=parity,
+        speed=speed,
+        files={path.name: compute_digest(path) for path in sorted(staging.iterdir())},
+    )

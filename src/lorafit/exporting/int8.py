@@ -60,11 +60,13 @@ class ReachMeter:
         watched: Any = onnx.ModelProto()
         watched.CopyFrom(model)
         self.reach: dict[str, NDArray[np.float32]] = {}
-        self._inputs = {node.input[1]: node.input[0] for node in _find_products(model.graph)}
-        for name in sorted(set(self._inputs.values())):
+        self._inputs = [(node.input[1], node.input[0]) for node in _find_products(model.graph)]
+        self._watched = sorted({x for _, x in self._inputs})
+        for name in self._watched:
             watched.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = available_cores()
+        options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
             watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
@@ -79,15 +81,15 @@ class ReachMeter:
         Returns:
             Shape (rows, classes).
         """
-        names = ["logits", *dict.fromkeys(self._inputs.values())]
-        values = self._session.run(names, {"input_ids": input_ids, "attention_mask": attention_mask})
+        feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
+        logits: NDArray[np.float32]
+        logits, *values = self._session.run(["logits", *self._watched], feeds)
         found = {
-            name: np.abs(value).reshape(-1, value.shape[-1]).max(axis=0)
-            for name, value in zip(names[1:], values[1:], strict=True)
+            x: np.abs(value).reshape(-1, value.shape[-1]).max(axis=0)
+            for x, value in zip(self._watched, values, strict=True)
         }
-        for weight, name in self._inputs.items():
-            self.reach[weight] = np.maximum(self.reach.get(weight, np.float32(0)), found[name])
-        logits: NDArray[np.float32] = values[0]
+        for weight, x in self._inputs:
+            self.reach[weight] = np.maximum(self.reach.get(weight, np.float32(0)), found[x])
         return logits
 
 
@@ -115,7 +117,7 @@ def quantize_graph(
 
 
 def _find_products(graph: Any) -> Iterator[Any]:  # noqa: ANN401 - onnx is imported by its name
-    """Yield the products with a constant weight that nothing else reads, but for the head's, which is the last."""
+    """Yield the products with a constant weight that only such products read, but for the head's, which is the last."""
     constants = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
     products = [node for node in graph.node if node.op_type in {"MatMul", "Gemm"} and node.input[1] in constants]
     chosen = [node for node in products[:-1] if node.op_type == "MatMul"]
@@ -130,6 +132,7 @@ class _Quantizer:
     def __init__(self, onnx: Any, graph: Any, reach: Mapping[str, NDArray[np.float32]]) -> None:  # noqa: ANN401 - as above
         self._onnx, self._graph, self._reach = onnx, graph, reach
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self._outputs = {value.name for value in graph.output}
         self._readers: dict[str, list[Any]] = {}
         for node in graph.node:
             for name in node.input:
@@ -158,10 +161,11 @@ class _Quantizer:
     def _find_bias(self, product: Any) -> tuple[Any, str] | None:  # noqa: ANN401 - as above
         """Return the addition of a bias and the bias's name, if that is all that becomes of a product."""
         readers = self._readers.get(product.output[0], [])
-        if len(readers) != 1 or readers[0].op_type != "Add":
+        if len(readers) != 1 or readers[0].op_type != "Add" or product.output[0] in self._outputs:
             return None
+        outputs = [self._tensors[product.input[1]].dims[1]]
         for name in readers[0].input:
-            if name in self._tensors and len(self._tensors[name].dims) == 1:
+            if name in self._tensors and list(self._tensors[name].dims) == outputs:
                 return readers[0], name
         return None
 

@@ -45,8 +45,8 @@ def load_export(
         runtime,
         read_tokenizer(layout.root),
         pad_id=record.pad_id,
-        labels=LabelSet(tuple(record.run.labels)),
-        truncation=Truncation(record.run.max_length, record.run.truncation),
+        labels=LabelSet(tuple(record.labels)),
+        truncation=Truncation(record.max_length, record.truncation),
         calibration=read_calibration(kept, layout.root, raw=raw, target_accuracy=target_accuracy),
         settings=(record.files, raw, target_accuracy),
     )

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lorafit.artifacts import CALIBRATION_FILE, FileRecord, Record, RunRecord
+from lorafit.artifacts import CALIBRATION_FILE, BaseModelRecord, FileRecord, ParameterCounts, Record
 from lorafit.evidence import Estimate
 
-__all__ = ["ExportLayout", "ExportRecord", "ParityRecord", "Precision"]
+__all__ = ["ExportLayout", "ExportRecord", "ParityRecord", "Precision", "SpeedRecord"]
 
 Precision = Literal["fp32", "int8"]
 """Arithmetic of an exported model's linear layers."""
@@ -64,23 +64,46 @@ class ParityRecord(Record):
     ece_difference: float | None = None
 
 
+class SpeedRecord(Record):
+    """How fast an exported model was on the validation rows compared, and where."""
+
+    texts_per_second: float
+    cpu: str
+    threads: int
+
+
 class ExportRecord(FileRecord):
-    """`lorafit.json`.
+    """`lorafit.json`. It names no place on the machine that the model was made on.
 
     Attributes:
         lorafit: Version that wrote it.
         precision: Arithmetic of the linear layers.
-        run: The run it was made from.
+        method: Method that trained the model.
+        base_model: The pre-trained encoder; of a folder, its own name alone.
+        labels: The classes, in the order of the logits.
+        max_length: Longest input in tokens, special tokens included.
+        truncation: What is kept of a longer text.
         pad_id: Token id of the padding.
+        parameters: Numbers of parameters when it was trained.
+        data: What it was trained, and chosen and calibrated, on, by `source` and `validation`: a named source's name, a
+            file's SHA-256. A file that was not there any more is missing.
+        test_fingerprint: Fingerprint of its run's test rows.
         parity: How it compares with the original.
-        texts_per_second: Speed on the validation rows compared; None without rows.
+        speed: How fast it was; None without rows to compare on.
         files: SHA-256 of every other file.
     """
 
     lorafit: str
     precision: Precision
-    run: RunRecord
+    method: str
+    base_model: BaseModelRecord
+    labels: list[str]
+    max_length: int
+    truncation: Literal["head", "head+tail"]
     pad_id: int
+    parameters: ParameterCounts
+    data: dict[Literal["source", "validation"], str]
+    test_fingerprint: str
     parity: ParityRecord
-    texts_per_second: float | None
+    speed: SpeedRecord | None
     files: dict[str, str]

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.onnx.errors import OnnxExporterError
 
 from lorafit.exporting.graph import OPSET, refuse
+from lorafit.extras import require
 
 if TYPE_CHECKING:
     import onnx
@@ -51,11 +52,11 @@ def trace_graph(model: "PreTrainedModel") -> "onnx.ModelProto":
     Raises:
         ConfigError: Torch cannot trace it, or knows no ONNX operator for a part of it; the message says which.
     """
-    model.set_attn_implementation("eager")
     ids = torch.arange(_ROWS * _LENGTH).reshape(_ROWS, _LENGTH) % int(model.config.vocab_size)
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     try:
         with _quiet():
+            model.set_attn_implementation("eager")
             program: Any = torch.onnx.export(
                 _Logits(model).eval(),
                 (ids, torch.ones_like(ids)),
@@ -66,10 +67,11 @@ def trace_graph(model: "PreTrainedModel") -> "onnx.ModelProto":
                 dynamo=True,
                 verbose=False,
             )
-    except OnnxExporterError as error:
+    except Exception as error:  # torch and onnxscript raise kinds of their own
         raise refuse(model, f"torch says '{_name_cause(error)}'") from error
     graph: onnx.ModelProto = program.model_proto
     _tidy(graph)
+    _transpose_weights(graph)
     return graph
 
 
@@ -101,6 +103,27 @@ def _tidy(model: "onnx.ModelProto") -> None:
             if size.HasField("dim_param"):
                 size.dim_param = ("batch", "length")[place]
     del graph.value_info[:]
+    del model.functions[:]  # what they stood for is in the graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
+
+
+def _transpose_weights(model: "onnx.ModelProto") -> None:
+    """Store weights as the products read them: those that layers share are left to be transposed again and again."""
+    onnx = require("onnx", extra="export", purpose="Exporting")
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "Transpose" or node.input[0] not in tensors:
+            nodes.append(node)
+            continue
+        order = next((list(one.ints) for one in node.attribute if one.name == "perm"), None)
+        turned = np.transpose(onnx.numpy_helper.to_array(tensors[node.input[0]]), order)
+        graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(turned), node.output[0]))
+    read = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(kept)
