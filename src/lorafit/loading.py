@@ -37,6 +37,7 @@ def load(
     Raises:
         RunError: There is no such folder, a file is missing or altered, or the model gives other logits.
         UserInputError: A target accuracy out of range, or one without a calibration or with `raw`.
+        MissingExtraError: What runs it is not installed; the message gives the pip line.
     """
     folder = Path(path).expanduser().resolve()
     if not any(known.is_file() for known in (ExportLayout(folder).record, RunLayout(folder).record)):

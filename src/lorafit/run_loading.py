@@ -38,7 +38,9 @@ def load_run(
         The classifier.
 
     Raises:
+        RunError: The run is not complete or altered, or the model gives other logits than its golden ones.
         UserInputError: A target accuracy out of range, or one without a calibration or with `raw`.
+        MissingExtraError: torch, transformers or peft is not installed; the message gives the pip line.
     """
     torch = require("torch", extra="train", purpose="Loading a run")
     for package in ("transformers", "peft"):
