@@ -42,9 +42,7 @@ def load_run(
         UserInputError: A target accuracy out of range, or one without a calibration or with `raw`.
         MissingExtraError: torch, transformers or peft is not installed; the message gives the pip line.
     """
-    torch = require("torch", extra="train", purpose="Loading a run")
-    for package in ("transformers", "peft"):
-        require(package, extra="train", purpose="Loading a run")
+    torch, *_ = (require(name, extra="train", purpose="Loading a run") for name in ("torch", "transformers", "peft"))
     from lorafit.acceleration.encoder_block import fuse_encoder
     from lorafit.acceleration.memory import keep_freed_memory
     from lorafit.acceleration.precision import choose_device, choose_precision
