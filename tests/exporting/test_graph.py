@@ -249,7 +249,7 @@ def test_a_traced_graph_gives_the_models_logits_and_int8_is_near(build_model: Bu
     kinds = [node.op_type for node in quantized.graph.node]
     layers = model.config.num_hidden_layers
     assert kinds.count("DynamicQuantizeMatMul") >= 4 * layers
-    assert kinds.count("DynamicQuantizeMatMul") >= 0.9 * count_products(graph)
+    assert kinds.count("DynamicQuantizeMatMul") >= count_products(graph) - 1, "some heads have two products"
     far = max(np.abs(run(quantized, *batch) - logits).max() for batch, logits in zip(batches, expected, strict=True))
     assert 0 < far < 0.15 * max(np.abs(logits).max() for logits in expected)
     assert len(quantized.SerializeToString()) < len(graph.SerializeToString())

@@ -47,8 +47,7 @@ def quantize_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDAr
 class ReachMeter:
     """Runs a graph in fp32 as a runtime does, and keeps how far each feature reaches that goes into a product.
 
-    Attributes:
-        reach: Largest size of each feature so far, shape (inputs,), by the name of the product's weight.
+    `reach` is the largest size of each feature so far, shape (inputs,), by the name of the product's weight in `model`.
     """
 
     name = "onnx"
