@@ -109,7 +109,9 @@ def measure_throughput(arguments: argparse.Namespace, ledger: Ledger, folder: Pa
             run = partial(run_fresh, ask_pipeline, folder / "merged", source, few, batch, length)
             results[name] = ledger.measure(name, {**told, "rows": few}, run)
     for name, result in {"lorafit, torch in fp32": wanted, **results}.items():
-        same = np.mean([one == other for one, other in zip(result["labels"], wanted["labels"], strict=False)])
+        same = np.mean(
+            [one == other for one, other in zip(result["labels"].split(), wanted["labels"].split(), strict=False)]
+        )
         print(
             f"| {name} | {result['texts'] / result['seconds']:,.1f} | {result['tokens'] / result['seconds']:,.0f} | "
             f"{result['accuracy']:.2%} | {same:.2%} | {result['peak_memory_bytes'] / 1e9:.2f} GB |",
@@ -215,7 +217,7 @@ def describe(seconds: float, answers: list[str], labels: list[str], lengths: NDA
         "tokens": int(lengths.sum()),
         "positions": int(plan_prediction(lengths).shapes(lengths).prod(axis=1).sum()),
         "accuracy": float(right),
-        "labels": answers,
+        "labels": " ".join(answers),
         "peak_memory_bytes": hardware.peak_memory_bytes(),
     }
 

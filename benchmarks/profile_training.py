@@ -49,7 +49,7 @@ def main() -> None:
         operators = run_fresh(profile, [*settings, *arguments.overrides], folder)
     seconds = sum_by_kind(operators)
     total = sum(seconds.values())
-    longest = [one for one in operators if one["seconds"] > 0.01]
+    longest = [{**one, "shapes": str(one["shapes"])} for one in operators if one["seconds"] > 0.01]
     write_results(
         arguments.output,
         {"settings": arguments.overrides, "rows": arguments.rows, "seconds": seconds, "operators": longest},

@@ -26,8 +26,7 @@ GOLDEN_TEXTS = (
 GOLDEN_TOLERANCE = {"torch": 1e-3, "onnx": 1e-3, "int8": 0.1}
 """Largest allowed difference of a logit by runtime, relative to the largest golden logit or 0.1 if that is larger.
 
-Another processor sums in another order, which moves activations across the steps of int8: in WebAssembly, which shares
-no kernel with a processor's own, batches of reviews differed by up to 7 %.
+Another processor sums in another order, which moves activations across the steps of int8.
 """
 
 _CAUSES = {

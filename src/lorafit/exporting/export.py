@@ -332,7 +332,8 @@ def _name_faults(model: "PreTrainedModel") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise refuse(model, f"onnxruntime says '{str(error).strip().partition(chr(10))[0]}'") from error
+        cause = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise refuse(model, f"onnxruntime says '{cause}'") from error
 
 
 def _make_graph(model: "PreTrainedModel") -> "onnx.ModelProto":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lorafit.exporting.graph import FUSED_DOMAIN
 from lorafit.extras import require
-from lorafit.hardware import available_cores
+from lorafit.runtimes.onnx import open_session
 
 if TYPE_CHECKING:
     import onnx
@@ -55,7 +55,6 @@ class ReachMeter:
 
     def __init__(self, model: "onnx.ModelProto") -> None:
         onnx = require("onnx", extra="export", purpose="Exporting")
-        onnxruntime: Any = require("onnxruntime", extra="export", purpose="Exporting")
         watched: Any = onnx.ModelProto()
         watched.CopyFrom(model)
         self.reach: dict[str, NDArray[np.float32]] = {}
@@ -63,12 +62,7 @@ class ReachMeter:
         self._watched = sorted({x for _, x in self._inputs})
         for name in self._watched:
             watched.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = available_cores()
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(watched.SerializeToString(), extra="export", purpose="Exporting")
 
     def logits(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], *_: Any) -> NDArray[np.float32]:
         """Compute logits, and keep the reach.
