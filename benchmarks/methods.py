@@ -1,6 +1,6 @@
 """Methods compared on IMDb with the built-in encoder; and what comparing saves against training each apart.
 
-Run: LORAFIT_DATA=… python benchmarks/methods.py small|all|epoch|cost [--folder FOLDER] [--set section.key=value …]
+Run: LORAFIT_DATA=… python benchmarks/methods.py small|all|epoch|cost [--folder FOLDER] [--layers top3,all] [--set section.key=value …]
 
 `small`: seven methods and the cheap baselines with three seeds on 5,000 training, 1,000 validation and 5,000 held-out
 reviews of IMDb's train split, two epochs. `all`: the same methods with one seed on all of IMDb, an epoch, measured on
@@ -10,8 +10,8 @@ FOLDER already is gone on with. Seconds in it are worth nothing if the machine d
 `epoch`: seconds that the steps of an epoch on 512 reviews take with each of the methods, after a warm-up on others,
 each in a process of its own.
 
-`cost`: eight methods in the top three layers on the rows of `small`, compared, and each in a run and a process of its
-own, both without baselines. Writes benchmarks/results/methods-….json and prints the table.
+`cost`: eight methods on the rows of `small`, in the top three layers and in all of them, compared, and each in a run
+and a process of its own, both without baselines. Writes benchmarks/results/methods-….json and prints the table.
 """
 
 import argparse
@@ -45,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=("small", "all", "epoch", "cost"))
     parser.add_argument("--folder", type=Path, help="where the runs are kept; a temporary one when absent")
+    parser.add_argument("--layers", default="top3,all", help="which layers `cost` adapts")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -56,7 +57,7 @@ def main() -> None:
             rows = name_rows(folder / "rows")
         settings = [f"model.name={BUILTIN}", *rows, *arguments.overrides]
         if arguments.study == "cost":
-            measure_cost(settings, folder)
+            measure_cost(settings, folder, arguments.layers.split(","))
         elif arguments.study == "epoch":
             measure_epochs([*settings, "training.epochs=1"], folder / "rows" / "warm-up.parquet", arguments.overrides)
         else:
@@ -114,10 +115,10 @@ def measure_epochs(settings: list[str], warm_up: Path, overrides: list[str]) -> 
         print(f"| {method} | {result['seconds']:.1f} | {share:.2f} | {result['peak_memory_bytes'] / 1e9:.2f} GB |")
 
 
-def measure_cost(settings: list[str], folder: Path) -> None:
+def measure_cost(settings: list[str], folder: Path, adapted: list[str]) -> None:
     """Time the comparison and the runs apart; parts that were measured are kept."""
     ledger = Ledger(RESULTS / "methods-cost.json", again=False)
-    for layers in ("top3", "all"):
+    for layers in adapted:
         common = [*settings, *WITHOUT_BASELINES, f"method.layers={layers}"]
         named = {"overrides": [setting for setting in common if str(folder) not in setting]}
         together = ledger.measure(f"compared, {layers}", named, partial(time_comparison, common))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel
 
-__all__ = ["AdaptedModel", "apply_method", "base_of", "count_parameters"]
+__all__ = ["AdaptedModel", "apply_method", "base_of", "count_parameters", "merge_adapter"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,28 @@ def count_parameters(adapted: AdaptedModel) -> ParameterCounts:
         elif parameter.requires_grad:
             adapter += parameter.numel()
     return ParameterCounts(adapter=adapter, head=trained_head, total=total)
+
+
+def merge_adapter(model: "PeftModel | PreTrainedModel") -> "PreTrainedModel":
+    """Merge an adapter into its base and take the trained head out of its wrapper.
+
+    Args:
+        model: What was trained, of a method that can be merged; it is not to be used afterwards.
+
+    Returns:
+        A plain model; one without an adapter as it is.
+    """
+    from peft import PeftModel
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    if not isinstance(model, PeftModel):
+        return model
+    merged: PreTrainedModel = model.merge_and_unload()
+    for name, module in list(merged.named_modules()):  # peft leaves a head that is trained beside norms in its wrapper
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            whole = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+            merged.set_submodule(name, whole)
+    return merged
 
 
 def _find_places(model: "PreTrainedModel", method: Method, settings: MethodConfig) -> list[str]:

@@ -27,10 +27,13 @@ from lorafit.report.page import write_report
 from lorafit.run_folder import choose_run_folder, claim_run_folder, suggest_name
 from lorafit.run_loading import load_run
 from lorafit.run_stages import (
+    READ_OFTEN,
+    build_measuring_runtime,
     calibrate_run,
     evaluate_run,
     find_checkpoint,
     measure_test_rows,
+    open_inputs,
     save_run,
     train_run,
     write_mistakes,
@@ -235,27 +238,23 @@ def carry_out(
     from lorafit.runtimes.pytorch import TorchRuntime
 
     config, splits = prepared.config, prepared.splits
-    runtime = TorchRuntime(prepared.adapted.model, prepared.precision)
+    untrained = TorchRuntime(prepared.adapted.model, prepared.precision)
     checkpoint = find_checkpoint(config, layout, progress)
+    kept = READ_OFTEN if prefix_folder is None else tuple(prepared.tokens)
     with journal.kept():
         baseline = None
         if config.evaluation.baseline:
             with journal.stage("baseline"):
-                baseline = measure_test_rows(prepared, runtime, layout, "baseline", progress)
-        train_run(
-            prepared,
-            journal,
-            progress,
-            resume_from=checkpoint,
-            expected_seconds=expected_seconds,
-            prefix_folder=prefix_folder,
-        )
-        calibration = calibrate_run(prepared, runtime, journal, progress)
-        with journal.stage("saving"):
-            progress.start("saving the result and opening it in a fresh process")
-            journal.update(files=save_run(prepared, layout, calibration))
-            progress.finish()
-        predicted, metrics = evaluate_run(prepared, runtime, layout, journal, baseline, calibration, progress)
+                baseline = measure_test_rows(prepared, untrained, layout, "baseline", progress)
+        with open_inputs(prepared, journal, progress, prefix_folder=prefix_folder, kept=kept) as inputs:
+            train_run(prepared, inputs, journal, progress, resume_from=checkpoint, expected_seconds=expected_seconds)
+            runtime = build_measuring_runtime(prepared)
+            calibration = calibrate_run(prepared, runtime, inputs, journal, progress)
+            with journal.stage("saving"):
+                progress.start("saving the result and opening it in a fresh process")
+                journal.update(files=save_run(prepared, layout, calibration))
+                progress.finish()
+            predicted, metrics = evaluate_run(prepared, runtime, inputs, journal, baseline, calibration, progress)
     samples = _draw_samples(splits.test, splits.labels, predicted, seed=config.evaluation.seed)
     return Run(path=layout.root, record=journal.record, metrics=metrics, samples=samples)
 

@@ -44,6 +44,7 @@ def load_run(
     """
     torch, *_ = (require(name, extra="train", purpose="Loading a run") for name in ("torch", "transformers", "peft"))
     from lorafit.acceleration.encoder_block import fuse_encoder
+    from lorafit.acceleration.inference import make_fast
     from lorafit.acceleration.memory import keep_freed_memory
     from lorafit.acceleration.precision import choose_device, choose_precision
     from lorafit.runtimes.pytorch import TorchRuntime
@@ -56,8 +57,8 @@ def load_run(
     calibration = read_calibration(kept, layout.root, raw=raw, target_accuracy=target_accuracy)
     device = choose_device("auto")
     torch.nn.Module.to(model, device)
-    if device == "cpu":
-        fuse_encoder(model)
+    if device == "cpu" and fuse_encoder(model) is not None:
+        model = make_fast(model, in_place=True)
     tokenizer, pad_id = load_tokenizer(layout.trained)
     exact, predictor = (
         Predictor(

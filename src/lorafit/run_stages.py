@@ -2,7 +2,8 @@
 
 import shutil
 import time
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -39,25 +40,100 @@ if TYPE_CHECKING:
     from lorafit.training.prefix import ModelInputs
 
 __all__ = [
+    "READ_OFTEN",
+    "build_measuring_runtime",
     "calibrate_run",
     "evaluate_run",
     "find_checkpoint",
     "measure_cheap_baseline",
     "measure_test_rows",
+    "open_inputs",
     "save_run",
     "train_run",
     "write_mistakes",
 ]
 
+READ_OFTEN = ("train", "validation")
+"""The splits that a run reads several times; it reads the others once."""
+
+_TIMED_BATCHES = 8
+"""How many batches a speed is measured with where the test rows' own pass read hidden states from a file."""
+
+
+@contextmanager
+def open_inputs(
+    prepared: Prepared,
+    journal: Journal,
+    progress: Progress,
+    *,
+    prefix_folder: Path | None = None,
+    kept: Collection[str] = READ_OFTEN,
+) -> "Iterator[Mapping[str, ModelInputs]]":
+    """Open the texts of a run, with the frozen layers' hidden states where that pays.
+
+    Args:
+        prepared: Data and model.
+        journal: Keeps the run's record.
+        progress: Told what is done.
+        prefix_folder: Where the hidden states are kept for several runs; None for this one alone, after which they go.
+        kept: The splits whose hidden states are kept; training and validation rows alone where the others' do not fit
+            `training.prefix_cache_gb`.
+
+    Yields:
+        The texts by split.
+    """
+    from lorafit.acceleration.encoder_block import frozen_depth
+    from lorafit.acceleration.prefix_cache import PrefixCache
+    from lorafit.training.prefix import kept_prefix
+
+    config, tokens, model = prepared.config, prepared.tokens, prepared.adapted.model
+    limits = {"max_rows": config.training.batch_size, "max_tokens": config.training.batch_tokens}
+    plans = {name: (tokens[name], plan_prediction(tokens[name].lengths)) for name in kept}
+    plans["train"] = tokens["train"], plan_batches(tokens["train"].lengths, **limits)
+    steps, again = len(plans["train"][1]), prefix_folder is not None
+    if not config.wants_prefix_cache(steps_per_epoch=steps, frozen=frozen_depth(model), again=again):
+        yield tokens
+        return
+    shared = config.training.prefix_cache == "shared"
+    folder = cache_folder() / "prefix_cache" if shared else prefix_folder or journal.layout.prefix_cache
+    cache = PrefixCache(model, prepared.precision, base_digest=prepared.encoder.digest(), folder=folder)
+    if cache.size([texts for texts, _ in plans.values()]) > config.training.prefix_cache_gb * 1e9:
+        plans = {name: plans[name] for name in READ_OFTEN}
+    remove = None if shared or prefix_folder else folder
+    with ExitStack() as stack:
+        with journal.stage("frozen layers"):
+            states = kept_prefix(
+                cache, plans, config.training, pad_id=prepared.pad_id, remove=remove, progress=progress
+            )
+            inputs = {**tokens, **stack.enter_context(states)}
+        yield inputs
+
+
+def build_measuring_runtime(prepared: Prepared) -> Runtime:
+    """Build what measures the trained model: what `load_run` will predict with, merged where that is faster.
+
+    Args:
+        prepared: Data and trained model, which stays as it is.
+
+    Returns:
+        The runtime.
+    """
+    from lorafit.acceleration.inference import make_fast
+    from lorafit.runtimes.pytorch import TorchRuntime
+
+    model = prepared.adapted.model
+    return TorchRuntime(make_fast(model, in_place=False) if model.device.type == "cpu" else model, prepared.precision)
+
 
 def calibrate_run(
-    prepared: Prepared, runtime: Runtime, journal: Journal, progress: Progress
+    prepared: Prepared, runtime: Runtime, inputs: "Mapping[str, ModelInputs]", journal: Journal, progress: Progress
 ) -> CalibrationRecord | None:
     """Fit the confidence of the trained model to the calibration rows.
 
     Args:
         prepared: Data and model.
         runtime: Runs the model.
+        inputs: The texts by split.
         journal: Keeps the run's record.
         progress: Told what is done.
 
@@ -73,7 +149,7 @@ def calibrate_run(
         return None
     with journal.stage("calibration"):
         progress.start("calibrating", total=len(rows), unit="text")
-        logits = _compute_logits(prepared, runtime, prepared.tokens["calibration"], progress)
+        logits = _compute_logits(prepared, runtime, inputs["calibration"], progress)
         progress.finish()
         return fit_calibration(rows.labels, logits, coverage=config.coverage, target_accuracy=config.target_accuracy)
 
@@ -81,7 +157,7 @@ def calibrate_run(
 def evaluate_run(
     prepared: Prepared,
     runtime: Runtime,
-    layout: RunLayout,
+    inputs: "Mapping[str, ModelInputs]",
     journal: Journal,
     baseline: NDArray[np.float64] | None,
     calibration: CalibrationRecord | None,
@@ -92,7 +168,7 @@ def evaluate_run(
     Args:
         prepared: Data and model.
         runtime: Runs the model.
-        layout: The run folder.
+        inputs: The texts by split.
         journal: Keeps the run's record.
         baseline: What the model before training said of the test rows, shape (n, classes), or None.
         calibration: How the trained model's logits become confidence, or None.
@@ -102,6 +178,7 @@ def evaluate_run(
         What every model said of the test rows, and the scores.
     """
     splits, config, cheap = prepared.splits, prepared.config.evaluation, {}
+    layout, tokens = journal.layout, prepared.tokens["test"]
     if config.cheap_baselines:
         release_freed_memory()  # that of training; n-grams need their own
         with journal.stage("cheap baselines"):
@@ -112,8 +189,12 @@ def evaluate_run(
     with journal.stage("evaluation"):
         began = time.perf_counter()
         temperature = 1.0 if calibration is None else calibration.temperature
-        finetuned = measure_test_rows(prepared, runtime, layout, "finetuned", progress, temperature=temperature)
-        journal.update(texts_per_second=len(splits.test) / (time.perf_counter() - began))
+        finetuned = measure_test_rows(
+            prepared, runtime, layout, "finetuned", progress, texts=inputs["test"], temperature=temperature
+        )
+        seconds = time.perf_counter() - began
+        speed = len(tokens) / seconds if inputs["test"] is tokens else _measure_speed(prepared, runtime)
+        journal.update(texts_per_second=speed)
         predicted = Predicted(finetuned, baseline, cheap, calibration)
         metrics = build_metrics("test", splits.test, splits.labels, config, predicted)
         metrics.write(layout.metrics)
@@ -147,23 +228,23 @@ def find_checkpoint(config: Config, layout: RunLayout, progress: Progress) -> Pa
 
 def train_run(
     prepared: Prepared,
+    inputs: "Mapping[str, ModelInputs]",
     journal: Journal,
     progress: Progress,
     *,
     resume_from: Path | None = None,
     expected_seconds: float | None = None,
-    prefix_folder: Path | None = None,
     on_validation: "OnValidation | None" = None,
 ) -> None:
     """Train the model in place and write down what that cost.
 
     Args:
         prepared: Data and model.
+        inputs: The texts by split.
         journal: Keeps the run's record.
         progress: Told what is done.
         resume_from: A complete checkpoint to go on from.
         expected_seconds: How long training will take, as far as that was foreseen.
-        prefix_folder: Where the frozen layers' hidden states are kept for several runs; None for this one alone.
         on_validation: Told what share of the steps is done and every validation result; what it raises ends training.
     """
     from lorafit.runtimes.pytorch import TorchRuntime
@@ -171,58 +252,22 @@ def train_run(
     from lorafit.training.engine import TrainingJob, fit
 
     runtime, splits = TorchRuntime(prepared.adapted.model, prepared.precision), prepared.splits
-    with ExitStack() as stack:
-        inputs = _open_inputs(stack, prepared, journal, progress, prefix_folder)
-        job = TrainingJob(
-            adapted=prepared.adapted,
-            rows=TrainingRows(inputs["train"], splits.train.labels, prepared.pad_id),
-            config=prepared.config.training,
-            method=prepared.config.method,
-            layout=journal.layout,
-            precision=prepared.precision,
-            validate=lambda: compute_validation(
-                splits.validation, _compute_logits(prepared, runtime, inputs["validation"])
-            ),
-            on_validation=on_validation,
-            expected_seconds=expected_seconds,
-        )
-        with open_trackers(prepared.config, journal.layout, journal.record), journal.stage("training"):
-            training = fit(job, progress=progress, resume_from=resume_from)
-    journal.update(training=training.model_copy(update={"seconds": journal.record.seconds["training"]}))
-
-
-def _open_inputs(
-    stack: ExitStack,
-    prepared: Prepared,
-    journal: Journal,
-    progress: Progress,
-    prefix_folder: Path | None,
-) -> "dict[str, ModelInputs]":
-    """Open the training and the validation texts, with the frozen layers' hidden states where that pays."""
-    from lorafit.acceleration.encoder_block import frozen_depth
-    from lorafit.acceleration.prefix_cache import PrefixCache
-    from lorafit.training.prefix import kept_prefix
-
-    config, tokens = prepared.config, prepared.tokens
-    limits = {"max_rows": config.training.batch_size, "max_tokens": config.training.batch_tokens}
-    plan = plan_batches(tokens["train"].lengths, **limits)
-    frozen, again = frozen_depth(prepared.adapted.model), prefix_folder is not None
-    if not config.wants_prefix_cache(steps_per_epoch=len(plan), frozen=frozen, again=again):
-        return {name: tokens[name] for name in ("train", "validation")}
-    shared = config.training.prefix_cache == "shared"
-    folder = cache_folder() / "prefix_cache" if shared else prefix_folder or journal.layout.prefix_cache
-    cache = PrefixCache(
-        prepared.adapted.model, prepared.precision, base_digest=prepared.encoder.digest(), folder=folder
+    job = TrainingJob(
+        adapted=prepared.adapted,
+        rows=TrainingRows(inputs["train"], splits.train.labels, prepared.pad_id),
+        config=prepared.config.training,
+        method=prepared.config.method,
+        layout=journal.layout,
+        precision=prepared.precision,
+        validate=lambda: compute_validation(
+            splits.validation, _compute_logits(prepared, runtime, inputs["validation"])
+        ),
+        on_validation=on_validation,
+        expected_seconds=expected_seconds,
     )
-    plans = {
-        "train": (tokens["train"], plan),
-        "validation": (tokens["validation"], plan_prediction(tokens["validation"].lengths)),
-    }
-    remove = None if shared or prefix_folder else folder
-    with journal.stage("frozen layers"):
-        return stack.enter_context(
-            kept_prefix(cache, plans, config.training, pad_id=prepared.pad_id, remove=remove, progress=progress)
-        )
+    with open_trackers(prepared.config, journal.layout, journal.record), journal.stage("training"):
+        training = fit(job, progress=progress, resume_from=resume_from)
+    journal.update(training=training.model_copy(update={"seconds": journal.record.seconds["training"]}))
 
 
 def measure_test_rows(
@@ -232,6 +277,7 @@ def measure_test_rows(
     model: Literal["baseline", "finetuned"],
     progress: Progress,
     *,
+    texts: "ModelInputs | None" = None,
     temperature: float = 1.0,
 ) -> NDArray[np.float64]:
     """Predict the test rows and write what was said; a baseline that was written before is read.
@@ -242,6 +288,7 @@ def measure_test_rows(
         layout: The run folder.
         model: Which model it is.
         progress: Told what is done.
+        texts: The test texts with what is known of them; None for their tokens.
         temperature: Logits are divided by it.
 
     Returns:
@@ -252,11 +299,22 @@ def measure_test_rows(
     if kept is not None:
         return kept
     progress.start(f"measuring the {model} model", total=len(rows), unit="text")
-    logits = _compute_logits(prepared, runtime, prepared.tokens["test"], progress)
+    logits = _compute_logits(prepared, runtime, prepared.tokens["test"] if texts is None else texts, progress)
     probabilities = softmax(apply_temperature(logits, temperature))
     write_predictions(path, rows, prepared.labels, probabilities)
     progress.finish()
     return probabilities
+
+
+def _measure_speed(prepared: Prepared, runtime: Runtime) -> float:
+    """Time the whole model on batches from all over the test rows; return texts a second."""
+    tokens = prepared.tokens["test"]
+    plan = plan_prediction(tokens.lengths)
+    batches = [plan[batch] for batch in np.unique(np.linspace(0, len(plan) - 1, _TIMED_BATCHES).astype(int))]
+    began = time.perf_counter()
+    for rows in batches:
+        runtime.logits(*tokens.pad(rows, prepared.pad_id))
+    return sum(map(len, batches)) / (time.perf_counter() - began)
 
 
 def measure_cheap_baseline(name: str, splits: Splits, path: Path, progress: Progress) -> NDArray[np.float64]:
@@ -322,13 +380,11 @@ def write_mistakes(prepared: Prepared, layout: RunLayout, progress: Progress) ->
         layout: The run folder, with the predictions of the test rows.
         progress: Told what is done.
     """
-    from lorafit.runtimes.pytorch import TorchRuntime
-
     rows = prepared.splits.test
     probabilities = read_predictions(layout.predictions("test", "finetuned"), rows, prepared.labels)
     if probabilities is not None:
         calibration = CalibrationRecord.read(layout.calibration) if layout.calibration.is_file() else None
-        predictor = _build_predictor(prepared, TorchRuntime(prepared.adapted.model, prepared.precision), calibration)
+        predictor = _build_predictor(prepared, build_measuring_runtime(prepared), calibration)
         explain_mistakes(predictor, rows, probabilities, progress).write(layout.mistakes)
 
 

@@ -10,7 +10,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from lorafit.acceleration.encoder_block import FusedBlock, at_precision, frozen_depth, fuse_encoder
+from lorafit.acceleration.encoder_block import FusedBlock, at_precision, compute_prefix, frozen_depth, fuse_encoder
+from lorafit.acceleration.inference import make_fast
 from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.adaptation import apply_method
 from lorafit.encoders.architectures import ARCHITECTURES
@@ -343,6 +344,24 @@ def test_frozen_blocks_below_a_variant_of_lora_are_fused(build: Build) -> None:
     fuse_encoder(model)
     assert [module.height for module in model.modules() if isinstance(module, FusedBlock)] == [-1]
     assert frozen_depth(model) == 1
+
+
+def test_merged_model_goes_on_from_the_states_that_were_kept_for_the_trained_one(build: Build, batch: Batch) -> None:
+    bare: Any = build(None)
+    config = LoraConfig(task_type="SEQ_CLS", r=4, target_modules=linears_of(bare)[-1:], use_dora=True)
+    with quiet_transformers():
+        model: Any = get_peft_model(bare, config)
+    fill_adapter(model)
+    fuse_encoder(model.eval())
+    fast: Any = make_fast(model, in_place=False)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        kept = compute_prefix(model, **inputs)
+        expected = model(**inputs).logits
+        assert (frozen_depth(model), frozen_depth(fast)) == (1, 1)
+        assert torch.allclose(fast(**inputs, prefix_hidden_states=kept).logits, expected, atol=1e-5)
+        assert torch.allclose(fast(**inputs).logits, expected, atol=1e-5)
+    assert make_fast(fast, in_place=False) is fast
 
 
 def test_one_block_that_cannot_be_fused_leaves_all_as_they_are(build: Build, batch: Batch) -> None:

@@ -14,11 +14,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
-from lorafit.acceleration.encoder_block import fuse_encoder
-from lorafit.adaptation import AdaptedModel, base_of
+from lorafit.acceleration.encoder_block import fuse_encoder, is_fused
+from lorafit.acceleration.inference import make_fast
+from lorafit.adaptation import AdaptedModel, base_of, merge_adapter
 from lorafit.config import Config
 from lorafit.encoders.load import locate_encoder, quiet_transformers
-from lorafit.exporting.export import merge_adapter
 from lorafit.exporting.graph import build_graph
 from lorafit.method_settings import complete_method, complete_settings
 from lorafit.methods import METHODS
@@ -105,6 +105,10 @@ def test_it_learns_reloads_and_merges(
     with quiet_transformers():
         assert np.abs(np.array(plain.compute_plain_logits(folder, TEXTS)) - logits).max() < 1e-4
     (folder / "expected.json").write_text(json.dumps(logits.tolist()))
+    fast = make_fast(model, in_place=False)
+    assert is_fused(fast) is (fused or "virtual_tokens" not in method.defaults)
+    assert np.abs(compute_logits(fast, folder) - logits).max() < 1e-4 * max(1.0, np.abs(logits).max())
+    assert np.array_equal(compute_logits(model, folder), logits), "the trained model stays as it is"
     if job.adapted.is_adapter:
         check_merge(job.adapted, name, logits, folder)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["FusedBlock", "at_precision", "compute_prefix", "frozen_depth", "fuse_encoder"]
+__all__ = ["FusedBlock", "at_precision", "compute_prefix", "frozen_depth", "fuse_encoder", "is_fused", "learns_tokens"]
 
 _dtype: ContextVar[torch.dtype] = ContextVar("dtype of the products in fused blocks", default=torch.float32)
 _OWN_BLOCKS = "the method changes more than frozen linear layers with plain LoRA"
@@ -96,7 +96,7 @@ class FusedBlock(nn.Module):
         return output
 
 
-def fuse_encoder(model: "PreTrainedModel | PeftModel") -> str | None:
+def fuse_encoder(model: "PreTrainedModel | PeftModel", *, depth: int | None = None) -> str | None:
     """Replace the encoder's blocks by fused ones: all of them, or, where a method needs its own, the frozen ones below.
 
     Fused blocks know neither `output_hidden_states` nor gradient checkpointing nor hooks on their linear layers.
@@ -104,6 +104,7 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel") -> str | None:
 
     Args:
         model: The encoder with its head, an adapter on it or not; changed in place.
+        depth: How many of the lowest layers are the frozen prefix; None finds it by what is trained.
 
     Returns:
         None if all were replaced, else why not, for people.
@@ -120,9 +121,10 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel") -> str | None:
     use_attention(base)
     heads, last = base.config.num_attention_heads, len(blocks) - 1
     grouped = [all(can_be_grouped(block.get_submodule(name)) for name in architecture.linears) for block in blocks]
-    depth = next((i for i, block in enumerate(blocks) if _is_trained(block) or not grouped[i]), last)
-    if _is_trained(base.base_model.embeddings) or _learns_tokens(model):
-        depth = 0
+    if depth is None:
+        depth = next((i for i, block in enumerate(blocks) if _is_trained(block) or not grouped[i]), last)
+        if _is_trained(base.base_model.embeddings) or learns_tokens(model):
+            depth = 0
     for index, block in enumerate(blocks):
         if all(grouped) or index < depth:
             blocks[index] = FusedBlock(
@@ -136,6 +138,17 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel") -> str | None:
 def frozen_depth(model: nn.Module) -> int:
     """Return how many of a model's lowest layers are a frozen prefix; 0 if its blocks are not fused."""
     return sum(block.height < 0 for block in model.modules() if isinstance(block, FusedBlock))
+
+
+def is_fused(model: nn.Module) -> bool:
+    """Return whether all of an encoder's blocks are fused."""
+    blocks = [block for block in model.modules() if isinstance(block, FusedBlock)]
+    return bool(blocks) and max(block.height for block in blocks) >= 0
+
+
+def learns_tokens(model: nn.Module) -> bool:
+    """Return whether a method puts learned tokens before the text: nothing above them stays, nothing can be merged."""
+    return any(config.is_prompt_learning for config in getattr(model, "peft_config", {}).values())
 
 
 def compute_prefix(
@@ -166,9 +179,8 @@ def at_precision(model: nn.Module, precision: PrecisionChoice) -> AbstractContex
     Fused blocks are told, and leave the head in fp32; everything above a fused prefix, and any other model, runs under
     autocast.
     """
-    heights = [module.height for module in model.modules() if isinstance(module, FusedBlock)]
     told = _holding(_dtype, value=torch.bfloat16 if precision.name == "bf16" else torch.float32)
-    if heights and max(heights) >= 0:
+    if is_fused(model):
         return told
     device = next(model.parameters()).device.type
     context = ExitStack()
@@ -212,11 +224,6 @@ def _drop_prefix(
 
 def _is_trained(block: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in block.parameters())
-
-
-def _learns_tokens(model: "PreTrainedModel | PeftModel") -> bool:
-    """Return whether the method puts learned tokens before the text, so that nothing above them stays the same."""
-    return any(config.is_prompt_learning for config in getattr(model, "peft_config", {}).values())
 
 
 def _has_dropout(block: nn.Module) -> bool:

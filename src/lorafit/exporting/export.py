@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit import __version__, hardware
+from lorafit.adaptation import merge_adapter
 from lorafit.artifacts import CALIBRATION_FILE, RunLayout, RunRecord
 from lorafit.atomic import atomic_directory, compute_digest, describe_obstacle
 from lorafit.config import load_config
@@ -38,10 +39,9 @@ from lorafit.saving import compute_plain_logits, load_trained
 
 if TYPE_CHECKING:
     import onnx
-    from peft import PeftModel
     from transformers import PreTrainedModel
 
-__all__ = ["Export", "export", "export_merged", "merge_adapter"]
+__all__ = ["Export", "export", "export_merged"]
 
 _PRECISIONS: dict[bool, Precision] = {False: "fp32", True: "int8"}
 _WHOLE_MODELS = ("full", "bitfit", "head_only")
@@ -279,28 +279,6 @@ def _write(folder: Path) -> Iterator[Path]:
             yield staging
     except OSError as error:
         raise UserInputError(f"{folder} cannot be written: {error.strerror or error}.") from error
-
-
-def merge_adapter(model: "PeftModel | PreTrainedModel") -> "PreTrainedModel":
-    """Merge an adapter into its base and take the trained head out of its wrapper.
-
-    Args:
-        model: What was trained, of a method that can be merged; it is not to be used afterwards.
-
-    Returns:
-        A plain model; one without an adapter as it is.
-    """
-    from peft import PeftModel
-    from peft.utils.other import AuxiliaryTrainingWrapper
-
-    if not isinstance(model, PeftModel):
-        return model
-    merged: PreTrainedModel = model.merge_and_unload()
-    for name, module in list(merged.named_modules()):  # peft leaves a head that is trained beside norms in its wrapper
-        if isinstance(module, AuxiliaryTrainingWrapper):
-            whole = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
-            merged.set_submodule(name, whole)
-    return merged
 
 
 def _write_model(source: _Source, target: ExportLayout, precision: Precision) -> "PreTrainedModel":

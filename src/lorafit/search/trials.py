@@ -15,7 +15,7 @@ from lorafit.errors import ConfigError, LorafitError, TrainingInterruptedError
 from lorafit.journal import Journal
 from lorafit.preparation import Material, Prepared, describe, prepare
 from lorafit.progress import Progress, Silent
-from lorafit.run_stages import train_run
+from lorafit.run_stages import open_inputs, train_run
 from lorafit.search.page import write_value
 from lorafit.search.records import SearchLayout
 from lorafit.search.space import Space
@@ -92,7 +92,8 @@ class Trials:
         write_atomic(run.config, prepared.config.to_yaml())
         journal, began = Journal(run, describe(prepared)), time.perf_counter()
         try:
-            train_run(prepared, journal, self.progress, prefix_folder=self.layout.prefix_cache, on_validation=watch.see)
+            with open_inputs(prepared, journal, self.progress, prefix_folder=self.layout.prefix_cache) as inputs:
+                train_run(prepared, inputs, journal, self.progress, on_validation=watch.see)
         except optuna.TrialPruned:
             self.progress.finish()
             self.progress.say(f"pruned after {time.perf_counter() - began:.0f} s: not better than the median so far")
