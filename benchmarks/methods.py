@@ -1,6 +1,7 @@
 """Methods compared on IMDb with the built-in encoder; and what comparing saves against training each apart.
 
-Run: LORAFIT_DATA=… python benchmarks/methods.py small|all|epoch|cost [--folder FOLDER] [--layers top3,all] [--set section.key=value …]
+Run: LORAFIT_DATA=… python benchmarks/methods.py small|all|epoch|cost [--folder FOLDER] [--layers top3,all]
+[--set section.key=value …]
 
 `small`: seven methods and the cheap baselines with three seeds on 5,000 training, 1,000 validation and 5,000 held-out
 reviews of IMDb's train split, two epochs. `all`: the same methods with one seed on all of IMDb, an epoch, measured on

@@ -66,7 +66,7 @@ def _methods_lines() -> Iterator[str]:
 _LIMITS: dict[Limit, str] = {
     "merge": "be merged into the base",
     "mixed-batches": "serve several adapters in one batch",
-    "fused-blocks": "run in fused blocks (slower)",
+    "fused-blocks": "be trained in fused blocks (slower)",
     "decoder": "adapt decoders",
     "resume": "go on from a checkpoint",
 }

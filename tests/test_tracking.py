@@ -13,6 +13,7 @@ import pytest
 
 import lorafit
 from lorafit.artifacts import RunLayout, RunRecord
+from lorafit.comparison.compare import compare
 from lorafit.config import Config, load_config
 from lorafit.errors import MissingExtraError, NetworkUnavailableError
 from lorafit.evidence import MetricsRecord
@@ -141,6 +142,18 @@ def test_no_text_of_the_data_is_tracked_and_nothing_is_written_elsewhere(tracked
     assert {path.suffix for path in files} >= {".db", ".html", ".safetensors"}
     for path in files:
         assert b" film 1" not in path.read_bytes(), path.name
+
+
+def test_every_run_of_a_comparison_is_tracked(
+    flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mine.db'}")
+    monkeypatch.chdir(tmp_path)  # MLflow puts files of a local store below the current folder
+    compared = compare(load_config(flags=flags), ["lora", "ia3"], output=tmp_path / "methods")
+    runs = {run.data.params["method.name"]: run for run in find_runs(open_store(tmp_path / "mine.db"))}
+    assert set(runs) == {"lora", "ia3"}
+    for row in compared.record.methods:
+        assert runs[row.method].data.metrics["test/finetuned/accuracy"] == pytest.approx(row.accuracy.value)
 
 
 def test_run_that_goes_on_is_the_same_one_in_mlflow(tracked: Tracked, flags: dict[str, Any], tmp_path: Path) -> None:

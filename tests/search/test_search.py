@@ -349,7 +349,7 @@ def test_trials_share_what_frozen_layers_give(config: Config, tmp_path: Path, mo
 
     def watch(*arguments: Any, **named: Any) -> None:
         train_run(*arguments, **named)
-        folders.append(sorted(path.name for path in named["prefix_folder"].glob("*.bin")))
+        folders.append(sorted(path.name for path in (tmp_path / "search" / "prefix_cache").glob("*.bin")))
 
     monkeypatch.setattr(trial_module, "train_run", watch)
     search(config, 2, output=tmp_path / "search")

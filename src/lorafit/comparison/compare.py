@@ -29,6 +29,7 @@ from lorafit.preparation import Material, describe, load_material, prepare
 from lorafit.progress import Progress, Silent
 from lorafit.run_folder import check_same_settings, find_free_name, suggest_name
 from lorafit.run_stages import measure_cheap_baseline
+from lorafit.tracking import track_results
 
 __all__ = ["Comparison", "compare"]
 
@@ -190,7 +191,8 @@ def _train(config: Config, run: RunLayout, layout: ComparisonLayout, material: M
     run.root.mkdir(parents=True, exist_ok=True)
     write_atomic(run.config, prepared.config.to_yaml())
     journal = continue_journal(prepared, run) if run.record.is_file() else Journal(run, describe(prepared))
-    carry_out(prepared, run, journal, progress, prefix_folder=layout.prefix_cache)
+    finished = carry_out(prepared, run, journal, progress, prefix_folder=layout.prefix_cache)
+    track_results(prepared.config, run, finished.record, finished.metrics, report=None)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 
