@@ -1,9 +1,9 @@
 """Methods compared on IMDb with the built-in encoder; and what comparing saves against training each apart.
 
-Run: LORAFIT_DATA=… python benchmarks/methods.py small|all|epoch|cost [--folder FOLDER] [--layers top3,all]
-[--set section.key=value …]
+Run: LORAFIT_DATA=… python benchmarks/methods.py small|all|epoch|cost [--folder FOLDER] [--methods lora,full,…]
+[--layers top3,all] [--set section.key=value …]
 
-`small`: seven methods and the cheap baselines with three seeds on 5,000 training, 1,000 validation and 5,000 held-out
+`small`: seven methods and the cheap baselines with three seeds on 5,000 training, 1,000 validation and 2,000 held-out
 reviews of IMDb's train split, two epochs. `all`: the same methods with one seed on all of IMDb, an epoch, measured on
 its test split. Both are `lorafit compare` with its defaults, each method with its own rates; a comparison that is in
 FOLDER already is gone on with. Seconds in it are worth nothing if the machine did other work.
@@ -11,8 +11,9 @@ FOLDER already is gone on with. Seconds in it are worth nothing if the machine d
 `epoch`: seconds that the steps of an epoch on 512 reviews take with each of the methods, after a warm-up on others,
 each in a process of its own.
 
-`cost`: eight methods on the rows of `small`, in the top three layers and in all of them, compared, and each in a run
-and a process of its own, both without baselines. Writes benchmarks/results/methods-….json and prints the table.
+`cost`: eight methods on such rows, 5,000 of them held out, in the top three layers and in all of them, compared, and
+each in a run and a process of its own, both without baselines. Writes benchmarks/results/methods-….json and prints the
+table.
 """
 
 import argparse
@@ -36,8 +37,11 @@ from lorafit.terminal.progress import PlainProgress
 
 METHODS = ["lora", "full", "head_only", "bitfit", "ia3", "dora", "vera"]
 ALIKE = ["lora", "rslora", "lora_plus", "dora", "pissa", "vera", "ia3", "lokr"]
-ROWS = {"train": 5000, "validation": 1000, "test": 5000}
-FEW_ROWS = {"train": 512, "warm-up": 64, "validation": 32, "test": 32}
+ROWS = {
+    "small": {"train": 5000, "validation": 1000, "test": 2000},
+    "cost": {"train": 5000, "validation": 1000, "test": 5000},
+    "epoch": {"train": 512, "warm-up": 64, "validation": 32, "test": 32},
+}
 WITHOUT_BASELINES = ["evaluation.baseline=false", "evaluation.cheap_baselines=false"]
 
 
@@ -46,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=("small", "all", "epoch", "cost"))
     parser.add_argument("--folder", type=Path, help="where the runs are kept; a temporary one when absent")
+    parser.add_argument("--methods", default=",".join(METHODS), help="which methods are compared")
     parser.add_argument("--layers", default="top3,all", help="which layers `cost` adapts")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     arguments = parser.parse_args()
@@ -54,7 +59,7 @@ def main() -> None:
         rows = ["data.source=imdb"]
         if arguments.study != "all":
             (folder / "rows").mkdir(parents=True, exist_ok=True)
-            run_fresh(cut_rows, folder / "rows", FEW_ROWS if arguments.study == "epoch" else ROWS)
+            run_fresh(cut_rows, folder / "rows", ROWS[arguments.study])
             rows = name_rows(folder / "rows")
         settings = [f"model.name={BUILTIN}", *rows, *arguments.overrides]
         if arguments.study == "cost":
@@ -62,14 +67,14 @@ def main() -> None:
         elif arguments.study == "epoch":
             measure_epochs([*settings, "training.epochs=1"], folder / "rows" / "warm-up.parquet", arguments.overrides)
         else:
-            compare_methods(arguments.study, settings, folder / arguments.study)
+            compare_methods(arguments.study, arguments.methods.split(","), settings, folder / arguments.study)
 
 
-def compare_methods(study: str, settings: list[str], folder: Path) -> None:
+def compare_methods(study: str, methods: list[str], settings: list[str], folder: Path) -> None:
     """Compare the methods; write and print the record."""
     epochs, seeds = {"small": (2, 3), "all": (1, 1)}[study]
     settings = [f"training.epochs={epochs}", *settings]
-    record = run_fresh(run_comparison, settings, METHODS, seeds, folder)
+    record = run_fresh(run_comparison, settings, methods, seeds, folder)
     content = {"environment": describe_environment(), "settings": settings, "record": record.model_dump(mode="json")}
     write_atomic(RESULTS / f"methods-{study}.json", json.dumps(content, indent=2) + "\n")
     print_table(record)
@@ -116,10 +121,10 @@ def measure_epochs(settings: list[str], warm_up: Path, overrides: list[str]) -> 
         print(f"| {method} | {result['seconds']:.1f} | {share:.2f} | {result['peak_memory_bytes'] / 1e9:.2f} GB |")
 
 
-def measure_cost(settings: list[str], folder: Path, adapted: list[str]) -> None:
+def measure_cost(settings: list[str], folder: Path, layer_choices: list[str]) -> None:
     """Time the comparison and the runs apart; parts that were measured are kept."""
     ledger = Ledger(RESULTS / "methods-cost.json", again=False)
-    for layers in adapted:
+    for layers in layer_choices:
         common = [*settings, *WITHOUT_BASELINES, f"method.layers={layers}"]
         named = {"overrides": [setting for setting in common if str(folder) not in setting]}
         together = ledger.measure(f"compared, {layers}", named, partial(time_comparison, common))

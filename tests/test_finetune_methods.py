@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import lorafit
+from lorafit.acceleration.encoder_block import is_fused
 from lorafit.artifacts import MODEL_FILES, RunLayout
 from lorafit.cheap_baselines import CHEAP_BASELINES
 from lorafit.config import Config, load_config
@@ -86,6 +88,16 @@ def test_card_of_a_whole_model_tells_how_to_open_it(full: Run) -> None:
         check=True,
     )
     assert "Pipeline" in process.stdout
+
+
+def test_loaded_model_is_fused_whatever_the_method(
+    full: Run, encoder: Path, word_reviews: Path, tmp_path: Path
+) -> None:
+    dora = lorafit.train(build_config(encoder, word_reviews, "method.name=dora"), output=tmp_path / "dora")
+    for run in (full, dora):
+        runtime: Any = run.load()._runtime
+        assert is_fused(runtime._model)
+        assert evaluate(run.path).finetuned == run.metrics.finetuned
 
 
 def test_altered_model_is_refused(full: Run, tmp_path: Path) -> None:

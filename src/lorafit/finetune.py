@@ -4,6 +4,7 @@ import shlex
 import shutil
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,15 +26,14 @@ from lorafit.preparation import Prepared, describe, prepare
 from lorafit.progress import Progress, Silent
 from lorafit.report.page import write_report
 from lorafit.run_folder import choose_run_folder, claim_run_folder, suggest_name
+from lorafit.run_inputs import open_inputs
 from lorafit.run_loading import load_run
 from lorafit.run_stages import (
-    READ_OFTEN,
     build_measuring_runtime,
     calibrate_run,
     evaluate_run,
     find_checkpoint,
     measure_test_rows,
-    open_inputs,
     save_run,
     train_run,
     write_mistakes,
@@ -221,6 +221,7 @@ def carry_out(
     *,
     expected_seconds: float | None = None,
     prefix_folder: Path | None = None,
+    shares_measured: bool = False,
 ) -> Run:
     """Train, save and measure what was prepared.
 
@@ -231,6 +232,7 @@ def carry_out(
         progress: Told what is going on.
         expected_seconds: How long training will take, as far as that was foreseen.
         prefix_folder: Where the frozen layers' hidden states are kept for several runs; None for this one alone.
+        shares_measured: Whether those runs share the hidden states of calibration and test rows, too.
 
     Returns:
         The finished run.
@@ -240,14 +242,19 @@ def carry_out(
     config, splits = prepared.config, prepared.splits
     untrained = TorchRuntime(prepared.adapted.model, prepared.precision)
     checkpoint = find_checkpoint(config, layout, progress)
-    kept = READ_OFTEN if prefix_folder is None else tuple(prepared.tokens)
     with journal.kept():
         baseline = None
         if config.evaluation.baseline:
             with journal.stage("baseline"):
                 baseline = measure_test_rows(prepared, untrained, layout, "baseline", progress)
-        with open_inputs(prepared, journal, progress, prefix_folder=prefix_folder, kept=kept) as inputs:
+        with ExitStack() as stack:
+            inputs = stack.enter_context(
+                open_inputs(prepared, journal, progress, prefix_folder=prefix_folder, keeps_measured=shares_measured)
+            )
             train_run(prepared, inputs, journal, progress, resume_from=checkpoint, expected_seconds=expected_seconds)
+            if prefix_folder is None:
+                stack.close()
+                inputs = prepared.tokens
             runtime = build_measuring_runtime(prepared)
             calibration = calibrate_run(prepared, runtime, inputs, journal, progress)
             with journal.stage("saving"):

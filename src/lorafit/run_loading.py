@@ -58,7 +58,7 @@ def load_run(
     device = choose_device("auto")
     torch.nn.Module.to(model, device)
     if device == "cpu" and fuse_encoder(model) is not None:
-        model = make_fast(model, in_place=True)
+        model = make_fast(model)
     tokenizer, pad_id = load_tokenizer(layout.trained)
     exact, predictor = (
         Predictor(

@@ -2,8 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,11 +12,9 @@ from numpy.typing import NDArray
 from lorafit.acceleration.memory import release_freed_memory
 from lorafit.artifacts import RunLayout
 from lorafit.atomic import write_atomic
-from lorafit.batching import plan_batches
 from lorafit.cheap_baselines import CHEAP_BASELINES, predict_cheaply
 from lorafit.config import Config
 from lorafit.data.rows import Splits
-from lorafit.encoders.builtin import cache_folder
 from lorafit.encoders.load import load_tokenizer
 from lorafit.encoders.tokenization import Truncation
 from lorafit.evaluation import Predicted, build_metrics, compute_validation, read_predictions, write_predictions
@@ -40,73 +37,19 @@ if TYPE_CHECKING:
     from lorafit.training.prefix import ModelInputs
 
 __all__ = [
-    "READ_OFTEN",
     "build_measuring_runtime",
     "calibrate_run",
     "evaluate_run",
     "find_checkpoint",
     "measure_cheap_baseline",
     "measure_test_rows",
-    "open_inputs",
     "save_run",
     "train_run",
     "write_mistakes",
 ]
 
-READ_OFTEN = ("train", "validation")
-"""The splits that a run reads several times; it reads the others once."""
-
 _TIMED_BATCHES = 8
 """How many batches a speed is measured with where the test rows' own pass read hidden states from a file."""
-
-
-@contextmanager
-def open_inputs(
-    prepared: Prepared,
-    journal: Journal,
-    progress: Progress,
-    *,
-    prefix_folder: Path | None = None,
-    kept: Collection[str] = READ_OFTEN,
-) -> "Iterator[Mapping[str, ModelInputs]]":
-    """Open the texts of a run, with the frozen layers' hidden states where that pays.
-
-    Args:
-        prepared: Data and model.
-        journal: Keeps the run's record.
-        progress: Told what is done.
-        prefix_folder: Where the hidden states are kept for several runs; None for this one alone, after which they go.
-        kept: The splits whose hidden states are kept; training and validation rows alone where the others' do not fit
-            `training.prefix_cache_gb`.
-
-    Yields:
-        The texts by split.
-    """
-    from lorafit.acceleration.encoder_block import frozen_depth
-    from lorafit.acceleration.prefix_cache import PrefixCache
-    from lorafit.training.prefix import kept_prefix
-
-    config, tokens, model = prepared.config, prepared.tokens, prepared.adapted.model
-    limits = {"max_rows": config.training.batch_size, "max_tokens": config.training.batch_tokens}
-    plans = {name: (tokens[name], plan_prediction(tokens[name].lengths)) for name in kept}
-    plans["train"] = tokens["train"], plan_batches(tokens["train"].lengths, **limits)
-    steps, again = len(plans["train"][1]), prefix_folder is not None
-    if not config.wants_prefix_cache(steps_per_epoch=steps, frozen=frozen_depth(model), again=again):
-        yield tokens
-        return
-    shared = config.training.prefix_cache == "shared"
-    folder = cache_folder() / "prefix_cache" if shared else prefix_folder or journal.layout.prefix_cache
-    cache = PrefixCache(model, prepared.precision, base_digest=prepared.encoder.digest(), folder=folder)
-    if cache.size([texts for texts, _ in plans.values()]) > config.training.prefix_cache_gb * 1e9:
-        plans = {name: plans[name] for name in READ_OFTEN}
-    remove = None if shared or prefix_folder else folder
-    with ExitStack() as stack:
-        with journal.stage("frozen layers"):
-            states = kept_prefix(
-                cache, plans, config.training, pad_id=prepared.pad_id, remove=remove, progress=progress
-            )
-            inputs = {**tokens, **stack.enter_context(states)}
-        yield inputs
 
 
 def build_measuring_runtime(prepared: Prepared) -> Runtime:
@@ -122,7 +65,7 @@ def build_measuring_runtime(prepared: Prepared) -> Runtime:
     from lorafit.runtimes.pytorch import TorchRuntime
 
     model = prepared.adapted.model
-    return TorchRuntime(make_fast(model, in_place=False) if model.device.type == "cpu" else model, prepared.precision)
+    return TorchRuntime(make_fast(model) if model.device.type == "cpu" else model, prepared.precision)
 
 
 def calibrate_run(
@@ -307,10 +250,12 @@ def measure_test_rows(
 
 
 def _measure_speed(prepared: Prepared, runtime: Runtime) -> float:
-    """Time the whole model on batches from all over the test rows; return texts a second."""
+    """Time the whole model on batches from all over the test rows, after one to warm up; return texts a second."""
     tokens = prepared.tokens["test"]
     plan = plan_prediction(tokens.lengths)
-    batches = [plan[batch] for batch in np.unique(np.linspace(0, len(plan) - 1, _TIMED_BATCHES).astype(int))]
+    middles = ((np.arange(_TIMED_BATCHES) + 0.5) / _TIMED_BATCHES * len(plan)).astype(int)
+    batches = [plan[batch] for batch in np.unique(middles)]
+    runtime.logits(*tokens.pad(batches[0], prepared.pad_id))
     began = time.perf_counter()
     for rows in batches:
         runtime.logits(*tokens.pad(rows, prepared.pad_id))

@@ -138,8 +138,8 @@ class TrainingConfig(Section):
     )
     prefix_cache: Literal["auto", "shared", "never"] = Field(
         "auto",
-        description="Keep what frozen lower layers give on disk: auto for this run, where epochs repeat; shared for "
-        "later runs too, in lorafit's cache.",
+        description="Keep what frozen lower layers give on disk: auto for this run, where epochs repeat, or for "
+        "all runs of a comparison or a search; shared for later runs too, in lorafit's cache.",
     )
     prefix_cache_gb: float = Field(10.0, gt=0, description="Most that prefix caches may take in their folder, in GB.")
     track: list[Literal["tensorboard", "mlflow"]] = Field(

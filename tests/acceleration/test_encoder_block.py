@@ -10,7 +10,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from lorafit.acceleration.encoder_block import FusedBlock, at_precision, compute_prefix, frozen_depth, fuse_encoder
+from lorafit.acceleration.encoder_block import (
+    FusedBlock,
+    at_precision,
+    compute_prefix,
+    frozen_depth,
+    fuse_encoder,
+    is_fused,
+)
 from lorafit.acceleration.inference import make_fast
 from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.adaptation import apply_method
@@ -353,7 +360,7 @@ def test_merged_model_goes_on_from_the_states_that_were_kept_for_the_trained_one
         model: Any = get_peft_model(bare, config)
     fill_adapter(model)
     fuse_encoder(model.eval())
-    fast: Any = make_fast(model, in_place=False)
+    fast: Any = make_fast(model)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     with torch.no_grad():
         kept = compute_prefix(model, **inputs)
@@ -361,7 +368,27 @@ def test_merged_model_goes_on_from_the_states_that_were_kept_for_the_trained_one
         assert (frozen_depth(model), frozen_depth(fast)) == (1, 1)
         assert torch.allclose(fast(**inputs, prefix_hidden_states=kept).logits, expected, atol=1e-5)
         assert torch.allclose(fast(**inputs).logits, expected, atol=1e-5)
-    assert make_fast(fast, in_place=False) is fast
+    assert make_fast(fast) is fast
+
+
+def test_model_trained_with_the_encoders_dropout_is_fused_to_predict(build: Build, batch: Batch) -> None:
+    model = build(dropout=True).eval()
+    expected = predict(model, batch)
+    assert fuse_encoder(model) == "the encoder's own dropout is on"
+    fast = make_fast(model)
+    assert is_fused(fast)
+    assert difference(predict(fast, batch), expected) < 1e-4
+
+
+def test_adapter_that_peft_cannot_merge_is_used_as_it_is(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = build(lora_dropout=0.1)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Impossible to merge")
+
+    monkeypatch.setattr(PeftModel, "merge_and_unload", refuse, raising=False)
+    monkeypatch.setattr(type(model.base_model), "merge_and_unload", refuse)
+    assert make_fast(model) is model
 
 
 def test_one_block_that_cannot_be_fused_leaves_all_as_they_are(build: Build, batch: Batch) -> None:

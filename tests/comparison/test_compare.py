@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from lorafit.comparison.compare import Comparison, compare
 from lorafit.comparison.records import ComparisonLayout, ComparisonRecord
 from lorafit.config import Config, load_config
 from lorafit.data.tables import read_table
-from lorafit.errors import ConfigError, RunError, TrainingInterruptedError
+from lorafit.errors import ConfigError, NetworkUnavailableError, RunError, TrainingInterruptedError
+from lorafit.finetune import Run
 from lorafit.progress import Silent
 
 METHODS = ["lora", "ia3", "head_only"]
@@ -79,6 +81,62 @@ def test_every_cell_is_a_run_of_its_own(finished: Comparison, config: Config) ->
         for name in ("train", "validation", "test")
     }
     assert {name: {value} for name, value in finished.record.fingerprints.items()} == fingerprints
+
+
+def test_states_of_the_frozen_layers_are_shared_and_change_nothing(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods, kept = ["lora", "dora"], []
+    carry_out = comparison.carry_out
+
+    def watch(*arguments: Any, **named: Any) -> Run:
+        run = carry_out(*arguments, **named)
+        kept.append(sorted(path.name for path in named["prefix_folder"].glob("*.bin")))
+        return run
+
+    monkeypatch.setattr(comparison, "carry_out", watch)
+    shared = ComparisonLayout(compare(config, methods, output=tmp_path / "shared").path)
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 3, "training, validation and test rows; there are too few to calibrate"
+    apart = config.model_copy(deep=True)
+    apart.training.prefix_cache = "never"
+    plain = ComparisonLayout(compare(apart, methods, output=tmp_path / "apart").path)
+    for method in methods:
+        first, second = (read_table(of.cell(method, 0).predictions("test", "finetuned")) for of in (shared, plain))
+        assert first.columns == second.columns
+        assert RunRecord.read(shared.cell(method, 0).record).texts_per_second > 0
+
+
+def test_rows_that_no_other_run_reads_are_not_kept(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = []
+    carry_out = comparison.carry_out
+
+    def watch(*arguments: Any, **named: Any) -> Run:
+        wanted.append(named["shares_measured"])
+        return carry_out(*arguments, **named)
+
+    monkeypatch.setattr(comparison, "carry_out", watch)
+    compare(config, ["lora"], output=tmp_path / "one")
+    everywhere = config.model_copy(deep=True)
+    everywhere.method.layers = "all"
+    compare(everywhere, ["lora", "ia3"], output=tmp_path / "all layers")
+    assert wanted == [False, False, False]
+
+
+def test_tracker_that_fails_at_the_end_leaves_a_finished_run(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise NetworkUnavailableError("no answer")
+
+    monkeypatch.setattr(comparison, "track_results", fail)
+    lines = Lines()
+    compared = compare(config, ["ia3"], output=tmp_path / "methods", progress=lines)
+    assert compared.record.failed == []
+    assert not ComparisonLayout(compared.path).cell("ia3", 0).checkpoints.exists()
+    assert "ia3, seed 0 is finished and not tracked to its end: no answer" in lines.lines
 
 
 def test_table_is_what_the_runs_say(finished: Comparison) -> None:

@@ -105,7 +105,7 @@ def test_it_learns_reloads_and_merges(
     with quiet_transformers():
         assert np.abs(np.array(plain.compute_plain_logits(folder, TEXTS)) - logits).max() < 1e-4
     (folder / "expected.json").write_text(json.dumps(logits.tolist()))
-    fast = make_fast(model, in_place=False)
+    fast = make_fast(model)
     assert is_fused(fast) is (fused or "virtual_tokens" not in method.defaults)
     assert np.abs(compute_logits(fast, folder) - logits).max() < 1e-4 * max(1.0, np.abs(logits).max())
     assert np.array_equal(compute_logits(model, folder), logits), "the trained model stays as it is"

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["FusedBlock", "at_precision", "compute_prefix", "frozen_depth", "fuse_encoder", "is_fused", "learns_tokens"]
+__all__ = [
+    "FusedBlock",
+    "at_precision",
+    "compute_prefix",
+    "find_block_obstacle",
+    "frozen_depth",
+    "fuse_encoder",
+    "is_fused",
+    "learns_tokens",
+]
 
 _dtype: ContextVar[torch.dtype] = ContextVar("dtype of the products in fused blocks", default=torch.float32)
 _OWN_BLOCKS = "the method changes more than frozen linear layers with plain LoRA"
@@ -100,7 +109,7 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel", *, depth: int | None = No
     """Replace the encoder's blocks by fused ones: all of them, or, where a method needs its own, the frozen ones below.
 
     Fused blocks know neither `output_hidden_states` nor gradient checkpointing nor hooks on their linear layers.
-    It comes last: what replaces the blocks' linear layers later, as PEFT does when it unloads an adapter, is not seen.
+    What replaces the blocks' linear layers later, as PEFT does when it unloads an adapter, is not seen: fuse again.
 
     Args:
         model: The encoder with its head, an adapter on it or not; changed in place.
@@ -111,10 +120,9 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel", *, depth: int | None = No
     """
     base = base_of(model)
     architecture = ARCHITECTURES.get(base.config.model_type)
-    if architecture is None or architecture.block is None or getattr(base.config, "is_decoder", False):
-        return f"there are none for this {base.config.model_type} model"
-    if not type(base).__name__.endswith("ForSequenceClassification"):
-        return f"{type(base).__name__} reads more than the first token"
+    obstacle = find_block_obstacle(model)
+    if obstacle is not None or architecture is None or architecture.block is None:
+        return obstacle
     blocks = base.get_submodule(architecture.layers)
     if any(_has_dropout(block) for block in blocks):
         return "the encoder's own dropout is on"
@@ -133,6 +141,17 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel", *, depth: int | None = No
         else:
             block.register_forward_pre_hook(_read_prefix if index == depth else _drop_prefix, with_kwargs=True)
     return None if all(grouped) else _OWN_BLOCKS
+
+
+def find_block_obstacle(model: "PreTrainedModel | PeftModel") -> str | None:
+    """Say why there are no fused blocks for an encoder, whatever the method, or return None."""
+    base = base_of(model)
+    architecture = ARCHITECTURES.get(base.config.model_type)
+    if architecture is None or architecture.block is None or getattr(base.config, "is_decoder", False):
+        return f"there are none for this {base.config.model_type} model"
+    if not type(base).__name__.endswith("ForSequenceClassification"):
+        return f"{type(base).__name__} reads more than the first token"
+    return None
 
 
 def frozen_depth(model: nn.Module) -> int:

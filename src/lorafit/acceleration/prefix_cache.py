@@ -8,6 +8,7 @@ numbers (Liu et al. 2021, AutoFreeze, arXiv:2102.01386).
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import tempfile
@@ -56,11 +57,13 @@ class PrefixedTexts:
         tokens: The texts.
         states: Shape (total tokens, width), mapped from the file: fp32, or bfloat16 as int16.
         starts: Shape (n,), int64: the first line of each text in `states`.
+        mapped: The file in memory.
     """
 
     tokens: TokenizedTexts
     states: NDArray[Any]
     starts: NDArray[np.int64]
+    mapped: mmap.mmap
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -87,6 +90,8 @@ class PrefixedTexts:
         last = mask.sum(axis=1, keepdims=True) - 1
         lines = self.starts[np.asarray(rows)][:, None] + np.minimum(np.arange(mask.shape[1]), last)
         states = torch.from_numpy(self.states[lines])
+        if hasattr(mmap, "MADV_DONTNEED"):  # what was read counts as the system's memory again, not the process's
+            self.mapped.madvise(mmap.MADV_DONTNEED)
         return input_ids, mask, states if states.dtype == torch.float32 else states.view(torch.bfloat16)
 
 
@@ -176,11 +181,13 @@ class PrefixCache:
             write_atomic(_sidecar(path), json.dumps({**asdict(key), "sha256": compute_digest(path)}, indent=2) + "\n")
         with contextlib.suppress(OSError):
             os.utime(path)
-        states = np.memmap(path, dtype=_DTYPES[self._precision.name], mode="r", shape=(len(tokens.ids), self._width))
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        states = np.frombuffer(mapped, dtype=_DTYPES[self._precision.name]).reshape(len(tokens.ids), self._width)
         lengths = tokens.lengths[plan.order]
         starts = np.empty_like(lengths)
         starts[plan.order] = np.cumsum(lengths) - lengths
-        return PrefixedTexts(tokens, states, starts)
+        return PrefixedTexts(tokens, states, starts, mapped)
 
     def _key(self, tokens: TokenizedTexts, plan: BatchPlan) -> _Key:
         texts = hashlib.sha256(b"".join(part.tobytes() for part in (tokens.ids, tokens.offsets, plan.bounds)))

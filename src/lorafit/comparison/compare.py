@@ -20,7 +20,13 @@ from lorafit.comparison.page import render_page
 from lorafit.comparison.records import Cell, ComparisonLayout, ComparisonRecord
 from lorafit.comparison.summary import CheapResult, summarise
 from lorafit.config import Config, load_config
-from lorafit.errors import ConfigError, LorafitError, RunError, TrainingInterruptedError
+from lorafit.errors import (
+    ConfigError,
+    LorafitError,
+    NetworkUnavailableError,
+    RunError,
+    TrainingInterruptedError,
+)
 from lorafit.evaluation import read_predictions
 from lorafit.finetune import carry_out, continue_journal
 from lorafit.journal import Journal
@@ -147,6 +153,8 @@ def _train_all(
 ) -> Iterator[Cell]:
     """Train every cell that is not finished; yield each with what went wrong, if anything did."""
     base_digest = material.encoder.digest()
+    is_alike = config.method.layers != "all" or len({cell.seed for cell in cells}) > 1
+    shares_measured = is_alike and len(cells) > 1 and config.training.prefix_cache == "auto"
     for number, cell in enumerate(cells, start=1):
         run = layout.cell(cell.method, cell.seed)
         if _is_finished(run):
@@ -156,7 +164,8 @@ def _train_all(
             continue
         progress.say(f"{number} of {len(cells)}: {cell.method}, seed {cell.seed}")
         try:
-            _train(set_method(config, cell.method, cell.seed), run, layout, material, progress)
+            settings = set_method(config, cell.method, cell.seed)
+            _train(settings, run, layout, material, progress, shares_measured=shares_measured)
         except TrainingInterruptedError:
             raise
         except LorafitError as error:
@@ -183,7 +192,15 @@ def _check_same(run: RunLayout, material: Material, base_digest: str) -> None:
         )
 
 
-def _train(config: Config, run: RunLayout, layout: ComparisonLayout, material: Material, progress: Progress) -> None:
+def _train(
+    config: Config,
+    run: RunLayout,
+    layout: ComparisonLayout,
+    material: Material,
+    progress: Progress,
+    *,
+    shares_measured: bool,
+) -> None:
     gc.collect()
     release_freed_memory()
     hardware.reset_peak_memory()  # where the system cannot, the peak is that of all cells so far
@@ -191,9 +208,16 @@ def _train(config: Config, run: RunLayout, layout: ComparisonLayout, material: M
     run.root.mkdir(parents=True, exist_ok=True)
     write_atomic(run.config, prepared.config.to_yaml())
     journal = continue_journal(prepared, run) if run.record.is_file() else Journal(run, describe(prepared))
-    finished = carry_out(prepared, run, journal, progress, prefix_folder=layout.prefix_cache)
-    track_results(prepared.config, run, finished.record, finished.metrics, report=None)
+    finished = carry_out(
+        prepared, run, journal, progress, prefix_folder=layout.prefix_cache, shares_measured=shares_measured
+    )
     shutil.rmtree(run.checkpoints, ignore_errors=True)
+    try:
+        track_results(prepared.config, run, finished.record, finished.metrics, report=None)
+    except NetworkUnavailableError as error:
+        progress.say(
+            f"{config.method.name}, seed {config.training.seed} is finished and not tracked to its end: {error}"
+        )
 
 
 def _measure_cheap(layout: ComparisonLayout, material: Material, progress: Progress) -> list[CheapResult]:

@@ -87,7 +87,7 @@ class MethodRow(Record):
             out.
         epoch_seconds: Time of the steps of one epoch.
         peak_memory_bytes: Largest memory of the process.
-        texts_per_second: Speed on the test rows.
+        texts_per_second: Speed on the test rows; on some of their batches where hidden states of theirs were kept.
     """
 
     method: str

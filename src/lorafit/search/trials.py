@@ -15,7 +15,8 @@ from lorafit.errors import ConfigError, LorafitError, TrainingInterruptedError
 from lorafit.journal import Journal
 from lorafit.preparation import Material, Prepared, describe, prepare
 from lorafit.progress import Progress, Silent
-from lorafit.run_stages import open_inputs, train_run
+from lorafit.run_inputs import open_inputs
+from lorafit.run_stages import train_run
 from lorafit.search.page import write_value
 from lorafit.search.records import SearchLayout
 from lorafit.search.space import Space
