@@ -76,7 +76,8 @@ def compare_methods(study: str, methods: list[str], settings: list[str], folder:
     settings = [f"training.epochs={epochs}", *settings]
     record = run_fresh(run_comparison, settings, methods, seeds, folder)
     content = {"environment": describe_environment(), "settings": settings, "record": record.model_dump(mode="json")}
-    write_atomic(RESULTS / f"methods-{study}.json", json.dumps(content, indent=2) + "\n")
+    text = json.dumps(content, indent=2).replace(f"{folder.parent}/", "")
+    write_atomic(RESULTS / f"methods-{study}.json", text + "\n")
     print_table(record)
 
 
