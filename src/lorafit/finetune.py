@@ -246,7 +246,7 @@ def carry_out(
         baseline = None
         if config.evaluation.baseline:
             with journal.stage("baseline"):
-                baseline = measure_test_rows(prepared, untrained, layout, "baseline", progress)
+                baseline = measure_test_rows(prepared, untrained, prepared.tokens["test"], layout, "baseline", progress)
         with ExitStack() as stack:
             inputs = stack.enter_context(
                 open_inputs(prepared, journal, progress, prefix_folder=prefix_folder, keeps_measured=shares_measured)

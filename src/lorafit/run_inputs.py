@@ -47,8 +47,9 @@ def open_inputs(
 
     config, tokens, model = prepared.config, prepared.tokens, prepared.adapted.model
     limits = {"max_rows": config.training.batch_size, "max_tokens": config.training.batch_tokens}
-    plan = plan_batches(tokens["train"].lengths, **limits)
-    steps, again = len(plan), prefix_folder is not None
+    plans = {name: plan_prediction(texts.lengths) for name, texts in tokens.items() if name != "train"}
+    plans["train"] = plan_batches(tokens["train"].lengths, **limits)
+    steps, again = len(plans["train"]), prefix_folder is not None
     if not config.wants_prefix_cache(steps_per_epoch=steps, frozen=frozen_depth(model), again=again):
         yield tokens
         return
@@ -62,13 +63,10 @@ def open_inputs(
     with ExitStack() as stack:
         with journal.stage("frozen layers"):
             for names in groups:
-                plans = {name: (tokens[name], plan_prediction(tokens[name].lengths)) for name in names}
-                if "train" in plans:
-                    plans["train"] = tokens["train"], plan
                 states = stack.enter_context(
                     kept_prefix(
                         cache,
-                        plans,
+                        {name: (tokens[name], plans[name]) for name in names},
                         config.training,
                         pad_id=prepared.pad_id,
                         remove=None if shared or prefix_folder else folder,

@@ -133,7 +133,7 @@ def evaluate_run(
         began = time.perf_counter()
         temperature = 1.0 if calibration is None else calibration.temperature
         finetuned = measure_test_rows(
-            prepared, runtime, layout, "finetuned", progress, texts=inputs["test"], temperature=temperature
+            prepared, runtime, inputs["test"], layout, "finetuned", progress, temperature=temperature
         )
         seconds = time.perf_counter() - began
         speed = len(tokens) / seconds if inputs["test"] is tokens else _measure_speed(prepared, runtime)
@@ -216,11 +216,11 @@ def train_run(
 def measure_test_rows(
     prepared: Prepared,
     runtime: Runtime,
+    texts: "ModelInputs",
     layout: RunLayout,
     model: Literal["baseline", "finetuned"],
     progress: Progress,
     *,
-    texts: "ModelInputs | None" = None,
     temperature: float = 1.0,
 ) -> NDArray[np.float64]:
     """Predict the test rows and write what was said; a baseline that was written before is read.
@@ -228,10 +228,10 @@ def measure_test_rows(
     Args:
         prepared: Data and model.
         runtime: Runs the model.
+        texts: The test texts.
         layout: The run folder.
         model: Which model it is.
         progress: Told what is done.
-        texts: The test texts with what is known of them; None for their tokens.
         temperature: Logits are divided by it.
 
     Returns:
@@ -242,7 +242,7 @@ def measure_test_rows(
     if kept is not None:
         return kept
     progress.start(f"measuring the {model} model", total=len(rows), unit="text")
-    logits = _compute_logits(prepared, runtime, prepared.tokens["test"] if texts is None else texts, progress)
+    logits = _compute_logits(prepared, runtime, texts, progress)
     probabilities = softmax(apply_temperature(logits, temperature))
     write_predictions(path, rows, prepared.labels, probabilities)
     progress.finish()
