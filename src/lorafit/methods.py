@@ -138,7 +138,7 @@ METHODS: dict[str, Method] = {
             learning_rate=1e-3,
             defaults=_LORA,
             build=build_lora(use_dora=True),
-            limits=_NOT_FUSED | {"mixed-batches"},
+            limits=frozenset({"mixed-batches"}),
         ),
         Method(
             name="adalora",
@@ -150,7 +150,7 @@ METHODS: dict[str, Method] = {
             defaults=_LORA,
             build=build_adalora,
             reallocates=True,
-            limits=_NOT_FUSED | {"mixed-batches", "resume"},
+            limits=frozenset({"mixed-batches", "resume"}),
         ),
         Method(
             name="loha",
@@ -161,7 +161,7 @@ METHODS: dict[str, Method] = {
             head_learning_rate=5e-4,
             defaults={"r": 8, "lora_alpha": 16, **_LINEAR},
             build=build_ranked("LoHaConfig", alpha="alpha"),
-            limits=_NOT_FUSED | {"mixed-batches"},
+            limits=frozenset({"mixed-batches"}),
         ),
         Method(
             name="lokr",
@@ -172,7 +172,7 @@ METHODS: dict[str, Method] = {
             head_learning_rate=5e-4,
             defaults={"r": 8, "lora_alpha": 16, **_LINEAR},
             build=build_ranked("LoKrConfig", alpha="alpha"),
-            limits=_NOT_FUSED | {"mixed-batches"},
+            limits=frozenset({"mixed-batches"}),
         ),
         Method(
             name="oft",
@@ -206,7 +206,7 @@ METHODS: dict[str, Method] = {
             defaults={"r": 256, **_LINEAR},
             build=build_ranked("VeraConfig"),
             shares_matrices=True,
-            limits=_NOT_FUSED | {"mixed-batches"},
+            limits=frozenset({"mixed-batches"}),
         ),
         Method(
             name="randlora",
@@ -218,7 +218,7 @@ METHODS: dict[str, Method] = {
             defaults={"r": 32, "lora_alpha": 640, **_LINEAR},
             build=build_ranked("RandLoraConfig", alpha="randlora_alpha"),
             shares_matrices=True,
-            limits=_NOT_FUSED | {"mixed-batches"},
+            limits=frozenset({"mixed-batches"}),
         ),
         Method(
             name="fourierft",
@@ -229,7 +229,7 @@ METHODS: dict[str, Method] = {
             head_learning_rate=1e-3,
             defaults=_LINEAR,
             build=build_plain("FourierFTConfig", n_frequency=1000, scaling=150.0, init_weights=True),
-            limits=_NOT_FUSED | {"mixed-batches"},
+            limits=frozenset({"mixed-batches"}),
         ),
         Method(
             name="ia3",

@@ -361,7 +361,7 @@ def test_frozen_linear_layers_can_be_grouped_bare_and_with_plain_lora(build: Bui
     assert [can_be_grouped(layer) for layer in layers_of(model)] == [True] * 3
 
 
-@pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_bias": True}, {"bias": "all"}], ids=str)
+@pytest.mark.parametrize("settings", [{"lora_bias": True}, {"bias": "all"}], ids=str)
 def test_variants_of_lora_cannot_be_grouped(build: Build, settings: dict[str, Any]) -> None:
     assert not can_be_grouped(layers_of(build(["query"], **settings))[0])
 

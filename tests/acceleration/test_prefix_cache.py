@@ -40,10 +40,10 @@ def build_texts(count: int, seed: int = 0) -> TokenizedTexts:
     return TokenizedTexts(ids=ids, offsets=np.cumsum([0, *lengths]), truncated=0)
 
 
-@pytest.fixture(params=["distilbert", "bert", "distilbert with DoRA", "bert with DoRA"])
+@pytest.fixture(params=["distilbert", "bert", "distilbert with OFT", "bert with OFT"])
 def model(request: pytest.FixtureRequest, tiny_distilbert: Path, tiny_bert: Path) -> Any:  # noqa: ANN401 - PEFT's model
     folder = tiny_bert if request.param.startswith("bert") else tiny_distilbert
-    return build_model(folder, method="dora" if "DoRA" in request.param else "lora")
+    return build_model(folder, method="oft" if "OFT" in request.param else "lora")
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _dtype: ContextVar[torch.dtype] = ContextVar("dtype of the products in fused blocks", default=torch.float32)
-_OWN_BLOCKS = "the method changes more than frozen linear layers with plain LoRA"
+_OWN_BLOCKS = "the method changes more than the weights of frozen linear layers"
 _prefix_alone: ContextVar[bool] = ContextVar("whether only the frozen prefix is computed", default=False)
 
 

@@ -1,8 +1,9 @@
-"""Linear layers with LoRA as one matrix product on the merged weight, forward and backward.
+"""Linear layers with an adapter as one matrix product on the merged weight, forward and backward.
 
 Plain PEFT multiplies base and adapter one after the other and converts the input back and forth between them. Here the
 update is added to the fp32 base and rounded once, `round(W + s B A)`, which costs next to nothing at small ranks; the
-gradients of A and B need only products with `r` columns.
+gradients of A and B need only products with `r` columns. Other adapters have `acceleration.composed_weight` make their
+weight, whose gradient is a product of its own, as in full fine-tuning.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from lorafit.acceleration.composed_weight import can_be_composed, compose_weight, list_factors
 
 __all__ = ["LinearGroup", "can_be_grouped"]
 
@@ -50,6 +53,7 @@ class LinearGroup:
     def __init__(self, *layers: nn.Module) -> None:
         self._layers = layers
         self._bases: list[nn.Linear] = [_base(layer) for layer in layers]
+        self._is_composed = not all(_has_plain_lora(layer) for layer in layers)
         self._kept: _Merged | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -61,6 +65,8 @@ class LinearGroup:
         Returns:
             Shape (..., outputs), the layers' outputs side by side.
         """
+        if self._is_composed:
+            return functional.linear(x, *self._compose(x.dtype))
         adapters = self._adapters()
         dropout = any(layer.training for layer in self._layers)
         apart = [adapter for adapter in adapters if dropout and adapter.dropout > 0]
@@ -88,11 +94,9 @@ class LinearGroup:
         whole, so that threads may predict side by side.
         """
         factors = [factor for adapter in adapters for factor in (adapter.a, adapter.b)]
-        bases = [(base.weight.data_ptr(), _version(base.weight)) for base in self._bases]
-        inside = [tuple(getattr(layer, "merged_adapters", ())) for layer in self._layers]
-        built_for = (dtype, bases, inside, [(adapter.rows, adapter.scaling) for adapter in adapters])
-        kept = self._kept
-        if kept is not None and built_for == kept.built_for and all(map(torch.equal, factors, kept.factors)):
+        built_for = (*self._describe(dtype), [(adapter.rows, adapter.scaling) for adapter in adapters])
+        kept = self._find(built_for, factors)
+        if kept is not None:
             return kept
         with torch.inference_mode(mode=False), torch.no_grad():
             exact = [base.weight.detach() for base in self._bases]
@@ -103,6 +107,35 @@ class LinearGroup:
             copies = [factor.detach().clone() for factor in factors]
             self._kept = kept = _Merged(built_for, copies, weight, bias)
         return kept
+
+    def _compose(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return weight and bias, through which gradients reach the adapters; without gradients they are kept."""
+        if torch.is_grad_enabled():
+            return self._build(dtype)
+        factors = [factor for layer in self._layers for factor in list_factors(layer)]
+        active = [tuple(getattr(layer, "active_adapters", ())) for layer in self._layers]
+        disabled = [getattr(layer, "disable_adapters", False) for layer in self._layers]
+        built_for = (*self._describe(dtype), active, disabled)
+        kept = self._find(built_for, factors)
+        if kept is None:
+            with torch.inference_mode(mode=False), torch.no_grad():
+                copies = [factor.detach().clone() for factor in factors]
+                self._kept = kept = _Merged(built_for, copies, *self._build(dtype))
+        return kept.weight, kept.bias
+
+    def _build(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        weights = [compose_weight(layer).to(dtype) for layer in self._layers]
+        return torch.cat(weights), torch.cat([_bias(base) for base in self._bases]).to(dtype)
+
+    def _describe(self, dtype: torch.dtype) -> tuple[object, ...]:
+        """Return what a weight is built for, apart from the adapters' values."""
+        bases = [(base.weight.data_ptr(), _version(base.weight)) for base in self._bases]
+        return dtype, bases, [tuple(getattr(layer, "merged_adapters", ())) for layer in self._layers]
+
+    def _find(self, built_for: tuple[object, ...], factors: Sequence[torch.Tensor]) -> _Merged | None:
+        kept = self._kept
+        is_valid = kept is not None and built_for == kept.built_for and all(map(torch.equal, factors, kept.factors))
+        return kept if is_valid else None
 
 
 class _LinearGroupFunction(torch.autograd.Function):
@@ -157,7 +190,12 @@ class _LinearGroupFunction(torch.autograd.Function):
 
 
 def can_be_grouped(layer: nn.Module) -> bool:
-    """Return whether a layer is a frozen `nn.Linear`, bare or with plain LoRA on it (none of its variants)."""
+    """Return whether a layer is a frozen `nn.Linear`, bare or with an adapter on it that is known here."""
+    return _has_plain_lora(layer) or can_be_composed(layer)
+
+
+def _has_plain_lora(layer: nn.Module) -> bool:
+    """Return whether a layer is a frozen `nn.Linear`, bare or with LoRA on it, in none of its variants."""
     if type(layer) is LoraLinear:
         if layer.lora_variant or any(layer.lora_bias.values()) or layer.fan_in_fan_out:
             return False
@@ -182,7 +220,7 @@ def _read_adapters(layer: LoraLinear, index: int, rows: slice) -> list[_Adapter]
 
 
 def _base(layer: nn.Module) -> nn.Linear:
-    base: nn.Linear = layer.get_base_layer() if isinstance(layer, LoraLinear) else layer  # type: ignore[assignment]
+    base: nn.Linear = layer if type(layer) is nn.Linear else layer.get_base_layer()  # type: ignore[operator]
     return base
 
 
