@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from lorafit import batch_job
+from lorafit.answers import Prediction
 from lorafit.batch_job import open_file, open_table, run_job, stream_predictions
 from lorafit.data import table_writing
 from lorafit.data.table_writing import write_table
 from lorafit.data.tables import Table, read_table
 from lorafit.errors import DataError, JobInterruptedError, RunError, UserInputError
-from lorafit.predictor import Prediction
 from lorafit.progress import Silent
 
 SUFFIXES = [".csv", ".tsv", ".jsonl", ".parquet"]

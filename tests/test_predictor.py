@@ -10,6 +10,7 @@ import torch
 
 import lorafit
 from lorafit.acceleration.precision import PrecisionChoice
+from lorafit.answers import build_answer
 from lorafit.artifacts import ADAPTER_FILES, RunLayout, RunRecord
 from lorafit.atomic import compute_digest
 from lorafit.config import load_config
@@ -18,7 +19,7 @@ from lorafit.encoders.tokenization import Truncation
 from lorafit.errors import RunError, UserInputError
 from lorafit.golden import GoldenRecord
 from lorafit.labels import LabelSet
-from lorafit.predictor import Predictor, build_prediction
+from lorafit.predictor import Predictor
 from lorafit.runtimes.pytorch import TorchRuntime
 from lorafit.settings import ModelConfig
 
@@ -103,7 +104,7 @@ def test_predictions_name_the_most_probable_class_and_give_all_of_them(predictor
 
 
 def test_of_equal_probabilities_the_first_class_wins() -> None:
-    prediction = build_prediction(np.array([0.2, 0.4, 0.4]), LABELS)
+    prediction = build_answer(np.array([0.2, 0.4, 0.4]), LABELS)
     assert (prediction.label, prediction.score) == ("fair", 0.4)
 
 

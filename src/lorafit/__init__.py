@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lorafit.answers import LabelsPrediction, NumberPrediction, Prediction
     from lorafit.config import Config
     from lorafit.difference.diff import diff
     from lorafit.errors import LorafitError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from lorafit.exporting.export import export
     from lorafit.finetune import Run, train
     from lorafit.loading import load
-    from lorafit.predictor import Prediction, Predictor
+    from lorafit.predictor import Predictor
     from lorafit.reproduction import reproduce
 
 __version__ = "0.1.0"
@@ -28,7 +29,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Config",
     "Explanation",
+    "LabelsPrediction",
     "LorafitError",
+    "NumberPrediction",
     "Prediction",
     "Predictor",
     "Run",
@@ -44,8 +47,10 @@ __all__ = [
 _HOMES = {
     "Config": "lorafit.config",
     "Explanation": "lorafit.explanation",
+    "LabelsPrediction": "lorafit.answers",
     "LorafitError": "lorafit.errors",
-    "Prediction": "lorafit.predictor",
+    "NumberPrediction": "lorafit.answers",
+    "Prediction": "lorafit.answers",
     "Predictor": "lorafit.predictor",
     "Run": "lorafit.finetune",
     "diff": "lorafit.difference.diff",

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorafit.atomic import write_atomic
 from lorafit.errors import RunError
+from lorafit.labels import LabelSet, Task
 
 __all__ = [
     "ADAPTER_FILES",
@@ -202,7 +203,7 @@ class SplitRecord(Record):
 
     Attributes:
         rows: Number of rows.
-        label_counts: Rows a label.
+        label_counts: Rows a label; none of a regression.
         fingerprint: SHA-256 over row ids, texts and labels in order.
         tokens: Tokens after truncation, special tokens included.
         truncated: Rows whose text was longer than `max_length`.
@@ -319,6 +320,7 @@ class RunRecord(FileRecord):
     versions: dict[str, str]
     seed: int
     method: str
+    task: Task = "single_label"
     labels: list[str]
     max_length: int
     truncation: Literal["head", "head+tail"]
@@ -334,3 +336,22 @@ class RunRecord(FileRecord):
     energy_joules: float | None = None
     texts_per_second: float | None = None
     files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of each file of adapter/ or model/.")
+
+    @property
+    def label_set(self) -> LabelSet:
+        """What the model gives a text."""
+        return LabelSet(tuple(self.labels), self.task)
+
+    def require_single_label(self, command: str) -> None:
+        """Refuse a run of another task for what knows one label a text alone.
+
+        Args:
+            command: What was asked for.
+
+        Raises:
+            RunError: The run has several labels a text, or a number.
+        """
+        if self.task != "single_label":
+            raise RunError(
+                f"{command} is for runs with one label a text so far; this one was trained with --task {self.task}."
+            )

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO, cast
 
+from lorafit.answers import Answer
 from lorafit.atomic import describe_obstacle
 from lorafit.data.checks import describe_text_fault
 from lorafit.data.table_writing import WRITABLE_SUFFIXES
 from lorafit.data.tables import DELIMITERS, Table
 from lorafit.errors import UserInputError
 from lorafit.extras import require
-from lorafit.predictor import Prediction, Predictor
+from lorafit.predictor import Predictor
 from lorafit.progress import Progress, Silent
 
 __all__ = ["PredictedTable", "check_output", "keep_usable_rows", "predict_table", "read_texts"]
@@ -29,27 +30,20 @@ class PredictedTable:
 
     table: Table
     text_column: str
-    predictions: tuple[Prediction, ...]
+    predictions: tuple[Answer, ...]
 
     def columns(self) -> dict[str, Sequence[object]]:
-        """Return the original columns, then `label`, `score`, `abstain` where there is a target, and probabilities.
+        """Return the original columns, then those of the answers, for example `label`, `score` and probabilities.
 
         A new column whose name is taken gets `predicted_` before it.
         """
         columns: dict[str, Sequence[object]] = dict(self.table.columns)
-        added: dict[str, Sequence[object]] = {
-            "label": [prediction.label for prediction in self.predictions],
-            "score": [prediction.score for prediction in self.predictions],
-        }
-        if self.predictions[0].abstain is not None:
-            added["abstain"] = [prediction.abstain for prediction in self.predictions]
-        for name in self.predictions[0].scores:
-            added[f"probability_{name}"] = [prediction.scores[name] for prediction in self.predictions]
-        for name, values in added.items():
+        answers = [prediction.columns() for prediction in self.predictions]
+        for name in answers[0]:
             free = name
             while free in columns:
                 free = f"predicted_{free}"
-            columns[free] = values
+            columns[free] = [answer[name] for answer in answers]
         return columns
 
 

@@ -1,34 +1,50 @@
 """Measure a model on labelled rows, and keep what it said about each."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lorafit.answers import Calibration, Predicted
 from lorafit.artifacts import RunLayout, RunRecord
-from lorafit.cheap_baselines import CHEAP_BASELINES
+from lorafit.cheap_baselines import cheap_baselines_for
 from lorafit.config import load_config
+from lorafit.data.checks import name_labels
 from lorafit.data.rows import Split
 from lorafit.data.sources import is_same_source, load_evaluation_rows
 from lorafit.data.table_writing import write_table
 from lorafit.data.tables import read_table
 from lorafit.errors import DataError
 from lorafit.evidence import CalibrationRecord, CheapBaseline, MetricsRecord
-from lorafit.labels import LabelSet
+from lorafit.labels import LabelSet, Task
 from lorafit.metrics.calibration import calibrated_log_loss
-from lorafit.metrics.confidence import measure_confidence
+from lorafit.metrics.confidence import fit_calibration, measure_confidence
 from lorafit.metrics.scores import accuracy, confusion_matrix, predict_labels, row_log_losses, softmax
 from lorafit.metrics.slices import score_slices
 from lorafit.metrics.uncertainty import compare_paired, estimate_scores
 from lorafit.progress import Progress, Silent
 from lorafit.run_loading import load_run
 from lorafit.settings import EvaluationConfig
+from lorafit.task_evaluation import build_task_metrics, compute_task_validation, fit_task_calibration
+from lorafit.task_evidence import TaskMetricsRecord
 
-__all__ = ["Predicted", "build_metrics", "compute_validation", "evaluate", "read_predictions", "write_predictions"]
+if TYPE_CHECKING:
+    from lorafit.training.targets import Standard
+
+__all__ = [
+    "Metrics",
+    "build_metrics",
+    "compute_validation",
+    "evaluate",
+    "fit_answers",
+    "read_predictions",
+    "write_predictions",
+]
+
+Metrics = MetricsRecord | TaskMetricsRecord
+"""The evidence of a run, by task."""
 
 
 def evaluate(
@@ -37,7 +53,7 @@ def evaluate(
     *,
     flags: dict[str, Any] | None = None,
     progress: Progress | None = None,
-) -> MetricsRecord:
+) -> Metrics:
     """Measure a trained run on its own test rows or on other data.
 
     Args:
@@ -64,24 +80,27 @@ def evaluate(
         precision="fp32" if record.hardware.precision == "fp32" else "auto",
         target_accuracy=(flags or {}).get("evaluation.target_accuracy"),
     )
-    labels = LabelSet(tuple(record.labels))
+    labels = record.label_set
+    if config.data.task != labels.task:
+        raise DataError(f"The run was trained with --task {labels.task}; its config.yaml says {config.data.task}.")
     rows = load_evaluation_rows(data or config.data.source, config.data, labels)
     if data is None or is_same_source(data, config.data.source):
         _check_unchanged(rows, record)
     progress = progress or Silent()
     progress.start("measuring", total=len(rows), unit="text")
-    probabilities = predictor.predict_proba(rows.texts, on_progress=progress.update)
+    values = predictor.compute_values(rows.texts, on_progress=progress.update)
     progress.finish()
     split = "test" if data is None else Path(data).name
     cheap = {} if data is not None else _read_cheap_baselines(layout, rows, labels)
     return build_metrics(
-        split, rows, labels, config.evaluation, Predicted(probabilities, cheap=cheap, calibration=predictor.calibration)
+        split, rows, labels, config.evaluation, Predicted(values, cheap=cheap, calibration=predictor.calibration)
     )
 
 
 def _read_cheap_baselines(layout: RunLayout, rows: Split, labels: LabelSet) -> dict[str, NDArray[np.float64]]:
     """Return what the cheap baselines said of the run's own test rows, as far as that was kept."""
-    kept = {name: read_predictions(layout.predictions("test", name), rows, labels) for name in CHEAP_BASELINES}
+    names = cheap_baselines_for(labels.task)
+    kept = {name: read_predictions(layout.predictions("test", name), rows, labels) for name in names}
     return {name: probabilities for name, probabilities in kept.items() if probabilities is not None}
 
 
@@ -93,38 +112,38 @@ def _check_unchanged(rows: Split, record: RunRecord) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """Probabilities of each model for the same n rows, shape (n, classes).
+def fit_answers(rows: Split, logits: NDArray[np.float64], labels: LabelSet, config: EvaluationConfig) -> Calibration:
+    """Fit to calibration rows what makes answers believable.
 
-    Attributes:
-        finetuned: The trained model's, calibrated where there is a calibration.
-        baseline: The same model's before training, or None.
-        cheap: Those of the cheap baselines, by name.
-        calibration: What the trained model's were calibrated with, or None.
+    Args:
+        rows: The n rows.
+        logits: Shape (n, outputs), the model's raw outputs.
+        labels: The task and its classes.
+        config: Coverage and, for one label a text, the target accuracy.
+
+    Returns:
+        The calibration.
     """
-
-    finetuned: NDArray[np.float64]
-    baseline: NDArray[np.float64] | None = None
-    cheap: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    calibration: CalibrationRecord | None = None
+    if labels.task != "single_label":
+        return fit_task_calibration(rows, logits, labels, config)
+    return fit_calibration(rows.labels, logits, coverage=config.coverage, target_accuracy=config.target_accuracy)
 
 
-def build_metrics(
-    split: str, rows: Split, labels: LabelSet, config: EvaluationConfig, predicted: Predicted
-) -> MetricsRecord:
+def build_metrics(split: str, rows: Split, labels: LabelSet, config: EvaluationConfig, predicted: Predicted) -> Metrics:
     """Turn probabilities into scores with intervals and, where there is a baseline, a paired comparison.
 
     Args:
         split: Name of the split.
         rows: Its n rows.
-        labels: The classes.
+        labels: The task and its classes.
         config: Level and resampling of the intervals.
         predicted: What the models said of them.
 
     Returns:
         The record.
     """
+    if labels.task != "single_label":
+        return build_task_metrics(split, rows, labels, config, predicted)
     settings: dict[str, Any] = {
         "confidence_level": config.confidence_level,
         "samples": config.bootstrap_samples,
@@ -133,7 +152,7 @@ def build_metrics(
     finetuned, baseline = predicted.finetuned, predicted.baseline
     before = None if baseline is None else estimate_scores(rows.labels, baseline, labels.names, **settings)
     comparison = None if baseline is None else compare_paired(rows.labels, baseline, finetuned, **settings)
-    calibration = predicted.calibration
+    calibration = predicted.calibration if isinstance(predicted.calibration, CalibrationRecord) else None
     return MetricsRecord(
         split=split,
         rows=len(rows),
@@ -154,19 +173,25 @@ def build_metrics(
     )
 
 
-def compute_validation(rows: Split, logits: NDArray[np.float64]) -> dict[str, float]:
+def compute_validation(
+    rows: Split, logits: NDArray[np.float64], task: Task = "single_label", *, scale: "Standard | None" = None
+) -> dict[str, float]:
     """Measure what training is steered by, without intervals.
 
     Args:
         rows: The n rows.
-        logits: Shape (n, classes), the model's raw outputs.
+        logits: Shape (n, outputs), the model's raw outputs.
+        task: What a text gets.
+        scale: What the numbers of a regression were standardised with.
 
     Returns:
-        `calibrated_loss`, which chooses, `loss` (both in nats a row) and `accuracy`; all NaN where the outputs are no
-        longer numbers, which stops training.
+        `calibrated_loss`, which chooses, `loss` (both in nats a row) and `accuracy`, or what `compute_task_validation`
+        gives; both losses NaN where the outputs are no longer numbers, which stops training.
     """
     if not np.isfinite(logits).all():
-        return {"loss": math.nan, "calibrated_loss": math.nan, "accuracy": math.nan}
+        return {"loss": math.nan, "calibrated_loss": math.nan}
+    if task != "single_label":
+        return compute_task_validation(rows, logits, scale if task == "regression" else None)
     probabilities = softmax(logits)
     matrix = confusion_matrix(rows.labels, predict_labels(probabilities), probabilities.shape[1])
     return {
@@ -182,16 +207,17 @@ def write_predictions(path: Path, rows: Split, labels: LabelSet, probabilities: 
     Args:
         path: Where to.
         rows: The n rows.
-        labels: The classes.
-        probabilities: Shape (n, classes).
+        labels: The task and its classes.
+        probabilities: Shape (n, outputs); the numbers of a regression.
     """
-    columns: dict[str, list[Any]] = {
-        "row_id": rows.ids.tolist(),
-        "true_label": [labels.names[label] for label in rows.labels],
-        "label": [labels.names[label] for label in predict_labels(probabilities)],
-    }
-    for index, name in enumerate(labels.names):
-        columns[f"probability_{name}"] = probabilities[:, index].tolist()
+    columns: dict[str, list[Any]] = {"row_id": rows.ids.tolist()}
+    truth = list(name_labels(rows.labels, labels))
+    if labels.task == "single_label":
+        columns |= {"true_label": truth, "label": [labels.names[label] for label in predict_labels(probabilities)]}
+    else:
+        columns["true_value" if labels.task == "regression" else "true_labels"] = truth
+    for index, name in enumerate(_list_columns(labels)):
+        columns[name] = probabilities[:, index].tolist()
     write_table(path, columns)
 
 
@@ -201,15 +227,20 @@ def read_predictions(path: Path, rows: Split, labels: LabelSet) -> NDArray[np.fl
     Args:
         path: Where from.
         rows: The rows they should belong to.
-        labels: The classes.
+        labels: The task and its classes.
 
     Returns:
-        Shape (n, classes), or None if there is no such file or it is of other rows.
+        Shape (n, outputs), or None if there is no such file or it is of other rows.
     """
     if not path.is_file():
         return None
     columns = read_table(path).columns
-    names = [f"probability_{name}" for name in labels.names]
+    names = _list_columns(labels)
     if columns.get("row_id") != rows.ids.tolist() or not all(name in columns for name in names):
         return None
     return np.array([columns[name] for name in names], dtype=np.float64).T
+
+
+def _list_columns(labels: LabelSet) -> list[str]:
+    """Name the columns of a model's outputs in its predictions."""
+    return ["value"] if labels.task == "regression" else [f"probability_{name}" for name in labels.names]

@@ -10,18 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
+from lorafit.answers import Answer, Predicted, build_answer
 from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.atomic import write_atomic
 from lorafit.config import Config, load_config
+from lorafit.data.checks import name_labels
+from lorafit.data.label_values import LabelValue
 from lorafit.data.rows import Split
 from lorafit.errors import RunError, TrainingInterruptedError
-from lorafit.evaluation import Predicted
-from lorafit.evidence import MetricsRecord
+from lorafit.evaluation import Metrics
 from lorafit.extras import install_line, missing_modules
 from lorafit.journal import Journal
 from lorafit.labels import LabelSet
 from lorafit.planning.budget import Plan, needs_preparation, plan_run
-from lorafit.predictor import Prediction, Predictor, build_prediction
+from lorafit.predictor import Predictor
 from lorafit.preparation import Prepared, describe, prepare
 from lorafit.progress import Progress, Silent
 from lorafit.report.page import write_report
@@ -66,15 +68,15 @@ class Sample:
 
     Attributes:
         text: The text.
-        label: Its true label.
+        label: Its true label: a name, several, or a number.
         before: The baseline's prediction, or None if there was no baseline.
         after: The fine-tuned model's prediction.
     """
 
     text: str
-    label: str
-    before: Prediction | None
-    after: Prediction
+    label: LabelValue
+    before: Answer | None
+    after: Answer
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Run:
 
     path: Path
     record: RunRecord
-    metrics: MetricsRecord
+    metrics: Metrics
     samples: tuple[Sample, ...]
 
     def load(self) -> Predictor:
@@ -278,7 +280,7 @@ def _report(run: Run, prepared: Prepared, journal: Journal, progress: Progress) 
         return run
     try:
         with journal.stage("report"):
-            if config.report_texts:
+            if config.report_texts and prepared.labels.task == "single_label":
                 write_mistakes(prepared, layout, progress)
             write_report(run.path, rows=prepared.splits.test, progress=progress)
     except KeyboardInterrupt:
@@ -314,9 +316,9 @@ def _draw_samples(
     return tuple(
         Sample(
             text=rows.texts[row],
-            label=labels.names[rows.labels[row]],
-            before=None if baseline is None else build_prediction(baseline[row], labels),
-            after=build_prediction(predicted.finetuned[row], labels, predicted.calibration),
+            label=name_labels(rows.labels[row : row + 1], labels)[0],
+            before=None if baseline is None else build_answer(baseline[row], labels),
+            after=build_answer(predicted.finetuned[row], labels, predicted.calibration),
         )
         for row in sorted(drawn)
     )

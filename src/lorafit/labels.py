@@ -1,29 +1,41 @@
-"""The classes of a task: their names and their order."""
+"""The task and its classes: their names and their order."""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from lorafit.errors import DataError
 
-__all__ = ["LabelSet"]
+__all__ = ["LabelSet", "Task"]
+
+Task = Literal["single_label", "multi_label", "regression"]
+"""What a text gets: one of several classes, any number of them, or a number."""
+
+_PROBLEM_TYPES: Final[dict[Task, str]] = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The classes of a single-label task, in the order of the model's outputs.
+    """What a model gives a text, in the order of its outputs.
 
     Attributes:
-        names: One name a class; its position is the class's id.
+        names: One name a class; its position is the class's id. A regression has one, that of its number.
+        task: What a text gets.
 
     Raises:
-        DataError: Fewer than two names, an empty one, or one twice.
+        DataError: Fewer than two names of classes, an empty one, or one twice.
     """
 
     names: tuple[str, ...]
+    task: Task = "single_label"
 
     def __post_init__(self) -> None:
-        if len(self.names) < 2:
+        if self.task != "regression" and len(self.names) < 2:
             raise DataError(
                 f"A classifier needs at least two different labels, got {len(self.names)}: {list(self.names)}. "
                 "Check that the right label column was chosen (--label-column)."
@@ -50,6 +62,11 @@ class LabelSet:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def problem_type(self) -> str:
+        """The task by transformers' name, by which its models choose the loss."""
+        return _PROBLEM_TYPES[self.task]
 
     @property
     def id2label(self) -> dict[int, str]:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -11,21 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from lorafit.answers import Answer, Calibration, build_answer, to_values
 from lorafit.batching import BatchPlan, plan_batches
 from lorafit.data.checks import describe_rows, describe_text_fault
 from lorafit.encoders.tokenization import Truncation, tokenize
 from lorafit.errors import RunError, UserInputError
 from lorafit.evidence import CalibrationRecord
-from lorafit.labels import LabelSet
-from lorafit.metrics.confidence import apply_temperature
-from lorafit.metrics.scores import softmax
-from lorafit.metrics.selective import choose_accept_threshold, conformal_sets
+from lorafit.labels import LabelSet, Task
+from lorafit.metrics.selective import choose_accept_threshold
+from lorafit.task_evidence import IntervalCalibration, MultiLabelCalibration
 
 __all__ = [
-    "Prediction",
+    "Inputs",
     "Predictor",
     "Runtime",
-    "build_prediction",
     "compute_logits",
     "plan_prediction",
     "read_calibration",
@@ -67,27 +65,8 @@ class Inputs(Protocol):
         """Return ids and mask of shape (rows, longest), and whatever else the runtime takes."""
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one text.
-
-    Attributes:
-        label: The most probable class.
-        score: Its probability, 0 to 1, calibrated where the model has a calibration.
-        scores: Probability of every class, in label order; they sum to 1.
-        abstain: Whether `score` is below what the target accuracy needs; None where no target was named.
-        conformal_set: Classes that hold the true one as often as the calibration's coverage says; None without one.
-    """
-
-    label: str
-    score: float
-    scores: dict[str, float]
-    abstain: bool | None = None
-    conformal_set: tuple[str, ...] | None = None
-
-
 class Predictor:
-    """A trained classifier. Thread-safe as far as its runtime is; make one with `lorafit.load`.
+    """A trained model. Thread-safe as far as its runtime is; make one with `lorafit.load`.
 
     `calibration` is how its logits become confidence, or None; `fingerprint` tells models apart that were made from
     different `settings`.
@@ -101,7 +80,7 @@ class Predictor:
         pad_id: int,
         labels: LabelSet,
         truncation: Truncation,
-        calibration: CalibrationRecord | None = None,
+        calibration: Calibration | None = None,
         settings: object = None,
     ) -> None:
         self.calibration = calibration
@@ -117,19 +96,24 @@ class Predictor:
         """The classes, in the order of `predict_proba`'s columns."""
         return self._labels.names
 
-    def predict(self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None) -> list[Prediction]:
-        """Classify texts.
+    @property
+    def task(self) -> Task:
+        """What a text gets."""
+        return self._labels.task
+
+    def predict(self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None) -> list[Answer]:
+        """Answer for texts.
 
         Args:
             texts: Any number of texts, none of them empty.
             on_progress: Called with the number of texts done, now and then.
 
         Returns:
-            One prediction a text, in the same order.
+            One answer a text, in the same order: `Prediction`, or by task `LabelsPrediction` or `NumberPrediction`.
         """
         return [
-            build_prediction(row, self._labels, self.calibration)
-            for row in self.predict_proba(texts, on_progress=on_progress)
+            build_answer(row, self._labels, self.calibration)
+            for row in self.compute_values(texts, on_progress=on_progress)
         ]
 
     def predict_proba(
@@ -142,10 +126,28 @@ class Predictor:
             on_progress: Called with the number of texts done, now and then.
 
         Returns:
-            Shape (n, classes); columns in the order of `labels`, rows sum to 1.
+            Shape (n, classes); columns in the order of `labels`. Rows sum to 1, unless a text may have several labels.
+
+        Raises:
+            UserInputError: The model gives numbers, or as `compute_logits`.
         """
-        temperature = 1.0 if self.calibration is None else self.calibration.temperature
-        return softmax(apply_temperature(self.compute_logits(texts, on_progress=on_progress), temperature))
+        if self.task == "regression":
+            raise UserInputError("This model gives each text a number, which has no probability. Take predict().")
+        return self.compute_values(texts, on_progress=on_progress)
+
+    def compute_values(
+        self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float64]:
+        """Compute probabilities, calibrated where there is a calibration, or the numbers of a regression.
+
+        Args:
+            texts: n texts, none of them empty.
+            on_progress: Called with the number of texts done, now and then.
+
+        Returns:
+            Shape (n, outputs); columns in the order of `labels`.
+        """
+        return to_values(self.compute_logits(texts, on_progress=on_progress), self._labels, self.calibration)
 
     def compute_logits(
         self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None
@@ -165,34 +167,6 @@ class Predictor:
         _check_texts(texts)
         tokens = tokenize(self._tokenizer, texts, self._truncation)
         return compute_logits(self._runtime, tokens, self._pad_id, classes=len(self.labels), on_progress=on_progress)
-
-
-def build_prediction(
-    probabilities: NDArray[np.float64], labels: LabelSet, calibration: CalibrationRecord | None = None
-) -> Prediction:
-    """Name the most probable class.
-
-    Args:
-        probabilities: Shape (classes,).
-        labels: The classes.
-        calibration: What the probabilities were calibrated with, or None.
-
-    Returns:
-        The prediction; of equal probabilities the first class wins.
-    """
-    best, abstain, inside = int(probabilities.argmax()), None, None
-    if calibration is not None:
-        held = conformal_sets(probabilities[np.newaxis], calibration.set_threshold)[0]
-        inside = tuple(name for name, is_in in zip(labels.names, held, strict=True) if is_in)
-        if calibration.accept_threshold is not None:
-            abstain = bool(probabilities[best] < calibration.accept_threshold)
-    return Prediction(
-        label=labels.names[best],
-        score=float(probabilities[best]),
-        scores=dict(zip(labels.names, probabilities.tolist(), strict=True)),
-        abstain=abstain,
-        conformal_set=inside,
-    )
 
 
 def plan_prediction(lengths: NDArray[np.int64]) -> BatchPlan:
@@ -231,13 +205,14 @@ def compute_logits(
 
 
 def read_calibration(
-    path: Path | None, owner: Path, *, raw: bool = False, target_accuracy: float | None = None
-) -> CalibrationRecord | None:
+    path: Path | None, owner: Path, task: Task, *, raw: bool = False, target_accuracy: float | None = None
+) -> Calibration | None:
     """Read a model's calibration, with its operating point for another target where one is named.
 
     Args:
         path: The calibration, or None where the model has none.
         owner: The model's folder, for messages.
+        task: What a text gets.
         raw: Whether it is to be left out.
         target_accuracy: What accepted answers are to reach, or None.
 
@@ -245,11 +220,13 @@ def read_calibration(
         The calibration, or None.
 
     Raises:
-        UserInputError: A target out of range, or together with `raw`.
+        UserInputError: A target out of range, together with `raw`, or of a model that gives no single label.
         RunError: A target without a calibration.
     """
     if raw and target_accuracy is not None:
         raise UserInputError("A target accuracy needs the calibrated confidence: leave out --raw or --target-accuracy.")
+    if target_accuracy is not None and task != "single_label":
+        raise UserInputError(f"A target accuracy is for models with one label a text; the task of this one is {task}.")
     if target_accuracy is not None and not 0 < target_accuracy < 1:
         raise UserInputError(f"A target accuracy lies between 0 and 1 (0.98, say), got {target_accuracy:g}.")
     if raw:
@@ -261,6 +238,10 @@ def read_calibration(
                 f"{target_accuracy:g}: it had too few validation rows, or data.calibration_fraction was 0."
             )
         return None
+    if task == "multi_label":
+        return MultiLabelCalibration.read(path)
+    if task == "regression":
+        return IntervalCalibration.read(path)
     calibration = CalibrationRecord.read(path)
     if target_accuracy is None:
         return calibration

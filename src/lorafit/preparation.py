@@ -115,6 +115,12 @@ def load_material(config: Config) -> Material:
     """
     _require_training()
     require_trackers(config.training.track)
+    for name, value in {
+        "evaluation.target_accuracy": config.evaluation.target_accuracy,
+        "data.slice_columns": config.data.slice_columns,
+    }.items():
+        if value:
+            config.require_single_label(name)
     splits = load_splits(config.data)
     encoder = locate_encoder(config.model)
     tokenizer, pad_id = load_tokenizer(encoder.folder)
@@ -206,6 +212,7 @@ def describe(prepared: Prepared) -> RunRecord:
         versions=collect_versions(),
         seed=config.training.seed,
         method=config.method.name,
+        task=splits.labels.task,
         labels=list(splits.labels.names),
         max_length=prepared.max_length,
         truncation=config.model.truncation,
@@ -237,10 +244,13 @@ def collect_versions() -> dict[str, str]:
 
 
 def _describe_split(rows: Split, labels: LabelSet, tokens: TokenizedTexts) -> SplitRecord:
-    counts = np.bincount(rows.labels, minlength=len(labels)).tolist()
+    counts: dict[str, int] = {}
+    if labels.task != "regression":
+        marks = rows.labels if labels.task == "multi_label" else np.eye(len(labels), dtype=np.int64)[rows.labels]
+        counts = dict(zip(labels.names, marks.sum(axis=0).tolist(), strict=True))
     return SplitRecord(
         rows=len(rows),
-        label_counts=dict(zip(labels.names, counts, strict=True)),
+        label_counts=counts,
         fingerprint=rows.fingerprint(),
         tokens=int(tokens.lengths.sum()),
         truncated=tokens.truncated,

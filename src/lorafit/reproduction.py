@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from lorafit.artifacts import FileRecord, Record, RunRecord
+from lorafit.artifacts import FileRecord, Record, RunLayout, RunRecord
 from lorafit.config import Config, load_config
 from lorafit.data.sources import load_splits
 from lorafit.difference.sides import Side, open_run, read_answers
@@ -128,7 +128,8 @@ def reproduce(
     other = read_answers(Side(layout=open_run(again.path).layout, record=again.record), labels)
     differences = np.abs(answers.probabilities - other.probabilities)
     limits = {"accuracy": tolerance, "log_loss": log_loss_tolerance}
-    figures = [_compare_figure(name, limit, metrics, again.metrics) for name, limit in limits.items()]
+    repeated = MetricsRecord.read(RunLayout(again.path).metrics)
+    figures = [_compare_figure(name, limit, metrics, repeated) for name, limit in limits.items()]
     return ReproductionRecord(
         run=str(side.layout.root),
         repetition=str(again.path),

@@ -8,7 +8,6 @@ from lorafit.encoders.load import load_tokenizer
 from lorafit.encoders.tokenization import Truncation
 from lorafit.extras import require
 from lorafit.golden import GOLDEN_PRECISION, verify_golden
-from lorafit.labels import LabelSet
 from lorafit.predictor import Predictor, read_calibration
 from lorafit.saving import load_trained
 
@@ -54,7 +53,7 @@ def load_run(
     keep_freed_memory()
     model = load_trained(layout, record)
     kept = layout.calibration if CALIBRATION_FILE in record.files else None
-    calibration = read_calibration(kept, layout.root, raw=raw, target_accuracy=target_accuracy)
+    calibration = read_calibration(kept, layout.root, record.task, raw=raw, target_accuracy=target_accuracy)
     device = choose_device("auto")
     torch.nn.Module.to(model, device)
     if device == "cpu" and fuse_encoder(model) is not None:
@@ -65,7 +64,7 @@ def load_run(
             TorchRuntime(model, choice),
             tokenizer,
             pad_id=pad_id,
-            labels=LabelSet(tuple(record.labels)),
+            labels=record.label_set,
             truncation=Truncation(record.max_length, record.truncation),
             calibration=calibration,
             settings=(record.files, raw, target_accuracy),

@@ -10,31 +10,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.acceleration.memory import release_freed_memory
-from lorafit.artifacts import RunLayout
+from lorafit.answers import Calibration, Predicted, to_values
+from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.atomic import write_atomic
-from lorafit.cheap_baselines import CHEAP_BASELINES, predict_cheaply
+from lorafit.cheap_baselines import cheap_baselines_for, predict_cheaply
 from lorafit.config import Config
 from lorafit.data.rows import Splits
 from lorafit.encoders.load import load_tokenizer
 from lorafit.encoders.tokenization import Truncation
-from lorafit.evaluation import Predicted, build_metrics, compute_validation, read_predictions, write_predictions
-from lorafit.evidence import CalibrationRecord, MetricsRecord
+from lorafit.evaluation import (
+    Metrics,
+    build_metrics,
+    compute_validation,
+    fit_answers,
+    read_predictions,
+    write_predictions,
+)
+from lorafit.evidence import MetricsRecord
 from lorafit.golden import GOLDEN_PRECISION
 from lorafit.journal import Journal
 from lorafit.methods import find_method
-from lorafit.metrics.confidence import apply_temperature, fit_calibration
-from lorafit.metrics.scores import softmax
 from lorafit.mistakes import explain_mistakes
 from lorafit.model_card import render_model_card
-from lorafit.predictor import Inputs, Predictor, Runtime, compute_logits, plan_prediction
+from lorafit.predictor import Inputs, Predictor, Runtime, compute_logits, plan_prediction, read_calibration
 from lorafit.preparation import Prepared
 from lorafit.progress import Progress
 from lorafit.saving import save_trained
+from lorafit.task_card import render_task_card
 from lorafit.tracking import open_trackers
 
 if TYPE_CHECKING:
     from lorafit.training.engine import OnValidation
     from lorafit.training.prefix import ModelInputs
+    from lorafit.training.targets import Standard
 
 __all__ = [
     "build_measuring_runtime",
@@ -70,7 +78,7 @@ def build_measuring_runtime(prepared: Prepared) -> Runtime:
 
 def calibrate_run(
     prepared: Prepared, runtime: Runtime, inputs: "Mapping[str, ModelInputs]", journal: Journal, progress: Progress
-) -> CalibrationRecord | None:
+) -> Calibration | None:
     """Fit the confidence of the trained model to the calibration rows.
 
     Args:
@@ -94,7 +102,7 @@ def calibrate_run(
         progress.start("calibrating", total=len(rows), unit="text")
         logits = _compute_logits(prepared, runtime, inputs["calibration"], progress)
         progress.finish()
-        return fit_calibration(rows.labels, logits, coverage=config.coverage, target_accuracy=config.target_accuracy)
+        return fit_answers(rows, logits, prepared.labels, config)
 
 
 def evaluate_run(
@@ -103,9 +111,9 @@ def evaluate_run(
     inputs: "Mapping[str, ModelInputs]",
     journal: Journal,
     baseline: NDArray[np.float64] | None,
-    calibration: CalibrationRecord | None,
+    calibration: Calibration | None,
     progress: Progress,
-) -> tuple[Predicted, MetricsRecord]:
+) -> tuple[Predicted, Metrics]:
     """Measure the trained model on the test rows, beside the baselines, and write the evidence.
 
     Args:
@@ -113,7 +121,7 @@ def evaluate_run(
         runtime: Runs the model.
         inputs: The texts by split.
         journal: Keeps the run's record.
-        baseline: What the model before training said of the test rows, shape (n, classes), or None.
+        baseline: What the model before training said of the test rows, shape (n, outputs), or None.
         calibration: How the trained model's logits become confidence, or None.
         progress: Told what is done.
 
@@ -127,13 +135,12 @@ def evaluate_run(
         with journal.stage("cheap baselines"):
             cheap = {
                 name: measure_cheap_baseline(name, splits, layout.predictions("test", name), progress)
-                for name in CHEAP_BASELINES
+                for name in cheap_baselines_for(splits.labels.task)
             }
     with journal.stage("evaluation"):
         began = time.perf_counter()
-        temperature = 1.0 if calibration is None else calibration.temperature
         finetuned = measure_test_rows(
-            prepared, runtime, inputs["test"], layout, "finetuned", progress, temperature=temperature
+            prepared, runtime, inputs["test"], layout, "finetuned", progress, calibration=calibration
         )
         seconds = time.perf_counter() - began
         speed = len(tokens) / seconds if inputs["test"] is tokens else _measure_speed(prepared, runtime)
@@ -141,7 +148,7 @@ def evaluate_run(
         predicted = Predicted(finetuned, baseline, cheap, calibration)
         metrics = build_metrics("test", splits.test, splits.labels, config, predicted)
         metrics.write(layout.metrics)
-        write_atomic(layout.card, render_model_card(journal.record, metrics))
+        write_atomic(layout.card, _render_card(journal.record, metrics))
     return predicted, metrics
 
 
@@ -193,23 +200,26 @@ def train_run(
     from lorafit.runtimes.pytorch import TorchRuntime
     from lorafit.training.batching import TrainingRows
     from lorafit.training.engine import TrainingJob, fit
+    from lorafit.training.targets import build_targets, fold_standard
 
     runtime, splits = TorchRuntime(prepared.adapted.model, prepared.precision), prepared.splits
+    standard, task = _measure_standard(prepared), prepared.labels.task
     job = TrainingJob(
         adapted=prepared.adapted,
-        rows=TrainingRows(inputs["train"], splits.train.labels, prepared.pad_id),
+        rows=TrainingRows(inputs["train"], build_targets(splits.train.labels, task, standard), prepared.pad_id),
         config=prepared.config.training,
         method=prepared.config.method,
         layout=journal.layout,
         precision=prepared.precision,
         validate=lambda: compute_validation(
-            splits.validation, _compute_logits(prepared, runtime, inputs["validation"])
+            splits.validation, _compute_logits(prepared, runtime, inputs["validation"]), task, scale=standard
         ),
         on_validation=on_validation,
         expected_seconds=expected_seconds,
     )
     with open_trackers(prepared.config, journal.layout, journal.record), journal.stage("training"):
         training = fit(job, progress=progress, resume_from=resume_from)
+    fold_standard(prepared.adapted, standard)
     journal.update(training=training.model_copy(update={"seconds": journal.record.seconds["training"]}))
 
 
@@ -221,7 +231,7 @@ def measure_test_rows(
     model: Literal["baseline", "finetuned"],
     progress: Progress,
     *,
-    temperature: float = 1.0,
+    calibration: Calibration | None = None,
 ) -> NDArray[np.float64]:
     """Predict the test rows and write what was said; a baseline that was written before is read.
 
@@ -232,10 +242,10 @@ def measure_test_rows(
         layout: The run folder.
         model: Which model it is.
         progress: Told what is done.
-        temperature: Logits are divided by it.
+        calibration: How logits become confidence, or None.
 
     Returns:
-        Probabilities of shape (n, classes).
+        Probabilities, or numbers, of shape (n, outputs).
     """
     rows, path = prepared.splits.test, layout.predictions("test", model)
     kept = read_predictions(path, rows, prepared.labels) if model == "baseline" else None
@@ -243,10 +253,24 @@ def measure_test_rows(
         return kept
     progress.start(f"measuring the {model} model", total=len(rows), unit="text")
     logits = _compute_logits(prepared, runtime, texts, progress)
-    probabilities = softmax(apply_temperature(logits, temperature))
-    write_predictions(path, rows, prepared.labels, probabilities)
+    if model == "baseline":
+        logits = _measure_standard(prepared).undo(logits)  # a head that has learned nothing knows no unit
+    values = to_values(logits, prepared.labels, calibration)
+    write_predictions(path, rows, prepared.labels, values)
     progress.finish()
-    return probabilities
+    return values
+
+
+def _measure_standard(prepared: Prepared) -> "Standard":
+    from lorafit.training.targets import measure_standard
+
+    return measure_standard(prepared.splits.train.labels, prepared.labels.task, prepared.adapted)
+
+
+def _render_card(record: RunRecord, metrics: Metrics) -> str:
+    return (
+        render_model_card(record, metrics) if isinstance(metrics, MetricsRecord) else render_task_card(record, metrics)
+    )
 
 
 def _measure_speed(prepared: Prepared, runtime: Runtime) -> float:
@@ -266,15 +290,15 @@ def measure_cheap_baseline(name: str, splits: Splits, path: Path, progress: Prog
     """Train a cheap baseline on the training rows, predict the test rows, and write what it said.
 
     Args:
-        name: A key of `CHEAP_BASELINES`.
+        name: A key of `cheap_baselines_for` the task.
         splits: The rows.
         path: Where to write.
         progress: Told what is done.
 
     Returns:
-        Probabilities of shape (test rows, classes).
+        Probabilities, or numbers, of shape (test rows, outputs).
     """
-    progress.start(f"training {CHEAP_BASELINES[name]} to compare with")
+    progress.start(f"training {cheap_baselines_for(splits.labels.task)[name]} to compare with")
     probabilities = predict_cheaply(name, splits.train, splits.test.texts, classes=len(splits.labels))
     write_predictions(path, splits.test, splits.labels, probabilities)
     progress.finish()
@@ -293,7 +317,7 @@ def _compute_logits(
     )
 
 
-def save_run(prepared: Prepared, layout: RunLayout, calibration: CalibrationRecord | None = None) -> dict[str, str]:
+def save_run(prepared: Prepared, layout: RunLayout, calibration: Calibration | None = None) -> dict[str, str]:
     """Save what was trained and open it in a fresh process.
 
     Args:
@@ -328,12 +352,13 @@ def write_mistakes(prepared: Prepared, layout: RunLayout, progress: Progress) ->
     rows = prepared.splits.test
     probabilities = read_predictions(layout.predictions("test", "finetuned"), rows, prepared.labels)
     if probabilities is not None:
-        calibration = CalibrationRecord.read(layout.calibration) if layout.calibration.is_file() else None
+        kept = layout.calibration if layout.calibration.is_file() else None
+        calibration = read_calibration(kept, layout.root, prepared.labels.task)
         predictor = _build_predictor(prepared, build_measuring_runtime(prepared), calibration)
         explain_mistakes(predictor, rows, probabilities, progress).write(layout.mistakes)
 
 
-def _build_predictor(prepared: Prepared, runtime: Runtime, calibration: CalibrationRecord | None = None) -> Predictor:
+def _build_predictor(prepared: Prepared, runtime: Runtime, calibration: Calibration | None = None) -> Predictor:
     tokenizer, pad_id = load_tokenizer(prepared.encoder.folder)
     return Predictor(
         runtime,

@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.adaptation import AdaptedModel
+from lorafit.answers import Calibration
 from lorafit.artifacts import ADAPTER_FILES, CALIBRATION_FILE, MODEL_FILES, RunLayout, RunRecord
 from lorafit.atomic import atomic_directory, compute_digest
 from lorafit.encoders.load import Encoder, load_tokenizer, load_with_head, locate_encoder, quiet_transformers
 from lorafit.encoders.tokenization import read_tokenizer
 from lorafit.errors import LorafitError, RunError
-from lorafit.evidence import CalibrationRecord
 from lorafit.golden import GoldenRecord, choose_golden_texts, verify_golden
-from lorafit.labels import LabelSet
 from lorafit.settings import ModelConfig
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def save_trained(
     *,
     max_length: int,
     compute_logits: Callable[[list[str]], NDArray[np.floating]],
-    calibration: CalibrationRecord | None = None,
+    calibration: Calibration | None = None,
 ) -> dict[str, str]:
     """Write adapter or model and prove in a fresh process that plain libraries open it and give the same logits.
 
@@ -143,7 +142,7 @@ def load_trained(layout: RunLayout, record: RunRecord) -> "PeftModel | PreTraine
     from peft import PeftModel
 
     check_files(layout, record)
-    labels = LabelSet(tuple(record.labels))
+    labels = record.label_set
     _, pad_id = load_tokenizer(layout.trained)
     if layout.trained == layout.model:
         whole = Encoder(name=str(layout.model), folder=layout.model, reference=str(layout.model), revision=None)

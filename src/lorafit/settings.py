@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pydantic_core import PydanticCustomError
 
 from lorafit.durations import parse_duration
+from lorafit.labels import Task
 
 __all__ = [
     "DataConfig",
@@ -49,6 +50,12 @@ class DataConfig(Section):
     )
     validation: str | None = Field(None, description="File with validation rows; cut from train when absent.")
     test: str | None = Field(None, description="File with test rows; cut from train when the source has none.")
+    task: Task = Field(
+        "single_label", description="What a text gets: one label, any number of labels (multi_label), or a number."
+    )
+    label_separator: str = Field(
+        ",", min_length=1, description="What stands between several labels in one cell, where they are no list."
+    )
     text_column: str = Field("text", min_length=1, description="Column that holds the texts.")
     label_column: str = Field("label", min_length=1, description="Column that holds the labels.")
     validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of train cut off for validation.")

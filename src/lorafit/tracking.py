@@ -17,6 +17,7 @@ from lorafit.config import Config
 from lorafit.errors import NetworkUnavailableError
 from lorafit.evidence import MetricsRecord, ModelScores
 from lorafit.extras import missing_modules, require
+from lorafit.task_evidence import TaskMetricsRecord
 
 __all__ = ["open_trackers", "require_trackers", "track_results"]
 
@@ -70,7 +71,11 @@ def open_trackers(config: Config, layout: RunLayout, record: RunRecord) -> Itera
 
 
 def track_results(
-    config: Config, layout: RunLayout, record: RunRecord, metrics: MetricsRecord, report: Path | None
+    config: Config,
+    layout: RunLayout,
+    record: RunRecord,
+    metrics: MetricsRecord | TaskMetricsRecord,
+    report: Path | None,
 ) -> None:
     """Hand a finished run's figures to its trackers, and to MLflow its files.
 
@@ -168,7 +173,23 @@ def _flatten(config: Config) -> dict[str, str]:
     }
 
 
-def _figures(record: RunRecord, metrics: MetricsRecord) -> Iterator[tuple[str, float]]:
+def _figures(record: RunRecord, metrics: MetricsRecord | TaskMetricsRecord) -> Iterator[tuple[str, float]]:
+    yield from _task_scores(metrics) if isinstance(metrics, TaskMetricsRecord) else _scores(metrics)
+    yield "cost/seconds", sum(record.seconds.values())
+    yield "cost/peak_memory_bytes", float(record.peak_memory_bytes)
+
+
+def _task_scores(metrics: TaskMetricsRecord) -> Iterator[tuple[str, float]]:
+    models = {"finetuned": metrics.finetuned, "baseline": metrics.baseline}
+    for model, scores in {**models, **{name: cheap.scores for name, cheap in metrics.cheap_baselines.items()}}.items():
+        if scores is not None:
+            yield from ((f"{metrics.split}/{model}/{name}", figure.value) for name, figure in scores.figures.items())
+    if metrics.confidence is not None:
+        for name, figure in metrics.confidence.figures.items():
+            yield f"{metrics.split}/finetuned/{name}", figure.value
+
+
+def _scores(metrics: MetricsRecord) -> Iterator[tuple[str, float]]:
     models: dict[str, ModelScores | None] = {"finetuned": metrics.finetuned, "baseline": metrics.baseline}
     models |= {name: cheap.scores for name, cheap in metrics.cheap_baselines.items()}
     for model, scores in models.items():
@@ -181,8 +202,6 @@ def _figures(record: RunRecord, metrics: MetricsRecord) -> Iterator[tuple[str, f
         yield f"{metrics.split}/finetuned/ece_raw", confidence.raw.ece.value
         yield f"{metrics.split}/finetuned/ece", confidence.calibrated.ece.value
         yield f"{metrics.split}/finetuned/coverage", confidence.coverage.value
-    yield "cost/seconds", sum(record.seconds.values())
-    yield "cost/peak_memory_bytes", float(record.peak_memory_bytes)
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from lorafit.answers import Prediction
 from lorafit.artifacts import ForecastRecord, RunLayout, RunRecord
 from lorafit.evidence import Estimate, MetricsRecord, SliceScores
 from lorafit.finetune import Run, Sample
-from lorafit.predictor import Prediction
 from lorafit.terminal.render import show_metrics, show_run
 
 LONG = "a film that goes on and on and on, with a story nobody asked for and an ending that comes two hours late " * 3

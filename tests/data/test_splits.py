@@ -117,3 +117,28 @@ def test_sample_of_everything_is_the_split_itself() -> None:
 def test_sample_smaller_than_the_labels_is_refused() -> None:
     with pytest.raises(DataError, match=r"2 rows cannot hold 3 labels\. Take at least 3"):
         sample_rows(make_split([0, 1, 2]), 2, seed=0)
+
+
+def test_numbers_are_cut_in_proportion_of_their_range() -> None:
+    numbers = np.repeat(np.arange(10.0), 20)
+    split = Split(np.arange(200), tuple(f"text {row}" for row in range(200)), numbers)
+    rest, cut = cut_split(split, 0.2, seed=0)
+    assert np.bincount((cut.labels // 2).astype(np.int64)).tolist() == [8] * 5
+    assert (len(rest), len(cut)) == (160, 40)
+    assert cut.labels.dtype == np.float64
+
+
+def test_several_labels_are_cut_in_proportion_of_the_rarest() -> None:
+    marks = np.zeros((200, 3), dtype=np.int64)
+    marks[:, 0], marks[:40, 1], marks[100:103, 2] = 1, 1, 1
+    marks[150:, 0] = 0
+    split = Split(np.arange(200), tuple(f"text {row}" for row in range(200)), marks)
+    assert np.unique(split.strata, return_counts=True)[1].tolist() == [110, 40, 50]  # three rows are too few
+    _, cut = cut_split(split, 0.2, seed=0)
+    assert cut.labels[:, 1].sum() == 8
+    assert (~cut.labels.any(axis=1)).sum() == 10
+
+
+def test_fingerprint_tells_numbers_apart() -> None:
+    first, second = (Split(np.arange(1), ("a",), np.array([value])) for value in (0.25, 0.75))
+    assert first.fingerprint() != second.fingerprint()

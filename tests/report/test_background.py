@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,7 +50,7 @@ def test_labels_of_many_classes_are_shown_when_asked_for(build_run: BuildRun) ->
 
 def test_every_setting_is_listed_without_folders(build_run: BuildRun, tmp_path: Path) -> None:
     contents = read_run(build_run(settings={"data.slice_columns": [], "method.options": {"alpha": 1}}))
-    page = "".join(render_method(contents))
+    page = "".join(render_method(contents.record, contents.config))
     values = {"data.source": "reviews.csv", "data.test": "test.csv", "data.max_rows": "none", "method.options.alpha": 1}
     values |= {"evaluation.report": "true", "data.slice_columns": "none", "training.epochs": 2}
     for name, value in values.items():
@@ -76,7 +75,8 @@ TRAINING = TrainingRecord(
 
 def test_training_is_told(build_run: BuildRun) -> None:
     contents = read_run(build_run())
-    page = "".join(render_method(replace(contents, record=contents.record.model_copy(update={"training": TRAINING}))))
+    record = contents.record.model_copy(update={"training": TRAINING})
+    page = "".join(render_method(record, contents.config))
     assert "1.50 epochs, 1,234 steps, stopped early" in page
     assert "step 1,000, validation loss 0.2500" in page
 
@@ -106,7 +106,7 @@ def test_commands_to_reproduce_exist(build_run: BuildRun) -> None:
     contents = read_run(build_run())
     files = {"adapter_model.safetensors": "abc123"}
     record = contents.record.model_copy(update={"versions": {"torch": "2.13.0"}, "files": files})
-    page = "".join(render_reproduction(replace(contents, record=record)))
+    page = "".join(render_reproduction(record, contents.config, "run"))
     lines = [line.partition("lorafit ")[2].split() for line in page.split("\n") if "lorafit " in line]
     assert [words[0] for words in lines if words] == ["reproduce", "train", "evaluate", "report"]
     assert {words[0] for words in lines if words} <= set(COMMANDS)

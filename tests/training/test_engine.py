@@ -468,9 +468,9 @@ def test_progress_is_told_of_every_step_and_validation(make_job: BuildJob) -> No
         1,
         2,
         3,
-        "epoch 0.50: validation loss 0.5000 (0.5000 calibrated), accuracy 50.00 %",
+        "epoch 0.50: validation loss 0.5000, accuracy 50.00 %",
         4,
-        "epoch 0.67: validation loss 0.2500 (0.2500 calibrated), accuracy 50.00 %",
+        "epoch 0.67: validation loss 0.2500, accuracy 50.00 %",
         "finish",
     ]
 

@@ -17,6 +17,7 @@ __all__ = [
     "Settings",
     "SliceColumns",
     "TargetAccuracy",
+    "Task",
     "TextColumn",
 ]
 
@@ -35,6 +36,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only th
 TargetAccuracy = Annotated[
     float | None,
     typer.Option("--target-accuracy", metavar="SHARE", help="Mark answers to abstain so that the others reach it."),
+]
+Task = Annotated[
+    str | None, typer.Option("--task", help="What a text gets: single_label, multi_label or regression [single_label].")
 ]
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column that holds the texts [text].")]
 LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column that holds the labels [label].")]

@@ -17,6 +17,7 @@ from lorafit.cli.options import (
     Settings,
     SliceColumns,
     TargetAccuracy,
+    Task,
     TextColumn,
 )
 from lorafit.terminal.progress import open_progress
@@ -34,6 +35,7 @@ def train(
     test: Annotated[str | None, typer.Option(help="File with test rows.")] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    task: Task = None,
     slices: SliceColumns = None,
     drop_bad_rows: DropBadRows = False,
     config: ConfigFile = None,
@@ -49,10 +51,9 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune an encoder on your texts."""
+    from lorafit import finetune
     from lorafit.config import load_config
     from lorafit.errors import ConfigError
-    from lorafit.finetune import resume as resume_run
-    from lorafit.finetune import train as train_run
     from lorafit.terminal.render import show_run
 
     flags = {
@@ -61,6 +62,7 @@ def train(
         "data.test": test,
         "data.text_column": text_column,
         "data.label_column": label_column,
+        "data.task": task,
         "data.slice_columns": slices or None,
         "data.drop_bad_rows": drop_bad_rows or None,
         "model.name": model,
@@ -73,11 +75,11 @@ def train(
         if any(value is not None for value in (*flags.values(), config, output)) or settings or overwrite:
             raise ConfigError("--resume takes data and settings from the run; leave the others out (all but --quiet).")
         with open_progress(quiet=quiet) as progress:
-            run = resume_run(resume, progress=progress)
+            run = finetune.resume(resume, progress=progress)
     else:
         if data is None and config is None and not any(text.startswith("data.source=") for text in settings or ()):
             raise ConfigError("Say what to train on, for example: lorafit train reviews.csv (or lorafit train --help)")
         resolved = load_config(config, flags=flags, overrides=settings or ())
         with open_progress(quiet=quiet) as progress:
-            run = train_run(resolved, output=output, overwrite=overwrite, progress=progress)
+            run = finetune.train(resolved, output=output, overwrite=overwrite, progress=progress)
     show_run(run, quiet=quiet)

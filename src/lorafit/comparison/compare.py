@@ -84,6 +84,7 @@ def compare(
     """
     progress, began = progress or Silent(), time.perf_counter()
     names = _check(methods, seeds)
+    config.require_single_label("lorafit compare")
     if config.method.options:
         raise ConfigError("method.options: they belong to one method and cannot be shared by those compared.")
     suggestion = suggest_name("compare", config.data.source, config.model.name)

@@ -4,15 +4,25 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lorafit.data.label_values import LabelValue, read_label
 from lorafit.data.rows import RawRows, Split
 from lorafit.errors import DataError
-from lorafit.labels import LabelSet
+from lorafit.labels import LabelSet, Task
 
-__all__ = ["CheckedRows", "build_labels", "check_rows", "describe_rows", "describe_text_fault", "encode_rows"]
+__all__ = [
+    "CheckedRows",
+    "build_labels",
+    "check_rows",
+    "describe_rows",
+    "describe_text_fault",
+    "encode_rows",
+    "name_labels",
+]
 
 MANY_LABELS = 100
 """More labels than this, on more than half as many rows, are taken for a wrong column."""
@@ -26,7 +36,7 @@ class CheckedRows:
         origin: Where they come from, for messages.
         ids: Shape (n,), int64: the row's number, counted from 1.
         texts: n texts, none of them empty.
-        labels: n label names, none of them empty.
+        labels: By task: n label names, none of them empty; n tuples of label names; or n numbers.
         notes: What was left out.
         columns: n values of each slice column by its name, "" where there is none.
     """
@@ -34,39 +44,40 @@ class CheckedRows:
     origin: str
     ids: NDArray[np.int64]
     texts: tuple[str, ...]
-    labels: tuple[str, ...]
+    labels: tuple[LabelValue, ...]
     notes: tuple[str, ...] = ()
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def check_rows(raw: RawRows, *, drop_bad_rows: bool) -> CheckedRows:
+def check_rows(raw: RawRows, *, drop_bad_rows: bool, task: Task = "single_label", separator: str = ",") -> CheckedRows:
     """Check every row.
 
-    A text must be a string with more than white space in it. A label must be a string (white space around it is
-    dropped), a whole number (1.0 counts as 1) or a bool ("true", "false").
+    A text must be a string with more than white space in it. What a label may be depends on the task (`read_label`).
 
     Args:
         raw: The rows as read.
         drop_bad_rows: Leave unusable rows out, with a note, instead of stopping.
+        task: What a text gets.
+        separator: What stands between several labels in one cell.
 
     Returns:
         The usable rows.
 
     Raises:
-        DataError: There are unusable rows and they are not to be dropped, none is usable, or labels are fractions.
+        DataError: There are unusable rows that are not to be dropped, none is usable, or a label is of another task.
     """
     ids = raw.ids if raw.ids is not None else range(1, len(raw.texts) + 1)
     faults: dict[str, list[int]] = defaultdict(list)
-    kept: list[tuple[int, str, str]] = []
+    kept: list[tuple[int, str, LabelValue]] = []
     places: list[int] = []
     for place, (row, text, value) in enumerate(zip(ids, raw.texts, raw.labels, strict=True)):
-        label = _read_label(value, row, raw.origin)
+        label = read_label(value, f"{raw.origin}: row {row}", task, separator=separator)
         fault = describe_text_fault(text) or ("an empty label" if label is None else None)
-        if fault is None:
-            kept.append((row, str(text), str(label)))
-            places.append(place)
-        else:
+        if fault is not None:
             faults[fault].append(row)
+        elif label is not None:
+            kept.append((row, str(text), label))
+            places.append(place)
     notes = _report_faults(raw.origin, faults, usable=len(kept), drop_bad_rows=drop_bad_rows)
     rows, texts, labels = zip(*kept, strict=True)
     columns = {name: tuple(_read_value(values[place]) for place in places) for name, values in raw.columns.items()}
@@ -74,7 +85,7 @@ def check_rows(raw: RawRows, *, drop_bad_rows: bool) -> CheckedRows:
 
 
 def encode_rows(rows: CheckedRows, labels: LabelSet) -> Split:
-    """Turn label names into class ids.
+    """Turn labels into what `Split.labels` holds: class ids, marks or numbers.
 
     Args:
         rows: Checked rows.
@@ -86,42 +97,62 @@ def encode_rows(rows: CheckedRows, labels: LabelSet) -> Split:
     Raises:
         DataError: A label is not among `labels`; the message gives the rows by their ids.
     """
-    label2id = labels.label2id
-    unknown = [int(row) for row, label in zip(rows.ids, rows.labels, strict=True) if label not in label2id]
+    if labels.task == "regression":
+        return Split(rows.ids, rows.texts, np.asarray(rows.labels, dtype=np.float64), rows.columns)
+    label2id, named = labels.label2id, [_list_names(label) for label in rows.labels]
+    unknown = [int(row) for row, names in zip(rows.ids, named, strict=True) if not label2id.keys() >= names]
     if unknown:
-        strange = sorted(set(rows.labels) - label2id.keys())
+        strange = sorted(set().union(*named) - label2id.keys())
         raise DataError(
             f"{rows.origin} has labels that training did not have: {[name[:40] for name in strange[:10]]} "
             f"({describe_rows(unknown)}). Allowed: {list(labels.names)}."
         )
-    ids = np.asarray([label2id[label] for label in rows.labels], dtype=np.int64)
-    return Split(rows.ids, rows.texts, ids, rows.columns)
+    marks = np.zeros((len(named), len(labels)), dtype=np.int64)
+    for place, names in enumerate(named):
+        marks[place, [label2id[name] for name in names]] = 1
+    return Split(rows.ids, rows.texts, marks if labels.task == "multi_label" else marks.argmax(axis=1), rows.columns)
 
 
-def build_labels(rows: CheckedRows) -> LabelSet:
+def name_labels(values: NDArray[Any], labels: LabelSet) -> tuple[LabelValue, ...]:
+    """Turn what `Split.labels` holds back into labels, as `encode_rows` takes them."""
+    if labels.task == "regression":
+        return tuple(values.tolist())
+    if labels.task == "multi_label":
+        return tuple(tuple(labels.names[index] for index in np.flatnonzero(row)) for row in values)
+    return tuple(labels.names[index] for index in values)
+
+
+def build_labels(rows: CheckedRows, task: Task = "single_label") -> LabelSet:
     """Build the label set of training rows.
 
     Args:
         rows: Checked training rows.
+        task: What a text gets.
 
     Returns:
-        Their labels: numbers in numeric order, anything else in alphabetical order.
+        Their labels: numbers in numeric order, anything else in alphabetical order; of a regression, `value`.
 
     Raises:
         DataError: All rows have one label, or there are so many labels that the column must be the wrong one.
     """
-    distinct = set(rows.labels)
-    if len(distinct) == 1:
+    if len(set(rows.labels)) == 1:
         raise DataError(
-            f"{rows.origin}: all {len(rows.labels)} rows have the same label, '{rows.labels[0][:40]}'. A classifier "
+            f"{rows.origin}: all {len(rows.labels)} rows have the same label, '{str(rows.labels[0])[:40]}'. A model "
             "needs rows of at least two. Is the label column the right one (--label-column)?"
         )
+    if task == "regression":
+        return LabelSet(("value",), task)
+    distinct = set().union(*map(_list_names, rows.labels))
     if len(distinct) > MANY_LABELS and 2 * len(distinct) > len(rows.labels):
         raise DataError(
             f"{rows.origin}: {len(rows.labels)} rows have {len(distinct)} different labels, nearly one a row. The "
             "label column is probably the wrong one (--label-column)."
         )
-    return LabelSet.from_values(distinct)
+    return LabelSet(LabelSet.from_values(distinct).names, task)
+
+
+def _list_names(label: LabelValue) -> set[str]:
+    return set(label) if isinstance(label, tuple) else {str(label)}
 
 
 def describe_text_fault(text: object) -> str | None:
@@ -145,30 +176,6 @@ def describe_rows(rows: Sequence[int]) -> str:
     if len(rows) > 10:
         return f"rows {shown}, …, {len(rows)} in all"
     return f"row{'s' if len(rows) > 1 else ''} {shown}"
-
-
-def _read_label(value: object, row: int, origin: str) -> str | None:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return value.strip() or None
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        if not value.is_integer():
-            raise DataError(
-                f"{origin}: row {row} has the label {value}. Fractions look like a regression task; lorafit trains "
-                "classifiers. Choose a column of classes (--label-column), or turn the numbers into class names."
-            )
-        value = int(value)
-    if isinstance(value, int):
-        return str(value)
-    if value is None:
-        return None
-    raise DataError(
-        f"{origin}: row {row} has a label of type {type(value).__name__}. Allowed: text, whole numbers, true and "
-        "false, one label a row. Is the label column the right one (--label-column)?"
-    )
 
 
 def _read_value(value: object) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,10 @@ __all__ = ["LENGTH_COLUMN", "RawRows", "RawSplits", "Split", "Splits"]
 
 LENGTH_COLUMN = "words"
 """Name under which results by the length of a text stand, so that no column of the data may have it."""
+
+
+_FEWEST_IN_STRATUM: Final = 10
+_PARTS_OF_RANGE: Final = 5
 
 
 @dataclass(frozen=True)
@@ -60,17 +65,33 @@ class Split:
     Attributes:
         ids: Shape (n,), int64: the row's number in the file or split it was read from, counted from 1.
         texts: n texts, none of them empty.
-        labels: Shape (n,), int64: class ids.
+        labels: By task: shape (n,), int64: class ids; shape (n, classes), int64: 1 where a label applies, else 0; or
+            shape (n,), float64: the numbers.
         columns: n values of each slice column by its name, "" where there is none; the fingerprint leaves them out.
     """
 
     ids: NDArray[np.int64]
     texts: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def strata(self) -> NDArray[np.int64]:
+        """Shape (n,): groups of rows that cuts and samples keep in proportion.
+
+        A row's class; of several labels the rarest that it has; of a number its fifth of the range by rank. Of the
+        latter two, groups of fewer than 10 rows are taken together with the largest.
+        """
+        if self.labels.dtype.kind == "f":
+            ends = np.quantile(self.labels, np.arange(1, _PARTS_OF_RANGE) / _PARTS_OF_RANGE)
+            return _join_small(np.searchsorted(ends, self.labels))
+        if self.labels.ndim == 2:
+            counts = np.where(self.labels == 1, self.labels.sum(axis=0), len(self) + 1)
+            return _join_small(np.where(self.labels.any(axis=1), counts.argmin(axis=1), self.labels.shape[1]))
+        return self.labels
 
     def select(self, positions: NDArray[np.int64]) -> "Split":
         """Return the rows at `positions` (shape (m,), counted from 0), in that order."""
@@ -85,7 +106,7 @@ class Split:
         """Return the SHA-256 over ids, labels and texts in order, as 64 hexadecimal digits."""
         digest = hashlib.sha256()
         digest.update(self.ids.astype("<i8").tobytes())
-        digest.update(self.labels.astype("<i8").tobytes())
+        digest.update(self.labels.astype("<f8" if self.labels.dtype.kind == "f" else "<i8").tobytes())
         for text in self.texts:
             encoded = text.encode("utf-8", "surrogatepass")
             digest.update(len(encoded).to_bytes(8, "little"))
@@ -120,3 +141,8 @@ class Splits:
         """The splits that there are, by their names."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return parts if self.calibration is None else {**parts, "calibration": self.calibration}
+
+
+def _join_small(strata: NDArray[np.int64]) -> NDArray[np.int64]:
+    names, inverse, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    return np.where(counts[inverse] < _FEWEST_IN_STRATUM, names[counts.argmax()], strata).astype(np.int64)

@@ -11,14 +11,14 @@ import numpy as np
 
 from lorafit.atomic import compute_digest
 from lorafit.data.builtin import BUILTIN_SOURCES
-from lorafit.data.checks import CheckedRows, build_labels, check_rows, encode_rows
+from lorafit.data.checks import CheckedRows, build_labels, check_rows, encode_rows, name_labels
 from lorafit.data.hub import load_hub
 from lorafit.data.imdb import load_imdb
 from lorafit.data.rows import LENGTH_COLUMN, RawRows, RawSplits, Split, Splits
 from lorafit.data.splits import check_distinct_texts, count_shared_texts, cut_split, sample_rows
 from lorafit.data.tables import READABLE_SUFFIXES, check_columns, read_table
 from lorafit.errors import DataError
-from lorafit.labels import LabelSet
+from lorafit.labels import LabelSet, Task
 from lorafit.settings import DataConfig
 
 __all__ = ["NAMED_SOURCES", "is_same_source", "load_evaluation_rows", "load_splits"]
@@ -50,7 +50,7 @@ def load_splits(config: DataConfig) -> Splits:
     raw = _read_source(config.source, config)
     notes = list(raw.notes)
     train_rows = _check(raw.train, config, notes)
-    labels = _choose_labels(train_rows, raw.labels, notes)
+    labels = _choose_labels(train_rows, raw.labels, config.task, notes)
     train = encode_rows(train_rows, labels)
     test = _load_part(config.test, raw.test, labels, config, notes)
     validation = _load_part(config.validation, raw.validation, labels, config, notes)
@@ -96,13 +96,13 @@ def load_evaluation_rows(
     """
     own = is_same_source(source, config.source)
     if _is_file(source) and not own:
-        return encode_rows(check_rows(_read_file(source, config), drop_bad_rows=config.drop_bad_rows), labels)
+        return encode_rows(_check(_read_file(source, config), config, []), labels)
     if not own:
         config = config.model_copy(update={"source": source, "validation": None, "test": None, "max_rows": None})
     splits = load_splits(config)
     part: Split = getattr(splits, split)
-    names = tuple(splits.labels.names[label] for label in part.labels)
-    return encode_rows(CheckedRows(f"{source} {split}", part.ids, part.texts, names, columns=part.columns), labels)
+    values = name_labels(part.labels, splits.labels)
+    return encode_rows(CheckedRows(f"{source} {split}", part.ids, part.texts, values, columns=part.columns), labels)
 
 
 def is_same_source(source: str, other: str) -> bool:
@@ -216,20 +216,20 @@ def _name_source(source: str) -> str:
 
 
 def _check(raw: RawRows, config: DataConfig, notes: list[str]) -> CheckedRows:
-    rows = check_rows(raw, drop_bad_rows=config.drop_bad_rows)
+    rows = check_rows(raw, drop_bad_rows=config.drop_bad_rows, task=config.task, separator=config.label_separator)
     notes += rows.notes
     return rows
 
 
-def _choose_labels(rows: CheckedRows, published: LabelSet | None, notes: list[str]) -> LabelSet:
+def _choose_labels(rows: CheckedRows, published: LabelSet | None, task: Task, notes: list[str]) -> LabelSet:
     """Take the source's own names and order, without those that no training row has."""
-    seen = build_labels(rows)
-    if published is None:
+    seen = build_labels(rows, task)
+    if published is None or task == "regression":
         return seen
     absent = [name for name in published.names if name not in seen.names]
     if absent:
         notes.append(f"{rows.origin}: no rows of the labels {absent}; they are left out.")
-    return LabelSet(tuple(name for name in published.names if name in seen.names))
+    return LabelSet(tuple(name for name in published.names if name in seen.names), task)
 
 
 def _load_part(
@@ -256,11 +256,12 @@ def _cut_calibration(validation: Split, config: DataConfig, notes: list[str]) ->
     """
     if config.calibration_fraction == 0:
         return validation, None
-    texts = dict(zip(validation.texts, validation.labels.tolist(), strict=True))
-    counts = np.bincount(list(texts.values()), minlength=int(validation.labels.max()) + 1)
-    common = validation.select(np.flatnonzero(counts[validation.labels] > 1))
+    strata = validation.strata
+    texts = dict(zip(validation.texts, strata.tolist(), strict=True))
+    counts = np.bincount(list(texts.values()), minlength=int(strata.max()) + 1)
+    common = validation.select(np.flatnonzero(counts[strata] > 1))
     calibration = None
-    if len(np.unique(common.labels)) > 1:
+    if len(common) and len(np.unique(common.labels, axis=0)) > 1:
         calibration = cut_split(common, config.calibration_fraction, config.seed)[1]
     if calibration is None or len(calibration) < _FEWEST_CALIBRATION_ROWS:
         notes.append(

@@ -31,7 +31,9 @@ def cut_split(split: Split, fraction: float, seed: int, *, labels: LabelSet | No
     rng = np.random.default_rng(seed)
     cut = np.zeros(len(split), dtype=bool)
     groups = _group_by_text(split)
-    owners = split.labels[[rows[0] for rows in groups]]  # a text with several labels counts for the first
+    owners = split.strata[
+        [rows[0] for rows in groups]
+    ]  # a text that comes with other labels, too, counts for the first
     for label in np.unique(owners):
         candidates = [groups[index] for index in np.flatnonzero(owners == label)]
         for rows in _choose_groups(candidates, fraction, rng):
@@ -55,12 +57,13 @@ def sample_rows(split: Split, n: int, seed: int) -> Split:
     """
     if n >= len(split):
         return split
-    names, counts = np.unique(split.labels, return_counts=True)
+    strata = split.strata
+    names, counts = np.unique(strata, return_counts=True)
     if n < len(names):
         raise DataError(f"{n} rows cannot hold {len(names)} labels. Take at least {len(names)} (data.max_rows).")
     rng = np.random.default_rng(seed)
     drawn = [
-        rng.choice(np.flatnonzero(split.labels == name), size=quota, replace=False)
+        rng.choice(np.flatnonzero(strata == name), size=quota, replace=False)
         for name, quota in zip(names, _share_out(n, counts), strict=True)
     ]
     return split.select(np.sort(np.concatenate(drawn)))
@@ -77,11 +80,13 @@ def check_distinct_texts(split: Split, minimum: int, *, labels: LabelSet | None 
     Raises:
         DataError: A label has fewer.
     """
-    owners = split.labels[[rows[0] for rows in _group_by_text(split)]]
-    for label in np.unique(split.labels):
+    strata = split.strata
+    owners = strata[[rows[0] for rows in _group_by_text(split)]]
+    for label in np.unique(strata):
         count = int(np.count_nonzero(owners == label))
         if count < minimum:
-            name = f"'{labels.names[label]}'" if labels is not None else f"with id {label}"
+            is_class = labels is not None and labels.task != "regression" and label < len(labels)
+            name = f"'{labels.names[label]}'" if labels is not None and is_class else f"with id {label}"
             raise DataError(
                 f"The label {name} has {count} different text{'' if count == 1 else 's'}, but at least {minimum} are "
                 "needed to cut the rows: one of every label in each part. Add rows, or give files of your own for "

@@ -156,7 +156,7 @@ def open_run(run: str | Path) -> Side:
         The run.
 
     Raises:
-        RunError: It is not complete.
+        RunError: It is not complete, or does not give each text one label.
     """
     layout = RunLayout(Path(run).expanduser().resolve())
     record = RunRecord.read(layout.record)
@@ -165,6 +165,7 @@ def open_run(run: str | Path) -> Side:
             f"{layout.root} is not a finished run: its status is '{record.status}'. An interrupted one is finished "
             f"with: lorafit train --resume {run}"
         )
+    record.require_single_label("This command")
     return Side(layout, record)
 
 

@@ -183,11 +183,11 @@ def load_with_head(
 
 
 def build_model_config(folder: Path, labels: LabelSet, *, base_dropout: bool = False) -> "PretrainedConfig":
-    """Read a model's config and set it up for single-label classification.
+    """Read a model's config and set it up for a task.
 
     Args:
         folder: Folder in the Hub's layout.
-        labels: The classes.
+        labels: The task and its classes.
         base_dropout: Keep the encoder's own dropout as its config has it.
 
     Returns:
@@ -202,7 +202,7 @@ def build_model_config(folder: Path, labels: LabelSet, *, base_dropout: bool = F
         num_labels=len(labels),
         id2label=labels.id2label,
         label2id=labels.label2id,
-        problem_type="single_label_classification",
+        problem_type=labels.problem_type,
     )
     if not base_dropout:
         disable_base_dropout(config)

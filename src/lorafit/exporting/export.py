@@ -23,16 +23,14 @@ from lorafit.data.splits import sample_rows
 from lorafit.encoders.load import load_tokenizer, quiet_transformers
 from lorafit.encoders.tokenization import Truncation
 from lorafit.errors import ConfigError, LorafitError, RunError, UserInputError
-from lorafit.evidence import CalibrationRecord
 from lorafit.exporting.graph import build_graph, can_build, refuse
 from lorafit.exporting.int8 import ReachMeter, quantize_graph
 from lorafit.exporting.parity import check_parity, measure_parity
 from lorafit.exporting.records import ExportLayout, ExportRecord, ParityRecord, Precision, SpeedRecord
 from lorafit.extras import require
 from lorafit.golden import GOLDEN_PRECISION, GoldenRecord, verify_golden
-from lorafit.labels import LabelSet
 from lorafit.methods import find_method
-from lorafit.predictor import Predictor, Runtime
+from lorafit.predictor import Predictor, Runtime, read_calibration
 from lorafit.progress import Progress, Silent
 from lorafit.runtimes.onnx import OnnxRuntime
 from lorafit.saving import compute_plain_logits, load_trained
@@ -114,7 +112,7 @@ class _Source:
             runtime,
             self.tokenizer,
             pad_id=self.pad_id,
-            labels=LabelSet(tuple(self.record.labels)),
+            labels=self.record.label_set,
             truncation=Truncation(self.record.max_length, self.record.truncation),
         )
 
@@ -333,11 +331,11 @@ def _copy_tokenizer(layout: RunLayout, folder: Path) -> None:
 
 
 def _compare(source: _Source, before: _Logits, after: _Logits) -> ParityRecord:
-    calibration = None
-    if CALIBRATION_FILE in source.record.files:
-        calibration = CalibrationRecord.read(source.layout.calibration)
+    layout, labels = source.layout, source.record.label_set
+    kept = layout.calibration if CALIBRATION_FILE in source.record.files else None
+    calibration = read_calibration(kept, layout.root, labels.task)
     rows = None if before.rows is None or after.rows is None else (before.rows, after.rows)
-    return measure_parity((before.sentences, after.sentences), source.rows, rows, calibration)
+    return measure_parity((before.sentences, after.sentences), source.rows, rows, labels, calibration)
 
 
 def _describe(
@@ -360,6 +358,7 @@ def _describe(
         base_model=record.base_model.model_copy(update={"name": name.name})
         if name.is_absolute()
         else record.base_model,
+        task=record.task,
         labels=record.labels,
         max_length=record.max_length,
         truncation=record.truncation,

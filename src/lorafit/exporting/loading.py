@@ -45,9 +45,9 @@ def load_export(
         runtime,
         read_tokenizer(layout.root),
         pad_id=record.pad_id,
-        labels=LabelSet(tuple(record.labels)),
+        labels=LabelSet(tuple(record.labels), record.task),
         truncation=Truncation(record.max_length, record.truncation),
-        calibration=read_calibration(kept, layout.root, raw=raw, target_accuracy=target_accuracy),
+        calibration=read_calibration(kept, layout.root, record.task, raw=raw, target_accuracy=target_accuracy),
         settings=(record.files, raw, target_accuracy),
     )
     if verify:

@@ -3,13 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from lorafit.answers import Calibration, to_values
 from lorafit.data.rows import Split
 from lorafit.errors import ExportDriftError
-from lorafit.evidence import CalibrationRecord
 from lorafit.exporting.records import ParityRecord, Precision
-from lorafit.metrics.confidence import apply_temperature
+from lorafit.labels import LabelSet
+from lorafit.metrics.multi_label import decide
 from lorafit.metrics.paired import measure_ece_difference
-from lorafit.metrics.scores import softmax
 from lorafit.metrics.uncertainty import compare_paired, wilson_interval
 
 __all__ = ["check_parity", "measure_parity"]
@@ -25,7 +25,8 @@ def measure_parity(
     golden: tuple[NDArray[np.floating], NDArray[np.floating]],
     rows: Split | None = None,
     logits: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
-    calibration: CalibrationRecord | None = None,
+    labels: LabelSet | None = None,
+    calibration: Calibration | None = None,
 ) -> ParityRecord:
     """Compare the logits of the original and of the exported model.
 
@@ -33,6 +34,7 @@ def measure_parity(
         golden: Those of the golden sentences, shape (sentences, classes) each.
         rows: n validation rows, or None where there are none.
         logits: Those of the rows, shape (n, classes) each.
+        labels: The task and its classes; needed with rows.
         calibration: What makes them probabilities, or None.
 
     Returns:
@@ -43,10 +45,15 @@ def measure_parity(
         "largest_difference": float(np.abs(before - after).max()),
         "largest_logit": float(np.abs(before).max()),
     }
-    if rows is None or logits is None or not np.isfinite(after).all():
+    if rows is None or logits is None or labels is None or not np.isfinite(after).all():
         return ParityRecord(rows=0, **largest)
-    temperature = 1.0 if calibration is None else calibration.temperature
-    before, after = (softmax(apply_temperature(part, temperature)) for part in logits)
+    before, after = (to_values(part, labels, calibration) for part in logits)
+    if labels.task == "regression":
+        return ParityRecord(rows=len(rows), **largest)
+    if labels.task == "multi_label":
+        agree = decide(before) == decide(after)
+        agreement = wilson_interval(int(agree.sum()), agree.size, 0.95)
+        return ParityRecord(rows=len(rows), **largest, label_agreement=agreement)
     same = int((before.argmax(axis=1) == after.argmax(axis=1)).sum())
     return ParityRecord(
         rows=len(rows),

@@ -6,6 +6,7 @@ from typing import Literal
 
 from lorafit.artifacts import CALIBRATION_FILE, BaseModelRecord, FileRecord, ParameterCounts, Record
 from lorafit.evidence import Estimate
+from lorafit.labels import Task
 
 __all__ = ["ExportLayout", "ExportRecord", "ParityRecord", "Precision", "SpeedRecord"]
 
@@ -50,10 +51,12 @@ class ParityRecord(Record):
         rows: Validation rows compared; 0 where the run's data were not there, and the golden sentences alone were.
         largest_difference: Largest difference of a logit.
         largest_logit: Largest logit by size, to judge that by.
-        label_agreement: Share of rows with the same label, with Wilson's interval; None without rows.
-        accuracy_difference: Exported minus original, with a paired bootstrap interval; None without rows.
-        ece_difference: Of the expected calibration error, exported minus original; it has no interval, since resampling
-            raises both (`metrics.paired`). None without rows.
+        label_agreement: Share of rows with the same label (of decisions, where a text may have several), with Wilson's
+            interval; None without rows and of numbers.
+        accuracy_difference: Exported minus original, with a paired bootstrap interval; None without rows, and where a
+            text does not have one label.
+        ece_difference: The same of the expected calibration error; it has no interval, since resampling raises both
+            (`metrics.paired`).
     """
 
     rows: int
@@ -80,6 +83,7 @@ class ExportRecord(FileRecord):
         precision: Arithmetic of the linear layers.
         method: Method that trained the model.
         base_model: The pre-trained encoder; of a folder, its own name alone.
+        task: What a text gets.
         labels: The classes, in the order of the logits.
         max_length: Longest input in tokens, special tokens included.
         truncation: What is kept of a longer text.
@@ -97,6 +101,7 @@ class ExportRecord(FileRecord):
     precision: Precision
     method: str
     base_model: BaseModelRecord
+    task: Task = "single_label"
     labels: list[str]
     max_length: int
     truncation: Literal["head", "head+tail"]

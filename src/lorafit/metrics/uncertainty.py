@@ -33,6 +33,7 @@ from lorafit.metrics.scores import (
 )
 
 __all__ = [
+    "build_estimates",
     "compare_paired",
     "estimate_mean",
     "estimate_outcomes",
@@ -117,6 +118,25 @@ def percentile_interval(
     tail = (1 - confidence_level) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
     return low, high
+
+
+def build_estimates(point: NDArray[np.float64], resampled: NDArray[np.float64], level: float) -> list[Estimate]:
+    """Build estimates from measured values and their resampled ones.
+
+    Args:
+        point: Shape (k,), or () for one value.
+        resampled: Shape (samples, k), or (samples,).
+        level: Level of the percentile intervals, above 0 and below 1.
+
+    Returns:
+        One estimate a value.
+
+    Raises:
+        ValueError: A level out of range.
+    """
+    low, high = percentile_interval(resampled, level)
+    ends = (np.atleast_1d(end).tolist() for end in (point, low, high))
+    return [Estimate(value=value, low=lowest, high=highest) for value, lowest, highest in zip(*ends, strict=True)]
 
 
 def wilson_interval(successes: int, trials: int, confidence_level: float) -> Estimate:
@@ -290,7 +310,7 @@ def _estimate_from_confusion(
         drawn = resample_confusion(matrix, block.stop - block.start, rng)
         for name, score in _SCORES.items():
             parts[name].append(score(drawn))
-    return {name: _estimates(score(matrix), np.concatenate(parts[name]), level) for name, score in _SCORES.items()}
+    return {name: build_estimates(score(matrix), np.concatenate(parts[name]), level) for name, score in _SCORES.items()}
 
 
 def _estimate_accuracy_difference(
@@ -328,7 +348,7 @@ def estimate_outcomes(
     for block in _blocks(samples, counts.size):
         drawn = resample_confusion(counts, block.stop - block.start, rng)
         means[block] = (drawn @ np.asarray(weights)).sum(axis=-1) / rows
-    return _estimates((counts @ np.asarray(weights)).sum(axis=-1) / rows, means, level)
+    return build_estimates((counts @ np.asarray(weights)).sum(axis=-1) / rows, means, level)
 
 
 def estimate_mean(
@@ -346,10 +366,4 @@ def estimate_mean(
     Returns:
         The mean with its interval.
     """
-    return _estimates(np.asarray(values.mean()), resample_means(values, labels, samples, rng), level)[0]
-
-
-def _estimates(point: NDArray[np.float64], resampled: NDArray[np.float64], level: float) -> list[Estimate]:
-    low, high = percentile_interval(resampled, level)
-    ends = (np.atleast_1d(end).tolist() for end in (point, low, high))
-    return [Estimate(value=value, low=lowest, high=highest) for value, lowest, highest in zip(*ends, strict=True)]
+    return build_estimates(np.asarray(values.mean()), resample_means(values, labels, samples, rng), level)[0]

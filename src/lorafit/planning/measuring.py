@@ -24,6 +24,7 @@ from lorafit.preparation import Prepared
 from lorafit.runtimes.pytorch import TorchRuntime
 from lorafit.settings import TrainingConfig
 from lorafit.training.batching import TrainingRows
+from lorafit.training.targets import build_targets, measure_standard
 
 __all__ = ["measure_costs", "measure_ground"]
 
@@ -48,7 +49,9 @@ def measure_ground(prepared: Prepared, *, free_bytes: float = inf) -> Ground:
         Lengths and costs.
     """
     splits, model = prepared.splits, prepared.adapted.model
-    rows = TrainingRows(prepared.tokens["train"], splits.train.labels, prepared.pad_id)
+    labels, task = splits.train.labels, prepared.labels.task
+    targets = build_targets(labels, task, measure_standard(labels, task, prepared.adapted))
+    rows = TrainingRows(prepared.tokens["train"], targets, prepared.pad_id)
     return Ground(
         lengths={name: texts.lengths for name, texts in prepared.tokens.items()},
         costs=measure_costs(model, rows, prepared.config.training, prepared.precision),

@@ -7,12 +7,12 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from lorafit.artifacts import RunRecord, SplitRecord
+from lorafit.config import Config
 from lorafit.durations import format_duration
 from lorafit.html_page import clean_text, render_details, render_facts, render_table
 from lorafit.methods import METHODS
-from lorafit.report.reading import RunContents
 
-__all__ = ["hide_folder", "render_cost", "render_data", "render_method", "render_reproduction"]
+__all__ = ["hide_folder", "name_run", "render_cost", "render_data", "render_method", "render_reproduction"]
 
 _MOST_LABELS = 12
 _WITHOUT_FOLDER = {"data.source", "data.validation", "data.test", "model.name"}
@@ -23,6 +23,12 @@ def hide_folder(name: str) -> str:
     """Return a path without its folders; any other name as it is."""
     is_path = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
     return PureWindowsPath(name).name if is_path else name
+
+
+def name_run(record: RunRecord) -> str:
+    """Return data, method and base model of a run as one line, without folders."""
+    method = METHODS[record.method].title if record.method in METHODS else record.method
+    return f"{hide_folder(record.data.source)}: {method} on {hide_folder(record.base_model.name)}"
 
 
 def render_data(record: RunRecord) -> Iterator[str]:
@@ -42,29 +48,21 @@ def render_data(record: RunRecord) -> Iterator[str]:
     if record.data.notes:
         notes = "".join(f"<li>{escape(clean_text(note))}</li>" for note in record.data.notes)
         yield f"<h3>What the checks found</h3><ul>{notes}</ul>"
-    splits = record.data.splits
-    counts = [
-        [label, *(f"{split.label_counts.get(label, 0):,}" for split in splits.values())] for label in record.labels
-    ]
-    table = render_table(("label", *splits), counts, label="Rows of each label")
-    if len(record.labels) > _MOST_LABELS:
-        yield from render_details(f"Rows of each label ({len(record.labels):,} labels)", table)
-    else:
-        yield "<h3>Rows of each label</h3>"
-        yield from table
+    if record.task != "regression":
+        yield from _render_counts(record)
 
 
-def render_method(contents: RunContents) -> Iterator[str]:
+def render_method(record: RunRecord, config: Config) -> Iterator[str]:
     """Render what was trained and how, with all settings.
 
     Args:
-        contents: The run.
+        record: The run's record.
+        config: Its settings.
 
     Yields:
         HTML.
     """
-    record, training = contents.record, contents.record.training
-    method = METHODS.get(record.method)
+    training, method = record.training, METHODS.get(record.method)
     title = record.method if method is None else f"{method.title} ({method.paper})"
     base = hide_folder(record.base_model.name)
     parameters = record.parameters
@@ -84,7 +82,7 @@ def render_method(contents: RunContents) -> Iterator[str]:
             ("adapted modules", f"{training.adapted_modules:,}"),
         ]
     yield from render_facts(rows)
-    settings = [[name, value] for name, value in _flatten(contents.config.model_dump(mode="json", exclude={"search"}))]
+    settings = [[name, value] for name, value in _flatten(config.model_dump(mode="json", exclude={"search"}))]
     yield from render_details("All settings", render_table(("setting", "value"), settings, label="Settings"))
 
 
@@ -129,20 +127,21 @@ def render_cost(record: RunRecord) -> Iterator[str]:
     yield from render_facts(facts)
 
 
-def render_reproduction(contents: RunContents) -> Iterator[str]:
+def render_reproduction(record: RunRecord, config: Config, folder: str) -> Iterator[str]:
     """Render commands, seeds, versions and digests.
 
     Args:
-        contents: The run.
+        record: The run's record.
+        config: Its settings.
+        folder: Name of the run's folder, without those above it.
 
     Yields:
         HTML.
     """
-    record, config = contents.record, contents.config
-    run = shlex.quote(clean_text(contents.layout.root.name))
+    run = shlex.quote(clean_text(folder))
+    again = ["# the same run again, and whether its numbers agree", f"lorafit reproduce {run}"]
     commands = [
-        "# the same run again, and whether its numbers agree",
-        f"lorafit reproduce {run}",
+        *(again if record.task == "single_label" else []),  # `reproduce` knows no other task
         "# a run with its settings, to change some",
         f"lorafit train --config {run}/config.yaml",
         "# the numbers again, from what was trained",
@@ -168,6 +167,19 @@ def render_reproduction(contents: RunContents) -> Iterator[str]:
     ]
     yield from render_details("Digests (SHA-256)", render_table(("of", "digest"), digests, label="Digests"))
     yield f'<p class="quiet">Run of {escape(record.created)}.</p>'
+
+
+def _render_counts(record: RunRecord) -> Iterator[str]:
+    splits = record.data.splits
+    counts = [
+        [label, *(f"{split.label_counts.get(label, 0):,}" for split in splits.values())] for label in record.labels
+    ]
+    table = render_table(("label", *splits), counts, label="Rows of each label")
+    if len(record.labels) > _MOST_LABELS:
+        yield from render_details(f"Rows of each label ({len(record.labels):,} labels)", table)
+    else:
+        yield "<h3>Rows of each label</h3>"
+        yield from table
 
 
 def _describe_split(name: str, split: SplitRecord) -> list[str]:

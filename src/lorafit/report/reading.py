@@ -18,7 +18,7 @@ from lorafit.evidence import ExplainedMistake, MetricsRecord, MistakesRecord, Mo
 from lorafit.labels import LabelSet
 from lorafit.metrics.scores import check_probabilities, confusion_matrix, predict_labels
 
-__all__ = ["RunContents", "Texts", "read_run", "read_texts"]
+__all__ = ["RunContents", "Texts", "read_finished_record", "read_history", "read_run", "read_texts"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,27 @@ class Texts:
     detail: str = ""
 
 
+def read_finished_record(layout: RunLayout) -> RunRecord:
+    """Read the record of a run.
+
+    Args:
+        layout: The run folder.
+
+    Returns:
+        The record.
+
+    Raises:
+        RunError: The folder is not a finished run.
+    """
+    record = RunRecord.read(layout.record)
+    if record.status != "complete":
+        raise RunError(
+            f"{layout.root} is not a finished run: its status is '{record.status}'. Go on with it first: "
+            "lorafit train --resume RUN"
+        )
+    return record
+
+
 def read_run(run: str | Path) -> RunContents:
     """Read a finished run.
 
@@ -83,12 +104,7 @@ def read_run(run: str | Path) -> RunContents:
         RunError: The folder is not a finished run, or something in it is missing, damaged or altered.
     """
     layout = RunLayout(Path(run).expanduser().resolve())
-    record = RunRecord.read(layout.record)
-    if record.status != "complete":
-        raise RunError(
-            f"{layout.root} is not a finished run: its status is '{record.status}'. Go on with it first: "
-            "lorafit train --resume RUN"
-        )
+    record = read_finished_record(layout)
     metrics = MetricsRecord.read(layout.metrics)
     row_ids, labels, finetuned = _read_predictions(layout, record, "finetuned", metrics.finetuned)
     baseline = None
@@ -105,7 +121,7 @@ def read_run(run: str | Path) -> RunContents:
         record=record,
         config=load_config(layout.config),
         metrics=metrics,
-        history=_read_history(layout.history),
+        history=read_history(layout.history),
         row_ids=row_ids,
         labels=labels,
         finetuned=finetuned,
@@ -143,6 +159,32 @@ def read_texts(contents: RunContents, *, wanted: bool = True, rows: Split | None
     return Texts(rows.texts)
 
 
+def read_history(path: Path) -> tuple[dict[str, float], ...]:
+    """Read what was logged while a run trained.
+
+    Args:
+        path: `history.jsonl`.
+
+    Returns:
+        The numbers of each line, in order; none without the file.
+
+    Raises:
+        RunError: It is damaged.
+    """
+    if not path.is_file():
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        entries = [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: it is damaged. Without that file the report has no curves.") from error
+    return tuple(
+        {name: float(value) for name, value in entry.items() if isinstance(value, int | float)}
+        for entry in entries
+        if isinstance(entry, dict)
+    )
+
+
 def _read_predictions(
     layout: RunLayout, record: RunRecord, model: str, scores: ModelScores
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
@@ -166,18 +208,3 @@ def _decode(columns: dict[str, list[Any]], labels: LabelSet) -> tuple[NDArray[np
     ids = np.array([labels.label2id[name] for name in columns["true_label"]], dtype=np.int64)
     values = np.array([columns[f"probability_{name}"] for name in labels.names], dtype=np.float64).T
     return ids, check_probabilities(values, len(ids))
-
-
-def _read_history(path: Path) -> tuple[dict[str, float], ...]:
-    if not path.is_file():
-        return ()
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        entries = [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: it is damaged. Without that file the report has no curves.") from error
-    return tuple(
-        {name: float(value) for name, value in entry.items() if isinstance(value, int | float)}
-        for entry in entries
-        if isinstance(entry, dict)
-    )

@@ -32,6 +32,7 @@ from lorafit.report.reading import RunContents, Texts
 from lorafit.report.verdict import describe_verdict, judge
 
 __all__ = [
+    "fold_table",
     "render_classes",
     "render_comparison",
     "render_confidence",
@@ -191,14 +192,14 @@ def render_classes(
         ]
         for place, one in enumerate(metrics.finetuned.per_class)
     ]
-    yield from _fold("Scores of each class after training", titles, rows)
+    yield from fold_table("Scores of each class after training", titles, rows)
     if absent := [clean_text(one.label, most=60) for one in metrics.finetuned.per_class if not one.support]:
         listed = ", ".join(absent[:_MOST_NAMED]) + (" and others" if len(absent) > _MOST_NAMED else "")
         yield f"<p>No test row has the label {escape(listed)}: how well it is found is not known.</p>"
     if len(names) > 2:
         areas = [_describe_ranking(name, place, rankings) for place, name in enumerate(names)]
         heads = [f"{what}, {when}" for when in rankings for what in ("area under ROC", "average precision")]
-        yield from _fold("How well each class is ranked against the others", ("class", *heads), areas)
+        yield from fold_table("How well each class is ranked against the others", ("class", *heads), areas)
     if with_confusions:
         yield "<h3>Classes taken for each other most often</h3>"
         yield from render_table(
@@ -257,6 +258,25 @@ def render_confidence(confidence: ConfidenceRecord | None) -> Iterator[str]:
     yield from render_details(
         "All calibration figures", render_table(("", "as the model gives it", "calibrated"), rows, label="Calibration")
     )
+
+
+def fold_table(label: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Render a table under its heading; one of many rows is shown when it is asked for.
+
+    Args:
+        label: What the table holds.
+        titles: Of the columns.
+        rows: Cells as plain text, the row's heading first.
+
+    Yields:
+        HTML.
+    """
+    table = render_table(titles, rows, label=label)
+    if len(rows) > _MOST_OPEN_ROWS:
+        yield from render_details(f"{label} ({len(rows):,})", table)
+    else:
+        yield f"<h3>{escape(label)}</h3>"
+        yield from table
 
 
 def _compare(name: str, paired: PairedComparison, level: float) -> list[str]:
@@ -338,15 +358,6 @@ def _answer(when: str, probabilities: NDArray[np.float64], contents: RunContents
     sign = '<span class="right">✓ right</span>' if label == truth else '<span class="wrong">✗ wrong</span>'
     name = escape(clean_text(label, most=60))
     return f'<span class="answer">{when}: <b>{name}</b> {probabilities[best]:.1%} {sign}</span>'
-
-
-def _fold(label: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    table = render_table(titles, rows, label=label)
-    if len(rows) > _MOST_OPEN_ROWS:
-        yield from render_details(f"{label} ({len(rows):,})", table)
-    else:
-        yield f"<h3>{escape(label)}</h3>"
-        yield from table
 
 
 def _describe_ranking(name: str, place: int, rankings: dict[str, list[Ranking | None]]) -> list[str]:

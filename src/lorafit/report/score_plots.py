@@ -11,7 +11,7 @@ from lorafit.report.drawing import AFTER, BEFORE, INK, Plot, new_figure, shorten
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["MOST_CLASSES_IN_MATRIX", "STRONGEST", "plot_accuracies", "plot_confusion", "plot_slices"]
+__all__ = ["MOST_CLASSES_IN_MATRIX", "STRONGEST", "draw_intervals", "plot_accuracies", "plot_confusion", "plot_slices"]
 
 MOST_CLASSES_IN_MATRIX = 12
 """With more classes the cells of a confusion matrix are too small to be read."""
@@ -38,7 +38,7 @@ def plot_accuracies(metrics: MetricsRecord) -> Plot:
     }
     models["after"] = metrics.finetuned.accuracy
     figure, (axes,) = new_figure(0.9 + 0.36 * len(models))
-    _draw_intervals(axes, models, colours={"after": AFTER})
+    draw_intervals(axes, models, colours={"after": AFTER})
     axes.set_xlabel("accuracy")
     level = f"{100 * metrics.confidence_level:g} %"
     values = "; ".join(f"{name} {write_percent(value)}" for name, value in models.items())
@@ -67,7 +67,7 @@ def plot_slices(slices: Sequence[SliceScores], column: str) -> Plot:
     shown = [one for one in slices if one.column == column]
     drawn = shown[:_MOST_SLICES]
     figure, (axes,) = new_figure(0.9 + 0.3 * len(drawn))
-    _draw_intervals(axes, {f"{shorten(one.value, 20)} ({one.rows:,})": one.accuracy for one in drawn}, colours={})
+    draw_intervals(axes, {f"{shorten(one.value, 20)} ({one.rows:,})": one.accuracy for one in drawn}, colours={})
     axes.set_xlabel("accuracy")
     what = "number of words" if column == "words" else f"column {shorten(column)}"
     values = "; ".join(f"{one.value} ({one.rows:,} rows) {write_percent(one.accuracy)}" for one in drawn[:12])
@@ -130,20 +130,14 @@ def plot_confusion(scores: ModelScores, names: Sequence[str], when: str) -> Plot
     )
 
 
-def _draw_cells(axes: "Axes", matrix: Sequence[Sequence[int]]) -> None:
-    from matplotlib.patches import Rectangle
+def draw_intervals(axes: "Axes", values: Mapping[str, Estimate], *, colours: Mapping[str, str]) -> None:
+    """Draw one line a share, the first on top, with names and per cent on the axes.
 
-    size = {1: 13, 2: 13, 3: 12, 4: 11}.get(len(matrix), 8)
-    for true, row in enumerate(matrix):
-        total = sum(row)
-        for predicted, cell in enumerate(row):
-            share = STRONGEST * cell / total if total else 0.0
-            axes.add_patch(Rectangle((predicted - 0.5, true - 0.5), 1, 1, color=AFTER, alpha=share, linewidth=0))
-            axes.text(predicted, true, f"{cell:,}", ha="center", va="center", fontsize=size, color=INK)
-
-
-def _draw_intervals(axes: "Axes", values: Mapping[str, Estimate], *, colours: Mapping[str, str]) -> None:
-    """Draw one line a value, the first on top."""
+    Args:
+        axes: The only panel of its figure.
+        values: By their names.
+        colours: Of some of them; the others then stand back.
+    """
     for place, (name, value) in enumerate(values.items()):
         colour = colours.get(name, BEFORE if colours else AFTER)
         axes.plot([value.low, value.high], [place, place], color=colour)
@@ -155,3 +149,15 @@ def _draw_intervals(axes: "Axes", values: Mapping[str, Estimate], *, colours: Ma
     axes.locator_params(axis="x", nbins=4)
     axes.set_xlim(right=min(axes.get_xlim()[1], 1.02))
     show_percent(axes.xaxis)
+
+
+def _draw_cells(axes: "Axes", matrix: Sequence[Sequence[int]]) -> None:
+    from matplotlib.patches import Rectangle
+
+    size = {1: 13, 2: 13, 3: 12, 4: 11}.get(len(matrix), 8)
+    for true, row in enumerate(matrix):
+        total = sum(row)
+        for predicted, cell in enumerate(row):
+            share = STRONGEST * cell / total if total else 0.0
+            axes.add_patch(Rectangle((predicted - 0.5, true - 0.5), 1, 1, color=AFTER, alpha=share, linewidth=0))
+            axes.text(predicted, true, f"{cell:,}", ha="center", va="center", fontsize=size, color=INK)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lorafit.artifacts import TrainingRecord
+from lorafit.labels import Task
 from lorafit.report.curves import thin
 from lorafit.report.drawing import AFTER, BEFORE, INK, THIRD, Plot, add_legend, new_figure, show_percent
 
@@ -20,21 +21,29 @@ _MOST_TABLE_ROWS = 60
 _LOSSES = {"training": "loss", "validation": "eval_loss", "validation (calibrated)": "eval_calibrated_loss"}
 """Their names in the history, by those for people."""
 
+_SCORES = {"eval_accuracy": "accuracy", "eval_micro_f1": "F1 (micro)", "eval_mae": "MAE"}
+"""What tells most about the validation rows, by its name in the history; each task has one of them."""
+
 Series = tuple[list[float], list[float]]
 """Steps, and a figure at each."""
 
 
-def plot_loss(history: Sequence[dict[str, float]], training: TrainingRecord | None) -> Plot | None:
+def plot_loss(
+    history: Sequence[dict[str, float]], training: TrainingRecord | None, task: Task = "single_label"
+) -> Plot | None:
     """Draw the loss of the training rows and of the validation rows over the steps.
 
     Args:
         history: What was logged, in order.
         training: Which checkpoint was kept; None if that is not recorded.
+        task: What a text gets.
 
     Returns:
         The plot; None where no loss was logged.
     """
     losses = {name: series for name, key in _LOSSES.items() if (series := _pick(history, key))[0]}
+    if losses.get("validation (calibrated)") == losses.get("validation"):
+        losses.pop("validation (calibrated)", None)
     if not losses:
         return None
     figure, (axes,) = new_figure(3.0)
@@ -50,13 +59,14 @@ def plot_loss(history: Sequence[dict[str, float]], training: TrainingRecord | No
             f"the checkpoint of step {training.best_step:,} was kept, with a validation loss of "
             f"{training.best_validation_loss:.4f}"
         )
-    axes.set(xlabel="step", ylabel="loss (nats)")
+    axes.set(xlabel="step", ylabel="loss (squared error)" if task == "regression" else "loss (nats)")
     add_legend(axes)
     return Plot(
         name="loss",
         title="Loss",
         caption="Where the training loss falls and the validation loss rises, the model learns its rows by heart. "
-        "What was kept is the checkpoint with the lowest validation loss, after calibration where that is shown.",
+        "What was kept is the checkpoint with the lowest validation loss, after calibration where that is shown."
+        + (" Numbers are standardised for it." if task == "regression" else ""),
         label=f"Loss over the steps: {'; '.join(words)}.",
         figure=figure,
         titles=("step", *losses),
@@ -65,7 +75,7 @@ def plot_loss(history: Sequence[dict[str, float]], training: TrainingRecord | No
 
 
 def plot_learning(history: Sequence[dict[str, float]]) -> Plot | None:
-    """Draw the accuracy on the validation rows, and below it the learning rate, over the steps.
+    """Draw how well the validation rows come out, and below it the learning rate, over the steps.
 
     Args:
         history: What was logged, in order.
@@ -73,9 +83,11 @@ def plot_learning(history: Sequence[dict[str, float]]) -> Plot | None:
     Returns:
         The plot; None where neither was logged.
     """
-    accuracy, rate = _pick(history, "eval_accuracy"), _pick(history, "learning_rate")
+    key = next((key for key in _SCORES if _pick(history, key)[0]), "eval_accuracy")
+    name, is_share = f"validation {_SCORES[key]}", key != "eval_mae"
+    score, rate = _pick(history, key), _pick(history, "learning_rate")
     panels = [
-        (accuracy, "validation accuracy", AFTER, "o"),
+        (score, name, AFTER, "o"),
         (rate, "learning rate", THIRD, ""),
     ]
     panels = [panel for panel in panels if panel[0][0]]
@@ -85,23 +97,28 @@ def plot_learning(history: Sequence[dict[str, float]]) -> Plot | None:
     for axes, (series, title, colour, marker) in zip(places, panels, strict=True):
         _draw_line(axes, series, colour=colour, label=title, marker=marker)
         axes.set_title(title)
-        if series is accuracy:
+        if series is score and is_share:
             show_percent(axes.yaxis)
         axes.sharex(places[0])
     places[-1].set_xlabel("step")
     for axes in places[:-1]:
         axes.tick_params(labelbottom=False)
-    words = [_span("validation accuracy", accuracy, "{:.1%}"), _span("learning rate", rate, "{:.2g}")]
+    form = "{:.1%}" if is_share else "{:,.0f}" if max(score[1], default=0) >= 1000 else "{:.4g}"
+    words = [_span(name, score, form), _span("learning rate", rate, "{:.2g}")]
     return Plot(
         name="learning",
-        title="Accuracy and learning rate",
-        caption="Accuracy on the validation rows at each evaluation, and the learning rate (of the first group of "
-        "weights, where there are several).",
+        title=f"{_title(_SCORES[key])} and learning rate",
+        caption=f"{_title(_SCORES[key])} on the validation rows at each evaluation, and the learning rate (of the "
+        "first group of weights, where there are several).",
         label=f"Over the steps: {'; '.join(filter(None, words))}.",
         figure=figure,
-        titles=("step", "validation accuracy", "learning rate"),
-        rows=_tabulate(("{:.1%}", accuracy), ("{:.3g}", rate)),
+        titles=("step", name, "learning rate"),
+        rows=_tabulate((form, score), ("{:.3g}", rate)),
     )
+
+
+def _title(name: str) -> str:
+    return name[0].upper() + name[1:]
 
 
 def _pick(history: Sequence[dict[str, float]], name: str) -> Series:

@@ -1,11 +1,14 @@
 """The one sentence that a report opens with."""
 
+from collections.abc import Iterable
 from typing import Literal
 
-from lorafit.cheap_baselines import CHEAP_BASELINES
+from lorafit.cheap_baselines import CHEAP_BASELINES, cheap_baselines_for
 from lorafit.evidence import Estimate, MetricsRecord, PairedComparison
+from lorafit.task_evidence import TaskComparison, TaskMetricsRecord
+from lorafit.task_figures import LEADING, judge_task, name_figure, write_figure, write_value
 
-__all__ = ["describe_verdict", "judge"]
+__all__ = ["describe_task_verdict", "describe_verdict", "judge"]
 
 
 def judge(paired: PairedComparison, confidence_level: float) -> Literal["better", "worse", "unclear"]:
@@ -35,13 +38,16 @@ def describe_verdict(metrics: MetricsRecord) -> str:
     Returns:
         Plain text: against the model before, and against each cheap baseline, as far as they were measured.
     """
-    rows = f"{metrics.rows:,} {metrics.split} row{'' if metrics.rows == 1 else 's'}"
-    right = f"{_percent(metrics.finetuned.accuracy)} of {rows}"
-    against = _compare_cheaply(metrics)
+    right = f"{_percent(metrics.finetuned.accuracy)} of {_count_rows(metrics)}"
+    level = metrics.confidence_level
+    against = _list_clauses(
+        (CHEAP_BASELINES.get(name, name), judge(cheap.comparison, level), _change(cheap.comparison.accuracy_difference))
+        for name, cheap in metrics.cheap_baselines.items()
+    )
     if metrics.comparison is None:
         found = next(iter(against), "unclear")
         return f"It gets {right} right{_add(against, found)}; the model before training was not measured."
-    found = judge(metrics.comparison, metrics.confidence_level)
+    found = judge(metrics.comparison, level)
     difference = metrics.comparison.accuracy_difference
     opening = {
         "better": f"Better than before: it gets {right} right, {_amount(difference)} more",
@@ -51,12 +57,66 @@ def describe_verdict(metrics: MetricsRecord) -> str:
     return f"{opening}{_add(against, found)}."
 
 
-def _compare_cheaply(metrics: MetricsRecord) -> dict[str, str]:
-    """Return a clause for the cheap baselines of each verdict that there is."""
+def describe_task_verdict(metrics: TaskMetricsRecord) -> str:
+    """Say in one sentence whether training was worth it, where a text has several labels or a number.
+
+    Args:
+        metrics: The evidence.
+
+    Returns:
+        Plain text: against the model before, and against each cheap baseline, as far as they were measured.
+    """
+    leading, rows, level = LEADING[metrics.task], _count_rows(metrics), metrics.confidence_level
+    value = metrics.finetuned.figures[leading]
+    said = f"it reaches an {name_figure(leading)} of {_percent(value)} on {rows}"
+    if metrics.task == "regression":
+        said = f"on {rows} it is off by {write_value(value.value)} on average"
+    names = cheap_baselines_for(metrics.task)
+    against = _list_clauses(
+        (
+            names.get(name, name),
+            judge_task(cheap.comparison, metrics.task, level),
+            _describe_change(cheap.comparison, metrics),
+        )
+        for name, cheap in metrics.cheap_baselines.items()
+    )
+    if metrics.comparison is None:
+        found = next(iter(against), "unclear")
+        return f"{said[0].upper()}{said[1:]}{_add(against, found)}; the model before training was not measured."
+    found = judge_task(metrics.comparison, metrics.task, level)
+    opening = {
+        "better": f"Better than before: {said}, {_describe_amount(metrics.comparison, metrics)}",
+        "worse": f"Worse than before: {said}, {_describe_amount(metrics.comparison, metrics)}",
+        "unclear": f"Not shown to be better than before: {said}, a change of "
+        f"{_describe_change(metrics.comparison, metrics)}",
+    }[found]
+    return f"{opening}{_add(against, found)}."
+
+
+def _describe_change(paired: TaskComparison, metrics: TaskMetricsRecord) -> str:
+    leading = LEADING[metrics.task]
+    difference = paired.differences[leading]
+    return write_figure(leading, difference, sign=True) if metrics.task == "regression" else _change(difference)
+
+
+def _describe_amount(paired: TaskComparison, metrics: TaskMetricsRecord) -> str:
+    """Write how much more or less of the leading figure there is."""
+    leading = LEADING[metrics.task]
+    difference = paired.differences[leading]
+    size = _negate(difference) if difference.value < 0 else difference
+    amount = write_figure(leading, size) if metrics.task == "regression" else _amount(size)
+    return f"{amount} {'less' if difference.value < 0 else 'more'}"
+
+
+def _count_rows(metrics: MetricsRecord | TaskMetricsRecord) -> str:
+    return f"{metrics.rows:,} {metrics.split} row{'' if metrics.rows == 1 else 's'}"
+
+
+def _list_clauses(judged: Iterable[tuple[str, Literal["better", "worse", "unclear"], str]]) -> dict[str, str]:
+    """Return a clause for the cheap baselines of each verdict that there is: their names, verdicts and changes."""
     found: dict[str, list[str]] = {"better": [], "unclear": [], "worse": []}
-    for name, cheap in metrics.cheap_baselines.items():
-        change = _change(cheap.comparison.accuracy_difference)
-        found[judge(cheap.comparison, metrics.confidence_level)].append(f"{CHEAP_BASELINES.get(name, name)} ({change})")
+    for name, verdict, change in judged:
+        found[verdict].append(f"{name} ({change})")
     words = {"better": "better than", "unclear": "not shown to be better than", "worse": "worse than"}
     links = {"better": " and than ", "unclear": " or ", "worse": " and than "}
     return {kind: f"{words[kind]} {links[kind].join(names)}" for kind, names in found.items() if names}

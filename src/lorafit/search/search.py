@@ -77,6 +77,7 @@ def search(
     require_optuna()
     progress, began = progress or Silent(), time.perf_counter()
     seconds = _check(config, trials, budget)
+    config.require_single_label("lorafit search")
     space = read_space(config)
     suggestion = suggest_name("search", config.data.source, config.model.name)
     root = Path(output).expanduser() if output else find_free_name(Path("runs") / suggestion)

@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.cheap_baselines import CHEAP_BASELINES
 from lorafit.data.rows import LENGTH_COLUMN
 from lorafit.durations import format_duration
 from lorafit.evidence import Estimate, MetricsRecord, ModelScores, PairedComparison
+from lorafit.task_evidence import TaskMetricsRecord
+from lorafit.terminal.answers import describe_answer, judge_answer, write_label
 from lorafit.terminal.confidence import describe_confidence
+from lorafit.terminal.tasks import print_task_metrics
 
 if TYPE_CHECKING:
     from lorafit.batch_prediction import PredictedTable
     from lorafit.finetune import Run, Sample
-    from lorafit.predictor import Prediction
 
 __all__ = ["open_console", "show_metrics", "show_predictions", "show_run"]
 
@@ -39,11 +40,14 @@ def show_run(run: "Run", *, quiet: bool) -> None:
     if quiet:
         console.print(str(run.path), soft_wrap=True)
         return
-    _print_metrics(console, run.metrics)
-    if any(one.column != LENGTH_COLUMN for one in run.metrics.slices):
-        _print_slices(console, run.metrics)
+    if isinstance(run.metrics, TaskMetricsRecord):
+        print_task_metrics(console, run.metrics)
+    else:
+        _print_metrics(console, run.metrics)
+        if any(one.column != LENGTH_COLUMN for one in run.metrics.slices):
+            _print_slices(console, run.metrics)
     console.print()
-    console.print("Test rows drawn at random, with the label given and the model's confidence", style="italic")
+    console.print("Test rows drawn at random, with what the model says of them", style="italic")
     console.print(_samples_table(run.samples))
     console.print(_cost_table(run.record))
     console.print()
@@ -51,9 +55,12 @@ def show_run(run: "Run", *, quiet: bool) -> None:
         console.print(line, soft_wrap=True)
 
 
-def show_metrics(metrics: MetricsRecord) -> None:
+def show_metrics(metrics: MetricsRecord | TaskMetricsRecord) -> None:
     """Print the scores of an evaluation, those of each slice too."""
     console = open_console()
+    if isinstance(metrics, TaskMetricsRecord):
+        print_task_metrics(console, metrics)
+        return
     _print_metrics(console, metrics)
     if metrics.slices:
         _print_slices(console, metrics)
@@ -67,10 +74,8 @@ def show_predictions(scored: "PredictedTable", *, json: bool) -> None:
             answer = {"text": text, **asdict(prediction)}
             sys.stdout.write(json_format.dumps(answer, ensure_ascii=False) + "\n")
         return
-    width = max(map(len, scored.predictions[0].scores))  # of all labels: a file comes part by part
     for text, prediction in zip(texts, scored.predictions, strict=True):
-        doubt = "abstain  " if prediction.abstain else "         " if prediction.abstain is not None else ""
-        sys.stdout.write(f"{prediction.label:<{width}}  {prediction.score:6.1%}  {doubt}{_one_line(str(text))}\n")
+        sys.stdout.write(f"{describe_answer(prediction)}  {_one_line(str(text))}\n")
 
 
 def open_console() -> Console:
@@ -195,10 +200,13 @@ def _samples_table(samples: "tuple[Sample, ...]") -> Table:
         table.add_column("before", justify="right", no_wrap=True)
     table.add_column("after", justify="right", no_wrap=True)
     for sample in samples:
-        before = [_answer(sample.before, sample.label)] if sample.before else []
+        before = [judge_answer(sample.before, sample.label)] if sample.before else []
         text = _one_line(sample.text)
         table.add_row(
-            text if len(text) <= 120 else text[:119] + "…", sample.label, *before, _answer(sample.after, sample.label)
+            text if len(text) <= 120 else text[:119] + "…",
+            write_label(sample.label),
+            *before,
+            judge_answer(sample.after, sample.label),
         )
     return table
 
@@ -206,11 +214,6 @@ def _samples_table(samples: "tuple[Sample, ...]") -> Table:
 def _one_line(text: str) -> str:
     """Fold white space, and show control characters, which could steer the terminal, as a replacement sign."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in " ".join(text.split()))
-
-
-def _answer(prediction: "Prediction", truth: str) -> Text:
-    right = prediction.label == truth
-    return Text(f"{'✓' if right else '✗'} {prediction.label} {prediction.score:.0%}", style="green" if right else "red")
 
 
 def _cost_table(record: RunRecord) -> Table:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +21,12 @@ class TrainingRows(Dataset[int]):
 
     Attributes:
         texts: Token ids of n texts, with the frozen layers' hidden states where they are kept.
-        labels: Shape (n,), int64: class ids.
+        labels: Shape (n, …): what the loss compares with, from `build_targets`.
         pad_id: Token id of the padding.
     """
 
     texts: ModelInputs
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     pad_id: int
 
     def __len__(self) -> int:
@@ -35,7 +36,7 @@ class TrainingRows(Dataset[int]):
         return row
 
     def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Return `input_ids` and `attention_mask` of shape (rows, longest) and `labels` of shape (rows,).
+        """Return `input_ids` and `attention_mask` of shape (rows, longest) and `labels` of shape (rows, …).
 
         Where the frozen layers' hidden states are kept, they come as `prefix_hidden_states`.
         """

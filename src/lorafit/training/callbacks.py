@@ -21,6 +21,9 @@ from lorafit.training.checkpoints import mark_complete
 
 __all__ = ["DivergenceGuard", "EpochOrder", "History", "InterruptGuard", "ProgressReport", "RankAllocation", "Schedule"]
 
+_SHARES = {"accuracy", "micro_f1"}
+"""Figures of validation that are shown in per cent."""
+
 
 class EpochOrder(TrainerCallback):
     """Tells the batch sampler which epoch begins, also after a resume in the middle of one."""
@@ -121,11 +124,14 @@ class ProgressReport(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Tell the validation result."""
-        figures = metrics or {}
-        self._progress.say(
-            f"epoch {state.epoch or 0:.2f}: validation loss {figures['eval_loss']:.4f} "
-            f"({figures['eval_calibrated_loss']:.4f} calibrated), accuracy {100 * figures['eval_accuracy']:.2f} %"
-        )
+        figures = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
+        loss, calibrated = figures.pop("loss"), figures.pop("calibrated_loss")
+        after = "" if calibrated == loss else f" ({calibrated:.4f} calibrated)"
+        words = [
+            f"{name} {100 * value:.2f} %" if name in _SHARES else f"{name} {value:.4f}"
+            for name, value in figures.items()
+        ]
+        self._progress.say(f"epoch {state.epoch or 0:.2f}: validation loss {loss:.4f}{after}, {', '.join(words)}")
 
 
 class History(TrainerCallback):

@@ -39,7 +39,7 @@ from lorafit.training.optimizer import build_optimizer
 __all__ = ["OnValidation", "TrainingJob", "Validate", "fit"]
 
 Validate = Callable[[], Mapping[str, float]]
-"""Measures the model as it is on the validation rows; gives at least `loss`, `calibrated_loss` and `accuracy`."""
+"""Measures the model as it is on the validation rows; gives at least `loss` and `calibrated_loss`."""
 
 
 OnValidation = Callable[[float, Mapping[str, float]], None]

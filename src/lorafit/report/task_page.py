@@ -1,0 +1,100 @@
+"""`report.html` of a run with several labels a text, or with a number."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lorafit.atomic import write_atomic
+from lorafit.html_page import render_document
+from lorafit.progress import Progress, Silent
+from lorafit.report.background import name_run, render_cost, render_data, render_method, render_reproduction
+from lorafit.report.drawing import Plot, drawn, require_matplotlib, save_files
+from lorafit.report.sections import check_places, render_sections, show_plots
+from lorafit.report.task_plots import plot_labels, plot_numbers
+from lorafit.report.task_reading import TaskContents, read_task_run
+from lorafit.report.task_results import (
+    render_labels,
+    render_task_comparison,
+    render_task_confidence,
+    render_task_opening,
+)
+from lorafit.report.training_plots import plot_learning, plot_loss
+
+__all__ = ["render_task_page", "write_task_report"]
+
+
+def write_task_report(
+    run: str | Path,
+    *,
+    output: str | Path | None = None,
+    plots: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the report of a finished run with several labels a text, or with a number. It shows no texts.
+
+    Args:
+        run: The run folder.
+        output: The file; None takes `report.html` in the run folder. What stands there is replaced.
+        plots: A folder for the figures as PNG and SVG files; None writes none.
+        progress: Told what is done.
+
+    Returns:
+        The file.
+
+    Raises:
+        RunError: The folder is not such a finished run, or something in it is missing, damaged or altered.
+        UserInputError: The report or the figures cannot be written there.
+        MissingExtraError: matplotlib is not installed; the message gives the pip line.
+    """
+    require_matplotlib()
+    progress = progress or Silent()
+    contents = read_task_run(run)
+    path = contents.layout.report if output is None else Path(output).expanduser()
+    folder = None if plots is None else Path(plots).expanduser()
+    check_places(path, folder)
+    progress.start("writing the report")
+    with drawn():
+        figures = {plot.name: plot for plot in _draw(contents) if plot is not None}
+        write_atomic(path, render_task_page(contents, figures))
+        if folder is not None:
+            for figure in figures.values():
+                save_files(figure, folder)
+    progress.finish()
+    return path
+
+
+def render_task_page(contents: TaskContents, plots: dict[str, Plot]) -> str:
+    """Put the page together.
+
+    Args:
+        contents: The run.
+        plots: Its figures by their names.
+
+    Returns:
+        HTML, all that comes from outside escaped.
+    """
+    record, metrics = contents.record, contents.metrics
+    has_labels = bool(metrics.finetuned.per_class)
+    sections = {
+        "Before and after": render_task_comparison(metrics),
+        "Labels": [*show_plots(plots, "labels"), *(render_labels(metrics) if has_labels else [])],
+        "Training": show_plots(plots, "loss", "learning"),
+        "Predictions": show_plots(plots, "predicted"),
+        "Confidence": render_task_confidence(metrics),
+        "Data": render_data(record),
+        "Method and settings": render_method(record, contents.config),
+        "Cost": render_cost(record),
+        "How to reproduce": render_reproduction(record, contents.config, contents.layout.root.name),
+    }
+    written = {heading: "\n".join(body) for heading, body in sections.items()}
+    return render_document(name_run(record), [*render_task_opening(metrics), *render_sections(written)])
+
+
+def _draw(contents: TaskContents) -> Iterator[Plot | None]:
+    metrics = contents.metrics
+    yield plot_labels(metrics.finetuned.per_class)
+    yield plot_loss(contents.history, contents.record.training, contents.record.task)
+    yield plot_learning(contents.history)
+    if contents.numbers is not None:
+        width = None if metrics.confidence is None else metrics.confidence.figures.get("half_width")
+        half_width = None if width is None else width.value
+        yield plot_numbers(contents.numbers, half_width, seed=contents.config.evaluation.seed)

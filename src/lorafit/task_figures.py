@@ -1,0 +1,152 @@
+"""The figures of several labels a text, and of numbers: their names, how they are written, and what they show."""
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from lorafit.evidence import Estimate
+from lorafit.task_evidence import TaskComparison
+
+__all__ = [
+    "FIGURES",
+    "LEADING",
+    "Figure",
+    "describe_chance",
+    "judge_task",
+    "name_figure",
+    "write_figure",
+    "write_value",
+]
+
+TaskOfFigures = Literal["multi_label", "regression"]
+"""The tasks that have such figures."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure.
+
+    Attributes:
+        title: Its name for people.
+        meaning: What it says, as a clause.
+        is_share: Whether it is written in per cent.
+        is_higher_better: Whether more of it is better.
+        has_unit: Whether it is in the unit of the numbers, which may be of any size.
+    """
+
+    title: str
+    meaning: str
+    is_share: bool = False
+    is_higher_better: bool = True
+    has_unit: bool = False
+
+
+FIGURES: Final = {
+    "micro_f1": Figure(
+        "F1 (micro)",
+        "over the labels of all texts: how many of those given are right, and how many true ones are found",
+        is_share=True,
+    ),
+    "macro_f1": Figure("F1 (macro)", "the mean of the labels' own F1: rare labels count as much", is_share=True),
+    "exact_match": Figure("exact match", "share of the texts that get exactly their labels", is_share=True),
+    "hamming_loss": Figure(
+        "Hamming loss",
+        "share of the decisions that are wrong; there is one for each text and label",
+        is_share=True,
+        is_higher_better=False,
+    ),
+    "log_loss": Figure(
+        "log loss", "how little probability the truth gets, a decision, in nats", is_higher_better=False
+    ),
+    "mae": Figure("MAE", "how far off a number is on average, in its unit", is_higher_better=False, has_unit=True),
+    "rmse": Figure(
+        "RMSE",
+        "the same with large errors counted more: the root of the mean square",
+        is_higher_better=False,
+        has_unit=True,
+    ),
+    "r2": Figure("R²", "share of the numbers' variance that is told; 0 is what their mean would give, 1 the best"),
+    "pearson": Figure("Pearson's r", "how far predicted and true numbers lie on a line, -1 to 1"),
+}
+"""By their names in records."""
+
+LEADING: Final[dict[TaskOfFigures, str]] = {"multi_label": "micro_f1", "regression": "mae"}
+"""The figure that verdicts are about, by task."""
+
+
+def name_figure(name: str) -> str:
+    """Return a figure's name for people."""
+    return FIGURES[name].title if name in FIGURES else name.replace("_", " ")
+
+
+def write_figure(name: str, estimate: Estimate, *, sign: bool = False, separator: str = " ") -> str:
+    """Write a figure with its interval.
+
+    Args:
+        name: A key of `FIGURES`.
+        estimate: Its value and interval, or a difference of such values.
+        sign: Whether to write the sign of what is above zero.
+        separator: What stands between value and interval.
+
+    Returns:
+        Shares in per cent; figures with a unit with as many digits as their size asks for, others to three after the
+        point.
+    """
+    numbers = (estimate.value, estimate.low, estimate.high)
+    figure = FIGURES.get(name)
+    if figure is not None and figure.is_share:
+        value, low, high = (_write(100 * number, ".1f", sign=sign) for number in numbers)
+        return f"{value} %{separator}[{low}, {high}]"
+    form = _choose_form(*numbers) if figure is not None and figure.has_unit else ",.3f"
+    value, low, high = (_write(number, form, sign=sign) for number in numbers)
+    return value if math.isnan(estimate.value) else f"{value}{separator}[{low}, {high}]"
+
+
+def write_value(value: float) -> str:
+    """Write a number with as many digits as its size asks for."""
+    return _write(value, _choose_form(value))
+
+
+def describe_chance(p_value: float) -> str:
+    """Write the p-value of a test."""
+    return f"p = {p_value:.2g}" if p_value >= 1e-6 else "p < 0.000001"
+
+
+def judge_task(paired: TaskComparison, task: TaskOfFigures, level: float) -> Literal["better", "worse", "unclear"]:
+    """Say whether the fine-tuned model is shown to be better or worse than another on the same rows.
+
+    Args:
+        paired: The comparison.
+        task: What a text gets.
+        level: Level of its intervals, above 0 and below 1.
+
+    Returns:
+        `unclear` unless the interval of the leading figure's difference leaves 0 out, and the test of the rows gained
+        against those lost agrees.
+    """
+    name = LEADING[task]
+    difference = paired.differences.get(name)
+    if difference is None or not paired.p_value < 1 - level:
+        return "unclear"
+    is_up, is_down = difference.low > 0, difference.high < 0
+    is_better, is_worse = (is_up, is_down) if FIGURES[name].is_higher_better else (is_down, is_up)
+    if is_better and paired.rows_gained > paired.rows_lost:
+        return "better"
+    return "worse" if is_worse and paired.rows_gained < paired.rows_lost else "unclear"
+
+
+def _choose_form(*numbers: float) -> str:
+    """Choose the digits after the point: three about 1, more of small numbers, none of large ones."""
+    largest = max((abs(number) for number in numbers if math.isfinite(number)), default=0.0)
+    if largest == 0:
+        return ",.3f"
+    exponent = math.floor(math.log10(largest))
+    if not -6 <= exponent < 15:
+        return ".3e"
+    return f",.{max(3 - exponent, 0) if exponent >= 0 else 2 - exponent}f"
+
+
+def _write(number: float, form: str, *, sign: bool = False) -> str:
+    if math.isnan(number):
+        return "undefined"
+    return f"{number:{'+' if sign else ''}z{form}}".replace("inf", "∞")

@@ -1,0 +1,53 @@
+"""A model's answer for a text on one line."""
+
+from rich.text import Text
+
+from lorafit.answers import Answer, LabelsPrediction, NumberPrediction, Prediction
+from lorafit.data.label_values import LabelValue
+
+__all__ = ["describe_answer", "judge_answer", "write_label"]
+
+
+def describe_answer(answer: Answer) -> str:
+    """Describe an answer in columns of the same width for every text of a model.
+
+    Args:
+        answer: What a model said.
+
+    Returns:
+        Label, confidence and doubt; the labels with their confidence; or the number with its interval.
+    """
+    if isinstance(answer, Prediction):
+        width = max(map(len, answer.scores))  # of all labels: a file comes part by part
+        doubt = "" if answer.abstain is None else "  abstain" if answer.abstain else "         "
+        return f"{answer.label:<{width}}  {answer.score:6.1%}{doubt}"
+    if isinstance(answer, LabelsPrediction):
+        return ", ".join(f"{label} {answer.scores[label]:.1%}" for label in answer.labels) or "(none)"
+    interval = "" if answer.low is None else f"  [{answer.low:.4g}, {answer.high:.4g}]"
+    return f"{answer.value:.4g}{interval}"
+
+
+def judge_answer(answer: Answer, truth: LabelValue) -> Text:
+    """Describe an answer with a sign of whether it is right; a number is neither.
+
+    Args:
+        answer: What a model said.
+        truth: The true label.
+
+    Returns:
+        Text in colour.
+    """
+    if isinstance(answer, NumberPrediction):
+        return Text(describe_answer(answer))
+    if isinstance(answer, Prediction):
+        right, said = answer.label == truth, f"{answer.label} {answer.score:.0%}"
+    else:
+        right, said = set(answer.labels) == set(truth if isinstance(truth, tuple) else ()), write_label(answer.labels)
+    return Text(f"{'✓' if right else '✗'} {said}", style="green" if right else "red")
+
+
+def write_label(label: LabelValue) -> str:
+    """Write a true label: its name, several, or the number."""
+    if isinstance(label, tuple):
+        return ", ".join(label) or "(none)"
+    return label if isinstance(label, str) else f"{label:.4g}"

@@ -1,0 +1,276 @@
+"""Runs with several labels a text, and with a number: from the rows to a prediction, a report and an export."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lorafit
+from lorafit.answers import LabelsPrediction, NumberPrediction
+from lorafit.artifacts import RunLayout
+from lorafit.batch_job import open_file, run_job
+from lorafit.comparison.compare import compare
+from lorafit.config import Config, load_config
+from lorafit.data.sources import load_splits
+from lorafit.data.tables import read_table
+from lorafit.errors import ConfigError, DataError, RunError, TrainingInterruptedError, UserInputError
+from lorafit.evaluation import evaluate
+from lorafit.exporting.export import export
+from lorafit.finetune import Run, resume
+from lorafit.progress import Silent
+from lorafit.task_evidence import IntervalCalibration, MultiLabelCalibration, TaskMetricsRecord
+
+GOOD, BAD, LONG, SHORT = ("great", "superb"), ("awful", "poor"), "hours", "minute"
+
+
+def write_rows(path: Path, task: str, *, rows: int = 240) -> Path:
+    """Texts whose words tell their labels (`good` and `long`, each by itself), or their number."""
+    rng = np.random.default_rng(0)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for row in range(rows):
+            good, long = row % 2, row // 2 % 2
+            text = f"{(BAD, GOOD)[good][rng.integers(2)]} film {(SHORT, LONG)[long]} {row}"
+            names = [name for name, has in (("good", good), ("long", long)) if has]
+            writer.writerow([text, "|".join(names) if task == "multi_label" else 50 + 20 * good + 10 * long])
+    return path
+
+
+def build_config(encoder: Path, source: Path, task: str, *overrides: str) -> Config:
+    return load_config(
+        overrides=[
+            f"data.source={source}",
+            f"data.task={task}",
+            'data.label_separator="|"',
+            "data.test_fraction=0.25",
+            "data.validation_fraction=0.4",
+            f"model.name={encoder}",
+            "model.max_length=32",
+            "training.batch_size=16",
+            "training.epochs=12",
+            "training.learning_rate=0.01",
+            "training.threads=1",
+            "training.precision=fp32",
+            "evaluation.bootstrap_samples=100",
+            *overrides,
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def encoder(build_encoder: Callable[..., Path]) -> Path:
+    return build_encoder("distilbert", initializer_range=0.1)
+
+
+@pytest.fixture(scope="module", params=["multi_label", "regression"])
+def task(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def source(task: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp(task) / "rows.csv", task)
+
+
+@pytest.fixture(scope="module")
+def run(task: str, encoder: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return lorafit.train(build_config(encoder, source, task), output=tmp_path_factory.mktemp("run") / "run")
+
+
+def metrics_of(run: Run) -> TaskMetricsRecord:
+    assert isinstance(run.metrics, TaskMetricsRecord)
+    return run.metrics
+
+
+def test_model_learns_what_the_words_tell(run: Run, task: str) -> None:
+    metrics = metrics_of(run)
+    figures = {name: figure.value for name, figure in metrics.finetuned.figures.items()}
+    assert metrics.baseline is not None
+    assert metrics.comparison is not None
+    if task == "multi_label":
+        assert figures["micro_f1"] > 0.9
+        assert metrics.comparison.differences["micro_f1"].low > 0
+    else:
+        assert figures["r2"] > 0.8
+        assert figures["mae"] < 5
+        assert metrics.comparison.differences["mae"].high < 0
+        before = {name: figure.value for name, figure in metrics.baseline.figures.items()}
+        assert before["mae"] < 20  # around the mean of the training rows, which an untrained head is not far from
+    assert set(metrics.cheap_baselines) == ({"nb_svm", "tfidf"} if task == "multi_label" else {"ridge"})
+
+
+def test_metrics_file_gives_the_metrics_back(run: Run) -> None:
+    assert TaskMetricsRecord.read(RunLayout(run.path).metrics) == run.metrics
+
+
+def test_evaluation_gives_what_the_run_measured(run: Run) -> None:
+    again = evaluate(run.path)
+    assert isinstance(again, TaskMetricsRecord)
+    for name, figure in metrics_of(run).finetuned.figures.items():
+        assert again.finetuned.figures[name].value == pytest.approx(figure.value, rel=1e-3, abs=1e-3)
+    assert again.cheap_baselines.keys() == metrics_of(run).cheap_baselines.keys()
+
+
+def test_answers_are_of_the_task(run: Run, task: str) -> None:
+    predictor = lorafit.load(run.path)
+    answers = predictor.predict(["superb film hours", "awful film minute"])
+    if task == "multi_label":
+        both, none = answers
+        assert isinstance(both, LabelsPrediction)
+        assert isinstance(none, LabelsPrediction)
+        assert (both.labels, none.labels) == (("good", "long"), ())
+        assert all(0 <= score <= 1 for score in both.scores.values())
+        assert isinstance(predictor.calibration, MultiLabelCalibration)
+        assert predictor.calibration.rows == 36
+    else:
+        high, low = answers
+        assert isinstance(high, NumberPrediction)
+        assert isinstance(low, NumberPrediction)
+        assert high.value == pytest.approx(80, abs=8)
+        assert low.value == pytest.approx(50, abs=8)
+        assert isinstance(predictor.calibration, IntervalCalibration)
+        assert high.low is not None
+        assert high.low == pytest.approx(high.value - predictor.calibration.half_width)
+        assert lorafit.load(run.path, raw=True).predict(["superb film"])[0] == NumberPrediction(
+            pytest.approx(predictor.predict(["superb film"])[0].value)  # type: ignore[arg-type, union-attr]
+        )
+        with pytest.raises(UserInputError, match="gives each text a number, which has no probability"):
+            predictor.predict_proba(["a film"])
+
+
+def test_target_accuracy_is_for_one_label_a_text(run: Run) -> None:
+    with pytest.raises(UserInputError, match="A target accuracy is for models with one label a text"):
+        lorafit.load(run.path, target_accuracy=0.9)
+
+
+PLAIN = """
+import json, sys
+from pathlib import Path
+from transformers import AutoConfig, pipeline
+from peft import AutoPeftModelForSequenceClassification as AutoPeftModel
+folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
+config = AutoConfig.from_pretrained(folder / "labels")
+heads = {"num_labels": config.num_labels, "problem_type": config.problem_type}
+model = AutoPeftModel.from_pretrained(folder, id2label=config.id2label, **heads)
+classify = pipeline("text-classification", model=model, tokenizer=str(folder), truncation=True, **settings)
+print(json.dumps(classify("superb film hours")))
+"""
+
+
+def test_adapter_opens_in_plain_libraries(run: Run, task: str) -> None:
+    """The head gives numbers in their own unit; several labels go through the sigmoid, as the config says."""
+    settings = {"top_k": None} if task == "multi_label" else {"function_to_apply": "none"}
+    command = [sys.executable, "-W", "ignore", "-c", PLAIN, str(run.path / "adapter"), json.dumps(settings)]
+    answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    expected: Any = lorafit.load(run.path, raw=True, precision="fp32").predict(["superb film hours"])[0]
+    if task == "multi_label":
+        answer = answer[0] if isinstance(answer[0], list) else answer
+        assert {one["label"]: pytest.approx(one["score"], abs=1e-4) for one in answer} == expected.scores
+    else:
+        assert answer[0]["score"] == pytest.approx(expected.value, rel=1e-4)
+
+
+def test_table_of_predictions_has_the_columns_of_the_task(run: Run, task: str, source: Path, tmp_path: Path) -> None:
+    job = open_file(source, text_column="text", progress=Silent())
+    run_job(job, lorafit.load(run.path), tmp_path / "out.csv", progress=Silent())
+    columns = read_table(tmp_path / "out.csv").columns
+    added = ["labels", "probability_good", "probability_long"] if task == "multi_label" else ["value", "low", "high"]
+    assert list(columns) == ["text", "label", *added]
+
+
+def test_export_says_what_the_run_says(run: Run, task: str, tmp_path: Path) -> None:
+    made = export(run.path, output=tmp_path / "onnx")
+    parity = made.record.parity
+    assert parity.rows > 0
+    assert parity.accuracy_difference is None
+    assert (parity.label_agreement is None) is (task == "regression")
+    texts = ["superb film hours", "awful film minute"]
+    said = lorafit.load(tmp_path / "onnx").compute_values(texts)
+    assert np.allclose(said, lorafit.load(run.path, precision="fp32").compute_values(texts), rtol=1e-3, atol=1e-3)
+
+
+def test_report_card_and_terminal_show_the_task(run: Run, task: str) -> None:
+    layout = RunLayout(run.path)
+    card = layout.card.read_text(encoding="utf-8")
+    assert task in card
+    assert "<svg" in layout.report.read_text(encoding="utf-8")
+    shown = subprocess.run(
+        [sys.executable, "-m", "lorafit", "evaluate", str(run.path), "--quiet"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert ("F1 (micro)" if task == "multi_label" else "MAE") in shown
+    said = subprocess.run(
+        [sys.executable, "-m", "lorafit", "predict", str(run.path), "superb film hours"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert ("good" if task == "multi_label" else "[") in said
+
+
+def test_interrupted_run_goes_on_to_the_same_result(
+    run: Run, task: str, encoder: Path, source: Path, tmp_path: Path
+) -> None:
+    class Stop(Silent):
+        def start(self, stage: str, **_: Any) -> None:  # type: ignore[override]
+            if stage.startswith("saving"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(TrainingInterruptedError):
+        lorafit.train(build_config(encoder, source, task), output=tmp_path / "run", progress=Stop())
+    assert resume(tmp_path / "run").metrics == run.metrics
+
+
+@pytest.mark.parametrize("method", ["full", "head_only"])
+def test_other_methods_learn_numbers_in_their_own_unit(encoder: Path, method: str, tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "rows.csv", "regression")
+    config = build_config(encoder, source, "regression", f"method.name={method}", "evaluation.report=false")
+    made = lorafit.train(config, output=tmp_path / "run")
+    answer: Any = lorafit.load(made.path).predict(["superb film hours"])[0]
+    assert 40 < answer.value < 90
+
+
+def test_commands_for_one_label_a_text_refuse_other_tasks(run: Run, task: str, encoder: Path, source: Path) -> None:
+    for command in (lorafit.diff, lorafit.reproduce):
+        with pytest.raises(RunError, match=f"trained with --task {task}"):
+            command(run.path, run.path) if command is lorafit.diff else command(run.path)  # type: ignore[operator]
+    with pytest.raises(ConfigError, match="lorafit compare is for one label a text"):
+        compare(build_config(encoder, source, task), ["lora", "head_only"])
+
+
+@pytest.mark.parametrize("setting", ["evaluation.target_accuracy=0.9", "data.slice_columns=[label]"])
+def test_setting_for_one_label_a_text_is_refused(encoder: Path, source: Path, task: str, setting: str) -> None:
+    with pytest.raises(ConfigError, match=f"{setting.partition('=')[0]} is for one label a text"):
+        lorafit.train(build_config(encoder, source, task, setting))
+
+
+@pytest.mark.parametrize(
+    ("label", "task", "message"),
+    [
+        ("0.5", "multi_label", None),
+        ("fine", "regression", "row 1 has a label that is no number"),
+        ("inf", "regression", "needs finite numbers"),
+    ],
+)
+def test_label_of_another_task_is_refused_by_its_row(
+    label: str, task: str, message: str | None, tmp_path: Path
+) -> None:
+
+    rows = "".join(f"a film {row},{row % 3}\n" for row in range(60))
+    path = tmp_path / "rows.csv"
+    path.write_text(f"text,label\nthe first film,{label}\n{rows}", encoding="utf-8")
+    config = load_config(overrides=[f"data.source={path}", f"data.task={task}"]).data
+    if message is None:
+        assert "0.5" in load_splits(config).labels.names
+    else:
+        with pytest.raises(DataError, match=message):
+            load_splits(config)

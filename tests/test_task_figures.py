@@ -1,0 +1,78 @@
+import math
+
+import pytest
+
+from lorafit.evidence import Estimate
+from lorafit.task_evidence import TaskComparison
+from lorafit.task_figures import describe_chance, judge_task, name_figure, write_figure, write_value
+
+
+def guess(value: float, low: float, high: float) -> Estimate:
+    return Estimate(value=value, low=low, high=high)
+
+
+def compare(name: str, low: float, high: float, *, gained: int = 40, lost: int = 5, p: float = 0.001) -> TaskComparison:
+    difference = {name: guess((low + high) / 2, low, high)}
+    return TaskComparison(differences=difference, rows_gained=gained, rows_lost=lost, p_value=p)
+
+
+def test_shares_are_in_per_cent_and_numbers_have_the_digits_that_they_need() -> None:
+    share = guess(0.8123, 0.7, 0.9)
+    assert write_figure("micro_f1", share) == "81.2 % [70.0, 90.0]"
+    assert write_figure("hamming_loss", guess(-0.02, -0.03, 0.0), sign=True, separator="\n") == "-2.0 %\n[-3.0, +0.0]"
+    assert write_figure("log_loss", guess(0.25, 0.2, 0.3)) == "0.250 [0.200, 0.300]"
+    assert write_figure("mae", guess(123456.7, 120000, 130000)) == "123,457 [120,000, 130,000]"
+    assert write_figure("mae", guess(0.00123, 0.001, 0.0015)) == "0.00123 [0.00100, 0.00150]"
+    assert write_figure("r2", guess(0.5, -1.25, 0.75), sign=True) == "+0.500 [-1.250, +0.750]"
+    assert write_figure("r2", guess(0.0001, -0.0137, -0.0001)) == "0.000 [-0.014, 0.000]"
+    assert write_figure("new_figure", guess(1, 1, 1)) == "1.000 [1.000, 1.000]"
+    assert [write_value(value) for value in (0.0, 12.3456, 1e-9, -2e20)] == [
+        "0.000",
+        "12.35",
+        "1.000e-09",
+        "-2.000e+20",
+    ]
+
+
+def test_what_is_no_number_is_said() -> None:
+    assert write_figure("pearson", guess(math.nan, math.nan, math.nan)) == "undefined"
+    assert write_figure("pearson", guess(0.5, math.nan, math.inf)) == "0.500 [undefined, ∞]"
+    assert write_value(-math.inf) == "-∞"
+
+
+def test_figures_have_names_for_people() -> None:
+    names = ("micro_f1", "exact_match", "hamming_loss", "mae", "r2", "pearson", "new_figure")
+    assert [name_figure(name) for name in names] == [
+        "F1 (micro)", "exact match", "Hamming loss", "MAE", "R²", "Pearson's r", "new figure"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("p", "said"), [(0.0432, "p = 0.043"), (1e-6, "p = 1e-06"), (9e-7, "p < 0.000001")])
+def test_small_chances_are_not_written_out(p: float, said: str) -> None:
+    assert describe_chance(p) == said
+
+
+@pytest.mark.parametrize(
+    ("paired", "found"),
+    [
+        (compare("micro_f1", 0.01, 0.03), "better"),
+        (compare("micro_f1", 0.01, 0.03, p=0.06), "unclear"),
+        (compare("micro_f1", -0.01, 0.03), "unclear"),
+        (compare("micro_f1", 0.0, 0.03), "unclear"),
+        (compare("micro_f1", 0.01, 0.03, gained=5, lost=40), "unclear"),
+        (compare("micro_f1", -0.03, -0.01, gained=5, lost=40), "worse"),
+        (compare("micro_f1", -0.03, -0.01, gained=40, lost=5), "unclear"),
+        (compare("micro_f1", math.nan, math.nan), "unclear"),
+        (compare("exact_match", 0.01, 0.03), "unclear"),
+    ],
+)
+def test_more_f1_is_better_where_interval_and_test_agree(paired: TaskComparison, found: str) -> None:
+    assert judge_task(paired, "multi_label", 0.95) == found
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "gained", "lost", "found"),
+    [(-0.3, -0.1, 40, 5, "better"), (0.1, 0.3, 5, 40, "worse"), (-0.1, 0.1, 40, 5, "unclear")],
+)
+def test_less_error_is_better(low: float, high: float, gained: int, lost: int, found: str) -> None:
+    assert judge_task(compare("mae", low, high, gained=gained, lost=lost), "regression", 0.95) == found
