@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,12 +18,15 @@ from lorafit.artifacts import RunLayout
 from lorafit.batch_job import open_file, run_job
 from lorafit.comparison.compare import compare
 from lorafit.config import Config, load_config
+from lorafit.data.rows import Split
 from lorafit.data.sources import load_splits
 from lorafit.data.tables import read_table
-from lorafit.errors import ConfigError, DataError, RunError, TrainingInterruptedError, UserInputError
+from lorafit.errors import DataError, ExportDriftError, TrainingInterruptedError, UserInputError
 from lorafit.evaluation import evaluate
-from lorafit.exporting.export import export
+from lorafit.exporting.export import export, export_merged
+from lorafit.exporting.parity import check_parity, measure_parity
 from lorafit.finetune import Run, resume
+from lorafit.labels import LabelSet
 from lorafit.progress import Silent
 from lorafit.task_evidence import IntervalCalibration, MultiLabelCalibration, TaskMetricsRecord
 
@@ -241,15 +245,17 @@ def test_other_methods_learn_numbers_in_their_own_unit(encoder: Path, method: st
 
 def test_commands_for_one_label_a_text_refuse_other_tasks(run: Run, task: str, encoder: Path, source: Path) -> None:
     for command in (lorafit.diff, lorafit.reproduce):
-        with pytest.raises(RunError, match=f"trained with --task {task}"):
+        with pytest.raises(
+            UserInputError, match=f"This command is for one label a text so far; the task here is {task}"
+        ):
             command(run.path, run.path) if command is lorafit.diff else command(run.path)  # type: ignore[operator]
-    with pytest.raises(ConfigError, match="lorafit compare is for one label a text"):
+    with pytest.raises(UserInputError, match="lorafit compare is for one label a text"):
         compare(build_config(encoder, source, task), ["lora", "head_only"])
 
 
 @pytest.mark.parametrize("setting", ["evaluation.target_accuracy=0.9", "data.slice_columns=[label]"])
 def test_setting_for_one_label_a_text_is_refused(encoder: Path, source: Path, task: str, setting: str) -> None:
-    with pytest.raises(ConfigError, match=f"{setting.partition('=')[0]} is for one label a text"):
+    with pytest.raises(UserInputError, match=f"{setting.partition('=')[0]} is for one label a text"):
         lorafit.train(build_config(encoder, source, task, setting))
 
 
@@ -258,7 +264,7 @@ def test_setting_for_one_label_a_text_is_refused(encoder: Path, source: Path, ta
     [
         ("0.5", "multi_label", None),
         ("fine", "regression", "row 1 has a label that is no number"),
-        ("inf", "regression", "needs finite numbers"),
+        ("inf", "regression", "row 1 has a number that is not finite"),
     ],
 )
 def test_label_of_another_task_is_refused_by_its_row(
@@ -274,3 +280,87 @@ def test_label_of_another_task_is_refused_by_its_row(
     else:
         with pytest.raises(DataError, match=message):
             load_splits(config)
+
+
+def test_column_of_the_data_is_not_told_apart(run: Run) -> None:
+    with pytest.raises(UserInputError, match="--slice is for one label a text"):
+        evaluate(run.path, flags={"data.slice_columns": ["label"]})
+
+
+def test_other_rows_are_measured(run: Run, task: str, tmp_path: Path) -> None:
+    metrics = evaluate(run.path, str(write_rows(tmp_path / "other.csv", task, rows=40)))
+    assert isinstance(metrics, TaskMetricsRecord)
+    assert (metrics.rows, metrics.baseline) == (40, None)
+    leading = metrics.finetuned.figures["micro_f1" if task == "multi_label" else "r2"]
+    assert leading.value > 0.8
+
+
+def test_exports_are_not_compared(run: Run, task: str, tmp_path: Path) -> None:
+    made = export(run.path, output=tmp_path / "onnx", int8=True, allow_drift=True)
+    with pytest.raises(UserInputError, match=f"the task here is {task}"):
+        lorafit.diff(made.path, made.path, data="builtin:rotten-tomatoes")
+
+
+def test_head_that_knows_the_unit_begins_with_what_it_knows(encoder: Path, tmp_path: Path) -> None:
+    """A model trained before, merged: its baseline is what it gives, and training goes on from there."""
+    source = write_rows(tmp_path / "rows.csv", "regression")
+    first = lorafit.train(build_config(encoder, source, "regression", "evaluation.report=false"), output=tmp_path / "a")
+    merged = export_merged(first.path, output=tmp_path / "merged")
+    again = build_config(merged, source, "regression", "evaluation.report=false", "training.epochs=1")
+    second = lorafit.train(again, output=tmp_path / "b")
+    before, after = metrics_of(second).baseline, metrics_of(first).finetuned
+    assert before is not None
+    assert before.figures["mae"].value == pytest.approx(after.figures["mae"].value, rel=1e-3)
+
+
+def test_run_goes_on_from_the_middle_of_training(
+    run: Run, encoder: Path, source: Path, task: str, tmp_path: Path
+) -> None:
+    class Stop(Silent):
+        def say(self, line: str) -> None:
+            if line.startswith("epoch 6.00"):
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(TrainingInterruptedError):
+        lorafit.train(build_config(encoder, source, task), output=tmp_path / "run", progress=Stop())
+    assert resume(tmp_path / "run").metrics == run.metrics
+
+
+def test_labels_with_commas_come_back_as_a_list(tmp_path: Path) -> None:
+    prediction = LabelsPrediction(("a, b", "c"), {"a, b": 0.9, "c": 0.6, "d": 0.1})
+    assert prediction.columns() == {
+        "labels": ["a, b", "c"],
+        "probability_a, b": 0.9,
+        "probability_c": 0.6,
+        "probability_d": 0.1,
+    }
+
+
+def test_export_that_says_the_mean_alone_is_refused() -> None:
+    """Numbers far from 0 are held against how far they lie apart."""
+    rng = np.random.default_rng(0)
+    numbers = 2000 + 10 * rng.normal(size=400)
+    rows = Split(np.arange(400), ("a",) * 400, numbers)
+    said, mean = numbers[:, np.newaxis] + rng.normal(size=(400, 1)), np.full((400, 1), 2000.0)
+    parity = measure_parity((said[:5], mean[:5]), rows, (said, mean), LabelSet(("value",), "regression"))
+    with pytest.raises(ExportDriftError, match="r2 falls by"):
+        check_parity(parity, "int8")
+
+
+def test_export_that_gives_no_label_is_refused() -> None:
+    """Of many labels, those that no text gets do not count as agreement."""
+    marks = np.eye(200, dtype=np.int64)[np.arange(400) % 200]
+    rows = Split(np.arange(400), ("a",) * 400, marks)
+    said, nothing = 0.1 * (2 * marks - 1.0), np.full((400, 200), -0.1)
+    labels = LabelSet(tuple(map(str, range(200))), "multi_label")
+    parity = measure_parity((said[:5], nothing[:5]), rows, (said, nothing), labels)
+    with pytest.raises(ExportDriftError, match="micro_f1 falls by"):
+        check_parity(parity, "int8")
+
+
+def test_numbers_that_are_all_the_same_to_train_on_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"film {row},{int(row == 3)}\n" for row in range(60)), encoding="utf-8")
+    config = load_config(overrides=[f"data.source={path}", "data.task=regression", "data.max_rows=5"]).data
+    with pytest.raises(DataError, match="rows to train on have the same number"):
+        load_splits(config)

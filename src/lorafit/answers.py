@@ -66,8 +66,8 @@ class LabelsPrediction:
     scores: dict[str, float]
 
     def columns(self) -> dict[str, object]:
-        """Return what stands in a table: `labels`, separated by commas, and probabilities."""
-        return {"labels": ",".join(self.labels), **_name_probabilities(self.scores)}
+        """Return what stands in a table: the list `labels`, and probabilities."""
+        return {"labels": list(self.labels), **_name_probabilities(self.scores)}
 
 
 @dataclass(frozen=True)

@@ -341,17 +341,3 @@ class RunRecord(FileRecord):
     def label_set(self) -> LabelSet:
         """What the model gives a text."""
         return LabelSet(tuple(self.labels), self.task)
-
-    def require_single_label(self, command: str) -> None:
-        """Refuse a run of another task for what knows one label a text alone.
-
-        Args:
-            command: What was asked for.
-
-        Raises:
-            RunError: The run has several labels a text, or a number.
-        """
-        if self.task != "single_label":
-            raise RunError(
-                f"{command} is for runs with one label a text so far; this one was trained with --task {self.task}."
-            )

@@ -43,20 +43,6 @@ class Config(Section):
         pays = training.prefix_cache == "shared" or (training.prefix_cache == "auto" and (repeats or again))
         return pays and frozen > 0
 
-    def require_single_label(self, command: str) -> None:
-        """Refuse another task for what knows one label a text alone.
-
-        Args:
-            command: What was asked for.
-
-        Raises:
-            ConfigError: `data.task` is another.
-        """
-        if self.data.task != "single_label":
-            raise ConfigError(
-                f"data.task={self.data.task}: {command} is for one label a text (data.task=single_label) so far."
-            )
-
     def to_yaml(self) -> str:
         """Return all settings, defaults included, as YAML that `load_config` reads back; without an empty search."""
         is_plain = self.search == SearchConfig()

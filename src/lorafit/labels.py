@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from lorafit.errors import DataError
+from lorafit.errors import DataError, UserInputError
 
-__all__ = ["LabelSet", "Task"]
+__all__ = ["LabelSet", "Task", "require_single_label"]
 
 Task = Literal["single_label", "multi_label", "regression"]
 """What a text gets: one of several classes, any number of them, or a number."""
@@ -17,6 +17,20 @@ _PROBLEM_TYPES: Final[dict[Task, str]] = {
     "multi_label": "multi_label_classification",
     "regression": "regression",
 }
+
+
+def require_single_label(task: Task, what: str) -> None:
+    """Refuse another task for what knows one label a text alone.
+
+    Args:
+        task: What a text gets.
+        what: What was asked for.
+
+    Raises:
+        UserInputError: The task is another.
+    """
+    if task != "single_label":
+        raise UserInputError(f"{what} is for one label a text so far; the task here is {task}.")
 
 
 @dataclass(frozen=True)

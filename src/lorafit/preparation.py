@@ -24,7 +24,7 @@ from lorafit.encoders.token_cache import tokenize_once
 from lorafit.encoders.tokenization import TokenizedTexts, Truncation
 from lorafit.errors import ConfigError
 from lorafit.extras import require
-from lorafit.labels import LabelSet
+from lorafit.labels import LabelSet, require_single_label
 from lorafit.method_settings import complete_settings
 from lorafit.progress import Progress
 from lorafit.tracking import require_trackers
@@ -120,7 +120,7 @@ def load_material(config: Config) -> Material:
         "data.slice_columns": config.data.slice_columns,
     }.items():
         if value:
-            config.require_single_label(name)
+            require_single_label(config.data.task, name)
     splits = load_splits(config.data)
     encoder = locate_encoder(config.model)
     tokenizer, pad_id = load_tokenizer(encoder.folder)
@@ -141,6 +141,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     torch = _require_training()
     require_trackers(config.training.track)
     from lorafit.acceleration.encoder_block import fuse_encoder
+    from lorafit.training.targets import measure_standard, unfold_known_head
 
     config = complete_settings(config)
     device = choose_device(config.training.device)
@@ -162,6 +163,9 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     adapted = apply_method(
         loaded.model, config.method, newly_initialised=loaded.newly_initialised, seed=config.training.seed
     )
+    if splits.labels.task == "regression":
+        standard = measure_standard(splits.train.labels, splits.labels.task, adapted)
+        unfold_known_head(adapted, standard, loaded.newly_initialised)
     truncation = Truncation(_text_length(config), config.model.truncation)
     tokens = material.tokenize(truncation)
     progress.finish(", ".join(f"{len(texts):,} {name}" for name, texts in tokens.items()))

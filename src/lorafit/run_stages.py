@@ -102,6 +102,10 @@ def calibrate_run(
         progress.start("calibrating", total=len(rows), unit="text")
         logits = _compute_logits(prepared, runtime, inputs["calibration"], progress)
         progress.finish()
+        if prepared.labels.task == "regression" and len(rows) < config.coverage / (1 - config.coverage):
+            progress.say(
+                f"{len(rows)} calibration rows are too few for a coverage of {config.coverage:g}: it may be less"
+            )
         return fit_answers(rows, logits, prepared.labels, config)
 
 

@@ -131,7 +131,7 @@ def _describe_results(metrics: TaskMetricsRecord) -> Iterator[str]:
         if metrics.task == "regression":
             yield f"Training brought {gained:,} rows nearer to their number and {lost:,} farther (sign test, {chance})."
         else:
-            yield f"Training put all labels of {gained:,} rows right and made {lost:,} wrong (McNemar test, {chance})."
+            yield f"Training gave {gained:,} rows fewer wrong labels and {lost:,} more (sign test, {chance})."
 
 
 def _write_cell(name: str, scores: TaskScores, metrics: TaskMetricsRecord) -> str:

@@ -37,9 +37,9 @@ class TaskComparison(Record):
 
     Attributes:
         differences: The second minus the first, by the names of `TaskScores.figures`, with paired bootstrap intervals.
-        rows_gained: Texts that the second gets better: exactly right where the first was not, or nearer to the number.
+        rows_gained: Texts that the second gets better: fewer wrong labels, or nearer to the number.
         rows_lost: The other way round.
-        p_value: Exact two-sided sign test of gained against lost (for exact matches that is McNemar's).
+        p_value: Exact two-sided sign test of gained against lost.
     """
 
     differences: dict[str, Estimate]

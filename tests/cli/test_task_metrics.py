@@ -66,7 +66,7 @@ def test_figures_labels_and_verdicts_of_several_labels_are_printed() -> None:
     assert rows["log loss"] == ["0.600 [0.580, 0.620]", "0.200 [0.180, 0.220]"]
     assert rows["precision sport"] == ["40.0 % [38.0, 42.0]", "80.0 % [78.0, 82.0]"]
     assert {"exact match", "Hamming loss", "F1 (macro)", "recall politics"} <= set(rows)
-    verdict = "Better than before: 1,200 rows put right in full, 10 made wrong (exact McNemar test, p = 0.001)."
+    verdict = "Better than before: 1,200 rows with fewer wrong labels, 10 with more (exact sign test, p = 0.001)."
     assert lines[-1] == verdict
 
 

@@ -69,6 +69,17 @@ def test_class_labels_give_names_and_order(tmp_path: Path) -> None:
     assert loaded.test is None
 
 
+def test_lists_of_class_labels_give_names_and_order(tmp_path: Path) -> None:
+    names = datasets.Features({"text": datasets.Value("string"), "label": [datasets.ClassLabel(names=["sad", "glad"])]})
+    rows = {"text": ["a", "b", "c"], "label": [[1, 0], [], [0]]}
+    (tmp_path / "d").mkdir()
+    datasets.Dataset.from_dict(rows, features=names).to_parquet(tmp_path / "d" / "train.parquet")
+    loaded = load_published(str(tmp_path / "d"), origin="hub:d")
+    assert loaded.train.labels == [["glad", "sad"], [], ["sad"]]
+    assert loaded.labels is not None
+    assert loaded.labels.names == ("sad", "glad")
+
+
 def test_slice_columns_are_kept_with_class_names(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     folder.mkdir()

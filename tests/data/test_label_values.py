@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 import pytest
 
 from lorafit.data.label_values import LabelValue, read_label
@@ -25,6 +27,7 @@ def test_one_label_is_read_as_its_name(value: object, label: str | None) -> None
         ("", ()),
         ("  ", ()),
         ([], ()),
+        (["a", None, float("nan")], ("a",)),
         (["b", 1], ("1", "b")),
         ('["b, c", "a"]', ("a", "b, c")),
         ("[odd", ("[odd",)),
@@ -37,7 +40,10 @@ def test_several_labels_are_read_as_their_names(value: object, labels: tuple[str
     assert read(value, "multi_label") == labels
 
 
-@pytest.mark.parametrize(("value", "number"), [(3, 3.0), ("2.5", 2.5), (-1.5, -1.5), (" ", None), (None, None)])
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(3, 3.0), ("2.5", 2.5), (-1.5, -1.5), (" ", None), ("NaN", None), (None, None), (Decimal("1.5"), 1.5)],
+)
 def test_number_is_read_as_such(value: object, number: float | None) -> None:
     assert read(value, "regression") == number
 
@@ -54,8 +60,10 @@ def test_number_is_read_as_such(value: object, number: float | None) -> None:
         ({}, "single_label", "row 3 has a label of type dict. Allowed: text, whole numbers"),
         ([["a"]], "multi_label", "row 3 has a label of type list. Allowed: lists of labels"),
         ("good", "regression", "row 3 has a label that is no number"),
+        ("1_000", "regression", "row 3 has a label that is no number"),
+        (10**400, "regression", "row 3 has a number that is not finite or beyond"),
         (True, "regression", "row 3 has a label of type bool. Allowed: numbers"),
-        (float("inf"), "regression", "needs finite numbers"),
+        (float("inf"), "regression", "row 3 has a number that is not finite or beyond 1e\\+30"),
     ],
 )
 def test_other_label_is_refused_with_its_row(value: object, task: Task, message: str) -> None:

@@ -115,7 +115,7 @@ def test_sample_of_everything_is_the_split_itself() -> None:
 
 
 def test_sample_smaller_than_the_labels_is_refused() -> None:
-    with pytest.raises(DataError, match=r"2 rows cannot hold 3 labels\. Take at least 3"):
+    with pytest.raises(DataError, match=r"2 rows cannot hold 3 labels \(or fifths of their range\)\. Take at least 3"):
         sample_rows(make_split([0, 1, 2]), 2, seed=0)
 
 

@@ -139,7 +139,7 @@ def test_intervals_are_those_of_scikit_learns_figures_of_resampled_texts() -> No
     assert [recall.low, recall.high] == pytest.approx(np.quantile(recalls, [0.05, 0.95]).tolist())
 
 
-def test_differences_are_those_of_the_scores_and_the_test_is_of_exact_matches() -> None:
+def test_differences_are_those_of_the_scores_and_the_test_is_of_wrong_labels() -> None:
     marks, logits = make_rows(300, 4, skill=0.7, seed=5)
     _, better = make_rows(300, 4, skill=0.9, seed=5)
     before, after = sigmoid(logits), sigmoid(better)
@@ -148,8 +148,8 @@ def test_differences_are_those_of_the_scores_and_the_test_is_of_exact_matches() 
     assert list(compared.differences) == FIGURES
     for name, difference in compared.differences.items():
         assert difference.value == pytest.approx(second[name].value - first[name].value)
-    was, now = (((said >= 0.5) == marks).all(axis=1) for said in (before, after))
-    assert (compared.rows_gained, compared.rows_lost) == (np.sum(~was & now), np.sum(was & ~now))
+    was, now = (((said >= 0.5) != marks).sum(axis=1) for said in (before, after))
+    assert (compared.rows_gained, compared.rows_lost) == (np.sum(now < was), np.sum(now > was))
     expected = scipy.stats.binomtest(compared.rows_gained, compared.rows_gained + compared.rows_lost).pvalue
     assert compared.p_value == pytest.approx(expected)
 

@@ -18,12 +18,13 @@ from peft.tuners.randlora.layer import Linear as RandLoraLinear
 from peft.tuners.vera.layer import Linear as VeraLinear
 from torch import nn
 
-__all__ = ["can_be_composed", "compose_weight", "list_factors"]
+__all__ = ["DROPOUTS", "can_be_composed", "compose_weight", "list_factors"]
 
 _COMPOSED = (LoraLinear, SVDLinear, VeraLinear, RandLoraLinear, LohaLinear, LokrLinear, FourierFTLinear)
 """PEFT's layers that add `get_delta_weight` to the base; DoRA scales the rows of the sum."""
 
-_DROPOUTS = ("lora_dropout", "vera_dropout", "randlora_dropout", "rank_dropout", "module_dropout")
+DROPOUTS = ("lora_dropout", "vera_dropout", "randlora_dropout", "rank_dropout", "module_dropout")
+"""Where PEFT's layers keep dropout of their own."""
 
 
 def can_be_composed(layer: Any) -> bool:  # noqa: ANN401 - PEFT's layers share no typed attributes
@@ -94,7 +95,7 @@ def _base(layer: Any) -> nn.Linear:  # noqa: ANN401 - PEFT's layers share no typ
 
 def _has_dropout(layer: nn.Module) -> bool:
     """Return whether an adapter's input or rank is dropped at random: the weight then differs from row to row."""
-    for kind in _DROPOUTS:
+    for kind in DROPOUTS:
         for dropout in getattr(layer, kind, {}).values():
             if (dropout if isinstance(dropout, float) else getattr(dropout, "p", 0.0)) > 0:
                 return True

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lorafit.acceleration.attention import attend, use_attention
+from lorafit.acceleration.composed_weight import DROPOUTS
 from lorafit.acceleration.lora_linear import LinearGroup, can_be_grouped
 from lorafit.acceleration.precision import PrecisionChoice
 from lorafit.adaptation import base_of
@@ -249,5 +250,5 @@ def _has_dropout(block: nn.Module) -> bool:
     return any(
         isinstance(module, nn.Dropout) and module.p > 0
         for name, module in block.named_modules()
-        if "lora_dropout" not in name
+        if not any(own in name for own in DROPOUTS)
     )

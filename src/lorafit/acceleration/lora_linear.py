@@ -111,11 +111,13 @@ class LinearGroup:
     def _compose(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """Return weight and bias, through which gradients reach the adapters; without gradients they are kept."""
         if torch.is_grad_enabled():
+            self._kept = None  # it would be a whole weight that no step uses
             return self._build(dtype)
         factors = [factor for layer in self._layers for factor in list_factors(layer)]
         active = [tuple(getattr(layer, "active_adapters", ())) for layer in self._layers]
         disabled = [getattr(layer, "disable_adapters", False) for layer in self._layers]
-        built_for = (*self._describe(dtype), active, disabled)
+        scales = [dict(getattr(layer, name, {})) for layer in self._layers for name in ("scaling", "fourierft_scaling")]
+        built_for = (*self._describe(dtype), active, disabled, scales)
         kept = self._find(built_for, factors)
         if kept is None:
             with torch.inference_mode(mode=False), torch.no_grad():

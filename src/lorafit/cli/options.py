@@ -9,7 +9,9 @@ __all__ = [
     "Budget",
     "ConfigFile",
     "DropBadRows",
+    "InterruptedRun",
     "LabelColumn",
+    "LabelSeparator",
     "Model",
     "Output",
     "Overwrite",
@@ -36,6 +38,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only th
 TargetAccuracy = Annotated[
     float | None,
     typer.Option("--target-accuracy", metavar="SHARE", help="Mark answers to abstain so that the others reach it."),
+]
+InterruptedRun = Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")]
+LabelSeparator = Annotated[
+    str | None, typer.Option("--label-separator", help="What stands between several labels in one cell [,].")
 ]
 Task = Annotated[
     str | None, typer.Option("--task", help="What a text gets: single_label, multi_label or regression [single_label].")

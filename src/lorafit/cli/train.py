@@ -1,6 +1,5 @@
 """`lorafit train`: fine-tune an encoder and show the model before and after."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +8,9 @@ from lorafit.cli.options import (
     Budget,
     ConfigFile,
     DropBadRows,
+    InterruptedRun,
     LabelColumn,
+    LabelSeparator,
     Model,
     Output,
     Overwrite,
@@ -35,6 +36,7 @@ def train(
     test: Annotated[str | None, typer.Option(help="File with test rows.")] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     task: Task = None,
     slices: SliceColumns = None,
     drop_bad_rows: DropBadRows = False,
@@ -45,9 +47,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of head, batches and dropout [0].")] = None,
     output: Output = None,
     overwrite: Overwrite = False,
-    resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")
-    ] = None,
+    resume: InterruptedRun = None,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune an encoder on your texts."""
@@ -62,6 +62,7 @@ def train(
         "data.test": test,
         "data.text_column": text_column,
         "data.label_column": label_column,
+        "data.label_separator": label_separator,
         "data.task": task,
         "data.slice_columns": slices or None,
         "data.drop_bad_rows": drop_bad_rows or None,
@@ -77,9 +78,9 @@ def train(
         with open_progress(quiet=quiet) as progress:
             run = finetune.resume(resume, progress=progress)
     else:
-        if data is None and config is None and not any(text.startswith("data.source=") for text in settings or ()):
-            raise ConfigError("Say what to train on, for example: lorafit train reviews.csv (or lorafit train --help)")
         resolved = load_config(config, flags=flags, overrides=settings or ())
+        if data is None and config is None and "data.source" not in [text.partition("=")[0] for text in settings or ()]:
+            raise ConfigError("Say what to train on, for example: lorafit train reviews.csv (or lorafit train --help)")
         with open_progress(quiet=quiet) as progress:
             run = finetune.train(resolved, output=output, overwrite=overwrite, progress=progress)
     show_run(run, quiet=quiet)

@@ -30,6 +30,7 @@ from lorafit.errors import (
 from lorafit.evaluation import read_predictions
 from lorafit.finetune import carry_out, continue_journal
 from lorafit.journal import Journal
+from lorafit.labels import require_single_label
 from lorafit.methods import METHODS, find_method
 from lorafit.preparation import Material, describe, load_material, prepare
 from lorafit.progress import Progress, Silent
@@ -84,7 +85,7 @@ def compare(
     """
     progress, began = progress or Silent(), time.perf_counter()
     names = _check(methods, seeds)
-    config.require_single_label("lorafit compare")
+    require_single_label(config.data.task, "lorafit compare")
     if config.method.options:
         raise ConfigError("method.options: they belong to one method and cannot be shared by those compared.")
     suggestion = suggest_name("compare", config.data.source, config.model.name)

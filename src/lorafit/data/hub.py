@@ -151,12 +151,19 @@ def _read_column(split: Any, column: str) -> Sequence[object]:  # noqa: ANN401  
     values: Sequence[object] = split[column][:]
     names = _class_names(split, column)
     if names:
-        return [names[value] if isinstance(value, int) and value >= 0 else None for value in values]
+        return [_name(value, names) for value in values]
     return values
 
 
+def _name(value: object, names: Sequence[str]) -> object:
+    if isinstance(value, list):
+        return [_name(part, names) for part in value]
+    return names[value] if isinstance(value, int) and value >= 0 else None
+
+
 def _class_names(split: Any, column: str) -> list[str]:  # noqa: ANN401  datasets has no stubs
-    return list(getattr(split.features[column], "names", ()))
+    feature = split.features[column]
+    return list(getattr(getattr(feature, "feature", feature), "names", ()))  # of a list's items, where it is a list
 
 
 def _unreachable(name: str) -> NetworkUnavailableError:

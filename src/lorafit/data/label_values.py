@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Final
 
 from lorafit.errors import DataError
@@ -12,6 +13,9 @@ __all__ = ["LabelValue", "read_label"]
 
 LabelValue = str | tuple[str, ...] | float
 """A label of a row: a class's name, several of them, or a number."""
+
+_LARGEST_NUMBER: Final = 1e30
+"""Larger ones would leave the range of fp32, in which the model computes, when they are squared or scaled."""
 
 _ALLOWED: Final[dict[Task, str]] = {
     "single_label": "text, whole numbers, true and false, one label a row",
@@ -39,13 +43,17 @@ def read_label(value: object, where: str, task: Task, *, separator: str) -> Labe
     Raises:
         DataError: It is not a label of the task.
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if _is_missing(value):
         return None
     if task == "multi_label":
         return _read_several(value, where, separator)
     if task == "regression":
         return _read_number(value, where)
     return _read_name(value, where, task)
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _read_name(value: object, where: str, task: Task) -> str | None:
@@ -75,7 +83,7 @@ def _read_several(value: object, where: str, separator: str) -> tuple[str, ...]:
         parts = value
     else:
         parts = [value]
-    names = (_read_name(part, where, "multi_label") for part in parts)
+    names = (_read_name(part, where, "multi_label") for part in parts if not _is_missing(part))
     return tuple(sorted({name for name in names if name is not None}))
 
 
@@ -90,19 +98,20 @@ def _read_json_list(text: str) -> list[object]:
 
 def _read_number(value: object, where: str) -> float | None:
     if isinstance(value, str):
-        if not value.strip():
+        text = value.strip()
+        if not text or text.lower() == "nan":
             return None
         try:
-            value = float(value)
+            value = float(text if "_" not in text else "_")  # Python's own would read 1_000 as 1000
         except ValueError:
             raise DataError(
                 f"{where} has a label that is no number. A regression needs numbers: choose their column "
                 "(--label-column), or leave --task regression out to train a classifier."
             ) from None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise _refuse(value, where, "regression")
-    if not math.isfinite(value):
-        raise DataError(f"{where} has the label {value}. A regression needs finite numbers.")
+    if not -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER:
+        raise DataError(f"{where} has a number that is not finite or beyond {_LARGEST_NUMBER:.0e}.")
     return float(value)
 
 

@@ -69,6 +69,11 @@ def load_splits(config: DataConfig) -> Splits:
     notes += _describe_shared(validation, test, "test", "validation")
     validation, calibration = _cut_calibration(validation, config, notes)
     train = _sample(train, config, notes)
+    if labels.task == "regression" and np.ptp(train.labels) == 0:
+        raise DataError(
+            f"{train_rows.origin}: all {len(train):,} rows to train on have the same number, {train.labels[0]:g}. A "
+            "regression needs rows of different numbers."
+        )
     return Splits(_name_source(config.source), labels, train, validation, test, tuple(notes), calibration)
 
 

@@ -60,7 +60,10 @@ def sample_rows(split: Split, n: int, seed: int) -> Split:
     strata = split.strata
     names, counts = np.unique(strata, return_counts=True)
     if n < len(names):
-        raise DataError(f"{n} rows cannot hold {len(names)} labels. Take at least {len(names)} (data.max_rows).")
+        raise DataError(
+            f"{n} rows cannot hold {len(names)} labels (or fifths of their range). Take at least {len(names)} "
+            "(data.max_rows)."
+        )
     rng = np.random.default_rng(seed)
     drawn = [
         rng.choice(np.flatnonzero(strata == name), size=quota, replace=False)

@@ -13,7 +13,7 @@ from lorafit.data.sources import identify_source, is_same_source
 from lorafit.data.tables import read_table
 from lorafit.errors import DataError, RunError
 from lorafit.exporting.records import ExportLayout, ExportRecord, Precision
-from lorafit.labels import LabelSet
+from lorafit.labels import LabelSet, require_single_label
 from lorafit.metrics.scores import check_probabilities
 
 __all__ = ["Answers", "ExportedSide", "Side", "open_run", "open_side", "read_answers"]
@@ -141,9 +141,14 @@ def open_side(path: str | Path) -> Side | ExportedSide:
 
     Raises:
         RunError: It is a run that is not complete, or neither.
+        UserInputError: It does not give each text one label.
     """
     layout = ExportLayout(Path(path).expanduser().resolve())
-    return ExportedSide(layout.root, ExportRecord.read(layout.record)) if layout.record.is_file() else open_run(path)
+    if not layout.record.is_file():
+        return open_run(path)
+    record = ExportRecord.read(layout.record)
+    require_single_label(record.task, "This command")
+    return ExportedSide(layout.root, record)
 
 
 def open_run(run: str | Path) -> Side:
@@ -156,7 +161,8 @@ def open_run(run: str | Path) -> Side:
         The run.
 
     Raises:
-        RunError: It is not complete, or does not give each text one label.
+        RunError: It is not complete.
+        UserInputError: It does not give each text one label.
     """
     layout = RunLayout(Path(run).expanduser().resolve())
     record = RunRecord.read(layout.record)
@@ -165,7 +171,7 @@ def open_run(run: str | Path) -> Side:
             f"{layout.root} is not a finished run: its status is '{record.status}'. An interrupted one is finished "
             f"with: lorafit train --resume {run}"
         )
-    record.require_single_label("This command")
+    require_single_label(record.task, "This command")
     return Side(layout, record)
 
 

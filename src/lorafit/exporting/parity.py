@@ -8,8 +8,9 @@ from lorafit.data.rows import Split
 from lorafit.errors import ExportDriftError
 from lorafit.exporting.records import ParityRecord, Precision
 from lorafit.labels import LabelSet
-from lorafit.metrics.multi_label import decide
+from lorafit.metrics.multi_label import compare_multi_label, decide
 from lorafit.metrics.paired import measure_ece_difference
+from lorafit.metrics.regression import compare_regression
 from lorafit.metrics.uncertainty import compare_paired, wilson_interval
 
 __all__ = ["check_parity", "measure_parity"]
@@ -18,7 +19,7 @@ _LARGEST_DIFFERENCE: dict[Precision, float] = {"fp32": 1e-3, "int8": 0.25}
 """Of a logit, relative to the largest logit or 1 if that is larger."""
 
 _LEAST_AGREEMENT, _MOST_LOST = 0.98, 0.01
-"""Of int8: share of validation rows with the same label, and accuracy that may be lost, where that is beyond chance."""
+"""Share of validation rows with the same label, and accuracy (or micro F1, or R²) that may be lost, beyond chance."""
 
 
 def measure_parity(
@@ -41,19 +42,26 @@ def measure_parity(
         The comparison.
     """
     before, after = golden if logits is None else map(np.concatenate, zip(golden, logits, strict=True))
+    centre = before.mean() if labels is not None and labels.task == "regression" else 0.0
     largest = {
         "largest_difference": float(np.abs(before - after).max()),
-        "largest_logit": float(np.abs(before).max()),
+        "largest_logit": float(np.abs(before - centre).max()),
     }
     if rows is None or logits is None or labels is None or not np.isfinite(after).all():
         return ParityRecord(rows=0, **largest)
     before, after = (to_values(part, labels, calibration) for part in logits)
     if labels.task == "regression":
-        return ParityRecord(rows=len(rows), **largest)
+        compared = compare_regression(rows.labels, before[:, 0], after[:, 0])
+        return ParityRecord(rows=len(rows), **largest, score_differences={"r2": compared.differences["r2"]})
     if labels.task == "multi_label":
-        agree = decide(before) == decide(after)
-        agreement = wilson_interval(int(agree.sum()), agree.size, 0.95)
-        return ParityRecord(rows=len(rows), **largest, label_agreement=agreement)
+        same = int((decide(before) == decide(after)).all(axis=1).sum())
+        compared = compare_multi_label(rows.labels, before, after)
+        return ParityRecord(
+            rows=len(rows),
+            **largest,
+            label_agreement=wilson_interval(same, len(rows), 0.95),
+            score_differences={"micro_f1": compared.differences["micro_f1"]},
+        )
     same = int((before.argmax(axis=1) == after.argmax(axis=1)).sum())
     return ParityRecord(
         rows=len(rows),
@@ -75,14 +83,19 @@ def check_parity(parity: ParityRecord, precision: Precision) -> None:
         ExportDriftError: It is further off than is allowed for this precision.
     """
     faults, difference = [], parity.largest_difference
-    allowed = _LARGEST_DIFFERENCE[precision] * max(1.0, parity.largest_logit)
+    is_number = "r2" in parity.score_differences
+    allowed = _LARGEST_DIFFERENCE[precision] * (parity.largest_logit if is_number else max(1.0, parity.largest_logit))
     if not difference <= allowed:
         faults.append(f"a logit differs by {difference:.4g}, allowed are {allowed:.4g}")
-    if parity.label_agreement is not None and parity.label_agreement.high < _LEAST_AGREEMENT:
+    is_single = not parity.score_differences
+    if is_single and parity.label_agreement is not None and parity.label_agreement.high < _LEAST_AGREEMENT:
         faults.append(f"{parity.label_agreement.value:.1%} of the labels agree, {_LEAST_AGREEMENT:.0%} must")
     if parity.accuracy_difference is not None and parity.accuracy_difference.high < -_MOST_LOST:
         lost = -100 * parity.accuracy_difference.value
         faults.append(f"{lost:.1f} points of accuracy are lost, at most {100 * _MOST_LOST:g} may be")
+    for name, difference_of in parity.score_differences.items():
+        if difference_of.high < -_MOST_LOST:
+            faults.append(f"{name} falls by {-difference_of.value:.3f}, at most {_MOST_LOST:g} may be lost")
     if faults:
         advice = "Export without --int8, or take" if precision == "int8" else "Take"
         raise ExportDriftError(

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from lorafit.artifacts import CALIBRATION_FILE, BaseModelRecord, FileRecord, ParameterCounts, Record
 from lorafit.evidence import Estimate
 from lorafit.labels import Task
@@ -50,9 +52,9 @@ class ParityRecord(Record):
     Attributes:
         rows: Validation rows compared; 0 where the run's data were not there, and the golden sentences alone were.
         largest_difference: Largest difference of a logit.
-        largest_logit: Largest logit by size, to judge that by.
-        label_agreement: Share of rows with the same label (of decisions, where a text may have several), with Wilson's
-            interval; None without rows and of numbers.
+        largest_logit: Largest logit by size, to judge that by; of numbers, their largest distance from their mean.
+        label_agreement: Share of rows with the same label (or labels), with Wilson's interval; None without rows and of
+            numbers.
         accuracy_difference: Exported minus original, with a paired bootstrap interval; None without rows, and where a
             text does not have one label.
         ece_difference: The same of the expected calibration error; it has no interval, since resampling raises both
@@ -65,6 +67,9 @@ class ParityRecord(Record):
     label_agreement: Estimate | None = None
     accuracy_difference: Estimate | None = None
     ece_difference: float | None = None
+    score_differences: dict[str, Estimate] = Field(
+        default_factory=dict, description="Several labels: of micro_f1, a number: of r2; exported minus original."
+    )
 
 
 class SpeedRecord(Record):

@@ -139,8 +139,8 @@ def compare_multi_label(
         seed: Seed of the resampling; the same seed gives the same intervals.
 
     Returns:
-        The differences after minus before of the figures of `estimate_multi_label_scores`, and the McNemar test of the
-        texts that get exactly their labels.
+        The differences after minus before of the figures of `estimate_multi_label_scores`, and the sign test of the
+        texts with fewer wrong labels against those with more.
 
     Raises:
         ValueError: As `estimate_multi_label_scores`.
@@ -149,8 +149,8 @@ def compare_multi_label(
     _, second = _check_decisions(labels, after)
     old, old_drawn = _resample(marks, first, samples, seed)
     new, new_drawn = _resample(marks, second, samples, seed)  # one seed, so the same texts
-    was_right, is_right = ((decide(values) == marks).all(axis=1) for values in (first, second))
-    gained, lost = int((~was_right & is_right).sum()), int((was_right & ~is_right).sum())
+    was_wrong, is_wrong = ((decide(values) != marks).sum(axis=1) for values in (first, second))
+    gained, lost = int((is_wrong < was_wrong).sum()), int((is_wrong > was_wrong).sum())
     return TaskComparison(
         differences={
             name: build_estimates(

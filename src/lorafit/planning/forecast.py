@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.batching import plan_batches
+from lorafit.cheap_baselines import cheap_baselines_for
 from lorafit.config import Config
 from lorafit.mistakes import list_explained_lengths
 from lorafit.planning.costs import Costs
@@ -35,6 +36,7 @@ class Ground:
         precision: Arithmetic of the encoder, which decides how large its hidden states are on disk.
         free_bytes: Room on the disk for them.
         characters: Of all training and test texts; the cheap baselines' time goes by it.
+        fits: Models that each of these trains: one a label where a text may have several.
     """
 
     lengths: Mapping[str, NDArray[np.int64]]
@@ -43,6 +45,7 @@ class Ground:
     precision: str
     free_bytes: float = inf
     characters: int = 0
+    fits: int = 1
 
     @property
     def rows(self) -> int:
@@ -98,14 +101,14 @@ def forecast_run(config: Config, ground: Ground) -> Forecast:
     testing = costs.sum_forward(predicted["test"])
     rows = len(lengths["train"]) + len(lengths["test"])
     cheap = config.evaluation.cheap_baselines
-    scored = 1 + config.evaluation.baseline + 2 * cheap
+    scored = 1 + config.evaluation.baseline + len(cheap_baselines_for(config.data.task)) * cheap
     stages = {
         **({"baseline": testing} if config.evaluation.baseline else {}),
         **({"frozen layers": once} if once else {}),
         "training": fit,
         **({"calibration": costs.sum_forward(predicted["calibration"])} if "calibration" in predicted else {}),
         "saving": _SAVING,
-        **({"cheap baselines": ground.characters * _CHARACTER * rows / ground.rows} if cheap else {}),
+        **({"cheap baselines": ground.characters * _CHARACTER * rows / ground.rows * ground.fits} if cheap else {}),
         "evaluation": testing + scored * len(lengths["test"]) * config.evaluation.bootstrap_samples * _RESAMPLED_ROW,
         **({"report": _forecast_report(config, ground, lengths["test"])} if config.evaluation.report else {}),
     }
@@ -114,7 +117,7 @@ def forecast_run(config: Config, ground: Ground) -> Forecast:
 
 def _forecast_report(config: Config, ground: Ground, lengths: NDArray[np.int64]) -> float:
     """Return the seconds of the page, and of the texts that explaining some mistakes takes."""
-    if not config.evaluation.report_texts:
+    if not config.evaluation.report_texts or config.data.task != "single_label":
         return _REPORT
     explained = list_explained_lengths(lengths)
     return _REPORT + ground.costs.sum_forward(plan_prediction(explained).shapes(explained))

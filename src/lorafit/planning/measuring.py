@@ -59,6 +59,7 @@ def measure_ground(prepared: Prepared, *, free_bytes: float = inf) -> Ground:
         precision=prepared.precision.name,
         free_bytes=free_bytes,
         characters=sum(len(text) for part in (splits.train, splits.test) for text in part.texts),
+        fits=len(prepared.labels) if task == "multi_label" else 1,
     )
 
 

@@ -167,7 +167,7 @@ def _title_difference(name: str) -> str:
 def _title_counts(metrics: TaskMetricsRecord) -> tuple[str, str, str]:
     if metrics.task == "regression":
         return "rows nearer", "rows farther", "p (sign test)"
-    return "put right in full", "made wrong", "p (McNemar)"
+    return "fewer wrong labels", "more", "p (sign test)"
 
 
 def _compare(name: str, paired: TaskComparison, figures: Sequence[str], metrics: TaskMetricsRecord) -> list[str]:

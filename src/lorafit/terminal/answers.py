@@ -4,6 +4,7 @@ from rich.text import Text
 
 from lorafit.answers import Answer, LabelsPrediction, NumberPrediction, Prediction
 from lorafit.data.label_values import LabelValue
+from lorafit.task_figures import write_value
 
 __all__ = ["describe_answer", "judge_answer", "write_label"]
 
@@ -23,8 +24,9 @@ def describe_answer(answer: Answer) -> str:
         return f"{answer.label:<{width}}  {answer.score:6.1%}{doubt}"
     if isinstance(answer, LabelsPrediction):
         return ", ".join(f"{label} {answer.scores[label]:.1%}" for label in answer.labels) or "(none)"
-    interval = "" if answer.low is None else f"  [{answer.low:.4g}, {answer.high:.4g}]"
-    return f"{answer.value:.4g}{interval}"
+    if answer.low is None or answer.high is None:
+        return write_value(answer.value)
+    return f"{write_value(answer.value)}  [{write_value(answer.low)}, {write_value(answer.high)}]"
 
 
 def judge_answer(answer: Answer, truth: LabelValue) -> Text:
@@ -50,4 +52,4 @@ def write_label(label: LabelValue) -> str:
     """Write a true label: its name, several, or the number."""
     if isinstance(label, tuple):
         return ", ".join(label) or "(none)"
-    return label if isinstance(label, str) else f"{label:.4g}"
+    return label if isinstance(label, str) else write_value(label)

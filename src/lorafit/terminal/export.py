@@ -9,6 +9,7 @@ from rich.table import Table
 from lorafit.evidence import Estimate
 from lorafit.exporting.export import Export
 from lorafit.exporting.records import ExportLayout
+from lorafit.task_figures import name_figure
 from lorafit.terminal.render import open_console
 
 __all__ = ["show_export"]
@@ -33,8 +34,14 @@ def _list_rows(exported: Export) -> Iterator[tuple[str, str]]:
     parity = exported.record.parity
     size = ExportLayout(exported.path).model(exported.record.precision).stat().st_size
     yield "largest difference of a logit", f"{parity.largest_difference:.2g} (largest logit {parity.largest_logit:.2g})"
-    if parity.label_agreement is not None and parity.accuracy_difference is not None:
+    if parity.label_agreement is not None:
         yield f"labels that agree, of {parity.rows:,} validation rows", _percent(parity.label_agreement)
+    for name, difference in parity.score_differences.items():
+        yield (
+            f"{name_figure(name)}, on {parity.rows:,} validation rows",
+            (f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"),
+        )
+    if parity.accuracy_difference is not None:
         yield "accuracy", f"{_percent(parity.accuracy_difference, sign='+')} points"
     if parity.ece_difference is not None:
         yield "calibration error", f"{100 * parity.ece_difference:+.2f} points"

@@ -103,7 +103,7 @@ def _judge(paired: TaskComparison, other: str, metrics: TaskMetricsRecord) -> st
     gained, lost, chance = f"{paired.rows_gained:,}", f"{paired.rows_lost:,}", describe_chance(paired.p_value)
     if metrics.task == "regression":
         return f"{verdict} {other}: {gained} rows nearer to their number, {lost} farther (exact sign test, {chance})."
-    return f"{verdict} {other}: {gained} rows put right in full, {lost} made wrong (exact McNemar test, {chance})."
+    return f"{verdict} {other}: {gained} rows with fewer wrong labels, {lost} with more (exact sign test, {chance})."
 
 
 def _describe_confidence(confidence: TaskConfidence) -> Iterator[str]:

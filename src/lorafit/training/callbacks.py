@@ -128,7 +128,7 @@ class ProgressReport(TrainerCallback):
         loss, calibrated = figures.pop("loss"), figures.pop("calibrated_loss")
         after = "" if calibrated == loss else f" ({calibrated:.4f} calibrated)"
         words = [
-            f"{name} {100 * value:.2f} %" if name in _SHARES else f"{name} {value:.4f}"
+            f"{name} {100 * value:.2f} %" if name in _SHARES else f"{name} {value:.4g}"
             for name, value in figures.items()
         ]
         self._progress.say(f"epoch {state.epoch or 0:.2f}: validation loss {loss:.4f}{after}, {', '.join(words)}")

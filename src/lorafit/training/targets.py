@@ -1,5 +1,6 @@
 """The labels as the loss takes them. Numbers are standardised; afterwards the head gives them in their own unit."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 from lorafit.adaptation import AdaptedModel
 from lorafit.labels import Task
 
-__all__ = ["Standard", "build_targets", "fold_standard", "measure_standard"]
+__all__ = ["Standard", "build_targets", "fold_standard", "measure_standard", "unfold_known_head"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Standard:
     def apply(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Standardise numbers of any shape."""
         return (values - self.mean) / self.scale
+
+    @property
+    def inverse(self) -> "Standard":
+        """What undoes `undo`, as `fold_standard` takes it."""
+        return Standard(-self.mean / self.scale, 1 / self.scale)
 
     def undo(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return standardised numbers to their own unit."""
@@ -74,6 +80,19 @@ def fold_standard(adapted: AdaptedModel, standard: Standard) -> None:
         output.weight.mul_(standard.scale)
         if output.bias is not None:
             output.bias.mul_(standard.scale).add_(standard.mean)
+
+
+def unfold_known_head(adapted: AdaptedModel, standard: Standard, newly_initialised: Iterable[str]) -> None:
+    """Let a head that came with the encoder, and gives numbers in a unit, begin with standardised ones.
+
+    Args:
+        adapted: The model before training; changed in place.
+        standard: What it is to be trained with.
+        newly_initialised: Parameters that the pre-trained weights did not have; a head among them knows no unit.
+    """
+    name = next(name for name, module in adapted.model.named_modules() if module is _find_output(adapted))
+    if not any(f".{part.rpartition('.')[0]}." in f".{name}." for part in newly_initialised):
+        fold_standard(adapted, standard.inverse)
 
 
 def _find_output(adapted: AdaptedModel) -> nn.Linear:
