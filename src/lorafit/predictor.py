@@ -132,7 +132,9 @@ class Predictor:
             UserInputError: The model gives numbers, or as `compute_logits`.
         """
         if self.task == "regression":
-            raise UserInputError("This model gives each text a number, which has no probability. Take predict().")
+            raise UserInputError(
+                "This model gives each text a number, which has no probability. predict gives the number."
+            )
         return self.compute_values(texts, on_progress=on_progress)
 
     def compute_values(

@@ -1,5 +1,6 @@
 """The report in a real browser: nothing complains, nothing sticks out, everything is there."""
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 import pytest
 
+import lorafit
+from lorafit.config import load_config
 from lorafit.report.page import write_report
 
 pytestmark = pytest.mark.browser
@@ -106,3 +109,50 @@ def test_a_page_that_is_wrong_is_noticed(chromium: Any, tmp_path: Path) -> None:
 
 def _numbers(colour: str) -> list[str]:
     return colour.partition("(")[2].rstrip(")").split(", ")
+
+
+@pytest.fixture(scope="module", params=["multi_label", "regression"])
+def task_report(
+    request: pytest.FixtureRequest, build_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The report of a trained run with several labels a text, one of which is markup, or with a number."""
+    folder = tmp_path_factory.mktemp(request.param)
+    names = ["good", "</svg><img src=x onerror=alert(1)>"]
+    rows = [
+        {
+            "text": f"a {'superb' if row % 2 else 'awful'} film of {'hours' if row % 3 else 'a minute'} {row}",
+            "label": [names[0]] * (row % 2) + [names[1]] * (row % 3 > 0)
+            if request.param == "multi_label"
+            else 10 * (row % 2) + row % 3,
+        }
+        for row in range(240)
+    ]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    settings = [
+        f"data.source={folder / 'rows.jsonl'}",
+        f"data.task={request.param}",
+        "data.validation_fraction=0.4",
+        f"model.name={build_encoder('distilbert', initializer_range=0.1)}",
+        "model.max_length=32",
+        "training.threads=1",
+        "evaluation.bootstrap_samples=100",
+    ]
+    return lorafit.train(load_config(overrides=settings), output=folder / "run").path / "report.html"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_report_of_another_task_is_whole_quiet_and_fits(
+    chromium: Any,  # noqa: ANN401 - of the conftest
+    task_report: Path,
+    scheme: str,
+    width: int,
+) -> None:
+    visit = chromium.open(task_report, width=width, scheme=scheme)
+    assert (visit.complaints, visit.requests) == ([], [])
+    figures = chromium.evaluate(FIGURES)
+    assert len(figures) >= 3
+    assert [one for one in figures if not one["name"] or one["width"] < 250 or one["height"] < 50] == []
+    assert chromium.evaluate(CUT_TEXTS) == []
+    chromium.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true; })")
+    assert chromium.evaluate(OVERFLOW)[0] <= width

@@ -274,8 +274,9 @@ def _cut_calibration(validation: Split, config: DataConfig, notes: list[str]) ->
             "model gives it."
         )
         return validation, None
+    fitted = "intervals" if config.task == "regression" else "temperature"
     notes.append(
-        f"calibration: {len(calibration):,} of the validation rows fit the temperature and choose nothing "
+        f"calibration: {len(calibration):,} of the validation rows fit the {fitted} and choose nothing "
         f"(data.calibration_fraction={config.calibration_fraction:g}, seed {config.seed})."
     )
     return validation.select(np.flatnonzero(~np.isin(validation.ids, calibration.ids))), calibration

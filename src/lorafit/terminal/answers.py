@@ -52,4 +52,6 @@ def write_label(label: LabelValue) -> str:
     """Write a true label: its name, several, or the number."""
     if isinstance(label, tuple):
         return ", ".join(label) or "(none)"
-    return label if isinstance(label, str) else write_value(label)
+    if isinstance(label, str):
+        return label
+    return f"{label:,.0f}" if label.is_integer() else write_value(label)
