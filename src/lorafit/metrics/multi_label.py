@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from lorafit.evidence import ClassScores, Estimate
 from lorafit.metrics.calibration import BINS, fit_temperature
-from lorafit.metrics.row_resampling import resample_row_sums
+from lorafit.metrics.row_resampling import build_comparison, resample_row_sums
 from lorafit.metrics.scores import f1, precision, recall
-from lorafit.metrics.uncertainty import build_estimates, mcnemar_exact, percentile_interval
+from lorafit.metrics.uncertainty import build_estimates, percentile_interval
 from lorafit.task_evidence import TaskComparison, TaskScores
 
 __all__ = [
@@ -147,22 +147,15 @@ def compare_multi_label(
     """
     marks, first = _check_decisions(labels, before)
     _, second = _check_decisions(labels, after)
-    old, old_drawn = _resample(marks, first, samples, seed)
-    new, new_drawn = _resample(marks, second, samples, seed)  # one seed, so the same texts
+    resampled = (_resample(marks, values, samples, seed) for values in (first, second))  # one seed, so the same texts
+    (old, old_drawn), (new, new_drawn) = resampled
     was_wrong, is_wrong = ((decide(values) != marks).sum(axis=1) for values in (first, second))
-    gained, lost = int((is_wrong < was_wrong).sum()), int((is_wrong > was_wrong).sum())
-    return TaskComparison(
-        differences={
-            name: build_estimates(
-                np.asarray(value - old.figures[name]),
-                new_drawn.figures[name] - old_drawn.figures[name],
-                confidence_level,
-            )[0]
-            for name, value in new.figures.items()
-        },
-        rows_gained=gained,
-        rows_lost=lost,
-        p_value=mcnemar_exact(gained, lost),
+    return build_comparison(
+        (old.figures, old_drawn.figures),
+        (new.figures, new_drawn.figures),
+        gained=int((is_wrong < was_wrong).sum()),
+        lost=int((is_wrong > was_wrong).sum()),
+        confidence_level=confidence_level,
     )
 
 

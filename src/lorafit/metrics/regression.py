@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.evidence import Estimate
-from lorafit.metrics.row_resampling import resample_row_sums
-from lorafit.metrics.uncertainty import build_estimates, mcnemar_exact, wilson_interval
+from lorafit.metrics.row_resampling import build_comparison, resample_row_sums
+from lorafit.metrics.uncertainty import build_estimates, wilson_interval
 from lorafit.task_evidence import TaskComparison, TaskScores
 
 __all__ = ["choose_half_width", "compare_regression", "estimate_regression_scores", "measure_interval_coverage"]
@@ -86,18 +86,13 @@ def compare_regression(
     """
     true, first = _check_numbers(labels, before)
     _, second = _check_numbers(labels, after)
-    old, old_drawn = _resample(true, first, samples, seed)
-    new, new_drawn = _resample(true, second, samples, seed)  # one seed, so the same rows
     was_off, is_off = np.abs(first - true), np.abs(second - true)
-    gained, lost = int((is_off < was_off).sum()), int((is_off > was_off).sum())
-    return TaskComparison(
-        differences={
-            name: build_estimates(np.asarray(value - old[name]), new_drawn[name] - old_drawn[name], confidence_level)[0]
-            for name, value in new.items()
-        },
-        rows_gained=gained,
-        rows_lost=lost,
-        p_value=mcnemar_exact(gained, lost),
+    return build_comparison(
+        _resample(true, first, samples, seed),
+        _resample(true, second, samples, seed),  # one seed, so the same rows
+        gained=int((is_off < was_off).sum()),
+        lost=int((is_off > was_off).sum()),
+        confidence_level=confidence_level,
     )
 
 
