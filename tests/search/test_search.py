@@ -373,9 +373,14 @@ def test_a_killed_process_leaves_its_trial_to_others(overrides: list[str], confi
     process = subprocess.Popen([*command, "--output", "killed"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     next(line for line in process.stderr if line.startswith("trial 2: learning_rate"))
+    layout = SearchLayout(tmp_path / "killed")
+    beating = "SELECT 1 FROM trial_heartbeats JOIN trials USING (trial_id) WHERE number = 1"
+    with sqlite3.connect(layout.study) as store:
+        while not store.execute(beating).fetchall():  # a thread of its own gives the first sign of life
+            time.sleep(0.01)
+    store.close()
     process.kill()
     process.communicate()
-    layout = SearchLayout(tmp_path / "killed")
     with sqlite3.connect(layout.study) as store:
         running = store.execute("SELECT trial_id, number FROM trials WHERE state = 'RUNNING'").fetchall()
         store.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-10 minutes')")

@@ -16,6 +16,7 @@ from lorafit.settings import SearchConfig
 
 if TYPE_CHECKING:
     import optuna
+    from sqlalchemy.engine import Connection, Engine
 
 __all__ = ["open_study", "require_optuna", "seed_sampler"]
 
@@ -134,9 +135,29 @@ def _open_storage(path: Path, stack: ExitStack) -> "optuna.storages.RDBStorage":
         heartbeat_interval=_HEARTBEAT,
         heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=3),
     )
+    _lock_first(storage.engine)
     stack.callback(storage.engine.dispose)
     stack.callback(storage.remove_session)
     return storage
+
+
+def _lock_first(engine: "Engine") -> None:
+    """Let transactions begin with the lock: Python's driver takes it at the first change, after what was read.
+
+    Two processes that read side by side that a trial is waiting would both take it. Source: SQLAlchemy's documentation
+    of SQLite, "Serializable isolation / Savepoints / Transactional DDL".
+    """
+    from sqlalchemy import event
+
+    @event.listens_for(engine, "connect")
+    def leave_transactions_to_us(connection: Any, _: object) -> None:  # noqa: ANN401 - a driver's connection
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def lock(connection: "Connection") -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # connections that were opened before
 
 
 def _check_identity(study: "optuna.Study", layout: SearchLayout, identity: Mapping[str, Any]) -> None:
