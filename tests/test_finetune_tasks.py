@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lorafit
 from lorafit.answers import LabelsPrediction, NumberPrediction
@@ -243,12 +244,34 @@ def test_other_methods_learn_numbers_in_their_own_unit(encoder: Path, method: st
     assert 40 < answer.value < 90
 
 
+def test_several_labels_are_explained_and_numbers_are_not(run: Run, task: str) -> None:
+    predictor = lorafit.load(run.path)
+    if task == "regression":
+        with pytest.raises(UserInputError, match="gives each text a number, which has no probability"):
+            lorafit.explain(predictor, "superb film hours")
+        return
+    for label, word in {"good": "superb", "long": "hours"}.items():
+        found = lorafit.explain(predictor, "superb film hours", label=label)
+        strongest = max(found.words, key=lambda one: one.contribution)
+        assert found.text[strongest.start : strongest.end] == word
+
+
+def test_trackers_are_told_the_figures_of_the_task(encoder: Path, source: Path, task: str, tmp_path: Path) -> None:
+    config = build_config(
+        encoder, source, task, "training.track=[tensorboard]", "training.epochs=1", "evaluation.report=false"
+    )
+    made = lorafit.train(config, output=tmp_path / "run")
+    events = EventAccumulator(str(RunLayout(made.path).tracking)).Reload()
+    figures = {tag.removeprefix("test/finetuned/") for tag in events.Tags()["scalars"] if "finetuned" in tag}
+    assert figures >= metrics_of(made).finetuned.figures.keys()
+
+
 def test_commands_for_one_label_a_text_refuse_other_tasks(run: Run, task: str, encoder: Path, source: Path) -> None:
-    for command in (lorafit.diff, lorafit.reproduce):
-        with pytest.raises(
-            UserInputError, match=f"This command is for one label a text so far; the task here is {task}"
-        ):
-            command(run.path, run.path) if command is lorafit.diff else command(run.path)  # type: ignore[operator]
+    refusal = f"This command is for one label a text so far; the task here is {task}"
+    with pytest.raises(UserInputError, match=refusal):
+        lorafit.diff(run.path, run.path)
+    with pytest.raises(UserInputError, match=refusal):
+        lorafit.reproduce(run.path)
     with pytest.raises(UserInputError, match="lorafit compare is for one label a text"):
         compare(build_config(encoder, source, task), ["lora", "head_only"])
 
@@ -342,7 +365,7 @@ def test_export_that_says_the_mean_alone_is_refused() -> None:
     numbers = 2000 + 10 * rng.normal(size=400)
     rows = Split(np.arange(400), ("a",) * 400, numbers)
     said, mean = numbers[:, np.newaxis] + rng.normal(size=(400, 1)), np.full((400, 1), 2000.0)
-    parity = measure_parity((said[:5], mean[:5]), rows, (said, mean), LabelSet(("value",), "regression"))
+    parity = measure_parity((said[:5], mean[:5]), LabelSet(("value",), "regression"), rows, (said, mean))
     with pytest.raises(ExportDriftError, match="r2 falls by"):
         check_parity(parity, "int8")
 
@@ -353,7 +376,7 @@ def test_export_that_gives_no_label_is_refused() -> None:
     rows = Split(np.arange(400), ("a",) * 400, marks)
     said, nothing = 0.1 * (2 * marks - 1.0), np.full((400, 200), -0.1)
     labels = LabelSet(tuple(map(str, range(200))), "multi_label")
-    parity = measure_parity((said[:5], nothing[:5]), rows, (said, nothing), labels)
+    parity = measure_parity((said[:5], nothing[:5]), labels, rows, (said, nothing))
     with pytest.raises(ExportDriftError, match="micro_f1 falls by"):
         check_parity(parity, "int8")
 

@@ -271,7 +271,8 @@ class TrainingRecord(Record):
         steps: Optimiser steps done.
         epochs: Passes over the training rows done.
         best_step: Step of the checkpoint kept, by validation loss.
-        best_validation_loss: Its validation loss in nats, after the temperature that suits the validation rows best.
+        best_validation_loss: Its validation loss in nats, after the temperature that suits the validation rows best; of
+            numbers, the mean squared error of the standardised ones.
         stopped_early: Whether early stopping ended it.
         seconds: Wall-clock time of training, validation included.
         tokens: Tokens trained on, padding left out.

@@ -146,11 +146,7 @@ def build_metrics(split: str, rows: Split, labels: LabelSet, config: EvaluationC
     """
     if labels.task != "single_label":
         return build_task_metrics(split, rows, labels, config, predicted)
-    settings: dict[str, Any] = {
-        "confidence_level": config.confidence_level,
-        "samples": config.bootstrap_samples,
-        "seed": config.seed,
-    }
+    settings = config.resampling
     finetuned, baseline = predicted.finetuned, predicted.baseline
     before = None if baseline is None else estimate_scores(rows.labels, baseline, labels.names, **settings)
     comparison = None if baseline is None else compare_paired(rows.labels, baseline, finetuned, **settings)
@@ -176,7 +172,7 @@ def build_metrics(split: str, rows: Split, labels: LabelSet, config: EvaluationC
 
 
 def compute_validation(
-    rows: Split, logits: NDArray[np.float64], task: Task = "single_label", *, scale: "Standard | None" = None
+    rows: Split, logits: NDArray[np.float64], task: Task = "single_label", standard: "Standard | None" = None
 ) -> dict[str, float]:
     """Measure what training is steered by, without intervals.
 
@@ -184,7 +180,7 @@ def compute_validation(
         rows: The n rows.
         logits: Shape (n, outputs), the model's raw outputs.
         task: What a text gets.
-        scale: What the numbers of a regression were standardised with.
+        standard: What the numbers of a regression were standardised with.
 
     Returns:
         `calibrated_loss`, which chooses, `loss` (both in nats a row) and `accuracy`, or what `compute_task_validation`
@@ -193,7 +189,7 @@ def compute_validation(
     if not np.isfinite(logits).all():
         return {"loss": math.nan, "calibrated_loss": math.nan}
     if task != "single_label":
-        return compute_task_validation(rows, logits, scale if task == "regression" else None)
+        return compute_task_validation(rows, logits, standard if task == "regression" else None)
     probabilities = softmax(logits)
     matrix = confusion_matrix(rows.labels, predict_labels(probabilities), probabilities.shape[1])
     return {

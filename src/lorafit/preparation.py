@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -29,6 +30,9 @@ from lorafit.method_settings import complete_settings
 from lorafit.progress import Progress
 from lorafit.tracking import require_trackers
 
+if TYPE_CHECKING:
+    from lorafit.training.targets import Standard
+
 __all__ = ["Material", "Prepared", "collect_versions", "describe", "load_material", "prepare"]
 
 _KEPT = 2
@@ -49,6 +53,7 @@ class Prepared:
         splits: The rows.
         encoder: The base.
         adapted: The model with its adapter, its blocks fused where that can be.
+        standard: How the numbers of a regression are standardised.
         tokens: The texts of each split as tokens.
         max_length: Longest text in tokens, which virtual tokens are taken off.
         pad_id: Token id of the padding.
@@ -61,6 +66,7 @@ class Prepared:
     splits: Splits
     encoder: Encoder
     adapted: AdaptedModel
+    standard: "Standard"
     tokens: dict[str, TokenizedTexts]
     max_length: int
     pad_id: int
@@ -163,9 +169,8 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     adapted = apply_method(
         loaded.model, config.method, newly_initialised=loaded.newly_initialised, seed=config.training.seed
     )
-    if splits.labels.task == "regression":
-        standard = measure_standard(splits.train.labels, splits.labels.task, adapted)
-        unfold_known_head(adapted, standard, loaded.newly_initialised)
+    standard = measure_standard(splits.train.labels, splits.labels.task, adapted)
+    unfold_known_head(adapted, standard, loaded.newly_initialised)
     truncation = Truncation(_text_length(config), config.model.truncation)
     tokens = material.tokenize(truncation)
     progress.finish(", ".join(f"{len(texts):,} {name}" for name, texts in tokens.items()))
@@ -180,6 +185,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
         splits=splits,
         encoder=encoder,
         adapted=adapted,
+        standard=standard,
         tokens=tokens,
         max_length=truncation.max_length,
         pad_id=material.pad_id,

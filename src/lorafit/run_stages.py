@@ -42,7 +42,6 @@ from lorafit.tracking import open_trackers
 if TYPE_CHECKING:
     from lorafit.training.engine import OnValidation
     from lorafit.training.prefix import ModelInputs
-    from lorafit.training.targets import Standard
 
 __all__ = [
     "build_measuring_runtime",
@@ -207,7 +206,7 @@ def train_run(
     from lorafit.training.targets import build_targets, fold_standard
 
     runtime, splits = TorchRuntime(prepared.adapted.model, prepared.precision), prepared.splits
-    standard, task = _measure_standard(prepared), prepared.labels.task
+    standard, task = prepared.standard, prepared.labels.task
     job = TrainingJob(
         adapted=prepared.adapted,
         rows=TrainingRows(inputs["train"], build_targets(splits.train.labels, task, standard), prepared.pad_id),
@@ -216,7 +215,7 @@ def train_run(
         layout=journal.layout,
         precision=prepared.precision,
         validate=lambda: compute_validation(
-            splits.validation, _compute_logits(prepared, runtime, inputs["validation"]), task, scale=standard
+            splits.validation, _compute_logits(prepared, runtime, inputs["validation"]), task, standard
         ),
         on_validation=on_validation,
         expected_seconds=expected_seconds,
@@ -258,17 +257,11 @@ def measure_test_rows(
     progress.start(f"measuring the {model} model", total=len(rows), unit="text")
     logits = _compute_logits(prepared, runtime, texts, progress)
     if model == "baseline":
-        logits = _measure_standard(prepared).undo(logits)  # a head that has learned nothing knows no unit
+        logits = prepared.standard.undo(logits)  # a head that has learned nothing knows no unit
     values = to_values(logits, prepared.labels, calibration)
     write_predictions(path, rows, prepared.labels, values)
     progress.finish()
     return values
-
-
-def _measure_standard(prepared: Prepared) -> "Standard":
-    from lorafit.training.targets import measure_standard
-
-    return measure_standard(prepared.splits.train.labels, prepared.labels.task, prepared.adapted)
 
 
 def _render_card(record: RunRecord, metrics: Metrics) -> str:

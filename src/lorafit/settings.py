@@ -175,10 +175,15 @@ class EvaluationConfig(Section):
 
     baseline: bool = Field(True, description="Measure the model before training, too.")
     cheap_baselines: bool = Field(
-        True, description="Train NB-SVM and TF-IDF with logistic regression on the same rows, to be compared with."
+        True,
+        description="Train NB-SVM and TF-IDF with logistic (of numbers: ridge) regression on the same rows, to be "
+        "compared with.",
     )
     coverage: float = Field(
-        0.95, gt=0.5, lt=1, description="Share of texts whose true label the conformal set is to hold."
+        0.95,
+        gt=0.5,
+        lt=1,
+        description="Share of texts whose true label the conformal set, or number the interval, is to hold.",
     )
     target_accuracy: float | None = Field(
         None, gt=0, lt=1, description="Accuracy that answers are to have; less confident ones are marked to abstain."
@@ -188,6 +193,11 @@ class EvaluationConfig(Section):
     confidence_level: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals.")
     bootstrap_samples: int = Field(2000, ge=100, le=100_000, description="Resamples behind each interval.")
     seed: int = Field(0, ge=0, description="Seed of the resampling.")
+
+    @property
+    def resampling(self) -> dict[str, Any]:
+        """What functions of `lorafit.metrics` take to make intervals."""
+        return {"confidence_level": self.confidence_level, "samples": self.bootstrap_samples, "seed": self.seed}
 
 
 class SearchRange(Section):

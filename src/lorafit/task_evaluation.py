@@ -107,11 +107,7 @@ def build_task_metrics(
     Returns:
         The record.
     """
-    settings: dict[str, Any] = {
-        "confidence_level": config.confidence_level,
-        "samples": config.bootstrap_samples,
-        "seed": config.seed,
-    }
+    settings = config.resampling
 
     def score(values: NDArray[np.float64]) -> TaskScores:
         if labels.task == "regression":

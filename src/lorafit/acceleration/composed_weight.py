@@ -18,13 +18,19 @@ from peft.tuners.randlora.layer import Linear as RandLoraLinear
 from peft.tuners.vera.layer import Linear as VeraLinear
 from torch import nn
 
-__all__ = ["DROPOUTS", "can_be_composed", "compose_weight", "list_factors"]
+__all__ = ["DROPOUTS", "base_linear", "can_be_composed", "compose_weight", "list_factors"]
 
 _COMPOSED = (LoraLinear, SVDLinear, VeraLinear, RandLoraLinear, LohaLinear, LokrLinear, FourierFTLinear)
 """PEFT's layers that add `get_delta_weight` to the base; DoRA scales the rows of the sum."""
 
 DROPOUTS = ("lora_dropout", "vera_dropout", "randlora_dropout", "rank_dropout", "module_dropout")
 """Where PEFT's layers keep dropout of their own."""
+
+
+def base_linear(layer: Any) -> nn.Linear:  # noqa: ANN401 - PEFT's layers share no typed attributes
+    """Return a linear layer without the adapter around it."""
+    base: nn.Linear = layer if type(layer) is nn.Linear else layer.get_base_layer()
+    return base
 
 
 def can_be_composed(layer: Any) -> bool:  # noqa: ANN401 - PEFT's layers share no typed attributes
@@ -52,7 +58,7 @@ def compose_weight(layer: Any) -> torch.Tensor:  # noqa: ANN401 - PEFT's layers 
         the active ones that are neither disabled nor merged into the base already.
     """
     names = _list_counting(layer)  # first: it may take a merged adapter out of the base
-    base = _base(layer).weight.detach()
+    base = base_linear(layer).weight.detach()
     weight: torch.Tensor = base
     for name in names:
         delta = layer.get_delta_weight(name)
@@ -86,11 +92,6 @@ def _list_counting(layer: Any) -> list[str]:  # noqa: ANN401 - PEFT's layers sha
         return []
     known = {name for kind in layer.adapter_layer_names for name in getattr(layer, kind)}
     return [name for name in layer.active_adapters if name in known]
-
-
-def _base(layer: Any) -> nn.Linear:  # noqa: ANN401 - PEFT's layers share no typed attributes
-    base: nn.Linear = layer if type(layer) is nn.Linear else layer.get_base_layer()
-    return base
 
 
 def _has_dropout(layer: nn.Module) -> bool:

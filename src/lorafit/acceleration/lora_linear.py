@@ -16,7 +16,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from lorafit.acceleration.composed_weight import can_be_composed, compose_weight, list_factors
+from lorafit.acceleration.composed_weight import base_linear, can_be_composed, compose_weight, list_factors
 
 __all__ = ["LinearGroup", "can_be_grouped"]
 
@@ -52,7 +52,7 @@ class LinearGroup:
 
     def __init__(self, *layers: nn.Module) -> None:
         self._layers = layers
-        self._bases: list[nn.Linear] = [_base(layer) for layer in layers]
+        self._bases: list[nn.Linear] = [base_linear(layer) for layer in layers]
         self._is_composed = not all(_has_plain_lora(layer) for layer in layers)
         self._kept: _Merged | None = None
 
@@ -219,11 +219,6 @@ def _read_adapters(layer: LoraLinear, index: int, rows: slice) -> list[_Adapter]
             dropout = getattr(layer.lora_dropout[name], "p", 0.0)
             adapters.append(_Adapter(index, rows, a, b, layer.scaling[name], dropout))
     return adapters
-
-
-def _base(layer: nn.Module) -> nn.Linear:
-    base: nn.Linear = layer if type(layer) is nn.Linear else layer.get_base_layer()  # type: ignore[operator]
-    return base
 
 
 def _bias(base: nn.Linear) -> torch.Tensor:

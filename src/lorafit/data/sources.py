@@ -59,11 +59,11 @@ def load_splits(config: DataConfig) -> Splits:
         check_distinct_texts(train, parts, labels=labels)
     if test is None:
         train, test = cut_split(train, config.test_fraction, config.seed, labels=labels)
-        notes.append(_describe_cut("test", test, config.test_fraction, config.seed))
+        notes.append(_describe_cut("test", test, config.test_fraction, config))
     notes += _describe_shared(train, test, "test")
     if validation is None:
         train, validation = cut_split(train, config.validation_fraction, config.seed, labels=labels)
-        notes.append(_describe_cut("validation", validation, config.validation_fraction, config.seed))
+        notes.append(_describe_cut("validation", validation, config.validation_fraction, config))
     else:
         notes += _describe_shared(train, validation, "validation")
     notes += _describe_shared(validation, test, "test", "validation")
@@ -245,8 +245,9 @@ def _load_part(
     return None if raw is None else encode_rows(_check(raw, config, notes), labels)
 
 
-def _describe_cut(name: str, part: Split, fraction: float, seed: int) -> str:
-    return f"{name}: {len(part):,} rows cut from train ({fraction:.0%} of each label, seed {seed})."
+def _describe_cut(name: str, part: Split, fraction: float, config: DataConfig) -> str:
+    groups = "fifth of their range" if config.task == "regression" else "label"
+    return f"{name}: {len(part):,} rows cut from train ({fraction:.0%} of each {groups}, seed {config.seed})."
 
 
 def _describe_shared(first: Split, other: Split, name: str, first_name: str = "train") -> list[str]:

@@ -222,11 +222,7 @@ def _predict(side: _Form, name: str, rows: Split, labels: LabelSet, progress: Pr
 
 
 def _measure(first: _Form, second: _Form, labels: LabelSet, config: Config, pair: _Pair) -> DiffRecord:
-    settings: dict[str, Any] = {
-        "confidence_level": config.evaluation.confidence_level,
-        "samples": config.evaluation.bootstrap_samples,
-        "seed": config.evaluation.seed,
-    }
+    settings = config.evaluation.resampling
     models = (pair.truth, pair.first, pair.second)
     differences = estimate_score_differences(*models, **settings)
     flips = estimate_flips(*models, confidence_level=config.evaluation.confidence_level)

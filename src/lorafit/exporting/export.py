@@ -335,7 +335,7 @@ def _compare(source: _Source, before: _Logits, after: _Logits) -> ParityRecord:
     kept = layout.calibration if CALIBRATION_FILE in source.record.files else None
     calibration = read_calibration(kept, layout.root, labels.task)
     rows = None if before.rows is None or after.rows is None else (before.rows, after.rows)
-    return measure_parity((before.sentences, after.sentences), source.rows, rows, labels, calibration)
+    return measure_parity((before.sentences, after.sentences), labels, source.rows, rows, calibration)
 
 
 def _describe(

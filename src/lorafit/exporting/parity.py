@@ -1,5 +1,7 @@
 """Does an exported model say what the original says?"""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +18,7 @@ from lorafit.metrics.uncertainty import compare_paired, wilson_interval
 __all__ = ["check_parity", "measure_parity"]
 
 _LARGEST_DIFFERENCE: dict[Precision, float] = {"fp32": 1e-3, "int8": 0.25}
-"""Of a logit, relative to the largest logit or 1 if that is larger."""
+"""Of a logit, relative to the largest logit or 1 if that is larger; of numbers, to how far they lie from their mean."""
 
 _LEAST_AGREEMENT, _MOST_LOST = 0.98, 0.01
 """Share of validation rows with the same label, and accuracy (or micro F1, or R²) that may be lost, beyond chance."""
@@ -24,52 +26,55 @@ _LEAST_AGREEMENT, _MOST_LOST = 0.98, 0.01
 
 def measure_parity(
     golden: tuple[NDArray[np.floating], NDArray[np.floating]],
+    labels: LabelSet,
     rows: Split | None = None,
     logits: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
-    labels: LabelSet | None = None,
     calibration: Calibration | None = None,
 ) -> ParityRecord:
     """Compare the logits of the original and of the exported model.
 
     Args:
-        golden: Those of the golden sentences, shape (sentences, classes) each.
+        golden: Those of the golden sentences, shape (sentences, outputs) each.
+        labels: The task and its classes.
         rows: n validation rows, or None where there are none.
-        logits: Those of the rows, shape (n, classes) each.
-        labels: The task and its classes; needed with rows.
+        logits: Those of the rows, shape (n, outputs) each.
         calibration: What makes them probabilities, or None.
 
     Returns:
         The comparison.
     """
     before, after = golden if logits is None else map(np.concatenate, zip(golden, logits, strict=True))
-    centre = before.mean() if labels is not None and labels.task == "regression" else 0.0
-    largest = {
-        "largest_difference": float(np.abs(before - after).max()),
-        "largest_logit": float(np.abs(before - centre).max()),
-    }
-    if rows is None or logits is None or labels is None or not np.isfinite(after).all():
-        return ParityRecord(rows=0, **largest)
-    before, after = (to_values(part, labels, calibration) for part in logits)
+    centre = before.mean() if labels.task == "regression" else 0.0
+    parity = ParityRecord(
+        task=labels.task,
+        rows=0,
+        largest_difference=float(np.abs(before - after).max()),
+        largest_logit=float(np.abs(before - centre).max()),
+    )
+    if rows is None or logits is None or not np.isfinite(after).all():
+        return parity
+    said, now = (to_values(part, labels, calibration) for part in logits)
+    return parity.model_copy(update={"rows": len(rows), **_compare_answers(rows, labels, said, now)})
+
+
+def _compare_answers(
+    rows: Split, labels: LabelSet, before: NDArray[np.float64], after: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Compare what both say of rows: fields of the record, by task."""
     if labels.task == "regression":
         compared = compare_regression(rows.labels, before[:, 0], after[:, 0])
-        return ParityRecord(rows=len(rows), **largest, score_differences={"r2": compared.differences["r2"]})
+        return {"score_differences": {"r2": compared.differences["r2"]}}
     if labels.task == "multi_label":
-        same = int((decide(before) == decide(after)).all(axis=1).sum())
+        same = (decide(before) == decide(after)).all(axis=1)
         compared = compare_multi_label(rows.labels, before, after)
-        return ParityRecord(
-            rows=len(rows),
-            **largest,
-            label_agreement=wilson_interval(same, len(rows), 0.95),
-            score_differences={"micro_f1": compared.differences["micro_f1"]},
-        )
-    same = int((before.argmax(axis=1) == after.argmax(axis=1)).sum())
-    return ParityRecord(
-        rows=len(rows),
-        **largest,
-        label_agreement=wilson_interval(same, len(rows), 0.95),
-        accuracy_difference=compare_paired(rows.labels, before, after).accuracy_difference,
-        ece_difference=measure_ece_difference(rows.labels, before, after),
-    )
+        scores: dict[str, Any] = {"score_differences": {"micro_f1": compared.differences["micro_f1"]}}
+    else:
+        same = before.argmax(axis=1) == after.argmax(axis=1)
+        scores = {
+            "accuracy_difference": compare_paired(rows.labels, before, after).accuracy_difference,
+            "ece_difference": measure_ece_difference(rows.labels, before, after),
+        }
+    return {"label_agreement": wilson_interval(int(same.sum()), len(rows), 0.95), **scores}
 
 
 def check_parity(parity: ParityRecord, precision: Precision) -> None:
@@ -83,13 +88,13 @@ def check_parity(parity: ParityRecord, precision: Precision) -> None:
         ExportDriftError: It is further off than is allowed for this precision.
     """
     faults, difference = [], parity.largest_difference
-    is_number = "r2" in parity.score_differences
-    allowed = _LARGEST_DIFFERENCE[precision] * (parity.largest_logit if is_number else max(1.0, parity.largest_logit))
+    least = 0.0 if parity.task == "regression" else 1.0
+    allowed = _LARGEST_DIFFERENCE[precision] * max(least, parity.largest_logit)
     if not difference <= allowed:
         faults.append(f"a logit differs by {difference:.4g}, allowed are {allowed:.4g}")
-    is_single = not parity.score_differences
-    if is_single and parity.label_agreement is not None and parity.label_agreement.high < _LEAST_AGREEMENT:
-        faults.append(f"{parity.label_agreement.value:.1%} of the labels agree, {_LEAST_AGREEMENT:.0%} must")
+    agreement = parity.label_agreement if parity.task == "single_label" else None
+    if agreement is not None and agreement.high < _LEAST_AGREEMENT:
+        faults.append(f"{agreement.value:.1%} of the labels agree, {_LEAST_AGREEMENT:.0%} must")
     if parity.accuracy_difference is not None and parity.accuracy_difference.high < -_MOST_LOST:
         lost = -100 * parity.accuracy_difference.value
         faults.append(f"{lost:.1f} points of accuracy are lost, at most {100 * _MOST_LOST:g} may be")

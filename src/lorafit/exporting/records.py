@@ -50,6 +50,7 @@ class ParityRecord(Record):
     """How an exported model compares with the one it was made from, run by torch in fp32.
 
     Attributes:
+        task: What a text gets.
         rows: Validation rows compared; 0 where the run's data were not there, and the golden sentences alone were.
         largest_difference: Largest difference of a logit.
         largest_logit: Largest logit by size, to judge that by; of numbers, their largest distance from their mean.
@@ -61,6 +62,7 @@ class ParityRecord(Record):
             (`metrics.paired`).
     """
 
+    task: Task = "single_label"
     rows: int
     largest_difference: float
     largest_logit: float

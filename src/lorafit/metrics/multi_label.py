@@ -199,8 +199,8 @@ def decision_calibration_error(
     basic bootstrap one, as in `lorafit.metrics.calibration.score_calibration`, and begins at 0 where a model whose
     confidence is right could well have an ECE as large. What such a model would get is taken from the resampled bins
     too, less what the bins hold: decisions about one text go wrong together, which draws one by one would not show.
-    In simulations, intervals of 95 % held the truth in 84 to 98 % of cases: least often where decisions about one text
-    depended strongly on each other.
+    Where decisions about one text depend strongly on each other, it holds the truth less often than it says: the
+    simulations of the tests ask for 85 % of intervals of 95 %.
 
     Args:
         labels: Shape (n, C), 1 where a text has a label and 0 elsewhere; n and C at least 1.

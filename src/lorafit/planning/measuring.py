@@ -24,7 +24,7 @@ from lorafit.preparation import Prepared
 from lorafit.runtimes.pytorch import TorchRuntime
 from lorafit.settings import TrainingConfig
 from lorafit.training.batching import TrainingRows
-from lorafit.training.targets import build_targets, measure_standard
+from lorafit.training.targets import build_targets
 
 __all__ = ["measure_costs", "measure_ground"]
 
@@ -49,8 +49,8 @@ def measure_ground(prepared: Prepared, *, free_bytes: float = inf) -> Ground:
         Lengths and costs.
     """
     splits, model = prepared.splits, prepared.adapted.model
-    labels, task = splits.train.labels, prepared.labels.task
-    targets = build_targets(labels, task, measure_standard(labels, task, prepared.adapted))
+    task = prepared.labels.task
+    targets = build_targets(splits.train.labels, task, prepared.standard)
     rows = TrainingRows(prepared.tokens["train"], targets, prepared.pad_id)
     return Ground(
         lengths={name: texts.lengths for name, texts in prepared.tokens.items()},

@@ -127,11 +127,10 @@ class ProgressReport(TrainerCallback):
         figures = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
         loss, calibrated = figures.pop("loss"), figures.pop("calibrated_loss")
         after = "" if calibrated == loss else f" ({calibrated:.4f} calibrated)"
-        words = [
-            f"{name} {100 * value:.2f} %" if name in _SHARES else f"{name} {value:.4g}"
-            for name, value in figures.items()
-        ]
-        self._progress.say(f"epoch {state.epoch or 0:.2f}: validation loss {loss:.4f}{after}, {', '.join(words)}")
+        words = [f"epoch {state.epoch or 0:.2f}: validation loss {loss:.4f}{after}"]
+        for name, value in figures.items():
+            words.append(f"{name} {100 * value:.2f} %" if name in _SHARES else f"{name} {value:.4g}")
+        self._progress.say(", ".join(words))
 
 
 class History(TrainerCallback):

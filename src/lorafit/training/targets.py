@@ -90,6 +90,8 @@ def unfold_known_head(adapted: AdaptedModel, standard: Standard, newly_initialis
         standard: What it is to be trained with.
         newly_initialised: Parameters that the pre-trained weights did not have; a head among them knows no unit.
     """
+    if standard == Standard():
+        return
     name = next(name for name, module in adapted.model.named_modules() if module is _find_output(adapted))
     if not any(f".{part.rpartition('.')[0]}." in f".{name}." for part in newly_initialised):
         fold_standard(adapted, standard.inverse)
