@@ -142,3 +142,20 @@ def test_several_labels_are_cut_in_proportion_of_the_rarest() -> None:
 def test_fingerprint_tells_numbers_apart() -> None:
     first, second = (Split(np.arange(1), ("a",), np.array([value])) for value in (0.25, 0.75))
     assert first.fingerprint() != second.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "message"),
+    [
+        (
+            np.array([1.0, 3.5]),
+            LabelSet(("value",), "regression"),
+            "A fifth of the numbers' range has 2 different texts",
+        ),
+        (np.zeros((2, 2), dtype=np.int64), LabelSet(("a", "b"), "multi_label"), "What has no label has 2 different"),
+    ],
+    ids=["number", "no label"],
+)
+def test_too_few_rows_are_named_by_the_task(values: np.ndarray, labels: LabelSet, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        check_distinct_texts(Split(np.arange(2), ("x", "y"), values), 3, labels=labels)

@@ -88,13 +88,23 @@ def check_distinct_texts(split: Split, minimum: int, *, labels: LabelSet | None 
     for label in np.unique(strata):
         count = int(np.count_nonzero(owners == label))
         if count < minimum:
-            is_class = labels is not None and labels.task != "regression" and label < len(labels)
-            name = f"'{labels.names[label]}'" if labels is not None and is_class else f"with id {label}"
+            name, each = _name_stratum(int(label), labels)
             raise DataError(
-                f"The label {name} has {count} different text{'' if count == 1 else 's'}, but at least {minimum} are "
-                "needed to cut the rows: one of every label in each part. Add rows, or give files of your own for "
-                "validation and test."
+                f"{name} has {count} different text{'' if count == 1 else 's'}, but at least {minimum} are needed to "
+                f"cut the rows: one of {each} in each part. Add rows, or give files of your own for validation and "
+                "test."
             )
+
+
+def _name_stratum(stratum: int, labels: LabelSet | None) -> tuple[str, str]:
+    """Name a group of rows as `Split.strata` has it, and all such groups."""
+    if labels is None:
+        return f"The label with id {stratum}", "every label"
+    if labels.task == "regression":
+        return "A fifth of the numbers' range", "each fifth"
+    if stratum == len(labels):  # of several labels, none
+        return "What has no label", "every label, and of none,"
+    return f"The label '{labels.names[stratum]}'", "every label"
 
 
 def count_shared_texts(first: Split, second: Split) -> int:
