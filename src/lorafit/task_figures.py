@@ -15,6 +15,7 @@ __all__ = [
     "judge_task",
     "name_figure",
     "write_figure",
+    "write_true_value",
     "write_value",
 ]
 
@@ -73,6 +74,9 @@ FIGURES: Final = {
 LEADING: Final[dict[TaskOfFigures, str]] = {"multi_label": "micro_f1", "regression": "mae"}
 """The figure that verdicts are about, by task."""
 
+_LARGEST_WHOLE: Final = 1e15
+"""Whole numbers up to here are written with all their digits."""
+
 
 def name_figure(name: str) -> str:
     """Return a figure's name for people."""
@@ -105,6 +109,11 @@ def write_figure(name: str, estimate: Estimate, *, sign: bool = False, separator
 def write_value(value: float) -> str:
     """Write a number with as many digits as its size asks for."""
     return _write(value, _choose_form(value))
+
+
+def write_true_value(value: float) -> str:
+    """Write a number of the data: a whole one without digits after the point, any other as `write_value` does."""
+    return f"{value:z,.0f}" if value.is_integer() and abs(value) < _LARGEST_WHOLE else write_value(value)
 
 
 def describe_chance(p_value: float) -> str:

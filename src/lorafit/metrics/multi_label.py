@@ -23,6 +23,7 @@ __all__ = [
     "decide",
     "decision_calibration_error",
     "estimate_multi_label_scores",
+    "find_multi_label_mistakes",
     "fit_multi_label_temperature",
     "sigmoid",
 ]
@@ -157,6 +158,26 @@ def compare_multi_label(
         lost=int((is_wrong > was_wrong).sum()),
         confidence_level=confidence_level,
     )
+
+
+def find_multi_label_mistakes(labels: ArrayLike, probabilities: ArrayLike, *, most: int = 10) -> NDArray[np.int64]:
+    """Return the texts with a wrong decision, those first of which the model was surest.
+
+    Args:
+        labels: Shape (n, C), 1 where a text has a label and 0 elsewhere; n and C at least 1.
+        probabilities: Shape (n, C), rows as in `labels`, each from 0 to 1.
+        most: How many texts at most.
+
+    Returns:
+        Their places, by the confidence of their surest wrong decision; of equal ones, the first.
+
+    Raises:
+        ValueError: As `estimate_multi_label_scores`.
+    """
+    marks, values = _check_decisions(labels, probabilities)
+    surest = np.where(decide(values) != marks, np.maximum(values, 1 - values), 0.0).max(axis=1)
+    order = np.argsort(-surest, kind="stable")
+    return np.asarray(order[surest[order] > 0][:most], dtype=np.int64)
 
 
 def fit_multi_label_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
