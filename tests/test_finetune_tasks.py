@@ -18,6 +18,7 @@ from lorafit.answers import LabelsPrediction, NumberPrediction
 from lorafit.artifacts import RunLayout
 from lorafit.batch_job import open_file, run_job
 from lorafit.comparison.compare import compare
+from lorafit.comparison.records import ComparisonLayout
 from lorafit.config import Config, load_config
 from lorafit.data.rows import Split
 from lorafit.data.sources import load_splits
@@ -29,7 +30,9 @@ from lorafit.exporting.parity import check_parity, measure_parity
 from lorafit.finetune import Run, resume
 from lorafit.labels import LabelSet
 from lorafit.progress import Silent
+from lorafit.search.search import search
 from lorafit.task_evidence import IntervalCalibration, MultiLabelCalibration, TaskMetricsRecord
+from lorafit.terminal.search import show_search
 
 GOOD, BAD, LONG, SHORT = ("great", "superb"), ("awful", "poor"), "hours", "minute"
 
@@ -272,8 +275,45 @@ def test_commands_for_one_label_a_text_refuse_other_tasks(run: Run, task: str, e
         lorafit.diff(run.path, run.path)
     with pytest.raises(UserInputError, match=refusal):
         lorafit.reproduce(run.path)
-    with pytest.raises(UserInputError, match="lorafit compare is for one label a text"):
-        compare(build_config(encoder, source, task), ["lora", "head_only"])
+
+
+def test_methods_are_compared_by_the_figure_of_the_task(encoder: Path, source: Path, task: str, tmp_path: Path) -> None:
+    config = build_config(encoder, source, task, "training.epochs=3", "method.layers=top1")
+    record = compare(config, ["lora", "head_only"], seeds=2, output=tmp_path / "methods").record
+    assert record.failed == []
+    layout, figure = ComparisonLayout(tmp_path / "methods"), "micro_f1" if task == "multi_label" else "mae"
+    for row in record.methods:
+        runs = [TaskMetricsRecord.read(layout.cell(row.method, seed).metrics) for seed in row.seeds]
+        own = [metrics.finetuned.figures[figure].value for metrics in runs]
+        assert row.score_by_seed == pytest.approx(own)
+        assert row.score.value == pytest.approx(np.mean(own))
+        assert row.score.low <= row.score.value <= row.score.high
+    values = {row.method: row.score.value for row in record.methods}
+    others = [*(row for row in record.methods if row.method != record.best), *record.cheap_baselines]
+    assert len(others) == (3 if task == "multi_label" else 2)
+    for row in others:
+        assert row.difference is not None
+        assert row.difference.value == pytest.approx(row.score.value - values[str(record.best)])
+    title = "F1 (micro)" if task == "multi_label" else "MAE"
+    assert f"<h2>{title} against training time</h2>" in layout.page.read_text(encoding="utf-8")
+
+
+def test_settings_are_searched_by_the_loss_of_the_task(
+    encoder: Path, source: Path, task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = "search.space={training.learning_rate: [0.01, 0.00001]}"
+    config = build_config(encoder, source, task, space, "training.epochs=3", "method.layers=top1")
+    found = search(config, 2, output=tmp_path / "search")
+    losses = {row.values["training.learning_rate"]: row for row in found.record.trials}
+    quick, slow = losses[0.01], losses[0.00001]
+    assert quick.loss is not None
+    assert slow.loss is not None
+    assert quick.loss < slow.loss
+    assert quick.score is not None
+    assert slow.score is not None
+    assert quick.score > slow.score if task == "multi_label" else quick.score < slow.score
+    show_search(found, quiet=False)
+    assert ("F1 (micro)" if task == "multi_label" else "MAE") in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("setting", ["evaluation.target_accuracy=0.9", "data.slice_columns=[label]"])

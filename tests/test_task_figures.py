@@ -4,7 +4,16 @@ import pytest
 
 from lorafit.evidence import Estimate
 from lorafit.task_evidence import TaskComparison
-from lorafit.task_figures import describe_chance, judge_task, name_figure, write_figure, write_value
+from lorafit.task_figures import (
+    describe_chance,
+    judge_difference,
+    judge_task,
+    name_figure,
+    write_difference,
+    write_figure,
+    write_number,
+    write_value,
+)
 
 
 def guess(value: float, low: float, high: float) -> Estimate:
@@ -32,6 +41,27 @@ def test_shares_are_in_per_cent_and_numbers_have_the_digits_that_they_need() -> 
         "1.000e-09",
         "-2.000e+20",
     ]
+
+
+def test_differences_of_shares_are_in_points() -> None:
+    assert write_difference("accuracy", guess(-0.0123, -0.02, 0.001)) == "-1.2 [-2.0, +0.1]"
+    assert write_difference("mae", guess(0.5, 0.25, 0.75)) == "+0.500 [+0.250, +0.750]"
+    assert (write_number("accuracy", 0.8123), write_number("mae", 12.3456)) == ("81.2", "12.35")
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "verdict"),
+    [
+        ("accuracy", 0.01, 0.02, "better"),
+        ("accuracy", -0.02, -0.01, "worse"),
+        ("accuracy", 0.0, 0.01, "unclear"),
+        ("mae", 0.01, 0.02, "worse"),
+        ("mae", -0.02, -0.01, "better"),
+        ("mae", -0.01, 0.0, "unclear"),
+    ],
+)
+def test_difference_is_judged_by_its_interval(name: str, low: float, high: float, verdict: str) -> None:
+    assert judge_difference(name, guess((low + high) / 2, low, high)) == verdict
 
 
 def test_what_is_no_number_is_said() -> None:

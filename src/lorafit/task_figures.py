@@ -1,10 +1,11 @@
-"""The figures of several labels a text, and of numbers: their names, how they are written, and what they show."""
+"""The figures of each task: their names, how they are written, and what they show."""
 
 import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from lorafit.evidence import Estimate
+from lorafit.labels import Task
 from lorafit.task_evidence import TaskComparison
 
 __all__ = [
@@ -12,14 +13,17 @@ __all__ = [
     "LEADING",
     "Figure",
     "describe_chance",
+    "judge_difference",
     "judge_task",
     "name_figure",
+    "write_difference",
     "write_figure",
+    "write_number",
     "write_value",
 ]
 
 TaskOfFigures = Literal["multi_label", "regression"]
-"""The tasks that have such figures."""
+"""The tasks that no figure of one label a text belongs to."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Figure:
 
 
 FIGURES: Final = {
+    "accuracy": Figure("accuracy", "share of the texts that get their label", is_share=True),
     "micro_f1": Figure(
         "F1 (micro)",
         "over the labels of all texts: how many of those given are right, and how many true ones are found",
@@ -70,7 +75,7 @@ FIGURES: Final = {
 }
 """By their names in records."""
 
-LEADING: Final[dict[TaskOfFigures, str]] = {"multi_label": "micro_f1", "regression": "mae"}
+LEADING: Final[dict[Task, str]] = {"single_label": "accuracy", "multi_label": "micro_f1", "regression": "mae"}
 """The figure that verdicts are about, by task."""
 
 
@@ -92,14 +97,21 @@ def write_figure(name: str, estimate: Estimate, *, sign: bool = False, separator
         Shares in per cent; figures with a unit with as many digits as their size asks for, others to three after the
         point.
     """
-    numbers = (estimate.value, estimate.low, estimate.high)
-    figure = FIGURES.get(name)
-    if figure is not None and figure.is_share:
-        value, low, high = (_write(100 * number, ".1f", sign=sign) for number in numbers)
+    value, low, high = _write_numbers(name, estimate.value, estimate.low, estimate.high, sign=sign)
+    if _is_share(name):
         return f"{value} %{separator}[{low}, {high}]"
-    form = _choose_form(*numbers) if figure is not None and figure.has_unit else ",.3f"
-    value, low, high = (_write(number, form, sign=sign) for number in numbers)
     return value if math.isnan(estimate.value) else f"{value}{separator}[{low}, {high}]"
+
+
+def write_number(name: str, value: float) -> str:
+    """Write a figure's value alone, of a share in per cent but without its sign."""
+    return _write_numbers(name, value)[0]
+
+
+def write_difference(name: str, estimate: Estimate) -> str:
+    """Write a difference of two values of a figure with its interval: points of shares, others in the figure's unit."""
+    text = write_figure(name, estimate, sign=True)
+    return text.replace(" % ", " ") if _is_share(name) else text
 
 
 def write_value(value: float) -> str:
@@ -128,11 +140,37 @@ def judge_task(paired: TaskComparison, task: TaskOfFigures, level: float) -> Lit
     difference = paired.differences.get(name)
     if difference is None or not paired.p_value < 1 - level:
         return "unclear"
+    verdict, gain = judge_difference(name, difference), paired.rows_gained - paired.rows_lost
+    agrees = gain > 0 if verdict == "better" else gain < 0
+    return verdict if agrees else "unclear"
+
+
+def judge_difference(name: str, difference: Estimate) -> Literal["better", "worse", "unclear"]:
+    """Say whether a difference of a figure is one for the better or the worse.
+
+    Args:
+        name: A key of `FIGURES`.
+        difference: Of two values of it.
+
+    Returns:
+        `unclear` where the interval holds 0.
+    """
     is_up, is_down = difference.low > 0, difference.high < 0
-    is_better, is_worse = (is_up, is_down) if FIGURES[name].is_higher_better else (is_down, is_up)
-    if is_better and paired.rows_gained > paired.rows_lost:
-        return "better"
-    return "worse" if is_worse and paired.rows_gained < paired.rows_lost else "unclear"
+    if not (is_up or is_down):
+        return "unclear"
+    return "better" if is_up == FIGURES[name].is_higher_better else "worse"
+
+
+def _is_share(name: str) -> bool:
+    return name in FIGURES and FIGURES[name].is_share
+
+
+def _write_numbers(name: str, *numbers: float, sign: bool = False) -> list[str]:
+    """Write values of a figure with the same digits after the point."""
+    if _is_share(name):
+        return [_write(100 * number, ".1f", sign=sign) for number in numbers]
+    form = _choose_form(*numbers) if name in FIGURES and FIGURES[name].has_unit else ",.3f"
+    return [_write(number, form, sign=sign) for number in numbers]
 
 
 def _choose_form(*numbers: float) -> str:

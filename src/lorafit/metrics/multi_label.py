@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lorafit.evidence import ClassScores, Estimate
 from lorafit.metrics.calibration import BINS, fit_temperature
-from lorafit.metrics.row_resampling import build_comparison, resample_row_sums
+from lorafit.metrics.row_resampling import Resampled, build_comparison, resample_row_sums
 from lorafit.metrics.scores import f1, precision, recall
 from lorafit.metrics.uncertainty import build_estimates, percentile_interval
 from lorafit.task_evidence import TaskComparison, TaskScores
@@ -24,6 +24,7 @@ __all__ = [
     "decision_calibration_error",
     "estimate_multi_label_scores",
     "fit_multi_label_temperature",
+    "resample_multi_label",
     "sigmoid",
 ]
 
@@ -117,6 +118,27 @@ def estimate_multi_label_scores(
             for name, precise, found, both, support in per_class
         ],
     )
+
+
+def resample_multi_label(
+    labels: ArrayLike, probabilities: ArrayLike, *, samples: int = 2000, seed: int = 0
+) -> Resampled:
+    """Return the figures of `estimate_multi_label_scores`, and those of resampled texts.
+
+    Args:
+        labels: Shape (n, C), 1 where a text has a label and 0 elsewhere; n and C at least 1.
+        probabilities: Shape (n, C), rows as in `labels`, each from 0 to 1.
+        samples: Number of resamples, at least 1.
+        seed: Seed of the resampling; the same seed draws the same texts for other probabilities.
+
+    Returns:
+        By name the figures, shape (), and those of the resamples, shape (samples,).
+
+    Raises:
+        ValueError: As `estimate_multi_label_scores`.
+    """
+    point, drawn = _resample(*_check_decisions(labels, probabilities), samples, seed)
+    return point.figures, drawn.figures
 
 
 def compare_multi_label(

@@ -13,11 +13,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.evidence import Estimate
-from lorafit.metrics.row_resampling import build_comparison, resample_row_sums
+from lorafit.metrics.row_resampling import Resampled, build_comparison, resample_row_sums
 from lorafit.metrics.uncertainty import build_estimates, wilson_interval
 from lorafit.task_evidence import TaskComparison, TaskScores
 
-__all__ = ["choose_half_width", "compare_regression", "estimate_regression_scores", "measure_interval_coverage"]
+__all__ = [
+    "choose_half_width",
+    "compare_regression",
+    "estimate_regression_scores",
+    "measure_interval_coverage",
+    "resample_regression",
+]
 
 _LARGEST: Final = 1e100
 """Of larger numbers, sums of squares would not be finite."""
@@ -56,6 +62,24 @@ def estimate_regression_scores(
     return TaskScores(
         figures={name: build_estimates(value, drawn[name], confidence_level)[0] for name, value in point.items()}
     )
+
+
+def resample_regression(labels: ArrayLike, values: ArrayLike, *, samples: int = 2000, seed: int = 0) -> Resampled:
+    """Return the figures of `estimate_regression_scores`, and those of resampled rows.
+
+    Args:
+        labels: Shape (n,), the true numbers, n at least 1.
+        values: Shape (n,), the predicted ones, rows as in `labels`.
+        samples: Number of resamples, at least 1.
+        seed: Seed of the resampling; the same seed draws the same rows for other predictions.
+
+    Returns:
+        By name the figures, shape (), and those of the resamples, shape (samples,).
+
+    Raises:
+        ValueError: As `estimate_regression_scores`.
+    """
+    return _resample(*_check_numbers(labels, values), samples, seed)
 
 
 def compare_regression(

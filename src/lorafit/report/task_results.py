@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from lorafit.cheap_baselines import cheap_baselines_for
-from lorafit.html_page import clean_text, render_details, render_facts, render_table, write_percent, write_points
+from lorafit.html_page import clean_text, render_details, render_facts, render_table, write_percent
 from lorafit.report.results import fold_table
 from lorafit.report.verdict import describe_task_verdict
 from lorafit.task_evidence import TaskComparison, TaskConfidence, TaskMetricsRecord, TaskScores
@@ -14,6 +14,7 @@ from lorafit.task_figures import (
     describe_chance,
     judge_task,
     name_figure,
+    write_difference,
     write_figure,
     write_value,
 )
@@ -174,11 +175,7 @@ def _compare(name: str, paired: TaskComparison, figures: Sequence[str], metrics:
     cells = []
     for figure in figures:
         difference = paired.differences.get(figure)
-        is_share = figure in FIGURES and FIGURES[figure].is_share
-        if difference is None:
-            cells.append("")
-        else:
-            cells.append(write_points(difference) if is_share else write_figure(figure, difference, sign=True))
+        cells.append("" if difference is None else write_difference(figure, difference))
     return [
         name,
         _VERDICTS[judge_task(paired, metrics.task, metrics.confidence_level)],
