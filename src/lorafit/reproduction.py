@@ -39,7 +39,7 @@ TOLERANCES: Final[dict[Task, dict[str, float]]] = {
 """The figures that are compared, by task, and by how much they may differ unless another tolerance is given.
 
 Shares of 1, and nats. That of `mae` is a share of the standard deviation of the test rows' true numbers, so that it
-does not depend on their unit, and does not vanish with the error of a model that is nearly always right.
+depends neither on their unit nor on how small the error is.
 """
 
 _ROUNDING = 1e-12

@@ -11,7 +11,7 @@ from lorafit.config import Config
 from lorafit.data.checks import encode_labels, name_labels
 from lorafit.data.rows import Split
 from lorafit.data.sources import load_evaluation_rows
-from lorafit.difference.sides import Answers, AnySide, Side, read_answers
+from lorafit.difference.sides import REMEDY, Answers, AnySide, Side, read_answers
 from lorafit.errors import DataError, EnvironmentUnfitError, RunError, UserInputError
 from lorafit.labels import LabelSet
 from lorafit.loading import load
@@ -83,8 +83,7 @@ def read_both(first: Side, second: Side, labels: LabelSet, config: Config, *, ne
     if answers.ids != others.ids or not np.array_equal(answers.truth, others.truth):
         raise RunError(
             f"The predictions in {first.layout.root} and {second.layout.root} are of different rows, though their test "
-            "rows were the same: one was altered. Runs can be compared on rows that they predict now: "
-            "lorafit diff A B DATA"
+            f"rows were the same: one was altered. {REMEDY}"
         )
     source = first.record.data.source
     try:
@@ -179,10 +178,7 @@ def _find_rows(side: Side, labels: LabelSet, config: Config) -> Split | None:
 def _check_answers(side: Side, answers: Answers, rows: Split) -> None:
     """Refuse answers that are not of the test rows."""
     if answers.ids != tuple(rows.ids.tolist()) or not np.array_equal(answers.truth, rows.labels):
-        raise RunError(
-            f"The predictions in {side.root} are not of its test rows: they were altered. Runs can be compared on rows "
-            "that they predict now: lorafit diff A B DATA"
-        )
+        raise RunError(f"The predictions in {side.root} are not of its test rows: they were altered. {REMEDY}")
 
 
 def _check_unseen(side: AnySide, rows: Split, labels: LabelSet, data: str) -> None:

@@ -20,9 +20,20 @@ from lorafit.labels import LabelSet
 from lorafit.metrics.scores import check_probabilities
 from lorafit.task_evidence import IntervalCalibration
 
-__all__ = ["Answers", "AnySide", "ExportedSide", "Side", "open_run", "open_side", "read_answers", "read_half_width"]
+__all__ = [
+    "REMEDY",
+    "Answers",
+    "AnySide",
+    "ExportedSide",
+    "Side",
+    "open_run",
+    "open_side",
+    "read_answers",
+    "read_half_width",
+]
 
-_REMEDY = "Runs can be compared on labelled rows that they predict now: lorafit diff A B DATA"
+REMEDY = "Runs can be compared on labelled rows that they predict now: lorafit diff A B DATA"
+"""What to do where what runs said cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +214,7 @@ def read_answers(side: Side, labels: LabelSet) -> Answers:
     """
     path = side.layout.predictions("test", "finetuned")
     if not path.is_file():
-        raise RunError(f"{path} is missing. {_REMEDY}")
+        raise RunError(f"{path} is missing. {REMEDY}")
     try:
         answers = _parse_answers(read_table(path).columns, labels)
     except (KeyError, TypeError, ValueError) as error:  # a DataError is a ValueError
@@ -248,8 +259,8 @@ def _parse_answers(columns: dict[str, list[object]], labels: LabelSet) -> Answer
     if labels.task == "single_label":
         check_probabilities(answers.values, len(truth))
         return answers
-    is_number, limits = labels.task == "regression", np.finfo(np.float32)  # models compute in single precision
-    low, high = (limits.min, limits.max) if is_number else (0, 1)
+    largest = float(np.finfo(np.float32).max)  # models compute in single precision
+    low, high = (-largest, largest) if labels.task == "regression" else (0.0, 1.0)
     said = np.concatenate([answers.values.ravel(), answers.truth.ravel()])
     if not ((said >= low) & (said <= high)).all():
         raise ValueError(f"Values must lie between {low} and {high}.")
@@ -257,4 +268,4 @@ def _parse_answers(columns: dict[str, list[object]], labels: LabelSet) -> Answer
 
 
 def _altered(path: Path) -> RunError:
-    return RunError(f"{path} does not fit the run's record: it is damaged, was altered or is of other rows. {_REMEDY}")
+    return RunError(f"{path} does not fit the run's record: it is damaged, was altered or is of other rows. {REMEDY}")
