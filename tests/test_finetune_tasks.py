@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,10 +20,11 @@ from lorafit.artifacts import RunLayout
 from lorafit.batch_job import open_file, run_job
 from lorafit.comparison.compare import compare
 from lorafit.comparison.records import ComparisonLayout
-from lorafit.config import Config, load_config
+from lorafit.config import Config, load_config, override_config
 from lorafit.data.rows import Split
 from lorafit.data.sources import load_splits
 from lorafit.data.tables import read_table
+from lorafit.difference.records import TaskDiffRecord
 from lorafit.errors import DataError, ExportDriftError, TrainingInterruptedError, UserInputError
 from lorafit.evaluation import evaluate
 from lorafit.exporting.export import export, export_merged
@@ -269,14 +271,6 @@ def test_trackers_are_told_the_figures_of_the_task(encoder: Path, source: Path, 
     assert figures >= metrics_of(made).finetuned.figures.keys()
 
 
-def test_commands_for_one_label_a_text_refuse_other_tasks(run: Run, task: str, encoder: Path, source: Path) -> None:
-    refusal = f"This command is for one label a text so far; the task here is {task}"
-    with pytest.raises(UserInputError, match=refusal):
-        lorafit.diff(run.path, run.path)
-    with pytest.raises(UserInputError, match=refusal):
-        lorafit.reproduce(run.path)
-
-
 def test_methods_are_compared_by_the_figure_of_the_task(encoder: Path, source: Path, task: str, tmp_path: Path) -> None:
     config = build_config(encoder, source, task, "training.epochs=3", "method.layers=top1")
     record = compare(config, ["lora", "head_only"], seeds=2, output=tmp_path / "methods").record
@@ -358,10 +352,122 @@ def test_other_rows_are_measured(run: Run, task: str, tmp_path: Path) -> None:
     assert leading.value > 0.8
 
 
-def test_exports_are_not_compared(run: Run, task: str, tmp_path: Path) -> None:
-    made = export(run.path, output=tmp_path / "onnx", int8=True, allow_drift=True)
-    with pytest.raises(UserInputError, match=f"the task here is {task}"):
-        lorafit.diff(made.path, made.path, data="builtin:rotten-tomatoes")
+@pytest.fixture(scope="module")
+def other(task: str, encoder: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the same rows that has learned less."""
+    unused = ("evaluation.report=false", "evaluation.baseline=false", "evaluation.cheap_baselines=false")
+    config = build_config(encoder, source, task, "training.epochs=1", *unused)
+    return lorafit.train(config, output=tmp_path_factory.mktemp("other") / "run").path
+
+
+@pytest.fixture(scope="module")
+def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(run.path, output=tmp_path_factory.mktemp("exported") / "onnx").path
+
+
+def compare_runs(*told: Any, **wishes: Any) -> TaskDiffRecord:
+    record = lorafit.diff(*told, **wishes)
+    assert isinstance(record, TaskDiffRecord)
+    return record
+
+
+def test_run_is_reproduced_to_the_last_digit(run: Run, task: str, tmp_path: Path) -> None:
+    exact = {"log_loss_tolerance": 0} if task == "multi_label" else {"r2_tolerance": 0}
+    record = lorafit.reproduce(run.path, output=tmp_path / "again", tolerance=0, **exact)
+    assert (record.task, record.agrees, record.identical, record.largest_difference) == (task, True, True, 0)
+    assert record.rows_changed == (0 if task == "multi_label" else None)
+    names = ["micro_f1", "log_loss"] if task == "multi_label" else ["mae", "r2"]
+    figures = metrics_of(run).finetuned.figures
+    assert [(one.name, one.then, one.now) for one in record.figures] == [
+        (name, figures[name].value, figures[name].value) for name in names
+    ]
+
+
+def test_repetition_with_other_settings_is_told(run: Run, task: str, tmp_path: Path) -> None:
+    layout = RunLayout(Path(shutil.copytree(run.path, tmp_path / "run")))
+    altered = {"training.epochs": 1, "evaluation.report": False, "evaluation.cheap_baselines": False}
+    layout.config.write_text(override_config(load_config(layout.config), altered).to_yaml(), encoding="utf-8")
+    command = [sys.executable, "-m", "lorafit", "reproduce", str(layout.root), "--output", str(tmp_path / "again")]
+    answer = subprocess.run([*command, "--quiet"], capture_output=True, text=True, check=False)
+    assert answer.returncode == 1, answer.stderr
+    assert f"{layout.root} is not reproduced:" in answer.stderr
+    figure, said = ("F1 (micro)", "other labels") if task == "multi_label" else ("MAE", "predicted number: ")
+    (line,) = (line for line in answer.stdout.splitlines() if line.strip().startswith(figure))
+    assert line.rstrip().endswith("DIFFERS")
+    assert said in answer.stdout
+    if task == "regression":
+        again, truth = RunLayout(tmp_path / "again"), load_splits(load_config(layout.config).data).test.labels
+        allowed = next(cell for cell in reversed(line.split()) if cell[0].isdigit())
+        assert float(allowed) == pytest.approx(0.01 * truth.std(), rel=1e-3)
+        assert TaskMetricsRecord.read(again.metrics).finetuned.figures["mae"].value > 0.01 * truth.std()
+
+
+def test_runs_are_compared_by_what_they_said(run: Run, other: Path, task: str) -> None:
+    record = compare_runs(run.path, other)
+    figures = [metrics_of(run).finetuned.figures, TaskMetricsRecord.read(RunLayout(other).metrics).finetuned.figures]
+    assert [record.a.scores.figures, record.b.scores.figures] == figures
+    leading = "micro_f1" if task == "multi_label" else "mae"
+    difference = record.comparison.differences[leading]
+    assert difference.value == pytest.approx(figures[1][leading].value - figures[0][leading].value)
+    assert difference.high < 0 if task == "multi_label" else difference.low > 0
+    confidence = [TaskMetricsRecord.read(RunLayout(path).metrics).confidence for path in (run.path, other)]
+    for side, told in zip((record.a, record.b), confidence, strict=True):
+        assert told is not None
+        if task == "multi_label":
+            assert side.ece == told.figures["ece"]
+        else:
+            assert (side.coverage, side.half_width) == (told.figures["coverage"], told.figures["half_width"].value)
+    assert [one.column for one in record.slices] == (
+        ["label", "label", "words"] if task == "multi_label" else ["words"]
+    )
+    assert record.slices[-1].rows == record.rows == metrics_of(run).rows
+    assert record.slices[-1].comparison == record.comparison
+
+
+def test_gates_of_the_task_end_the_command(run: Run, other: Path, task: str) -> None:
+    gates = ("micro_f1>=-0.002", "churn<=1") if task == "multi_label" else ("mae<=0.02", "coverage>=-1")
+    for pair, code in (((run.path, other), 1), ((other, run.path), 0)):
+        command = [sys.executable, "-m", "lorafit", "diff", *map(str, pair), "--gate", ",".join(gates), "--quiet"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert answer.returncode == code, answer.stderr
+        assert (f"gate {gates[0]}: holds" in answer.stdout) is (code == 0)
+        assert f"gate {gates[1]}: holds" in answer.stdout
+
+
+def test_exported_model_is_compared_with_its_run(run: Run, exported: Path, task: str) -> None:
+    record = compare_runs(run.path, exported)
+    assert (record.rows, record.b.exported) == (metrics_of(run).rows, "fp32")
+    assert record.a.scores.figures == metrics_of(run).finetuned.figures
+    rows = load_splits(load_config(RunLayout(run.path).config).data).test
+    said = lorafit.load(exported).compute_values(rows.texts)
+    if task == "multi_label":
+        assert record.churn is not None
+        assert record.churn.value == 0
+        exact = ((said >= 0.5) == rows.labels).all(axis=1).mean()
+        assert record.b.scores.figures["exact_match"].value == pytest.approx(exact)
+    else:
+        assert record.half_width_difference == 0
+        error = np.abs(said[:, 0] - rows.labels).mean()
+        assert record.b.scores.figures["mae"].value == pytest.approx(error)
+
+
+def test_exported_models_are_compared_on_rows_that_they_predict_now(
+    exported: Path, task: str, source: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserInputError, match="do not hold what they said of their test rows"):
+        lorafit.diff(exported, exported)
+    data, flags = str(write_rows(tmp_path / "other.csv", task, rows=40)), {"data.label_separator": "|"}
+    record = compare_runs(exported, exported, data, flags=flags)
+    assert (record.rows, record.comparison.rows_gained, record.comparison.rows_lost) == (40, 0, 0)
+    with pytest.raises(DataError, match=r"was trained on .* and these rows are not its test rows"):
+        lorafit.diff(exported, exported, str(source), flags=flags)
+
+
+def test_run_compared_on_its_own_data_predicts_its_test_rows_again(run: Run, other: Path, source: Path) -> None:
+    kept, again = compare_runs(run.path, other), compare_runs(run.path, other, str(source))
+    assert again.rows == kept.rows
+    for name, difference in kept.comparison.differences.items():
+        assert again.comparison.differences[name].value == pytest.approx(difference.value, rel=1e-3, abs=1e-3)
 
 
 def test_head_that_knows_the_unit_begins_with_what_it_knows(encoder: Path, tmp_path: Path) -> None:

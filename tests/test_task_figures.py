@@ -6,6 +6,7 @@ from lorafit.evidence import Estimate
 from lorafit.task_evidence import TaskComparison
 from lorafit.task_figures import (
     describe_chance,
+    describe_rows,
     judge_difference,
     judge_task,
     name_figure,
@@ -75,6 +76,18 @@ def test_figures_have_names_for_people() -> None:
     assert [name_figure(name) for name in names] == [
         "F1 (micro)", "exact match", "Hamming loss", "MAE", "R²", "Pearson's r", "new figure"
     ]  # fmt: skip
+
+
+def test_signs_of_values_are_written_where_they_are_asked_for() -> None:
+    assert [write_value(value, sign=True) for value in (12.3456, -0.5, 0.0)] == ["+12.35", "-0.500", "+0.000"]
+
+
+def test_rows_gained_and_lost_are_described_by_task() -> None:
+    paired = compare("mae", -2, -1, gained=1200, lost=5, p=1e-9)
+    assert describe_rows(paired, "regression") == (
+        "1,200 rows nearer to their number, 5 farther (exact sign test, p < 0.000001)"
+    )
+    assert describe_rows(paired, "multi_label").startswith("1,200 rows with fewer wrong labels, 5 with more (exact")
 
 
 @pytest.mark.parametrize(("p", "said"), [(0.0432, "p = 0.043"), (1e-6, "p = 1e-06"), (9e-7, "p < 0.000001")])

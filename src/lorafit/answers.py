@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.evidence import CalibrationRecord
-from lorafit.labels import LabelSet
+from lorafit.labels import LabelSet, Task
 from lorafit.metrics.confidence import apply_temperature
 from lorafit.metrics.multi_label import decide, sigmoid
 from lorafit.metrics.scores import softmax
@@ -15,6 +16,7 @@ from lorafit.metrics.selective import conformal_sets
 from lorafit.task_evidence import IntervalCalibration, MultiLabelCalibration
 
 __all__ = [
+    "TRUTH_COLUMNS",
     "Answer",
     "Calibration",
     "LabelsPrediction",
@@ -22,11 +24,19 @@ __all__ = [
     "Predicted",
     "Prediction",
     "build_answer",
+    "name_values",
     "to_values",
 ]
 
 Calibration = CalibrationRecord | MultiLabelCalibration | IntervalCalibration
 """How logits become what can be believed, by task."""
+
+TRUTH_COLUMNS: Final[dict[Task, str]] = {
+    "single_label": "true_label",
+    "multi_label": "true_labels",
+    "regression": "true_value",
+}
+"""Column of what is true of a row, in the predictions of a split, by task."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,11 @@ def to_values(logits: ArrayLike, labels: LabelSet, calibration: Calibration | No
     )
     scaled = apply_temperature(logits, temperature)
     return sigmoid(scaled) if labels.task == "multi_label" else softmax(scaled)
+
+
+def name_values(labels: LabelSet) -> list[str]:
+    """Name the columns of a model's values, in the order of its outputs: `probability_…` a class, or `value`."""
+    return ["value"] if labels.task == "regression" else [f"probability_{name}" for name in labels.names]
 
 
 def build_answer(values: NDArray[np.float64], labels: LabelSet, calibration: Calibration | None = None) -> Answer:

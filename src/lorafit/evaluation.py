@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.answers import Calibration, Predicted
+from lorafit.answers import TRUTH_COLUMNS, Calibration, Predicted, name_values
 from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.cheap_baselines import cheap_baselines_for
 from lorafit.config import load_config
@@ -209,12 +209,10 @@ def write_predictions(path: Path, rows: Split, labels: LabelSet, probabilities: 
         probabilities: Shape (n, outputs); the numbers of a regression.
     """
     columns: dict[str, list[Any]] = {"row_id": rows.ids.tolist()}
-    truth = list(name_labels(rows.labels, labels))
+    columns[TRUTH_COLUMNS[labels.task]] = list(name_labels(rows.labels, labels))
     if labels.task == "single_label":
-        columns |= {"true_label": truth, "label": [labels.names[label] for label in predict_labels(probabilities)]}
-    else:
-        columns["true_value" if labels.task == "regression" else "true_labels"] = truth
-    for index, name in enumerate(_list_columns(labels)):
+        columns["label"] = [labels.names[label] for label in predict_labels(probabilities)]
+    for index, name in enumerate(name_values(labels)):
         columns[name] = probabilities[:, index].tolist()
     write_table(path, columns)
 
@@ -233,12 +231,7 @@ def read_predictions(path: Path, rows: Split, labels: LabelSet) -> NDArray[np.fl
     if not path.is_file():
         return None
     columns = read_table(path).columns
-    names = _list_columns(labels)
+    names = name_values(labels)
     if columns.get("row_id") != rows.ids.tolist() or not all(name in columns for name in names):
         return None
     return np.array([columns[name] for name in names], dtype=np.float64).T
-
-
-def _list_columns(labels: LabelSet) -> list[str]:
-    """Name the columns of a model's outputs in its predictions."""
-    return ["value"] if labels.task == "regression" else [f"probability_{name}" for name in labels.names]

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from lorafit import hardware
@@ -18,6 +17,7 @@ from lorafit.acceleration.precision import PrecisionChoice, choose_device, choos
 from lorafit.adaptation import AdaptedModel, apply_method, count_parameters
 from lorafit.artifacts import DataRecord, HardwareRecord, RunRecord, SplitRecord
 from lorafit.config import Config
+from lorafit.data.checks import count_labels
 from lorafit.data.rows import Split, Splits
 from lorafit.data.sources import load_splits
 from lorafit.encoders.load import Encoder, check_max_length, load_tokenizer, load_with_head, locate_encoder
@@ -254,13 +254,9 @@ def collect_versions() -> dict[str, str]:
 
 
 def _describe_split(rows: Split, labels: LabelSet, tokens: TokenizedTexts) -> SplitRecord:
-    counts: dict[str, int] = {}
-    if labels.task != "regression":
-        marks = rows.labels if labels.task == "multi_label" else np.eye(len(labels), dtype=np.int64)[rows.labels]
-        counts = dict(zip(labels.names, marks.sum(axis=0).tolist(), strict=True))
     return SplitRecord(
         rows=len(rows),
-        label_counts=counts,
+        label_counts=count_labels(rows.labels, labels),
         fingerprint=rows.fingerprint(),
         tokens=int(tokens.lengths.sum()),
         truncated=tokens.truncated,

@@ -13,6 +13,7 @@ __all__ = [
     "LEADING",
     "Figure",
     "describe_chance",
+    "describe_rows",
     "judge_difference",
     "judge_task",
     "name_figure",
@@ -114,14 +115,22 @@ def write_difference(name: str, estimate: Estimate) -> str:
     return text.replace(" % ", " ") if _is_share(name) else text
 
 
-def write_value(value: float) -> str:
-    """Write a number with as many digits as its size asks for."""
-    return _write(value, _choose_form(value))
+def write_value(value: float, *, sign: bool = False) -> str:
+    """Write a number with as many digits as its size asks for; with `sign`, that of what is above zero, too."""
+    return _write(value, _choose_form(value), sign=sign)
 
 
 def describe_chance(p_value: float) -> str:
     """Write the p-value of a test."""
     return f"p = {p_value:.2g}" if p_value >= 1e-6 else "p < 0.000001"
+
+
+def describe_rows(paired: TaskComparison, task: TaskOfFigures) -> str:
+    """Write how many rows a model gets better and worse than another, with the test of that."""
+    gained, lost, chance = f"{paired.rows_gained:,}", f"{paired.rows_lost:,}", describe_chance(paired.p_value)
+    if task == "regression":
+        return f"{gained} rows nearer to their number, {lost} farther (exact sign test, {chance})"
+    return f"{gained} rows with fewer wrong labels, {lost} with more (exact sign test, {chance})"
 
 
 def judge_task(paired: TaskComparison, task: TaskOfFigures, level: float) -> Literal["better", "worse", "unclear"]:

@@ -18,8 +18,10 @@ __all__ = [
     "CheckedRows",
     "build_labels",
     "check_rows",
+    "count_labels",
     "describe_rows",
     "describe_text_fault",
+    "encode_labels",
     "encode_rows",
     "name_labels",
 ]
@@ -97,29 +99,55 @@ def encode_rows(rows: CheckedRows, labels: LabelSet) -> Split:
     Raises:
         DataError: A label is not among `labels`; the message gives the rows by their ids.
     """
+    if labels.task != "regression":
+        _check_known(rows, labels)
+    return Split(rows.ids, rows.texts, encode_labels(rows.labels, labels), rows.columns)
+
+
+def encode_labels(values: Sequence[LabelValue], labels: LabelSet) -> NDArray[Any]:
+    """Turn labels into what `Split.labels` holds: class ids, marks or numbers.
+
+    Args:
+        values: By task: n label names; n tuples of label names; or n numbers.
+        labels: The task and its classes.
+
+    Returns:
+        By task: shape (n,), int64; shape (n, classes), int64, 0 or 1; or shape (n,), float64.
+
+    Raises:
+        KeyError: A name is not among `labels`.
+    """
     if labels.task == "regression":
-        return Split(rows.ids, rows.texts, np.asarray(rows.labels, dtype=np.float64), rows.columns)
-    label2id, named = labels.label2id, [_list_names(label) for label in rows.labels]
-    unknown = [int(row) for row, names in zip(rows.ids, named, strict=True) if not label2id.keys() >= names]
-    if unknown:
-        strange = sorted(set().union(*named) - label2id.keys())
-        raise DataError(
-            f"{rows.origin} has labels that training did not have: {[name[:40] for name in strange[:10]]} "
-            f"({describe_rows(unknown)}). Allowed: {list(labels.names)}."
-        )
-    marks = np.zeros((len(named), len(labels)), dtype=np.int64)
-    for place, names in enumerate(named):
-        marks[place, [label2id[name] for name in names]] = 1
-    return Split(rows.ids, rows.texts, marks if labels.task == "multi_label" else marks.argmax(axis=1), rows.columns)
+        return np.asarray(values, dtype=np.float64)
+    label2id, marks = labels.label2id, np.zeros((len(values), len(labels)), dtype=np.int64)
+    for place, value in enumerate(values):
+        marks[place, [label2id[name] for name in _list_names(value)]] = 1
+    return marks if labels.task == "multi_label" else marks.argmax(axis=1)
 
 
 def name_labels(values: NDArray[Any], labels: LabelSet) -> tuple[LabelValue, ...]:
-    """Turn what `Split.labels` holds back into labels, as `encode_rows` takes them."""
+    """Turn what `Split.labels` holds back into labels, as `encode_labels` takes them."""
     if labels.task == "regression":
         return tuple(values.tolist())
     if labels.task == "multi_label":
         return tuple(tuple(labels.names[index] for index in np.flatnonzero(row)) for row in values)
     return tuple(labels.names[index] for index in values)
+
+
+def count_labels(values: NDArray[Any], labels: LabelSet) -> dict[str, int]:
+    """Count how many rows have each label.
+
+    Args:
+        values: What `Split.labels` holds.
+        labels: The task and its classes.
+
+    Returns:
+        The number of rows by label, in label order; nothing of a regression.
+    """
+    if labels.task == "regression":
+        return {}
+    counts = values.sum(axis=0) if labels.task == "multi_label" else np.bincount(values, minlength=len(labels))
+    return dict(zip(labels.names, counts.tolist(), strict=True))
 
 
 def build_labels(rows: CheckedRows, task: Task = "single_label") -> LabelSet:
@@ -153,6 +181,17 @@ def build_labels(rows: CheckedRows, task: Task = "single_label") -> LabelSet:
 
 def _list_names(label: LabelValue) -> set[str]:
     return set(label) if isinstance(label, tuple) else {str(label)}
+
+
+def _check_known(rows: CheckedRows, labels: LabelSet) -> None:
+    known, named = set(labels.names), [_list_names(label) for label in rows.labels]
+    unknown = [int(row) for row, names in zip(rows.ids, named, strict=True) if not names <= known]
+    if unknown:
+        strange = sorted(set().union(*named) - known)
+        raise DataError(
+            f"{rows.origin} has labels that training did not have: {[name[:40] for name in strange[:10]]} "
+            f"({describe_rows(unknown)}). Allowed: {list(labels.names)}."
+        )
 
 
 def describe_text_fault(text: object) -> str | None:

@@ -10,7 +10,7 @@ from lorafit.cheap_baselines import cheap_baselines_for
 from lorafit.evidence import ClassScores, Estimate
 from lorafit.html_page import clean_text
 from lorafit.task_evidence import TaskComparison, TaskConfidence, TaskMetricsRecord, TaskScores
-from lorafit.task_figures import LEADING, describe_chance, judge_task, name_figure, write_figure, write_value
+from lorafit.task_figures import LEADING, describe_rows, judge_task, name_figure, write_figure, write_value
 
 __all__ = ["print_task_metrics"]
 
@@ -100,10 +100,7 @@ def _list_verdicts(metrics: TaskMetricsRecord) -> Iterator[str]:
 def _judge(paired: TaskComparison, other: str, metrics: TaskMetricsRecord) -> str:
     """Say in a sentence whether the fine-tuned model is better than another."""
     verdict = _VERDICTS[judge_task(paired, metrics.task, metrics.confidence_level)]
-    gained, lost, chance = f"{paired.rows_gained:,}", f"{paired.rows_lost:,}", describe_chance(paired.p_value)
-    if metrics.task == "regression":
-        return f"{verdict} {other}: {gained} rows nearer to their number, {lost} farther (exact sign test, {chance})."
-    return f"{verdict} {other}: {gained} rows with fewer wrong labels, {lost} with more (exact sign test, {chance})."
+    return f"{verdict} {other}: {describe_rows(paired, metrics.task)}."
 
 
 def _describe_confidence(confidence: TaskConfidence) -> Iterator[str]:
