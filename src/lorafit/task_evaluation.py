@@ -22,6 +22,7 @@ from lorafit.metrics.regression import (
     estimate_regression_scores,
     measure_interval_coverage,
 )
+from lorafit.metrics.task_slices import score_task_slices
 from lorafit.settings import EvaluationConfig
 from lorafit.task_evidence import (
     IntervalCalibration,
@@ -32,6 +33,7 @@ from lorafit.task_evidence import (
     TaskMetricsRecord,
     TaskScores,
 )
+from lorafit.task_figures import TaskOfFigures
 
 if TYPE_CHECKING:
     from lorafit.training.targets import Standard
@@ -108,20 +110,21 @@ def build_task_metrics(
         The record.
     """
     settings = config.resampling
+    task: TaskOfFigures = "regression" if labels.task == "regression" else "multi_label"
 
     def score(values: NDArray[np.float64]) -> TaskScores:
-        if labels.task == "regression":
+        if task == "regression":
             return estimate_regression_scores(rows.labels, values[:, 0], **settings)
         return estimate_multi_label_scores(rows.labels, values, labels.names, **settings)
 
     def compare(before: NDArray[np.float64], after: NDArray[np.float64]) -> TaskComparison:
-        if labels.task == "regression":
+        if task == "regression":
             return compare_regression(rows.labels, before[:, 0], after[:, 0], **settings)
         return compare_multi_label(rows.labels, before, after, **settings)
 
     finetuned, baseline = predicted.finetuned, predicted.baseline
     return TaskMetricsRecord(
-        task="regression" if labels.task == "regression" else "multi_label",
+        task=task,
         split=split,
         rows=len(rows),
         confidence_level=config.confidence_level,
@@ -134,6 +137,7 @@ def build_task_metrics(
             for name, values in predicted.cheap.items()
         },
         confidence=_measure_confidence(rows, predicted, settings),
+        slices=score_task_slices(rows, task, finetuned, baseline, **settings),
     )
 
 

@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from lorafit.evidence import Estimate
-from lorafit.task_evidence import TaskComparison
+from lorafit.task_evidence import TaskComparison, TaskSliceScores
 
 __all__ = [
     "FIGURES",
     "LEADING",
     "Figure",
+    "TaskOfFigures",
     "describe_chance",
     "judge_task",
+    "name_difference",
     "name_figure",
+    "strength_of",
+    "write_difference",
     "write_figure",
     "write_value",
 ]
@@ -79,6 +83,12 @@ def name_figure(name: str) -> str:
     return FIGURES[name].title if name in FIGURES else name.replace("_", " ")
 
 
+def name_difference(name: str) -> str:
+    """Return the name of a figure's difference for people, as `write_difference` writes it."""
+    figure = FIGURES.get(name)
+    return f"{name_figure(name)} (points)" if figure is not None and figure.is_share else name_figure(name)
+
+
 def write_figure(name: str, estimate: Estimate, *, sign: bool = False, separator: str = " ") -> str:
     """Write a figure with its interval.
 
@@ -90,8 +100,10 @@ def write_figure(name: str, estimate: Estimate, *, sign: bool = False, separator
 
     Returns:
         Shares in per cent; figures with a unit with as many digits as their size asks for, others to three after the
-        point.
+        point; `undefined` where there is none.
     """
+    if math.isnan(estimate.value):
+        return _write(estimate.value, "")
     numbers = (estimate.value, estimate.low, estimate.high)
     figure = FIGURES.get(name)
     if figure is not None and figure.is_share:
@@ -99,7 +111,12 @@ def write_figure(name: str, estimate: Estimate, *, sign: bool = False, separator
         return f"{value} %{separator}[{low}, {high}]"
     form = _choose_form(*numbers) if figure is not None and figure.has_unit else ",.3f"
     value, low, high = (_write(number, form, sign=sign) for number in numbers)
-    return value if math.isnan(estimate.value) else f"{value}{separator}[{low}, {high}]"
+    return f"{value}{separator}[{low}, {high}]"
+
+
+def write_difference(name: str, difference: Estimate) -> str:
+    """Write a difference of figures with its interval and signs; that of shares in points, without a unit."""
+    return write_figure(name, difference, sign=True).replace(" %", "")
 
 
 def write_value(value: float) -> str:
@@ -133,6 +150,15 @@ def judge_task(paired: TaskComparison, task: TaskOfFigures, level: float) -> Lit
     if is_better and paired.rows_gained > paired.rows_lost:
         return "better"
     return "worse" if is_worse and paired.rows_gained < paired.rows_lost else "unclear"
+
+
+def strength_of(one: TaskSliceScores, task: TaskOfFigures) -> float:
+    """Return what orders slices, the weakest first: more is better; where the leading figure is undefined, infinite."""
+    name = LEADING[task]
+    value = one.figures[name].value
+    if math.isnan(value):
+        return math.inf
+    return value if FIGURES[name].is_higher_better else -value
 
 
 def _choose_form(*numbers: float) -> str:
