@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -210,14 +211,20 @@ def test_report_card_and_terminal_show_the_task(run: Run, task: str) -> None:
     layout = RunLayout(run.path)
     card = layout.card.read_text(encoding="utf-8")
     assert task in card
-    assert "<svg" in layout.report.read_text(encoding="utf-8")
+    assert "**Weak slices**: none of the 1 told apart by `words`" in card
+    report = layout.report.read_text(encoding="utf-8")
+    assert "<svg" in report
+    assert 'id="length-and-slices"' in report
+    assert "By number of words" in report
     shown = subprocess.run(
-        [sys.executable, "-m", "lorafit", "evaluate", str(run.path), "--quiet"],
+        [sys.executable, "-m", "lorafit", "evaluate", str(run.path), "--slice", "label", "--quiet"],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
     assert ("F1 (micro)" if task == "multi_label" else "MAE") in shown
+    assert re.search(r"words 1-15 +60 +\d", shown)
+    assert re.search(r"label good\|long +\d+ +\d" if task == "multi_label" else r"label 80 +\d+ +\d", shown)
     said = subprocess.run(
         [sys.executable, "-m", "lorafit", "predict", str(run.path), "superb film hours"],
         capture_output=True,
@@ -310,10 +317,9 @@ def test_settings_are_searched_by_the_loss_of_the_task(
     assert ("F1 (micro)" if task == "multi_label" else "MAE") in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("setting", ["evaluation.target_accuracy=0.9", "data.slice_columns=[label]"])
-def test_setting_for_one_label_a_text_is_refused(encoder: Path, source: Path, task: str, setting: str) -> None:
-    with pytest.raises(UserInputError, match=f"{setting.partition('=')[0]} is for one label a text"):
-        lorafit.train(build_config(encoder, source, task, setting))
+def test_target_accuracy_of_other_tasks_is_refused_before_training(encoder: Path, source: Path, task: str) -> None:
+    with pytest.raises(UserInputError, match=r"evaluation\.target_accuracy is for one label a text"):
+        lorafit.train(build_config(encoder, source, task, "evaluation.target_accuracy=0.9"))
 
 
 @pytest.mark.parametrize(
@@ -339,9 +345,43 @@ def test_label_of_another_task_is_refused_by_its_row(
             load_splits(config)
 
 
-def test_column_of_the_data_is_not_told_apart(run: Run) -> None:
-    with pytest.raises(UserInputError, match="--slice is for one label a text"):
-        evaluate(run.path, flags={"data.slice_columns": ["label"]})
+def test_figures_of_the_only_length_are_those_of_all_rows(run: Run, task: str) -> None:
+    metrics = metrics_of(run)
+    (short,) = metrics.slices
+    assert (short.column, short.value, short.rows) == ("words", "1-15", metrics.rows)
+    assert set(short.figures) == ({"micro_f1", "exact_match"} if task == "multi_label" else {"mae"})
+    assert metrics.comparison is not None
+    for name, figure in short.figures.items():
+        assert figure.value == pytest.approx(metrics.finetuned.figures[name].value)
+        assert short.differences[name].value == pytest.approx(metrics.comparison.differences[name].value)
+
+
+def test_rows_are_told_apart_by_a_column_of_the_data(run: Run, task: str) -> None:
+    metrics = evaluate(run.path, flags={"data.slice_columns": ["label"]})
+    assert isinstance(metrics, TaskMetricsRecord)
+    columns = read_table(RunLayout(run.path).predictions("test", "finetuned")).columns
+    expected: dict[str, list[float]] = {}
+    if task == "regression":
+        for true, said in zip(columns["true_value"], columns["value"], strict=True):
+            expected.setdefault(f"{true:.0f}", []).append(abs(said - true))
+    else:
+        chances = zip(columns["probability_good"], columns["probability_long"], strict=True)
+        for names, (good, long) in zip(columns["true_labels"], chances, strict=True):
+            is_right = (good >= 0.5, long >= 0.5) == ("good" in names, "long" in names)
+            expected.setdefault("|".join(names) or "(none)", []).append(is_right)
+    found = {one.value: one for one in metrics.slices if one.column == "label"}
+    assert {value: one.rows for value, one in found.items()} == {value: len(own) for value, own in expected.items()}
+    for value, one in found.items():
+        figure = one.figures["mae" if task == "regression" else "exact_match"]
+        assert figure.value == pytest.approx(np.mean(expected[value]), rel=1e-3, abs=1e-3)
+        assert one.differences == {}, "an evaluation has no baseline"
+
+
+def test_record_from_before_there_were_slices_is_read(run: Run, tmp_path: Path) -> None:
+    record = json.loads(RunLayout(run.path).metrics.read_text(encoding="utf-8"))
+    del record["slices"]
+    (tmp_path / "metrics.json").write_text(json.dumps(record), encoding="utf-8")
+    assert TaskMetricsRecord.read(tmp_path / "metrics.json").slices == []
 
 
 def test_other_rows_are_measured(run: Run, task: str, tmp_path: Path) -> None:

@@ -3,13 +3,15 @@ import math
 import pytest
 
 from lorafit.evidence import Estimate
-from lorafit.task_evidence import TaskComparison
+from lorafit.task_evidence import TaskComparison, TaskSliceScores
 from lorafit.task_figures import (
     describe_chance,
     describe_rows,
     judge_difference,
     judge_task,
+    name_difference,
     name_figure,
+    strength_of,
     write_difference,
     write_figure,
     write_number,
@@ -44,7 +46,7 @@ def test_shares_are_in_per_cent_and_numbers_have_the_digits_that_they_need() -> 
     ]
 
 
-def test_differences_of_shares_are_in_points() -> None:
+def test_differences_are_written_without_a_unit() -> None:
     assert write_difference("accuracy", guess(-0.0123, -0.02, 0.001)) == "-1.2 [-2.0, +0.1]"
     assert write_difference("mae", guess(0.5, 0.25, 0.75)) == "+0.500 [+0.250, +0.750]"
     assert (write_number("accuracy", 0.8123), write_number("mae", 12.3456)) == ("81.2", "12.35")
@@ -67,8 +69,29 @@ def test_difference_is_judged_by_its_interval(name: str, low: float, high: float
 
 def test_what_is_no_number_is_said() -> None:
     assert write_figure("pearson", guess(math.nan, math.nan, math.nan)) == "undefined"
+    assert write_figure("micro_f1", guess(math.nan, math.nan, math.nan)) == "undefined"
+    assert write_difference("micro_f1", guess(math.nan, math.nan, math.nan)) == "undefined"
     assert write_figure("pearson", guess(0.5, math.nan, math.inf)) == "0.500 [undefined, ∞]"
     assert write_value(-math.inf) == "-∞"
+
+
+def test_differences_of_shares_are_named_as_points() -> None:
+    assert [name_difference(name) for name in ("micro_f1", "mae", "new_figure")] == [
+        "F1 (micro) (points)", "MAE", "new figure"
+    ]  # fmt: skip
+
+
+def test_slices_are_ordered_by_their_leading_figure_undefined_ones_last() -> None:
+    def build(**figures: float) -> TaskSliceScores:
+        estimates = {name: guess(value, value, value) for name, value in figures.items()}
+        return TaskSliceScores(
+            column="shop", value="north", rows=10, figures=estimates, differences={}, adjusted_p_value=1
+        )
+
+    several = [build(micro_f1=value, exact_match=0.0) for value in (0.2, 0.9, math.nan)]
+    strengths = [strength_of(one, "multi_label") for one in several]
+    assert strengths == sorted(strengths)
+    assert strength_of(build(mae=2.0), "regression") < strength_of(build(mae=1.0), "regression")
 
 
 def test_figures_have_names_for_people() -> None:

@@ -24,6 +24,7 @@ from lorafit.metrics.regression import (
     measure_interval_coverage,
     score_regression,
 )
+from lorafit.metrics.task_slices import score_task_slices
 from lorafit.settings import EvaluationConfig
 from lorafit.task_evidence import (
     IntervalCalibration,
@@ -34,6 +35,7 @@ from lorafit.task_evidence import (
     TaskMetricsRecord,
     TaskScores,
 )
+from lorafit.task_figures import TaskOfFigures
 
 if TYPE_CHECKING:
     from lorafit.training.targets import Standard
@@ -175,6 +177,7 @@ def build_task_metrics(
     Returns:
         The record.
     """
+    task: TaskOfFigures = "regression" if labels.task == "regression" else "multi_label"
     finetuned, baseline = predicted.finetuned, predicted.baseline
 
     def score(values: NDArray[np.float64]) -> TaskScores:
@@ -184,7 +187,7 @@ def build_task_metrics(
         return compare_task(rows.labels, before, finetuned, labels, config)
 
     return TaskMetricsRecord(
-        task="regression" if labels.task == "regression" else "multi_label",
+        task=task,
         split=split,
         rows=len(rows),
         confidence_level=config.confidence_level,
@@ -197,6 +200,7 @@ def build_task_metrics(
             for name, values in predicted.cheap.items()
         },
         confidence=_measure_confidence(rows, predicted, config.resampling),
+        slices=score_task_slices(rows, task, finetuned, baseline, **config.resampling),
     )
 
 

@@ -6,17 +6,20 @@ from typing import Final, Literal
 
 from lorafit.evidence import Estimate
 from lorafit.labels import Task
-from lorafit.task_evidence import TaskComparison
+from lorafit.task_evidence import TaskComparison, TaskSliceScores
 
 __all__ = [
     "FIGURES",
     "LEADING",
     "Figure",
+    "TaskOfFigures",
     "describe_chance",
     "describe_rows",
     "judge_difference",
     "judge_task",
+    "name_difference",
     "name_figure",
+    "strength_of",
     "write_difference",
     "write_figure",
     "write_number",
@@ -85,6 +88,11 @@ def name_figure(name: str) -> str:
     return FIGURES[name].title if name in FIGURES else name.replace("_", " ")
 
 
+def name_difference(name: str) -> str:
+    """Return the name of a figure's difference for people, as `write_difference` writes it."""
+    return f"{name_figure(name)} (points)" if _is_share(name) else name_figure(name)
+
+
 def write_figure(name: str, estimate: Estimate, *, sign: bool = False, separator: str = " ") -> str:
     """Write a figure with its interval.
 
@@ -96,12 +104,12 @@ def write_figure(name: str, estimate: Estimate, *, sign: bool = False, separator
 
     Returns:
         Shares in per cent; figures with a unit with as many digits as their size asks for, others to three after the
-        point.
+        point; `undefined` where there is none.
     """
+    if math.isnan(estimate.value):
+        return _write(estimate.value, "")
     value, low, high = _write_numbers(name, estimate.value, estimate.low, estimate.high, sign=sign)
-    if _is_share(name):
-        return f"{value} %{separator}[{low}, {high}]"
-    return value if math.isnan(estimate.value) else f"{value}{separator}[{low}, {high}]"
+    return f"{value}{' %' if _is_share(name) else ''}{separator}[{low}, {high}]"
 
 
 def write_number(name: str, value: float) -> str:
@@ -111,8 +119,7 @@ def write_number(name: str, value: float) -> str:
 
 def write_difference(name: str, estimate: Estimate) -> str:
     """Write a difference of two values of a figure with its interval: points of shares, others in the figure's unit."""
-    text = write_figure(name, estimate, sign=True)
-    return text.replace(" % ", " ") if _is_share(name) else text
+    return write_figure(name, estimate, sign=True).replace(" %", "")
 
 
 def write_value(value: float, *, sign: bool = False) -> str:
@@ -180,6 +187,15 @@ def _write_numbers(name: str, *numbers: float, sign: bool = False) -> list[str]:
         return [_write(100 * number, ".1f", sign=sign) for number in numbers]
     form = _choose_form(*numbers) if name in FIGURES and FIGURES[name].has_unit else ",.3f"
     return [_write(number, form, sign=sign) for number in numbers]
+
+
+def strength_of(one: TaskSliceScores, task: TaskOfFigures) -> float:
+    """Return what orders slices, the weakest first: more is better; where the leading figure is undefined, infinite."""
+    name = LEADING[task]
+    value = one.figures[name].value
+    if math.isnan(value):
+        return math.inf
+    return value if FIGURES[name].is_higher_better else -value
 
 
 def _choose_form(*numbers: float) -> str:

@@ -9,7 +9,7 @@ from lorafit.progress import Progress, Silent
 from lorafit.report.background import name_run, render_cost, render_data, render_method, render_reproduction
 from lorafit.report.drawing import Plot, drawn, require_matplotlib, save_files
 from lorafit.report.sections import check_places, render_sections, show_plots
-from lorafit.report.task_plots import plot_labels, plot_numbers
+from lorafit.report.task_plots import plot_labels, plot_numbers, plot_task_slices
 from lorafit.report.task_reading import TaskContents, read_task_run
 from lorafit.report.task_results import (
     render_labels,
@@ -80,6 +80,7 @@ def render_task_page(contents: TaskContents, plots: dict[str, Plot]) -> str:
         "Training": show_plots(plots, "loss", "learning"),
         "Predictions": show_plots(plots, "predicted"),
         "Confidence": render_task_confidence(metrics),
+        "Length and slices": show_plots(plots, *(name for name in plots if name.startswith("slice"))),
         "Data": render_data(record),
         "Method and settings": render_method(record, contents.config),
         "Cost": render_cost(record),
@@ -98,3 +99,5 @@ def _draw(contents: TaskContents) -> Iterator[Plot | None]:
         width = None if metrics.confidence is None else metrics.confidence.figures.get("half_width")
         half_width = None if width is None else width.value
         yield plot_numbers(contents.numbers, half_width, seed=contents.config.evaluation.seed)
+    for column in dict.fromkeys(one.column for one in metrics.slices):
+        yield plot_task_slices(metrics.slices, column, metrics.task)

@@ -71,6 +71,7 @@ def read_task_run(run: str | Path) -> TaskContents:
     metrics = TaskMetricsRecord.read(layout.metrics)
     compared = [metrics.comparison, *(cheap.comparison for cheap in metrics.cheap_baselines.values())]
     leading = [metrics.finetuned.figures, *(one.differences for one in compared if one is not None)]
+    leading += [one.figures for one in metrics.slices]
     if metrics.task != record.task or not all(LEADING[metrics.task] in figures for figures in leading):
         raise RunError(
             f"{layout.metrics} was altered: it does not hold the figures of a run with the task {record.task}."
