@@ -32,7 +32,7 @@ from lorafit.comparison.compare import compare
 from lorafit.comparison.records import ComparisonRecord
 from lorafit.config import load_config
 from lorafit.finetune import train
-from lorafit.task_figures import write_difference, write_figure, write_number
+from lorafit.task_figures import write_difference, write_figure, write_figure_value
 from lorafit.terminal.progress import PlainProgress
 
 METHODS = ["lora", "full", "head_only", "bitfit", "ia3", "dora", "vera"]
@@ -95,7 +95,7 @@ def print_table(record: ComparisonRecord) -> None:
     for row in record.methods:
         score = write_figure(figure, row.score)
         difference = "best" if row.difference is None else write_difference(figure, row.difference)
-        by_seed = ", ".join(write_number(figure, value) for value in row.score_by_seed)
+        by_seed = ", ".join(write_figure_value(figure, value) for value in row.score_by_seed)
         print(
             f"| {row.method} | {score} | {by_seed} | {difference} | {row.validation_loss:.4f} | "
             f"{row.parameters.adapter + row.parameters.head:,} | {row.epoch_seconds:.0f} s | "

@@ -35,6 +35,7 @@ from lorafit.labels import LabelSet
 from lorafit.progress import Silent
 from lorafit.search.search import search
 from lorafit.task_evidence import IntervalCalibration, MultiLabelCalibration, TaskMetricsRecord
+from lorafit.terminal.explanation import show_explanation
 from lorafit.terminal.search import show_search
 
 GOOD, BAD, LONG, SHORT = ("great", "superb"), ("awful", "poor"), "hours", "minute"
@@ -256,16 +257,31 @@ def test_other_methods_learn_numbers_in_their_own_unit(encoder: Path, method: st
     assert 40 < answer.value < 90
 
 
-def test_several_labels_are_explained_and_numbers_are_not(run: Run, task: str) -> None:
-    predictor = lorafit.load(run.path)
-    if task == "regression":
-        with pytest.raises(UserInputError, match="gives each text a number, which has no probability"):
-            lorafit.explain(predictor, "superb film hours")
-        return
-    for label, word in {"good": "superb", "long": "hours"}.items():
-        found = lorafit.explain(predictor, "superb film hours", label=label)
+def test_words_are_explained_for_each_label_by_itself_and_for_numbers(
+    run: Run, task: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictor, text = lorafit.load(run.path), "superb film hours"
+    without = ["film hours", "superb hours", "superb film"]
+    whole, *others = predictor.compute_values([text, *without])
+    if task == "multi_label":
+        whole, others = (np.log(values / (1 - np.asarray(values))) for values in (whole, others))
+    for place, (label, word) in enumerate({"good": "superb", "long": "hours"}.items()):
+        found = lorafit.explain(predictor, text, label=label if task == "multi_label" else None)
+        column = place if task == "multi_label" else 0
+        assert [one.contribution for one in found.words] == pytest.approx(
+            [whole[column] - values[column] for values in others], abs=1e-4
+        )
         strongest = max(found.words, key=lambda one: one.contribution)
-        assert found.text[strongest.start : strongest.end] == word
+        assert task == "regression" or found.text[strongest.start : strongest.end] == word
+        show_explanation(found, json=False)
+    shown = capsys.readouterr().out
+    if task == "regression":
+        assert found.score == pytest.approx(whole[0])
+        assert "What a word adds to label" in shown
+        assert "lowers" in shown
+        assert "log-odds" not in shown
+    else:
+        assert "What a word adds to the log-odds of long" in shown
 
 
 def test_trackers_are_told_the_figures_of_the_task(encoder: Path, source: Path, task: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lorafit.task_figures import (
     strength_of,
     write_difference,
     write_figure,
-    write_number,
+    write_figure_value,
     write_value,
 )
 
@@ -49,7 +49,8 @@ def test_shares_are_in_per_cent_and_numbers_have_the_digits_that_they_need() -> 
 def test_differences_are_written_without_a_unit() -> None:
     assert write_difference("accuracy", guess(-0.0123, -0.02, 0.001)) == "-1.2 [-2.0, +0.1]"
     assert write_difference("mae", guess(0.5, 0.25, 0.75)) == "+0.500 [+0.250, +0.750]"
-    assert (write_number("accuracy", 0.8123), write_number("mae", 12.3456)) == ("81.2", "12.35")
+    assert write_figure_value("accuracy", 0.8123) == "81.2 %"
+    assert write_figure_value("mae", 12.3456) == "12.35"
 
 
 @pytest.mark.parametrize(

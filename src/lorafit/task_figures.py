@@ -22,7 +22,7 @@ __all__ = [
     "strength_of",
     "write_difference",
     "write_figure",
-    "write_number",
+    "write_figure_value",
     "write_value",
 ]
 
@@ -112,9 +112,9 @@ def write_figure(name: str, estimate: Estimate, *, sign: bool = False, separator
     return f"{value}{' %' if _is_share(name) else ''}{separator}[{low}, {high}]"
 
 
-def write_number(name: str, value: float) -> str:
-    """Write a figure's value alone, of a share in per cent but without its sign."""
-    return _write_numbers(name, value)[0]
+def write_figure_value(name: str, value: float) -> str:
+    """Write a figure's value as `write_figure` does, without an interval."""
+    return f"{_write_numbers(name, value)[0]}{' %' if _is_share(name) else ''}"
 
 
 def write_difference(name: str, estimate: Estimate) -> str:

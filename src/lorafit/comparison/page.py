@@ -11,7 +11,14 @@ from lorafit.comparison.records import CheapRow, ComparisonRecord, MethodRow
 from lorafit.durations import format_duration
 from lorafit.html_page import render_document, render_table
 from lorafit.methods import METHODS
-from lorafit.task_figures import FIGURES, judge_difference, name_figure, write_difference, write_figure, write_number
+from lorafit.task_figures import (
+    FIGURES,
+    judge_difference,
+    name_figure,
+    write_difference,
+    write_figure,
+    write_figure_value,
+)
 
 __all__ = ["find_pareto", "judge_cheap_baselines", "render_page"]
 
@@ -103,7 +110,7 @@ def _cells(row: MethodRow, figure: str) -> list[str]:
     return [
         METHODS[row.method].title if row.method in METHODS else row.method,
         write_figure(figure, row.score),
-        ", ".join(write_number(figure, value) for value in row.score_by_seed),
+        ", ".join(write_figure_value(figure, value) for value in row.score_by_seed),
         f"{row.validation_loss:.4f}",
         "best" if row.difference is None else write_difference(figure, row.difference),
         "" if row.p_value is None else f"{row.p_value:.2g}",
@@ -139,7 +146,6 @@ def _render_plot(rows: list[MethodRow], figure: str) -> Iterator[str]:
         return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
 
     front = find_pareto(rows, figure)
-    unit = " %" if FIGURES[figure].is_share else ""
     better = "higher" if FIGURES[figure].is_higher_better else "lower"
     label = escape(f"{name_figure(figure)} against training time; {better} is better; the figures are in the table")
     yield f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
@@ -147,7 +153,7 @@ def _render_plot(rows: list[MethodRow], figure: str) -> Iterator[str]:
     for share in (0, 0.5, 1):
         value = low + share * (high - low)
         up = place(rows[0], value)[1] + 4
-        yield f'<text x="{_LEFT - 8}" y="{up:.0f}" text-anchor="end">{write_number(figure, value)}{unit}</text>'
+        yield f'<text x="{_LEFT - 8}" y="{up:.0f}" text-anchor="end">{write_figure_value(figure, value)}</text>'
     for row in (min(rows, key=lambda r: r.training_seconds), max(rows, key=lambda r: r.training_seconds)):
         across, words = place(row, low)[0], escape(format_duration(row.training_seconds))
         yield f'<text x="{across:.0f}" y="{_HEIGHT - _BOTTOM + 20}" text-anchor="middle">{words}</text>'

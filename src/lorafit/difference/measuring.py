@@ -175,7 +175,7 @@ def _compare_slices(pair: Pair, config: EvaluationConfig) -> list[SliceChange]:
 
 def _compare_task_slices(pair: Pair, config: EvaluationConfig) -> list[TaskSliceChange]:
     """Compare both on the rows of each label, length and value of a column."""
-    leading = LEADING["regression" if pair.labels.task == "regression" else "multi_label"]
+    leading = LEADING[pair.labels.task]
     changes = []
     for column, value, members in pair.list_slices():
         truth, before, after = pair.truth[members], pair.first[members], pair.second[members]

@@ -8,7 +8,7 @@ from typing import Any
 from lorafit.durations import format_duration
 from lorafit.html_page import render_document, render_table
 from lorafit.search.records import SearchRecord, TrialRow
-from lorafit.task_figures import FIGURES, name_figure, write_number
+from lorafit.task_figures import name_figure, write_figure_value
 
 __all__ = ["rank_trials", "render_page", "write_score", "write_value"]
 
@@ -61,7 +61,7 @@ def write_score(row: TrialRow, figure: str) -> str:
     """Write a trial's figure; nothing where it has none."""
     if row.score is None:
         return ""
-    return write_number(figure, row.score) + (" %" if FIGURES[figure].is_share else "")
+    return write_figure_value(figure, row.score)
 
 
 def _verdict(record: SearchRecord) -> str:

@@ -11,7 +11,7 @@ from lorafit.cheap_baselines import cheap_baselines_for
 from lorafit.comparison.page import judge_cheap_baselines
 from lorafit.comparison.records import ComparisonRecord, MethodRow
 from lorafit.durations import format_duration
-from lorafit.task_figures import name_figure, write_difference, write_figure, write_number
+from lorafit.task_figures import name_figure, write_difference, write_figure, write_figure_value
 from lorafit.terminal.render import open_console
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _cells(row: MethodRow, record: ComparisonRecord) -> Iterator[str]:
     yield row.method + (" *" if row.method == record.best else "")
     spread = ""
     if len(row.seeds) > 1:
-        ends = (write_number(record.figure, end(row.score_by_seed)) for end in (min, max))
+        ends = (write_figure_value(record.figure, end(row.score_by_seed)) for end in (min, max))
         spread = f"\n{' to '.join(ends)}"
     yield write_figure(record.figure, row.score) + spread
     yield "" if row.difference is None else write_difference(record.figure, row.difference)

@@ -19,13 +19,14 @@ from lorafit.difference.records import (
 from lorafit.html_page import write_number, write_percent, write_points
 from lorafit.labels import Task
 from lorafit.task_figures import (
-    FIGURES,
     LEADING,
     describe_chance,
     describe_rows,
     judge_task,
     name_figure,
+    write_difference,
     write_figure,
+    write_figure_value,
     write_value,
 )
 from lorafit.terminal.render import open_console
@@ -85,7 +86,7 @@ def _list_task_scores(record: TaskDiffRecord) -> Iterator[tuple[str, ...]]:
     sides = (record.a, record.b)
     for name, difference in record.comparison.differences.items():
         said = (write_figure(name, side.scores.figures[name]) for side in sides)
-        yield name_figure(name), *said, write_figure(name, difference, sign=True)
+        yield name_figure(name), *said, write_difference(name, difference)
     if record.task == "multi_label":
         told = ("" if side.ece is None else write_number(side.ece) for side in sides)
         yield "ECE", *told, "" if record.ece_difference is None else f"{record.ece_difference:+.3f}"
@@ -130,7 +131,7 @@ def _describe_task(record: TaskDiffRecord) -> Iterator[str]:
 
 
 def _print_slices(console: Console, record: DiffRecord | TaskDiffRecord) -> None:
-    leading = LEADING[record.task] if isinstance(record, TaskDiffRecord) else "accuracy"
+    leading = LEADING[record.task]
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("" if leading == "accuracy" else name_figure(leading), overflow="fold")
     for name in ("rows", "A", "B", "B minus A", *_COUNTS[record.task], "p adjusted"):
@@ -165,12 +166,11 @@ def _choose_slices(changes: Sequence[SliceChange | TaskSliceChange]) -> Sequence
 def _write_change(change: SliceChange | TaskSliceChange, leading: str) -> tuple[str, str, str]:
     """Write the leading figure of A and of B, and its difference."""
     if isinstance(change, SliceChange):
-        values, difference = change.accuracy, write_points(change.comparison.accuracy_difference)
+        values, difference = change.accuracy, change.comparison.accuracy_difference
     else:
-        values, difference = change.leading, write_figure(leading, change.comparison.differences[leading], sign=True)
-    in_unit = leading in FIGURES and FIGURES[leading].has_unit
-    first, second = (write_value(value) if in_unit else f"{100 * value:.1f} %" for value in values)
-    return first, second, difference
+        values, difference = change.leading, change.comparison.differences[leading]
+    first, second = (write_figure_value(leading, value) for value in values)
+    return first, second, write_difference(leading, difference)
 
 
 def _print_gates(console: Console, gates: Sequence[GateResult]) -> None:
