@@ -29,10 +29,10 @@ from trials import BUILTIN, RESULTS, Ledger, cut_rows, measure_lorafit, name_row
 from lorafit.atomic import write_atomic
 from lorafit.cheap_baselines import CHEAP_BASELINES
 from lorafit.comparison.compare import compare
-from lorafit.comparison.page import write_percent, write_points
 from lorafit.comparison.records import ComparisonRecord
 from lorafit.config import load_config
 from lorafit.finetune import train
+from lorafit.task_figures import write_difference, write_figure, write_figure_value
 from lorafit.terminal.progress import PlainProgress
 
 METHODS = ["lora", "full", "head_only", "bitfit", "ia3", "dora", "vera"]
@@ -91,18 +91,20 @@ def print_table(record: ComparisonRecord) -> None:
     """Print the comparison as Markdown."""
     print("| method | accuracy | by seed | against the best | validation loss | trained | an epoch | memory |")
     print("|---|---|---|---|---|---|---|---|")
+    figure = record.figure
     for row in record.methods:
-        difference = "best" if row.difference is None else write_points(row.difference)
-        by_seed = ", ".join(f"{100 * value:.1f}" for value in row.accuracy_by_seed)
+        score = write_figure(figure, row.score)
+        difference = "best" if row.difference is None else write_difference(figure, row.difference)
+        by_seed = ", ".join(write_figure_value(figure, value) for value in row.score_by_seed)
         print(
-            f"| {row.method} | {write_percent(row.accuracy)} | {by_seed} | {difference} | {row.validation_loss:.4f} | "
+            f"| {row.method} | {score} | {by_seed} | {difference} | {row.validation_loss:.4f} | "
             f"{row.parameters.adapter + row.parameters.head:,} | {row.epoch_seconds:.0f} s | "
             f"{row.peak_memory_bytes / 1e9:.1f} GB |"
         )
     for cheap in record.cheap_baselines:
-        difference = "" if cheap.difference is None else write_points(cheap.difference)
+        difference = "" if cheap.difference is None else write_difference(figure, cheap.difference)
         name = CHEAP_BASELINES[cheap.name]
-        print(f"| {name} | {write_percent(cheap.accuracy)} | | {difference} | | | {cheap.seconds:.0f} s in all | |")
+        print(f"| {name} | {write_figure(figure, cheap.score)} | | {difference} | | | {cheap.seconds:.0f} s in all | |")
 
 
 def measure_epochs(settings: list[str], warm_up: Path, overrides: list[str]) -> None:

@@ -12,12 +12,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tokenizers import Tokenizer
 
 from lorafit.artifacts import BaseModelRecord, DataRecord, HardwareRecord, ParameterCounts, RunRecord
+from lorafit.labels import LabelSet
+
+if TYPE_CHECKING:
+    from lorafit.data.rows import Split
 
 WORDS = """
     a an and awful bad boring dull end film first fine for from good great hours in is it last life lovely me minute
@@ -357,4 +361,59 @@ def _build_run(
     data = record.data.model_copy(update={"source": splits.source, "splits": described, "notes": list(splits.notes)})
     kept = {"labels": list(splits.labels.names), "data": data, "seconds": {"training": 12.0, "evaluation": 3.0}}
     record.model_copy(update=kept).write(layout.record)
+    return layout.root
+
+
+@pytest.fixture
+def write_values(run_record: RunRecord, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a finished run by hand: its name, task and labels, what is true of the test rows, what it said of them."""
+    return lambda *told, **wishes: _write_values(run_record, tmp_path, *told, **wishes)
+
+
+def _write_values(
+    record: RunRecord,
+    root: Path,
+    name: str,
+    labels: LabelSet,
+    truth: Sequence[object],
+    values: Sequence[object],
+    *,
+    rows: "Split | None" = None,
+    fingerprint: str = "same rows",
+    half_width: float | None = None,
+    flags: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Path:
+    """Write a run; `truth` is as in `Split.labels`, `values` of shape (rows, outputs), `changes` go into its record."""
+    import numpy as np
+
+    from lorafit.artifacts import CALIBRATION_FILE, RunLayout, SplitRecord
+    from lorafit.atomic import compute_digest
+    from lorafit.config import load_config
+    from lorafit.data.checks import count_labels
+    from lorafit.data.rows import Split
+    from lorafit.evaluation import write_predictions
+    from lorafit.task_evidence import IntervalCalibration
+
+    layout = RunLayout(root / name)
+    layout.root.mkdir()
+    rows = rows or Split(np.arange(1, len(truth) + 1), ("a text",) * len(truth), np.asarray(truth))
+    write_predictions(layout.predictions("test", "finetuned"), rows, labels, np.asarray(values))
+    source = {"evaluation.bootstrap_samples": 200, "data.source": str(root / "gone.csv"), "data.task": labels.task}
+    config = load_config(flags={**source, **(flags or {})})
+    layout.config.write_text(config.to_yaml(), encoding="utf-8")
+    files = {}
+    if half_width is not None:
+        IntervalCalibration(rows=50, coverage=0.9, half_width=half_width).write(layout.calibration)
+        files = {CALIBRATION_FILE: compute_digest(layout.calibration)}
+    counts = count_labels(rows.labels, labels)
+    split = SplitRecord(rows=len(rows), label_counts=counts, fingerprint=fingerprint, tokens=1, truncated=0)
+    told = {
+        "task": labels.task,
+        "labels": list(labels.names),
+        "data": DataRecord(source=config.data.source, splits={"test": split}),
+        "texts_per_second": 100.0,
+        "files": files,
+    }
+    record.model_copy(update={**told, **changes}).write(layout.record)
     return layout.root

@@ -27,11 +27,12 @@ class Spied:
     """A classifier that keeps what it was asked."""
 
     labels = ("neg", "pos")
+    task = "single_label"
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
 
-    def predict_proba(self, texts: Sequence[str]) -> NDArray[np.float64]:
+    def compute_values(self, texts: Sequence[str]) -> NDArray[np.float64]:
         self.calls.append(list(texts))
         chances = np.array([self.compute_chance(text.split()) for text in texts])
         return np.stack([1 - chances, chances], axis=1)
@@ -64,6 +65,28 @@ class Certain(Spied):
 
     def compute_chance(self, words: list[str]) -> float:
         return float("good" in words)
+
+
+class Independent(Spied):
+    """Of two labels a text may have both: each has log-odds of its own."""
+
+    task = "multi_label"
+
+    def compute_chance(self, words: list[str]) -> float:
+        return 0.9 if "good" in words else 0.2
+
+    def compute_values(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        return np.stack([np.full(len(texts), 0.75), super().compute_values(texts)[:, 1]], axis=1)
+
+
+class Stars(Spied):
+    """Gives a number: the sum of the weights."""
+
+    labels = ("stars",)
+    task = "regression"
+
+    def compute_values(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        return np.array([[sum(WEIGHTS.get(word, 0) for word in text.split())] for text in texts])
 
 
 @pytest.fixture(scope="module")
@@ -259,3 +282,20 @@ def test_an_unknown_label_is_refused_with_those_there_are() -> None:
 def test_draws_below_one_are_refused() -> None:
     with pytest.raises(UserInputError, match=r"draws must be at least 1, got 0"):
         explain(BagOfWords(), TEXT, draws=0)
+
+
+def test_labels_that_a_text_may_have_together_are_explained_each_by_itself() -> None:
+    found = explain(Independent(), "a good film", label="pos")
+    assert [word.contribution for word in found.words] == pytest.approx([0, math.log(9) - math.log(0.25), 0])
+    other = explain(Independent(), "a good film", label="neg")
+    assert (other.score, [word.contribution for word in other.words]) == (0.75, [0, 0, 0])
+    assert other.predicted == "pos"
+
+
+def test_number_is_explained_in_its_unit() -> None:
+    found = explain(Stars(), TEXT)
+    assert (found.task, found.label, found.predicted) == ("regression", "stars", "stars")
+    assert found.score == pytest.approx(1.875)
+    assert {word.text: word.contribution for word in found.words if word.contribution} == pytest.approx(WEIGHTS)
+    assert found.faithfulness is not None
+    assert found.faithfulness > 0

@@ -20,10 +20,12 @@ from lorafit.answers import LabelsPrediction, NumberPrediction
 from lorafit.artifacts import RunLayout
 from lorafit.batch_job import open_file, run_job
 from lorafit.comparison.compare import compare
-from lorafit.config import Config, load_config
+from lorafit.comparison.records import ComparisonLayout
+from lorafit.config import Config, load_config, override_config
 from lorafit.data.rows import Split
 from lorafit.data.sources import load_splits
 from lorafit.data.tables import read_table
+from lorafit.difference.records import TaskDiffRecord
 from lorafit.errors import DataError, ExportDriftError, TrainingInterruptedError, UserInputError
 from lorafit.evaluation import evaluate
 from lorafit.exporting.export import export, export_merged
@@ -32,8 +34,11 @@ from lorafit.finetune import Run, resume
 from lorafit.labels import LabelSet
 from lorafit.progress import Silent
 from lorafit.report.page import write_report
+from lorafit.search.search import search
 from lorafit.task_evidence import IntervalCalibration, MultiLabelCalibration, TaskMetricsRecord
+from lorafit.terminal.explanation import show_explanation
 from lorafit.terminal.render import show_run
+from lorafit.terminal.search import show_search
 
 GOOD, BAD, LONG, SHORT = ("great", "superb"), ("awful", "poor"), "hours", "minute"
 
@@ -209,14 +214,20 @@ def test_report_card_and_terminal_show_the_task(run: Run, task: str) -> None:
     layout = RunLayout(run.path)
     card = layout.card.read_text(encoding="utf-8")
     assert task in card
-    assert "<svg" in layout.report.read_text(encoding="utf-8")
+    assert "**Weak slices**: none of the 1 told apart by `words`" in card
+    report = layout.report.read_text(encoding="utf-8")
+    assert "<svg" in report
+    assert 'id="length-and-slices"' in report
+    assert "By number of words" in report
     shown = subprocess.run(
-        [sys.executable, "-m", "lorafit", "evaluate", str(run.path), "--quiet"],
+        [sys.executable, "-m", "lorafit", "evaluate", str(run.path), "--slice", "label", "--quiet"],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
     assert ("F1 (micro)" if task == "multi_label" else "MAE") in shown
+    assert re.search(r"words 1-15 +60 +\d", shown)
+    assert re.search(r"label good\|long +\d+ +\d" if task == "multi_label" else r"label 80 +\d+ +\d", shown)
     said = subprocess.run(
         [sys.executable, "-m", "lorafit", "predict", str(run.path), "superb film hours"],
         capture_output=True,
@@ -288,16 +299,31 @@ def test_other_methods_learn_numbers_in_their_own_unit(encoder: Path, method: st
     assert 40 < answer.value < 90
 
 
-def test_several_labels_are_explained_and_numbers_are_not(run: Run, task: str) -> None:
-    predictor = lorafit.load(run.path)
-    if task == "regression":
-        with pytest.raises(UserInputError, match="gives each text a number, which has no probability"):
-            lorafit.explain(predictor, "superb film hours")
-        return
-    for label, word in {"good": "superb", "long": "hours"}.items():
-        found = lorafit.explain(predictor, "superb film hours", label=label)
+def test_words_are_explained_for_each_label_by_itself_and_for_numbers(
+    run: Run, task: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictor, text = lorafit.load(run.path), "superb film hours"
+    without = ["film hours", "superb hours", "superb film"]
+    whole, *others = predictor.compute_values([text, *without])
+    if task == "multi_label":
+        whole, others = (np.log(values / (1 - np.asarray(values))) for values in (whole, others))
+    for place, (label, word) in enumerate({"good": "superb", "long": "hours"}.items()):
+        found = lorafit.explain(predictor, text, label=label if task == "multi_label" else None)
+        column = place if task == "multi_label" else 0
+        assert [one.contribution for one in found.words] == pytest.approx(
+            [whole[column] - values[column] for values in others], abs=1e-4
+        )
         strongest = max(found.words, key=lambda one: one.contribution)
-        assert found.text[strongest.start : strongest.end] == word
+        assert task == "regression" or found.text[strongest.start : strongest.end] == word
+        show_explanation(found, json=False)
+    shown = capsys.readouterr().out
+    if task == "regression":
+        assert found.score == pytest.approx(whole[0])
+        assert "What a word adds to label" in shown
+        assert "lowers" in shown
+        assert "log-odds" not in shown
+    else:
+        assert "What a word adds to the log-odds of long" in shown
 
 
 def test_trackers_are_told_the_figures_of_the_task(encoder: Path, source: Path, task: str, tmp_path: Path) -> None:
@@ -310,20 +336,48 @@ def test_trackers_are_told_the_figures_of_the_task(encoder: Path, source: Path, 
     assert figures >= metrics_of(made).finetuned.figures.keys()
 
 
-def test_commands_for_one_label_a_text_refuse_other_tasks(run: Run, task: str, encoder: Path, source: Path) -> None:
-    refusal = f"This command is for one label a text so far; the task here is {task}"
-    with pytest.raises(UserInputError, match=refusal):
-        lorafit.diff(run.path, run.path)
-    with pytest.raises(UserInputError, match=refusal):
-        lorafit.reproduce(run.path)
-    with pytest.raises(UserInputError, match="lorafit compare is for one label a text"):
-        compare(build_config(encoder, source, task), ["lora", "head_only"])
+def test_methods_are_compared_by_the_figure_of_the_task(encoder: Path, source: Path, task: str, tmp_path: Path) -> None:
+    config = build_config(encoder, source, task, "training.epochs=3", "method.layers=top1")
+    record = compare(config, ["lora", "head_only"], seeds=2, output=tmp_path / "methods").record
+    assert record.failed == []
+    layout, figure = ComparisonLayout(tmp_path / "methods"), "micro_f1" if task == "multi_label" else "mae"
+    for row in record.methods:
+        runs = [TaskMetricsRecord.read(layout.cell(row.method, seed).metrics) for seed in row.seeds]
+        own = [metrics.finetuned.figures[figure].value for metrics in runs]
+        assert row.score_by_seed == pytest.approx(own)
+        assert row.score.value == pytest.approx(np.mean(own))
+        assert row.score.low <= row.score.value <= row.score.high
+    values = {row.method: row.score.value for row in record.methods}
+    others = [*(row for row in record.methods if row.method != record.best), *record.cheap_baselines]
+    assert len(others) == (3 if task == "multi_label" else 2)
+    for row in others:
+        assert row.difference is not None
+        assert row.difference.value == pytest.approx(row.score.value - values[str(record.best)])
+    title = "F1 (micro)" if task == "multi_label" else "MAE"
+    assert f"<h2>{title} against training time</h2>" in layout.page.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("setting", ["evaluation.target_accuracy=0.9", "data.slice_columns=[label]"])
-def test_setting_for_one_label_a_text_is_refused(encoder: Path, source: Path, task: str, setting: str) -> None:
-    with pytest.raises(UserInputError, match=f"{setting.partition('=')[0]} is for one label a text"):
-        lorafit.train(build_config(encoder, source, task, setting))
+def test_settings_are_searched_by_the_loss_of_the_task(
+    encoder: Path, source: Path, task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = "search.space={training.learning_rate: [0.01, 0.00001]}"
+    config = build_config(encoder, source, task, space, "training.epochs=3", "method.layers=top1")
+    found = search(config, 2, output=tmp_path / "search")
+    losses = {row.values["training.learning_rate"]: row for row in found.record.trials}
+    quick, slow = losses[0.01], losses[0.00001]
+    assert quick.loss is not None
+    assert slow.loss is not None
+    assert quick.loss < slow.loss
+    assert quick.score is not None
+    assert slow.score is not None
+    assert quick.score > slow.score if task == "multi_label" else quick.score < slow.score
+    show_search(found, quiet=False)
+    assert ("F1 (micro)" if task == "multi_label" else "MAE") in capsys.readouterr().out
+
+
+def test_target_accuracy_of_other_tasks_is_refused_before_training(encoder: Path, source: Path, task: str) -> None:
+    with pytest.raises(UserInputError, match=r"evaluation\.target_accuracy is for one label a text"):
+        lorafit.train(build_config(encoder, source, task, "evaluation.target_accuracy=0.9"))
 
 
 @pytest.mark.parametrize(
@@ -349,9 +403,43 @@ def test_label_of_another_task_is_refused_by_its_row(
             load_splits(config)
 
 
-def test_column_of_the_data_is_not_told_apart(run: Run) -> None:
-    with pytest.raises(UserInputError, match="--slice is for one label a text"):
-        evaluate(run.path, flags={"data.slice_columns": ["label"]})
+def test_figures_of_the_only_length_are_those_of_all_rows(run: Run, task: str) -> None:
+    metrics = metrics_of(run)
+    (short,) = metrics.slices
+    assert (short.column, short.value, short.rows) == ("words", "1-15", metrics.rows)
+    assert set(short.figures) == ({"micro_f1", "exact_match"} if task == "multi_label" else {"mae"})
+    assert metrics.comparison is not None
+    for name, figure in short.figures.items():
+        assert figure.value == pytest.approx(metrics.finetuned.figures[name].value)
+        assert short.differences[name].value == pytest.approx(metrics.comparison.differences[name].value)
+
+
+def test_rows_are_told_apart_by_a_column_of_the_data(run: Run, task: str) -> None:
+    metrics = evaluate(run.path, flags={"data.slice_columns": ["label"]})
+    assert isinstance(metrics, TaskMetricsRecord)
+    columns = read_table(RunLayout(run.path).predictions("test", "finetuned")).columns
+    expected: dict[str, list[float]] = {}
+    if task == "regression":
+        for true, said in zip(columns["true_value"], columns["value"], strict=True):
+            expected.setdefault(f"{true:.0f}", []).append(abs(said - true))
+    else:
+        chances = zip(columns["probability_good"], columns["probability_long"], strict=True)
+        for names, (good, long) in zip(columns["true_labels"], chances, strict=True):
+            is_right = (good >= 0.5, long >= 0.5) == ("good" in names, "long" in names)
+            expected.setdefault("|".join(names) or "(none)", []).append(is_right)
+    found = {one.value: one for one in metrics.slices if one.column == "label"}
+    assert {value: one.rows for value, one in found.items()} == {value: len(own) for value, own in expected.items()}
+    for value, one in found.items():
+        figure = one.figures["mae" if task == "regression" else "exact_match"]
+        assert figure.value == pytest.approx(np.mean(expected[value]), rel=1e-3, abs=1e-3)
+        assert one.differences == {}, "an evaluation has no baseline"
+
+
+def test_record_from_before_there_were_slices_is_read(run: Run, tmp_path: Path) -> None:
+    record = json.loads(RunLayout(run.path).metrics.read_text(encoding="utf-8"))
+    del record["slices"]
+    (tmp_path / "metrics.json").write_text(json.dumps(record), encoding="utf-8")
+    assert TaskMetricsRecord.read(tmp_path / "metrics.json").slices == []
 
 
 def test_other_rows_are_measured(run: Run, task: str, tmp_path: Path) -> None:
@@ -362,10 +450,122 @@ def test_other_rows_are_measured(run: Run, task: str, tmp_path: Path) -> None:
     assert leading.value > 0.8
 
 
-def test_exports_are_not_compared(run: Run, task: str, tmp_path: Path) -> None:
-    made = export(run.path, output=tmp_path / "onnx", int8=True, allow_drift=True)
-    with pytest.raises(UserInputError, match=f"the task here is {task}"):
-        lorafit.diff(made.path, made.path, data="builtin:rotten-tomatoes")
+@pytest.fixture(scope="module")
+def other(task: str, encoder: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the same rows that has learned less."""
+    unused = ("evaluation.report=false", "evaluation.baseline=false", "evaluation.cheap_baselines=false")
+    config = build_config(encoder, source, task, "training.epochs=1", *unused)
+    return lorafit.train(config, output=tmp_path_factory.mktemp("other") / "run").path
+
+
+@pytest.fixture(scope="module")
+def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(run.path, output=tmp_path_factory.mktemp("exported") / "onnx").path
+
+
+def compare_runs(*told: Any, **wishes: Any) -> TaskDiffRecord:
+    record = lorafit.diff(*told, **wishes)
+    assert isinstance(record, TaskDiffRecord)
+    return record
+
+
+def test_run_is_reproduced_to_the_last_digit(run: Run, task: str, tmp_path: Path) -> None:
+    exact = {"log_loss_tolerance": 0} if task == "multi_label" else {"r2_tolerance": 0}
+    record = lorafit.reproduce(run.path, output=tmp_path / "again", tolerance=0, **exact)
+    assert (record.task, record.agrees, record.identical, record.largest_difference) == (task, True, True, 0)
+    assert record.rows_changed == (0 if task == "multi_label" else None)
+    names = ["micro_f1", "log_loss"] if task == "multi_label" else ["mae", "r2"]
+    figures = metrics_of(run).finetuned.figures
+    assert [(one.name, one.then, one.now) for one in record.figures] == [
+        (name, figures[name].value, figures[name].value) for name in names
+    ]
+
+
+def test_repetition_with_other_settings_is_told(run: Run, task: str, tmp_path: Path) -> None:
+    layout = RunLayout(Path(shutil.copytree(run.path, tmp_path / "run")))
+    altered = {"training.epochs": 1, "evaluation.report": False, "evaluation.cheap_baselines": False}
+    layout.config.write_text(override_config(load_config(layout.config), altered).to_yaml(), encoding="utf-8")
+    command = [sys.executable, "-m", "lorafit", "reproduce", str(layout.root), "--output", str(tmp_path / "again")]
+    answer = subprocess.run([*command, "--quiet"], capture_output=True, text=True, check=False)
+    assert answer.returncode == 1, answer.stderr
+    assert f"{layout.root} is not reproduced:" in answer.stderr
+    figure, said = ("F1 (micro)", "other labels") if task == "multi_label" else ("MAE", "predicted number: ")
+    (line,) = (line for line in answer.stdout.splitlines() if line.strip().startswith(figure))
+    assert line.rstrip().endswith("DIFFERS")
+    assert said in answer.stdout
+    if task == "regression":
+        again, truth = RunLayout(tmp_path / "again"), load_splits(load_config(layout.config).data).test.labels
+        allowed = next(cell for cell in reversed(line.split()) if cell[0].isdigit())
+        assert float(allowed) == pytest.approx(0.01 * truth.std(), rel=1e-3)
+        assert TaskMetricsRecord.read(again.metrics).finetuned.figures["mae"].value > 0.01 * truth.std()
+
+
+def test_runs_are_compared_by_what_they_said(run: Run, other: Path, task: str) -> None:
+    record = compare_runs(run.path, other)
+    figures = [metrics_of(run).finetuned.figures, TaskMetricsRecord.read(RunLayout(other).metrics).finetuned.figures]
+    assert [record.a.scores.figures, record.b.scores.figures] == figures
+    leading = "micro_f1" if task == "multi_label" else "mae"
+    difference = record.comparison.differences[leading]
+    assert difference.value == pytest.approx(figures[1][leading].value - figures[0][leading].value)
+    assert difference.high < 0 if task == "multi_label" else difference.low > 0
+    confidence = [TaskMetricsRecord.read(RunLayout(path).metrics).confidence for path in (run.path, other)]
+    for side, told in zip((record.a, record.b), confidence, strict=True):
+        assert told is not None
+        if task == "multi_label":
+            assert side.ece == told.figures["ece"]
+        else:
+            assert (side.coverage, side.half_width) == (told.figures["coverage"], told.figures["half_width"].value)
+    assert [one.column for one in record.slices] == (
+        ["label", "label", "words"] if task == "multi_label" else ["words"]
+    )
+    assert record.slices[-1].rows == record.rows == metrics_of(run).rows
+    assert record.slices[-1].comparison == record.comparison
+
+
+def test_gates_of_the_task_end_the_command(run: Run, other: Path, task: str) -> None:
+    gates = ("micro_f1>=-0.002", "churn<=1") if task == "multi_label" else ("mae<=0.02", "coverage>=-1")
+    for pair, code in (((run.path, other), 1), ((other, run.path), 0)):
+        command = [sys.executable, "-m", "lorafit", "diff", *map(str, pair), "--gate", ",".join(gates), "--quiet"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert answer.returncode == code, answer.stderr
+        assert (f"gate {gates[0]}: holds" in answer.stdout) is (code == 0)
+        assert f"gate {gates[1]}: holds" in answer.stdout
+
+
+def test_exported_model_is_compared_with_its_run(run: Run, exported: Path, task: str) -> None:
+    record = compare_runs(run.path, exported)
+    assert (record.rows, record.b.exported) == (metrics_of(run).rows, "fp32")
+    assert record.a.scores.figures == metrics_of(run).finetuned.figures
+    rows = load_splits(load_config(RunLayout(run.path).config).data).test
+    said = lorafit.load(exported).compute_values(rows.texts)
+    if task == "multi_label":
+        assert record.churn is not None
+        assert record.churn.value == 0
+        exact = ((said >= 0.5) == rows.labels).all(axis=1).mean()
+        assert record.b.scores.figures["exact_match"].value == pytest.approx(exact)
+    else:
+        assert record.half_width_difference == 0
+        error = np.abs(said[:, 0] - rows.labels).mean()
+        assert record.b.scores.figures["mae"].value == pytest.approx(error)
+
+
+def test_exported_models_are_compared_on_rows_that_they_predict_now(
+    exported: Path, task: str, source: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserInputError, match="do not hold what they said of their test rows"):
+        lorafit.diff(exported, exported)
+    data, flags = str(write_rows(tmp_path / "other.csv", task, rows=40)), {"data.label_separator": "|"}
+    record = compare_runs(exported, exported, data, flags=flags)
+    assert (record.rows, record.comparison.rows_gained, record.comparison.rows_lost) == (40, 0, 0)
+    with pytest.raises(DataError, match=r"was trained on .* and these rows are not its test rows"):
+        lorafit.diff(exported, exported, str(source), flags=flags)
+
+
+def test_run_compared_on_its_own_data_predicts_its_test_rows_again(run: Run, other: Path, source: Path) -> None:
+    kept, again = compare_runs(run.path, other), compare_runs(run.path, other, str(source))
+    assert again.rows == kept.rows
+    for name, difference in kept.comparison.differences.items():
+        assert again.comparison.differences[name].value == pytest.approx(difference.value, rel=1e-3, abs=1e-3)
 
 
 def test_head_that_knows_the_unit_begins_with_what_it_knows(encoder: Path, tmp_path: Path) -> None:

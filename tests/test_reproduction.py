@@ -9,20 +9,22 @@ import pytest
 import lorafit
 from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.config import load_config, override_config
-from lorafit.errors import NotReproducedError, RunError
-from lorafit.evidence import Estimate, MetricsRecord
-from lorafit.metrics.uncertainty import estimate_scores
+from lorafit.difference.sides import Side
+from lorafit.errors import NotReproducedError, RunError, UserInputError
+from lorafit.evidence import Estimate
 from lorafit.progress import Silent
 from lorafit.reproduction import (
-    ACCURACY_TOLERANCE,
-    LOG_LOSS_TOLERANCE,
+    TOLERANCES,
     Change,
     RepeatedFigure,
     ReproductionRecord,
+    _choose_tolerances,
     _compare_figure,
+    _read_figures,
     enforce_reproduction,
     reproduce,
 )
+from lorafit.task_evidence import TaskMetricsRecord, TaskScores
 
 GOOD, BAD = ("fine", "great", "lovely", "superb"), ("awful", "boring", "dull", "poor")
 
@@ -112,7 +114,7 @@ def test_other_settings_give_other_numbers_which_are_said_with_what_else_differs
     assert record.largest_difference > 0.01
     with pytest.raises(NotReproducedError, match=r"copy is not reproduced:") as caught:
         enforce_reproduction(record)
-    assert f"they may differ by {LOG_LOSS_TOLERANCE}" in str(caught.value)
+    assert f"they may differ by {TOLERANCES['single_label']['log_loss']}" in str(caught.value)
     now = RunRecord.read(RunLayout(tmp_path / "again").record)
     assert record.changes == [
         Change(name="torch", then="1.0", now=now.versions["torch"]),
@@ -123,7 +125,12 @@ def test_other_settings_give_other_numbers_which_are_said_with_what_else_differs
 
 @pytest.mark.parametrize(
     ("setting", "value", "was"),
-    [("training__seed", 7, "0"), ("method__name", "ia3", "lora"), ("model__truncation", "head", "head+tail")],
+    [
+        ("data__task", "regression", "single_label"),
+        ("training__seed", 7, "0"),
+        ("method__name", "ia3", "lora"),
+        ("model__truncation", "head", "head+tail"),
+    ],
 )
 def test_an_altered_config_is_found_before_training(
     copy: RunLayout, tmp_path: Path, setting: str, value: object, was: str
@@ -208,25 +215,43 @@ def test_the_run_itself_is_never_replaced(run: RunLayout) -> None:
     [(0.902, 0.31, []), (0.898, 0.29, []), (0.9021, 0.3, ["accuracy"]), (0.9, 0.3101, ["log_loss"])],
 )
 def test_tolerance_is_the_largest_difference_that_agrees(accuracy: float, log_loss: float, broken: list[str]) -> None:
-    scores = estimate_scores([0, 1], [[0.9, 0.1], [0.1, 0.9]], ["neg", "pos"], samples=100)
-
-    def build(first: float, second: float) -> MetricsRecord:
-        values = {"accuracy": first, "log_loss": second}
-        told = {name: Estimate(value=value, low=value, high=value) for name, value in values.items()}
-        return MetricsRecord(
-            split="test",
-            rows=1000,
-            confidence_level=0.95,
-            bootstrap_samples=100,
-            baseline=None,
-            finetuned=scores.model_copy(update=told),
-            comparison=None,
-        )
-
-    limits = {"accuracy": ACCURACY_TOLERANCE, "log_loss": LOG_LOSS_TOLERANCE}
-    then, now = build(0.9, 0.3), build(accuracy, log_loss)
-    figures = [_compare_figure(name, limit, then, now) for name, limit in limits.items()]
+    then, now = {"accuracy": 0.9, "log_loss": 0.3}, {"accuracy": accuracy, "log_loss": log_loss}
+    limits = TOLERANCES["single_label"]
+    figures = [_compare_figure(name, then[name], now[name], limit) for name, limit in limits.items()]
     assert [figure.name for figure in figures if not figure.agrees] == broken
+
+
+def test_tolerances_are_those_of_the_task() -> None:
+    none = {"log_loss": None, "r2": None}
+    assert _choose_tolerances("single_label", None, none) == TOLERANCES["single_label"]
+    assert _choose_tolerances("multi_label", 0.1, none) == {"micro_f1": 0.1, "log_loss": 0.01}
+    assert _choose_tolerances("regression", 0.0, {"log_loss": None, "r2": 0.5}) == {"mae": 0.0, "r2": 0.5}
+    assert TOLERANCES["regression"] == {"mae": 0.01, "r2": 0.01}, "the table itself stays as it is"
+
+
+def test_a_tolerance_of_a_figure_that_is_not_compared_is_refused_before_training(
+    run: RunLayout, tmp_path: Path
+) -> None:
+    with pytest.raises(UserInputError, match=r"tolerance of r2 .* is single_label, .* is accuracy and log_loss"):
+        reproduce(run.root, output=tmp_path / "again", r2_tolerance=0.1)
+    assert not (tmp_path / "again").exists()
+
+
+def test_metrics_that_lack_a_figure_are_refused(run_record: RunRecord, tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path)
+    scores = TaskScores(figures={"mae": Estimate(value=1, low=0, high=2)})
+    TaskMetricsRecord(
+        task="regression",
+        split="test",
+        rows=10,
+        confidence_level=0.95,
+        bootstrap_samples=100,
+        baseline=None,
+        finetuned=scores,
+        comparison=None,
+    ).write(layout.metrics)
+    with pytest.raises(RunError, match=r"metrics\.json was altered: it does not hold r2"):
+        _read_figures(Side(layout, run_record.model_copy(update={"task": "regression"})))
 
 
 def test_only_what_does_not_agree_is_said() -> None:

@@ -24,6 +24,7 @@ from lorafit.task_evidence import (
     TaskConfidence,
     TaskMetricsRecord,
     TaskScores,
+    TaskSliceScores,
 )
 
 TEXT = "what a superb film"
@@ -60,6 +61,13 @@ def build_metrics(task: str, **changes: Any) -> TaskMetricsRecord:
 
 def build_label(name: str, f1: float, support: int) -> ClassScores:
     return ClassScores(label=name, precision=guess(f1), recall=guess(f1), f1=guess(f1), support=support)
+
+
+def build_slice(column: str, value: str, figures: dict[str, float], p_value: float) -> TaskSliceScores:
+    estimates = {name: guess(figure) for name, figure in figures.items()}
+    return TaskSliceScores(
+        column=column, value=value, rows=1200, figures=estimates, differences={}, adjusted_p_value=p_value
+    )
 
 
 def read_head(card: str) -> dict[str, Any]:
@@ -175,6 +183,30 @@ def test_labels_that_differ_and_those_without_rows_are_told(on_hub: RunRecord) -
     assert "any number of 200 labels: `label 0`, " in card
     assert "`label 19`, …." in card
     assert "label 20" not in card
+
+
+def test_slices_shown_to_be_worse_are_named_weakest_first_three_at_most(
+    on_hub: RunRecord, of_number: RunRecord
+) -> None:
+    several = {"words 1-15": 0.7, "shop a|b`c\n<i>": 0.3, "shop north": 0.5, "shop east": 0.6, "shop west": 0.1}
+    slices = [
+        build_slice(*name.split(" ", 1), {"micro_f1": f1, "exact_match": 0.2}, 0.2 if f1 == 0.1 else 0.01)
+        for name, f1 in several.items()
+    ]
+    card = render_task_card(on_hub, build_metrics("multi_label", slices=slices))
+    (line,) = (line for line in card.splitlines() if line.startswith("* **Weakest slices**"))
+    assert re.findall(r"F1 \(micro\) (0\.\d+)", line) == ["0.3000", "0.5000", "0.6000"]
+    assert "`shop` `` a|b`c <i> ``, F1 (micro) 0.3000 [0.2900, 0.3100] on 1,200 rows" in line
+    assert "of the 5 told apart by `words`, `shop`" in line
+    assert "worse than all rows together (permutation test, Holm): " in line
+    numbers = [build_slice("shop", name, {"mae": error}, 0.001) for name, error in (("a", 1.0), ("b", 20.0))]
+    card = render_task_card(of_number, build_metrics("regression", slices=numbers))
+    assert "`shop` `b`, MAE 20.00 [19.99, 20.01] on 1,200 rows; `shop` `a`, MAE 1.000 [0.990, 1.010] on 1,200" in card
+    none = render_task_card(
+        of_number, build_metrics("regression", slices=[build_slice("words", "1-15", {"mae": 1}, 1)])
+    )
+    assert "**Weak slices**: none of the 1 told apart by `words`" in none
+    assert "slices**" not in render_task_card(of_number, build_metrics("regression"))
 
 
 def test_measured_confidence_is_told(on_hub: RunRecord, of_number: RunRecord) -> None:

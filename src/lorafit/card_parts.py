@@ -11,7 +11,7 @@ from typing import Any, Final
 import yaml
 
 from lorafit.artifacts import RunRecord, SplitRecord
-from lorafit.evidence import Estimate
+from lorafit.evidence import Estimate, Slice
 from lorafit.run_folder import suggest_name
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "describe_long_texts",
     "describe_origin",
     "describe_share",
+    "describe_slices",
     "describe_use",
     "is_whole",
     "join_card",
@@ -33,6 +34,8 @@ __all__ = [
 
 LISTED_LABELS: Final = 20
 """Of more labels, some are named."""
+
+_WEAK_SLICES: Final = 3
 
 _ORIGINS: Final = {"builtin:distil-minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 """The models on the Hub that the built-in encoders were made from."""
@@ -151,6 +154,32 @@ def describe_data(record: RunRecord) -> Iterator[str]:
         yield f"* {name}: {split.rows:,} rows{f' ({counts})' if counts else ''}"
     if data.notes:
         yield from ("", "What was cut, drawn, left out or found:", "", *(f"* {_escape(note)}" for note in data.notes))
+
+
+def describe_slices(slices: Sequence[Slice], weakest: Sequence[str], correction: str) -> Iterator[str]:
+    """Name the slices that are shown to be worse than the whole, three at most; nothing where none is told apart.
+
+    Args:
+        slices: All that are told apart.
+        weakest: What is said of those that are shown to be worse, the weakest first.
+        correction: How their number was taken into account.
+
+    Yields:
+        Markdown.
+    """
+    if not slices:
+        return
+    columns = ", ".join(code(name) for name in dict.fromkeys(one.column for one in slices))
+    if weakest:
+        yield (
+            f"* **Weakest slices**, of the {len(slices)} told apart by {columns} (`words` is the length of the text), "
+            f"shown to be worse than all rows together ({correction}): {'; '.join(weakest[:_WEAK_SLICES])}."
+        )
+    else:
+        yield (
+            f"* **Weak slices**: none of the {len(slices)} told apart by {columns} (`words` is the length of the text) "
+            "is shown to be worse than the others."
+        )
 
 
 def describe_use(

@@ -18,7 +18,7 @@ from lorafit.data.table_writing import write_table
 from lorafit.data.tables import read_table
 from lorafit.errors import DataError
 from lorafit.evidence import CalibrationRecord, CheapBaseline, MetricsRecord
-from lorafit.labels import LabelSet, Task, require_single_label
+from lorafit.labels import LabelSet, Task
 from lorafit.metrics.calibration import calibrated_log_loss
 from lorafit.metrics.confidence import fit_calibration, measure_confidence
 from lorafit.metrics.scores import accuracy, confusion_matrix, predict_labels, row_log_losses, softmax
@@ -72,8 +72,6 @@ def evaluate(
     layout = RunLayout(Path(run).resolve())
     record = RunRecord.read(layout.record)
     slices = (flags or {}).get("data.slice_columns")
-    if slices:
-        require_single_label(record.task, "--slice")
     if data is not None and slices is None:
         slices = []  # other data need not have the run's columns
     config = load_config(layout.config, flags={**(flags or {}), "data.slice_columns": slices})

@@ -19,6 +19,7 @@ __all__ = [
     "ModelScores",
     "PairedComparison",
     "RiskPoint",
+    "Slice",
     "SliceScores",
     "SpanContribution",
 ]
@@ -211,20 +212,28 @@ class ConfidenceRecord(Record):
     abstention: AbstentionScores | None
 
 
-class SliceScores(Record):
-    """Accuracy on the rows that share a value.
+class Slice(Record):
+    """Rows that share a value.
 
     Attributes:
         column: What is told apart: `words` (length of the text) or a column of the data.
         value: The value, or the range of lengths.
         rows: How many rows have it.
-        accuracy: Of the fine-tuned model.
-        difference: Fine-tuned minus baseline, or None without a baseline.
     """
 
     column: str
     value: str
     rows: int
+
+
+class SliceScores(Slice):
+    """Accuracy on the rows of a slice.
+
+    Attributes:
+        accuracy: Of the fine-tuned model.
+        difference: Fine-tuned minus baseline, or None without a baseline.
+    """
+
     accuracy: Estimate
     difference: Estimate | None
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lorafit.data.checks import describe_text_fault
 from lorafit.errors import UserInputError
+from lorafit.labels import Task
 from lorafit.words import cut_spans, leave_out
 
 __all__ = ["MAX_SPANS", "Classifier", "Deletion", "Explanation", "WordContribution", "explain"]
@@ -28,22 +29,27 @@ class Classifier(Protocol):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes, in the order of the columns of `predict_proba`."""
+        """The classes, in the order of the columns of `compute_values`; of a regression the name of its number."""
 
-    def predict_proba(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Return probabilities of shape (texts, classes)."""
+    @property
+    def task(self) -> Task:
+        """What a text gets."""
+
+    def compute_values(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Return probabilities of shape (texts, classes), or numbers of shape (texts, 1)."""
 
 
 @dataclass(frozen=True)
 class WordContribution:
-    """What a word adds to the label.
+    """What a word adds to the label, or to the number.
 
     Attributes:
         text: The word, or the group of words, as it stands in the text: `text[start:end]` of the whole.
         start: Its first character, counted from 0.
         end: The character after its last.
-        contribution: Log-odds of the label with the whole text minus those without the word, in nats. Above 0 it
-            speaks for the label, below 0 against it.
+        contribution: Log-odds of the label with the whole text minus those without the word, in nats; or the number
+            with the whole text minus that without the word, in its unit. Above 0 the word speaks for the label, or
+            raises the number.
     """
 
     text: str
@@ -54,12 +60,13 @@ class WordContribution:
 
 @dataclass(frozen=True)
 class Deletion:
-    """What a deletion of several words does to the label.
+    """What a deletion of several words does to the label, or to the number.
 
     Attributes:
         share: Share of the words that was asked for, above 0 and below 1.
         count: Words (or groups of words) deleted: the share rounded up.
-        drop: Probability of the label with the whole text minus that without the words of highest contribution.
+        drop: Probability of the label (or the number) with the whole text minus that without the words of highest
+            contribution.
         random_drops: The same without as many words drawn at random, one value a draw.
     """
 
@@ -76,13 +83,14 @@ class Deletion:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a text got a label.
+    """Why a text got a label, or a number.
 
     Attributes:
         text: The whole text.
-        label: The class that is explained.
-        score: Its probability, 0 to 1.
-        predicted: The most probable class.
+        task: What a text gets.
+        label: The class that is explained; of a regression the name of its number.
+        score: Its probability, 0 to 1; or the number, in its unit.
+        predicted: The most probable class; of a regression the name of its number.
         words: One contribution a word, in the order of the text; none for a text of one word, of which nothing would
             be left.
         words_a_span: 1, or for a text of more words than there may be spans, how many adjacent ones each of `words`
@@ -91,6 +99,7 @@ class Explanation:
     """
 
     text: str
+    task: Task
     label: str
     score: float
     predicted: str
@@ -110,12 +119,12 @@ class Explanation:
 
     @property
     def faithfulness(self) -> float | None:
-        """Mean drop by contribution minus mean drop at random, -1 to 1; None without a test."""
+        """Mean drop by contribution minus mean drop at random, -1 to 1 or in the number's unit; None without a test."""
         return None if self.drop is None or self.random_drop is None else self.drop - self.random_drop
 
     @property
     def beats_chance(self) -> bool | None:
-        """Whether deleting by contribution lowers the label more than every random draw does; None without a test."""
+        """Whether deleting by contribution takes away more than every random draw does; None without a test."""
         if self.drop is None:
             return None
         draws = zip(*(deletion.random_drops for deletion in self.deletions), strict=True)
@@ -134,18 +143,18 @@ def explain(
     """Find the words a prediction rests on by leaving out each in turn.
 
     Source: occlusion as in Zeiler & Fergus (2014), arXiv:1311.2901, for words as in Li, Monroe & Jurafsky (2016),
-    arXiv:1612.08220. It needs probabilities alone, so it is the same for every runtime. A word is removed, not
+    arXiv:1612.08220. It needs what a model says alone, so it is the same for every runtime. A word is removed, not
     replaced by a mask or unknown token: fine-tuning has shown the model shorter texts but no masks, and not every
     tokenizer has one. What counts as a word: `lorafit.words`.
 
-    It is tested by deletion (DeYoung et al. 2020, ERASER, arXiv:1911.03429): the label's probability must fall more
-    when the top 10, 20 and 50 % of the words are deleted than when as many are at random. A share that amounts to one
-    word is left out: that deletion is what was measured, so it could not fail.
+    It is tested by deletion (DeYoung et al. 2020, ERASER, arXiv:1911.03429): the label's probability, or the number,
+    must fall more when the top 10, 20 and 50 % of the words are deleted than when as many are at random. A share that
+    amounts to one word is left out: that deletion is what was measured, so it could not fail.
 
     Args:
-        predictor: A trained classifier.
+        predictor: A trained model.
         text: The text, not empty.
-        label: The class to explain; None takes the most probable.
+        label: The class to explain; None takes the most probable, or the number.
         most_spans: Parts left out in turn, at least 1; longer texts are cut into groups of words.
         draws: Random deletions of each size, at least 1.
         seed: Of the draws; the same seed gives the same explanation.
@@ -163,13 +172,14 @@ def explain(
         return _predict(predictor, [leave_out(text, spans, indices) for indices in removed])
 
     single = [{index} for index in range(len(spans)) if len(spans) > 1]
-    probabilities = predict_without([set(), *single])
-    predicted = predictor.labels[int(probabilities[0].argmax())]
+    values = predict_without([set(), *single])
+    predicted = predictor.labels[int(values[0].argmax())]
     column = predictor.labels.index(label or predicted)
-    contributions = _compute_contributions(probabilities, column)
-    score = float(probabilities[0, column])
+    contributions = _compute_contributions(values, column, predictor.task)
+    score = float(values[0, column])
     return Explanation(
         text=text,
+        task=predictor.task,
         label=label or predicted,
         score=score,
         predicted=predicted,
@@ -223,15 +233,17 @@ def _test_by_deletion(
 def _predict(predictor: Classifier, texts: Sequence[str]) -> NDArray[np.float64]:
     """Predict every different text once: leaving out either of two equal neighbours gives the same."""
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-    return predictor.predict_proba(list(places))[[places[text] for text in texts]]
+    return predictor.compute_values(list(places))[[places[text] for text in texts]]
 
 
-def _compute_contributions(probabilities: NDArray[np.float64], column: int) -> NDArray[np.float64]:
-    """Return the log-odds of the first row minus those of every other row."""
-    others = np.delete(probabilities, column, axis=1).sum(axis=1)  # 1 - p would lose its digits near p = 1
-    odds = np.log(np.maximum(probabilities[:, column], _FLOOR)) - np.log(np.maximum(others, _FLOOR))
-    contributions: NDArray[np.float64] = odds[0] - odds[1:]
-    return contributions
+def _compute_contributions(values: NDArray[np.float64], column: int, task: Task) -> NDArray[np.float64]:
+    """Return the log-odds, or the number, of the first row minus those of every other row."""
+    chosen = values[:, column]
+    if task != "regression":
+        # where one of the classes is right, 1 - p is the sum of the others, which loses no digits near p = 1
+        others = np.delete(values, column, axis=1).sum(axis=1) if task == "single_label" else 1 - chosen
+        chosen = np.log(np.maximum(chosen, _FLOOR)) - np.log(np.maximum(others, _FLOOR))
+    return np.asarray(chosen[0] - chosen[1:])
 
 
 def _mean(values: Sequence[float]) -> float | None:

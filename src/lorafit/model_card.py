@@ -4,7 +4,7 @@ It may be published, so it holds no text of the data and no folder of this machi
 """
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from lorafit.artifacts import RunRecord
 from lorafit.card_parts import (
@@ -16,6 +16,7 @@ from lorafit.card_parts import (
     describe_long_texts,
     describe_origin,
     describe_share,
+    describe_slices,
     describe_use,
     join_card,
     list_labels,
@@ -26,8 +27,6 @@ from lorafit.metrics.selective import NEVER
 from lorafit.metrics.uncertainty import wilson_interval
 
 __all__ = ["render_model_card"]
-
-_WEAK_SLICES: Final = 3
 
 
 def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
@@ -101,7 +100,8 @@ def _describe_results(metrics: MetricsRecord) -> Iterator[str]:
 
 
 def _describe_limits(record: RunRecord, metrics: MetricsRecord) -> Iterator[str]:
-    yield from _describe_slices(metrics)
+    weak = sorted(_list_weak_slices(metrics), key=lambda one: one.accuracy.value)
+    yield from describe_slices(metrics.slices, list(map(_describe_slice, weak)), "Bonferroni")
     if metrics.confidence is None:
         yield "* **Calibration**: none; confidence is what the model gives, and how far it holds was not measured."
     else:
@@ -109,28 +109,10 @@ def _describe_limits(record: RunRecord, metrics: MetricsRecord) -> Iterator[str]
     yield from describe_long_texts(record, metrics.split)
 
 
-def _describe_slices(metrics: MetricsRecord) -> Iterator[str]:
-    if not metrics.slices:
-        return
-    weak = sorted(_list_weak_slices(metrics), key=lambda one: one.accuracy.value)
-    columns = ", ".join(code(name) for name in dict.fromkeys(one.column for one in metrics.slices))
-    if weak:
-        listed = "; ".join(map(_describe_slice, weak[:_WEAK_SLICES]))
-        yield (
-            f"* **Weakest slices**, of the {len(metrics.slices)} told apart by {columns} (`words` is the length of the "
-            f"text), shown to be worse than all rows together (Bonferroni): {listed}."
-        )
-    else:
-        yield (
-            f"* **Weak slices**: none of the {len(metrics.slices)} told apart by {columns} (`words` is the length of "
-            "the text) is shown to be worse than the others."
-        )
-
-
 def _list_weak_slices(metrics: MetricsRecord) -> Iterator[SliceScores]:
     """Yield the slices below the whole by more than chance, at a level corrected for their number (Bonferroni)."""
-    level = 1 - (1 - metrics.confidence_level) / len(metrics.slices)
     for one in metrics.slices:
+        level = 1 - (1 - metrics.confidence_level) / len(metrics.slices)
         right = round(one.accuracy.value * one.rows)
         if wilson_interval(right, one.rows, level).high < metrics.finetuned.accuracy.value:
             yield one

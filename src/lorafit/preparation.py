@@ -121,12 +121,8 @@ def load_material(config: Config) -> Material:
     """
     _require_training()
     require_trackers(config.training.track)
-    for name, value in {
-        "evaluation.target_accuracy": config.evaluation.target_accuracy,
-        "data.slice_columns": config.data.slice_columns,
-    }.items():
-        if value:
-            require_single_label(config.data.task, name)
+    if config.evaluation.target_accuracy is not None:
+        require_single_label(config.data.task, "evaluation.target_accuracy")
     splits = load_splits(config.data)
     encoder = locate_encoder(config.model)
     tokenizer, pad_id = load_tokenizer(encoder.folder)

@@ -1,27 +1,29 @@
 """Repeat a run from its folder, and say whether it gives the same numbers."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from pydantic import Field
 
-from lorafit.artifacts import FileRecord, Record, RunLayout, RunRecord
+from lorafit.artifacts import FileRecord, Record, RunRecord
 from lorafit.config import Config, load_config
 from lorafit.data.sources import load_splits
-from lorafit.difference.sides import Side, open_run, read_answers
+from lorafit.difference.sides import Answers, Side, open_run, read_answers
 from lorafit.encoders.load import locate_encoder
-from lorafit.errors import NotReproducedError, RunError
+from lorafit.errors import NotReproducedError, RunError, UserInputError
 from lorafit.evidence import MetricsRecord
 from lorafit.finetune import BEFORE_CALIBRATION, precedes_calibration, train
-from lorafit.labels import LabelSet
+from lorafit.labels import Task
+from lorafit.metrics.multi_label import decide
 from lorafit.progress import Progress, Silent
 from lorafit.run_folder import find_free_name
+from lorafit.task_evidence import TaskMetricsRecord
 
 __all__ = [
-    "ACCURACY_TOLERANCE",
-    "LOG_LOSS_TOLERANCE",
+    "TOLERANCES",
     "Change",
     "RepeatedFigure",
     "ReproductionRecord",
@@ -29,8 +31,16 @@ __all__ = [
     "reproduce",
 ]
 
-ACCURACY_TOLERANCE = 0.002
-LOG_LOSS_TOLERANCE = 0.01
+TOLERANCES: Final[dict[Task, dict[str, float]]] = {
+    "single_label": {"accuracy": 0.002, "log_loss": 0.01},
+    "multi_label": {"micro_f1": 0.002, "log_loss": 0.01},
+    "regression": {"mae": 0.01, "r2": 0.01},
+}
+"""The figures that are compared, by task, and by how much they may differ unless another tolerance is given.
+
+Shares of 1, and nats. That of `mae` is a share of the standard deviation of the test rows' true numbers, so that it
+depends neither on their unit nor on how small the error is.
+"""
 
 _ROUNDING = 1e-12
 """A difference of two decimal fractions may be off by so much."""
@@ -40,10 +50,10 @@ class RepeatedFigure(Record):
     """A score of the fine-tuned model on the test rows, then and now.
 
     Attributes:
-        name: `accuracy` or `log_loss`.
+        name: `accuracy` or `log_loss`; of several labels `micro_f1` or `log_loss`; of a number `mae` or `r2`.
         then: In the run that is repeated.
         now: In the new one.
-        tolerance: Largest difference at which both agree.
+        tolerance: Largest difference at which both agree; that of `mae` in the numbers' unit.
         agrees: Whether they do.
     """
 
@@ -66,17 +76,19 @@ class ReproductionRecord(FileRecord):
     """A run and its repetition, on the same data and base model.
 
     Attributes:
+        task: What a text gets.
         run: The folder of the run that was repeated.
         repetition: The folder of the new one.
         agrees: Whether all figures do.
-        identical: Whether every test probability is the same to the last digit.
+        identical: Whether every test probability, or number, is the same to the last digit.
         rows: Number of test rows.
-        figures: Accuracy and log loss.
-        largest_difference: Of a test row's probability of a class, 0 to 1.
-        rows_changed: Test rows that get another label.
+        figures: Accuracy and log loss, or those of the task in their place.
+        largest_difference: Of a test row's probability of a class, 0 to 1, or of its number, in its unit.
+        rows_changed: Test rows that get another label, or other labels; None of numbers.
         changes: What differs of versions and machine.
     """
 
+    task: Task = "single_label"
     run: str
     repetition: str
     agrees: bool
@@ -84,7 +96,7 @@ class ReproductionRecord(FileRecord):
     rows: int
     figures: list[RepeatedFigure]
     largest_difference: float
-    rows_changed: int
+    rows_changed: int | None
     changes: list[Change] = Field(default_factory=list)
 
 
@@ -92,8 +104,9 @@ def reproduce(
     run: str | Path,
     *,
     output: str | Path | None = None,
-    tolerance: float = ACCURACY_TOLERANCE,
-    log_loss_tolerance: float = LOG_LOSS_TOLERANCE,
+    tolerance: float | None = None,
+    log_loss_tolerance: float | None = None,
+    r2_tolerance: float | None = None,
     progress: Progress | None = None,
 ) -> ReproductionRecord:
     """Train again with the settings of a run and compare the results.
@@ -104,8 +117,11 @@ def reproduce(
     Args:
         run: The folder of a finished run.
         output: The folder of the new run; None takes a free name below `runs/`.
-        tolerance: Largest difference of the accuracy, as a share of the test rows, at which both agree.
-        log_loss_tolerance: The same of the log loss, in nats.
+        tolerance: Largest difference at which both agree: of the accuracy, or of the micro F1 where a text has several
+            labels, 0 to 1; where it has a number, of the mean absolute error, as a share of the standard deviation of
+            the test rows' true numbers. None takes that of `TOLERANCES`.
+        log_loss_tolerance: The same of the log loss, in nats; not where a text has a number.
+        r2_tolerance: The same of R², where a text has a number.
         progress: Told what is going on; None for silence.
 
     Returns:
@@ -113,32 +129,35 @@ def reproduce(
 
     Raises:
         RunError: The run is not finished, its files do not fit together, or `output` is taken.
-        NotReproducedError: The data, the base model, or seed, method or truncation in its config.yaml are not those of
-            the run; nothing is trained. Other settings are not compared.
+        UserInputError: A tolerance of a figure that the run's task does not have.
+        NotReproducedError: The data, the base model, or task, seed, method or truncation in its config.yaml are not
+            those of the run; nothing is trained. Other settings are not compared.
     """
     side, progress = open_run(run), progress or Silent()
     _check_output(output)
-    labels = LabelSet(tuple(side.record.labels))
-    answers, metrics = read_answers(side, labels), MetricsRecord.read(side.layout.metrics)
+    given = {"log_loss": log_loss_tolerance, "r2": r2_tolerance}
+    limits = _choose_tolerances(side.record.task, tolerance, given)
+    answers, figures = read_answers(side, side.label_set), _read_figures(side)
     config = load_config(side.layout.config)
     progress.start("comparing data, base model, seed, method and truncation with those of the run")
     _check_unchanged(side, config)
     progress.finish()
-    again = train(config, output=output, progress=progress)
-    other = read_answers(Side(layout=open_run(again.path).layout, record=again.record), labels)
-    differences = np.abs(answers.probabilities - other.probabilities)
-    limits = {"accuracy": tolerance, "log_loss": log_loss_tolerance}
-    repeated = MetricsRecord.read(RunLayout(again.path).metrics)
-    figures = [_compare_figure(name, limit, metrics, repeated) for name, limit in limits.items()]
+    again = open_run(train(config, output=output, progress=progress).path)
+    others, repeated = read_answers(again, side.label_set), _read_figures(again)
+    if "mae" in limits:
+        limits["mae"] *= float(answers.truth.std())
+    compared = [_compare_figure(name, figures[name], repeated[name], limit) for name, limit in limits.items()]
+    differences = np.abs(answers.values - others.values)
     return ReproductionRecord(
-        run=str(side.layout.root),
-        repetition=str(again.path),
-        agrees=all(figure.agrees for figure in figures),
+        task=side.record.task,
+        run=str(side.root),
+        repetition=str(again.root),
+        agrees=all(figure.agrees for figure in compared),
         identical=not differences.any(),
         rows=len(answers.ids),
-        figures=figures,
+        figures=compared,
         largest_difference=float(differences.max()),
-        rows_changed=int((answers.probabilities.argmax(axis=1) != other.probabilities.argmax(axis=1)).sum()),
+        rows_changed=_count_changed(answers, others, side.record.task),
         changes=list(_list_changes(side.record, again.record)),
     )
 
@@ -182,6 +201,7 @@ def _check_unchanged(side: Side, config: Config) -> None:
 def _find_faults(side: Side, config: Config) -> Iterator[str]:
     record = side.record
     settings = {
+        "data.task": (record.task, config.data.task),
         "training.seed": (record.seed, config.training.seed),
         "method.name": (record.method, config.method.name),
         "model.truncation": (record.truncation, config.model.truncation),
@@ -189,6 +209,8 @@ def _find_faults(side: Side, config: Config) -> Iterator[str]:
     for name, (then, now) in settings.items():
         if then != now:
             yield f"config.yaml was altered: {name} is {now}, the run was made with {then}."
+    if config.data.task != record.task:
+        return  # its data could not be read as those of another task
     splits = load_splits(config.data)
     parts = splits.by_name
     if list(splits.labels.names) != record.labels:
@@ -207,10 +229,46 @@ def _find_faults(side: Side, config: Config) -> Iterator[str]:
         yield f"The base model {encoder.name} has changed (SHA-256 of its weights)."
 
 
-def _compare_figure(name: str, tolerance: float, then: MetricsRecord, now: MetricsRecord) -> RepeatedFigure:
-    before, after = (getattr(metrics.finetuned, name).value for metrics in (then, now))
-    agrees = abs(after - before) <= tolerance + _ROUNDING
-    return RepeatedFigure(name=name, then=before, now=after, tolerance=tolerance, agrees=agrees)
+def _choose_tolerances(task: Task, leading: float | None, given: Mapping[str, float | None]) -> dict[str, float]:
+    """Put the tolerances of a task's figures together, the leading one first."""
+    limits = dict(TOLERANCES[task])
+    for name, limit in {next(iter(limits)): leading, **given}.items():
+        if limit is None:
+            continue
+        if name not in limits:
+            raise UserInputError(
+                f"A tolerance of {name} cannot be kept: the task of the run is {task}, and what is compared is "
+                f"{' and '.join(limits)}."
+            )
+        limits[name] = limit
+    return limits
+
+
+def _read_figures(side: Side) -> dict[str, float]:
+    """Read the figures of the fine-tuned model that are compared."""
+    path, task = side.layout.metrics, side.record.task
+    if task == "single_label":
+        scores = MetricsRecord.read(path).finetuned
+        figures = {"accuracy": scores.accuracy, "log_loss": scores.log_loss}
+    else:
+        figures = TaskMetricsRecord.read(path).finetuned.figures
+    if missing := [name for name in TOLERANCES[task] if name not in figures]:
+        raise RunError(f"{path} was altered: it does not hold {', '.join(missing)}.")
+    return {name: figures[name].value for name in TOLERANCES[task]}
+
+
+def _count_changed(answers: Answers, others: Answers, task: Task) -> int | None:
+    """Count the rows that get another label, or other labels."""
+    if task == "regression":
+        return None
+    if task == "multi_label":
+        return int((decide(answers.values) != decide(others.values)).any(axis=1).sum())
+    return int((answers.values.argmax(axis=1) != others.values.argmax(axis=1)).sum())
+
+
+def _compare_figure(name: str, then: float, now: float, tolerance: float) -> RepeatedFigure:
+    agrees = abs(now - then) <= tolerance + _ROUNDING
+    return RepeatedFigure(name=name, then=then, now=now, tolerance=tolerance, agrees=agrees)
 
 
 def _list_changes(then: RunRecord, now: RunRecord) -> Iterator[Change]:

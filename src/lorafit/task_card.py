@@ -4,7 +4,7 @@ It may be published, so it holds no text of the data and no folder of this machi
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from lorafit.artifacts import RunRecord
@@ -17,13 +17,15 @@ from lorafit.card_parts import (
     describe_long_texts,
     describe_origin,
     describe_share,
+    describe_slices,
     describe_use,
     join_card,
     list_labels,
     name_source,
 )
-from lorafit.task_evidence import TaskConfidence, TaskMetricsRecord, TaskScores
-from lorafit.task_figures import describe_chance, name_figure, write_figure, write_value
+from lorafit.evidence import Estimate
+from lorafit.task_evidence import TaskConfidence, TaskMetricsRecord, TaskScores, TaskSliceScores
+from lorafit.task_figures import LEADING, describe_chance, name_figure, strength_of, write_figure, write_value
 
 __all__ = ["render_task_card"]
 
@@ -110,7 +112,7 @@ def _describe_purpose(record: RunRecord) -> Iterator[str]:
     special = "numbers beyond the range of the training rows" if is_number else "labels that it was not trained on"
     yield (
         f"Not measured, so not to be relied on: other kinds of texts, other languages, {special}, and whether groups "
-        "of people are treated alike."
+        "of people are treated alike, unless a slice below says so."
     )
 
 
@@ -121,7 +123,7 @@ def _describe_results(metrics: TaskMetricsRecord) -> Iterator[str]:
     yield f"| | {' | '.join(measured)} |"
     yield "|---" * (1 + len(measured)) + "|"
     for name in metrics.finetuned.figures:
-        cells = [_write_cell(name, scores, metrics) for scores in measured.values()]
+        cells = [_write_cell(name, scores.figures, metrics) for scores in measured.values()]
         yield f"| {name_figure(name)} | {' | '.join(cells)} |"
     yield ""
     yield f"In brackets: {100 * metrics.confidence_level:g} % bootstrap intervals over the {metrics.split} rows."
@@ -134,17 +136,28 @@ def _describe_results(metrics: TaskMetricsRecord) -> Iterator[str]:
             yield f"Training gave {gained:,} rows fewer wrong labels and {lost:,} more (sign test, {chance})."
 
 
-def _write_cell(name: str, scores: TaskScores, metrics: TaskMetricsRecord) -> str:
-    if name not in scores.figures:
+def _write_cell(name: str, figures: Mapping[str, Estimate], metrics: TaskMetricsRecord) -> str:
+    if name not in figures:
         return ""
-    estimate = scores.figures[name]
+    estimate = figures[name]
     return write_figure(name, estimate) if metrics.task == "regression" else describe_estimate(estimate)
 
 
 def _describe_limits(record: RunRecord, metrics: TaskMetricsRecord) -> Iterator[str]:
+    weak = [one for one in metrics.slices if one.adjusted_p_value < 1 - metrics.confidence_level]
+    weak.sort(key=lambda one: strength_of(one, metrics.task))
+    yield from describe_slices(
+        metrics.slices, [_describe_slice(one, metrics) for one in weak], "permutation test, Holm"
+    )
     yield from _describe_labels(metrics)
     yield from _describe_confidence(metrics)
     yield from describe_long_texts(record, metrics.split)
+
+
+def _describe_slice(one: TaskSliceScores, metrics: TaskMetricsRecord) -> str:
+    leading = LEADING[metrics.task]
+    figure = f"{name_figure(leading)} {_write_cell(leading, one.figures, metrics)}"
+    return f"{code(one.column)} {code(one.value)}, {figure} on {one.rows:,} rows"
 
 
 def _describe_labels(metrics: TaskMetricsRecord) -> Iterator[str]:

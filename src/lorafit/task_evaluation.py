@@ -14,6 +14,7 @@ from lorafit.metrics.multi_label import (
     decision_calibration_error,
     estimate_multi_label_scores,
     fit_multi_label_temperature,
+    score_multi_label,
     sigmoid,
 )
 from lorafit.metrics.regression import (
@@ -21,7 +22,9 @@ from lorafit.metrics.regression import (
     compare_regression,
     estimate_regression_scores,
     measure_interval_coverage,
+    score_regression,
 )
+from lorafit.metrics.task_slices import score_task_slices
 from lorafit.settings import EvaluationConfig
 from lorafit.task_evidence import (
     IntervalCalibration,
@@ -32,11 +35,19 @@ from lorafit.task_evidence import (
     TaskMetricsRecord,
     TaskScores,
 )
+from lorafit.task_figures import TaskOfFigures
 
 if TYPE_CHECKING:
     from lorafit.training.targets import Standard
 
-__all__ = ["build_task_metrics", "compute_task_validation", "fit_task_calibration"]
+__all__ = [
+    "build_task_metrics",
+    "compare_task",
+    "compute_task_validation",
+    "estimate_task_scores",
+    "fit_task_calibration",
+    "score_task",
+]
 
 
 def compute_task_validation(rows: Split, logits: NDArray[np.float64], standard: "Standard | None") -> dict[str, float]:
@@ -92,6 +103,65 @@ def fit_task_calibration(
     )
 
 
+def score_task(truth: NDArray[Any], values: NDArray[np.float64], labels: LabelSet) -> dict[str, float]:
+    """Score a model on rows, without intervals.
+
+    Args:
+        truth: What `Split.labels` holds of the n rows.
+        values: What the model said of them, shape (n, outputs): probabilities, or numbers.
+        labels: The task and its classes.
+
+    Returns:
+        The figures of the task by name.
+    """
+    if labels.task == "regression":
+        return score_regression(truth, values[:, 0])
+    return score_multi_label(truth, values)
+
+
+def estimate_task_scores(
+    truth: NDArray[Any], values: NDArray[np.float64], labels: LabelSet, config: EvaluationConfig
+) -> TaskScores:
+    """Score a model on rows, each score with its interval.
+
+    Args:
+        truth: What `Split.labels` holds of the n rows.
+        values: What the model said of them, shape (n, outputs): probabilities, or numbers.
+        labels: The task and its classes.
+        config: Level and resampling of the intervals.
+
+    Returns:
+        The scores.
+    """
+    if labels.task == "regression":
+        return estimate_regression_scores(truth, values[:, 0], **config.resampling)
+    return estimate_multi_label_scores(truth, values, labels.names, **config.resampling)
+
+
+def compare_task(
+    truth: NDArray[Any],
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    labels: LabelSet,
+    config: EvaluationConfig,
+) -> TaskComparison:
+    """Compare two models on the same rows.
+
+    Args:
+        truth: What `Split.labels` holds of the n rows.
+        before: What the first model said of them, shape (n, outputs): probabilities, or numbers.
+        after: The same of the second model.
+        labels: The task and its classes.
+        config: Level and resampling of the intervals.
+
+    Returns:
+        The second against the first.
+    """
+    if labels.task == "regression":
+        return compare_regression(truth, before[:, 0], after[:, 0], **config.resampling)
+    return compare_multi_label(truth, before, after, **config.resampling)
+
+
 def build_task_metrics(
     split: str, rows: Split, labels: LabelSet, config: EvaluationConfig, predicted: Predicted
 ) -> TaskMetricsRecord:
@@ -107,33 +177,30 @@ def build_task_metrics(
     Returns:
         The record.
     """
-    settings = config.resampling
+    task: TaskOfFigures = "regression" if labels.task == "regression" else "multi_label"
+    finetuned, baseline = predicted.finetuned, predicted.baseline
 
     def score(values: NDArray[np.float64]) -> TaskScores:
-        if labels.task == "regression":
-            return estimate_regression_scores(rows.labels, values[:, 0], **settings)
-        return estimate_multi_label_scores(rows.labels, values, labels.names, **settings)
+        return estimate_task_scores(rows.labels, values, labels, config)
 
-    def compare(before: NDArray[np.float64], after: NDArray[np.float64]) -> TaskComparison:
-        if labels.task == "regression":
-            return compare_regression(rows.labels, before[:, 0], after[:, 0], **settings)
-        return compare_multi_label(rows.labels, before, after, **settings)
+    def compare(before: NDArray[np.float64]) -> TaskComparison:
+        return compare_task(rows.labels, before, finetuned, labels, config)
 
-    finetuned, baseline = predicted.finetuned, predicted.baseline
     return TaskMetricsRecord(
-        task="regression" if labels.task == "regression" else "multi_label",
+        task=task,
         split=split,
         rows=len(rows),
         confidence_level=config.confidence_level,
         bootstrap_samples=config.bootstrap_samples,
         baseline=None if baseline is None else score(baseline),
         finetuned=score(finetuned),
-        comparison=None if baseline is None else compare(baseline, finetuned),
+        comparison=None if baseline is None else compare(baseline),
         cheap_baselines={
-            name: TaskCheapBaseline(scores=score(values), comparison=compare(values, finetuned))
+            name: TaskCheapBaseline(scores=score(values), comparison=compare(values))
             for name, values in predicted.cheap.items()
         },
-        confidence=_measure_confidence(rows, predicted, settings),
+        confidence=_measure_confidence(rows, predicted, config.resampling),
+        slices=score_task_slices(rows, task, finetuned, baseline, **config.resampling),
     )
 
 

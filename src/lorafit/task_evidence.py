@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from lorafit.artifacts import FileRecord, Record
-from lorafit.evidence import ClassScores, Estimate
+from lorafit.evidence import ClassScores, Estimate, Slice
 
 __all__ = [
     "IntervalCalibration",
@@ -15,6 +15,7 @@ __all__ = [
     "TaskConfidence",
     "TaskMetricsRecord",
     "TaskScores",
+    "TaskSliceScores",
 ]
 
 
@@ -102,6 +103,22 @@ class TaskCheapBaseline(Record):
     comparison: TaskComparison
 
 
+class TaskSliceScores(Slice):
+    """Figures of the rows of a slice.
+
+    Attributes:
+        figures: Of the fine-tuned model, by the names of `TaskScores.figures`. Several labels: `micro_f1`, NaN where no
+            row has a label and none is given, and `exact_match`. A number: `mae`.
+        differences: Fine-tuned minus baseline, by the same names; empty without a baseline.
+        adjusted_p_value: Of the slice being worse than all rows together, by `micro_f1` or `mae`: one-sided permutation
+            test, its p-value raised for the number of slices (Holm 1979).
+    """
+
+    figures: dict[str, Estimate]
+    differences: dict[str, Estimate]
+    adjusted_p_value: float
+
+
 class TaskMetricsRecord(FileRecord):
     """`metrics.json` of a run with several labels a text, or with a number."""
 
@@ -115,3 +132,4 @@ class TaskMetricsRecord(FileRecord):
     comparison: TaskComparison | None
     cheap_baselines: dict[str, TaskCheapBaseline] = Field(default_factory=dict, description="By name of the model.")
     confidence: TaskConfidence | None = None
+    slices: list[TaskSliceScores] = Field(default_factory=list, description="Figures by length and by column.")

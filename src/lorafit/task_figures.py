@@ -1,26 +1,34 @@
-"""The figures of several labels a text, and of numbers: their names, how they are written, and what they show."""
+"""The figures of each task: their names, how they are written, and what they show."""
 
 import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from lorafit.evidence import Estimate
-from lorafit.task_evidence import TaskComparison
+from lorafit.labels import Task
+from lorafit.task_evidence import TaskComparison, TaskSliceScores
 
 __all__ = [
     "FIGURES",
     "LEADING",
     "Figure",
+    "TaskOfFigures",
     "describe_chance",
+    "describe_rows",
+    "judge_difference",
     "judge_task",
+    "name_difference",
     "name_figure",
+    "strength_of",
+    "write_difference",
     "write_figure",
+    "write_figure_value",
     "write_true_value",
     "write_value",
 ]
 
 TaskOfFigures = Literal["multi_label", "regression"]
-"""The tasks that have such figures."""
+"""The tasks that no figure of one label a text belongs to."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class Figure:
 
 
 FIGURES: Final = {
+    "accuracy": Figure("accuracy", "share of the texts that get their label", is_share=True),
     "micro_f1": Figure(
         "F1 (micro)",
         "over the labels of all texts: how many of those given are right, and how many true ones are found",
@@ -71,7 +80,7 @@ FIGURES: Final = {
 }
 """By their names in records."""
 
-LEADING: Final[dict[TaskOfFigures, str]] = {"multi_label": "micro_f1", "regression": "mae"}
+LEADING: Final[dict[Task, str]] = {"single_label": "accuracy", "multi_label": "micro_f1", "regression": "mae"}
 """The figure that verdicts are about, by task."""
 
 _LARGEST_WHOLE: Final = 1e15
@@ -81,6 +90,11 @@ _LARGEST_WHOLE: Final = 1e15
 def name_figure(name: str) -> str:
     """Return a figure's name for people."""
     return FIGURES[name].title if name in FIGURES else name.replace("_", " ")
+
+
+def name_difference(name: str) -> str:
+    """Return the name of a figure's difference for people, as `write_difference` writes it."""
+    return f"{name_figure(name)} (points)" if _is_share(name) else name_figure(name)
 
 
 def write_figure(name: str, estimate: Estimate, *, sign: bool = False, separator: str = " ") -> str:
@@ -94,21 +108,27 @@ def write_figure(name: str, estimate: Estimate, *, sign: bool = False, separator
 
     Returns:
         Shares in per cent; figures with a unit with as many digits as their size asks for, others to three after the
-        point.
+        point; `undefined` where there is none.
     """
-    numbers = (estimate.value, estimate.low, estimate.high)
-    figure = FIGURES.get(name)
-    if figure is not None and figure.is_share:
-        value, low, high = (_write(100 * number, ".1f", sign=sign) for number in numbers)
-        return f"{value} %{separator}[{low}, {high}]"
-    form = _choose_form(*numbers) if figure is not None and figure.has_unit else ",.3f"
-    value, low, high = (_write(number, form, sign=sign) for number in numbers)
-    return value if math.isnan(estimate.value) else f"{value}{separator}[{low}, {high}]"
+    if math.isnan(estimate.value):
+        return _write(estimate.value, "")
+    value, low, high = _write_numbers(name, estimate.value, estimate.low, estimate.high, sign=sign)
+    return f"{value}{' %' if _is_share(name) else ''}{separator}[{low}, {high}]"
 
 
-def write_value(value: float) -> str:
-    """Write a number with as many digits as its size asks for."""
-    return _write(value, _choose_form(value))
+def write_figure_value(name: str, value: float) -> str:
+    """Write a figure's value as `write_figure` does, without an interval."""
+    return f"{_write_numbers(name, value)[0]}{' %' if _is_share(name) else ''}"
+
+
+def write_difference(name: str, estimate: Estimate) -> str:
+    """Write a difference of two values of a figure with its interval: points of shares, others in the figure's unit."""
+    return write_figure(name, estimate, sign=True).replace(" %", "")
+
+
+def write_value(value: float, *, sign: bool = False) -> str:
+    """Write a number with as many digits as its size asks for; with `sign`, that of what is above zero, too."""
+    return _write(value, _choose_form(value), sign=sign)
 
 
 def write_true_value(value: float) -> str:
@@ -119,6 +139,14 @@ def write_true_value(value: float) -> str:
 def describe_chance(p_value: float) -> str:
     """Write the p-value of a test."""
     return f"p = {p_value:.2g}" if p_value >= 1e-6 else "p < 0.000001"
+
+
+def describe_rows(paired: TaskComparison, task: TaskOfFigures) -> str:
+    """Write how many rows a model gets better and worse than another, with the test of that."""
+    gained, lost, chance = f"{paired.rows_gained:,}", f"{paired.rows_lost:,}", describe_chance(paired.p_value)
+    if task == "regression":
+        return f"{gained} rows nearer to their number, {lost} farther (exact sign test, {chance})"
+    return f"{gained} rows with fewer wrong labels, {lost} with more (exact sign test, {chance})"
 
 
 def judge_task(paired: TaskComparison, task: TaskOfFigures, level: float) -> Literal["better", "worse", "unclear"]:
@@ -137,11 +165,46 @@ def judge_task(paired: TaskComparison, task: TaskOfFigures, level: float) -> Lit
     difference = paired.differences.get(name)
     if difference is None or not paired.p_value < 1 - level:
         return "unclear"
+    verdict, gain = judge_difference(name, difference), paired.rows_gained - paired.rows_lost
+    agrees = gain > 0 if verdict == "better" else gain < 0
+    return verdict if agrees else "unclear"
+
+
+def judge_difference(name: str, difference: Estimate) -> Literal["better", "worse", "unclear"]:
+    """Say whether a difference of a figure is one for the better or the worse.
+
+    Args:
+        name: A key of `FIGURES`.
+        difference: Of two values of it.
+
+    Returns:
+        `unclear` where the interval holds 0.
+    """
     is_up, is_down = difference.low > 0, difference.high < 0
-    is_better, is_worse = (is_up, is_down) if FIGURES[name].is_higher_better else (is_down, is_up)
-    if is_better and paired.rows_gained > paired.rows_lost:
-        return "better"
-    return "worse" if is_worse and paired.rows_gained < paired.rows_lost else "unclear"
+    if not (is_up or is_down):
+        return "unclear"
+    return "better" if is_up == FIGURES[name].is_higher_better else "worse"
+
+
+def _is_share(name: str) -> bool:
+    return name in FIGURES and FIGURES[name].is_share
+
+
+def _write_numbers(name: str, *numbers: float, sign: bool = False) -> list[str]:
+    """Write values of a figure with the same digits after the point."""
+    if _is_share(name):
+        return [_write(100 * number, ".1f", sign=sign) for number in numbers]
+    form = _choose_form(*numbers) if name in FIGURES and FIGURES[name].has_unit else ",.3f"
+    return [_write(number, form, sign=sign) for number in numbers]
+
+
+def strength_of(one: TaskSliceScores, task: TaskOfFigures) -> float:
+    """Return what orders slices, the weakest first: more is better; where the leading figure is undefined, infinite."""
+    name = LEADING[task]
+    value = one.figures[name].value
+    if math.isnan(value):
+        return math.inf
+    return value if FIGURES[name].is_higher_better else -value
 
 
 def _choose_form(*numbers: float) -> str:

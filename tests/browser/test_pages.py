@@ -36,8 +36,8 @@ def write_comparison() -> str:
             method=method,
             seeds=[0, 1],
             validation_loss=0.3,
-            accuracy=estimate(0.8 + 0.02 * place),
-            accuracy_by_seed=[0.8, 0.82],
+            score=estimate(0.8 + 0.02 * place),
+            score_by_seed=[0.8, 0.82],
             difference=estimate(-0.01) if place else None,
             p_value=0.03,
             parameters=ParameterCounts(adapter=100_000, head=1000, total=22_000_000),
@@ -58,7 +58,7 @@ def write_comparison() -> str:
             confidence_level=0.95,
             best="lora",
             methods=methods,
-            cheap_baselines=[CheapRow(name="nb_svm", accuracy=estimate(0.7), difference=estimate(-0.1), seconds=1)],
+            cheap_baselines=[CheapRow(name="nb_svm", score=estimate(0.7), difference=estimate(-0.1), seconds=1)],
             failed=[Cell(method="dora", seed=0, error=f"<script>alert(1)</script> {'unbreakable' * 20}")],
         )
     )
@@ -71,7 +71,7 @@ def write_search() -> str:
             state=("complete", "pruned")[number % 3 == 2],
             values={"method.r": 4, "training.learning_rate": 0.0001234},
             loss=0.3 + 0.01 * (number % 5),
-            accuracy=0.9,
+            score=0.9,
             seconds=12.0,
         )
         for number in range(24)

@@ -34,7 +34,7 @@ def build(*words: tuple[str, float], deletions: tuple[Deletion, ...] = (), **cha
     for word, contribution in words:
         start = contributions[-1].end + 1 if contributions else 0
         contributions.append(WordContribution(word, start, start + len(word), contribution))
-    given = {"text": text, "label": "pos", "score": 0.9, "predicted": "pos", "words_a_span": 1}
+    given = {"text": text, "task": "single_label", "label": "pos", "score": 0.9, "predicted": "pos", "words_a_span": 1}
     return Explanation(**(given | {"words": tuple(contributions), "deletions": deletions} | changes))
 
 
@@ -181,3 +181,17 @@ def test_groups_of_words_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert "3 adjacent words at a time are left out, not single ones, in 2 groups." in told
     assert "50 % of the groups" in told
     assert re.search(r"  a fine film +\+1\.00", shown)
+
+
+def test_number_is_shown_in_its_unit(capsys: pytest.CaptureFixture[str]) -> None:
+    deletion = Deletion(share=0.5, count=2, drop=1.25, random_drops=(0.5, 0.75))
+    number = {"task": "regression", "label": "stars", "predicted": "stars", "score": 3.4567}
+    shown = show(build(("superb", 1.5), ("dull", -0.25), ("film", 0.0), deletions=(deletion,), **number), capsys)
+    assert shown.startswith("stars  3.457\n")
+    assert "What a word adds to stars" in shown
+    assert re.search(r"raises +by +lowers +by", shown)
+    assert re.search(r"superb +\+1.500 +dull +-0.250", shown)
+    assert "odds" not in shown
+    told = " ".join(shown.split())
+    assert "of the words stars falls by 1.250 on average; without as many drawn at random it falls by 0.625" in told
+    assert "The words that raise stars matter more than others drawn at random." in told

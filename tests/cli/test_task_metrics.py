@@ -1,6 +1,7 @@
 """What is printed of several labels a text, and of numbers, fits the terminal and says no more than is shown."""
 
 import io
+import math
 import re
 from typing import Any
 
@@ -14,6 +15,7 @@ from lorafit.task_evidence import (
     TaskConfidence,
     TaskMetricsRecord,
     TaskScores,
+    TaskSliceScores,
 )
 from lorafit.terminal.tasks import print_task_metrics
 
@@ -51,9 +53,20 @@ def build_metrics(task: str, *, names: list[str] | None = None, p: float = 0.001
     return TaskMetricsRecord(**(values | changes))
 
 
-def show(metrics: TaskMetricsRecord, columns: int = 120) -> str:
+def build_slice(column: str, value: str, figures: dict[str, float], change: float | None = None) -> TaskSliceScores:
+    return TaskSliceScores(
+        column=column,
+        value=value,
+        rows=1234,
+        figures={name: guess(figure) for name, figure in figures.items()},
+        differences={} if change is None else {name: guess(change) for name in figures},
+        adjusted_p_value=1,
+    )
+
+
+def show(metrics: TaskMetricsRecord, columns: int = 120, *, with_slices: bool = False) -> str:
     console = Console(file=io.StringIO(), width=columns, highlight=False, markup=False)
-    print_task_metrics(console, metrics)
+    print_task_metrics(console, metrics, with_slices=with_slices)
     shown: str = console.file.getvalue()  # type: ignore[attr-defined]
     return shown
 
@@ -137,3 +150,40 @@ def test_names_are_no_markup_and_do_not_steer_the_terminal() -> None:
     assert "[bold]<script>" in shown
     assert "\x1b" not in shown
     assert "y" * 50 not in shown
+
+
+@pytest.mark.parametrize("columns", [80, 110])
+def test_of_many_slices_the_weakest_are_shown_within_the_terminal(columns: int) -> None:
+    values = [
+        build_slice("[bold]shop", f"{number} {'x' * 30}\x1b]0;evil", {"micro_f1": number / 60, "exact_match": 0.5}, 0.1)
+        for number in range(50, 20, -1)
+    ]
+    nothing = build_slice("[bold]shop", "undefined", {"micro_f1": math.nan, "exact_match": 1.0}, math.nan)
+    short = build_slice("words", "1-15", {"micro_f1": 0.5, "exact_match": 0.4}, 0.1)
+    metrics = build_metrics("multi_label", slices=[short, nothing, *values])
+    assert "by length of the text" not in show(metrics, columns)
+    shown = show(metrics, columns, with_slices=True).partition("F1 (micro) by length of the text and by column")[2]
+    assert max(map(len, shown.splitlines())) <= columns
+    assert re.search(r"words 1-15 +1,234 +50\.0 % \[48\.0, 52\.0\] +\+10\.0 % \[\+8\.0, \+12\.0\]", shown)
+    assert "Of [bold]shop the 12 weakest values are shown, 19 are not." in " ".join(shown.split())
+    assert re.findall(r"shop (\d+)", shown) == [str(number) for number in range(21, 33)]
+    assert "\x1b" not in shown
+
+
+def test_the_largest_errors_are_the_weakest_and_what_is_undefined_is_said() -> None:
+    slices = [build_slice("shop", str(number), {"mae": float(number)}) for number in range(1, 21)]
+    shown = show(build_metrics("regression", slices=slices), with_slices=True)
+    assert re.findall(r"shop (\d+)", shown.partition("MAE by length")[2]) == list(map(str, range(20, 8, -1)))
+    undefined = [build_slice("shop", "north", {"micro_f1": math.nan, "exact_match": 1.0})]
+    shown = show(build_metrics("multi_label", slices=undefined), with_slices=True)
+    assert re.search(r"shop north +1,234 +undefined *\n", shown)
+
+
+def test_intervals_of_large_numbers_stand_below_them() -> None:
+    slices = [build_slice("shop", "north", {"mae": 12_345_678.0}, 12_345_678.0)]
+    lines = [
+        line.split() for line in show(build_metrics("regression", slices=slices), 80, with_slices=True).splitlines()
+    ]
+    place = lines.index(["shop", "north", "1,234", "12,345,678", "+12,345,678"])
+    ends = ["[12,345,678,", "12,345,678]", "[+12,345,678,", "+12,345,678]"]
+    assert lines[place + 1] == ends

@@ -14,6 +14,7 @@ import pytest
 
 from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.evidence import MetricsRecord
+from lorafit.task_evidence import TaskMetricsRecord
 
 Call = Callable[..., Any]
 
@@ -114,3 +115,26 @@ def test_slices_that_were_named_are_shown_kept_and_measured_again(
     other = call("evaluate", run, reviews)
     assert other.code == 0, "other data need not have the run's columns"
     assert "shop" not in other.out.replace(str(run), "")
+
+
+@pytest.mark.parametrize("task", ["multi_label", "regression"])
+def test_slices_of_other_tasks_are_shown_and_reported(
+    call: Call, reviews: Path, settings: list[str], tmp_path: Path, task: str
+) -> None:
+    header, *rows = reviews.read_text().splitlines()
+    numbers = {"neg": 10, "pos": 20}
+    path, run = tmp_path / "shops.csv", tmp_path / "run"
+    lines = [f"{header},shop"]
+    for place, row in enumerate(rows):
+        text, _, label = row.rpartition(",")
+        lines.append(f"{text},{numbers[label] if task == 'regression' else label},shop {place % 2}")
+    path.write_text("\n".join(lines) + "\n")
+    words = ["--set", "training.max_steps=2", "--set", "data.test_fraction=0.4", "--output", run]
+    answer = call("train", path, "--task", task, "--slice", "shop", *settings, *words)
+    assert answer.code == 0, answer.err
+    assert re.search(r"shop shop 1 +\d+ +\d+\.\d.* \[.*\] +[+-]\d", answer.out)
+    named = {(one.column, one.value) for one in TaskMetricsRecord.read(RunLayout(run).metrics).slices}
+    assert named == {("words", "1-15"), ("shop", "shop 0"), ("shop", "shop 1")}
+    assert "By column shop" in RunLayout(run).report.read_text(encoding="utf-8")
+    assert "told apart by `words`, `shop`" in RunLayout(run).card.read_text(encoding="utf-8")
+    assert "shop shop 1" in call("evaluate", run).out

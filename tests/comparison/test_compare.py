@@ -152,9 +152,9 @@ def test_table_is_what_the_runs_say(finished: Comparison) -> None:
     assert record.best == min(losses, key=lambda method: losses[method])
     for row in record.methods:
         assert row.seeds == [0, 1]
-        assert row.accuracy.value == pytest.approx(right[row.method].mean())
-        assert row.accuracy_by_seed == [read_right(finished, row.method, seed).mean() for seed in (0, 1)]
-        assert row.accuracy.low <= row.accuracy.value <= row.accuracy.high
+        assert row.score.value == pytest.approx(right[row.method].mean())
+        assert row.score_by_seed == [read_right(finished, row.method, seed).mean() for seed in (0, 1)]
+        assert row.score.low <= row.score.value <= row.score.high
         if row.method == record.best:
             assert row.difference is None
         else:
@@ -168,7 +168,7 @@ def test_table_is_what_the_runs_say(finished: Comparison) -> None:
         assert row.peak_memory_bytes > 1e8
         assert row.texts_per_second > 0
     assert [row.name for row in record.cheap_baselines] == ["nb_svm", "tfidf"]
-    assert all(row.accuracy.value > 0.9 and row.difference is not None for row in record.cheap_baselines)
+    assert all(row.score.value > 0.9 and row.difference is not None for row in record.cheap_baselines)
 
 
 def read_right(finished: Comparison, method: str, seed: int) -> np.ndarray:
@@ -210,7 +210,7 @@ def test_interrupted_comparison_goes_on_where_it_was(finished: Comparison, confi
     again = compare(config, METHODS, seeds=2, output=path, progress=lines)
     assert sum("finished before" in line for line in lines.lines) == 1
     for row, whole in zip(again.record.methods, finished.record.methods, strict=True):
-        assert row.accuracy_by_seed == whole.accuracy_by_seed
+        assert row.score_by_seed == whole.score_by_seed
         assert row.validation_loss == whole.validation_loss
 
 

@@ -13,8 +13,8 @@ def make_row(method: str, accuracy: float, seconds: float) -> MethodRow:
         method=method,
         seeds=[0],
         validation_loss=0.3,
-        accuracy=Estimate(value=accuracy, low=accuracy - 0.02, high=accuracy + 0.02),
-        accuracy_by_seed=[accuracy],
+        score=Estimate(value=accuracy, low=accuracy - 0.02, high=accuracy + 0.02),
+        score_by_seed=[accuracy],
         difference=None,
         p_value=None,
         parameters=ParameterCounts(adapter=10, head=2, total=100),
@@ -28,9 +28,7 @@ def make_row(method: str, accuracy: float, seconds: float) -> MethodRow:
 
 def make_record(*differences: tuple[str, float, float], error: str = "") -> ComparisonRecord:
     cheap = [
-        CheapRow(
-            name=name, accuracy=ACCURACY, difference=Estimate(value=(low + high) / 2, low=low, high=high), seconds=1
-        )
+        CheapRow(name=name, score=ACCURACY, difference=Estimate(value=(low + high) / 2, low=low, high=high), seconds=1)
         for name, low, high in differences
     ]
     return ComparisonRecord(
@@ -74,7 +72,7 @@ def test_cheap_baselines_are_judged_by_the_intervals(
 
 
 def test_the_front_holds_what_no_other_beats_at_less_cost() -> None:
-    assert [row.method for row in find_pareto(make_record().methods)] == ["head_only", "lora"]
+    assert [row.method for row in find_pareto(make_record().methods, "accuracy")] == ["head_only", "lora"]
 
 
 def test_what_comes_from_outside_is_escaped() -> None:

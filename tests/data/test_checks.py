@@ -7,10 +7,14 @@ from lorafit.data.checks import (
     CheckedRows,
     build_labels,
     check_rows,
+    count_labels,
     describe_rows,
     describe_text_fault,
+    encode_labels,
     encode_rows,
+    name_labels,
 )
+from lorafit.data.label_values import LabelValue
 from lorafit.data.rows import RawRows
 from lorafit.errors import DataError
 from lorafit.labels import LabelSet
@@ -128,6 +132,28 @@ def test_rows_are_encoded() -> None:
     assert split.labels.tolist() == [1, 0, 1]
     assert split.labels.dtype == np.int64
     assert split.ids.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "encoded", "counts"),
+    [
+        (("y", "x", "y"), LabelSet(("x", "y", "z")), [1, 0, 1], {"x": 1, "y": 2, "z": 0}),
+        ((("x", "y"), (), ("y",)), LabelSet(("x", "y"), "multi_label"), [[1, 1], [0, 0], [0, 1]], {"x": 1, "y": 2}),
+        ((0.5, 2.0), LabelSet(("value",), "regression"), [0.5, 2.0], {}),
+    ],
+)
+def test_labels_are_encoded_by_task_counted_and_named_again(
+    values: Sequence[LabelValue], labels: LabelSet, encoded: list[object], counts: dict[str, int]
+) -> None:
+    found = encode_labels(values, labels)
+    assert found.tolist() == encoded
+    assert name_labels(found, labels) == values
+    assert count_labels(found, labels) == counts
+
+
+def test_label_that_is_not_known_is_not_encoded() -> None:
+    with pytest.raises(KeyError):
+        encode_labels([("x", "new")], LabelSet(("x", "y"), "multi_label"))
 
 
 def test_unknown_label_is_named_with_the_numbers_of_its_rows() -> None:

@@ -141,9 +141,10 @@ def test_predictions_of_other_rows_under_the_same_fingerprint_are_refused(write_
         diff(a, b)
 
 
-def test_gates_are_read_before_any_work(tmp_path: Path) -> None:
+def test_gates_are_read_before_any_row(write_run: WriteRun) -> None:
+    run = write_run("run", TRUTH, TRUTH)
     with pytest.raises(ConfigError, match="cannot limit 'acc'"):
-        diff(tmp_path / "none", tmp_path / "none", gate="acc>=0")
+        diff(run, run, "none.csv", gate="acc>=0")
 
 
 def test_rows_are_told_apart_by_length_and_column_where_the_data_are_still_there(

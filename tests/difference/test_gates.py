@@ -44,7 +44,7 @@ def record(write_run: Callable[..., Path]) -> DiffRecord:
     ],
 )
 def test_point_estimate_decides(record: DiffRecord, gate: str, holds: bool) -> None:
-    (result,) = judge_gates(parse_gates(gate), record)
+    (result,) = judge_gates(parse_gates(gate, "single_label"), record)
     assert (result.gate, result.holds) == (gate, holds)
     judged = record.model_copy(update={"gates": [result]})
     if holds:
@@ -55,7 +55,7 @@ def test_point_estimate_decides(record: DiffRecord, gate: str, holds: bool) -> N
 
 
 def test_every_name_has_a_value_and_all_but_ece_and_speed_an_interval(record: DiffRecord) -> None:
-    results = judge_gates(parse_gates(",".join(f"{name}<=9" for name in GATED)), record)
+    results = judge_gates(parse_gates(",".join(f"{name}<=9" for name in GATED["single_label"]), "single_label"), record)
     assert [result.name for result in results if result.interval is None] == ["ece", "slowdown"]
     values = {result.name: result.value for result in results}
     assert values == {
@@ -71,7 +71,7 @@ def test_every_name_has_a_value_and_all_but_ece_and_speed_an_interval(record: Di
 
 
 def test_each_broken_gate_is_said_and_no_other(record: DiffRecord) -> None:
-    gates = parse_gates("accuracy>=0.1, churn<=0.5 ,negative_flips<=0.01")
+    gates = parse_gates("accuracy>=0.1, churn<=0.5 ,negative_flips<=0.01", "single_label")
     judged = record.model_copy(update={"gates": judge_gates(gates, record)})
     with pytest.raises(GateBrokenError) as caught:
         enforce_gates(judged)
@@ -83,8 +83,8 @@ def test_each_broken_gate_is_said_and_no_other(record: DiffRecord) -> None:
 
 
 def test_no_gates_are_none_and_several_keep_their_order() -> None:
-    assert parse_gates("") == parse_gates("  ") == ()
-    assert parse_gates("churn<1,accuracy>= -0.5") == (
+    assert parse_gates("", "single_label") == parse_gates("  ", "single_label") == ()
+    assert parse_gates("churn<1,accuracy>= -0.5", "single_label") == (
         Gate("churn<1", "churn", "<", 1.0),
         Gate("accuracy>= -0.5", "accuracy", ">=", -0.5),
     )
@@ -93,9 +93,9 @@ def test_no_gates_are_none_and_several_keep_their_order() -> None:
 @pytest.mark.parametrize("name", ["acc", "Accuracy", "f1", "", "rows"])
 def test_unknown_names_are_refused_with_those_allowed(name: str) -> None:
     with pytest.raises(ConfigError, match="cannot limit") as caught:
-        parse_gates(f"churn<=0.1,{name}>=0")
+        parse_gates(f"churn<=0.1,{name}>=0", "single_label")
     assert repr(name) in str(caught.value)
-    assert ", ".join(GATED) in str(caught.value)
+    assert ", ".join(GATED["single_label"]) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -104,13 +104,13 @@ def test_unknown_names_are_refused_with_those_allowed(name: str) -> None:
 )
 def test_what_is_no_gate_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match=r"name operator number.*>=, <=, >, <.*Example: --gate"):
-        parse_gates(text)
+        parse_gates(text, "single_label")
 
 
 @pytest.mark.parametrize("limit", ["x", "1%", "nan", "inf", "-inf", "0,1"])
 def test_limits_that_are_no_numbers_are_refused(limit: str) -> None:
     with pytest.raises(ConfigError):
-        parse_gates(f"accuracy>={limit}")
+        parse_gates(f"accuracy>={limit}", "single_label")
 
 
 def test_speed_that_was_not_recorded_cannot_be_judged(write_run: Callable[..., Path]) -> None:

@@ -20,10 +20,10 @@ def test_answers_come_in_input_order_and_in_the_order_of_labels_asked_for(write_
     answers = read_answers(side, LABELS)
     assert answers.ids == (1, 2, 3)
     np.testing.assert_array_equal(answers.truth, [0, 1, 1])
-    np.testing.assert_allclose(answers.probabilities, [[0.8, 0.2], [0.8, 0.2], [0.2, 0.8]])
+    np.testing.assert_allclose(answers.values, [[0.8, 0.2], [0.8, 0.2], [0.2, 0.8]])
     turned = read_answers(side, LabelSet(("pos", "neg")))
     np.testing.assert_array_equal(turned.truth, [1, 0, 0])
-    np.testing.assert_array_equal(turned.probabilities, answers.probabilities[:, ::-1])
+    np.testing.assert_array_equal(turned.values, answers.values[:, ::-1])
 
 
 @pytest.mark.parametrize("status", ["running", "interrupted", "failed"])

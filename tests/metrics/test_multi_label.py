@@ -17,12 +17,15 @@ from lorafit.metrics.multi_label import (
     compare_multi_label,
     decide,
     decision_calibration_error,
+    estimate_multi_label_flips,
     estimate_multi_label_scores,
     find_multi_label_mistakes,
     fit_multi_label_temperature,
+    score_multi_label,
     sigmoid,
 )
 from lorafit.metrics.row_resampling import resample_row_sums
+from lorafit.metrics.uncertainty import wilson_interval
 
 Marks = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -153,6 +156,21 @@ def test_differences_are_those_of_the_scores_and_the_test_is_of_wrong_labels() -
     assert (compared.rows_gained, compared.rows_lost) == (np.sum(now < was), np.sum(now > was))
     expected = scipy.stats.binomtest(compared.rows_gained, compared.rows_gained + compared.rows_lost).pvalue
     assert compared.p_value == pytest.approx(expected)
+
+
+def test_scores_without_intervals_are_the_same() -> None:
+    marks, logits = make_rows(100, 3, skill=0.5, seed=6)
+    measured = estimate_multi_label_scores(marks, sigmoid(logits), "abc", samples=10).figures
+    assert score_multi_label(marks, sigmoid(logits)) == {name: one.value for name, one in measured.items()}
+
+
+def test_flips_are_texts_that_no_longer_get_exactly_their_labels() -> None:
+    marks = np.array([[1, 0], [1, 1], [0, 0], [0, 1], [1, 0]])
+    before = np.array([[1, 0], [1, 1], [0, 1], [1, 1], [0, 1]])
+    after = np.array([[1, 1], [1, 1], [0, 0], [1, 0], [0, 1]])
+    flips = estimate_multi_label_flips(marks, before, after, confidence_level=0.9)
+    assert flips.negative == wilson_interval(1, 5, 0.9), "the first; the fourth was wrong before, too"
+    assert flips.churn == wilson_interval(3, 5, 0.9)
 
 
 def test_equal_models_do_not_differ() -> None:

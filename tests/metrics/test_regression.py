@@ -12,10 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from lorafit.metrics.regression import (
     choose_half_width,
+    compare_interval_coverage,
     compare_regression,
     estimate_regression_scores,
     find_largest_errors,
     measure_interval_coverage,
+    score_regression,
 )
 from lorafit.metrics.uncertainty import wilson_interval
 
@@ -103,6 +105,12 @@ def test_differences_are_those_of_the_scores_and_ties_count_for_neither() -> Non
     assert (compared.rows_gained, compared.rows_lost) == (np.sum(nearer > 0), np.sum(nearer < 0))
     assert compared.rows_gained + compared.rows_lost == 180
     assert compared.p_value == pytest.approx(scipy.stats.binomtest(compared.rows_gained, 180).pvalue)
+
+
+def test_scores_without_intervals_are_the_same() -> None:
+    labels, values = make_rows(100, noise=1.0, seed=6)
+    measured = estimate_regression_scores(labels, values, samples=10).figures
+    assert score_regression(labels, values) == {name: one.value for name, one in measured.items()}
 
 
 def test_equal_models_do_not_differ() -> None:
@@ -212,6 +220,18 @@ def test_coverage_counts_ends_and_has_wilsons_interval() -> None:
     labels, values = make_rows(99, noise=1.0, seed=15)
     width = choose_half_width(labels, values, 0.9)
     assert measure_interval_coverage(labels, values, width, 0.95).value == pytest.approx(90 / 99)
+
+
+def test_difference_of_coverage_is_that_of_resampled_rows() -> None:
+    labels, first = make_rows(60, noise=1.0, seed=16)
+    _, second = make_rows(60, noise=0.7, seed=16)
+    held = [np.abs(said - labels) <= width for said, width in ((first, 1.5), (second, 0.9))]
+    measured = compare_interval_coverage(labels, (first, 1.5), (second, 0.9), samples=300, seed=4, confidence_level=0.9)
+    assert measured.value == pytest.approx(held[1].mean() - held[0].mean())
+    drawn = [held[1][rows].mean() - held[0][rows].mean() for rows in draw_rows(60, 300, seed=4)]
+    assert [measured.low, measured.high] == pytest.approx(np.quantile(drawn, [0.05, 0.95]).tolist())
+    with pytest.raises(ValueError, match="half_width"):
+        compare_interval_coverage(labels, (first, 1.5), (second, -0.9))
 
 
 @pytest.mark.parametrize(

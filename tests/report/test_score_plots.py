@@ -75,3 +75,9 @@ def test_of_many_slices_all_are_in_the_table() -> None:
     assert len(plot.rows) == 80
     assert len(plot.figure.axes[0].get_yticklabels()) == 50
     assert plot.label.endswith("and more.")
+
+
+def test_slices_whose_names_look_alike_have_a_line_each() -> None:
+    names = [f"{'x' * 15}{letter}{'y' * 15}" for letter in "abcde"]
+    slices = [SliceScores(column="c", value=name, rows=10, accuracy=ACCURACY, difference=None) for name in names]
+    assert len(plot_slices(slices, "c").figure.axes[0].get_yticks()) == 5

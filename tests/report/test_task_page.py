@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 import time
@@ -20,11 +21,11 @@ from lorafit.errors import RunError, UserInputError
 from lorafit.evaluation import write_predictions
 from lorafit.evidence import ClassScores, Estimate
 from lorafit.labels import LabelSet
-from lorafit.metrics.multi_label import estimate_multi_label_scores
-from lorafit.metrics.regression import estimate_regression_scores
+from lorafit.metrics.multi_label import score_multi_label
+from lorafit.metrics.regression import score_regression
 from lorafit.report.page import write_report
 from lorafit.report.task_page import write_task_report
-from lorafit.report.task_plots import plot_labels, plot_numbers
+from lorafit.report.task_plots import plot_labels, plot_numbers, plot_task_slices
 from lorafit.report.training_plots import plot_learning, plot_loss
 from lorafit.report.verdict import describe_task_verdict
 from lorafit.task_evidence import (
@@ -33,6 +34,7 @@ from lorafit.task_evidence import (
     TaskConfidence,
     TaskMetricsRecord,
     TaskScores,
+    TaskSliceScores,
 )
 
 BuildRun = Callable[..., Path]
@@ -109,14 +111,27 @@ def say_labels(rows: int, labels: int) -> list[NDArray[np.float64]]:
     return [np.where((turn < right) | (turn >= 10 + right), 0.9, 0.1) for right in (3, 8)]
 
 
-def measure(scores: TaskScores, labels: NDArray[Any], said: NDArray[np.float64], names: list[str]) -> TaskScores:
+def measure(scores: TaskScores, labels: NDArray[Any], said: NDArray[np.float64]) -> TaskScores:
     """Put in the figures that predictions must give again."""
-    if "mae" in scores.figures:
-        real = estimate_regression_scores(labels, said[:, 0], samples=1)
-    else:
-        real = estimate_multi_label_scores(labels, said, names, samples=1)
-    held = {name: guess(real.figures[name].value) for name in ("mae", "micro_f1", "log_loss") if name in real.figures}
+    real = score_regression(labels, said[:, 0]) if "mae" in scores.figures else score_multi_label(labels, said)
+    held = {name: guess(real[name]) for name in ("mae", "micro_f1", "log_loss") if name in real}
     return scores.model_copy(update={"figures": scores.figures | held})
+
+
+def build_slice(column: str, value: str, figures: dict[str, float], change: float | None = None) -> TaskSliceScores:
+    return TaskSliceScores(
+        column=column,
+        value=value,
+        rows=1234,
+        figures={name: guess(figure) for name, figure in figures.items()},
+        differences={} if change is None else {name: guess(change) for name in figures},
+        adjusted_p_value=1,
+    )
+
+
+def add_slices(run: Path, *slices: TaskSliceScores) -> None:
+    layout = RunLayout(run)
+    TaskMetricsRecord.read(layout.metrics).model_copy(update={"slices": list(slices)}).write(layout.metrics)
 
 
 @pytest.fixture
@@ -149,7 +164,7 @@ def build_task_run(run_record: RunRecord, tmp_path: Path) -> BuildRun:
         split = Split(np.arange(1, rows + 1), ("a text",) * rows, labels)
         for model, said in {"finetuned": after, **({} if bare else {"baseline": before})}.items():
             write_predictions(layout.predictions("test", model), split, LabelSet(tuple(names), task), said)
-            scores = measure(getattr(metrics, model), labels, said, names)
+            scores = measure(getattr(metrics, model), labels, said)
             metrics = metrics.model_copy(update={model: scores})
         metrics.write(layout.metrics)
         if not bare:
@@ -325,6 +340,42 @@ def test_figures_that_a_verdict_needs_must_be_there(build_task_run: BuildRun) ->
         write_task_report(layout.root)
 
 
+@pytest.mark.parametrize("numbers", [False, True])
+def test_slices_have_a_figure_a_column_with_a_table(
+    build_task_run: BuildRun, take_apart: TakeApart, *, numbers: bool
+) -> None:
+    run = build_task_run(numbers=numbers)
+    assert "Length and slices" not in read(write_report(run))
+    known, unknown = ({"mae": 0.75}, {"mae": math.nan})
+    if not numbers:
+        known, unknown = ({"micro_f1": 0.75, "exact_match": 0.5}, {"micro_f1": math.nan, "exact_match": 1.0})
+    add_slices(
+        run,
+        build_slice("words", "1-15", known, 0.1),
+        build_slice(SCRIPT, ATTACK, known, 0.1),
+        build_slice(SCRIPT, "nothing", unknown, math.nan),
+    )
+    page = read(write_report(run))
+    parts = take_apart(page)
+    assert parts.open == []
+    assert parts.named("script", "img") == []
+    assert "length-and-slices" in [attributes["id"] for attributes in parts.named("section")]
+    assert "By number of words" in parts.text
+    assert len(parts.named("figure")) == 5
+    figure = "0.750 [0.730, 0.770]" if numbers else "75.0 % [73.0, 77.0]"
+    assert f"<td>1,234</td><td>{figure}</td>" in page
+    assert f"<td>{'+0.100 [+0.080, +0.120]' if numbers else '+10.0 [+8.0, +12.0]'}</td>" in page
+    assert "<td>undefined</td>" in page
+    assert "nan" not in re.sub(r"\W", " ", parts.text).split()
+
+
+def test_slices_without_the_leading_figure_are_refused(build_task_run: BuildRun) -> None:
+    run = build_task_run()
+    add_slices(run, build_slice("words", "1-15", {"exact_match": 0.5}))
+    with pytest.raises(RunError, match="was altered"):
+        write_task_report(run)
+
+
 @pytest.mark.parametrize("change", ["values", "rows", "columns", "texts", "nan", "none"])
 def test_predictions_that_were_altered_are_refused(build_task_run: BuildRun, change: str) -> None:
     layout = RunLayout(build_task_run(numbers=True, rows=20))
@@ -417,6 +468,32 @@ class TestPlots:
         plot = plot_labels(build_scores(names, 0.8).per_class)
         assert plot is not None
         assert len(plot.figure.axes[0].get_yticks()) == 4
+
+    def test_slices_of_numbers_are_drawn_in_their_unit_and_undefined_figures_are_not(self) -> None:
+        errors = {"north": 250.0, "south": math.nan, "east": 100.0}
+        slices = [build_slice("shop", name, {"mae": error}) for name, error in errors.items()]
+        plot = plot_task_slices(slices, "shop", "regression")
+        (axes,) = plot.figure.axes
+        assert [label.get_text() for label in axes.get_yticklabels()] == [f"{name} (1,234)" for name in errors]
+        assert axes.get_xlim()[1] > 250
+        assert axes.get_xlabel() == "MAE"
+        assert plot.titles == ("shop", "rows", "MAE")
+        assert [row[2] for row in plot.rows] == ["250.0 [250.0, 250.0]", "undefined", "100.0 [100.0, 100.0]"]
+        assert plot.label.startswith(
+            "MAE by column shop: north (1,234 rows) 250.0 [250.0, 250.0]; south (1,234 rows) und"
+        )
+
+    def test_slices_of_several_labels_have_f1_drawn_and_exact_matches_in_the_table(self) -> None:
+        slices = [build_slice("words", "1-15", {"exact_match": 0.25, "micro_f1": 0.5}, 0.1)]
+        plot = plot_task_slices(slices, "words", "multi_label")
+        assert plot.titles == (
+            "words", "rows", "F1 (micro)", "exact match", "change of F1 (micro) (points)",
+            "change of exact match (points)",
+        )  # fmt: skip
+        assert plot.rows[0][2:4] == ["50.0 % [48.0, 52.0]", "25.0 % [23.0, 27.0]"]
+        assert plot.figure.axes[0].lines[1].get_xdata().tolist() == [0.5]
+        nothing = [build_slice("words", "1-15", {"micro_f1": math.nan, "exact_match": 1.0})]
+        assert plot_task_slices(nothing, "words", "multi_label").rows[0][2] == "undefined"
 
     def test_loss_and_score_of_each_task_have_their_names(self) -> None:
         history = [

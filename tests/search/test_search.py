@@ -121,7 +121,7 @@ def test_importances_tell_what_mattered_from_twenty_trials_on() -> None:
         values = dict(zip(ranges, rng.random(2).tolist(), strict=True))
         loss = (values["strong"] - 0.3) ** 2 + 0.01 * values["weak"]
         study.add_trial(optuna.trial.create_trial(params=values, distributions=ranges, value=loss))
-        rows.append(TrialRow(number=number, state="complete", values=values, loss=loss, accuracy=None, seconds=1))
+        rows.append(TrialRow(number=number, state="complete", values=values, loss=loss, score=None, seconds=1))
     assert _measure_importances(study, rows[:19]) == {}
     importances = _measure_importances(study, rows)
     assert list(importances) == ["strong", "weak"]
@@ -132,9 +132,7 @@ def test_importances_tell_what_mattered_from_twenty_trials_on() -> None:
 
 def test_what_comes_from_outside_is_escaped(finished: Search) -> None:
     markup = "<script>alert(1)</script>"
-    row = TrialRow(
-        number=0, state="failed", values={markup: markup}, loss=None, accuracy=None, seconds=None, error=markup
-    )
+    row = TrialRow(number=0, state="failed", values={markup: markup}, loss=None, score=None, seconds=None, error=markup)
     shown = {"trials": [row], "space": {markup: [markup]}, "source": markup, "importances": {markup: 1.0}, "best": None}
     page = render_page(finished.record.model_copy(update=shown))
     assert "<script>" not in page
@@ -293,7 +291,7 @@ def test_a_folder_may_have_any_name(config: Config, tmp_path: Path) -> None:
 
 def test_repeats_and_failures_do_not_shorten_what_a_trial_is_expected_to_take(config: Config) -> None:
     def make(number: int, seconds: float, **more: Any) -> TrialRow:
-        return TrialRow(number=number, values={}, loss=1, accuracy=None, seconds=seconds, **more)
+        return TrialRow(number=number, values={}, loss=1, score=None, seconds=seconds, **more)
 
     objective = Trials(config, read_space(config), SearchLayout(Path()), load_material(config), Silent())
     control = _Control(optuna.create_study(), objective, 99)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import DropBadRows, LabelColumn, Quiet, SliceColumns, TextColumn
+from lorafit.cli.options import DropBadRows, LabelColumn, LabelSeparator, Quiet, SliceColumns, TextColumn
 from lorafit.terminal.progress import open_progress
 
 
@@ -22,11 +22,14 @@ def diff(
         typer.Option(
             metavar="GATES",
             help='End with 1 unless these hold, e.g. "accuracy>=-0.002,negative_flips<=0.01". B minus A of accuracy, '
-            "macro_f1, mcc, log_loss, ece; shares negative_flips, churn; slowdown of a text.",
+            "macro_f1, mcc, log_loss, ece; shares negative_flips, churn; slowdown of a text. Several "
+            "labels: micro_f1, macro_f1, exact_match, hamming_loss, log_loss, ece, and the same shares; a number: mae, "
+            "rmse, r2, pearson, coverage, half_width.",
         ),
     ] = "",
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     slices: SliceColumns = None,
     drop_bad_rows: DropBadRows = False,
     json: Annotated[bool, typer.Option("--json", help="Write the record instead of tables.")] = False,
@@ -40,6 +43,7 @@ def diff(
     flags = {
         "data.text_column": text_column,
         "data.label_column": label_column,
+        "data.label_separator": label_separator,
         "data.slice_columns": slices or None,
         "data.drop_bad_rows": drop_bad_rows or None,
     }

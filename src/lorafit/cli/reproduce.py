@@ -15,20 +15,29 @@ def reproduce(
     *,
     output: Output = None,
     tolerance: Annotated[
-        float | None, typer.Option(min=0.0, metavar="SHARE", help="Largest difference of the accuracy [0.002].")
+        float | None,
+        typer.Option(
+            min=0.0,
+            metavar="SHARE",
+            help="Largest difference of the accuracy, or of the micro F1 of several labels [0.002]; of a number: of "
+            "the mean absolute error, in standard deviations of the true numbers [0.01].",
+        ),
     ] = None,
     log_loss_tolerance: Annotated[
         float | None, typer.Option(min=0.0, metavar="NATS", help="Largest difference of the log loss [0.01].")
+    ] = None,
+    r2_tolerance: Annotated[
+        float | None, typer.Option(min=0.0, metavar="SHARE", help="Of a number: largest difference of R² [0.01].")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write the record instead of a table.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Repeat a run and compare its numbers.
 
-    Ends with 0 if they agree, with 1 if they do not or if the data, the base model, or seed,
+    Ends with 0 if they agree, with 1 if they do not or if the data, the base model, or task, seed,
     method or truncation in config.yaml have changed.
     """
-    from lorafit.reproduction import ACCURACY_TOLERANCE, LOG_LOSS_TOLERANCE, enforce_reproduction
+    from lorafit.reproduction import enforce_reproduction
     from lorafit.reproduction import reproduce as repeat_run
     from lorafit.terminal.reproduction import show_reproduction
 
@@ -36,8 +45,9 @@ def reproduce(
         record = repeat_run(
             run,
             output=output,
-            tolerance=ACCURACY_TOLERANCE if tolerance is None else tolerance,
-            log_loss_tolerance=LOG_LOSS_TOLERANCE if log_loss_tolerance is None else log_loss_tolerance,
+            tolerance=tolerance,
+            log_loss_tolerance=log_loss_tolerance,
+            r2_tolerance=r2_tolerance,
             progress=progress,
         )
     if json:

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import ConfigFile, DropBadRows, LabelColumn, Model, Quiet, Settings, TextColumn
+from lorafit.cli.options import (
+    ConfigFile,
+    DropBadRows,
+    LabelColumn,
+    LabelSeparator,
+    Model,
+    Quiet,
+    Settings,
+    Task,
+    TextColumn,
+)
 from lorafit.terminal.progress import open_progress
 
 
@@ -20,6 +30,8 @@ def search(
     method: Annotated[str | None, typer.Option(help="How the encoder is adapted [lora].")] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
+    task: Task = None,
     drop_bad_rows: DropBadRows = False,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -39,6 +51,8 @@ def search(
         "data.source": data,
         "data.text_column": text_column,
         "data.label_column": label_column,
+        "data.label_separator": label_separator,
+        "data.task": task,
         "data.drop_bad_rows": drop_bad_rows or None,
         "model.name": model,
         "method.name": method,

@@ -13,7 +13,7 @@ from lorafit import hardware
 from lorafit.acceleration.memory import release_freed_memory
 from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.atomic import write_atomic
-from lorafit.cheap_baselines import CHEAP_BASELINES
+from lorafit.cheap_baselines import cheap_baselines_for
 from lorafit.comparison.budget import fit_budget
 from lorafit.comparison.cells import set_method
 from lorafit.comparison.page import render_page
@@ -30,7 +30,6 @@ from lorafit.errors import (
 from lorafit.evaluation import read_predictions
 from lorafit.finetune import carry_out, continue_journal
 from lorafit.journal import Journal
-from lorafit.labels import require_single_label
 from lorafit.methods import METHODS, find_method
 from lorafit.preparation import Material, describe, load_material, prepare
 from lorafit.progress import Progress, Silent
@@ -85,7 +84,6 @@ def compare(
     """
     progress, began = progress or Silent(), time.perf_counter()
     names = _check(methods, seeds)
-    require_single_label(config.data.task, "lorafit compare")
     if config.method.options:
         raise ConfigError("method.options: they belong to one method and cannot be shared by those compared.")
     suggestion = suggest_name("compare", config.data.source, config.model.name)
@@ -229,14 +227,14 @@ def _measure_cheap(layout: ComparisonLayout, material: Material, progress: Progr
     fingerprints = {"train": splits.train.fingerprint(), "test": splits.test.fingerprint()}
     is_same = before is not None and fingerprints.items() <= before.fingerprints.items()
     seconds = {row.name: row.seconds for row in before.cheap_baselines} if before is not None and is_same else {}
-    for name in CHEAP_BASELINES:
+    for name in cheap_baselines_for(splits.labels.task):
         path = layout.cheap_predictions(name)
-        probabilities = read_predictions(path, splits.test, splits.labels) if name in seconds else None
-        if probabilities is None:
+        values = read_predictions(path, splits.test, splits.labels) if name in seconds else None
+        if values is None:
             began = time.perf_counter()
-            probabilities = measure_cheap_baseline(name, splits, path, progress)
+            values = measure_cheap_baseline(name, splits, path, progress)
             seconds[name] = time.perf_counter() - began
-        results.append(CheapResult(name, probabilities, seconds[name]))
+        results.append(CheapResult(name, values, seconds[name]))
     return results
 
 
@@ -258,7 +256,7 @@ def _record(
             raise RunError(f"{run.root} holds no predictions of these test rows; remove it to train it again.")
         predictions[key] = said
     sizes = {key: sum(path.stat().st_size for path in run.trained.glob("*.safetensors")) for key, run in runs.items()}
-    methods, cheap_rows = summarise(records, predictions, sizes, cheap, test, config.evaluation)
+    methods, cheap_rows = summarise(records, predictions, sizes, cheap, test, labels.task, config.evaluation)
     ranked = min(methods, key=lambda row: row.validation_loss, default=None)
     some = next(iter(records.values()), None)
     splits = material.splits.by_name
@@ -268,6 +266,7 @@ def _record(
         cpu=hardware.cpu_name(),
         threads=0 if some is None else some.hardware.threads,
         precision="" if some is None else some.hardware.precision,
+        task=labels.task,
         source=material.splits.source,
         base_model=material.encoder.name,
         settings=config.model_dump(mode="json", include={"model", "training"}),

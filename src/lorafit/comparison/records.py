@@ -8,6 +8,8 @@ from pydantic import Field
 
 from lorafit.artifacts import FileRecord, ParameterCounts, Record, RunLayout
 from lorafit.evidence import Estimate
+from lorafit.labels import Task
+from lorafit.task_figures import LEADING
 
 __all__ = ["Cell", "CheapRow", "ComparisonLayout", "ComparisonRecord", "MethodRow"]
 
@@ -77,10 +79,11 @@ class MethodRow(Record):
         method: Its name.
         seeds: The seeds that ended well.
         validation_loss: Mean of the lowest validation losses, which choose the best method.
-        accuracy: Mean test accuracy, with a bootstrap interval over the test rows.
-        accuracy_by_seed: Test accuracy of each seed.
-        difference: Mean test accuracy minus that of the best method, paired by row; None for the best itself.
-        p_value: Exact McNemar test against the best method, where each has one seed; else None.
+        score: Mean of the comparison's figure on the test rows, with a bootstrap interval over them.
+        score_by_seed: That figure of each seed.
+        difference: Mean score minus that of the best method, on the same resampled rows; None for the best itself.
+        p_value: Exact sign test of the rows that it gets better than the best method against those it gets worse (of
+            one label a text, McNemar's test), where each has one seed; else None.
         parameters: What is trained.
         bytes_on_disk: Size of the weights that are saved.
         training_seconds: Time of the training stage; what frozen layers give is computed once for all cells and left
@@ -93,8 +96,8 @@ class MethodRow(Record):
     method: str
     seeds: list[int]
     validation_loss: float
-    accuracy: Estimate
-    accuracy_by_seed: list[float]
+    score: Estimate
+    score_by_seed: list[float]
     difference: Estimate | None
     p_value: float | None
     parameters: ParameterCounts
@@ -106,17 +109,17 @@ class MethodRow(Record):
 
 
 class CheapRow(Record):
-    """A classifier without a neural network.
+    """A model without a neural network.
 
     Attributes:
-        name: As in `CHEAP_BASELINES`.
-        accuracy: On the test rows, with its interval.
-        difference: Its accuracy minus that of the best method, paired by row; None if no method ended well.
+        name: As in `cheap_baselines_for` the task.
+        score: The comparison's figure on the test rows, with its interval.
+        difference: Its score minus that of the best method, on the same resampled rows; None if no method ended well.
         seconds: Time of training and prediction.
     """
 
     name: str
-    accuracy: Estimate
+    score: Estimate
     difference: Estimate | None
     seconds: float
 
@@ -130,6 +133,7 @@ class ComparisonRecord(FileRecord):
         cpu: The processor.
         threads: Threads used.
         precision: Arithmetic of the encoder.
+        task: What a text gets.
         source: The data.
         base_model: The encoder, as lorafit names it.
         settings: The model and training sections that all cells share.
@@ -148,6 +152,7 @@ class ComparisonRecord(FileRecord):
     cpu: str
     threads: int
     precision: str
+    task: Task = "single_label"
     source: str
     base_model: str
     settings: dict[str, dict[str, Any]]
@@ -159,3 +164,8 @@ class ComparisonRecord(FileRecord):
     cheap_baselines: list[CheapRow]
     failed: list[Cell]
     seconds: float = Field(0.0, ge=0)
+
+    @property
+    def figure(self) -> str:
+        """Name of the figure that is compared: `accuracy`, `micro_f1` or `mae`."""
+        return LEADING[self.task]

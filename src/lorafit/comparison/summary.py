@@ -1,6 +1,6 @@
 """From the cells of a comparison to a row a method."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from lorafit.artifacts import RunRecord, TrainingRecord
 from lorafit.comparison.records import CheapRow, MethodRow
+from lorafit.comparison.scores import measure_errors, measure_score
 from lorafit.data.rows import Split
-from lorafit.evidence import Estimate
-from lorafit.metrics.scores import predict_labels
-from lorafit.metrics.uncertainty import estimate_mean, mcnemar_exact
+from lorafit.labels import Task
+from lorafit.metrics.uncertainty import mcnemar_exact
 from lorafit.settings import EvaluationConfig
 
 __all__ = ["CheapResult", "summarise"]
@@ -26,13 +26,13 @@ class CheapResult:
     """What a cheap baseline said of the test rows.
 
     Attributes:
-        name: As in `CHEAP_BASELINES`.
-        probabilities: Shape (n, classes).
+        name: As in `cheap_baselines_for` the task.
+        values: Shape (n, outputs).
         seconds: Time of training and prediction.
     """
 
     name: str
-    probabilities: NDArray[np.float64]
+    values: NDArray[np.float64]
     seconds: float
 
 
@@ -42,20 +42,21 @@ def summarise(
     sizes: Mapping[Key, int],
     cheap: Sequence[CheapResult],
     test: Split,
+    task: Task,
     config: EvaluationConfig,
 ) -> tuple[list[MethodRow], list[CheapRow]]:
     """Average over seeds and compare with the best method, paired by test row.
 
-    The best is the one with the lowest mean validation loss: test rows choose nothing. With several seeds a row counts
-    as right to the share of the seeds that were right on it, and intervals are over rows, not over seeds; how much
-    seeds differ is told by `accuracy_by_seed`.
+    The best is the one with the lowest mean validation loss: test rows choose nothing. With several seeds, intervals
+    are of the mean over seeds, and over rows, not over seeds; how much seeds differ is told by `score_by_seed`.
 
     Args:
         records: Of every finished cell.
-        predictions: Of every finished cell on the test rows, shape (n, classes).
+        predictions: Of every finished cell on the test rows, shape (n, outputs).
         sizes: Bytes of the weights of every finished cell.
         cheap: The cheap baselines.
         test: The n test rows.
+        task: What a text gets.
         config: Level and resampling of the intervals.
 
     Returns:
@@ -68,43 +69,35 @@ def summarise(
         method: fmean(_training(records[key]).best_validation_loss for key in own) for method, own in keys.items()
     }
     best = min(losses, key=lambda method: losses[method], default=None)
-    right = {key: (predict_labels(said) == test.labels).astype(np.float64) for key, said in predictions.items()}
-    shares = {method: np.mean([right[key] for key in own], axis=0) for method, own in keys.items()}
-
-    def estimate(values: NDArray[np.float64]) -> Estimate:
-        rng = np.random.default_rng(config.seed)
-        return estimate_mean(values, test.labels, config.bootstrap_samples, rng, config.confidence_level)
-
+    level = config.confidence_level
+    scores = {
+        method: measure_score(test, [predictions[key] for key in own], task, config) for method, own in keys.items()
+    }
+    errors = {key: measure_errors(test, said, task) for key, said in predictions.items()}
     methods = []
     for method, own in keys.items():
         is_best = method == best
-        single = not is_best and best is not None and len(own) == len(keys[best]) == 1
+        is_single = not is_best and best is not None and len(own) == len(keys[best]) == 1
         methods.append(
             MethodRow(
                 method=method,
                 seeds=[seed for _, seed in own],
                 validation_loss=losses[method],
-                accuracy=estimate(shares[method]),
-                accuracy_by_seed=[float(right[key].mean()) for key in own],
-                difference=None if is_best or best is None else estimate(shares[method] - shares[best]),
-                p_value=_mcnemar(shares[best], shares[method]) if single and best is not None else None,
+                score=scores[method].estimate(level),
+                score_by_seed=list(scores[method].by_model),
+                difference=None if is_best or best is None else (scores[method] - scores[best]).estimate(level),
+                p_value=_test_signs(errors[keys[best][0]], errors[own[0]]) if is_single and best is not None else None,
                 **_costs([records[key] for key in own], [sizes[key] for key in own]),
             )
         )
-    return methods, [
-        _summarise_cheap(result, test, None if best is None else shares[best], estimate) for result in cheap
-    ]
-
-
-def _summarise_cheap(
-    result: CheapResult,
-    test: Split,
-    best: NDArray[np.float64] | None,
-    estimate: Callable[[NDArray[np.float64]], Estimate],
-) -> CheapRow:
-    values = (predict_labels(result.probabilities) == test.labels).astype(np.float64)
-    difference = None if best is None else estimate(values - best)
-    return CheapRow(name=result.name, accuracy=estimate(values), difference=difference, seconds=result.seconds)
+    cheap_rows = []
+    for result in cheap:
+        score = measure_score(test, [result.values], task, config)
+        difference = None if best is None else (score - scores[best]).estimate(level)
+        cheap_rows.append(
+            CheapRow(name=result.name, score=score.estimate(level), difference=difference, seconds=result.seconds)
+        )
+    return methods, cheap_rows
 
 
 def _costs(records: Sequence[RunRecord], sizes: Sequence[int]) -> dict[str, object]:
@@ -119,8 +112,8 @@ def _costs(records: Sequence[RunRecord], sizes: Sequence[int]) -> dict[str, obje
     }
 
 
-def _mcnemar(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    return mcnemar_exact(int((second > first).sum()), int((second < first).sum()))
+def _test_signs(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
+    return mcnemar_exact(int((after < before).sum()), int((after > before).sum()))
 
 
 def _training(record: RunRecord) -> TrainingRecord:

@@ -1,24 +1,39 @@
 """What is compared, runs and exported models, and what a run said of its own test rows when it ended."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.artifacts import RunLayout, RunRecord
+from lorafit.answers import parse_predictions
+from lorafit.artifacts import CALIBRATION_FILE, RunLayout, RunRecord
+from lorafit.atomic import compute_digest
 from lorafit.config import load_config
+from lorafit.data.checks import count_labels
 from lorafit.data.sources import identify_source, is_same_source
 from lorafit.data.tables import read_table
-from lorafit.errors import DataError, RunError
+from lorafit.errors import RunError
 from lorafit.exporting.records import ExportLayout, ExportRecord, Precision
-from lorafit.labels import LabelSet, require_single_label
+from lorafit.labels import LabelSet
 from lorafit.metrics.scores import check_probabilities
+from lorafit.task_evidence import IntervalCalibration
 
-__all__ = ["Answers", "ExportedSide", "Side", "open_run", "open_side", "read_answers"]
+__all__ = [
+    "REMEDY",
+    "Answers",
+    "AnySide",
+    "ExportedSide",
+    "Side",
+    "open_run",
+    "open_side",
+    "read_answers",
+    "read_half_width",
+]
 
-_REMEDY = "Runs can be compared on labelled rows that they predict now: lorafit diff A B DATA"
+REMEDY = "Runs can be compared on labelled rows that they predict now: lorafit diff A B DATA"
+"""What to do where what runs said cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +55,14 @@ class Side:
         return self.layout.root
 
     @property
-    def labels(self) -> list[str]:
-        """Its classes."""
-        return self.record.labels
+    def label_set(self) -> LabelSet:
+        """Its task and classes."""
+        return self.record.label_set
+
+    @property
+    def calibration(self) -> Path:
+        """Where its calibration is, if it has one."""
+        return self.layout.calibration
 
     @property
     def test_fingerprint(self) -> str:
@@ -87,9 +107,14 @@ class ExportedSide:
         return self.record.precision
 
     @property
-    def labels(self) -> list[str]:
-        """Its classes."""
-        return self.record.labels
+    def label_set(self) -> LabelSet:
+        """Its task and classes."""
+        return LabelSet(tuple(self.record.labels), self.record.task)
+
+    @property
+    def calibration(self) -> Path:
+        """Where its calibration is, if it has one."""
+        return ExportLayout(self.root).calibration
 
     @property
     def test_fingerprint(self) -> str:
@@ -115,22 +140,26 @@ class ExportedSide:
         return "source" in self.record.data and identify_source(data) == self.record.data["source"]
 
 
+AnySide = Side | ExportedSide
+"""What can be compared."""
+
+
 @dataclass(frozen=True)
 class Answers:
     """What a run said of n rows.
 
     Attributes:
         ids: n row ids.
-        truth: Shape (n,), true class ids.
-        probabilities: Shape (n, classes).
+        truth: What is true of them, as `Split.labels` holds it: class ids, marks or numbers.
+        values: Shape (n, outputs): probabilities of the classes, or numbers.
     """
 
     ids: tuple[int, ...]
-    truth: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
+    truth: NDArray[Any]
+    values: NDArray[np.float64]
 
 
-def open_side(path: str | Path) -> Side | ExportedSide:
+def open_side(path: str | Path) -> AnySide:
     """Read the record of a finished run, or of an exported model.
 
     Args:
@@ -141,14 +170,11 @@ def open_side(path: str | Path) -> Side | ExportedSide:
 
     Raises:
         RunError: It is a run that is not complete, or neither.
-        UserInputError: It does not give each text one label.
     """
     layout = ExportLayout(Path(path).expanduser().resolve())
     if not layout.record.is_file():
         return open_run(path)
-    record = ExportRecord.read(layout.record)
-    require_single_label(record.task, "This command")
-    return ExportedSide(layout.root, record)
+    return ExportedSide(layout.root, ExportRecord.read(layout.record))
 
 
 def open_run(run: str | Path) -> Side:
@@ -162,7 +188,6 @@ def open_run(run: str | Path) -> Side:
 
     Raises:
         RunError: It is not complete.
-        UserInputError: It does not give each text one label.
     """
     layout = RunLayout(Path(run).expanduser().resolve())
     record = RunRecord.read(layout.record)
@@ -171,7 +196,6 @@ def open_run(run: str | Path) -> Side:
             f"{layout.root} is not a finished run: its status is '{record.status}'. An interrupted one is finished "
             f"with: lorafit train --resume {run}"
         )
-    require_single_label(record.task, "This command")
     return Side(layout, record)
 
 
@@ -180,7 +204,7 @@ def read_answers(side: Side, labels: LabelSet) -> Answers:
 
     Args:
         side: The run.
-        labels: Its classes in the order wanted, by which ids and columns go.
+        labels: Its task and its classes in the order wanted, by which ids and columns go.
 
     Returns:
         The answers, rows in input order.
@@ -190,26 +214,52 @@ def read_answers(side: Side, labels: LabelSet) -> Answers:
     """
     path = side.layout.predictions("test", "finetuned")
     if not path.is_file():
-        raise RunError(f"{path} is missing. {_REMEDY}")
+        raise RunError(f"{path} is missing. {REMEDY}")
     try:
-        columns = read_table(path).columns
-    except DataError as error:
+        answers = _parse_answers(read_table(path).columns, labels)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:  # a DataError is a ValueError
         raise _altered(path) from error
-    names = [f"probability_{name}" for name in labels.names]
-    if not {"row_id", "true_label", *names} <= columns.keys():
+    split, counts = side.record.data.splits["test"], count_labels(answers.truth, labels)
+    if len(answers.ids) != split.rows or counts != {name: split.label_counts.get(name, 0) for name in counts}:
         raise _altered(path)
-    truth, split = [str(label) for label in columns["true_label"]], side.record.data.splits["test"]
-    if Counter(truth) != Counter({name: count for name, count in split.label_counts.items() if count}):
-        raise _altered(path)
-    try:
-        values = np.array([columns[name] for name in names], dtype=np.float64).T
-        probabilities = check_probabilities(values, len(truth))
-        ids = tuple(int(str(row)) for row in columns["row_id"])
-    except (TypeError, ValueError) as error:
-        raise _altered(path) from error
-    label2id = labels.label2id
-    return Answers(ids, np.array([label2id[name] for name in truth], dtype=np.int64), probabilities)
+    return answers
+
+
+def read_half_width(side: AnySide) -> float | None:
+    """Read how far the intervals around a side's numbers reach.
+
+    Args:
+        side: A run of a regression, or a model exported from one.
+
+    Returns:
+        Half the width of every interval, in the numbers' unit; None where too few rows could calibrate.
+
+    Raises:
+        RunError: The calibration is missing or was altered.
+    """
+    digest = side.record.files.get(CALIBRATION_FILE)
+    if digest is None:
+        return None
+    calibration = IntervalCalibration.read(side.calibration)
+    if compute_digest(side.calibration) != digest:
+        raise RunError(f"{side.calibration} was altered: its digest is another than that in the record.")
+    return calibration.half_width
+
+
+def _parse_answers(columns: dict[str, list[object]], labels: LabelSet) -> Answers:
+    """Turn columns as `write_predictions` makes them into answers; what cannot be some is an error of any kind."""
+    ids, truth, values = parse_predictions(columns, labels)
+    answers = Answers(tuple(ids.tolist()), truth, values)
+    if labels.task == "single_label":
+        check_probabilities(values, len(truth))
+        return answers
+    largest = float(np.finfo(np.float32).max)  # models compute in single precision
+    low, high = (-largest, largest) if labels.task == "regression" else (0.0, 1.0)
+    said = np.concatenate([values.ravel(), truth.ravel()])
+    if not ((said >= low) & (said <= high)).all():
+        raise ValueError(f"Values must lie between {low} and {high}.")
+    return answers
 
 
 def _altered(path: Path) -> RunError:
-    return RunError(f"{path} does not fit the run's record: it is damaged, was altered or is of other rows. {_REMEDY}")
+    return RunError(f"{path} does not fit the run's record: it is damaged, was altered or is of other rows. {REMEDY}")

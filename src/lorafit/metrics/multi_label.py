@@ -13,18 +13,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from lorafit.evidence import ClassScores, Estimate
 from lorafit.metrics.calibration import BINS, fit_temperature
-from lorafit.metrics.row_resampling import build_comparison, resample_row_sums
+from lorafit.metrics.paired import Flips
+from lorafit.metrics.row_resampling import Resampled, build_comparison, resample_row_sums
 from lorafit.metrics.scores import f1, precision, recall
-from lorafit.metrics.uncertainty import build_estimates, percentile_interval
+from lorafit.metrics.uncertainty import build_estimates, percentile_interval, wilson_interval
 from lorafit.task_evidence import TaskComparison, TaskScores
 
 __all__ = [
     "compare_multi_label",
     "decide",
     "decision_calibration_error",
+    "estimate_multi_label_flips",
     "estimate_multi_label_scores",
     "find_multi_label_mistakes",
     "fit_multi_label_temperature",
+    "resample_multi_label",
+    "score_multi_label",
     "sigmoid",
 ]
 
@@ -64,6 +68,24 @@ def decide(probabilities: ArrayLike) -> NDArray[np.bool_]:
         Same shape.
     """
     return np.asarray(np.asarray(probabilities) >= _THRESHOLD)
+
+
+def score_multi_label(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, float]:
+    """Score a model on texts, without intervals.
+
+    Args:
+        labels: Shape (n, C), 1 where a text has a label and 0 elsewhere; n and C at least 1.
+        probabilities: Shape (n, C), rows as in `labels`, each from 0 to 1.
+
+    Returns:
+        The figures of `estimate_multi_label_scores`.
+
+    Raises:
+        ValueError: No rows, different shapes, labels other than 0 and 1, or values that are not probabilities.
+    """
+    marks, values = _check_decisions(labels, probabilities)
+    figures = _score(_row_columns(marks, values).sum(axis=0), len(marks)).figures
+    return {name: float(value) for name, value in figures.items()}
 
 
 def estimate_multi_label_scores(
@@ -120,6 +142,27 @@ def estimate_multi_label_scores(
     )
 
 
+def resample_multi_label(
+    labels: ArrayLike, probabilities: ArrayLike, *, samples: int = 2000, seed: int = 0
+) -> Resampled:
+    """Return the figures of `estimate_multi_label_scores`, and those of resampled texts.
+
+    Args:
+        labels: Shape (n, C), 1 where a text has a label and 0 elsewhere; n and C at least 1.
+        probabilities: Shape (n, C), rows as in `labels`, each from 0 to 1.
+        samples: Number of resamples, at least 1.
+        seed: Seed of the resampling; the same seed draws the same texts for other probabilities.
+
+    Returns:
+        By name the figures, shape (), and those of the resamples, shape (samples,).
+
+    Raises:
+        ValueError: As `estimate_multi_label_scores`.
+    """
+    point, drawn = _resample(*_check_decisions(labels, probabilities), samples, seed)
+    return point.figures, drawn.figures
+
+
 def compare_multi_label(
     labels: ArrayLike,
     before: ArrayLike,
@@ -158,6 +201,33 @@ def compare_multi_label(
         lost=int((is_wrong > was_wrong).sum()),
         confidence_level=confidence_level,
     )
+
+
+def estimate_multi_label_flips(
+    labels: ArrayLike, before: ArrayLike, after: ArrayLike, *, confidence_level: float = 0.95
+) -> Flips:
+    """Estimate for how many texts the second model does not say what the first did.
+
+    A text is right where it gets exactly its labels.
+
+    Args:
+        labels: Shape (n, C), 1 where a text has a label and 0 elsewhere; n and C at least 1.
+        before: Probabilities of the first model, shape (n, C), rows as in `labels`.
+        after: Probabilities of the second model, same shape.
+        confidence_level: Level of the intervals, above 0 and below 1.
+
+    Returns:
+        The shares of the texts that are no longer right, and of those that get other labels.
+
+    Raises:
+        ValueError: As `estimate_multi_label_scores`.
+    """
+    marks, first = _check_decisions(labels, before)
+    _, second = _check_decisions(labels, after)
+    was, now = decide(first), decide(second)
+    lost = int(((was == marks).all(axis=1) & (now != marks).any(axis=1)).sum())
+    changed = int((was != now).any(axis=1).sum())
+    return Flips(*(wilson_interval(count, len(marks), confidence_level) for count in (lost, changed)))
 
 
 def find_multi_label_mistakes(labels: ArrayLike, probabilities: ArrayLike, *, most: int = 10) -> NDArray[np.int64]:

@@ -13,16 +13,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.evidence import Estimate
-from lorafit.metrics.row_resampling import build_comparison, resample_row_sums
+from lorafit.metrics.row_resampling import Resampled, build_comparison, resample_row_sums
 from lorafit.metrics.uncertainty import build_estimates, wilson_interval
 from lorafit.task_evidence import TaskComparison, TaskScores
 
 __all__ = [
     "choose_half_width",
+    "compare_interval_coverage",
     "compare_regression",
     "estimate_regression_scores",
     "find_largest_errors",
     "measure_interval_coverage",
+    "resample_regression",
+    "score_regression",
 ]
 
 _LARGEST: Final = 1e100
@@ -33,6 +36,24 @@ _NO_SPREAD: Final = 1e-12
 
 _ROUNDING: Final = 1e-9
 """The size of a rounding error of a share, which must not decide."""
+
+
+def score_regression(labels: ArrayLike, values: ArrayLike) -> dict[str, float]:
+    """Score a model on rows, without intervals.
+
+    Args:
+        labels: Shape (n,), the true numbers, n at least 1.
+        values: Shape (n,), the predicted ones, rows as in `labels`.
+
+    Returns:
+        The figures of `estimate_regression_scores`.
+
+    Raises:
+        ValueError: No rows, different shapes, or numbers that are not finite or beyond 1e100.
+    """
+    true, predicted = _check_numbers(labels, values)
+    figures = _score(_row_columns(true, predicted).sum(axis=0), len(true))
+    return {name: float(value) for name, value in figures.items()}
 
 
 def estimate_regression_scores(
@@ -62,6 +83,24 @@ def estimate_regression_scores(
     return TaskScores(
         figures={name: build_estimates(value, drawn[name], confidence_level)[0] for name, value in point.items()}
     )
+
+
+def resample_regression(labels: ArrayLike, values: ArrayLike, *, samples: int = 2000, seed: int = 0) -> Resampled:
+    """Return the figures of `estimate_regression_scores`, and those of resampled rows.
+
+    Args:
+        labels: Shape (n,), the true numbers, n at least 1.
+        values: Shape (n,), the predicted ones, rows as in `labels`.
+        samples: Number of resamples, at least 1.
+        seed: Seed of the resampling; the same seed draws the same rows for other predictions.
+
+    Returns:
+        By name the figures, shape (), and those of the resamples, shape (samples,).
+
+    Raises:
+        ValueError: As `estimate_regression_scores`.
+    """
+    return _resample(*_check_numbers(labels, values), samples, seed)
 
 
 def compare_regression(
@@ -167,11 +206,47 @@ def measure_interval_coverage(
         ValueError: A width below 0 or not finite, no rows, different shapes, numbers that are not finite or beyond
             1e100, or a level out of range.
     """
+    held = _find_held(labels, values, half_width)
+    return wilson_interval(int(held.sum()), len(held), confidence_level)
+
+
+def compare_interval_coverage(
+    labels: ArrayLike,
+    before: tuple[ArrayLike, float],
+    after: tuple[ArrayLike, float],
+    *,
+    confidence_level: float = 0.95,
+    samples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Compare how often the intervals of two models hold the true number, on the same rows.
+
+    Args:
+        labels: Shape (n,), the true numbers, n at least 1.
+        before: Predictions of the first model, shape (n,), and the half-width of its intervals.
+        after: The same of the second model.
+        confidence_level: Level of the interval, above 0 and below 1.
+        samples: Resamples behind the interval, at least 1.
+        seed: Seed of the resampling; the same seed gives the same interval.
+
+    Returns:
+        The share of rows held after minus that before, -1 to 1, with its paired bootstrap interval.
+
+    Raises:
+        ValueError: As `measure_interval_coverage`, or a number of samples out of range.
+    """
+    was_held, is_held = _find_held(labels, *before), _find_held(labels, *after)
+    change = is_held.astype(np.float64) - was_held
+    drawn = resample_row_sums(change[:, np.newaxis], samples, np.random.default_rng(seed))[:, 0] / len(change)
+    return build_estimates(np.asarray(change.mean()), drawn, confidence_level)[0]
+
+
+def _find_held(labels: ArrayLike, values: ArrayLike, half_width: float) -> NDArray[np.bool_]:
+    """Say of each row whether its interval holds the true number, shape (n,)."""
     if not (half_width >= 0 and isfinite(half_width)):
         raise ValueError(f"half_width must be a finite number of at least 0, got {half_width}.")
     true, predicted = _check_numbers(labels, values)
-    held = int((np.abs(predicted - true) <= half_width).sum())
-    return wilson_interval(held, len(true), confidence_level)
+    return np.asarray(np.abs(predicted - true) <= half_width)
 
 
 def _check_numbers(labels: ArrayLike, values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

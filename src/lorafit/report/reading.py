@@ -10,10 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.answers import TRUTH_COLUMNS, name_values
+from lorafit.answers import parse_predictions
 from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.config import Config, load_config
-from lorafit.data.checks import encode_labels
 from lorafit.data.rows import Split
 from lorafit.data.sources import load_evaluation_rows
 from lorafit.data.tables import read_table
@@ -260,13 +259,7 @@ def _read_predictions(
     """Return row ids, what is true, and what one model said."""
     path = layout.predictions("test", model)
     try:
-        columns: dict[str, list[Any]] = read_table(path).columns
-        truth = columns[TRUTH_COLUMNS[record.task]]
-        if record.task == "multi_label":
-            truth = [tuple(names) for names in truth]
-        labels = encode_labels(truth, record.label_set)
-        said = np.array([columns[name] for name in name_values(record.label_set)], dtype=np.float64).T
-        row_ids = np.array(columns["row_id"], dtype=np.int64)
+        row_ids, labels, said = parse_predictions(read_table(path).columns, record.label_set)
         is_whole = agree(labels, said)
     except LorafitError as error:
         raise RunError(f"The predictions of {layout.root} cannot be read. {error}") from error

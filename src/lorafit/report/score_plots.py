@@ -1,17 +1,28 @@
 """Figures of how many rows are right: of each model, of each class, of each slice."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from lorafit.cheap_baselines import CHEAP_BASELINES
-from lorafit.evidence import Estimate, MetricsRecord, ModelScores, SliceScores
+from lorafit.evidence import Estimate, MetricsRecord, ModelScores, Slice, SliceScores
 from lorafit.html_page import write_percent, write_points
 from lorafit.report.drawing import AFTER, BEFORE, INK, Plot, new_figure, shorten, show_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["MOST_CLASSES_IN_MATRIX", "STRONGEST", "draw_intervals", "plot_accuracies", "plot_confusion", "plot_slices"]
+__all__ = [
+    "MOST_CLASSES_IN_MATRIX",
+    "STRONGEST",
+    "draw_intervals",
+    "draw_slices",
+    "plot_accuracies",
+    "plot_confusion",
+    "plot_slices",
+]
+
+AnySlice = TypeVar("AnySlice", bound=Slice)
+"""The slices of a task."""
 
 MOST_CLASSES_IN_MATRIX = 12
 """With more classes the cells of a confusion matrix are too small to be read."""
@@ -63,31 +74,57 @@ def plot_slices(slices: Sequence[SliceScores], column: str) -> Plot:
     Returns:
         The plot, named after the column's place among all.
     """
+    return draw_slices(
+        slices,
+        column,
+        lambda one: one.accuracy,
+        cells={
+            "accuracy": lambda one: write_percent(one.accuracy),
+            "change in points": lambda one: "" if one.difference is None else write_points(one.difference),
+        },
+    )
+
+
+def draw_slices(
+    slices: Sequence[AnySlice],
+    column: str,
+    measured: Callable[[AnySlice], Estimate],
+    *,
+    cells: Mapping[str, Callable[[AnySlice], str]],
+    is_share: bool = True,
+) -> Plot:
+    """Draw a figure of the rows of each slice of one column.
+
+    Args:
+        slices: The slices; those of other columns are passed over.
+        column: The column.
+        measured: Gives the figure of a slice; where it is NaN, nothing is drawn beside the slice's name.
+        cells: What stands in the table, by the titles of its columns; the first of them is the figure.
+        is_share: Whether the figure is written in per cent.
+
+    Returns:
+        The plot, named after the column's place among all.
+    """
     columns = list(dict.fromkeys(one.column for one in slices))
     shown = [one for one in slices if one.column == column]
     drawn = shown[:_MOST_SLICES]
+    title, write = next(iter(cells.items()))
     figure, (axes,) = new_figure(0.9 + 0.3 * len(drawn))
-    draw_intervals(axes, {f"{shorten(one.value, 20)} ({one.rows:,})": one.accuracy for one in drawn}, colours={})
-    axes.set_xlabel("accuracy")
+    values = {f"{one.value} ({one.rows:,})": measured(one) for one in drawn}
+    draw_intervals(axes, values, colours={}, is_share=is_share)
+    axes.set_xlabel(title)
     what = "number of words" if column == "words" else f"column {shorten(column)}"
-    values = "; ".join(f"{one.value} ({one.rows:,} rows) {write_percent(one.accuracy)}" for one in drawn[:12])
+    listed = "; ".join(f"{one.value} ({one.rows:,} rows) {write(one)}" for one in drawn[:12])
+    heading = title[:1].upper() + title[1:]
     return Plot(
         name=f"slice{columns.index(column) + 1}",
         title=f"By {what}",
-        caption="Accuracy after training on the rows of each slice, with the number of rows. Each interval looks at "
+        caption=f"{heading} after training on the rows of each slice, with the number of rows. Each interval looks at "
         "one slice alone: of twenty that do not differ, one may well seem to.",
-        label=f"Accuracy by {what}: {values}{'; and more' if len(drawn) > 12 else ''}.",
+        label=f"{heading} by {what}: {listed}{'; and more' if len(drawn) > 12 else ''}.",
         figure=figure,
-        titles=("words" if column == "words" else column, "rows", "accuracy", "change in points"),
-        rows=[
-            [
-                one.value,
-                f"{one.rows:,}",
-                write_percent(one.accuracy),
-                "" if one.difference is None else write_points(one.difference),
-            ]
-            for one in shown
-        ],
+        titles=("words" if column == "words" else column, "rows", *cells),
+        rows=[[one.value, f"{one.rows:,}", *(cell(one) for cell in cells.values())] for one in shown],
     )
 
 
@@ -130,13 +167,16 @@ def plot_confusion(scores: ModelScores, names: Sequence[str], when: str) -> Plot
     )
 
 
-def draw_intervals(axes: "Axes", values: Mapping[str, Estimate], *, colours: Mapping[str, str]) -> None:
-    """Draw one line a share, the first on top, with names and per cent on the axes.
+def draw_intervals(
+    axes: "Axes", values: Mapping[str, Estimate], *, colours: Mapping[str, str], is_share: bool = True
+) -> None:
+    """Draw one line a value, the first on top, with names and values on the axes.
 
     Args:
         axes: The only panel of its figure.
         values: By their names.
         colours: Of some of them; the others then stand back.
+        is_share: Whether they are shares, which are written in per cent.
     """
     for place, (name, value) in enumerate(values.items()):
         colour = colours.get(name, BEFORE if colours else AFTER)
@@ -147,8 +187,9 @@ def draw_intervals(axes: "Axes", values: Mapping[str, Estimate], *, colours: Map
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.locator_params(axis="x", nbins=4)
-    axes.set_xlim(right=min(axes.get_xlim()[1], 1.02))
-    show_percent(axes.xaxis)
+    if is_share:
+        axes.set_xlim(right=min(axes.get_xlim()[1], 1.02))
+        show_percent(axes.xaxis)
 
 
 def _draw_cells(axes: "Axes", matrix: Sequence[Sequence[int]]) -> None:

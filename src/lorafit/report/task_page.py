@@ -11,7 +11,7 @@ from lorafit.report.background import name_run, render_cost, render_data, render
 from lorafit.report.drawing import Plot, drawn, require_matplotlib, save_files
 from lorafit.report.reading import Texts, read_texts
 from lorafit.report.sections import check_places, render_sections, show_plots
-from lorafit.report.task_plots import plot_labels, plot_numbers
+from lorafit.report.task_plots import plot_labels, plot_numbers, plot_task_slices
 from lorafit.report.task_reading import TaskContents, read_task_run
 from lorafit.report.task_results import (
     render_labels,
@@ -93,6 +93,7 @@ def render_task_page(contents: TaskContents, texts: Texts, plots: dict[str, Plot
         "Training": show_plots(plots, "loss", "learning"),
         "Predictions": show_plots(plots, "predicted"),
         "Confidence": render_task_confidence(metrics),
+        "Length and slices": show_plots(plots, *(name for name in plots if name.startswith("slice"))),
         mistakes: render_task_mistakes(contents, texts),
         "Data": render_data(record),
         "Method and settings": render_method(record, contents.config),
@@ -111,3 +112,5 @@ def _draw(contents: TaskContents) -> Iterator[Plot | None]:
     if metrics.task == "regression":
         predicted, seed = contents.finetuned[:, 0], contents.config.evaluation.seed
         yield plot_numbers(contents.labels, predicted, contents.half_width, seed=seed)
+    for column in dict.fromkeys(one.column for one in metrics.slices):
+        yield plot_task_slices(metrics.slices, column, metrics.task)

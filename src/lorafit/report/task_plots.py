@@ -1,6 +1,7 @@
-"""Figures of predictions where a text has several labels or a number."""
+"""Figures of what a model gives where a text has several labels or a number: predictions, labels, slices."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,13 +10,23 @@ from numpy.typing import NDArray
 from lorafit.evidence import ClassScores
 from lorafit.html_page import write_percent
 from lorafit.report.drawing import AFTER, BEFORE, INK, Plot, new_figure, shorten
-from lorafit.report.score_plots import draw_intervals
-from lorafit.task_figures import write_value
+from lorafit.report.score_plots import draw_intervals, draw_slices
+from lorafit.task_evidence import TaskSliceScores
+from lorafit.task_figures import (
+    FIGURES,
+    LEADING,
+    TaskOfFigures,
+    name_difference,
+    name_figure,
+    write_difference,
+    write_figure,
+    write_value,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_labels", "plot_numbers"]
+__all__ = ["plot_labels", "plot_numbers", "plot_task_slices"]
 
 _MOST_POINTS = 2000
 _MOST_LABELS = 30
@@ -98,6 +109,28 @@ def plot_labels(scores: Sequence[ClassScores]) -> Plot | None:
     )
 
 
+def plot_task_slices(slices: Sequence[TaskSliceScores], column: str, task: TaskOfFigures) -> Plot:
+    """Draw the leading figure of the rows of each slice of one column.
+
+    Args:
+        slices: The slices; those of other columns are passed over.
+        column: The column.
+        task: What a text gets.
+
+    Returns:
+        The plot, named after the column's place among all; its table holds the other figures too.
+    """
+    leading = LEADING[task]
+    names = [leading, *(name for name in slices[0].figures if name != leading)]
+    cells: dict[str, Callable[[TaskSliceScores], str]]
+    cells = {name_figure(name): partial(_write_own, name) for name in names}
+    if slices[0].differences:
+        cells |= {f"change of {name_difference(name)}": partial(_write_change, name) for name in names}
+    return draw_slices(
+        slices, column, lambda one: one.figures[leading], cells=cells, is_share=FIGURES[leading].is_share
+    )
+
+
 def _draw_points(
     axes: "Axes", true: NDArray[np.float64], predicted: NDArray[np.float64], half_width: float | None
 ) -> None:
@@ -111,6 +144,14 @@ def _draw_points(
         axes.plot(ends, ends + shift, color=BEFORE, linewidth=1, linestyle="--")
     axes.set(xlabel="true number", ylabel="predicted number", xlim=ends, ylim=ends, aspect="equal")
     axes.locator_params(nbins=6)
+
+
+def _write_own(name: str, one: TaskSliceScores) -> str:
+    return write_figure(name, one.figures[name]) if name in one.figures else ""
+
+
+def _write_change(name: str, one: TaskSliceScores) -> str:
+    return write_difference(name, one.differences[name]) if name in one.differences else ""
 
 
 def _span(values: NDArray[np.float64]) -> str:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from lorafit.artifacts import RunLayout
 from lorafit.config import load_config
 from lorafit.errors import RunError
-from lorafit.metrics.multi_label import estimate_multi_label_scores
-from lorafit.metrics.regression import estimate_regression_scores
+from lorafit.metrics.multi_label import score_multi_label
+from lorafit.metrics.regression import score_regression
 from lorafit.report.reading import FinishedRun, read_finished_record, read_history, read_predicted_rows
 from lorafit.task_evidence import TaskMetricsRecord, TaskScores
 from lorafit.task_figures import LEADING
@@ -60,11 +60,12 @@ def read_task_run(run: str | Path) -> TaskContents:
     measured = [one.figures for one in (metrics.finetuned, metrics.baseline) if one is not None]
     compared = [metrics.comparison, *(cheap.comparison for cheap in metrics.cheap_baselines.values())]
     leading = [*measured, *(one.differences for one in compared if one is not None)]
+    leading += [one.figures for one in metrics.slices]
     if metrics.task != record.task or not all(LEADING[metrics.task] in figures for figures in leading):
         raise RunError(
             f"{layout.metrics} was altered: it does not hold the figures of a run with the task {record.task}."
         )
-    agree = partial(_agree, metrics, record.labels)
+    agree = partial(_agree, metrics)
     predicted = read_predicted_rows(layout, record, metrics.finetuned, metrics.baseline, agree)
     return TaskContents(
         row_ids=predicted.row_ids,
@@ -79,15 +80,10 @@ def read_task_run(run: str | Path) -> TaskContents:
     )
 
 
-def _agree(
-    metrics: TaskMetricsRecord, names: list[str], scores: TaskScores, labels: NDArray[Any], said: NDArray[np.float64]
-) -> bool:
+def _agree(metrics: TaskMetricsRecord, scores: TaskScores, labels: NDArray[Any], said: NDArray[np.float64]) -> bool:
     """Say whether predictions give the leading figure again, and the log loss, for which every probability counts."""
-    if metrics.task == "regression":
-        found = estimate_regression_scores(labels, said[:, 0], samples=1)
-    else:
-        found = estimate_multi_label_scores(labels, said, names, samples=1)
+    found = score_regression(labels, said[:, 0]) if metrics.task == "regression" else score_multi_label(labels, said)
     held = {LEADING[metrics.task], "log_loss"} & scores.figures.keys()
     return len(labels) == metrics.rows and all(
-        math.isclose(found.figures[name].value, scores.figures[name].value, rel_tol=_TOLERANCE) for name in held
+        math.isclose(found[name], scores.figures[name].value, rel_tol=_TOLERANCE) for name in held
     )

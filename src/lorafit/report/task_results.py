@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from lorafit.cheap_baselines import cheap_baselines_for
-from lorafit.html_page import clean_text, render_details, render_facts, render_table, write_percent, write_points
+from lorafit.html_page import clean_text, render_details, render_facts, render_table, write_percent
 from lorafit.report.results import fold_table
 from lorafit.report.verdict import describe_task_verdict
 from lorafit.task_evidence import TaskComparison, TaskConfidence, TaskMetricsRecord, TaskScores
@@ -13,7 +13,9 @@ from lorafit.task_figures import (
     LEADING,
     describe_chance,
     judge_task,
+    name_difference,
     name_figure,
+    write_difference,
     write_figure,
     write_value,
 )
@@ -74,7 +76,7 @@ def render_task_comparison(metrics: TaskMetricsRecord) -> Iterator[str]:
         return
     yield "<h3>After training, compared row by row</h3>"
     yield from render_table(
-        ("against", "after is", *map(_title_difference, figures), *_title_counts(metrics)),
+        ("against", "after is", *map(name_difference, figures), *_title_counts(metrics)),
         [_compare(name, paired, figures, metrics) for name, paired in others.items()],
         label="After training against the others",
     )
@@ -159,11 +161,6 @@ def _describe_intervals(confidence: TaskConfidence) -> Iterator[str]:
         yield f"They reach {write_value(width.value)} to each side of the number given."
 
 
-def _title_difference(name: str) -> str:
-    is_share = name in FIGURES and FIGURES[name].is_share
-    return f"{name_figure(name)} (points)" if is_share else name_figure(name)
-
-
 def _title_counts(metrics: TaskMetricsRecord) -> tuple[str, str, str]:
     if metrics.task == "regression":
         return "rows nearer", "rows farther", "p (sign test)"
@@ -171,18 +168,11 @@ def _title_counts(metrics: TaskMetricsRecord) -> tuple[str, str, str]:
 
 
 def _compare(name: str, paired: TaskComparison, figures: Sequence[str], metrics: TaskMetricsRecord) -> list[str]:
-    cells = []
-    for figure in figures:
-        difference = paired.differences.get(figure)
-        is_share = figure in FIGURES and FIGURES[figure].is_share
-        if difference is None:
-            cells.append("")
-        else:
-            cells.append(write_points(difference) if is_share else write_figure(figure, difference, sign=True))
+    differences = paired.differences
     return [
         name,
         _VERDICTS[judge_task(paired, metrics.task, metrics.confidence_level)],
-        *cells,
+        *(write_difference(key, differences[key]) if key in differences else "" for key in figures),
         f"{paired.rows_gained:,}",
         f"{paired.rows_lost:,}",
         describe_chance(paired.p_value).removeprefix("p ").removeprefix("= "),

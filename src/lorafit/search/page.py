@@ -8,8 +8,9 @@ from typing import Any
 from lorafit.durations import format_duration
 from lorafit.html_page import render_document, render_table
 from lorafit.search.records import SearchRecord, TrialRow
+from lorafit.task_figures import name_figure, write_figure_value
 
-__all__ = ["rank_trials", "render_page", "write_value"]
+__all__ = ["rank_trials", "render_page", "write_score", "write_value"]
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 300, 70, 30, 20, 50
 _ROW, _BARS = 30, 230
@@ -25,7 +26,7 @@ def render_page(record: SearchRecord) -> str:
         HTML, all that comes from outside escaped.
     """
     settings = list(record.space)
-    titles = ("trial", "validation loss", "accuracy", *settings, "time", "state")
+    titles = ("trial", "validation loss", name_figure(record.figure), *settings, "time", "state")
     parts = [
         f"<p>{escape(_verdict(record))}</p>",
         "<h2>Validation loss, trial by trial</h2>",
@@ -37,7 +38,7 @@ def render_page(record: SearchRecord) -> str:
         *_render_importances(record.importances),
         "</div>",
         "<h2>Trials</h2>",
-        *render_table(titles, [_cells(row, settings) for row in rank_trials(record.trials)]),
+        *render_table(titles, [_cells(row, record) for row in rank_trials(record.trials)]),
         "<h2>How it was done</h2>",
         f"<p>{escape(_describe(record))}</p>",
     ]
@@ -56,32 +57,36 @@ def write_value(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def write_score(row: TrialRow, figure: str) -> str:
+    """Write a trial's figure; nothing where it has none."""
+    if row.score is None:
+        return ""
+    return write_figure_value(figure, row.score)
+
+
 def _verdict(record: SearchRecord) -> str:
     if record.best is None:
         return "No trial has ended well yet."
     best = next(row for row in record.trials if row.number == record.best)
     counts = {state: sum(row.state == state for row in record.trials) for state in ("complete", "pruned", "failed")}
     ends = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    score = f"{name_figure(record.figure)} {write_score(best, record.figure)}"
     return (
-        f"Trial {best.number + 1} has the lowest validation loss, {best.loss:.4f} (accuracy "
-        f"{_write_accuracy(best)}), of {len(record.trials)} trials ({ends}). The lowest of many is "
-        "lower than it would be on other rows: a run with its settings, measured on test rows, tells how good it is."
+        f"Trial {best.number + 1} has the lowest validation loss, {best.loss:.4f} ({score}), of "
+        f"{len(record.trials)} trials ({ends}). The lowest of many is lower than it would be on other rows: a "
+        "run with its settings, measured on test rows, tells how good it is."
     )
 
 
-def _cells(row: TrialRow, settings: list[str]) -> list[str]:
+def _cells(row: TrialRow, record: SearchRecord) -> list[str]:
     return [
         str(row.number + 1),
         "" if row.loss is None else f"{row.loss:.4f}",
-        _write_accuracy(row),
-        *(write_value(row.values[name]) if name in row.values else "" for name in settings),
+        write_score(row, record.figure),
+        *(write_value(row.values[name]) if name in row.values else "" for name in record.space),
         "" if row.seconds is None else format_duration(row.seconds),
         _write_state(row),
     ]
-
-
-def _write_accuracy(row: TrialRow) -> str:
-    return "" if row.accuracy is None else f"{100 * row.accuracy:.1f} %"
 
 
 def _write_state(row: TrialRow) -> str:

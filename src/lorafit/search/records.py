@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lorafit.artifacts import FileRecord, Record, RunLayout
+from lorafit.labels import Task
+from lorafit.task_figures import LEADING
 
 __all__ = ["SearchLayout", "SearchRecord", "TrialRow"]
 
@@ -61,8 +63,9 @@ class TrialRow(Record):
         number: Its number, from 0.
         state: `complete`, `pruned`, `failed`, or `running` in this or another process.
         values: What was tried, by setting.
-        loss: Lowest validation loss (nats a row), of a pruned trial that before it was stopped; None if there is none.
-        accuracy: Validation accuracy there.
+        loss: Lowest validation loss (nats a row or a decision, or the squared error of standardised numbers), of a
+            pruned trial that before it was stopped; None if there is none.
+        score: The search's figure there, on the validation rows.
         seconds: Time it took; None while it runs.
         error: Why it failed.
         same_as: Number of the trial with the same settings, which was not trained again; None if this one was trained.
@@ -72,7 +75,7 @@ class TrialRow(Record):
     state: Literal["complete", "pruned", "failed", "running"]
     values: dict[str, Any]
     loss: float | None
-    accuracy: float | None
+    score: float | None
     seconds: float | None
     error: str | None = None
     same_as: int | None = None
@@ -85,6 +88,7 @@ class SearchRecord(FileRecord):
         created: When it was written, ISO 8601.
         versions: Of the packages.
         cpu: The processor.
+        task: What a text gets.
         source: The data.
         base_model: The encoder, as lorafit names it.
         rows: Number of rows of the splits that trials read; test rows are not among them.
@@ -99,6 +103,7 @@ class SearchRecord(FileRecord):
     created: str
     versions: dict[str, str]
     cpu: str
+    task: Task = "single_label"
     source: str
     base_model: str
     rows: dict[str, int]
@@ -107,3 +112,8 @@ class SearchRecord(FileRecord):
     best: int | None
     importances: dict[str, float]
     trials: list[TrialRow]
+
+    @property
+    def figure(self) -> str:
+        """Name of the figure that is told beside the loss: `accuracy`, `micro_f1` or `mae`."""
+        return LEADING[self.task]

@@ -13,7 +13,7 @@ from lorafit.preparation import collect_versions
 from lorafit.search.page import render_page
 from lorafit.search.records import SearchRecord, TrialRow
 from lorafit.search.space import Space
-from lorafit.search.trials import ACCURACY, ERROR, INTERRUPTED, SAME_AS, Trials
+from lorafit.search.trials import ERROR, INTERRUPTED, SAME_AS, SCORE, Trials
 
 if TYPE_CHECKING:
     import optuna
@@ -92,7 +92,7 @@ def _describe(trial: "optuna.trial.FrozenTrial", values: dict[str, Any]) -> Tria
         state={"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}[state],
         values=values,
         loss=trial.values[0] if state == "COMPLETE" and trial.values else min(seen, default=None),
-        accuracy=trial.user_attrs.get(ACCURACY),
+        score=trial.user_attrs.get(SCORE),
         seconds=None if trial.duration is None else trial.duration.total_seconds(),
         error=error,
         same_as=trial.user_attrs.get(SAME_AS),

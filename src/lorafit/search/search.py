@@ -13,7 +13,6 @@ from lorafit.atomic import write_atomic
 from lorafit.config import Config
 from lorafit.durations import format_duration, parse_duration
 from lorafit.errors import ConfigError, RunError, TrainingInterruptedError
-from lorafit.labels import require_single_label
 from lorafit.planning.forecast import forecast_run
 from lorafit.preparation import load_material, prepare
 from lorafit.progress import Progress, Silent
@@ -78,7 +77,6 @@ def search(
     require_optuna()
     progress, began = progress or Silent(), time.perf_counter()
     seconds = _check(config, trials, budget)
-    require_single_label(config.data.task, "lorafit search")
     space = read_space(config)
     suggestion = suggest_name("search", config.data.source, config.model.name)
     root = Path(output).expanduser() if output else find_free_name(Path("runs") / suggestion)

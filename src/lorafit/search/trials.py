@@ -21,15 +21,16 @@ from lorafit.search.page import write_value
 from lorafit.search.records import SearchLayout
 from lorafit.search.space import Space
 from lorafit.search.study import seed_sampler
+from lorafit.task_figures import LEADING
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["ACCURACY", "ERROR", "INTERRUPTED", "SAME_AS", "Trials"]
+__all__ = ["ERROR", "INTERRUPTED", "SAME_AS", "SCORE", "Trials"]
 
-ACCURACY, ERROR, SAME_AS, INTERRUPTED, IMPOSSIBLE = "accuracy", "error", "same_as", "interrupted", "impossible"
-"""Names under which the study keeps a trial's validation accuracy, why it failed, the trial it would have repeated, and
-whether it was interrupted or cannot be trained with its settings."""
+SCORE, ERROR, SAME_AS, INTERRUPTED, IMPOSSIBLE = "score", "error", "same_as", "interrupted", "impossible"
+"""Names under which the study keeps a trial's leading figure on validation rows, why it failed, the trial it would have
+repeated, and whether it was interrupted or cannot be trained with its settings."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Trials:
         trial.set_user_attr(SAME_AS, known.number)
         if known.values is None:
             raise ConfigError(known.user_attrs[ERROR])
-        trial.set_user_attr(ACCURACY, known.user_attrs.get(ACCURACY))
+        trial.set_user_attr(SCORE, known.user_attrs.get(SCORE))
         return float(known.values[0])
 
     def _train(self, trial: "optuna.Trial", config: Config) -> float:
@@ -87,7 +88,7 @@ class Trials:
 
         gc.collect()
         release_freed_memory()
-        run, watch = self.layout.trial(trial.number), _Watch(trial)
+        run, watch = self.layout.trial(trial.number), _Watch(trial, LEADING[self.material.splits.labels.task])
         prepared = self._prepare(trial, config)
         run.root.mkdir(parents=True, exist_ok=True)
         write_atomic(run.config, prepared.config.to_yaml())
@@ -126,8 +127,8 @@ class Trials:
 class _Watch:
     """Remembers the lowest validation loss of a trial and ends it where the study's pruner says so."""
 
-    def __init__(self, trial: "optuna.Trial") -> None:
-        self._trial = trial
+    def __init__(self, trial: "optuna.Trial", figure: str) -> None:
+        self._trial, self._figure = trial, figure
         self.loss = math.inf
 
     def see(self, share: float, figures: Mapping[str, float]) -> None:
@@ -139,7 +140,7 @@ class _Watch:
             return  # training ends of itself
         if loss < self.loss:
             self.loss = loss
-            self._trial.set_user_attr(ACCURACY, figures["accuracy"])
+            self._trial.set_user_attr(SCORE, figures[self._figure])
         self._trial.report(loss, round(100 * share))
         if self._trial.should_prune():
             raise optuna.TrialPruned

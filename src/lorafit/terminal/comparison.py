@@ -7,11 +7,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lorafit.cheap_baselines import CHEAP_BASELINES
+from lorafit.cheap_baselines import cheap_baselines_for
 from lorafit.comparison.page import judge_cheap_baselines
 from lorafit.comparison.records import ComparisonRecord, MethodRow
 from lorafit.durations import format_duration
-from lorafit.html_page import write_percent, write_points
+from lorafit.task_figures import name_figure, write_difference, write_figure, write_figure_value
 from lorafit.terminal.render import open_console
 
 if TYPE_CHECKING:
@@ -41,24 +41,36 @@ def show_comparison(comparison: "Comparison", *, quiet: bool) -> None:
 def _table(record: ComparisonRecord) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("method")
-    for name in ("accuracy", "against the best", "trained", "on disk", "training", "an epoch", "memory", "texts/s"):
+    for name in (
+        name_figure(record.figure),
+        "against the best",
+        "trained",
+        "on disk",
+        "training",
+        "an epoch",
+        "memory",
+        "texts/s",
+    ):
         table.add_column(name, justify="right")
     for row in record.methods:
-        table.add_row(*_cells(row, record.best))
+        table.add_row(*_cells(row, record))
     for cheap in record.cheap_baselines:
-        difference = "" if cheap.difference is None else write_points(cheap.difference)
-        title = CHEAP_BASELINES.get(cheap.name, cheap.name)
-        table.add_row(title, write_percent(cheap.accuracy), difference, "", "", format_duration(cheap.seconds))
+        difference = "" if cheap.difference is None else write_difference(record.figure, cheap.difference)
+        title = cheap_baselines_for(record.task).get(cheap.name, cheap.name)
+        table.add_row(
+            title, write_figure(record.figure, cheap.score), difference, "", "", format_duration(cheap.seconds)
+        )
     return table
 
 
-def _cells(row: MethodRow, best: str | None) -> Iterator[str]:
-    yield row.method + (" *" if row.method == best else "")
+def _cells(row: MethodRow, record: ComparisonRecord) -> Iterator[str]:
+    yield row.method + (" *" if row.method == record.best else "")
     spread = ""
     if len(row.seeds) > 1:
-        spread = f"\n{100 * min(row.accuracy_by_seed):.1f} to {100 * max(row.accuracy_by_seed):.1f}"
-    yield write_percent(row.accuracy) + spread
-    yield "" if row.difference is None else write_points(row.difference)
+        ends = (write_figure_value(record.figure, end(row.score_by_seed)) for end in (min, max))
+        spread = f"\n{' to '.join(ends)}"
+    yield write_figure(record.figure, row.score) + spread
+    yield "" if row.difference is None else write_difference(record.figure, row.difference)
     yield f"{row.parameters.adapter + row.parameters.head:,}"
     yield f"{row.bytes_on_disk / 1e6:.1f} MB"
     yield format_duration(row.training_seconds)

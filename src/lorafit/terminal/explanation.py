@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorafit.explanation import Explanation, WordContribution
+from lorafit.task_figures import write_value
 from lorafit.terminal.render import open_console
 
 __all__ = ["show_explanation", "show_explanations"]
@@ -54,6 +55,8 @@ def _build_object(explanation: Explanation) -> dict[str, object]:
 
 
 def _heading(explanation: Explanation) -> str:
+    if explanation.task == "regression":
+        return f"{_disarm(explanation.label)}  {write_value(explanation.score)}"
     heading = f"{_disarm(explanation.label)}  {explanation.score:.1%}"
     if explanation.label != explanation.predicted:
         heading += f"  (the most probable is {_disarm(explanation.predicted)})"
@@ -61,7 +64,7 @@ def _heading(explanation: Explanation) -> str:
 
 
 def _colour(explanation: Explanation) -> Text:
-    """Return the text on one line, green what speaks for the label, red what speaks against it."""
+    """Return the text on one line, green what speaks for the label or raises the number, red the opposite."""
     strongest = max((abs(word.contribution) for word in explanation.words), default=0)
     shown, place = Text(), 0
     for word in explanation.words:
@@ -80,34 +83,37 @@ def _style(contribution: float, strongest: float) -> str:
 
 
 def _print_table(console: Console, explanation: Explanation) -> None:
-    label = _disarm(explanation.label)
+    label, is_number = _disarm(explanation.label), explanation.task == "regression"
     title = f"What a word adds to the log-odds of {label}, and by how much it multiplies the odds"
-    console.print(Text(title, "italic"))
+    console.print(Text(f"What a word adds to {label}" if is_number else title, "italic"))
     ranked = sorted(explanation.words, key=lambda word: -word.contribution)
     parts = {
-        "for": [word for word in ranked if word.contribution > 0],
-        "against": [word for word in reversed(ranked) if word.contribution < 0],
+        "raises" if is_number else "for": [word for word in ranked if word.contribution > 0],
+        "lowers" if is_number else "against": [word for word in reversed(ranked) if word.contribution < 0],
     }
     table = Table(box=box.SIMPLE_HEAD)
     for name in parts:
         table.add_column(name)
-        table.add_column("log-odds", justify="right", no_wrap=True)
-        table.add_column("odds", justify="right", no_wrap=True)
+        for column in ("by",) if is_number else ("log-odds", "odds"):
+            table.add_column(column, justify="right", no_wrap=True)
     for row in range(min(_MOST_ROWS, max(map(len, parts.values())))):
-        table.add_row(*(cell for words in parts.values() for cell in _cells(words, row)))
+        table.add_row(*(cell for words in parts.values() for cell in _cells(words, row, is_number=is_number)))
     console.print(table if table.row_count else "  No word changes anything.")
     left_out = len(ranked) - sum(min(_MOST_ROWS, len(words)) for words in parts.values())
     if table.row_count and left_out:
         console.print(f"  {left_out:,} more with less or no effect")
 
 
-def _cells(words: list[WordContribution], row: int) -> Iterator[Text | str]:
+def _cells(words: list[WordContribution], row: int, *, is_number: bool) -> Iterator[Text | str]:
     if row >= len(words):
-        yield from ("", "", "")
+        yield from ("", "") if is_number else ("", "", "")
         return
     word, style = words[row], "green" if words[row].contribution > 0 else "red"
     text = _disarm(" ".join(word.text.split()))
     yield Text(text if len(text) <= _LONGEST_WORD else text[: _LONGEST_WORD - 1] + "…", style)
+    if is_number:
+        yield write_value(word.contribution, sign=True)
+        return
     yield f"{word.contribution:+.2f}"
     yield f"x {_write_factor(word.contribution)}"
 
@@ -139,15 +145,19 @@ def _judge(explanation: Explanation, drop: float, random_drop: float) -> str:
     verdict = "matter more than others drawn at random"
     if not explanation.beats_chance:
         verdict = "are not shown to matter more than others drawn at random, so take the numbers above with care"
+    is_number, label = explanation.task == "regression", _disarm(explanation.label)
+    subject = label if is_number else f"the probability of {label}"
+    role = f"raise {label}" if is_number else "speak for the label"
+    fall, random_fall = (_write_drop(one, is_number=is_number) for one in (drop, random_drop))
     return (
-        f"Deletion test: without the top {listed} of the {units} the probability of {_disarm(explanation.label)} "
-        f"{_write_drop(drop)} on average; without as many drawn at random it {_write_drop(random_drop)} "
-        f"({draws} draws). The {units} that speak for the label {verdict}."
+        f"Deletion test: without the top {listed} of the {units} {subject} {fall} on average; without as many drawn at "
+        f"random it {random_fall} ({draws} draws). The {units} that {role} {verdict}."
     )
 
 
-def _write_drop(drop: float) -> str:
-    return f"{'rises' if drop < 0 else 'falls'} by {100 * abs(drop):.1f} points"
+def _write_drop(drop: float, *, is_number: bool) -> str:
+    size = write_value(abs(drop)) if is_number else f"{100 * abs(drop):.1f} points"
+    return f"{'rises' if drop < 0 else 'falls'} by {size}"
 
 
 def _disarm(text: str) -> str:

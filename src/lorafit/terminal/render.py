@@ -3,9 +3,8 @@
 import json as json_format
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -17,10 +16,11 @@ from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.cheap_baselines import CHEAP_BASELINES
 from lorafit.data.rows import LENGTH_COLUMN
 from lorafit.durations import format_duration
-from lorafit.evidence import Estimate, MetricsRecord, ModelScores, PairedComparison
+from lorafit.evidence import Estimate, MetricsRecord, ModelScores, PairedComparison, SliceScores
 from lorafit.task_evidence import TaskMetricsRecord
 from lorafit.terminal.answers import describe_answer, judge_answer, write_label
 from lorafit.terminal.confidence import describe_confidence
+from lorafit.terminal.slices import print_slices
 from lorafit.terminal.tasks import print_task_metrics
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ __all__ = ["open_console", "show_metrics", "show_predictions", "show_run"]
 
 _WIDTH_WITHOUT_TERMINAL = 110
 _FEW_ROWS = 100
-_SHOWN_VALUES = 12
-"""A column with more values than this has the weakest of them shown."""
 
 _TRUTHS = {Prediction: "true label", LabelsPrediction: "true labels", NumberPrediction: "true number"}
 
@@ -43,12 +41,7 @@ def show_run(run: "Run", *, quiet: bool) -> None:
     if quiet:
         console.print(str(run.path), soft_wrap=True)
         return
-    if isinstance(run.metrics, TaskMetricsRecord):
-        print_task_metrics(console, run.metrics)
-    else:
-        _print_metrics(console, run.metrics)
-        if any(one.column != LENGTH_COLUMN for one in run.metrics.slices):
-            _print_slices(console, run.metrics)
+    _print_evidence(console, run.metrics, with_slices=any(one.column != LENGTH_COLUMN for one in run.metrics.slices))
     console.print()
     console.print("Test rows drawn at random, with what the model says of them", style="italic")
     console.print(_samples_table(run.samples))
@@ -60,13 +53,7 @@ def show_run(run: "Run", *, quiet: bool) -> None:
 
 def show_metrics(metrics: MetricsRecord | TaskMetricsRecord) -> None:
     """Print the scores of an evaluation, those of each slice too."""
-    console = open_console()
-    if isinstance(metrics, TaskMetricsRecord):
-        print_task_metrics(console, metrics)
-        return
-    _print_metrics(console, metrics)
-    if metrics.slices:
-        _print_slices(console, metrics)
+    _print_evidence(open_console(), metrics, with_slices=bool(metrics.slices))
 
 
 def show_predictions(scored: "PredictedTable", *, json: bool) -> None:
@@ -85,6 +72,15 @@ def open_console() -> Console:
     """Return a console of the terminal's width, or of a fixed one where there is no terminal."""
     width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
     return Console(highlight=False, markup=False, width=width)
+
+
+def _print_evidence(console: Console, metrics: MetricsRecord | TaskMetricsRecord, *, with_slices: bool) -> None:
+    if isinstance(metrics, TaskMetricsRecord):
+        print_task_metrics(console, metrics, with_slices=with_slices)
+        return
+    _print_metrics(console, metrics)
+    if with_slices:
+        _print_slices(console, metrics)
 
 
 def _print_metrics(console: Console, metrics: MetricsRecord) -> None:
@@ -149,26 +145,20 @@ def _interval(estimate: Estimate, separator: str, *, percent: bool, sign: bool =
 
 
 def _print_slices(console: Console, metrics: MetricsRecord) -> None:
-    console.print()
-    console.print("Accuracy by length of the text and by column", style="italic")
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("", overflow="fold")
-    table.add_column("rows", justify="right", no_wrap=True)
-    table.add_column("accuracy", justify="right", no_wrap=True)
-    is_paired = any(one.difference is not None for one in metrics.slices)
-    if is_paired:
-        table.add_column("difference", justify="right", no_wrap=True)
-    for column, group in groupby(metrics.slices, key=lambda one: one.column):
-        scores = list(group)
-        if len(scores) > _SHOWN_VALUES:
-            scores = sorted(scores, key=lambda one: one.accuracy.value)[:_SHOWN_VALUES]
-            left = sum(one.column == column for one in metrics.slices) - len(scores)
-            console.print(f"Of {_one_line(column)} the {_SHOWN_VALUES} weakest values are shown, {left} are not.")
-        for one in scores:
-            change = "" if one.difference is None else _interval(one.difference, " ", percent=True, sign=True)
-            cells = [_one_line(f"{column} {one.value}"), f"{one.rows:,}", _interval(one.accuracy, " ", percent=True)]
-            table.add_row(*cells, *([change] if is_paired else []))
-    console.print(table)
+    cells: dict[str, Callable[[SliceScores, str], str]] = {
+        "accuracy": lambda one, separator: _interval(one.accuracy, separator, percent=True)
+    }
+    if any(one.difference is not None for one in metrics.slices):
+        cells["difference"] = lambda one, separator: (
+            "" if one.difference is None else _interval(one.difference, separator, percent=True, sign=True)
+        )
+    print_slices(
+        console,
+        metrics.slices,
+        "Accuracy by length of the text and by column",
+        cells=cells,
+        strength=lambda one: one.accuracy.value,
+    )
 
 
 def _verdict(metrics: MetricsRecord) -> Iterator[str]:

@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
+from lorafit.task_figures import FIGURES, name_figure
 from lorafit.terminal.render import open_console
 
 if TYPE_CHECKING:
     from lorafit.reproduction import ReproductionRecord
 
 __all__ = ["show_reproduction"]
-
-_NAMES = {"accuracy": "accuracy", "log_loss": "log loss"}
 
 
 def show_reproduction(record: "ReproductionRecord") -> None:
@@ -24,24 +23,31 @@ def show_reproduction(record: "ReproductionRecord") -> None:
     for name in ("then", "now", "difference", "may be", ""):
         table.add_column(name, justify="right")
     for figure in record.figures:
+        form = ".6g" if figure.name in FIGURES and FIGURES[figure.name].has_unit else ".5f"
         table.add_row(
-            _NAMES[figure.name],
-            f"{figure.then:.5f}",
-            f"{figure.now:.5f}",
-            f"{figure.now - figure.then:+.5f}",
-            f"{figure.tolerance:g}",
+            name_figure(figure.name),
+            f"{figure.then:{form}}",
+            f"{figure.now:{form}}",
+            f"{figure.now - figure.then:+{form}}",
+            f"{figure.tolerance:.4g}",
             "agrees" if figure.agrees else "DIFFERS",
         )
     console.print(table)
-    if record.identical:
-        console.print("Every test probability is the same to the last digit.")
-    else:
-        console.print(
-            f"Largest difference of a test probability: {record.largest_difference:.2g}; "
-            f"{record.rows_changed:,} of {record.rows:,} rows get another label."
-        )
+    console.print(_describe_answers(record))
     for change in record.changes:
         console.print(f"changed since: {change.name} {change.then} -> {change.now}", soft_wrap=True)
     console.print(f"run folder  {record.repetition}", soft_wrap=True)
     if record.agrees:
         console.print("Reproduced.", style="green")
+
+
+def _describe_answers(record: "ReproductionRecord") -> str:
+    """Say how far what is said of each row is the same."""
+    what = "predicted number" if record.task == "regression" else "test probability"
+    if record.identical:
+        return f"Every {what} is the same to the last digit."
+    said = f"Largest difference of a {what}: {record.largest_difference:.2g}"
+    if record.rows_changed is None:
+        return f"{said}."
+    changed = "other labels" if record.task == "multi_label" else "another label"
+    return f"{said}; {record.rows_changed:,} of {record.rows:,} rows get {changed}."

@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lorafit.durations import format_duration
-from lorafit.search.page import rank_trials, write_value
+from lorafit.search.page import rank_trials, write_score, write_value
 from lorafit.search.records import SearchRecord
+from lorafit.task_figures import name_figure
 from lorafit.terminal.render import open_console
 
 if TYPE_CHECKING:
@@ -38,14 +39,20 @@ def show_search(search: "Search", *, quiet: bool) -> None:
 
 def _table(record: SearchRecord) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("trial", "loss", "accuracy", *(name.partition(".")[2] for name in record.space), "time"):
+    for name in (
+        "trial",
+        "loss",
+        name_figure(record.figure),
+        *(name.partition(".")[2] for name in record.space),
+        "time",
+    ):
         table.add_column(name, justify="right")
     complete = [row for row in rank_trials(record.trials) if row.state == "complete" and row.same_as is None]
     for row in complete[:_MOST_ROWS]:
         table.add_row(
             str(row.number + 1),
             f"{row.loss:.4f}",
-            "" if row.accuracy is None else f"{100 * row.accuracy:.1f} %",
+            write_score(row, record.figure),
             *(write_value(row.values[name]) if name in row.values else "" for name in record.space),
             "" if row.seconds is None else format_duration(row.seconds),
         )

@@ -1,6 +1,6 @@
 """What is printed of a model that gives several labels a text, or a number."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich import box
 from rich.console import Console
@@ -9,8 +9,17 @@ from rich.table import Table
 from lorafit.cheap_baselines import cheap_baselines_for
 from lorafit.evidence import ClassScores, Estimate
 from lorafit.html_page import clean_text
-from lorafit.task_evidence import TaskComparison, TaskConfidence, TaskMetricsRecord, TaskScores
-from lorafit.task_figures import LEADING, describe_chance, judge_task, name_figure, write_figure, write_value
+from lorafit.task_evidence import TaskComparison, TaskConfidence, TaskMetricsRecord, TaskScores, TaskSliceScores
+from lorafit.task_figures import (
+    LEADING,
+    describe_rows,
+    judge_task,
+    name_figure,
+    strength_of,
+    write_figure,
+    write_value,
+)
+from lorafit.terminal.slices import print_slices
 
 __all__ = ["print_task_metrics"]
 
@@ -25,12 +34,13 @@ _LONGEST_NAME = 40
 _VERDICTS = {"better": "Better than", "worse": "Worse than", "unclear": "Not shown to be better than"}
 
 
-def print_task_metrics(console: Console, metrics: TaskMetricsRecord) -> None:
+def print_task_metrics(console: Console, metrics: TaskMetricsRecord, *, with_slices: bool = False) -> None:
     """Print figures before and after, verdicts, and how far the answers can be believed.
 
     Args:
         console: Where to.
         metrics: The evidence.
+        with_slices: Whether to print the figures by length and by column too.
     """
     level = f"{100 * metrics.confidence_level:g} % interval"
     rows = f"{metrics.rows:,} row{'' if metrics.rows == 1 else 's'}"
@@ -49,6 +59,8 @@ def print_task_metrics(console: Console, metrics: TaskMetricsRecord) -> None:
     if metrics.confidence is not None:
         for line in _describe_confidence(metrics.confidence):
             console.print(line)
+    if with_slices:
+        _print_slices(console, metrics)
 
 
 def _build_table(metrics: TaskMetricsRecord, *, separator: str) -> Table:
@@ -76,6 +88,22 @@ def _build_table(metrics: TaskMetricsRecord, *, separator: str) -> Table:
     return table
 
 
+def _print_slices(console: Console, metrics: TaskMetricsRecord) -> None:
+    leading = LEADING[metrics.task]
+    cells: dict[str, Callable[[TaskSliceScores, str], str]] = {
+        name_figure(leading): lambda one, separator: write_figure(leading, one.figures[leading], separator=separator)
+    }
+    if any(one.differences for one in metrics.slices):
+        cells["difference"] = lambda one, separator: _write(leading, one.differences.get(leading), separator, sign=True)
+    print_slices(
+        console,
+        metrics.slices,
+        f"{name_figure(leading)} by length of the text and by column",
+        cells=cells,
+        strength=lambda one: strength_of(one, metrics.task),
+    )
+
+
 def _choose_labels(scores: TaskScores) -> list[ClassScores]:
     if len(scores.per_class) <= _SHOWN_LABELS:
         return scores.per_class
@@ -100,10 +128,7 @@ def _list_verdicts(metrics: TaskMetricsRecord) -> Iterator[str]:
 def _judge(paired: TaskComparison, other: str, metrics: TaskMetricsRecord) -> str:
     """Say in a sentence whether the fine-tuned model is better than another."""
     verdict = _VERDICTS[judge_task(paired, metrics.task, metrics.confidence_level)]
-    gained, lost, chance = f"{paired.rows_gained:,}", f"{paired.rows_lost:,}", describe_chance(paired.p_value)
-    if metrics.task == "regression":
-        return f"{verdict} {other}: {gained} rows nearer to their number, {lost} farther (exact sign test, {chance})."
-    return f"{verdict} {other}: {gained} rows with fewer wrong labels, {lost} with more (exact sign test, {chance})."
+    return f"{verdict} {other}: {describe_rows(paired, metrics.task)}."
 
 
 def _describe_confidence(confidence: TaskConfidence) -> Iterator[str]:
