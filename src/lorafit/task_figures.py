@@ -121,9 +121,9 @@ def write_figure_value(name: str, value: float) -> str:
     return f"{_write_numbers(name, value)[0]}{' %' if _is_share(name) else ''}"
 
 
-def write_difference(name: str, estimate: Estimate) -> str:
+def write_difference(name: str, estimate: Estimate, *, separator: str = " ") -> str:
     """Write a difference of two values of a figure with its interval: points of shares, others in the figure's unit."""
-    return write_figure(name, estimate, sign=True).replace(" %", "")
+    return write_figure(name, estimate, sign=True, separator=separator).replace(" %", "")
 
 
 def write_value(value: float, *, sign: bool = False) -> str:
