@@ -78,8 +78,8 @@ def _list_columns(record: ComparisonRecord) -> dict[str, list[str]]:
             *(write_figure(figure, row.score, separator="\n") for row in cheap),
         ],
         "against the best": [
-            "" if row.difference is None else write_difference(figure, row.difference, separator="\n")
-            for row in (*rows, *cheap)
+            "" if difference is None else write_difference(figure, difference, separator="\n")
+            for difference in (*(row.difference for row in rows), *(row.difference for row in cheap))
         ],
         "trained": [*(f"{row.parameters.adapter + row.parameters.head:,}" for row in rows), *empty],
         "on disk": [*(f"{row.bytes_on_disk / 1e6:.1f} MB" for row in rows), *empty],
