@@ -117,11 +117,11 @@ def show_mistakes(contents: TaskContents) -> list[str]:
 def test_samples_of_several_labels_say_what_is_true_and_what_was_given(build_rows: BuildRows) -> None:
     contents = read_task_run(build_rows(MAILS, SAID, [[0.5, 0.4, 0.4]] * 3))
     assert show_samples(contents) == [
-        "Row 1, true labels health, politics a vote on hospitals before: health 50.0% ✗ wrong: politics (40.0%) is "
-        "missing after: politics 93.1%, sport 60.2% ✗ wrong: health (2.1%) is missing, sport is not true",
-        "Row 2, no true label a quiet day before: health 50.0% ✗ wrong: health is not true after: no label ✓ right",
-        "Row 3, true label sport a match before: health 50.0% ✗ wrong: sport (40.0%) is missing, health is not true "
-        "after: no label ✗ wrong: sport (30.0%) is missing",
+        "Row 1, true labels health, politics a vote on hospitals before: health 50.0% ✗ wrong (missing: politics "
+        "40.0%) after: politics 93.1%, sport 60.2% ✗ wrong (not true: sport; missing: health 2.1%)",
+        "Row 2, no true label a quiet day before: health 50.0% ✗ wrong (not true: health) after: no label ✓ right",
+        "Row 3, true label sport a match before: health 50.0% ✗ wrong (not true: health; missing: sport 40.0%) "
+        "after: no label ✗ wrong (missing: sport 30.0%)",
     ]
 
 
@@ -182,8 +182,8 @@ def test_of_many_labels_the_surest_are_named_and_the_others_counted(build_rows: 
     (shown,) = show_mistakes(read_task_run(build_rows([("a text", names[:12])], said, names=names)))
     assert shown.startswith("Row 1, true labels label 00, label 01, ")
     assert "label 07 and 4 more a text after: label 19 88.0%, label 18 86.0%, " in shown
-    assert "label 12 74.0% and 12 more ✗ wrong: label 19 is not true, " in shown
-    assert shown.endswith("label 12 is not true")
+    assert "label 12 74.0% and 12 more ✗ wrong (not true: label 19, label 18, " in shown
+    assert shown.endswith(" label 12)")
 
 
 def test_texts_and_labels_are_escaped_and_cut(build_rows: BuildRows, take_apart: TakeApart) -> None:

@@ -88,19 +88,18 @@ def _show_labels(contents: TaskContents, row: int) -> ShownRow:
 
 
 def _say_labels(probabilities: NDArray[np.float64], has: NDArray[np.bool_], names: Sequence[str]) -> str:
-    """Say which labels were given, the surest first, and which decisions are wrong."""
+    """Say which labels were given, which of them are not true, and which are missing; each time the surest first."""
     given, surest = decide(probabilities), np.argsort(-np.maximum(probabilities, 1 - probabilities), kind="stable")
-    shown = [f"{render_label(names[place])} {probabilities[place]:.1%}" for place in surest if given[place]]
-    wrong = [
-        f"{render_label(names[place])} is not true"
-        if given[place]
-        else f"{render_label(names[place])} ({probabilities[place]:.1%}) is missing"
-        for place in surest
-        if given[place] != has[place]
-    ]
-    verdict = render_verdict("wrong" if wrong else "right", is_good=not wrong)
-    faults = f": {_join(wrong)}" if wrong else ""
-    return f"{_join(shown) or 'no label'} {verdict}{faults}"
+    labels = [render_label(name) for name in names]
+    shares = [f"{label} {share:.1%}" for label, share in zip(labels, probabilities, strict=True)]
+    shown = [shares[place] for place in surest if given[place]]
+    faults = {
+        "not true": [labels[place] for place in surest if given[place] and not has[place]],
+        "missing": [shares[place] for place in surest if has[place] and not given[place]],
+    }
+    listed = "; ".join(f"{fault}: {_join(found)}" for fault, found in faults.items() if found)
+    verdict = render_verdict("wrong" if listed else "right", is_good=not listed)
+    return f"{_join(shown) or 'no label'} {verdict}" + (f" ({listed})" if listed else "")
 
 
 def _join(parts: Sequence[str]) -> str:
