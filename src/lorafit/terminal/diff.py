@@ -43,9 +43,14 @@ _COUNTS: dict[Task, tuple[str, str]] = {
 """What rows gained and lost are called, by task."""
 
 
-def show_diff(record: DiffRecord | TaskDiffRecord) -> None:
-    """Print what changes from A to B, where, and which gates hold."""
-    console = open_console()
+def show_diff(record: DiffRecord | TaskDiffRecord, console: Console | None = None) -> None:
+    """Print what changes from A to B, where, and which gates hold.
+
+    Args:
+        record: What was measured.
+        console: Where to; None for standard output.
+    """
+    console = console or open_console()
     level = f"{100 * record.confidence_level:g} % interval"
     console.print(
         f"Measured on {record.rows:,} rows of {record.source} ({level} in brackets)", style="italic", soft_wrap=True
