@@ -40,8 +40,8 @@ TOLERANCES: Final[dict[Task, dict[str, float]]] = {
 """The figures that are compared, by task, and by how much they may differ unless another tolerance is given.
 
 Shares of 1, and nats. That of `mae` is a share of the standard deviation of the test rows' true numbers, so that it
-depends neither on their unit nor on how small the error is; where those numbers do not differ (one test row, say), it is a
-share of the error of the run that is repeated.
+depends neither on their unit nor on how small the error is; where those numbers do not differ (one test row, say), it
+is a share of the error of the run that is repeated.
 """
 
 _ROUNDING = 1e-12
