@@ -33,9 +33,11 @@ from lorafit.exporting.parity import check_parity, measure_parity
 from lorafit.finetune import Run, resume
 from lorafit.labels import LabelSet
 from lorafit.progress import Silent
+from lorafit.report.page import write_report
 from lorafit.search.search import search
 from lorafit.task_evidence import IntervalCalibration, MultiLabelCalibration, TaskMetricsRecord
 from lorafit.terminal.explanation import show_explanation
+from lorafit.terminal.render import show_run
 from lorafit.terminal.search import show_search
 
 GOOD, BAD, LONG, SHORT = ("great", "superb"), ("awful", "poor"), "hours", "minute"
@@ -233,6 +235,46 @@ def test_report_card_and_terminal_show_the_task(run: Run, task: str) -> None:
         check=True,
     ).stdout
     assert ("good" if task == "multi_label" else "[") in said
+
+
+def list_samples(page: str) -> list[str]:
+    """Return the sample texts of a report."""
+    section = page.partition('<section id="sample-predictions"')[2].partition("</section>")[0]
+    return re.findall(r'class="text" dir="auto">(.*?)</p>', section)
+
+
+def test_report_and_terminal_show_the_same_samples_with_what_was_said(
+    run: Run, task: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, texts = RunLayout(run.path).report.read_text(encoding="utf-8"), [sample.text for sample in run.samples]
+    assert len(texts) == 6
+    assert list_samples(page) == texts
+    assert f">{'Most confident mistakes' if task == 'multi_label' else 'Largest errors'}</h2>" in page
+    show_run(run, quiet=False)
+    shown = capsys.readouterr().out
+    assert [text for text in texts if text not in shown] == []
+    assert ("true labels" if task == "multi_label" else "true number") in shown
+    if task == "regression":
+        errors = page.partition('<section id="largest-errors"')[2].partition("</section>")[0]
+        assert errors.count("<li>") == 10
+        assert errors.count("the interval holds") + errors.count("the interval misses") == 10
+
+
+def test_report_written_again_reads_the_texts_from_the_source(run: Run, source: Path, tmp_path: Path) -> None:
+    texts = [sample.text for sample in run.samples]
+    assert list_samples(write_report(run.path, output=tmp_path / "again.html").read_text("utf-8")) == texts
+    without = write_report(run.path, texts=False, output=tmp_path / "without.html").read_text("utf-8")
+    assert list_samples(without) == []
+    assert "Texts are left out, as was asked for." in without
+    assert [text for text in texts if text in without] == []
+    other = RunLayout(Path(shutil.copytree(run.path, tmp_path / "run")))
+    changed = tmp_path / "rows.csv"
+    changed.write_text(source.read_text("utf-8").replace(" film ", " movie "), "utf-8")
+    config = load_config(other.config, flags={"data.source": str(changed)})
+    other.config.write_text(config.to_yaml(), encoding="utf-8")
+    page = write_report(other.root).read_text("utf-8")
+    assert "Texts are left out: the data have changed since the run." in page
+    assert " movie " not in page
 
 
 def test_interrupted_run_goes_on_to_the_same_result(

@@ -15,6 +15,7 @@ from lorafit.task_figures import (
     write_difference,
     write_figure,
     write_figure_value,
+    write_true_value,
     write_value,
 )
 
@@ -44,6 +45,13 @@ def test_shares_are_in_per_cent_and_numbers_have_the_digits_that_they_need() -> 
         "1.000e-09",
         "-2.000e+20",
     ]
+
+
+def test_whole_numbers_of_the_data_have_no_point() -> None:
+    numbers = (80.0, -0.0, 1234567.0, 2.5, 1e20, -0.001)
+    assert [write_true_value(number) for number in numbers] == [
+        "80", "0", "1,234,567", "2.500", "1.000e+20", "-0.00100"
+    ]  # fmt: skip
 
 
 def test_differences_are_written_without_a_unit() -> None:

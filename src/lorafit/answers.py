@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lorafit.data.checks import encode_labels
 from lorafit.evidence import CalibrationRecord
 from lorafit.labels import LabelSet, Task
 from lorafit.metrics.confidence import apply_temperature
@@ -25,6 +26,7 @@ __all__ = [
     "Prediction",
     "build_answer",
     "name_values",
+    "parse_predictions",
     "to_values",
 ]
 
@@ -144,6 +146,32 @@ def to_values(logits: ArrayLike, labels: LabelSet, calibration: Calibration | No
 def name_values(labels: LabelSet) -> list[str]:
     """Name the columns of a model's values, in the order of its outputs: `probability_…` a class, or `value`."""
     return ["value"] if labels.task == "regression" else [f"probability_{name}" for name in labels.names]
+
+
+def parse_predictions(
+    columns: Mapping[str, list[Any]], labels: LabelSet
+) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float64]]:
+    """Turn the columns of a file of predictions back into arrays.
+
+    Args:
+        columns: As `lorafit.evaluation.write_predictions` makes them, of n rows.
+        labels: The task and its classes, in the order wanted.
+
+    Returns:
+        Row ids, shape (n,); what is true, as `Split.labels` holds it; and what was said, shape (n, outputs).
+
+    Raises:
+        KeyError: A column or the name of a label is missing.
+        TypeError: A value is of another kind than its column holds.
+        ValueError: The same.
+        OverflowError: A row id is too large.
+    """
+    truth = columns[TRUTH_COLUMNS[labels.task]]
+    if labels.task == "multi_label":
+        truth = [tuple(names) for names in truth]
+    ids = np.array([int(str(row)) for row in columns["row_id"]], dtype=np.int64)
+    values = np.array([columns[name] for name in name_values(labels)], dtype=np.float64).T
+    return ids, encode_labels(truth, labels), values
 
 
 def build_answer(values: NDArray[np.float64], labels: LabelSet, calibration: Calibration | None = None) -> Answer:

@@ -1,11 +1,14 @@
 """What was measured of a run: `metrics.json`, and the calibration that is stored with what was trained."""
 
+from typing import TypeVar
+
 from pydantic import Field
 
 from lorafit.artifacts import FileRecord, Record
 
 __all__ = [
     "AbstentionScores",
+    "AnySlice",
     "CalibrationBin",
     "CalibrationRecord",
     "CalibrationScores",
@@ -224,6 +227,10 @@ class Slice(Record):
     column: str
     value: str
     rows: int
+
+
+AnySlice = TypeVar("AnySlice", bound=Slice)
+"""The slices of a task."""
 
 
 class SliceScores(Slice):

@@ -12,7 +12,7 @@ from lorafit.errors import UserInputError
 from lorafit.labels import Task
 from lorafit.words import cut_spans, leave_out
 
-__all__ = ["MAX_SPANS", "Classifier", "Deletion", "Explanation", "WordContribution", "explain"]
+__all__ = ["MAX_SPANS", "Deletion", "Explanation", "TextModel", "WordContribution", "explain"]
 
 MAX_SPANS = 256
 """At most so many parts of a text are left out in turn; longer texts are cut into groups of words."""
@@ -24,7 +24,7 @@ _FLOOR = 1e-12
 """Probabilities below count as this one, so that log-odds stay within ±27.6."""
 
 
-class Classifier(Protocol):
+class TextModel(Protocol):
     """What is needed of a predictor; `lorafit.load` gives one."""
 
     @property
@@ -90,7 +90,8 @@ class Explanation:
         task: What a text gets.
         label: The class that is explained; of a regression the name of its number.
         score: Its probability, 0 to 1; or the number, in its unit.
-        predicted: The most probable class; of a regression the name of its number.
+        predicted: The most probable class, which is the answer where a text has one label; of a regression the name of
+            its number.
         words: One contribution a word, in the order of the text; none for a text of one word, of which nothing would
             be left.
         words_a_span: 1, or for a text of more words than there may be spans, how many adjacent ones each of `words`
@@ -132,7 +133,7 @@ class Explanation:
 
 
 def explain(
-    predictor: Classifier,
+    predictor: TextModel,
     text: str,
     *,
     label: str | None = None,
@@ -183,14 +184,20 @@ def explain(
         label=label or predicted,
         score=score,
         predicted=predicted,
-        words=tuple(
-            WordContribution(text[start:end], start, end, contribution)
-            for (start, end), contribution in zip(spans if single else (), contributions.tolist(), strict=True)
-        ),
+        words=_list_words(text, spans if single else (), contributions),
         words_a_span=words_a_span,
         deletions=_test_by_deletion(
             contributions, lambda removed: score - predict_without(removed)[:, column], draws=draws, seed=seed
         ),
+    )
+
+
+def _list_words(
+    text: str, spans: Sequence[tuple[int, int]], contributions: NDArray[np.float64]
+) -> tuple[WordContribution, ...]:
+    return tuple(
+        WordContribution(text[start:end], start, end, contribution)
+        for (start, end), contribution in zip(spans, contributions.tolist(), strict=True)
     )
 
 
@@ -230,7 +237,7 @@ def _test_by_deletion(
     )
 
 
-def _predict(predictor: Classifier, texts: Sequence[str]) -> NDArray[np.float64]:
+def _predict(predictor: TextModel, texts: Sequence[str]) -> NDArray[np.float64]:
     """Predict every different text once: leaving out either of two equal neighbours gives the same."""
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     return predictor.compute_values(list(places))[[places[text] for text in texts]]

@@ -8,8 +8,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from lorafit.answers import Answer, Predicted, build_answer
 from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.atomic import write_atomic
@@ -27,6 +25,7 @@ from lorafit.predictor import Predictor
 from lorafit.preparation import Prepared, describe, prepare
 from lorafit.progress import Progress, Silent
 from lorafit.report.page import write_report
+from lorafit.report.rows import choose_samples
 from lorafit.run_folder import choose_run_folder, claim_run_folder, suggest_name
 from lorafit.run_inputs import open_inputs
 from lorafit.run_loading import load_run
@@ -58,8 +57,6 @@ BEFORE_CALIBRATION = (
     "in its config.yaml, or train with --set data.calibration_fraction=0."
 )
 """What to do about a run that `precedes_calibration`."""
-
-_SAMPLES = 6
 
 
 @dataclass(frozen=True)
@@ -312,7 +309,6 @@ def _draw_samples(
     seed: int,
 ) -> tuple[Sample, ...]:
     baseline = predicted.baseline
-    drawn = np.random.default_rng(seed).choice(len(rows), size=min(_SAMPLES, len(rows)), replace=False)
     return tuple(
         Sample(
             text=rows.texts[row],
@@ -320,5 +316,5 @@ def _draw_samples(
             before=None if baseline is None else build_answer(baseline[row], labels),
             after=build_answer(predicted.finetuned[row], labels, predicted.calibration),
         )
-        for row in sorted(drawn)
+        for row in choose_samples(len(rows), seed=seed)
     )

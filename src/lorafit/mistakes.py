@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from lorafit.data.rows import Split
 from lorafit.evidence import ExplainedMistake, MistakesRecord, SpanContribution
-from lorafit.explanation import Classifier, explain
+from lorafit.explanation import TextModel, explain
 from lorafit.metrics.scores import find_mistakes
 from lorafit.progress import Progress
 
@@ -20,7 +20,7 @@ _DELETIONS = 33
 
 
 def explain_mistakes(
-    classifier: Classifier, rows: Split, probabilities: NDArray[np.float64], progress: Progress
+    classifier: TextModel, rows: Split, probabilities: NDArray[np.float64], progress: Progress
 ) -> MistakesRecord:
     """Explain the rows that are wrong with the most confidence: why did they get the label they got?
 

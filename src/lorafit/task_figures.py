@@ -23,6 +23,7 @@ __all__ = [
     "write_difference",
     "write_figure",
     "write_figure_value",
+    "write_true_value",
     "write_value",
 ]
 
@@ -82,6 +83,9 @@ FIGURES: Final = {
 LEADING: Final[dict[Task, str]] = {"single_label": "accuracy", "multi_label": "micro_f1", "regression": "mae"}
 """The figure that verdicts are about, by task."""
 
+_LARGEST_WHOLE: Final = 1e15
+"""Whole numbers up to here are written with all their digits."""
+
 
 def name_figure(name: str) -> str:
     """Return a figure's name for people."""
@@ -117,14 +121,19 @@ def write_figure_value(name: str, value: float) -> str:
     return f"{_write_numbers(name, value)[0]}{' %' if _is_share(name) else ''}"
 
 
-def write_difference(name: str, estimate: Estimate) -> str:
+def write_difference(name: str, estimate: Estimate, *, separator: str = " ") -> str:
     """Write a difference of two values of a figure with its interval: points of shares, others in the figure's unit."""
-    return write_figure(name, estimate, sign=True).replace(" %", "")
+    return write_figure(name, estimate, sign=True, separator=separator).replace(" %", "")
 
 
 def write_value(value: float, *, sign: bool = False) -> str:
     """Write a number with as many digits as its size asks for; with `sign`, that of what is above zero, too."""
     return _write(value, _choose_form(value), sign=sign)
+
+
+def write_true_value(value: float) -> str:
+    """Write a number of the data: a whole one without digits after the point, any other as `write_value` does."""
+    return f"{value:z,.0f}" if value.is_integer() and abs(value) < _LARGEST_WHOLE else write_value(value)
 
 
 def describe_chance(p_value: float) -> str:

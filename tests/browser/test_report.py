@@ -120,7 +120,8 @@ def task_report(
     names = ["good", "</svg><img src=x onerror=alert(1)>"]
     rows = [
         {
-            "text": f"a {'superb' if row % 2 else 'awful'} film of {'hours' if row % 3 else 'a minute'} {row}",
+            "text": f"a {'superb' if row % 2 else 'awful'} film of {'hours' if row % 3 else 'a minute'} {row} "
+            f"<script>alert(1)</script> {'unbreakable' * 30}",
             "label": [names[0]] * (row % 2) + [names[1]] * (row % 3 > 0)
             if request.param == "multi_label"
             else 10 * (row % 2) + row % 3,

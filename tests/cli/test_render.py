@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lorafit.answers import Prediction
+from lorafit.answers import LabelsPrediction, NumberPrediction, Prediction
 from lorafit.artifacts import ForecastRecord, RunLayout, RunRecord
 from lorafit.evidence import Estimate, MetricsRecord, SliceScores
 from lorafit.finetune import Run, Sample
@@ -135,3 +135,27 @@ def test_slices_fit_the_terminal_and_of_many_values_the_weakest_are_shown(
     assert re.findall(r"movie (\d+)", table) == [str(number) for number in range(21, 33)]
     assert re.search(r"words 1-15 +10 +50\.0 % \[50\.0, 50\.0\] +\+50\.0 % ", table)
     assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_samples_with_several_labels_and_with_numbers_fit_the_terminal(
+    run: Run, show: Callable[..., str], columns: int
+) -> None:
+    evil, names = "[bold]<b>\x1b]0;evil\n", tuple(f"label {number}" for number in range(30))
+    several, none = (LabelsPrediction(labels, dict.fromkeys((evil, *names), 0.5)) for labels in ((evil, *names), ()))
+    samples = (Sample(LONG, (evil, *names), none, several), Sample("fine", (), none, none))
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", show(lambda: show_run(replace(run, samples=samples), quiet=False), columns))
+    table = shown.partition("Test rows drawn")[2].partition("trained")[0]
+    assert max(len(line) for line in table.splitlines()) <= columns
+    assert "[bold]" in table, "names are no markup"
+    assert "\x1b" not in table
+    assert (table.count("✓"), table.count("✗")) == (3, 1)
+    assert "label 29" in " ".join(table.split())
+
+    numbers = tuple(
+        Sample("fine", true, NumberPrediction(61.5), NumberPrediction(78.9, 70.1, 87.7)) for true in (80.0, 2.5)
+    )
+    shown = show(lambda: show_run(replace(run, samples=numbers), quiet=False), columns)
+    assert re.search(r"fine +80 +61\.50 +78\.90  \[70\.10, 87\.70\]", shown)
+    assert re.search(r"fine +2\.500 +61\.50 ", shown)
+    assert "true number" in shown

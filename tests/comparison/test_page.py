@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import pytest
 
 from lorafit.artifacts import ParameterCounts
+from lorafit.comparison.compare import Comparison
 from lorafit.comparison.page import find_pareto, judge_cheap_baselines, render_page
 from lorafit.comparison.records import Cell, CheapRow, ComparisonRecord, MethodRow
 from lorafit.evidence import Estimate
+from lorafit.terminal.comparison import show_comparison
 
 ACCURACY = Estimate(value=0.9, low=0.88, high=0.92)
 
@@ -69,6 +73,49 @@ def test_cheap_baselines_are_judged_by_the_intervals(
     record = make_record(*differences)
     assert judge_cheap_baselines(record) == said
     assert said in render_page(record)
+
+
+def test_verdict_tells_better_from_not_told_apart() -> None:
+    def judge(low: float, high: float) -> str:
+        other = make_row("ia3", 0.8, 30).model_copy(
+            update={"difference": Estimate(value=(low + high) / 2, low=low, high=high)}
+        )
+        return render_page(make_record().model_copy(update={"methods": [make_row("lora", 0.9, 20), other]}))
+
+    assert "Better on the test rows, which choose nothing: IA3." in judge(0.01, 0.03)
+    assert "Not shown to differ: IA3." in judge(-0.01, 0.03)
+    assert "IA3." not in judge(-0.03, -0.01)
+
+
+@pytest.mark.parametrize("task", ["single_label", "regression"])
+def test_table_fits_a_narrow_terminal_with_whole_numbers(
+    task: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = Estimate(value=58321.4, low=56102.9, high=60411.2) if task == "regression" else ACCURACY
+    rows = [
+        make_row(method, 0.9, 4000).model_copy(
+            update={
+                "score": figure,
+                "difference": None if method == "lora" else Estimate(value=0.9, low=-12345.6, high=23456.7),
+                "seeds": [0, 1],
+                "score_by_seed": [figure.low, figure.high],
+                "parameters": ParameterCounts(adapter=22_000_000, head=1_000_000, total=23_000_000),
+            }
+        )
+        for method in ("lora", "prompt_tuning")
+    ]
+    record = make_record().model_copy(update={"task": task, "methods": rows})
+    for columns in (80, 160):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        show_comparison(Comparison(Path("runs/compare"), record), quiet=False)
+        shown = capsys.readouterr().out
+        assert "…" not in shown
+        assert "prompt_tuning" in shown
+        assert ("memory" in shown) == (columns == 160)
+        assert all(len(line) <= columns for line in shown.splitlines() if "http" not in line and "page" not in line)
+        if task == "regression":
+            assert "(lower is better)" in shown
+            assert "[56,103, 60,411]" in shown
 
 
 def test_the_front_holds_what_no_other_beats_at_less_cost() -> None:

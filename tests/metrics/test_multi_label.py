@@ -19,6 +19,7 @@ from lorafit.metrics.multi_label import (
     decision_calibration_error,
     estimate_multi_label_flips,
     estimate_multi_label_scores,
+    find_multi_label_mistakes,
     fit_multi_label_temperature,
     score_multi_label,
     sigmoid,
@@ -350,3 +351,13 @@ def test_estimates_refuse_what_they_cannot_score(arguments: dict[str, Any], mess
 def test_logits_that_do_not_fit_are_refused(logits: FloatArray) -> None:
     with pytest.raises(ValueError, match=r"finite numbers of the shape \(3, 2\)"):
         fit_multi_label_temperature(MARKS, logits)
+
+
+def test_mistakes_come_by_the_surest_wrong_decision_of_a_text() -> None:
+    marks = [[1, 0], [1, 1], [0, 0], [0, 1], [0, 1]]
+    probabilities = [[0.9, 0.1], [0.45, 0.9], [0.5, 0.2], [0.8, 0.3], [0.3, 0.2]]
+    assert find_multi_label_mistakes(marks, probabilities).tolist() == [3, 4, 1, 2]
+    assert find_multi_label_mistakes(marks, probabilities, most=2).tolist() == [3, 4]
+    assert find_multi_label_mistakes(marks[:1], probabilities[:1]).tolist() == []
+    with pytest.raises(ValueError, match="probabilities"):
+        find_multi_label_mistakes(marks, probabilities[:1])

@@ -15,6 +15,7 @@ from lorafit.metrics.regression import (
     compare_interval_coverage,
     compare_regression,
     estimate_regression_scores,
+    find_largest_errors,
     measure_interval_coverage,
     score_regression,
 )
@@ -278,3 +279,12 @@ def test_a_coverage_out_of_range_is_refused(coverage: float) -> None:
 def test_a_width_or_level_out_of_range_is_refused(width: float, level: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         measure_interval_coverage([1.0], [1.0], width, level)
+
+
+def test_largest_errors_come_first_and_exact_numbers_are_left_out() -> None:
+    labels, values = [1.0, 2.0, 3.0, 4.0], [1.5, 2.0, 0.0, 4.5]
+    assert find_largest_errors(labels, values).tolist() == [2, 0, 3]
+    assert find_largest_errors(labels, values, most=1).tolist() == [2]
+    assert find_largest_errors(labels, labels).tolist() == []
+    with pytest.raises(ValueError, match="at least one row"):
+        find_largest_errors([], [])

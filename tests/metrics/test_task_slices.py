@@ -159,6 +159,16 @@ def test_model_that_does_not_differ_by_slice_is_hardly_ever_shown_to(task: TaskO
     assert found <= 7
 
 
+def test_weak_slice_is_found_among_many() -> None:
+    rng, n = np.random.default_rng(0), 2200
+    columns = {name: tuple(f"{value:02}" for value in rng.permutation(np.arange(n) % 50)) for name in ("a", "b", "c")}
+    rows = Split(np.arange(n), ("a text",) * n, np.zeros(n), columns)
+    said = np.where(np.array(columns["a"]) == "07", 40.0, rng.random(n) / 10)[:, np.newaxis]
+    scores = score_task_slices(rows, "regression", said, samples=100)
+    assert len(scores) > 100
+    assert [(one.column, one.value) for one in scores if one.adjusted_p_value < 0.05] == [("a", "07")]
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_slice_of_all_rows_or_of_equal_ones_is_not_worse(task: TaskOfFigures) -> None:
     rows, after, _ = make_rows(40, task, seed=5)

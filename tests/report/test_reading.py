@@ -59,7 +59,7 @@ def test_predictions_that_give_other_scores_are_called_altered(build_run: BuildR
     path = RunLayout(run).predictions("test", model)
     columns = read_table(path).columns
     change(path, probability_neg=columns["probability_pos"], probability_pos=columns["probability_neg"])
-    with pytest.raises(RunError, match=f"test.{model}.parquet was altered: .*confusion matrix"):
+    with pytest.raises(RunError, match=f"test.{model}.parquet was altered: .*the scores in metrics.json"):
         read_run(run)
 
 

@@ -14,7 +14,10 @@ def explain(
     texts: Annotated[list[str], typer.Argument(help="One text or several.")],
     *,
     label: Annotated[
-        str | None, typer.Option("--label", help="The class to explain; default: the most probable one.")
+        str | None,
+        typer.Option(
+            "--label", help="The class to explain; default: the most probable one, also where a text may have several."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object a text.")] = False,
     quiet: Quiet = False,

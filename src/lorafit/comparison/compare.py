@@ -223,7 +223,10 @@ def _train(
 def _measure_cheap(layout: ComparisonLayout, material: Material, progress: Progress) -> list[CheapResult]:
     """Train and measure the cheap baselines, or read what they said before."""
     splits, results = material.splits, []
-    before = ComparisonRecord.read(layout.record) if layout.record.is_file() else None
+    try:
+        before = ComparisonRecord.read(layout.record)
+    except RunError:  # there is none yet, or one of another version, whose seconds are lost
+        before = None
     fingerprints = {"train": splits.train.fingerprint(), "test": splits.test.fingerprint()}
     is_same = before is not None and fingerprints.items() <= before.fingerprints.items()
     seconds = {row.name: row.seconds for row in before.cheap_baselines} if before is not None and is_same else {}

@@ -1,7 +1,7 @@
 """`comparison.html`: the table of a comparison and its figure against cost, in one file that needs no network."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html import escape
 from math import log10
 from pathlib import PureWindowsPath
@@ -9,6 +9,7 @@ from pathlib import PureWindowsPath
 from lorafit.cheap_baselines import cheap_baselines_for
 from lorafit.comparison.records import CheapRow, ComparisonRecord, MethodRow
 from lorafit.durations import format_duration
+from lorafit.evidence import Estimate
 from lorafit.html_page import render_document, render_table
 from lorafit.methods import METHODS
 from lorafit.task_figures import (
@@ -74,13 +75,13 @@ def _verdict(record: ComparisonRecord) -> str:
         f"{METHODS[best.method].title} has the lowest validation loss; on {record.rows['test']:,} test rows its "
         f"{name_figure(record.figure)} is {write_figure(record.figure, best.score)}."
     )
-    alike = [
-        METHODS[row.method].title
-        for row in record.methods
-        if row.difference and judge_difference(record.figure, row.difference) != "worse"
-    ]
-    if alike:
-        text += f" Not shown to be worse: {', '.join(alike)}."
+    judged = _group_by_verdict(record, {row.method: row.difference for row in record.methods})
+    for verdict, words in (
+        ("better", "Better on the test rows, which choose nothing"),
+        ("unclear", "Not shown to differ"),
+    ):
+        if names := [METHODS[method].title for method in judged[verdict]]:
+            text += f" {words}: {', '.join(names)}."
     return f"{text} {judge_cheap_baselines(record)}".strip()
 
 
@@ -93,10 +94,9 @@ def judge_cheap_baselines(record: ComparisonRecord) -> str:
     Returns:
         A sentence for each of the three that there is; empty without cheap baselines.
     """
-    names, judged = cheap_baselines_for(record.task), defaultdict[str, list[str]](list)
-    for row in record.cheap_baselines:
-        if row.difference is not None:
-            judged[judge_difference(record.figure, row.difference)].append(names.get(row.name, row.name))
+    names = cheap_baselines_for(record.task)
+    differences = {names.get(row.name, row.name): row.difference for row in record.cheap_baselines}
+    judged = _group_by_verdict(record, differences)
     better, unclear, worse = judged["better"], judged["unclear"], judged["worse"]
     sentences = [
         f"{' and '.join(better)} {'are' if len(better) > 1 else 'is'} better than {record.best}." if better else "",
@@ -106,11 +106,22 @@ def judge_cheap_baselines(record: ComparisonRecord) -> str:
     return " ".join(filter(None, sentences))
 
 
+def _group_by_verdict(
+    record: ComparisonRecord, differences: Mapping[str, Estimate | None]
+) -> defaultdict[str, list[str]]:
+    """Group names by what their difference from the best method shows: `better`, `worse` or `unclear`."""
+    judged = defaultdict[str, list[str]](list)
+    for name, difference in differences.items():
+        if difference is not None:
+            judged[judge_difference(record.figure, difference)].append(name)
+    return judged
+
+
 def _cells(row: MethodRow, figure: str) -> list[str]:
     return [
         METHODS[row.method].title if row.method in METHODS else row.method,
         write_figure(figure, row.score),
-        ", ".join(write_figure_value(figure, value) for value in row.score_by_seed),
+        "; ".join(write_figure_value(figure, value) for value in row.score_by_seed),
         f"{row.validation_loss:.4f}",
         "best" if row.difference is None else write_difference(figure, row.difference),
         "" if row.p_value is None else f"{row.p_value:.2g}",

@@ -83,7 +83,9 @@ def measure_errors(rows: Split, values: NDArray[np.float64], task: Task) -> NDAr
         Shape (n,): 1 for a wrong label, the number of wrong labels, or the distance from the number.
     """
     if task == "single_label":
-        return (predict_labels(values) != rows.labels).astype(np.float64)
-    if task == "multi_label":
-        return (decide(values) != (rows.labels == 1)).sum(axis=1).astype(np.float64)
-    return np.abs(values[:, 0] - rows.labels)
+        errors = predict_labels(values) != rows.labels
+    elif task == "multi_label":
+        errors = (decide(values) != (rows.labels == 1)).sum(axis=1)
+    else:
+        errors = np.abs(values[:, 0] - rows.labels)
+    return np.asarray(errors, dtype=np.float64)

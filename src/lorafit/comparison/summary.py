@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lorafit.artifacts import RunRecord, TrainingRecord
 from lorafit.comparison.records import CheapRow, MethodRow
-from lorafit.comparison.scores import measure_errors, measure_score
+from lorafit.comparison.scores import Score, measure_errors, measure_score
 from lorafit.data.rows import Split
 from lorafit.labels import Task
 from lorafit.metrics.uncertainty import mcnemar_exact
@@ -90,14 +90,16 @@ def summarise(
                 **_costs([records[key] for key in own], [sizes[key] for key in own]),
             )
         )
-    cheap_rows = []
-    for result in cheap:
-        score = measure_score(test, [result.values], task, config)
-        difference = None if best is None else (score - scores[best]).estimate(level)
-        cheap_rows.append(
-            CheapRow(name=result.name, score=score.estimate(level), difference=difference, seconds=result.seconds)
-        )
-    return methods, cheap_rows
+    best_score = None if best is None else scores[best]
+    return methods, [
+        _summarise_cheap(result, measure_score(test, [result.values], task, config), best_score, level)
+        for result in cheap
+    ]
+
+
+def _summarise_cheap(result: CheapResult, score: Score, best: Score | None, level: float) -> CheapRow:
+    difference = None if best is None else (score - best).estimate(level)
+    return CheapRow(name=result.name, score=score.estimate(level), difference=difference, seconds=result.seconds)
 
 
 def _costs(records: Sequence[RunRecord], sizes: Sequence[int]) -> dict[str, object]:

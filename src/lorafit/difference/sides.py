@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.answers import TRUTH_COLUMNS, name_values
+from lorafit.answers import parse_predictions
 from lorafit.artifacts import CALIBRATION_FILE, RunLayout, RunRecord
 from lorafit.atomic import compute_digest
 from lorafit.config import load_config
-from lorafit.data.checks import count_labels, encode_labels
+from lorafit.data.checks import count_labels
 from lorafit.data.sources import identify_source, is_same_source
 from lorafit.data.tables import read_table
 from lorafit.errors import RunError
@@ -217,7 +217,7 @@ def read_answers(side: Side, labels: LabelSet) -> Answers:
         raise RunError(f"{path} is missing. {REMEDY}")
     try:
         answers = _parse_answers(read_table(path).columns, labels)
-    except (KeyError, TypeError, ValueError) as error:  # a DataError is a ValueError
+    except (KeyError, TypeError, ValueError, OverflowError) as error:  # a DataError is a ValueError
         raise _altered(path) from error
     split, counts = side.record.data.splits["test"], count_labels(answers.truth, labels)
     if len(answers.ids) != split.rows or counts != {name: split.label_counts.get(name, 0) for name in counts}:
@@ -248,20 +248,14 @@ def read_intervals(side: AnySide) -> IntervalCalibration | None:
 
 def _parse_answers(columns: dict[str, list[object]], labels: LabelSet) -> Answers:
     """Turn columns as `write_predictions` makes them into answers; what cannot be some is an error of any kind."""
-    truth: list[Any] = columns[TRUTH_COLUMNS[labels.task]]
-    if labels.task == "multi_label":
-        truth = [tuple(names) for names in truth]
-    answers = Answers(
-        ids=tuple(int(str(row)) for row in columns["row_id"]),
-        truth=encode_labels(truth, labels),
-        values=np.array([columns[name] for name in name_values(labels)], dtype=np.float64).T,
-    )
+    ids, truth, values = parse_predictions(columns, labels)
+    answers = Answers(tuple(ids.tolist()), truth, values)
     if labels.task == "single_label":
-        check_probabilities(answers.values, len(truth))
+        check_probabilities(values, len(truth))
         return answers
     largest = float(np.finfo(np.float32).max)  # models compute in single precision
     low, high = (-largest, largest) if labels.task == "regression" else (0.0, 1.0)
-    said = np.concatenate([answers.values.ravel(), answers.truth.ravel()])
+    said = np.concatenate([values.ravel(), truth.ravel()])
     if not ((said >= low) & (said <= high)).all():
         raise ValueError(f"Values must lie between {low} and {high}.")
     return answers

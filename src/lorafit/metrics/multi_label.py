@@ -25,6 +25,7 @@ __all__ = [
     "decision_calibration_error",
     "estimate_multi_label_flips",
     "estimate_multi_label_scores",
+    "find_multi_label_mistakes",
     "fit_multi_label_temperature",
     "resample_multi_label",
     "score_multi_label",
@@ -227,6 +228,26 @@ def estimate_multi_label_flips(
     lost = int(((was == marks).all(axis=1) & (now != marks).any(axis=1)).sum())
     changed = int((was != now).any(axis=1).sum())
     return Flips(*(wilson_interval(count, len(marks), confidence_level) for count in (lost, changed)))
+
+
+def find_multi_label_mistakes(labels: ArrayLike, probabilities: ArrayLike, *, most: int = 10) -> NDArray[np.int64]:
+    """Return the texts with a wrong decision, those first of which the model was surest.
+
+    Args:
+        labels: Shape (n, C), 1 where a text has a label and 0 elsewhere; n and C at least 1.
+        probabilities: Shape (n, C), rows as in `labels`, each from 0 to 1.
+        most: How many texts at most.
+
+    Returns:
+        Their places, by the confidence of their surest wrong decision; of equal ones, the first.
+
+    Raises:
+        ValueError: As `estimate_multi_label_scores`.
+    """
+    marks, values = _check_decisions(labels, probabilities)
+    surest = np.where(decide(values) != marks, np.maximum(values, 1 - values), 0.0).max(axis=1)
+    order = np.argsort(-surest, kind="stable")
+    return np.asarray(order[surest[order] > 0][:most], dtype=np.int64)
 
 
 def fit_multi_label_temperature(labels: ArrayLike, logits: ArrayLike) -> float:

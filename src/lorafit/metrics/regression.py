@@ -22,6 +22,7 @@ __all__ = [
     "compare_interval_coverage",
     "compare_regression",
     "estimate_regression_scores",
+    "find_largest_errors",
     "measure_interval_coverage",
     "resample_regression",
     "score_regression",
@@ -138,6 +139,26 @@ def compare_regression(
         lost=int((is_off > was_off).sum()),
         confidence_level=confidence_level,
     )
+
+
+def find_largest_errors(labels: ArrayLike, values: ArrayLike, *, most: int = 10) -> NDArray[np.int64]:
+    """Return the rows whose prediction is farthest off.
+
+    Args:
+        labels: Shape (n,), the true numbers, n at least 1.
+        values: Shape (n,), the predicted ones, rows as in `labels`.
+        most: How many rows at most.
+
+    Returns:
+        Their places, the largest error first; of equal ones, the first. Rows without an error are left out.
+
+    Raises:
+        ValueError: As `estimate_regression_scores`.
+    """
+    true, predicted = _check_numbers(labels, values)
+    errors = np.abs(predicted - true)
+    order = np.argsort(-errors, kind="stable")
+    return np.asarray(order[errors[order] > 0][:most], dtype=np.int64)
 
 
 def choose_half_width(labels: ArrayLike, values: ArrayLike, coverage: float) -> float:

@@ -23,6 +23,9 @@ from lorafit.task_figures import FIGURES, LEADING, TaskOfFigures
 
 __all__ = ["compare_leading", "score_task_slices"]
 
+_FINENESS: Final = 2
+"""How many times finer the p-values are than what the number of slices asks for at the least."""
+
 _ROUNDING: Final = 1e-9
 """The size, as a share, of a rounding error, which must not decide."""
 
@@ -41,8 +44,7 @@ def score_task_slices(
 
     The share of exact matches has a Wilson interval, which tells something of few rows without a mistake, too. The
     other intervals are percentile bootstrap ones over the rows of the slice; a resample without any label counts with
-    an F1 of 0. An interval is that of one slice looked at alone. The p-values take the number of slices into account:
-    with more than (1 - level) * samples slices, none of them can be below 1 - level.
+    an F1 of 0. An interval is that of one slice looked at alone. The p-values take the number of slices into account.
 
     Args:
         rows: The n rows.
@@ -50,7 +52,8 @@ def score_task_slices(
         finetuned: What the fine-tuned model gives, shape (n, outputs): a probability a label, or the number.
         baseline: What the model before training gives, same shape, or None.
         confidence_level: Level of the intervals, above 0 and below 1.
-        samples: Resamples behind each interval and each test, at least 1.
+        samples: Resamples behind each interval and each test, at least 1; a test takes more where there are so many
+            slices that none of them could be told apart.
         seed: Seed of the resampling; the figures of a column do not depend on the other columns.
 
     Returns:
@@ -59,10 +62,14 @@ def score_task_slices(
     Raises:
         ValueError: A level or number of samples out of range.
     """
+    if not 0 < confidence_level < 1:
+        raise ValueError(f"confidence_level must lie between 0 and 1, got {confidence_level}.")
     models = [finetuned] if baseline is None else [finetuned, baseline]
     columns = np.stack([_row_columns(rows.labels, task, values) for values in models], axis=1)
     slicings = list(tell_apart(rows))
-    tests = (_test(columns[:, 0], slicing, LEADING[task], samples, seed) for slicing in slicings)
+    count = sum(len(slicing.values) for slicing in slicings)
+    dealt = max(samples, math.ceil(_FINENESS * count / (1 - confidence_level)))
+    tests = (_test(columns[:, 0], slicing, LEADING[task], dealt, seed) for slicing in slicings)
     p_values = adjust_p_values([p_value for found in tests for p_value in found])
     slices = (
         (slicing.column, value, columns[slicing.places == place])

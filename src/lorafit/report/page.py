@@ -40,8 +40,7 @@ def write_report(
     Args:
         run: The run folder.
         texts: Whether to show sample texts and mistakes; `evaluation.report_texts` of the run must be true, too. They
-            are read from the run's source again, and shown only if they still are those that were measured. A run with
-            several labels a text, or with a number, has none shown.
+            are read from the run's source again, and shown only if they still are those that were measured.
         output: The file; None takes `report.html` in the run folder. What stands there is replaced.
         plots: A folder for the figures as PNG and SVG files; None writes none.
         rows: The test rows where they are at hand, so that they are not read again.
@@ -57,7 +56,7 @@ def write_report(
     """
     require_matplotlib()
     if read_finished_record(RunLayout(Path(run).expanduser().resolve())).task != "single_label":
-        return write_task_report(run, output=output, plots=plots, progress=progress)
+        return write_task_report(run, texts=texts, output=output, plots=plots, rows=rows, progress=progress)
     progress = progress or Silent()
     contents = read_run(run)
     path = contents.layout.report if output is None else Path(output).expanduser()
@@ -118,5 +117,4 @@ def render_page(
 
 
 def _rank(contents: RunContents) -> dict[str, list[Ranking | None]]:
-    models = {"before": contents.baseline, "after": contents.finetuned}
-    return {when: rank_classes(contents.labels, values) for when, values in models.items() if values is not None}
+    return {when: rank_classes(contents.labels, said) for when, said in contents.said.items()}

@@ -1,6 +1,7 @@
 """The parts of a report that say how good the model is."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html import escape
 
 import numpy as np
@@ -19,7 +20,6 @@ from lorafit.evidence import (
 from lorafit.html_page import (
     clean_text,
     render_details,
-    render_marked,
     render_table,
     write_number,
     write_percent,
@@ -29,6 +29,16 @@ from lorafit.metrics.scores import find_mistakes
 from lorafit.report.curves import Ranking, find_confusions
 from lorafit.report.drawing import Plot, render_inline
 from lorafit.report.reading import RunContents, Texts
+from lorafit.report.rows import (
+    LONG_TEXT,
+    SHORT_TEXT,
+    ShownRow,
+    choose_samples,
+    render_answer,
+    render_label,
+    render_rows,
+    render_verdict,
+)
 from lorafit.report.verdict import describe_verdict, judge
 
 __all__ = [
@@ -42,14 +52,12 @@ __all__ = [
     "render_samples",
 ]
 
-_SAMPLES = 6
 _FEW_ROWS = 200
 """With fewer test rows, intervals are so wide that it is said."""
 
 _MOST_OPEN_ROWS = 12
 """A table with more rows is shown when it is asked for."""
 
-_SHORT_TEXT, _LONG_TEXT = 300, 500
 _MOST_SIZES, _MOST_NAMED = 8, 20
 _MOST_WORDS = 5
 _SHOWN = 0.05
@@ -138,11 +146,9 @@ def render_samples(contents: RunContents, texts: Texts) -> Iterator[str]:
     Yields:
         HTML.
     """
-    count = len(contents.labels)
-    rng = np.random.default_rng(contents.config.evaluation.seed)  # the rows that the end of a training shows, too
-    drawn = np.sort(rng.choice(count, size=min(_SAMPLES, count), replace=False))
+    rows = choose_samples(len(contents.labels), seed=contents.config.evaluation.seed)
     yield "<p>Test rows drawn at random, with the label given and the model's confidence.</p>"
-    yield from _render_rows(contents, texts, drawn, most=_SHORT_TEXT, mistakes={})
+    yield from render_rows((_show_row(contents, row) for row in rows.tolist()), texts, most=SHORT_TEXT)
 
 
 def render_mistakes(contents: RunContents, texts: Texts) -> Iterator[str]:
@@ -165,7 +171,8 @@ def render_mistakes(contents: RunContents, texts: Texts) -> Iterator[str]:
             '<p class="quiet">Words <mark>underlined</mark> speak for the wrong label: without them its odds fall. '
             'Words <mark class="against">underlined with dashes</mark> speak against it. Numbers are log-odds.</p>'
         )
-    yield from _render_rows(contents, texts, rows, most=_LONG_TEXT, mistakes=contents.mistakes)
+    shown = (_show_mistake(contents, texts, row) for row in rows.tolist())
+    yield from render_rows(shown, texts, most=LONG_TEXT)
 
 
 def render_classes(
@@ -293,31 +300,23 @@ def _compare(name: str, paired: PairedComparison, level: float) -> list[str]:
     ]
 
 
-def _render_rows(
-    contents: RunContents,
-    texts: Texts,
-    rows: NDArray[np.int64],
-    *,
-    most: int,
-    mistakes: Mapping[int, ExplainedMistake],
-) -> Iterator[str]:
-    if texts.texts is None:
-        yield f'<p class="quiet">{escape(texts.reason)}</p>'
-    yield '<ul class="texts">'
-    for row in rows.tolist():
-        truth = contents.names[contents.labels[row]]
-        yield f"<li><p>Row {contents.row_ids[row]:,}, true label <b>{escape(clean_text(truth, most=60))}</b></p>"
-        explained = mistakes.get(int(contents.row_ids[row]))
-        if texts.texts is not None:
-            marks = [] if explained is None else _choose_marks(explained)
-            yield f'<p class="text" dir="auto">{render_marked(texts.texts[row], marks, most=most)}</p>'
-        answers = (("before", contents.baseline), ("after", contents.finetuned))
-        said = [_answer(when, values[row], contents, truth) for when, values in answers if values is not None]
-        yield f"<p>{' '.join(said)}</p>"
-        if texts.texts is not None and explained is not None:
-            yield from _render_words(explained, texts.texts[row])
-        yield "</li>"
-    yield "</ul>"
+def _show_row(contents: RunContents, row: int) -> ShownRow:
+    truth = contents.names[contents.labels[row]]
+    return ShownRow(
+        place=row,
+        row_id=int(contents.row_ids[row]),
+        truth=f"true label {render_label(truth)}",
+        answers=[_answer(when, said[row], contents, truth) for when, said in contents.said.items()],
+    )
+
+
+def _show_mistake(contents: RunContents, texts: Texts, row: int) -> ShownRow:
+    """Show a row with the words that its wrong label rests on, where these were found and the text is there."""
+    shown = _show_row(contents, row)
+    explained = contents.mistakes.get(shown.row_id)
+    if explained is None or texts.texts is None:
+        return shown
+    return replace(shown, marks=_choose_marks(explained), note=_render_words(explained, texts.texts[row]))
 
 
 def _choose_marks(explained: ExplainedMistake) -> list[tuple[int, int, str]]:
@@ -330,7 +329,7 @@ def _choose_marks(explained: ExplainedMistake) -> list[tuple[int, int, str]]:
     ]
 
 
-def _render_words(explained: ExplainedMistake, text: str) -> Iterator[str]:
+def _render_words(explained: ExplainedMistake, text: str) -> str:
     """Render the strongest words with their numbers: some may stand in a part that is not shown."""
     ranked = sorted(explained.words, key=lambda word: -word.contribution)
     sides = {
@@ -338,14 +337,14 @@ def _render_words(explained: ExplainedMistake, text: str) -> Iterator[str]:
         "against": [word for word in reversed(ranked) if word.contribution <= -_SHOWN],
     }
     said = [
-        f"{side} <b>{escape(clean_text(explained.label, most=60))}</b>: "
-        + ", ".join(_write_word(word, text) for word in words[:_MOST_WORDS])
+        f"{side} {render_label(explained.label)}: " + ", ".join(_write_word(word, text) for word in words[:_MOST_WORDS])
         for side, words in sides.items()
         if words
     ]
-    if said:
-        doubt = "; not shown to matter more than other words" if explained.beats_chance is False else ""
-        yield f'<p class="quiet" dir="auto">{"; ".join(said)}{doubt}</p>'
+    if not said:
+        return ""
+    doubt = "; not shown to matter more than other words" if explained.beats_chance is False else ""
+    return f'<p class="quiet" dir="auto">{"; ".join(said)}{doubt}</p>'
 
 
 def _write_word(word: SpanContribution, text: str) -> str:
@@ -355,9 +354,9 @@ def _write_word(word: SpanContribution, text: str) -> str:
 def _answer(when: str, probabilities: NDArray[np.float64], contents: RunContents, truth: str) -> str:
     best = int(probabilities.argmax())
     label = contents.names[best]
-    sign = '<span class="right">✓ right</span>' if label == truth else '<span class="wrong">✗ wrong</span>'
-    name = escape(clean_text(label, most=60))
-    return f'<span class="answer">{when}: <b>{name}</b> {probabilities[best]:.1%} {sign}</span>'
+    is_right = label == truth
+    verdict = render_verdict("right" if is_right else "wrong", is_good=is_right)
+    return render_answer(when, f"{render_label(label)} {probabilities[best]:.1%} {verdict}")
 
 
 def _describe_ranking(name: str, place: int, rankings: dict[str, list[Ranking | None]]) -> list[str]:

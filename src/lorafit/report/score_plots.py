@@ -1,10 +1,10 @@
 """Figures of how many rows are right: of each model, of each class, of each slice."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from lorafit.cheap_baselines import CHEAP_BASELINES
-from lorafit.evidence import Estimate, MetricsRecord, ModelScores, Slice, SliceScores
+from lorafit.evidence import AnySlice, Estimate, MetricsRecord, ModelScores, SliceScores
 from lorafit.html_page import write_percent, write_points
 from lorafit.report.drawing import AFTER, BEFORE, INK, Plot, new_figure, shorten, show_percent
 
@@ -20,9 +20,6 @@ __all__ = [
     "plot_confusion",
     "plot_slices",
 ]
-
-AnySlice = TypeVar("AnySlice", bound=Slice)
-"""The slices of a task."""
 
 MOST_CLASSES_IN_MATRIX = 12
 """With more classes the cells of a confusion matrix are too small to be read."""
@@ -123,7 +120,7 @@ def draw_slices(
         "one slice alone: of twenty that do not differ, one may well seem to.",
         label=f"{heading} by {what}: {listed}{'; and more' if len(drawn) > 12 else ''}.",
         figure=figure,
-        titles=("words" if column == "words" else column, "rows", *cells),
+        titles=(column, "rows", *cells),
         rows=[[one.value, f"{one.rows:,}", *(cell(one) for cell in cells.values())] for one in shown],
     )
 

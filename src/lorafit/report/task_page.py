@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lorafit.atomic import write_atomic
+from lorafit.data.rows import Split
 from lorafit.html_page import render_document
 from lorafit.progress import Progress, Silent
 from lorafit.report.background import name_run, render_cost, render_data, render_method, render_reproduction
 from lorafit.report.drawing import Plot, drawn, require_matplotlib, save_files
+from lorafit.report.reading import Texts, read_texts
 from lorafit.report.sections import check_places, render_sections, show_plots
 from lorafit.report.task_plots import plot_labels, plot_numbers, plot_task_slices
 from lorafit.report.task_reading import TaskContents, read_task_run
@@ -17,6 +19,7 @@ from lorafit.report.task_results import (
     render_task_confidence,
     render_task_opening,
 )
+from lorafit.report.task_rows import render_task_mistakes, render_task_samples
 from lorafit.report.training_plots import plot_learning, plot_loss
 
 __all__ = ["render_task_page", "write_task_report"]
@@ -25,17 +28,21 @@ __all__ = ["render_task_page", "write_task_report"]
 def write_task_report(
     run: str | Path,
     *,
+    texts: bool = True,
     output: str | Path | None = None,
     plots: str | Path | None = None,
+    rows: Split | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the report of a finished run with several labels a text, or with a number. It shows no texts.
+    """Write the report of a finished run with several labels a text, or with a number.
 
     Args:
         run: The run folder.
+        texts: As `write_report` takes them.
         output: The file; None takes `report.html` in the run folder. What stands there is replaced.
         plots: A folder for the figures as PNG and SVG files; None writes none.
-        progress: Told what is done.
+        rows: The test rows where they are at hand, so that they are not read again.
+        progress: Told why texts are left out.
 
     Returns:
         The file.
@@ -52,21 +59,25 @@ def write_task_report(
     folder = None if plots is None else Path(plots).expanduser()
     check_places(path, folder)
     progress.start("writing the report")
+    found = read_texts(contents, wanted=texts, rows=rows)
     with drawn():
         figures = {plot.name: plot for plot in _draw(contents) if plot is not None}
-        write_atomic(path, render_task_page(contents, figures))
+        write_atomic(path, render_task_page(contents, found, figures))
         if folder is not None:
             for figure in figures.values():
                 save_files(figure, folder)
     progress.finish()
+    if found.detail:
+        progress.say(f"{found.reason} {found.detail}")
     return path
 
 
-def render_task_page(contents: TaskContents, plots: dict[str, Plot]) -> str:
+def render_task_page(contents: TaskContents, texts: Texts, plots: dict[str, Plot]) -> str:
     """Put the page together.
 
     Args:
         contents: The run.
+        texts: Of the test rows, or why there are none.
         plots: Its figures by their names.
 
     Returns:
@@ -74,13 +85,16 @@ def render_task_page(contents: TaskContents, plots: dict[str, Plot]) -> str:
     """
     record, metrics = contents.record, contents.metrics
     has_labels = bool(metrics.finetuned.per_class)
+    mistakes = "Largest errors" if metrics.task == "regression" else "Most confident mistakes"
     sections = {
         "Before and after": render_task_comparison(metrics),
+        "Sample predictions": render_task_samples(contents, texts),
         "Labels": [*show_plots(plots, "labels"), *(render_labels(metrics) if has_labels else [])],
         "Training": show_plots(plots, "loss", "learning"),
         "Predictions": show_plots(plots, "predicted"),
         "Confidence": render_task_confidence(metrics),
         "Length and slices": show_plots(plots, *(name for name in plots if name.startswith("slice"))),
+        mistakes: render_task_mistakes(contents, texts),
         "Data": render_data(record),
         "Method and settings": render_method(record, contents.config),
         "Cost": render_cost(record),
@@ -95,9 +109,8 @@ def _draw(contents: TaskContents) -> Iterator[Plot | None]:
     yield plot_labels(metrics.finetuned.per_class)
     yield plot_loss(contents.history, contents.record.training, contents.record.task)
     yield plot_learning(contents.history)
-    if contents.numbers is not None:
-        width = None if metrics.confidence is None else metrics.confidence.figures.get("half_width")
-        half_width = None if width is None else width.value
-        yield plot_numbers(contents.numbers, half_width, seed=contents.config.evaluation.seed)
+    if metrics.task == "regression":
+        predicted, seed = contents.finetuned[:, 0], contents.config.evaluation.seed
+        yield plot_numbers(contents.labels, predicted, contents.half_width, seed=seed)
     for column in dict.fromkeys(one.column for one in metrics.slices):
         yield plot_task_slices(metrics.slices, column, metrics.task)

@@ -11,7 +11,6 @@ from lorafit.evidence import ClassScores
 from lorafit.html_page import write_percent
 from lorafit.report.drawing import AFTER, BEFORE, INK, Plot, new_figure, shorten
 from lorafit.report.score_plots import draw_intervals, draw_slices
-from lorafit.report.task_reading import PredictedNumbers
 from lorafit.task_evidence import TaskSliceScores
 from lorafit.task_figures import (
     FIGURES,
@@ -34,18 +33,20 @@ _MOST_LABELS = 30
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
-def plot_numbers(numbers: PredictedNumbers, half_width: float | None, *, seed: int) -> Plot:
+def plot_numbers(
+    true: NDArray[np.float64], predicted: NDArray[np.float64], half_width: float | None, *, seed: int
+) -> Plot:
     """Draw what was predicted over what is true.
 
     Args:
-        numbers: Of at least one row.
+        true: Shape (n,), the true numbers, n at least 1.
+        predicted: Shape (n,), those of the fine-tuned model.
         half_width: How far intervals reach from what was predicted, or None.
         seed: Chooses the rows that are drawn where there are too many.
 
     Returns:
         The plot; its table holds quantiles of all rows.
     """
-    true, predicted = numbers.true, numbers.predicted
     count = len(true)
     shown = np.arange(count)
     if count > _MOST_POINTS:

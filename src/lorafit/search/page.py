@@ -70,9 +70,9 @@ def _verdict(record: SearchRecord) -> str:
     best = next(row for row in record.trials if row.number == record.best)
     counts = {state: sum(row.state == state for row in record.trials) for state in ("complete", "pruned", "failed")}
     ends = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    score = f"{name_figure(record.figure)} {write_score(best, record.figure)}"
+    score = f" ({name_figure(record.figure)} {write_score(best, record.figure)})" if best.score is not None else ""
     return (
-        f"Trial {best.number + 1} has the lowest validation loss, {best.loss:.4f} ({score}), of "
+        f"Trial {best.number + 1} has the lowest validation loss, {best.loss:.4f}{score}, of "
         f"{len(record.trials)} trials ({ends}). The lowest of many is lower than it would be on other rows: a "
         "run with its settings, measured on test rows, tells how good it is."
     )

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorafit.explanation import Explanation, WordContribution
+from lorafit.metrics.multi_label import decide
 from lorafit.task_figures import write_value
 from lorafit.terminal.render import open_console
 
@@ -58,6 +59,8 @@ def _heading(explanation: Explanation) -> str:
     if explanation.task == "regression":
         return f"{_disarm(explanation.label)}  {write_value(explanation.score)}"
     heading = f"{_disarm(explanation.label)}  {explanation.score:.1%}"
+    if explanation.task == "multi_label":
+        return heading if decide(explanation.score) else f"{heading}  (not given)"
     if explanation.label != explanation.predicted:
         heading += f"  (the most probable is {_disarm(explanation.predicted)})"
     return heading

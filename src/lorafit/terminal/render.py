@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lorafit.answers import LabelsPrediction, NumberPrediction, Prediction
 from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.cheap_baselines import CHEAP_BASELINES
 from lorafit.data.rows import LENGTH_COLUMN
@@ -30,6 +31,8 @@ __all__ = ["open_console", "show_metrics", "show_predictions", "show_run"]
 
 _WIDTH_WITHOUT_TERMINAL = 110
 _FEW_ROWS = 100
+
+_TRUTHS = {Prediction: "true label", LabelsPrediction: "true labels", NumberPrediction: "true number"}
 
 
 def show_run(run: "Run", *, quiet: bool) -> None:
@@ -185,10 +188,12 @@ def _judge(paired: PairedComparison, other: str, metrics: MetricsRecord) -> str:
 def _samples_table(samples: "tuple[Sample, ...]") -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("text", ratio=1)
-    table.add_column("true label")
+    kind = type(samples[0].after)
+    table.add_column(_TRUTHS[kind])
+    is_one = kind is not LabelsPrediction  # of which a line may not hold all
     if any(sample.before for sample in samples):
-        table.add_column("before", justify="right", no_wrap=True)
-    table.add_column("after", justify="right", no_wrap=True)
+        table.add_column("before", justify="right", no_wrap=is_one)
+    table.add_column("after", justify="right", no_wrap=is_one)
     for sample in samples:
         before = [judge_answer(sample.before, sample.label)] if sample.before else []
         text = _one_line(sample.text)

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import TypeVar
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lorafit.evidence import Slice
+from lorafit.evidence import AnySlice
 from lorafit.html_page import clean_text
 
 __all__ = ["print_slices"]
@@ -18,9 +17,6 @@ _SHOWN_VALUES = 12
 
 _ROOM_FOR_NAMES = 30
 """Signs a line that names, numbers of rows and gaps get; where figures leave less, their intervals stand below them."""
-
-AnySlice = TypeVar("AnySlice", bound=Slice)
-"""The slices of a task."""
 
 
 def print_slices(
