@@ -121,8 +121,7 @@ def reproduce(
         output: The folder of the new run; None takes a free name below `runs/`.
         tolerance: Largest difference at which both agree: of the accuracy, or of the micro F1 where a text has several
             labels, 0 to 1; where it has a number, of the mean absolute error, as a share of the standard deviation of
-            the test rows' true numbers, or, where those do not differ, of the earlier error. None takes that of
-            `TOLERANCES`.
+            the test rows' true numbers, or of the earlier error where those do not differ. None: `TOLERANCES`.
         log_loss_tolerance: The same of the log loss, in nats; not where a text has a number.
         r2_tolerance: The same of R², where a text has a number.
         progress: Told what is going on; None for silence.

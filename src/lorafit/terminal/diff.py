@@ -16,7 +16,6 @@ from lorafit.difference.records import (
     TaskDiffRecord,
     TaskSliceChange,
 )
-from lorafit.evidence import Estimate
 from lorafit.html_page import clean_text, write_percent
 from lorafit.task_figures import (
     LEADING,
@@ -24,6 +23,7 @@ from lorafit.task_figures import (
     describe_rows,
     judge_task,
     name_figure,
+    write_difference,
     write_figure,
     write_figure_value,
     write_value,
@@ -111,7 +111,7 @@ def _list_scores(record: DiffRecord, separator: str) -> Iterator[tuple[str, ...]
     for name, difference in differences.items():
         said = (write_figure(name, getattr(side.scores, name), separator=separator) for side in (record.a, record.b))
         title = "MCC" if name == "mcc" else name_figure(name)
-        yield title, *said, _write_difference(name, difference, separator)
+        yield title, *said, write_difference(name, difference, separator=separator)
     yield _list_errors(record, separator)
 
 
@@ -126,7 +126,7 @@ def _list_task_scores(record: TaskDiffRecord, separator: str) -> Iterator[tuple[
     sides = (record.a, record.b)
     for name, difference in record.comparison.differences.items():
         said = (write_figure(name, side.scores.figures[name], separator=separator) for side in sides)
-        yield name_figure(name), *said, _write_difference(name, difference, separator)
+        yield name_figure(name), *said, write_difference(name, difference, separator=separator)
     if record.task == "multi_label":
         yield _list_errors(record, separator)
         yield from _list_labels(record, separator)
@@ -146,7 +146,7 @@ def _list_intervals(record: TaskDiffRecord, separator: str) -> Iterator[tuple[st
     sides, share = (record.a, record.b), "accuracy"  # a share of rows, too
     held = ("" if side.coverage is None else write_figure(share, side.coverage, separator=separator) for side in sides)
     change = record.coverage_difference
-    yield "coverage", *held, "" if change is None else _write_difference(share, change, separator)
+    yield "coverage", *held, "" if change is None else write_difference(share, change, separator=separator)
     yield (
         "asked for",
         *("" if side.coverage_asked is None else f"{100 * side.coverage_asked:g} %" for side in sides),
@@ -236,12 +236,7 @@ def _write_change(change: SliceChange | TaskSliceChange, leading: str, separator
     else:
         values, difference = change.leading, change.comparison.differences[leading]
     first, second = (write_figure_value(leading, value) for value in values)
-    return first, second, _write_difference(leading, difference, separator)
-
-
-def _write_difference(name: str, estimate: Estimate, separator: str) -> str:
-    """Write a difference as `lorafit.task_figures.write_difference` does, with what stands before the interval."""
-    return write_figure(name, estimate, sign=True, separator=separator).replace(" %", "")
+    return first, second, write_difference(leading, difference, separator=separator)
 
 
 def _print_gates(console: Console, gates: Sequence[GateResult]) -> None:
