@@ -381,6 +381,7 @@ def _write_values(
     rows: "Split | None" = None,
     fingerprint: str = "same rows",
     half_width: float | None = None,
+    coverage: float = 0.9,
     flags: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
@@ -404,7 +405,7 @@ def _write_values(
     layout.config.write_text(config.to_yaml(), encoding="utf-8")
     files = {}
     if half_width is not None:
-        IntervalCalibration(rows=50, coverage=0.9, half_width=half_width).write(layout.calibration)
+        IntervalCalibration(rows=50, coverage=coverage, half_width=half_width).write(layout.calibration)
         files = {CALIBRATION_FILE: compute_digest(layout.calibration)}
     counts = count_labels(rows.labels, labels)
     split = SplitRecord(rows=len(rows), label_counts=counts, fingerprint=fingerprint, tokens=1, truncated=0)

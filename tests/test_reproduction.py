@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import lorafit
@@ -12,6 +13,7 @@ from lorafit.config import load_config, override_config
 from lorafit.difference.sides import Side
 from lorafit.errors import NotReproducedError, RunError, UserInputError
 from lorafit.evidence import Estimate
+from lorafit.labels import Task
 from lorafit.progress import Silent
 from lorafit.reproduction import (
     TOLERANCES,
@@ -20,6 +22,7 @@ from lorafit.reproduction import (
     ReproductionRecord,
     _choose_tolerances,
     _compare_figure,
+    _measure_unit,
     _read_figures,
     enforce_reproduction,
     reproduce,
@@ -229,10 +232,26 @@ def test_tolerances_are_those_of_the_task() -> None:
     assert TOLERANCES["regression"] == {"mae": 0.01, "r2": 0.01}, "the table itself stays as it is"
 
 
+@pytest.mark.parametrize(("name", "task"), [("log_loss", "regression"), ("r2", "multi_label")])
+def test_a_tolerance_that_the_task_has_not_is_named_as_it_was_given(name: str, task: Task) -> None:
+    flag = f"--{name.replace('_', '-')}-tolerance"
+    with pytest.raises(UserInputError, match=f"{flag} cannot be kept: the task of the run is {task}"):
+        _choose_tolerances(task, None, {name: 0.1})
+
+
+def test_the_unit_of_an_error_is_the_spread_of_the_true_numbers_or_the_error_where_there_is_none() -> None:
+    assert _measure_unit(np.array([1.0, 3.0]), 0.25) == 1
+    for alike in (np.array([7.0]), np.full(3, 0.1)):
+        assert _measure_unit(alike, 0.25) == 0.25
+    figure = _compare_figure("mae", 0.25, 0.252, 0.01 * _measure_unit(np.array([7.0]), 0.25))
+    assert figure.agrees
+    assert not _compare_figure("mae", 0.25, 0.253, 0.01 * _measure_unit(np.array([7.0]), 0.25)).agrees
+
+
 def test_a_tolerance_of_a_figure_that_is_not_compared_is_refused_before_training(
     run: RunLayout, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserInputError, match=r"tolerance of r2 .* is single_label, .* is accuracy and log_loss"):
+    with pytest.raises(UserInputError, match=r"--r2-tolerance .* is single_label, .* is accuracy and log_loss"):
         reproduce(run.root, output=tmp_path / "again", r2_tolerance=0.1)
     assert not (tmp_path / "again").exists()
 

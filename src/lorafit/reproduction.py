@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from lorafit.artifacts import FileRecord, Record, RunRecord
@@ -39,7 +40,8 @@ TOLERANCES: Final[dict[Task, dict[str, float]]] = {
 """The figures that are compared, by task, and by how much they may differ unless another tolerance is given.
 
 Shares of 1, and nats. That of `mae` is a share of the standard deviation of the test rows' true numbers, so that it
-depends neither on their unit nor on how small the error is.
+depends neither on their unit nor on how small the error is; where those numbers do not differ (one test row, say), it
+is a share of the error of the run that is repeated.
 """
 
 _ROUNDING = 1e-12
@@ -119,7 +121,7 @@ def reproduce(
         output: The folder of the new run; None takes a free name below `runs/`.
         tolerance: Largest difference at which both agree: of the accuracy, or of the micro F1 where a text has several
             labels, 0 to 1; where it has a number, of the mean absolute error, as a share of the standard deviation of
-            the test rows' true numbers. None takes that of `TOLERANCES`.
+            the test rows' true numbers, or of the earlier error where those do not differ. None: `TOLERANCES`.
         log_loss_tolerance: The same of the log loss, in nats; not where a text has a number.
         r2_tolerance: The same of R², where a text has a number.
         progress: Told what is going on; None for silence.
@@ -145,7 +147,7 @@ def reproduce(
     again = open_run(train(config, output=output, progress=progress).path)
     others, repeated = read_answers(again, side.label_set), _read_figures(again)
     if "mae" in limits:
-        limits["mae"] *= float(answers.truth.std())
+        limits["mae"] *= _measure_unit(answers.truth, figures["mae"])
     compared = [_compare_figure(name, figures[name], repeated[name], limit) for name, limit in limits.items()]
     differences = np.abs(answers.values - others.values)
     return ReproductionRecord(
@@ -237,11 +239,16 @@ def _choose_tolerances(task: Task, leading: float | None, given: Mapping[str, fl
             continue
         if name not in limits:
             raise UserInputError(
-                f"A tolerance of {name} cannot be kept: the task of the run is {task}, and what is compared is "
-                f"{' and '.join(limits)}."
+                f"--{name.replace('_', '-')}-tolerance cannot be kept: the task of the run is {task}, and what is "
+                f"compared is {' and '.join(limits)}."
             )
         limits[name] = limit
     return limits
+
+
+def _measure_unit(truth: NDArray[np.float64], error: float) -> float:
+    """Return what the tolerance of an error is a share of, from the true numbers of the test rows, shape (n,)."""
+    return float(truth.std()) if truth.min() < truth.max() else error
 
 
 def _read_figures(side: Side) -> dict[str, float]:

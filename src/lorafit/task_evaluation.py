@@ -14,7 +14,6 @@ from lorafit.metrics.multi_label import (
     decision_calibration_error,
     estimate_multi_label_scores,
     fit_multi_label_temperature,
-    score_multi_label,
     sigmoid,
 )
 from lorafit.metrics.regression import (
@@ -22,7 +21,6 @@ from lorafit.metrics.regression import (
     compare_regression,
     estimate_regression_scores,
     measure_interval_coverage,
-    score_regression,
 )
 from lorafit.metrics.task_slices import score_task_slices
 from lorafit.settings import EvaluationConfig
@@ -46,7 +44,6 @@ __all__ = [
     "compute_task_validation",
     "estimate_task_scores",
     "fit_task_calibration",
-    "score_task",
 ]
 
 
@@ -101,22 +98,6 @@ def fit_task_calibration(
         log_loss_before=_binary_loss(rows.labels == 1, logits),
         log_loss_after=_binary_loss(rows.labels == 1, logits / temperature),
     )
-
-
-def score_task(truth: NDArray[Any], values: NDArray[np.float64], labels: LabelSet) -> dict[str, float]:
-    """Score a model on rows, without intervals.
-
-    Args:
-        truth: What `Split.labels` holds of the n rows.
-        values: What the model said of them, shape (n, outputs): probabilities, or numbers.
-        labels: The task and its classes.
-
-    Returns:
-        The figures of the task by name.
-    """
-    if labels.task == "regression":
-        return score_regression(truth, values[:, 0])
-    return score_multi_label(truth, values)
 
 
 def estimate_task_scores(

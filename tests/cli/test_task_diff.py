@@ -1,5 +1,6 @@
 """What `lorafit diff` prints and ends with where a text has several labels, or a number."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from lorafit.config import load_config
+from lorafit.data.sources import load_splits
+from lorafit.difference.diff import diff
 from lorafit.difference.records import TaskDiffRecord
-from lorafit.labels import LabelSet
+from lorafit.labels import LabelSet, Task
+from lorafit.terminal.diff import show_diff
 
 Call = Callable[..., Any]
 ROWS = 120
@@ -60,7 +66,8 @@ def test_tables_show_several_labels(call: Call, several: tuple[Path, Path]) -> N
     said = " ".join(answer.out.split())
     assert "B no longer gives exactly their labels to 0.8 % [" in said
     assert "and gives other labels to 0.8 % [" in said
-    assert "fewer wrong" in answer.out
+    assert table["F1 red"].split()[2:] == ["100.0", "%", "[100.0,", "100.0]", "100.0", "%", "[100.0,", "100.0]"]
+    assert "98.7 % [" in table["F1 tall"], "what is given too often shows, too: 39 right, 1 too many"
     assert "cannot be read as it was" in answer.out
     assert "\x1b" not in answer.out + answer.err
 
@@ -74,6 +81,7 @@ def test_tables_show_numbers(call: Call, numbers: tuple[Path, Path]) -> None:
     assert table["MAE"].rstrip().endswith("+0.500 [+0.500, +0.500]")
     assert "100.0 % [" in table["coverage"]
     assert table["coverage"].rstrip().endswith("-100.0 [-100.0, -100.0]")
+    assert table["asked for"].split()[2:] == ["90", "%", "90", "%"]
     assert table["intervals"].split()[1:] == ["±1.200", "±1.200", "+0.000"]
     worse = "B is worse than A: 0 rows nearer to their number, 120 farther (exact sign test, p < 0.000001)."
     assert worse in answer.out
@@ -127,3 +135,68 @@ def test_names_of_labels_do_not_steer_the_terminal(call: Call, write_values: Cal
     assert answer.code == 0
     assert "\x1b" not in answer.out
     assert "label [bold]x" in answer.out
+
+
+def show(*told: Any, columns: int) -> str:
+    console = Console(file=io.StringIO(), width=columns, highlight=False, markup=False)
+    show_diff(diff(*told), console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.fixture(params=["single_label", "multi_label", "regression", "salaries"])
+def sliced(write_values: Callable[..., Path], tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, Path]:
+    """Two runs of a task, the second worse, with slices by length and by a column with long values."""
+    task: Task = request.param if request.param != "salaries" else "regression"
+    scale = 60000 if request.param == "salaries" else 1
+    for name in ("train", "test"):
+        lines = ["text,label,department"]
+        for row in range(ROWS):
+            label = scale * (row + 1) if task == "regression" else ("good", "very bad")[row % 2]
+            kind = ("public works", "health and human services")[row // 20 % 2]
+            lines.append(f"{'word ' * (row % 3 * 10)}{name} {row},{label},{kind}")
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines), encoding="utf-8")
+    flags = {
+        "data.source": str(tmp_path / "train.csv"),
+        "data.test": str(tmp_path / "test.csv"),
+        "data.task": task,
+        "data.slice_columns": ["department"],
+    }
+    splits = load_splits(load_config(flags=flags).data)
+    rows, labels, rng = splits.test, splits.labels, np.random.default_rng(0)
+    if task == "regression":
+        values = [(rows.labels + scale * noise * rng.normal(size=ROWS))[:, np.newaxis] for noise in (1.2, 1.9)]
+    else:
+        said = np.eye(2)[rows.labels] if task == "single_label" else rows.labels
+        flipped = [rng.random(ROWS) < share for share in (0.05, 0.4)]
+        values = [np.where(wrong[:, np.newaxis], 1 - said, said) * 0.8 + 0.1 for wrong in flipped]
+    wishes: dict[str, Any] = {"rows": rows, "fingerprint": rows.fingerprint(), "flags": flags}
+    if task == "regression":
+        wishes["half_width"] = 2.0 * scale
+    a, b = (write_values(name, labels, rows.labels, one, **wishes) for name, one in zip("ab", values, strict=True))
+    return a, b
+
+
+@pytest.mark.parametrize("columns", [80, 110])
+def test_tables_fit_the_terminal_and_cut_nothing(sliced: tuple[Path, Path], columns: int) -> None:
+    shown = show(*sliced, columns=columns)
+    lines = [line for line in shown.splitlines() if not line.startswith(("Measured", "A  ", "B  "))]
+    assert max(map(len, lines)) <= columns
+    assert "…" not in shown
+    for line in lines:
+        assert line.count("[") == line.count("]"), f"broken inside an interval: {line!r}"
+    words = " ".join(shown.split())
+    assert "department public" in words, "no names of less than a word"
+    for part in ("services", "words 1-15", "p adjusted", "better", "worse", "trained"):
+        assert part in words
+
+
+def test_of_many_labels_those_with_most_rows_are_shown(write_values: Callable[..., Path]) -> None:
+    labels = LabelSet(tuple(f"label {place}" for place in range(25)), "multi_label")
+    truth = (np.arange(ROWS)[:, np.newaxis] % 30 <= np.arange(25)).astype(np.int64)
+    run = write_values("run", labels, truth, truth * 0.8 + 0.1)
+    shown = show(run, run, columns=110)
+    assert [f"F1 label {place}" for place in range(25) if f"F1 label {place} " in shown] == [
+        f"F1 label {place}" for place in range(5, 25)
+    ]
+    assert "Of 25 labels the 20 with the most rows are shown, 5 are not." in shown

@@ -114,9 +114,17 @@ def test_a_constant_predictor_is_measured(write_run: WriteRun) -> None:
     assert (record.mcc_difference, record.macro_f1_difference.value) == (ZERO, 0)
 
 
-def test_labels_in_another_order_are_aligned_by_name(write_run: WriteRun) -> None:
-    answers = flip(TRUTH, 0, 2, 4)
-    a, b = write_run("a", TRUTH, answers), write_run("b", TRUTH, flip(answers, 1), labels=("pos", "neg"))
+def test_labels_in_another_order_are_aligned_by_name(write_run: WriteRun, tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        lines = [f"{name} {row},{label}\n" for row, label in enumerate(TRUTH)]
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(lines), encoding="utf-8")
+    flags = {"data.source": str(tmp_path / "train.csv"), "data.test": str(tmp_path / "test.csv")}
+    rows = load_splits(load_config(flags=flags).data).test
+    turned = type(rows)(rows.ids, rows.texts, 1 - rows.labels)
+    answers, settings = flip(TRUTH, 0, 2, 4), {"flags": flags, "labels": ("neg", "pos")}
+    a = write_run("a", TRUTH, answers, rows=rows, fingerprint=rows.fingerprint(), **settings)
+    settings["labels"] = ("pos", "neg")
+    b = write_run("b", TRUTH, flip(answers, 1), rows=turned, fingerprint=turned.fingerprint(), **settings)
     record = diff(a, b)
     assert record.labels == ["neg", "pos"]
     assert (record.comparison.rows_gained, record.comparison.rows_lost) == (0, 1)
@@ -262,7 +270,7 @@ def test_other_rows_are_predicted_by_both(
     right = [[answer == label for answer, label in zip(told, labels, strict=True)] for told in answers]
     assert [side.scores.accuracy.value for side in (record.a, record.b)] == [sum(one) / 40 for one in right]
     assert record.comparison.rows_lost == sum(was and not now for was, now in zip(*right, strict=True))
-    assert progress.stages == ["measuring A", "measuring B", "comparing"]
+    assert progress.stages == ["measuring A", "measuring B", "comparing slices", "comparing"]
 
 
 def test_the_own_data_as_other_rows_are_the_test_rows_again(trained: tuple[Path, Path], config: Config) -> None:

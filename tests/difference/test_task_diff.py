@@ -1,6 +1,7 @@
 """Several labels a text, or a number: what changes from one run to another, against scikit-learn and counting."""
 
 import csv
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,21 @@ from numpy.typing import NDArray
 
 from lorafit.artifacts import RunLayout
 from lorafit.config import load_config
+from lorafit.data.checks import encode_labels, name_labels
+from lorafit.data.rows import Split
 from lorafit.data.sources import load_splits
 from lorafit.data.table_writing import write_table
 from lorafit.data.tables import read_table
 from lorafit.difference.diff import diff
 from lorafit.difference.gates import GATED
 from lorafit.difference.records import TaskDiffRecord
-from lorafit.difference.sides import open_side, read_answers, read_half_width
+from lorafit.difference.sides import open_side, read_answers, read_intervals
 from lorafit.errors import ConfigError, DataError, RunError
 from lorafit.evidence import Estimate
 from lorafit.labels import LabelSet, Task
 from lorafit.metrics.paired import adjust_p_values
 from lorafit.metrics.uncertainty import mcnemar_exact, wilson_interval
+from lorafit.progress import Silent
 
 WriteValues = Callable[..., Path]
 SEVERAL, NUMBER = LabelSet(("bad", "long", "odd"), "multi_label"), LabelSet(("value",), "regression")
@@ -126,6 +130,8 @@ def test_changes_of_numbers_are_those_that_are_counted(write_pair: Callable[...,
     assert record.coverage_difference.value == pytest.approx((held[1] - held[0]) / 200)
     assert record.coverage_difference.low < record.coverage_difference.value < record.coverage_difference.high
     assert (record.a.half_width, record.b.half_width, record.half_width_difference) == (10, 6, -4)
+    assert (record.a.coverage_asked, record.b.coverage_asked) == (0.9, 0.9)
+    assert not any("asked for" in note for note in record.notes)
     assert (record.ece_difference, record.negative_flips, record.churn) == (None, None, None)
 
 
@@ -185,6 +191,16 @@ def test_numbers_without_intervals_are_compared_and_not_held_to_them(write_value
             diff(a, b, gate=gate)
 
 
+def test_intervals_that_were_asked_for_another_coverage_are_told(write_values: WriteValues) -> None:
+    truth, first, second = draw_numbers()
+    a = write_values("a", NUMBER, truth, first, half_width=10.0)
+    b = write_values("b", NUMBER, truth, second, half_width=7.0, coverage=0.95)
+    record = compare(a, b)
+    assert (record.a.coverage_asked, record.b.coverage_asked) == (0.9, 0.95)
+    (note,) = (note for note in record.notes if "asked for" in note)
+    assert note.startswith("A was asked for intervals that hold the true number of 90 % of the rows, B for 95 %")
+
+
 def test_slices_of_several_labels_are_the_texts_that_have_each(write_pair: Callable[..., tuple[Path, Path]]) -> None:
     truth, first, second = draw_labels()
     was, now = first >= 0.5, second >= 0.5
@@ -196,7 +212,10 @@ def test_slices_of_several_labels_are_the_texts_that_have_each(write_pair: Calla
         assert one.rows == rows.sum()
         scores = [sklearn.metrics.f1_score(truth[rows], said[rows], average="micro") for said in (was, now)]
         assert one.leading == pytest.approx(tuple(scores))
-        assert one.comparison.differences["micro_f1"].value == pytest.approx(scores[1] - scores[0])
+        assert list(one.comparison.differences) == ["micro_f1"], "only what is told of slices is resampled"
+        difference = one.comparison.differences["micro_f1"]
+        assert difference.value == pytest.approx(scores[1] - scores[0])
+        assert difference.low < difference.value < difference.high
         wrong = [(said != truth)[rows].sum(axis=1) for said in (was, now)]
         assert one.comparison.rows_gained == (wrong[1] < wrong[0]).sum()
         assert one.comparison.rows_lost == (wrong[1] > wrong[0]).sum()
@@ -263,15 +282,102 @@ def test_rows_are_told_apart_by_length_and_column_where_the_data_are_still_there
     assert any("cannot be read as it was" in note for note in record.notes)
 
 
-def test_labels_in_another_order_are_aligned_by_name(write_values: WriteValues) -> None:
-    truth, first, second = draw_labels()
-    turned = LabelSet(SEVERAL.names[::-1], "multi_label")
-    a, b = write_values("a", SEVERAL, truth, first), write_values("b", SEVERAL, truth, second)
-    record = compare(a, write_values("turned", turned, truth[:, ::-1], second[:, ::-1]))
-    straight = compare(a, b)
-    assert record.labels == list(SEVERAL.names)
+@pytest.fixture
+def turned(write_values: WriteValues, tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Runs A and B, and B with its labels in another order, all with the fingerprints of test.csv."""
+    write_rows(tmp_path / "train.csv", "multi_label", 40)
+    write_rows(tmp_path / "test.csv", "multi_label", 120)
+    flags = {"data.source": str(tmp_path / "train.csv"), "data.test": str(tmp_path / "test.csv")}
+    splits = load_splits(load_config(flags={**flags, "data.task": "multi_label"}).data)
+    rows, labels = splits.test, splits.labels
+    first, second = (np.random.default_rng(seed).random(rows.labels.shape) for seed in (0, 1))
+    other = LabelSet(labels.names[::-1], "multi_label")
+    others = Split(rows.ids, rows.texts, encode_labels(name_labels(rows.labels, labels), other))
+    assert others.fingerprint() != rows.fingerprint()
+
+    def write(name: str, labels: LabelSet, rows: Split, values: NDArray[np.float64]) -> Path:
+        wishes: dict[str, Any] = {"rows": rows, "fingerprint": rows.fingerprint(), "flags": flags}
+        return write_values(name, labels, rows.labels, values, **wishes)
+
+    return (
+        write("a", labels, rows, first),
+        write("b", labels, rows, second),
+        write("turned", other, others, second[:, ::-1]),
+    )
+
+
+def test_labels_in_another_order_are_aligned_by_name(turned: tuple[Path, Path, Path]) -> None:
+    a, b, other = turned
+    record, straight = compare(a, other), compare(a, b)
+    assert record.comparison.differences["micro_f1"].value != 0
+    assert record.labels == straight.labels
     assert record.comparison == straight.comparison
     assert record.slices == straight.slices
+    assert record.notes == straight.notes == []
+
+
+def test_labels_in_another_order_do_not_hide_other_test_rows(turned: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    a, _, other = turned
+    path = RunLayout(other).record
+    text = path.read_text(encoding="utf-8")
+    fingerprint = open_side(other).test_fingerprint
+    path.write_text(text.replace(fingerprint, open_side(a).test_fingerprint), encoding="utf-8")
+    with pytest.raises(DataError, match="measured on different test rows"):
+        diff(a, other)
+    path.write_text(text, encoding="utf-8")
+    write_rows(tmp_path / "test.csv", "multi_label", 80)
+    with pytest.raises(DataError, match=r"labels in another order.*cannot be read as it was.*lorafit diff A B DATA"):
+        diff(a, other)
+
+
+def test_slices_without_any_label_are_undefined_and_told_as_they_are_measured(
+    write_values: WriteValues, tmp_path: Path
+) -> None:
+    """Texts of the kind `bare` have no label; B gives one of them a label, A none."""
+    for name in ("train", "test"):
+        lines = [
+            f"a film {name} {row},{'bad' if row % 2 else ''},{'book' if row % 2 else 'bare'}\n" for row in range(60)
+        ]
+        (tmp_path / f"{name}.csv").write_text("text,label,kind\n" + "".join(lines) + "one,odd,book\n", encoding="utf-8")
+    flags = {
+        "data.source": str(tmp_path / "train.csv"),
+        "data.test": str(tmp_path / "test.csv"),
+        "data.task": "multi_label",
+        "data.slice_columns": ["kind"],
+    }
+    splits = load_splits(load_config(flags=flags).data)
+    rows, labels = splits.test, splits.labels
+    said = rows.labels * 0.8 + 0.1
+    worse = said.copy()
+    worse[0, 0] = 0.9
+    wishes: dict[str, Any] = {"rows": rows, "fingerprint": rows.fingerprint(), "flags": flags}
+    a, b = (write_values(name, labels, rows.labels, one, **wishes) for name, one in (("a", said), ("b", worse)))
+    same, record, stages = compare(a, a), compare(a, b, progress=(progress := Stages())), progress.stages
+    for one, expected in ((same, (math.nan, math.nan)), (record, (math.nan, 0.0))):
+        bare = next(change for change in one.slices if change.value == "bare")
+        assert bare.rows == 30
+        assert bare.leading == pytest.approx(expected, nan_ok=True)
+        difference = bare.comparison.differences["micro_f1"]
+        assert all(math.isnan(number) for number in (difference.value, difference.low, difference.high))
+    assert bare.comparison.rows_lost == 1
+    read = TaskDiffRecord.model_validate_json(record.model_dump_json())
+    assert math.isnan(next(change for change in read.slices if change.value == "bare").leading[0])
+    assert ("comparing slices", len(record.slices)) in stages
+    assert progress.done == len(record.slices)
+
+
+class Stages(Silent):
+    """A progress that remembers the stages with their lengths, and how far the last that was counted came."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, int | None]] = []
+        self.done = 0
+
+    def start(self, stage: str, *, total: int | None = None, **_: object) -> None:
+        self.stages.append((stage, total))
+
+    def update(self, done: int, **_: object) -> None:
+        self.done = done
 
 
 def test_runs_of_different_tasks_are_refused_by_name(write_values: WriteValues) -> None:
@@ -343,13 +449,15 @@ def test_numbers_that_lack_rows_are_refused(write_values: WriteValues) -> None:
 
 def test_an_altered_calibration_is_refused(write_values: WriteValues) -> None:
     side = open_side(write_values("run", NUMBER, *draw_numbers()[:2], half_width=3.0))
-    assert read_half_width(side) == 3
+    intervals = read_intervals(side)
+    assert intervals is not None
+    assert (intervals.half_width, intervals.coverage) == (3, 0.9)
     side.calibration.write_text(side.calibration.read_text().replace("3.0", "300.0"))
     with pytest.raises(RunError, match=r"calibration\.json was altered"):
-        read_half_width(side)
+        read_intervals(side)
     side.calibration.unlink()
     with pytest.raises(RunError, match=r"calibration\.json is missing"):
-        read_half_width(side)
+        read_intervals(side)
 
 
 def test_predictions_that_are_not_of_the_test_rows_are_refused(write_values: WriteValues, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from lorafit.config import load_config
 from lorafit.difference.gates import judge_gates, parse_gates
 from lorafit.difference.measuring import measure
 from lorafit.difference.pairs import OTHER_ROWS, predict_test_rows, predict_with_both, read_both
-from lorafit.difference.records import DiffRecord, TaskDiffRecord
+from lorafit.difference.records import DiffRecord, TaskDiffRecord, TaskDiffSide
 from lorafit.difference.sides import AnySide, ExportedSide, Side, open_side
 from lorafit.errors import RunError, UserInputError
 from lorafit.labels import LabelSet
@@ -71,10 +71,8 @@ def diff(
         pair = read_both(first, second, labels, config, needs_rows=bool(slices))
     else:
         pair = predict_test_rows(first, second, labels, config, progress)
-    progress.start("comparing")
-    record = measure(first, second, pair, config.evaluation)
-    progress.finish()
-    notes = [*pair.notes, *_list_notes(first, second, len(pair))]
+    record = measure(first, second, pair, config.evaluation, progress)
+    notes = [*pair.notes, *_list_notes(first, second, record)]
     return record.model_copy(update={"gates": judge_gates(gates, record), "notes": notes})
 
 
@@ -94,9 +92,17 @@ def _find_labels(first: AnySide, second: AnySide) -> LabelSet:
     return labels
 
 
-def _list_notes(first: AnySide, second: AnySide, rows: int) -> Iterator[str]:
-    if rows < _FEW_ROWS:
-        yield f"{rows} rows are few: the intervals are wide, and small differences cannot be seen."
+def _list_notes(first: AnySide, second: AnySide, record: DiffRecord | TaskDiffRecord) -> Iterator[str]:
+    if record.rows < _FEW_ROWS:
+        yield f"{record.rows} rows are few: the intervals are wide, and small differences cannot be seen."
+    asked = [side.coverage_asked for side in (record.a, record.b) if isinstance(side, TaskDiffSide)]
+    told_of_both = [share for share in asked if share is not None]
+    if len(set(told_of_both)) == 2:
+        a, b = (f"{100 * share:g} %" for share in told_of_both)
+        yield (
+            f"A was asked for intervals that hold the true number of {a} of the rows, B for {b}: their coverage and "
+            "width differ for that reason, too."
+        )
     told = []
     for name, side in (("A", first), ("B", second)):
         if isinstance(side, ExportedSide) and side.texts_per_second is not None:

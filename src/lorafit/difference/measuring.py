@@ -1,7 +1,10 @@
 """What changes from A to B, measured: scores, flips, calibration, slices."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lorafit.difference.pairs import Pair
 from lorafit.difference.records import (
@@ -12,22 +15,27 @@ from lorafit.difference.records import (
     TaskDiffSide,
     TaskSliceChange,
 )
-from lorafit.difference.sides import AnySide, read_half_width
+from lorafit.difference.sides import AnySide, read_intervals
 from lorafit.metrics.calibration import score_calibration
 from lorafit.metrics.multi_label import decision_calibration_error, estimate_multi_label_flips
 from lorafit.metrics.paired import adjust_p_values, estimate_flips, estimate_score_differences, measure_ece_difference
 from lorafit.metrics.regression import compare_interval_coverage, measure_interval_coverage
+from lorafit.metrics.task_slices import compare_leading
 from lorafit.metrics.uncertainty import compare_paired, estimate_scores
+from lorafit.progress import Progress
 from lorafit.settings import EvaluationConfig
-from lorafit.task_evaluation import compare_task, estimate_task_scores, score_task
-from lorafit.task_figures import LEADING
+from lorafit.task_evaluation import compare_task, estimate_task_scores
+from lorafit.task_evidence import IntervalCalibration
+from lorafit.task_figures import TaskOfFigures
 
 __all__ = ["measure"]
 
 _Change = TypeVar("_Change", SliceChange, TaskSliceChange)
 
 
-def measure(first: AnySide, second: AnySide, pair: Pair, config: EvaluationConfig) -> DiffRecord | TaskDiffRecord:
+def measure(
+    first: AnySide, second: AnySide, pair: Pair, config: EvaluationConfig, progress: Progress
+) -> DiffRecord | TaskDiffRecord:
     """Measure what changes.
 
     Args:
@@ -35,6 +43,7 @@ def measure(first: AnySide, second: AnySide, pair: Pair, config: EvaluationConfi
         second: B.
         pair: What both say of the same rows.
         config: Level and resampling of the intervals.
+        progress: Told how many slices are done.
 
     Returns:
         The record, without gates and notes.
@@ -42,12 +51,29 @@ def measure(first: AnySide, second: AnySide, pair: Pair, config: EvaluationConfi
     Raises:
         RunError: The calibration of one that gives numbers is missing or was altered.
     """
+    single = pair.labels.task == "single_label"
+    slices = _compare_slices(pair, config, progress) if single else _compare_task_slices(pair, config, progress)
+    progress.start("comparing")
+    record = _measure(first, second, pair, config, slices)
+    progress.finish()
+    return record
+
+
+def _measure(
+    first: AnySide,
+    second: AnySide,
+    pair: Pair,
+    config: EvaluationConfig,
+    slices: Sequence[SliceChange | TaskSliceChange],
+) -> DiffRecord | TaskDiffRecord:
+    """Measure what changes on all rows, and put the record together."""
     shared = {
         "source": pair.source,
         "rows": len(pair),
         "labels": list(pair.labels.names),
         "confidence_level": config.confidence_level,
         "bootstrap_samples": config.bootstrap_samples,
+        "slices": slices,
     }
     if pair.labels.task == "multi_label":
         return _measure_several_labels(first, second, pair, config, shared)
@@ -80,7 +106,6 @@ def _measure_classes(
         ece_difference=measure_ece_difference(*models),
         negative_flips=flips.negative,
         churn=flips.churn,
-        slices=_adjust(_compare_slices(pair, config)),
     )
 
 
@@ -103,25 +128,23 @@ def _measure_several_labels(
         ece_difference=errors[1].value - errors[0].value,
         negative_flips=flips.negative,
         churn=flips.churn,
-        slices=_adjust(_compare_task_slices(pair, config)),
     )
 
 
 def _measure_numbers(
     first: AnySide, second: AnySide, pair: Pair, config: EvaluationConfig, shared: dict[str, Any]
 ) -> TaskDiffRecord:
-    level, models = config.confidence_level, (pair.truth, pair.first, pair.second)
-    widths = [read_half_width(side) for side in (first, second)]
+    models = (pair.truth, pair.first, pair.second)
+    calibrations = [read_intervals(side) for side in (first, second)]
     sides = [
         TaskDiffSide(
             **_describe(side),
             scores=estimate_task_scores(pair.truth, said, pair.labels, config),
-            coverage=None if width is None else measure_interval_coverage(pair.truth, said[:, 0], width, level),
-            half_width=width,
+            **_describe_intervals(pair.truth, said[:, 0], calibration, config.confidence_level),
         )
-        for side, said, width in zip((first, second), models[1:], widths, strict=True)
+        for side, said, calibration in zip((first, second), models[1:], calibrations, strict=True)
     ]
-    before, after = widths
+    before, after = (side.half_width for side in sides)
     intervals: dict[str, Any] = {}
     if before is not None and after is not None:
         told = (pair.first[:, 0], before), (pair.second[:, 0], after)
@@ -136,8 +159,20 @@ def _measure_numbers(
         b=sides[1],
         comparison=compare_task(*models, pair.labels, config),
         **intervals,
-        slices=_adjust(_compare_task_slices(pair, config)),
     )
+
+
+def _describe_intervals(
+    truth: NDArray[np.float64], said: NDArray[np.float64], calibration: IntervalCalibration | None, level: float
+) -> dict[str, Any]:
+    """Return what a record says of the intervals around a side's numbers, both arrays of shape (n,)."""
+    if calibration is None:
+        return {}
+    return {
+        "coverage": measure_interval_coverage(truth, said, calibration.half_width, level),
+        "coverage_asked": calibration.coverage,
+        "half_width": calibration.half_width,
+    }
 
 
 def _describe(side: AnySide) -> dict[str, Any]:
@@ -153,10 +188,22 @@ def _describe(side: AnySide) -> dict[str, Any]:
     }
 
 
-def _compare_slices(pair: Pair, config: EvaluationConfig) -> list[SliceChange]:
+def _follow_slices(pair: Pair, progress: Progress) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
+    """Yield the slices as `Pair.list_slices` does, and tell how many are done."""
+    slices = list(pair.list_slices())
+    if not slices:
+        return
+    progress.start("comparing slices", total=len(slices), unit="slice")
+    for done, one in enumerate(slices, start=1):
+        yield one
+        progress.update(done)
+    progress.finish()
+
+
+def _compare_slices(pair: Pair, config: EvaluationConfig, progress: Progress) -> list[SliceChange]:
     """Compare both on the rows of each class, length and value of a column."""
     changes = []
-    for column, value, members in pair.list_slices():
+    for column, value, members in _follow_slices(pair, progress):
         truth, *models = pair.truth[members], pair.first[members], pair.second[members]
         first, second = (float((values.argmax(axis=1) == truth).mean()) for values in models)
         paired = compare_paired(truth, *models, **config.resampling)
@@ -170,28 +217,27 @@ def _compare_slices(pair: Pair, config: EvaluationConfig) -> list[SliceChange]:
                 adjusted_p_value=paired.mcnemar_p_value,
             )
         )
-    return changes
+    return _adjust(changes)
 
 
-def _compare_task_slices(pair: Pair, config: EvaluationConfig) -> list[TaskSliceChange]:
+def _compare_task_slices(pair: Pair, config: EvaluationConfig, progress: Progress) -> list[TaskSliceChange]:
     """Compare both on the rows of each label, length and value of a column."""
-    leading = LEADING[pair.labels.task]
+    task: TaskOfFigures = "regression" if pair.labels.task == "regression" else "multi_label"
     changes = []
-    for column, value, members in pair.list_slices():
-        truth, before, after = pair.truth[members], pair.first[members], pair.second[members]
-        first, second = (score_task(truth, values, pair.labels)[leading] for values in (before, after))
-        paired = compare_task(truth, before, after, pair.labels, config)
+    for column, value, members in _follow_slices(pair, progress):
+        models = pair.first[members], pair.second[members]
+        figures, paired = compare_leading(pair.truth[members], task, *models, **config.resampling)
         changes.append(
             TaskSliceChange(
                 column=column,
                 value=value,
-                rows=len(truth),
-                leading=(first, second),
+                rows=len(members),
+                leading=figures,
                 comparison=paired,
                 adjusted_p_value=paired.p_value,
             )
         )
-    return changes
+    return _adjust(changes)
 
 
 def _adjust(changes: Sequence[_Change]) -> list[_Change]:

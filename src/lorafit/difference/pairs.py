@@ -78,7 +78,13 @@ def read_both(first: Side, second: Side, labels: LabelSet, config: Config, *, ne
         DataError: The test rows are not the same, or are needed and cannot be read.
         RunError: What one of them said was altered or is missing.
     """
-    _check_same_rows(first, second)
+    try:
+        rows = _find_rows(first, labels, config)
+    except (UserInputError, EnvironmentUnfitError):
+        if needs_rows:
+            raise
+        rows = None
+    _check_same_rows(first, second, labels, rows)
     answers, others = read_answers(first, labels), read_answers(second, labels)
     if answers.ids != others.ids or not np.array_equal(answers.truth, others.truth):
         raise RunError(
@@ -86,12 +92,6 @@ def read_both(first: Side, second: Side, labels: LabelSet, config: Config, *, ne
             f"rows were the same: one was altered. {REMEDY}"
         )
     source = first.record.data.source
-    try:
-        rows = _find_rows(first, labels, config)
-    except (UserInputError, EnvironmentUnfitError):
-        if needs_rows:
-            raise
-        rows = None
     note = f"{source} cannot be read as it was: nothing is told by length of the text or by column."
     if rows is None:
         return Pair(labels, source, answers.truth, answers.values, others.values, None, (note,))
@@ -116,7 +116,6 @@ def predict_test_rows(first: AnySide, second: AnySide, labels: LabelSet, config:
         DataError: The test rows are not the same, or cannot be read any more.
         RunError: What the run said was altered or is missing.
     """
-    _check_same_rows(first, second)
     run = next(side for side in (first, second) if isinstance(side, Side))
     try:
         answers, rows = read_answers(run, labels), _find_rows(run, labels, config)
@@ -127,6 +126,7 @@ def predict_test_rows(first: AnySide, second: AnySide, labels: LabelSet, config:
             f"The exported model cannot predict the run's test rows: {run.record.data.source} has changed since "
             f"training. {OTHER_ROWS}"
         )
+    _check_same_rows(first, second, labels, rows)
     _check_answers(run, answers, rows)
     told = [
         answers.values if isinstance(side, Side) else _predict(side, name, rows, labels, progress)
@@ -161,8 +161,22 @@ def predict_with_both(
     return Pair(labels, data, rows.labels, told[0], told[1], rows)
 
 
-def _check_same_rows(first: AnySide, second: AnySide) -> None:
-    if first.test_fingerprint != second.test_fingerprint:
+def _check_same_rows(first: AnySide, second: AnySide, labels: LabelSet, rows: Split | None) -> None:
+    """Refuse sides with different test rows.
+
+    Fingerprints hold class ids, so that those of sides with their labels in another order are compared with that of the
+    rows, one of the sides' test rows with ids by `labels`; None where they could not be read as they were.
+    """
+    if first.label_set == second.label_set:
+        is_same = first.test_fingerprint == second.test_fingerprint
+    elif rows is None:
+        raise DataError(
+            f"{first.root} and {second.root} have their labels in another order, so that only the rows could tell "
+            f"whether both were measured on the same, and their source cannot be read as it was. {OTHER_ROWS}"
+        )
+    else:
+        is_same = all(_are_test_rows(side, rows, labels) for side in (first, second))
+    if not is_same:
         raise DataError(
             f"{first.root} and {second.root} were measured on different test rows. Give labelled rows "
             "that neither was trained on, which both then predict: lorafit diff A B DATA"
@@ -172,7 +186,13 @@ def _check_same_rows(first: AnySide, second: AnySide) -> None:
 def _find_rows(side: Side, labels: LabelSet, config: Config) -> Split | None:
     """Read a run's test rows again, for their texts and columns; None where they have changed."""
     rows = load_evaluation_rows(config.data.source, config.data, labels)
-    return rows if rows.fingerprint() == side.test_fingerprint else None
+    return rows if _are_test_rows(side, rows, labels) else None
+
+
+def _are_test_rows(side: AnySide, rows: Split, labels: LabelSet) -> bool:
+    """Return whether rows, their labels by `labels`, are those a side was measured on."""
+    own = encode_labels(name_labels(rows.labels, labels), side.label_set)
+    return Split(rows.ids, rows.texts, own).fingerprint() == side.test_fingerprint
 
 
 def _check_answers(side: Side, answers: Answers, rows: Split) -> None:
@@ -190,8 +210,7 @@ def _check_unseen(side: AnySide, rows: Split, labels: LabelSet, data: str) -> No
         )
     if not side.was_trained_on(data):
         return
-    own = encode_labels(name_labels(rows.labels, labels), side.label_set)
-    if Split(rows.ids, rows.texts, own).fingerprint() != side.test_fingerprint:
+    if not _are_test_rows(side, rows, labels):
         raise DataError(
             f"{side.root} was trained on {data}, and these rows are not its test rows: rows that it was trained "
             "on could be among them. Give a file with other labelled rows: lorafit diff A B DATA"

@@ -61,12 +61,15 @@ class TaskDiffSide(ComparedModel):
         scores: Its scores.
         ece: Several labels: its expected calibration error over all decisions, 0 to 1.
         coverage: A number: the share of rows whose interval holds the true one, 0 to 1; None without intervals.
+        coverage_asked: A number: the share that its intervals were made to hold, above 0 and below 1; None without
+            intervals.
         half_width: A number: how far its intervals reach, in the numbers' unit; None without intervals.
     """
 
     scores: TaskScores
     ece: Estimate | None = None
     coverage: Estimate | None = None
+    coverage_asked: float | None = None
     half_width: float | None = None
 
 
@@ -103,8 +106,9 @@ class TaskSliceChange(Record):
             text) or a column of the data.
         value: The value, or the range of lengths.
         rows: How many rows have it.
-        leading: The leading figure of A and B on them: `micro_f1` of several labels, `mae` of a number.
-        comparison: B against A on them.
+        leading: The leading figure of A and B on them: `micro_f1` of several labels, `mae` of a number. NaN where it is
+            undefined: there is no label, neither true nor given.
+        comparison: B against A on them, by the leading figure alone; NaN where that of either is undefined.
         adjusted_p_value: The sign test's p-value raised for the number of slices (Holm 1979).
     """
 

@@ -29,7 +29,7 @@ __all__ = [
     "open_run",
     "open_side",
     "read_answers",
-    "read_half_width",
+    "read_intervals",
 ]
 
 REMEDY = "Runs can be compared on labelled rows that they predict now: lorafit diff A B DATA"
@@ -225,14 +225,14 @@ def read_answers(side: Side, labels: LabelSet) -> Answers:
     return answers
 
 
-def read_half_width(side: AnySide) -> float | None:
-    """Read how far the intervals around a side's numbers reach.
+def read_intervals(side: AnySide) -> IntervalCalibration | None:
+    """Read how far the intervals around a side's numbers reach, and what coverage was asked for.
 
     Args:
         side: A run of a regression, or a model exported from one.
 
     Returns:
-        Half the width of every interval, in the numbers' unit; None where too few rows could calibrate.
+        The calibration; None where too few rows could calibrate.
 
     Raises:
         RunError: The calibration is missing or was altered.
@@ -243,7 +243,7 @@ def read_half_width(side: AnySide) -> float | None:
     calibration = IntervalCalibration.read(side.calibration)
     if compute_digest(side.calibration) != digest:
         raise RunError(f"{side.calibration} was altered: its digest is another than that in the record.")
-    return calibration.half_width
+    return calibration
 
 
 def _parse_answers(columns: dict[str, list[object]], labels: LabelSet) -> Answers:

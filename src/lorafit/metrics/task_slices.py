@@ -6,7 +6,7 @@ P-values Should Never Be Zero", Statistical Applications in Genetics and Molecul
 """
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,11 @@ from lorafit.metrics.multi_label import decide
 from lorafit.metrics.paired import adjust_p_values
 from lorafit.metrics.row_resampling import resample_row_sums
 from lorafit.metrics.slices import Slicing, tell_apart
-from lorafit.metrics.uncertainty import build_estimates, wilson_interval
-from lorafit.task_evidence import TaskSliceScores
+from lorafit.metrics.uncertainty import build_estimates, mcnemar_exact, wilson_interval
+from lorafit.task_evidence import TaskComparison, TaskSliceScores
 from lorafit.task_figures import FIGURES, LEADING, TaskOfFigures
 
-__all__ = ["score_task_slices"]
+__all__ = ["compare_leading", "score_task_slices"]
 
 _FINENESS: Final = 2
 """How many times finer the p-values are than what the number of slices asks for at the least."""
@@ -65,7 +65,7 @@ def score_task_slices(
     if not 0 < confidence_level < 1:
         raise ValueError(f"confidence_level must lie between 0 and 1, got {confidence_level}.")
     models = [finetuned] if baseline is None else [finetuned, baseline]
-    columns = np.stack([_row_columns(rows, task, values) for values in models], axis=1)
+    columns = np.stack([_row_columns(rows.labels, task, values) for values in models], axis=1)
     slicings = list(tell_apart(rows))
     count = sum(len(slicing.values) for slicing in slicings)
     dealt = max(samples, math.ceil(_FINENESS * count / (1 - confidence_level)))
@@ -92,15 +92,65 @@ def score_task_slices(
     return scores
 
 
-def _row_columns(rows: Split, task: TaskOfFigures, values: NDArray[np.float64]) -> NDArray[np.float64]:
+def compare_leading(
+    truth: NDArray[Any],
+    task: TaskOfFigures,
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    *,
+    confidence_level: float = 0.95,
+    samples: int = 2000,
+    seed: int = 0,
+) -> tuple[tuple[float, float], TaskComparison]:
+    """Compare two models on rows such as those of a slice by the leading figure alone, as `score_task_slices` does.
+
+    Args:
+        truth: What `Split.labels` holds of the n rows, n at least 1.
+        task: What a text gets.
+        before: What the first model gives, shape (n, outputs): a probability a label, or the number.
+        after: What the second model gives, same shape.
+        confidence_level: Level of the interval, above 0 and below 1.
+        samples: Resamples behind the interval, at least 1.
+        seed: Seed of the resampling.
+
+    Returns:
+        The figure of the first and of the second model, and the second against the first: the figure's difference, and
+        the exact sign test of rows with fewer wrong labels, or nearer to their number, against those with more, or
+        farther. A figure is NaN where it is undefined, a difference where either figure is.
+
+    Raises:
+        ValueError: A level or number of samples out of range.
+    """
+    columns = np.stack([_row_columns(truth, task, values) for values in (after, before)], axis=1)
+    leading, (new, old) = LEADING[task], np.moveaxis(columns, 1, 0)
+    second, first = _score(columns.sum(axis=0), undefined=math.nan)[leading].tolist()
+    _, differences = _estimate(columns, confidence_level, samples, seed)
+    was_wrong, is_wrong = (_count_wrong(values) for values in (old, new))
+    gained, lost = int((is_wrong < was_wrong).sum()), int((is_wrong > was_wrong).sum())
+    return (first, second), TaskComparison(
+        differences={leading: differences[leading]},
+        rows_gained=gained,
+        rows_lost=lost,
+        p_value=mcnemar_exact(gained, lost),
+    )
+
+
+def _count_wrong(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far off each row is, from `_row_columns`: its number of wrong labels, or its error."""
+    if columns.shape[1] == 2:
+        return columns[:, 0]
+    return columns[:, 1] - 2 * columns[:, 0]
+
+
+def _row_columns(truth: NDArray[Any], task: TaskOfFigures, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return what is summed, shape (n, k): what follows by task, and 1, which counts the rows."""
     if task == "regression":
-        sums = [np.abs(values[:, 0] - rows.labels)]
+        sums = [np.abs(values[:, 0] - truth)]
     else:
-        given, true = decide(values), rows.labels == 1
+        given, true = decide(values), truth == 1
         # rightly given labels, given and true ones, and whether the row has exactly its labels
         sums = [(given & true).sum(axis=1), given.sum(axis=1) + true.sum(axis=1), (given == true).all(axis=1)]
-    return np.column_stack([*sums, np.ones(len(rows))]).astype(np.float64, copy=False)
+    return np.column_stack([*sums, np.ones(len(truth))]).astype(np.float64, copy=False)
 
 
 def _score(sums: NDArray[np.float64], *, undefined: float) -> dict[str, NDArray[np.float64]]:

@@ -1,6 +1,6 @@
 """What `lorafit diff` prints."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich import box
 from rich.console import Console
@@ -16,8 +16,7 @@ from lorafit.difference.records import (
     TaskDiffRecord,
     TaskSliceChange,
 )
-from lorafit.html_page import write_number, write_percent, write_points
-from lorafit.labels import Task
+from lorafit.html_page import clean_text, write_percent
 from lorafit.task_figures import (
     LEADING,
     describe_chance,
@@ -35,17 +34,22 @@ __all__ = ["show_diff"]
 
 _MOST_SLICES = 15
 _VERDICTS = {"better": "B is better than A", "worse": "B is worse than A", "unclear": "Neither is shown to be better"}
-_COUNTS: dict[Task, tuple[str, str]] = {
-    "single_label": ("put right", "made wrong"),
-    "multi_label": ("fewer wrong", "more wrong"),
-    "regression": ("nearer", "farther"),
-}
-"""What rows gained and lost are called, by task."""
+_MOST_LABELS = 20
+"""Of more labels, those with the most rows are shown."""
+
+_LONGEST_NAME = 40
+_ROOM_FOR_NAMES = 12
+"""Signs a line that names get at least."""
 
 
-def show_diff(record: DiffRecord | TaskDiffRecord) -> None:
-    """Print what changes from A to B, where, and which gates hold."""
-    console = open_console()
+def show_diff(record: DiffRecord | TaskDiffRecord, console: Console | None = None) -> None:
+    """Print what changes from A to B, where, and which gates hold.
+
+    Args:
+        record: What was measured.
+        console: Where to; None for standard output.
+    """
+    console = console or open_console()
     level = f"{100 * record.confidence_level:g} % interval"
     console.print(
         f"Measured on {record.rows:,} rows of {record.source} ({level} in brackets)", style="italic", soft_wrap=True
@@ -54,16 +58,12 @@ def show_diff(record: DiffRecord | TaskDiffRecord) -> None:
         form = f", exported in {side.exported}" if side.exported else ""
         console.print(f"{name}  {side.run} ({side.method} on {side.base_model}{form})", soft_wrap=True)
     if isinstance(record, TaskDiffRecord):
-        scores, sentences = _list_task_scores(record), _describe_task(record)
+        sentences, labels = _describe_task(record), len(record.a.scores.per_class)
     else:
-        scores, sentences = _list_scores(record), _describe(record)
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("")
-    for name in ("A", "B", "B minus A"):
-        table.add_column(name, justify="right")
-    for cells in (*scores, *_list_costs(record)):
-        table.add_row(*cells)
-    console.print(table)
+        sentences, labels = _describe(record), 0
+    _print_fitting(console, lambda separator: _build_table(record, separator))
+    if (left := labels - _MOST_LABELS) > 0:
+        console.print(f"Of {labels:,} labels the {_MOST_LABELS} with the most rows are shown, {left:,} are not.")
     for line in sentences:
         console.print(line)
     if record.slices:
@@ -73,29 +73,85 @@ def show_diff(record: DiffRecord | TaskDiffRecord) -> None:
     _print_gates(console, record.gates)
 
 
-def _list_scores(record: DiffRecord) -> Iterator[tuple[str, ...]]:
-    a, b, paired = record.a.scores, record.b.scores, record.comparison
-    yield "accuracy", *map(write_percent, (a.accuracy, b.accuracy)), write_points(paired.accuracy_difference)
-    yield "F1 (macro)", *map(write_percent, (a.macro_f1, b.macro_f1)), write_points(record.macro_f1_difference)
-    yield "MCC", *map(write_number, (a.mcc, b.mcc)), write_number(record.mcc_difference, sign=True)
-    yield "log loss", *map(write_number, (a.log_loss, b.log_loss)), write_number(paired.log_loss_difference, sign=True)
-    yield "ECE", *map(write_number, (record.a.ece, record.b.ece)), f"{record.ece_difference:+.3f}"
+def _print_fitting(console: Console, build: Callable[[str], Table]) -> None:
+    """Print a table built with what stands between value and interval: a space, or a line break where that fits not."""
+    table = build(" ")
+    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.print(table if needed <= console.width else build("\n"))
 
 
-def _list_task_scores(record: TaskDiffRecord) -> Iterator[tuple[str, ...]]:
+def _open_table(first: str, others: Sequence[str]) -> Table:
+    """Return a table that cuts no number, and breaks names only where there is no room for them."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column(first, overflow="fold", min_width=_ROOM_FOR_NAMES)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _build_table(record: DiffRecord | TaskDiffRecord, separator: str) -> Table:
+    table = _open_table("", ("A", "B", "B minus A"))
+    if isinstance(record, TaskDiffRecord):
+        scores = _list_task_scores(record, separator)
+    else:
+        scores = _list_scores(record, separator)
+    for cells in (*scores, *_list_costs(record)):
+        table.add_row(*cells)
+    return table
+
+
+def _list_scores(record: DiffRecord, separator: str) -> Iterator[tuple[str, ...]]:
+    paired = record.comparison
+    differences = {
+        "accuracy": paired.accuracy_difference,
+        "macro_f1": record.macro_f1_difference,
+        "mcc": record.mcc_difference,
+        "log_loss": paired.log_loss_difference,
+    }
+    for name, difference in differences.items():
+        said = (write_figure(name, getattr(side.scores, name), separator=separator) for side in (record.a, record.b))
+        title = "MCC" if name == "mcc" else name_figure(name)
+        yield title, *said, write_difference(name, difference, separator=separator)
+    yield _list_errors(record, separator)
+
+
+def _list_errors(record: DiffRecord | TaskDiffRecord, separator: str) -> tuple[str, ...]:
+    """Return the line of the expected calibration error."""
+    errors = (record.a.ece, record.b.ece)
+    told = ("" if error is None else write_figure("ece", error, separator=separator) for error in errors)
+    return "ECE", *told, "" if record.ece_difference is None else f"{record.ece_difference:+.3f}"
+
+
+def _list_task_scores(record: TaskDiffRecord, separator: str) -> Iterator[tuple[str, ...]]:
     sides = (record.a, record.b)
     for name, difference in record.comparison.differences.items():
-        said = (write_figure(name, side.scores.figures[name]) for side in sides)
-        yield name_figure(name), *said, write_difference(name, difference)
+        said = (write_figure(name, side.scores.figures[name], separator=separator) for side in sides)
+        yield name_figure(name), *said, write_difference(name, difference, separator=separator)
     if record.task == "multi_label":
-        told = ("" if side.ece is None else write_number(side.ece) for side in sides)
-        yield "ECE", *told, "" if record.ece_difference is None else f"{record.ece_difference:+.3f}"
-        return
-    if record.a.half_width is None and record.b.half_width is None:
-        return
-    held = ("" if side.coverage is None else write_percent(side.coverage) for side in sides)
+        yield _list_errors(record, separator)
+        yield from _list_labels(record, separator)
+    elif any(side.coverage is not None for side in sides):
+        yield from _list_intervals(record, separator)
+
+
+def _list_labels(record: TaskDiffRecord, separator: str) -> Iterator[tuple[str, ...]]:
+    """Yield the F1 of labels over all texts, where labels that are given too often show, too; most rows first."""
+    others = {one.label: one for one in record.b.scores.per_class}
+    for one in sorted(record.a.scores.per_class, key=lambda one: -one.support)[:_MOST_LABELS]:
+        told = (write_figure("micro_f1", scores.f1, separator=separator) for scores in (one, others[one.label]))
+        yield f"F1 {clean_text(one.label, most=_LONGEST_NAME)}", *told, ""
+
+
+def _list_intervals(record: TaskDiffRecord, separator: str) -> Iterator[tuple[str, ...]]:
+    sides, share = (record.a, record.b), "accuracy"  # a share of rows, too
+    held = ("" if side.coverage is None else write_figure(share, side.coverage, separator=separator) for side in sides)
     change = record.coverage_difference
-    yield "coverage", *held, "" if change is None else write_points(change)
+    yield "coverage", *held, "" if change is None else write_difference(share, change, separator=separator)
+    yield (
+        "asked for",
+        *("" if side.coverage_asked is None else f"{100 * side.coverage_asked:g} %" for side in sides),
+        "",
+    )
     widths = ("" if side.half_width is None else f"±{write_value(side.half_width)}" for side in sides)
     wider = record.half_width_difference
     yield "intervals", *widths, "" if wider is None else write_value(wider, sign=True)
@@ -132,27 +188,37 @@ def _describe_task(record: TaskDiffRecord) -> Iterator[str]:
 
 def _print_slices(console: Console, record: DiffRecord | TaskDiffRecord) -> None:
     leading = LEADING[record.task]
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("" if leading == "accuracy" else name_figure(leading), overflow="fold")
-    for name in ("rows", "A", "B", "B minus A", *_COUNTS[record.task], "p adjusted"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for change in _choose_slices(record.slices):
-        mark = " *" if change.adjusted_p_value < 1 - record.confidence_level else ""
-        table.add_row(
-            _printable(f"{change.column} {change.value}"),
-            f"{change.rows:,}",
-            *_write_change(change, leading),
-            f"{change.comparison.rows_gained:,}",
-            f"{change.comparison.rows_lost:,}",
-            f"{change.adjusted_p_value:.2g}{mark}",
-        )
-    console.print(table)
+    _print_fitting(console, lambda separator: _build_slices(record, leading, separator))
     if any(change.adjusted_p_value < 1 - record.confidence_level for change in record.slices):
         test = "McNemar's p-value" if leading == "accuracy" else "the sign test's p-value"
         console.print(f"* changed: {test}, raised for the number of slices (Holm)")
     left = len(record.slices) - _MOST_SLICES
     if left > 0:
         console.print(f"{left:,} more slices, whose p-values are not lower, are in --json.")
+
+
+def _build_slices(record: DiffRecord | TaskDiffRecord, leading: str, separator: str) -> Table:
+    titles = ("rows", "A", "B", "B minus A", "better", "worse", "p adjusted")
+    table = _open_table("" if leading == "accuracy" else name_figure(leading), _stack(titles, separator))
+    for change in _choose_slices(record.slices):
+        mark = " *" if change.adjusted_p_value < 1 - record.confidence_level else ""
+        cells = (
+            f"{change.rows:,}",
+            *_write_change(change, leading, separator),
+            f"{change.comparison.rows_gained:,}",
+            f"{change.comparison.rows_lost:,}",
+            f"{change.adjusted_p_value:.2g}{mark}",
+        )
+        table.add_row(clean_text(f"{change.column} {change.value}"), *_stack(cells, separator))
+    return table
+
+
+def _stack(cells: Sequence[str], separator: str) -> Sequence[str]:
+    """Put B below A, and rows that are worse below those that are better, where intervals stand below their values."""
+    if separator == " ":
+        return cells
+    rows, first, second, change, better, worse, chance = cells
+    return rows, f"{first}\n{second}", change, f"{better}\n{worse}", chance
 
 
 def _choose_slices(changes: Sequence[SliceChange | TaskSliceChange]) -> Sequence[SliceChange | TaskSliceChange]:
@@ -163,14 +229,14 @@ def _choose_slices(changes: Sequence[SliceChange | TaskSliceChange]) -> Sequence
     return [changes[place] for place in sorted(clearest[:_MOST_SLICES])]
 
 
-def _write_change(change: SliceChange | TaskSliceChange, leading: str) -> tuple[str, str, str]:
+def _write_change(change: SliceChange | TaskSliceChange, leading: str, separator: str) -> tuple[str, str, str]:
     """Write the leading figure of A and of B, and its difference."""
     if isinstance(change, SliceChange):
         values, difference = change.accuracy, change.comparison.accuracy_difference
     else:
         values, difference = change.leading, change.comparison.differences[leading]
     first, second = (write_figure_value(leading, value) for value in values)
-    return first, second, write_difference(leading, difference)
+    return first, second, write_difference(leading, difference, separator=separator)
 
 
 def _print_gates(console: Console, gates: Sequence[GateResult]) -> None:
@@ -187,8 +253,3 @@ def _print_gates(console: Console, gates: Sequence[GateResult]) -> None:
 
 def _write_speed(side: ComparedModel) -> str:
     return "" if side.texts_per_second is None else f"{side.texts_per_second:,.0f}"
-
-
-def _printable(text: str) -> str:
-    """Show control characters, which could steer the terminal, as a replacement sign."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
