@@ -518,11 +518,15 @@ def test_runs_are_compared_by_what_they_said(run: Run, other: Path, task: str) -
             assert side.ece == told.figures["ece"]
         else:
             assert (side.coverage, side.half_width) == (told.figures["coverage"], told.figures["half_width"].value)
+            assert side.coverage_asked == told.coverage_asked
     assert [one.column for one in record.slices] == (
         ["label", "label", "words"] if task == "multi_label" else ["words"]
     )
     assert record.slices[-1].rows == record.rows == metrics_of(run).rows
-    assert record.slices[-1].comparison == record.comparison
+    whole = record.slices[-1].comparison
+    assert whole.differences.keys() == {leading}
+    assert whole.differences[leading].model_dump() == pytest.approx(difference.model_dump()), "the same resamples"
+    assert whole.model_copy(update={"differences": record.comparison.differences}) == record.comparison
 
 
 def test_gates_of_the_task_end_the_command(run: Run, other: Path, task: str) -> None:
