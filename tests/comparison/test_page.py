@@ -89,12 +89,15 @@ def test_verdict_tells_better_from_not_told_apart() -> None:
 
 @pytest.mark.parametrize("task", ["single_label", "regression"])
 def test_table_fits_a_narrow_terminal_with_whole_numbers(task: str) -> None:
-    figure = Estimate(value=58321.4, low=56102.9, high=60411.2) if task == "regression" else ACCURACY
+    figure, change = ACCURACY, Estimate(value=-0.1, low=-0.125, high=-0.05)
+    if task == "regression":
+        figure = Estimate(value=58321.4, low=56102.9, high=60411.2)
+        change = Estimate(value=0.9, low=-12345.6, high=23456.7)
     rows = [
         make_row(method, 0.9, 4000).model_copy(
             update={
                 "score": figure,
-                "difference": None if method == "lora" else Estimate(value=0.9, low=-12345.6, high=23456.7),
+                "difference": None if method == "lora" else change,
                 "seeds": [0, 1],
                 "score_by_seed": [figure.low, figure.high],
                 "parameters": ParameterCounts(adapter=22_000_000, head=1_000_000, total=23_000_000),
