@@ -7,10 +7,13 @@ from typing import Final, Literal
 
 from lorafit.errors import DataError, UserInputError
 
-__all__ = ["LabelSet", "Task", "require_single_label"]
+__all__ = ["ClasslessTask", "LabelSet", "Task", "require_single_label"]
 
 Task = Literal["single_label", "multi_label", "regression"]
 """What a text gets: one of several classes, any number of them, or a number."""
+
+ClasslessTask = Literal["multi_label", "regression"]
+"""The tasks in which no text has one class."""
 
 _PROBLEM_TYPES: Final[dict[Task, str]] = {
     "single_label": "single_label_classification",

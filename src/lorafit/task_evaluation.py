@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from lorafit.answers import Predicted
 from lorafit.data.rows import Split
-from lorafit.labels import LabelSet
+from lorafit.labels import ClasslessTask, LabelSet
 from lorafit.metrics.multi_label import (
     compare_multi_label,
     decide,
@@ -33,7 +33,6 @@ from lorafit.task_evidence import (
     TaskMetricsRecord,
     TaskScores,
 )
-from lorafit.task_figures import TaskOfFigures
 
 if TYPE_CHECKING:
     from lorafit.training.targets import Standard
@@ -158,7 +157,7 @@ def build_task_metrics(
     Returns:
         The record.
     """
-    task: TaskOfFigures = "regression" if labels.task == "regression" else "multi_label"
+    task: ClasslessTask = "regression" if labels.task == "regression" else "multi_label"
     finetuned, baseline = predicted.finetuned, predicted.baseline
 
     def score(values: NDArray[np.float64]) -> TaskScores:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from lorafit.artifacts import FileRecord, Record
 from lorafit.evidence import ClassScores, Estimate, Slice
+from lorafit.labels import ClasslessTask
 
 __all__ = [
     "IntervalCalibration",
@@ -122,7 +123,7 @@ class TaskSliceScores(Slice):
 class TaskMetricsRecord(FileRecord):
     """`metrics.json` of a run with several labels a text, or with a number."""
 
-    task: Literal["multi_label", "regression"]
+    task: ClasslessTask
     split: str
     rows: int
     confidence_level: float

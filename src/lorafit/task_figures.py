@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from lorafit.evidence import Estimate
-from lorafit.labels import Task
+from lorafit.labels import ClasslessTask, Task
 from lorafit.task_evidence import TaskComparison, TaskSliceScores
 
 __all__ = [
     "FIGURES",
     "LEADING",
     "Figure",
-    "TaskOfFigures",
     "describe_chance",
     "describe_rows",
     "judge_difference",
@@ -26,9 +25,6 @@ __all__ = [
     "write_true_value",
     "write_value",
 ]
-
-TaskOfFigures = Literal["multi_label", "regression"]
-"""The tasks that no figure of one label a text belongs to."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +137,7 @@ def describe_chance(p_value: float) -> str:
     return f"p = {p_value:.2g}" if p_value >= 1e-6 else "p < 0.000001"
 
 
-def describe_rows(paired: TaskComparison, task: TaskOfFigures) -> str:
+def describe_rows(paired: TaskComparison, task: ClasslessTask) -> str:
     """Write how many rows a model gets better and worse than another, with the test of that."""
     gained, lost, chance = f"{paired.rows_gained:,}", f"{paired.rows_lost:,}", describe_chance(paired.p_value)
     if task == "regression":
@@ -149,7 +145,7 @@ def describe_rows(paired: TaskComparison, task: TaskOfFigures) -> str:
     return f"{gained} rows with fewer wrong labels, {lost} with more (exact sign test, {chance})"
 
 
-def judge_task(paired: TaskComparison, task: TaskOfFigures, level: float) -> Literal["better", "worse", "unclear"]:
+def judge_task(paired: TaskComparison, task: ClasslessTask, level: float) -> Literal["better", "worse", "unclear"]:
     """Say whether the fine-tuned model is shown to be better or worse than another on the same rows.
 
     Args:
@@ -186,6 +182,15 @@ def judge_difference(name: str, difference: Estimate) -> Literal["better", "wors
     return "better" if is_up == FIGURES[name].is_higher_better else "worse"
 
 
+def strength_of(one: TaskSliceScores, task: ClasslessTask) -> float:
+    """Return what orders slices, the weakest first: more is better; where the leading figure is undefined, infinite."""
+    name = LEADING[task]
+    value = one.figures[name].value
+    if math.isnan(value):
+        return math.inf
+    return value if FIGURES[name].is_higher_better else -value
+
+
 def _is_share(name: str) -> bool:
     return name in FIGURES and FIGURES[name].is_share
 
@@ -196,15 +201,6 @@ def _write_numbers(name: str, *numbers: float, sign: bool = False) -> list[str]:
         return [_write(100 * number, ".1f", sign=sign) for number in numbers]
     form = _choose_form(*numbers) if name in FIGURES and FIGURES[name].has_unit else ",.3f"
     return [_write(number, form, sign=sign) for number in numbers]
-
-
-def strength_of(one: TaskSliceScores, task: TaskOfFigures) -> float:
-    """Return what orders slices, the weakest first: more is better; where the leading figure is undefined, infinite."""
-    name = LEADING[task]
-    value = one.figures[name].value
-    if math.isnan(value):
-        return math.inf
-    return value if FIGURES[name].is_higher_better else -value
 
 
 def _choose_form(*numbers: float) -> str:

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 
 from lorafit.data.rows import Split
+from lorafit.labels import ClasslessTask
 from lorafit.metrics.slices import tell_apart
 from lorafit.metrics.task_slices import score_task_slices
 from lorafit.task_evidence import TaskSliceScores
-from lorafit.task_figures import TaskOfFigures
 
 FloatArray = NDArray[np.float64]
 Score = Callable[[NDArray[np.float64], FloatArray], float]
 
-FIGURES: dict[TaskOfFigures, dict[str, Score]] = {
+FIGURES: dict[ClasslessTask, dict[str, Score]] = {
     "multi_label": {
         "micro_f1": lambda true, said: float(f1_score(true, said >= 0.5, average="micro", zero_division=0)),
         "exact_match": lambda true, said: float(accuracy_score(true, said >= 0.5)),
@@ -35,10 +35,10 @@ QUICK: dict[str, Score] = {
 }
 """The same without the checks that make scikit-learn slow."""
 
-TASKS: tuple[TaskOfFigures, ...] = ("multi_label", "regression")
+TASKS: tuple[ClasslessTask, ...] = ("multi_label", "regression")
 
 
-def make_rows(n: int, task: TaskOfFigures, seed: int) -> tuple[Split, FloatArray, FloatArray]:
+def make_rows(n: int, task: ClasslessTask, seed: int) -> tuple[Split, FloatArray, FloatArray]:
     """Rows of every length with two columns, and what a good and a bad model give."""
     rng = np.random.default_rng(seed)
     columns = {
@@ -70,7 +70,7 @@ def build_rows(labels: NDArray[np.float64] | NDArray[np.int64], shops: list[str]
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_slices_equal_scikit_learns_figures_and_the_slow_twins_intervals(task: TaskOfFigures) -> None:
+def test_slices_equal_scikit_learns_figures_and_the_slow_twins_intervals(task: ClasslessTask) -> None:
     rows, after, before = make_rows(600, task, seed=1)
     scores = score_task_slices(rows, task, after, before, samples=1000, seed=3)
     members = list_members(rows)
@@ -142,7 +142,7 @@ def test_p_value_is_that_of_the_hypergeometric_distribution() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_weak_slice_is_found_and_the_others_are_not(task: TaskOfFigures) -> None:
+def test_weak_slice_is_found_and_the_others_are_not(task: ClasslessTask) -> None:
     rows, after, before = make_rows(800, task, seed=4)
     weak = np.array([value == "3" for value in rows.columns["rating"]])
     scores = score_task_slices(rows, task, np.where(weak[:, np.newaxis], before, after), samples=2000)
@@ -150,7 +150,7 @@ def test_weak_slice_is_found_and_the_others_are_not(task: TaskOfFigures) -> None
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_model_that_does_not_differ_by_slice_is_hardly_ever_shown_to(task: TaskOfFigures) -> None:
+def test_model_that_does_not_differ_by_slice_is_hardly_ever_shown_to(task: ClasslessTask) -> None:
     found = 0
     for seed in range(60):
         rows, after, _ = make_rows(150, task, seed=seed)
@@ -170,7 +170,7 @@ def test_weak_slice_is_found_among_many() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_slice_of_all_rows_or_of_equal_ones_is_not_worse(task: TaskOfFigures) -> None:
+def test_slice_of_all_rows_or_of_equal_ones_is_not_worse(task: ClasslessTask) -> None:
     rows, after, _ = make_rows(40, task, seed=5)
     same = Split(rows.ids, ("a",) * 40, rows.labels, {})
     (alone,) = score_task_slices(same, task, after, samples=50)
@@ -182,7 +182,7 @@ def test_slice_of_all_rows_or_of_equal_ones_is_not_worse(task: TaskOfFigures) ->
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_figures_depend_on_the_seed_and_not_on_other_columns(task: TaskOfFigures) -> None:
+def test_figures_depend_on_the_seed_and_not_on_other_columns(task: ClasslessTask) -> None:
     rows, after, before = make_rows(300, task, seed=6)
     alone = Split(rows.ids, rows.texts, rows.labels, {"rating": rows.columns["rating"]})
 
@@ -203,7 +203,7 @@ def test_records_with_undefined_figures_come_back_from_json() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_many_rows_take_seconds(task: TaskOfFigures) -> None:
+def test_many_rows_take_seconds(task: ClasslessTask) -> None:
     rows, after, before = make_rows(25_000, task, seed=7)
     began = time.process_time()
     score_task_slices(rows, task, after, before, samples=500)

@@ -16,6 +16,7 @@ from lorafit.difference.records import (
     TaskSliceChange,
 )
 from lorafit.difference.sides import AnySide, read_intervals
+from lorafit.labels import ClasslessTask
 from lorafit.metrics.calibration import score_calibration
 from lorafit.metrics.multi_label import decision_calibration_error, estimate_multi_label_flips
 from lorafit.metrics.paired import adjust_p_values, estimate_flips, estimate_score_differences, measure_ece_difference
@@ -26,7 +27,6 @@ from lorafit.progress import Progress
 from lorafit.settings import EvaluationConfig
 from lorafit.task_evaluation import compare_task, estimate_task_scores
 from lorafit.task_evidence import IntervalCalibration
-from lorafit.task_figures import TaskOfFigures
 
 __all__ = ["measure"]
 
@@ -222,7 +222,7 @@ def _compare_slices(pair: Pair, config: EvaluationConfig, progress: Progress) ->
 
 def _compare_task_slices(pair: Pair, config: EvaluationConfig, progress: Progress) -> list[TaskSliceChange]:
     """Compare both on the rows of each label, length and value of a column."""
-    task: TaskOfFigures = "regression" if pair.labels.task == "regression" else "multi_label"
+    task: ClasslessTask = "regression" if pair.labels.task == "regression" else "multi_label"
     changes = []
     for column, value, members in _follow_slices(pair, progress):
         models = pair.first[members], pair.second[members]

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from lorafit.artifacts import FileRecord, ParameterCounts, Record
 from lorafit.evidence import Estimate, ModelScores, PairedComparison
-from lorafit.labels import Task
+from lorafit.labels import ClasslessTask, Task
 from lorafit.task_evidence import TaskComparison, TaskScores
 
 __all__ = [
@@ -221,7 +221,7 @@ class TaskDiffRecord(Difference):
         slices: By label that texts have, by length, by column.
     """
 
-    task: Literal["multi_label", "regression"]
+    task: ClasslessTask
     a: TaskDiffSide
     b: TaskDiffSide
     comparison: TaskComparison

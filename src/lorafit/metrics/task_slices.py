@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from lorafit.data.rows import Split
 from lorafit.evidence import Estimate
+from lorafit.labels import ClasslessTask
 from lorafit.metrics.multi_label import decide
 from lorafit.metrics.paired import adjust_p_values
 from lorafit.metrics.row_resampling import resample_row_sums
 from lorafit.metrics.slices import Slicing, tell_apart
 from lorafit.metrics.uncertainty import build_estimates, mcnemar_exact, wilson_interval
 from lorafit.task_evidence import TaskComparison, TaskSliceScores
-from lorafit.task_figures import FIGURES, LEADING, TaskOfFigures
+from lorafit.task_figures import FIGURES, LEADING
 
 __all__ = ["compare_leading", "score_task_slices"]
 
@@ -32,7 +33,7 @@ _ROUNDING: Final = 1e-9
 
 def score_task_slices(
     rows: Split,
-    task: TaskOfFigures,
+    task: ClasslessTask,
     finetuned: NDArray[np.float64],
     baseline: NDArray[np.float64] | None = None,
     *,
@@ -94,7 +95,7 @@ def score_task_slices(
 
 def compare_leading(
     truth: NDArray[Any],
-    task: TaskOfFigures,
+    task: ClasslessTask,
     before: NDArray[np.float64],
     after: NDArray[np.float64],
     *,
@@ -142,7 +143,7 @@ def _count_wrong(columns: NDArray[np.float64]) -> NDArray[np.float64]:
     return columns[:, 1] - 2 * columns[:, 0]
 
 
-def _row_columns(truth: NDArray[Any], task: TaskOfFigures, values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _row_columns(truth: NDArray[Any], task: ClasslessTask, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return what is summed, shape (n, k): what follows by task, and 1, which counts the rows."""
     if task == "regression":
         sums = [np.abs(values[:, 0] - truth)]

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from lorafit.evidence import ClassScores
 from lorafit.html_page import write_percent
+from lorafit.labels import ClasslessTask
 from lorafit.report.drawing import AFTER, BEFORE, INK, Plot, new_figure, shorten
 from lorafit.report.score_plots import draw_intervals, draw_slices
 from lorafit.task_evidence import TaskSliceScores
 from lorafit.task_figures import (
     FIGURES,
     LEADING,
-    TaskOfFigures,
     name_difference,
     name_figure,
     write_difference,
@@ -109,7 +109,7 @@ def plot_labels(scores: Sequence[ClassScores]) -> Plot | None:
     )
 
 
-def plot_task_slices(slices: Sequence[TaskSliceScores], column: str, task: TaskOfFigures) -> Plot:
+def plot_task_slices(slices: Sequence[TaskSliceScores], column: str, task: ClasslessTask) -> Plot:
     """Draw the leading figure of the rows of each slice of one column.
 
     Args:
