@@ -19,6 +19,7 @@ HEAD = {
     "created": "2026-01-01T00:00:00+00:00",
     "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
     "cpu": "a processor with a long name of its own",
+    "task": "single_label",
     "source": "reviews.csv",
     "base_model": "builtin:distil-minilm",
     "rows": {"train": 100, "validation": 10, "test": 20},

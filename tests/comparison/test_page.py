@@ -39,6 +39,7 @@ def make_record(*differences: tuple[str, float, float], error: str = "") -> Comp
         created="2026-01-01T00:00:00+00:00",
         versions={},
         cpu="a processor",
+        task="single_label",
         threads=1,
         precision="fp32",
         source="reviews.csv",

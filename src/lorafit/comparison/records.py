@@ -152,7 +152,7 @@ class ComparisonRecord(FileRecord):
     cpu: str
     threads: int
     precision: str
-    task: Task = "single_label"
+    task: Task
     source: str
     base_model: str
     settings: dict[str, dict[str, Any]]

@@ -103,7 +103,7 @@ class SearchRecord(FileRecord):
     created: str
     versions: dict[str, str]
     cpu: str
-    task: Task = "single_label"
+    task: Task
     source: str
     base_model: str
     rows: dict[str, int]

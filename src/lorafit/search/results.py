@@ -44,6 +44,7 @@ def write_results(study: "optuna.Study", trials: Trials) -> SearchRecord:
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions={**collect_versions(), "optuna": version("optuna")},
         cpu=hardware.cpu_name(),
+        task=material.splits.labels.task,
         source=material.splits.source,
         base_model=material.encoder.name,
         rows={name: len(split) for name, split in parts.items()},
