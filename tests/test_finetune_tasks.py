@@ -337,7 +337,7 @@ def test_trackers_are_told_the_figures_of_the_task(encoder: Path, source: Path, 
 
 
 def test_methods_are_compared_by_the_figure_of_the_task(encoder: Path, source: Path, task: str, tmp_path: Path) -> None:
-    config = build_config(encoder, source, task, "training.epochs=3", "method.layers=top1")
+    config = build_config(encoder, source, task, "training.epochs=1", "method.layers=top1", "evaluation.report=false")
     record = compare(config, ["lora", "head_only"], seeds=2, output=tmp_path / "methods").record
     assert record.failed == []
     layout, figure = ComparisonLayout(tmp_path / "methods"), "micro_f1" if task == "multi_label" else "mae"
@@ -361,7 +361,7 @@ def test_settings_are_searched_by_the_loss_of_the_task(
     encoder: Path, source: Path, task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     space = "search.space={training.learning_rate: [0.01, 0.00001]}"
-    config = build_config(encoder, source, task, space, "training.epochs=3", "method.layers=top1")
+    config = build_config(encoder, source, task, space, "training.epochs=2", "method.layers=top1")
     found = search(config, 2, output=tmp_path / "search")
     losses = {row.values["training.learning_rate"]: row for row in found.record.trials}
     quick, slow = losses[0.01], losses[0.00001]

@@ -153,7 +153,7 @@ def test_every_run_of_a_comparison_is_tracked(
     runs = {run.data.params["method.name"]: run for run in find_runs(open_store(tmp_path / "mine.db"))}
     assert set(runs) == {"lora", "ia3"}
     for row in compared.record.methods:
-        assert runs[row.method].data.metrics["test/finetuned/accuracy"] == pytest.approx(row.accuracy.value)
+        assert runs[row.method].data.metrics["test/finetuned/accuracy"] == pytest.approx(row.score.value)
 
 
 def test_run_that_goes_on_is_the_same_one_in_mlflow(tracked: Tracked, flags: dict[str, Any], tmp_path: Path) -> None:
