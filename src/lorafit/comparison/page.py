@@ -195,10 +195,11 @@ def _render_failures(record: ComparisonRecord) -> Iterator[str]:
 def _describe(record: ComparisonRecord) -> str:
     rows = ", ".join(f"{count:,} {name}" for name, count in record.rows.items())
     versions = ", ".join(f"{name} {number}" for name, number in sorted(record.versions.items()))
-    model, training = record.settings["model"], record.settings["training"]
+    model, count = record.settings["model"], record.settings["training"]["epochs"]
+    epochs = "1 epoch" if count == 1 else f"{count:g} epochs"
     return (
         f"{PureWindowsPath(record.source).name}: {rows} rows. Base: {record.base_model}; inputs of at most "
-        f"{model['max_length']} tokens ({model['truncation']}), {training['epochs']} epochs. In brackets: "
+        f"{model['max_length']} tokens ({model['truncation']}), {epochs}. In brackets: "
         f"{100 * record.confidence_level:g} % bootstrap intervals over the test rows; of several seeds, the "
         "mean over them. What frozen layers give is computed once for all and left out of the "
         "times. Times on "
