@@ -111,8 +111,8 @@ def _describe_limits(record: RunRecord, metrics: MetricsRecord) -> Iterator[str]
 
 def _list_weak_slices(metrics: MetricsRecord) -> Iterator[SliceScores]:
     """Yield the slices below the whole by more than chance, at a level corrected for their number (Bonferroni)."""
+    level = 1 - (1 - metrics.confidence_level) / max(len(metrics.slices), 1)
     for one in metrics.slices:
-        level = 1 - (1 - metrics.confidence_level) / len(metrics.slices)
         right = round(one.accuracy.value * one.rows)
         if wilson_interval(right, one.rows, level).high < metrics.finetuned.accuracy.value:
             yield one

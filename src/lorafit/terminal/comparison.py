@@ -13,6 +13,7 @@ from lorafit.comparison.records import ComparisonRecord, MethodRow
 from lorafit.durations import format_duration
 from lorafit.task_figures import FIGURES, name_figure, write_difference, write_figure, write_figure_value
 from lorafit.terminal.render import open_console
+from lorafit.terminal.tables import has_room
 
 if TYPE_CHECKING:
     from lorafit.comparison.compare import Comparison
@@ -46,8 +47,7 @@ def _build_table(console: Console, record: ComparisonRecord) -> Table:
     columns = _list_columns(record)
     table = _draw(columns)
     for name in _LEFT_OUT_FIRST:
-        needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
-        if needed <= console.width:
+        if has_room(console, table):
             break
         del columns[name]
         table = _draw(columns)

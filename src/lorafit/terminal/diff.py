@@ -1,6 +1,6 @@
 """What `lorafit diff` prints."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Console
@@ -17,6 +17,7 @@ from lorafit.difference.records import (
     TaskSliceChange,
 )
 from lorafit.html_page import clean_text, write_percent
+from lorafit.report.verdict import judge
 from lorafit.task_figures import (
     LEADING,
     describe_chance,
@@ -29,6 +30,7 @@ from lorafit.task_figures import (
     write_value,
 )
 from lorafit.terminal.render import open_console
+from lorafit.terminal.tables import print_fitting
 
 __all__ = ["show_diff"]
 
@@ -61,7 +63,7 @@ def show_diff(record: DiffRecord | TaskDiffRecord, console: Console | None = Non
         sentences, labels = _describe_task(record), len(record.a.scores.per_class)
     else:
         sentences, labels = _describe(record), 0
-    _print_fitting(console, lambda separator: _build_table(record, separator))
+    print_fitting(console, lambda separator: _build_table(record, separator))
     if (left := labels - _MOST_LABELS) > 0:
         console.print(f"Of {labels:,} labels the {_MOST_LABELS} with the most rows are shown, {left:,} are not.")
     for line in sentences:
@@ -71,13 +73,6 @@ def show_diff(record: DiffRecord | TaskDiffRecord, console: Console | None = Non
     for note in record.notes:
         console.print(f"note: {note}", soft_wrap=True)
     _print_gates(console, record.gates)
-
-
-def _print_fitting(console: Console, build: Callable[[str], Table]) -> None:
-    """Print a table built with what stands between value and interval: a space, or a line break where that fits not."""
-    table = build(" ")
-    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    console.print(table if needed <= console.width else build("\n"))
 
 
 def _open_table(first: str, others: Sequence[str]) -> Table:
@@ -165,12 +160,10 @@ def _list_costs(record: Difference) -> Iterator[tuple[str, ...]]:
 
 
 def _describe(record: DiffRecord) -> Iterator[str]:
-    paired, verdict = record.comparison, "unclear"
-    if paired.mcnemar_p_value < 1 - record.confidence_level:
-        is_better, is_worse = paired.accuracy_difference.low > 0, paired.accuracy_difference.high < 0
-        verdict = "better" if is_better else "worse" if is_worse else "unclear"
+    paired = record.comparison
+    verdict = _VERDICTS[judge(paired, record.confidence_level)]
     yield (
-        f"{_VERDICTS[verdict]}: {paired.rows_gained:,} rows put right by B, {paired.rows_lost:,} made wrong "
+        f"{verdict}: {paired.rows_gained:,} rows put right by B, {paired.rows_lost:,} made wrong "
         f"(exact McNemar test, {describe_chance(paired.mcnemar_p_value)})."
     )
     yield f"Of all rows, B makes wrong {write_percent(record.negative_flips)} (negative flips)"
@@ -188,7 +181,7 @@ def _describe_task(record: TaskDiffRecord) -> Iterator[str]:
 
 def _print_slices(console: Console, record: DiffRecord | TaskDiffRecord) -> None:
     leading = LEADING[record.task]
-    _print_fitting(console, lambda separator: _build_slices(record, leading, separator))
+    print_fitting(console, lambda separator: _build_slices(record, leading, separator))
     if any(change.adjusted_p_value < 1 - record.confidence_level for change in record.slices):
         test = "McNemar's p-value" if leading == "accuracy" else "the sign test's p-value"
         console.print(f"* changed: {test}, raised for the number of slices (Holm)")

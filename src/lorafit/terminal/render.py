@@ -17,11 +17,14 @@ from lorafit.cheap_baselines import CHEAP_BASELINES
 from lorafit.data.rows import LENGTH_COLUMN
 from lorafit.durations import format_duration
 from lorafit.evidence import Estimate, MetricsRecord, ModelScores, PairedComparison, SliceScores
+from lorafit.report.verdict import judge
 from lorafit.task_evidence import TaskMetricsRecord
+from lorafit.task_figures import describe_chance
 from lorafit.terminal.answers import describe_answer, judge_answer, write_label
 from lorafit.terminal.confidence import describe_confidence
 from lorafit.terminal.slices import print_slices
-from lorafit.terminal.tasks import print_task_metrics
+from lorafit.terminal.tables import print_fitting
+from lorafit.terminal.tasks import VERDICTS, print_task_metrics
 
 if TYPE_CHECKING:
     from lorafit.batch_prediction import PredictedTable
@@ -87,9 +90,7 @@ def _print_metrics(console: Console, metrics: MetricsRecord) -> None:
     level = f"{100 * metrics.confidence_level:g} % interval"
     title = f"Measured on {metrics.rows:,} rows of {metrics.split} ({level} in brackets)"
     console.print(title, style="italic")  # not the table's own title, which would be wrapped to the table's width
-    table = _metrics_table(metrics, separator=" ")
-    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    console.print(table if needed <= console.width else _metrics_table(metrics, separator="\n"))
+    print_fitting(console, lambda separator: _metrics_table(metrics, separator=separator))
     for line in _verdict(metrics):
         console.print(line)
     if metrics.rows < _FEW_ROWS:
@@ -171,17 +172,10 @@ def _verdict(metrics: MetricsRecord) -> Iterator[str]:
 
 def _judge(paired: PairedComparison, other: str, metrics: MetricsRecord) -> str:
     """Say in a sentence whether the fine-tuned model is better than another."""
-    significant = paired.mcnemar_p_value < 1 - metrics.confidence_level
-    if significant and paired.accuracy_difference.low > 0:
-        verdict = f"Better than {other}"
-    elif significant and paired.accuracy_difference.high < 0:
-        verdict = f"Worse than {other}"
-    else:
-        verdict = f"Not shown to be better than {other}"
-    chance = f"p = {paired.mcnemar_p_value:.2g}" if paired.mcnemar_p_value >= 1e-6 else "p < 0.000001"
+    verdict = VERDICTS[judge(paired, metrics.confidence_level)]
     return (
-        f"{verdict}: {paired.rows_gained:,} rows put right, {paired.rows_lost:,} made wrong "
-        f"(exact McNemar test, {chance})."
+        f"{verdict} {other}: {paired.rows_gained:,} rows put right, {paired.rows_lost:,} made wrong "
+        f"(exact McNemar test, {describe_chance(paired.mcnemar_p_value)})."
     )
 
 

@@ -20,8 +20,9 @@ from lorafit.task_figures import (
     write_value,
 )
 from lorafit.terminal.slices import print_slices
+from lorafit.terminal.tables import print_fitting
 
-__all__ = ["print_task_metrics"]
+__all__ = ["VERDICTS", "print_task_metrics"]
 
 _FEW_ROWS = 100
 _SHOWN_LABELS = 20
@@ -31,7 +32,8 @@ _SHARE = "micro_f1"
 """A figure that is written as precision and recall are."""
 
 _LONGEST_NAME = 40
-_VERDICTS = {"better": "Better than", "worse": "Worse than", "unclear": "Not shown to be better than"}
+VERDICTS = {"better": "Better than", "worse": "Worse than", "unclear": "Not shown to be better than"}
+"""What is said of a model against another, by `judge` and `judge_task`."""
 
 
 def print_task_metrics(console: Console, metrics: TaskMetricsRecord, *, with_slices: bool = False) -> None:
@@ -45,9 +47,7 @@ def print_task_metrics(console: Console, metrics: TaskMetricsRecord, *, with_sli
     level = f"{100 * metrics.confidence_level:g} % interval"
     rows = f"{metrics.rows:,} row{'' if metrics.rows == 1 else 's'}"
     console.print(f"Measured on {rows} of {clean_text(metrics.split)} ({level} in brackets)", style="italic")
-    table = _build_table(metrics, separator=" ")
-    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    console.print(table if needed <= console.width else _build_table(metrics, separator="\n"))
+    print_fitting(console, lambda separator: _build_table(metrics, separator=separator))
     labels = len(metrics.finetuned.per_class)
     if (left := labels - _SHOWN_LABELS) > 0:
         console.print(f"Of {labels:,} labels the {_SHOWN_LABELS} with the most rows are shown, {left:,} are not.")
@@ -127,7 +127,7 @@ def _list_verdicts(metrics: TaskMetricsRecord) -> Iterator[str]:
 
 def _judge(paired: TaskComparison, other: str, metrics: TaskMetricsRecord) -> str:
     """Say in a sentence whether the fine-tuned model is better than another."""
-    verdict = _VERDICTS[judge_task(paired, metrics.task, metrics.confidence_level)]
+    verdict = VERDICTS[judge_task(paired, metrics.task, metrics.confidence_level)]
     return f"{verdict} {other}: {describe_rows(paired, metrics.task)}."
 
 
