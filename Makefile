@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check $(PIP_FLAGS)
-CARRIERS := src/lorafit/carriers.txt
+CARRIERS := src/lorafit/system/assets.txt
 BROWSER := tests/browser
 # Debian's npm 9 fails at the overrides in package.json.
 NPM := npx --yes npm@10.9.9

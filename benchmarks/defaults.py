@@ -17,9 +17,9 @@ from pathlib import Path
 from environment import describe_environment
 from trials import cut_rows, name_rows
 
-from lorafit.artifacts import RunLayout
 from lorafit.config import load_config
-from lorafit.finetune import train
+from lorafit.runs.layout import RunLayout
+from lorafit.training.pipeline import train
 
 RESULTS = Path(__file__).with_name("results")
 COMMON = [

@@ -3,7 +3,7 @@
 import datetime
 from importlib.metadata import version
 
-from lorafit import hardware
+from lorafit.system import hardware
 
 __all__ = ["describe_environment"]
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from environment import describe_environment
 from trials import run_fresh
 
-from lorafit.artifacts import RunRecord
+from lorafit.cli.render.progress import PlainProgress
 from lorafit.config import load_config
-from lorafit.finetune import train
-from lorafit.terminal.progress import PlainProgress
+from lorafit.runs.records import RunRecord
+from lorafit.training.pipeline import train
 
 SOURCES = {"imdb": "imdb", "rotten-tomatoes": "builtin:rotten-tomatoes"}
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from environment import describe_environment
 from trials import read_history
 
+from lorafit.cli.render.progress import PlainProgress
 from lorafit.config import load_config
 from lorafit.evidence import Estimate
-from lorafit.finetune import train
-from lorafit.terminal.progress import PlainProgress
+from lorafit.training.pipeline import train
 
 RESULTS = Path(__file__).with_name("results") / "imdb.json"
 

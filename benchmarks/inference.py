@@ -28,8 +28,8 @@ from ceiling import median_seconds
 from numpy.typing import NDArray
 from trials import RESULTS, Ledger, Shape, cut_rows, name_rows, run_fresh, write_distilbert_base
 
-from lorafit.artifacts import RunLayout
-from lorafit.atomic import compute_digest
+from lorafit.runs.layout import RunLayout
+from lorafit.system.atomic import compute_digest
 
 SOURCES = {"imdb": "imdb", "rotten-tomatoes": "builtin:rotten-tomatoes"}
 BATCHES = (1, 8, 32)
@@ -73,7 +73,7 @@ def main() -> None:
 def train_base_shape(folder: Path) -> None:
     """Make a run of DistilBERT-base's shape, a step long, of texts up to 512 tokens."""
     from lorafit.config import load_config
-    from lorafit.finetune import train
+    from lorafit.training.pipeline import train
 
     write_distilbert_base(folder / "base")
     cut_rows(folder, {"train": 64, "validation": 32, "test": 32})
@@ -84,7 +84,7 @@ def train_base_shape(folder: Path) -> None:
 
 def export_forms(run: Path, folder: Path) -> None:
     """Write the forms that are measured, whether they agree or not: that is among what is measured."""
-    from lorafit.exporting.export import export, export_merged
+    from lorafit.inference.export.export import export, export_merged
 
     export(run, output=folder / "fp32", allow_drift=True)
     export(run, int8=True, output=folder / "int8", allow_drift=True)
@@ -134,7 +134,7 @@ def measure_int8_ceiling(width: int) -> dict[str, float]:
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
-    from lorafit.hardware import available_cores
+    from lorafit.system.hardware import available_cores
 
     rng, tokens, operations, seconds = np.random.default_rng(0), 4096, 0, 0.0
     options = onnxruntime.SessionOptions()
@@ -207,8 +207,8 @@ def read_lengths(folder: Path, texts: list[str], length: int | None = None) -> N
 
 def describe(seconds: float, answers: list[str], labels: list[str], lengths: NDArray[np.int64]) -> dict[str, Any]:
     """Return what is kept of a measurement; positions are those of lorafit's batches."""
-    from lorafit import hardware
-    from lorafit.predictor import plan_prediction
+    from lorafit.inference.predictor import plan_prediction
+    from lorafit.system import hardware
 
     right = np.mean([one == other for one, other in zip(answers, labels, strict=True)])
     return {

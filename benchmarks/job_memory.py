@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from trials import BUILTIN, RESULTS, encoder_folder, run_fresh, write_results
 
-from lorafit import hardware
-from lorafit.batch_job import open_file, run_job
+from lorafit.cli.render.progress import PlainProgress
 from lorafit.config import load_config
-from lorafit.exporting.export import export
-from lorafit.finetune import train
-from lorafit.loading import load
-from lorafit.terminal.progress import PlainProgress
+from lorafit.inference.batch_job import open_file, run_job
+from lorafit.inference.export.export import export
+from lorafit.inference.loading import load
+from lorafit.system import hardware
+from lorafit.training.pipeline import train
 
 _FIRST = 4096
 _WORDS = ["the", "film", "plot", "cast", "ending", "great", "dull", "warm", "slow", "fine"]

@@ -26,14 +26,14 @@ from pathlib import Path
 from environment import describe_environment
 from trials import BUILTIN, RESULTS, Ledger, cut_rows, measure_lorafit, name_rows, run_fresh
 
-from lorafit.atomic import write_atomic
 from lorafit.cheap_baselines import CHEAP_BASELINES
-from lorafit.comparison.compare import compare
-from lorafit.comparison.records import ComparisonRecord
+from lorafit.cli.render.progress import PlainProgress
 from lorafit.config import load_config
-from lorafit.finetune import train
+from lorafit.experiments.compare.compare import compare
+from lorafit.experiments.compare.records import ComparisonRecord
+from lorafit.system.atomic import write_atomic
 from lorafit.task_figures import write_difference, write_figure, write_figure_value
-from lorafit.terminal.progress import PlainProgress
+from lorafit.training.pipeline import train
 
 METHODS = ["lora", "full", "head_only", "bitfit", "ia3", "dora", "vera"]
 ALIKE = ["lora", "rslora", "lora_plus", "dora", "pissa", "vera", "ia3", "lokr"]

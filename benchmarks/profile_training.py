@@ -66,7 +66,7 @@ def profile(settings: list[str], folder: Path) -> list[dict[str, Any]]:
     from transformers import Trainer
 
     from lorafit.config import load_config
-    from lorafit.finetune import train
+    from lorafit.training.pipeline import train
 
     train(load_config(overrides=[*settings, f"data.source={folder / 'warm-up.parquet'}"]), output=folder / "warm-up")
     stock, watcher = Trainer.train, watch(activities=[ProfilerActivity.CPU], record_shapes=True)

@@ -21,8 +21,8 @@ from transformers import (
     set_seed,
 )
 
-from lorafit import hardware
-from lorafit.encoders.load import quiet_transformers
+from lorafit.models.load import quiet_transformers
+from lorafit.system import hardware
 
 __all__ = ["PaddedRows", "build_model", "fit_recipe", "measure_recipe"]
 

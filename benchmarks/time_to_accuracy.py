@@ -39,7 +39,7 @@ from trials import (
 )
 
 from lorafit.config import load_config
-from lorafit.finetune import train
+from lorafit.training.pipeline import train
 
 ALONE = ["evaluation.baseline=false", "evaluation.cheap_baselines=false", "evaluation.report=false"]
 TEST_ROWS = 100
@@ -146,12 +146,12 @@ def run_recipe(base: str, folder: Path, learning_rate: float, max_length: int) -
     import numpy as np
     from recipe import PaddedRows, build_model, fit_recipe
 
-    from lorafit.acceleration.precision import PrecisionChoice
-    from lorafit.encoders.load import load_tokenizer
-    from lorafit.encoders.tokenization import Truncation, tokenize
+    from lorafit.inference.predictor import compute_logits
     from lorafit.metrics.scores import row_log_losses, softmax
-    from lorafit.predictor import compute_logits
-    from lorafit.runtimes.pytorch import TorchRuntime
+    from lorafit.models.acceleration.precision import PrecisionChoice
+    from lorafit.models.load import load_tokenizer
+    from lorafit.models.runtimes.pytorch import TorchRuntime
+    from lorafit.models.tokenization import Truncation, tokenize
 
     encoder = encoder_folder(base)
     model = build_model(encoder)

@@ -18,15 +18,15 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from environment import describe_environment
 
-from lorafit import hardware
-from lorafit.artifacts import RunLayout
-from lorafit.atomic import write_atomic
 from lorafit.config import load_config
 from lorafit.data.imdb import load_imdb
-from lorafit.data.table_writing import write_table
 from lorafit.data.tables import read_table
-from lorafit.encoders.builtin import load_builtin_encoder
-from lorafit.finetune import Run, train
+from lorafit.data.writing import write_table
+from lorafit.models.builtin import load_builtin_encoder
+from lorafit.runs.layout import RunLayout
+from lorafit.system import hardware
+from lorafit.system.atomic import write_atomic
+from lorafit.training.pipeline import Run, train
 
 __all__ = [
     "BUILTIN",

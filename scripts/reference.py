@@ -12,7 +12,7 @@ from typing import get_args, get_origin
 
 from lorafit.cli import COMMANDS
 from lorafit.config import Config
-from lorafit.methods import METHODS, Limit
+from lorafit.models.methods import METHODS, Limit
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 

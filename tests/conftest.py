@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tokenizers import Tokenizer
 
-from lorafit.artifacts import BaseModelRecord, DataRecord, HardwareRecord, ParameterCounts, RunRecord
 from lorafit.labels import LabelSet
+from lorafit.models.records import BaseModelRecord, ParameterCounts
+from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord
 
 if TYPE_CHECKING:
     from lorafit.data.rows import Split
@@ -103,14 +104,17 @@ def plain_process() -> Iterator[None]:
     `train` starts a process for each run, of which 90 % of the time are imports. Tests of saving and all commands that
     are started as a user would start them do so.
     """
-    from lorafit import saving
+    from lorafit.runs import saving
 
     server: subprocess.Popen[str] | None = None
 
     def compute_plain_logits(folder: Path, texts: list[str]) -> list[list[float]]:
         nonlocal server
         if server is None:
-            script, runtimes = Path(__file__).with_name("plain_server.py"), Path(saving.__file__).with_name("runtimes")
+            script, runtimes = (
+                Path(__file__).with_name("plain_server.py"),
+                Path(saving.__file__).parents[1] / "models" / "runtimes",
+            )
             server = subprocess.Popen(
                 [sys.executable, "-P", script, runtimes], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
@@ -293,12 +297,13 @@ def _build_run(
     """Build a run; `predict(labels, rng)` gives the logits of the model after training, shape (rows, classes)."""
     import numpy as np
 
-    from lorafit.artifacts import RunLayout, SplitRecord
     from lorafit.config import load_config
     from lorafit.data.sources import load_splits
-    from lorafit.evaluation import Predicted, build_metrics, write_predictions
     from lorafit.metrics.confidence import apply_temperature, fit_calibration
     from lorafit.metrics.scores import softmax
+    from lorafit.runs.layout import RunLayout
+    from lorafit.runs.records import SplitRecord
+    from lorafit.training.evaluation import Predicted, build_metrics, write_predictions
 
     rng = np.random.default_rng(0)
     source, test = root / "reviews.csv", root / "test.csv"
@@ -388,13 +393,14 @@ def _write_values(
     """Write a run; `truth` is as in `Split.labels`, `values` of shape (rows, outputs), `changes` go into its record."""
     import numpy as np
 
-    from lorafit.artifacts import CALIBRATION_FILE, RunLayout, SplitRecord
-    from lorafit.atomic import compute_digest
     from lorafit.config import load_config
     from lorafit.data.checks import count_labels
     from lorafit.data.rows import Split
-    from lorafit.evaluation import write_predictions
+    from lorafit.runs.layout import CALIBRATION_FILE, RunLayout
+    from lorafit.runs.records import SplitRecord
+    from lorafit.system.atomic import compute_digest
     from lorafit.task_evidence import IntervalCalibration
+    from lorafit.training.evaluation import write_predictions
 
     layout = RunLayout(root / name)
     layout.root.mkdir()

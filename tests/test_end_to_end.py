@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.evidence import MetricsRecord
-from lorafit.golden import GoldenRecord
+from lorafit.runs.golden import GoldenRecord
+from lorafit.runs.layout import RunLayout
+from lorafit.runs.records import RunRecord
 
 PLAIN = """
 import json, sys

@@ -83,14 +83,14 @@ def test_changelog_begins_with_this_version() -> None:
 
 def test_package_ships_its_data_files() -> None:
     files = importlib.resources.files("lorafit")
-    assert "--hash=sha256:" in files.joinpath("carriers.txt").read_text(encoding="utf-8")
+    assert "--hash=sha256:" in files.joinpath("system", "assets.txt").read_text(encoding="utf-8")
     assert files.joinpath("py.typed").is_file()
 
 
 def test_wheel_holds_code_data_files_and_licence(tmp_path: Path) -> None:
     (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"lorafit/__init__.py", "lorafit/cli/__init__.py", "lorafit/carriers.txt", "lorafit/py.typed"} <= names
+    assert {"lorafit/__init__.py", "lorafit/cli/__init__.py", "lorafit/system/assets.txt", "lorafit/py.typed"} <= names
     assert f"lorafit-{lorafit.__version__}.dist-info/licenses/LICENSE" in names
     assert {name.partition("/")[0] for name in names} == {"lorafit", f"lorafit-{lorafit.__version__}.dist-info"}
 

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lorafit.answers import LabelsPrediction, NumberPrediction, Prediction
     from lorafit.config import Config
-    from lorafit.difference.diff import diff
     from lorafit.errors import LorafitError
-    from lorafit.explanation import Explanation, explain
-    from lorafit.exporting.export import export
-    from lorafit.finetune import Run, train
-    from lorafit.loading import load
-    from lorafit.predictor import Predictor
-    from lorafit.reproduction import reproduce
+    from lorafit.experiments.diff.diff import diff
+    from lorafit.experiments.reproduce import reproduce
+    from lorafit.inference.explanation import Explanation, explain
+    from lorafit.inference.export.export import export
+    from lorafit.inference.loading import load
+    from lorafit.inference.predictor import Predictor
+    from lorafit.training.pipeline import Run, train
 
 __version__ = "0.1.0"
 
@@ -46,19 +46,19 @@ __all__ = [
 
 _HOMES = {
     "Config": "lorafit.config",
-    "Explanation": "lorafit.explanation",
+    "Explanation": "lorafit.inference.explanation",
     "LabelsPrediction": "lorafit.answers",
     "LorafitError": "lorafit.errors",
     "NumberPrediction": "lorafit.answers",
     "Prediction": "lorafit.answers",
-    "Predictor": "lorafit.predictor",
-    "Run": "lorafit.finetune",
-    "diff": "lorafit.difference.diff",
-    "explain": "lorafit.explanation",
-    "export": "lorafit.exporting.export",
-    "load": "lorafit.loading",
-    "reproduce": "lorafit.reproduction",
-    "train": "lorafit.finetune",
+    "Predictor": "lorafit.inference.predictor",
+    "Run": "lorafit.training.pipeline",
+    "diff": "lorafit.experiments.diff.diff",
+    "explain": "lorafit.inference.explanation",
+    "export": "lorafit.inference.export.export",
+    "load": "lorafit.inference.loading",
+    "reproduce": "lorafit.experiments.reproduce",
+    "train": "lorafit.training.pipeline",
 }
 
 

@@ -154,7 +154,7 @@ def parse_predictions(
     """Turn the columns of a file of predictions back into arrays.
 
     Args:
-        columns: As `lorafit.evaluation.write_predictions` makes them, of n rows.
+        columns: As `lorafit.training.evaluation.write_predictions` makes them, of n rows.
         labels: The task and its classes, in the order wanted.
 
     Returns:

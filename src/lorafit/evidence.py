@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from lorafit.artifacts import FileRecord, Record
+from lorafit.system.records import FileRecord, Record
 
 __all__ = [
     "AbstentionScores",

@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from lorafit.durations import parse_duration
 from lorafit.labels import Task
+from lorafit.system.durations import parse_duration
 
 __all__ = [
     "DataConfig",

@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from lorafit.artifacts import FileRecord, Record
 from lorafit.evidence import ClassScores, Estimate, Slice
 from lorafit.labels import ClasslessTask
+from lorafit.system.records import FileRecord, Record
 
 __all__ = [
     "IntervalCalibration",

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from lorafit.artifacts import ParameterCounts
-from lorafit.comparison.page import render_page as render_comparison
-from lorafit.comparison.records import Cell, CheapRow, ComparisonRecord, MethodRow
 from lorafit.evidence import Estimate
-from lorafit.search.page import render_page as render_search
-from lorafit.search.records import SearchRecord, TrialRow
+from lorafit.experiments.compare.page import render_page as render_comparison
+from lorafit.experiments.compare.records import Cell, CheapRow, ComparisonRecord, MethodRow
+from lorafit.experiments.search.page import render_page as render_search
+from lorafit.experiments.search.records import SearchRecord, TrialRow
+from lorafit.models.records import ParameterCounts
 
 pytestmark = pytest.mark.browser
 

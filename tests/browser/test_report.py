@@ -10,7 +10,7 @@ import pytest
 
 import lorafit
 from lorafit.config import load_config
-from lorafit.report.page import write_report
+from lorafit.reports.page import write_report
 
 pytestmark = pytest.mark.browser
 

@@ -14,7 +14,7 @@ import pytest
 
 import lorafit
 from lorafit.config import load_config
-from lorafit.finetune import Run
+from lorafit.training.pipeline import Run
 
 pytestmark = pytest.mark.browser
 

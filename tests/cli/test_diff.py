@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.config import load_config
 from lorafit.data.sources import load_splits
-from lorafit.difference.records import DiffRecord
-from lorafit.evaluation import read_predictions, write_predictions
+from lorafit.experiments.diff.records import DiffRecord
 from lorafit.labels import LabelSet
+from lorafit.runs.layout import RunLayout
+from lorafit.runs.records import RunRecord
+from lorafit.training.evaluation import read_predictions, write_predictions
 
 Call = Callable[..., Any]
 

@@ -12,7 +12,7 @@ from typing import Any, Never
 
 import pytest
 
-from lorafit import carriers
+from lorafit.system import assets as carriers
 
 Call = Callable[..., Any]
 
@@ -184,7 +184,7 @@ def test_what_nobody_foresaw_is_one_line_too(call: Call, monkeypatch: pytest.Mon
     def fail(*_: object, **__: object) -> Never:
         raise RuntimeError("the disk melted\nin two lines")
 
-    monkeypatch.setattr("lorafit.evaluation.evaluate", fail)
+    monkeypatch.setattr("lorafit.training.evaluation.evaluate", fail)
     answer = call("evaluate", "run")
     assert_refused(answer, 1, "lorafit failed unexpectedly: RuntimeError: the disk melted\nRun it again with --debug")
     answer = call("evaluate", "run", "--debug")
@@ -197,7 +197,7 @@ def test_ctrl_c_before_there_is_a_run(call: Call, monkeypatch: pytest.MonkeyPatc
     def interrupt(*_: object, **__: object) -> Never:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lorafit.evaluation.evaluate", interrupt)
+    monkeypatch.setattr("lorafit.training.evaluation.evaluate", interrupt)
     assert_refused(call("evaluate", "run"), 130, "Interrupted.")
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lorafit.artifacts import RunLayout
 from lorafit.evidence import MetricsRecord
+from lorafit.runs.layout import RunLayout
 
 Call = Callable[..., Any]
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import lorafit
-from lorafit.explanation import Deletion, Explanation, WordContribution
-from lorafit.predictor import Predictor
-from lorafit.terminal.explanation import show_explanation
+from lorafit.cli.render.explanation import show_explanation
+from lorafit.inference.explanation import Deletion, Explanation, WordContribution
+from lorafit.inference.predictor import Predictor
 
 Call = Callable[..., Any]
 TEXT = "superb great film, dull boring story"

@@ -10,7 +10,7 @@ import pytest
 
 import lorafit
 from lorafit.data.tables import read_table
-from lorafit.predictor import Predictor
+from lorafit.inference.predictor import Predictor
 
 Call = Callable[..., Any]
 TEXTS = ["superb great film", "dull boring\nstory", "lovely été 🎬"]

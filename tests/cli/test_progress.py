@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from lorafit.progress import Silent
-from lorafit.terminal import progress
-from lorafit.terminal.progress import BarProgress, PlainProgress, open_progress
+from lorafit.cli.render import progress
+from lorafit.cli.render.progress import BarProgress, PlainProgress, open_progress
+from lorafit.system.progress import Silent
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 

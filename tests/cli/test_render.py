@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from lorafit.answers import LabelsPrediction, NumberPrediction, Prediction
-from lorafit.artifacts import ForecastRecord, RunLayout, RunRecord
+from lorafit.cli.render.render import show_metrics, show_run
 from lorafit.evidence import Estimate, MetricsRecord, SliceScores
-from lorafit.finetune import Run, Sample
-from lorafit.terminal.render import show_metrics, show_run
+from lorafit.runs.layout import RunLayout
+from lorafit.runs.records import ForecastRecord, RunRecord
+from lorafit.training.pipeline import Run, Sample
 
 LONG = "a film that goes on and on and on, with a story nobody asked for and an ending that comes two hours late " * 3
 SAMPLES = tuple(

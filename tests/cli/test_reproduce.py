@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lorafit.artifacts import RunLayout
 from lorafit.config import load_config, override_config
-from lorafit.reproduction import ReproductionRecord
+from lorafit.experiments.reproduce import ReproductionRecord
+from lorafit.runs.layout import RunLayout
 
 Call = Callable[..., Any]
 

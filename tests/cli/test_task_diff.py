@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from lorafit.cli.render.diff import show_diff
 from lorafit.config import load_config
 from lorafit.data.sources import load_splits
-from lorafit.difference.diff import diff
-from lorafit.difference.records import TaskDiffRecord
+from lorafit.experiments.diff.diff import diff
+from lorafit.experiments.diff.records import TaskDiffRecord
 from lorafit.labels import LabelSet, Task
-from lorafit.terminal.diff import show_diff
 
 Call = Callable[..., Any]
 ROWS = 120

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from lorafit.cli.render.tasks import print_task_metrics
 from lorafit.evidence import ClassScores, Estimate
 from lorafit.task_evidence import (
     TaskCheapBaseline,
@@ -17,7 +18,6 @@ from lorafit.task_evidence import (
     TaskScores,
     TaskSliceScores,
 )
-from lorafit.terminal.tasks import print_task_metrics
 
 
 def guess(value: float, width: float = 0.02) -> Estimate:

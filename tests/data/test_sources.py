@@ -8,7 +8,7 @@ from lorafit.data import sources
 from lorafit.data.rows import RawRows, RawSplits
 from lorafit.data.sources import load_evaluation_rows, load_splits
 from lorafit.data.splits import count_shared_texts
-from lorafit.data.table_writing import write_table
+from lorafit.data.writing import write_table
 from lorafit.errors import DataError
 from lorafit.labels import LabelSet
 from lorafit.settings import DataConfig

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lorafit.data.table_writing import write_table
 from lorafit.data.tables import Table, check_columns, read_table, stream_table
+from lorafit.data.writing import write_table
 from lorafit.errors import DataError, MissingExtraError, UserInputError
 
 

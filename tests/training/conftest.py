@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from lorafit.acceleration.precision import PrecisionChoice
-from lorafit.adaptation import AdaptedModel, apply_method
-from lorafit.artifacts import RunLayout
-from lorafit.encoders.load import load_with_head, locate_encoder
-from lorafit.encoders.tokenization import TokenizedTexts
 from lorafit.labels import LabelSet
-from lorafit.method_settings import complete_method
+from lorafit.models.acceleration.precision import PrecisionChoice
+from lorafit.models.adaptation import AdaptedModel, apply_method
+from lorafit.models.load import load_with_head, locate_encoder
+from lorafit.models.method_settings import complete_method
+from lorafit.models.tokenization import TokenizedTexts
+from lorafit.runs.layout import RunLayout
 from lorafit.settings import MethodConfig, ModelConfig, TrainingConfig
 from lorafit.training.batching import TrainingRows
 from lorafit.training.engine import TrainingJob

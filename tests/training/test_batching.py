@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorafit.encoders.tokenization import TokenizedTexts
+from lorafit.models.tokenization import TokenizedTexts
 from lorafit.training.batching import EpochBatches, TrainingRows, build_train_loader
 
 LENGTHS = np.random.default_rng(0).integers(1, 40, size=301)

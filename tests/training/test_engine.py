@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from lorafit.acceleration.precision import PrecisionChoice, choose_precision
-from lorafit.artifacts import TrainingRecord
 from lorafit.errors import TrainingDivergedError, TrainingInterruptedError
-from lorafit.progress import Silent
+from lorafit.models.acceleration.precision import PrecisionChoice, choose_precision
+from lorafit.runs.records import TrainingRecord
+from lorafit.system.progress import Silent
 from lorafit.training.callbacks import Schedule
 from lorafit.training.checkpoints import find_latest_checkpoint, mark_complete
 from lorafit.training.engine import TrainingJob, fit
@@ -31,10 +31,10 @@ import runpy, sys, time
 from pathlib import Path
 import torch
 from lorafit.errors import TrainingInterruptedError
-from lorafit.progress import Silent
+from lorafit.system.progress import Silent
 from lorafit.training.engine import TrainingJob, fit
-from lorafit.acceleration.precision import PrecisionChoice
-from lorafit.artifacts import RunLayout
+from lorafit.models.acceleration.precision import PrecisionChoice
+from lorafit.runs.layout import RunLayout
 from lorafit.settings import MethodConfig, TrainingConfig
 
 class Slow(Silent):

@@ -14,18 +14,18 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
-from lorafit.acceleration.encoder_block import fuse_encoder, is_fused
-from lorafit.acceleration.inference import make_fast
-from lorafit.adaptation import AdaptedModel, base_of, merge_adapter
 from lorafit.config import Config
-from lorafit.encoders.load import locate_encoder, quiet_transformers
-from lorafit.exporting.graph import build_graph
-from lorafit.method_settings import complete_method, complete_settings
-from lorafit.methods import METHODS
-from lorafit.progress import Silent
-from lorafit.runtimes import plain
-from lorafit.saving import write_trained
+from lorafit.inference.export.graph import build_graph
+from lorafit.models.acceleration.encoder_block import fuse_encoder, is_fused
+from lorafit.models.acceleration.inference import make_fast
+from lorafit.models.adaptation import AdaptedModel, base_of, merge_adapter
+from lorafit.models.load import locate_encoder, quiet_transformers
+from lorafit.models.method_settings import complete_method, complete_settings
+from lorafit.models.methods import METHODS
+from lorafit.models.runtimes import plain
+from lorafit.runs.saving import write_trained
 from lorafit.settings import MethodConfig, ModelConfig
+from lorafit.system.progress import Silent
 from lorafit.training.batching import TrainingRows
 from lorafit.training.engine import TrainingJob, fit
 

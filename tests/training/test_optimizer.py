@@ -2,10 +2,10 @@ from pathlib import Path
 
 import torch
 
-from lorafit.adaptation import apply_method
-from lorafit.encoders.load import load_with_head, locate_encoder
 from lorafit.labels import LabelSet
-from lorafit.method_settings import complete_method
+from lorafit.models.adaptation import apply_method
+from lorafit.models.load import load_with_head, locate_encoder
+from lorafit.models.method_settings import complete_method
 from lorafit.settings import MethodConfig, ModelConfig, TrainingConfig
 from lorafit.training.optimizer import build_optimizer
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import lorafit
-from lorafit.acceleration.prefix_cache import PrefixCache
-from lorafit.artifacts import RunLayout
 from lorafit.config import Config, load_config
-from lorafit.data.table_writing import write_table
+from lorafit.data.writing import write_table
 from lorafit.errors import TrainingInterruptedError
-from lorafit.finetune import Run, resume
-from lorafit.progress import Silent
+from lorafit.models.acceleration.prefix_cache import PrefixCache
+from lorafit.runs.layout import RunLayout
+from lorafit.system.progress import Silent
+from lorafit.training.pipeline import Run, resume
 
 
 class Notes(Silent):

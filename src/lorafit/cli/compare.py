@@ -16,7 +16,7 @@ from lorafit.cli.options import (
     Task,
     TextColumn,
 )
-from lorafit.terminal.progress import open_progress
+from lorafit.cli.render.progress import open_progress
 
 
 def compare(
@@ -47,9 +47,9 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Compare what methods reach and cost."""
-    from lorafit.comparison.compare import compare as compare_methods
+    from lorafit.cli.render.comparison import show_comparison
     from lorafit.config import load_config
-    from lorafit.terminal.comparison import show_comparison
+    from lorafit.experiments.compare.compare import compare as compare_methods
 
     flags = {
         "data.source": data,

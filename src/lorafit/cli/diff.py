@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.options import DropBadRows, LabelColumn, LabelSeparator, Quiet, SliceColumns, TextColumn
-from lorafit.terminal.progress import open_progress
+from lorafit.cli.render.progress import open_progress
 
 
 def diff(
@@ -36,9 +36,9 @@ def diff(
     quiet: Quiet = False,
 ) -> None:
     """Compare two runs, or exported models, on the same rows."""
-    from lorafit.difference.diff import diff as compare_runs
-    from lorafit.difference.gates import enforce_gates
-    from lorafit.terminal.diff import show_diff
+    from lorafit.cli.render.diff import show_diff
+    from lorafit.experiments.diff.diff import diff as compare_runs
+    from lorafit.experiments.diff.gates import enforce_gates
 
     flags = {
         "data.text_column": text_column,

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from lorafit.diagnostics import Diagnosis
+    from lorafit.training.doctor import Diagnosis
 
 
 def doctor(
@@ -21,8 +21,8 @@ def doctor(
 
     Ends with 0 if everything that `lorafit demo` needs is there, else with 3 and what to do.
     """
-    from lorafit.diagnostics import diagnose
     from lorafit.errors import EnvironmentUnfitError
+    from lorafit.training.doctor import diagnose
 
     diagnosis = diagnose(ask_network=not offline)
     if json:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.options import DropBadRows, LabelColumn, Quiet, SliceColumns, TargetAccuracy, TextColumn
-from lorafit.terminal.progress import open_progress
+from lorafit.cli.render.progress import open_progress
 
 
 def evaluate(
@@ -25,8 +25,8 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure a run on labelled data."""
-    from lorafit.evaluation import evaluate as evaluate_run
-    from lorafit.terminal.render import show_metrics
+    from lorafit.cli.render.render import show_metrics
+    from lorafit.training.evaluation import evaluate as evaluate_run
 
     flags = {
         "data.text_column": text_column,

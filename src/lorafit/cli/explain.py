@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.options import Quiet
-from lorafit.terminal.progress import open_progress
+from lorafit.cli.render.progress import open_progress
 
 
 def explain(
@@ -23,9 +23,9 @@ def explain(
     quiet: Quiet = False,
 ) -> None:
     """Show which words a prediction rests on."""
-    from lorafit.explanation import explain as explain_text
-    from lorafit.loading import load
-    from lorafit.terminal.explanation import show_explanations
+    from lorafit.cli.render.explanation import show_explanations
+    from lorafit.inference.explanation import explain as explain_text
+    from lorafit.inference.loading import load
 
     predictor = load(run)
     with open_progress(quiet=quiet or len(texts) == 1) as progress:

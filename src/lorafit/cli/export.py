@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.options import Quiet
-from lorafit.terminal.progress import open_progress
+from lorafit.cli.render.progress import open_progress
 
 
 def export(
@@ -26,10 +26,10 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Write a run as an ONNX model, or as a merged one."""
+    from lorafit.cli.render.export import show_export
     from lorafit.errors import UserInputError
-    from lorafit.exporting.export import export as export_run
-    from lorafit.exporting.export import export_merged
-    from lorafit.terminal.export import show_export
+    from lorafit.inference.export.export import export as export_run
+    from lorafit.inference.export.export import export_merged
 
     if merged and (int8 or allow_drift):
         raise UserInputError("--merged writes the model as it is: leave out --int8 and --allow-drift.")

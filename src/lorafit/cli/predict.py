@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.options import DropBadRows, Quiet, TargetAccuracy, TextColumn
-from lorafit.terminal.progress import open_progress
+from lorafit.cli.render.progress import open_progress
 
 
 def predict(
@@ -38,11 +38,11 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Classify texts, a file of any size, or standard input."""
-    from lorafit.batch_job import open_file, open_table, run_job, stream_predictions
-    from lorafit.batch_prediction import check_output, read_texts
+    from lorafit.cli.render.render import show_predictions
     from lorafit.errors import UserInputError
-    from lorafit.loading import load
-    from lorafit.terminal.render import show_predictions
+    from lorafit.inference.batch_job import open_file, open_table, run_job, stream_predictions
+    from lorafit.inference.batch_prediction import check_output, read_texts
+    from lorafit.inference.loading import load
 
     if texts and file is not None:
         raise UserInputError("Give texts or --file, not both.")

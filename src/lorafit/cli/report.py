@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.options import Quiet
-from lorafit.terminal.progress import open_progress
+from lorafit.cli.render.progress import open_progress
 
 
 def report(
@@ -22,7 +22,7 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Write the report of a run: one HTML file."""
-    from lorafit.report.page import write_report
+    from lorafit.reports.page import write_report
 
     with open_progress(quiet=quiet) as progress:
         path = write_report(run, texts=not no_texts, output=output, plots=plots, progress=progress)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.options import Output, Quiet
-from lorafit.terminal.progress import open_progress
+from lorafit.cli.render.progress import open_progress
 
 
 def reproduce(
@@ -37,9 +37,9 @@ def reproduce(
     Ends with 0 if they agree, with 1 if they do not or if the data, the base model, or task, seed,
     method or truncation in config.yaml have changed.
     """
-    from lorafit.reproduction import enforce_reproduction
-    from lorafit.reproduction import reproduce as repeat_run
-    from lorafit.terminal.reproduction import show_reproduction
+    from lorafit.cli.render.reproduction import show_reproduction
+    from lorafit.experiments.reproduce import enforce_reproduction
+    from lorafit.experiments.reproduce import reproduce as repeat_run
 
     with open_progress(quiet=quiet) as progress:
         record = repeat_run(

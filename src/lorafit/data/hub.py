@@ -8,8 +8,8 @@ from typing import Any
 from lorafit.data.rows import RawRows, RawSplits
 from lorafit.data.tables import check_columns
 from lorafit.errors import DataError, NetworkUnavailableError
-from lorafit.extras import require
 from lorafit.labels import LabelSet
+from lorafit.system.extras import require
 
 __all__ = ["load_hub", "load_published"]
 

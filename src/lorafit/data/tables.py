@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO, TypeVar
 
 from lorafit.errors import DataError
-from lorafit.extras import require
+from lorafit.system.extras import require
 
 __all__ = [
     "DELIMITERS",

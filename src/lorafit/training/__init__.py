@@ -1,1 +1,1 @@
-"""training."""
+"""From a config to a finished run."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
-from lorafit.acceleration.precision import choose_device
+from lorafit.models.acceleration.precision import choose_device
 from lorafit.settings import TrainingConfig
 
 __all__ = ["build_arguments"]

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lorafit.batching import BatchPlan, plan_batches
+from lorafit.models.batching import BatchPlan, plan_batches
 from lorafit.training.prefix import ModelInputs
 
 __all__ = ["EpochBatches", "TrainingRows", "build_train_loader"]

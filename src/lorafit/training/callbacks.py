@@ -13,9 +13,9 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lorafit.atomic import write_atomic
 from lorafit.errors import TrainingDivergedError
-from lorafit.progress import Progress
+from lorafit.system.atomic import write_atomic
+from lorafit.system.progress import Progress
 from lorafit.training.batching import EpochBatches
 from lorafit.training.checkpoints import mark_complete
 

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from lorafit.atomic import compute_digest, write_atomic
+from lorafit.system.atomic import compute_digest, write_atomic
 
 __all__ = ["find_latest_checkpoint", "is_complete", "mark_complete"]
 

@@ -13,16 +13,17 @@ from safetensors.torch import load_model
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PreTrainedModel, PrinterCallback, Trainer, TrainerState
 
-from lorafit.acceleration.attention import attention_for_training
-from lorafit.acceleration.encoder_block import at_precision
-from lorafit.acceleration.precision import PrecisionChoice
-from lorafit.adaptation import AdaptedModel, base_of
-from lorafit.artifacts import RunLayout, TrainingRecord
-from lorafit.encoders.load import quiet_transformers
 from lorafit.errors import TrainingInterruptedError
-from lorafit.methods import find_method
-from lorafit.progress import Progress
+from lorafit.models.acceleration.attention import attention_for_training
+from lorafit.models.acceleration.encoder_block import at_precision
+from lorafit.models.acceleration.precision import PrecisionChoice
+from lorafit.models.adaptation import AdaptedModel, base_of
+from lorafit.models.load import quiet_transformers
+from lorafit.models.methods import find_method
+from lorafit.runs.layout import RunLayout
+from lorafit.runs.records import TrainingRecord
 from lorafit.settings import MethodConfig, TrainingConfig
+from lorafit.system.progress import Progress
 from lorafit.training.arguments import build_arguments
 from lorafit.training.batching import EpochBatches, TrainingRows, build_train_loader
 from lorafit.training.callbacks import (

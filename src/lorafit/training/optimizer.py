@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from lorafit.adaptation import AdaptedModel
-from lorafit.methods import find_method
+from lorafit.models.adaptation import AdaptedModel
+from lorafit.models.methods import find_method
 from lorafit.settings import MethodConfig, TrainingConfig
 
 __all__ = ["build_optimizer"]

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from lorafit.acceleration.prefix_cache import PrefixCache, PrefixedTexts
-from lorafit.batching import BatchPlan
-from lorafit.encoders.tokenization import TokenizedTexts
 from lorafit.errors import TrainingInterruptedError
-from lorafit.progress import Progress
+from lorafit.models.acceleration.prefix_cache import PrefixCache, PrefixedTexts
+from lorafit.models.batching import BatchPlan
+from lorafit.models.tokenization import TokenizedTexts
 from lorafit.settings import TrainingConfig
+from lorafit.system.progress import Progress
 
 __all__ = ["ModelInputs", "kept_prefix"]
 

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lorafit.adaptation import AdaptedModel
 from lorafit.labels import Task
+from lorafit.models.adaptation import AdaptedModel
 
 __all__ = ["Standard", "build_targets", "fold_standard", "measure_standard", "unfold_known_head"]
 

@@ -1,0 +1,83 @@
+"""The same settings for every method, so that all of them together fit a budget."""
+
+import gc
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from lorafit.config import Config
+from lorafit.errors import ConfigError
+from lorafit.experiments.compare.cells import set_method
+from lorafit.models.methods import find_method
+from lorafit.system.progress import Progress, Silent
+from lorafit.training.planning.budget import plan_run
+from lorafit.training.planning.forecast import Forecast, Ground, forecast_run
+from lorafit.training.prepare import Material, prepare
+
+__all__ = ["fit_budget"]
+
+
+def fit_budget(config: Config, methods: Sequence[str], seeds: int, material: Material, progress: Progress) -> Config:
+    """Measure some steps of each method and choose the settings with which all cells fit `training.budget`.
+
+    Args:
+        config: The settings that all share, with the budget.
+        methods: The methods.
+        seeds: How often each is trained.
+        material: The rows and the encoder.
+        progress: Told what is chosen.
+
+    Returns:
+        The settings that all share, without a budget; those given where there was none, or no method can be measured.
+
+    Raises:
+        ConfigError: Nothing fits; what would is said.
+    """
+    if config.training.budget is None:
+        return config
+    from lorafit.training.planning.measuring import measure_ground
+
+    began, grounds = time.perf_counter(), dict[str, Ground]()
+    progress.start("forecasting time", total=len(methods), unit="method")
+    for number, method in enumerate(methods, start=1):
+        try:
+            cell = set_method(config, method, config.training.seed)
+            grounds[method] = measure_ground(prepare(cell, Silent(), material=material))
+        except ConfigError as error:
+            progress.say(f"{method} is left out of the forecast: {error}")
+        gc.collect()
+        progress.update(number)
+    progress.finish()
+    if not grounds:
+        return config
+    asked = config.model_copy(deep=True)
+    asked.evaluation.baseline = False
+    plan = plan_run(
+        asked,
+        max(grounds.values(), key=lambda ground: ground.costs.layers),
+        preparation=0.0,
+        spent=time.perf_counter() - began,
+        forecast=partial(_forecast_all, grounds=grounds, seeds=seeds),
+        can_halve=any(find_method(method).place == "linears" for method in grounds),
+    )
+    for note in plan.notes:
+        progress.say(note)
+    plan.config.evaluation.baseline = config.evaluation.baseline
+    return plan.config
+
+
+def _forecast_all(config: Config, *, grounds: Mapping[str, Ground], seeds: int) -> Forecast:
+    """Forecast every cell with its own costs; the cheap baselines count once."""
+    stages: dict[str, float] = {}
+    fit, steps, cheap = 0.0, 0, 0.0
+    for method, ground in grounds.items():
+        cell = set_method(config, method, config.training.seed)
+        cell.evaluation.cheap_baselines, cell.evaluation.report = config.evaluation.cheap_baselines, False
+        one = forecast_run(cell, ground)
+        cheap = one.stages.pop("cheap baselines", 0.0)
+        for name, seconds in one.stages.items():
+            stages[name] = stages.get(name, 0.0) + seeds * seconds
+        fit, steps = fit + seeds * one.fit, steps + seeds * one.steps
+    if cheap:
+        stages["cheap baselines"] = cheap
+    return Forecast(stages, fit, steps)

@@ -1,0 +1,120 @@
+"""The folder of a search, and what is written in it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lorafit.labels import Task
+from lorafit.runs.layout import RunLayout
+from lorafit.system.records import FileRecord, Record
+from lorafit.task_figures import LEADING
+
+__all__ = ["SearchLayout", "SearchRecord", "TrialRow"]
+
+
+@dataclass(frozen=True)
+class SearchLayout:
+    """Names every file of a search's folder.
+
+    Attributes:
+        root: The folder.
+    """
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The settings that all trials share, with the space; a name that no other folder has."""
+        return self.root / "search.yaml"
+
+    @property
+    def study(self) -> Path:
+        """Optuna's SQLite store."""
+        return self.root / "study.db"
+
+    @property
+    def best(self) -> Path:
+        """The settings of the best trial but for `training.threads`, ready for `lorafit train --config`."""
+        return self.root / "best.yaml"
+
+    @property
+    def record(self) -> Path:
+        """The `SearchRecord`."""
+        return self.root / "search.json"
+
+    @property
+    def page(self) -> Path:
+        """Trials and importances for people."""
+        return self.root / "search.html"
+
+    @property
+    def prefix_cache(self) -> Path:
+        """Hidden states of frozen layers that the trials share, while they are trained."""
+        return self.root / "prefix_cache"
+
+    def trial(self, number: int) -> RunLayout:
+        """Return the folder of a trial: its settings and its history."""
+        return RunLayout(self.root / "trials" / f"{number:04d}")
+
+
+class TrialRow(Record):
+    """One trial.
+
+    Attributes:
+        number: Its number, from 0.
+        state: `complete`, `pruned`, `failed`, or `running` in this or another process.
+        values: What was tried, by setting.
+        loss: Lowest validation loss (nats a row or a decision, or the squared error of standardised numbers), of a
+            pruned trial that before it was stopped; None if there is none.
+        score: The search's figure there, on the validation rows.
+        seconds: Time it took; None while it runs.
+        error: Why it failed.
+        same_as: Number of the trial with the same settings, which was not trained again; None if this one was trained.
+    """
+
+    number: int
+    state: Literal["complete", "pruned", "failed", "running"]
+    values: dict[str, Any]
+    loss: float | None
+    score: float | None
+    seconds: float | None
+    error: str | None = None
+    same_as: int | None = None
+
+
+class SearchRecord(FileRecord):
+    """`search.json`.
+
+    Attributes:
+        created: When it was written, ISO 8601.
+        versions: Of the packages.
+        cpu: The processor.
+        task: What a text gets.
+        source: The data.
+        base_model: The encoder, as lorafit names it.
+        rows: Number of rows of the splits that trials read; test rows are not among them.
+        fingerprints: Of the same splits.
+        space: What was varied.
+        best: Number of the complete trial with the lowest validation loss; None if there is none.
+        importances: Share of each setting in what sets the best quarter of the trials apart, largest first (PED-ANOVA,
+            Watanabe et al. 2023, arXiv:2304.10255); empty with fewer than 20 that were trained to their end.
+        trials: In order of their numbers.
+    """
+
+    created: str
+    versions: dict[str, str]
+    cpu: str
+    task: Task
+    source: str
+    base_model: str
+    rows: dict[str, int]
+    fingerprints: dict[str, str]
+    space: dict[str, Any]
+    best: int | None
+    importances: dict[str, float]
+    trials: list[TrialRow]
+
+    @property
+    def figure(self) -> str:
+        """Name of the figure that is told beside the loss: `accuracy`, `micro_f1` or `mae`."""
+        return LEADING[self.task]

@@ -1,0 +1,229 @@
+"""Search for good settings on validation rows; test rows play no part."""
+
+import shlex
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from lorafit.config import Config
+from lorafit.errors import ConfigError, RunError, TrainingInterruptedError
+from lorafit.experiments.search.records import SearchLayout, SearchRecord, TrialRow
+from lorafit.experiments.search.results import list_trials, write_results
+from lorafit.experiments.search.space import read_space
+from lorafit.experiments.search.study import open_study, require_optuna
+from lorafit.experiments.search.trials import Trials
+from lorafit.runs.folder import check_same_settings, find_free_name, suggest_name
+from lorafit.system.atomic import write_atomic
+from lorafit.system.durations import format_duration, parse_duration
+from lorafit.system.progress import Progress, Silent
+from lorafit.training.planning.forecast import forecast_run
+from lorafit.training.prepare import load_material, prepare
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["Search", "search"]
+
+_MOST_DISTINCT_FAILURES, _MOST_FAILURES = 3, 10
+"""So many failures of this start, with different values or in all, end a search in which no trial ended well."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """A finished search.
+
+    Attributes:
+        path: Its folder.
+        record: The results.
+    """
+
+    path: Path
+    record: SearchRecord
+
+
+def search(
+    config: Config,
+    trials: int,
+    *,
+    budget: str | None = None,
+    output: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Search:
+    """Train with settings drawn from a space and keep those with the lowest validation loss.
+
+    The first trial takes the settings as they are; Optuna's TPE sampler (Bergstra et al. 2011) draws the others.
+    Started again with the same settings and folder, it goes on; started several times at once, the processes share the
+    trials. Test rows choose nothing: measure the winner with `train`.
+
+    Args:
+        config: The settings that all trials share, with the space in `search.space`.
+        trials: How many trials there will be, those of earlier starts and of other processes among them.
+        budget: Time this start may take, such as 30m; no trial begins that would probably end later. None for no end.
+        output: The folder; None takes a free name below `runs/`.
+        progress: Told what is going on; None for silence.
+
+    Returns:
+        The search.
+
+    Raises:
+        ConfigError: Fewer than one trial, a space that cannot be used, or a budget too small for one trial.
+        RunError: The folder holds something else, its store cannot be used, or no trial ended well.
+        TrainingInterruptedError: It was interrupted; it can be gone on with.
+    """
+    require_optuna()
+    progress, began = progress or Silent(), time.perf_counter()
+    seconds = _check(config, trials, budget)
+    space = read_space(config)
+    suggestion = suggest_name("search", config.data.source, config.model.name)
+    root = Path(output).expanduser() if output else find_free_name(Path("runs") / suggestion)
+    layout = SearchLayout(root.resolve())
+    check_same_settings(layout.config, config.to_yaml(), kind="search")
+    objective = Trials(config, space, layout, load_material(config), progress)
+    expected = None if layout.study.is_file() else _forecast(objective, seconds)
+    layout.root.mkdir(parents=True, exist_ok=True)
+    if not layout.config.is_file():
+        write_atomic(layout.config, config.to_yaml())
+    with open_study(layout, config.search, _identify(objective), space.encode(config)) as study:
+        control = _Control(study, objective, trials)
+        if not control.is_done():
+            deadline = None if seconds is None else began + seconds
+            control.limit(deadline, _forecast(objective, seconds) if expected is None else expected)
+            _run_trials(study, objective, control)
+        before, record = write_results(study, objective), write_results(study, objective)
+        while record.trials != before.trials:  # another process ended meanwhile, and may have written before this one
+            before, record = record, write_results(study, objective)
+    _check_ending(record, layout, progress)
+    return Search(layout.root, record)
+
+
+def _identify(objective: Trials) -> dict[str, Any]:
+    """Return what must be the same for all trials of a study."""
+    material = objective.material
+    return {
+        "space": objective.space.describe(),
+        "settings": objective.config.model_dump(mode="json", exclude={"search"}),
+        "rows": {name: material.splits.by_name[name].fingerprint() for name in ("train", "validation")},
+        "base model": material.encoder.digest(),
+    }
+
+
+def _check(config: Config, trials: int, budget: str | None) -> float | None:
+    """Return the budget in seconds."""
+    if trials < 1:
+        raise ConfigError(f"--trials takes a number of 1 or more, got {trials}.")
+    if config.training.budget is not None:
+        raise ConfigError("training.budget is for one run; give the time of the whole search with --budget.")
+    seconds = None if budget is None else parse_duration(budget)
+    if budget is not None and seconds is None:
+        raise ConfigError(f"--budget takes a time such as 90s, 10m, 1h30m or 1h, got {budget!r}.")
+    return seconds
+
+
+def _forecast(objective: Trials, budget: float | None) -> float:
+    """Say how long a trial with the settings as they are takes, and refuse a budget that has no room for it."""
+    from lorafit.training.planning.measuring import measure_ground
+
+    progress = objective.progress
+    progress.start("forecasting time")
+    plain = objective.space.build_config(objective.config, {})
+    one = forecast_run(plain, measure_ground(prepare(plain, Silent(), material=objective.material)))
+    seconds = one.fit + one.stages.get("frozen layers", 0.0)
+    progress.finish()
+    progress.say(f"a trial with the settings as they are takes about {format_duration(seconds)}, less if it is pruned")
+    if budget is not None and budget < seconds:
+        raise ConfigError(
+            f"--budget: one trial takes about {format_duration(seconds)}. Give more time, or make trials cheaper, for "
+            "example with --set data.max_rows=2000 or --set method.layers=top3."
+        )
+    return seconds
+
+
+def _run_trials(study: "optuna.Study", objective: Trials, control: "_Control") -> None:
+    def keep(study: "optuna.Study", _: "optuna.trial.FrozenTrial") -> None:
+        write_results(study, objective)
+
+    try:
+        study.optimize(objective, catch=(Exception,), callbacks=[control, keep])
+    except KeyboardInterrupt as error:
+        raise TrainingInterruptedError(
+            "Interrupted; what was done is kept. Go on with the same command and --output "
+            f"{shlex.quote(str(objective.layout.root))}",
+            run=objective.layout.root,
+        ) from error
+    except ValueError as error:  # a trial's own are caught: this one is the study's, which does not take the result
+        raise RunError(
+            f"{objective.layout.study}: another process took up the trial of this one, which had given no sign of life "
+            "for two minutes. Give the same command again."
+        ) from error
+
+
+def _check_ending(record: SearchRecord, layout: SearchLayout, progress: Progress) -> None:
+    """Remove what is no longer needed, and raise the reason if no trial ended well."""
+    if running := sum(row.state == "running" for row in record.trials):
+        progress.say(
+            f"{running} trial(s) are under way in other processes; one that was killed leaves its trial to the same "
+            "command, given again after two minutes"
+        )
+    else:
+        shutil.rmtree(layout.prefix_cache, ignore_errors=True)
+    if record.best is not None:
+        return
+    if running:
+        raise RunError("No trial has ended yet; all are under way in other processes. Look again when they are done.")
+    errors = [row.error for row in record.trials if row.error is not None]
+    raise RunError(f"No trial ended well. The last one: {errors[-1] if errors else 'it was pruned'}")
+
+
+class _Control:
+    """Ends the study when all trials are done, when time is up, or when nothing works."""
+
+    def __init__(self, study: "optuna.Study", objective: Trials, total: int) -> None:
+        self._study = study
+        self._objective = objective
+        self._total = total
+        self._deadline: float | None = None
+        self._expected = 0.0
+        self._failures: list[dict[str, Any]] = []
+
+    def limit(self, deadline: float | None, expected: float) -> None:
+        """Set the time by which trials are to end, on `perf_counter`, and how long one is expected to take."""
+        self._deadline, self._expected = deadline, expected
+
+    def __call__(self, study: "optuna.Study", trial: "optuna.trial.FrozenTrial") -> None:
+        """Look at the study after a trial."""
+        if trial.state.name == "FAIL":
+            self._failures.append(trial.params)
+        if trial.state.name == "COMPLETE" and trial.values:
+            best = study.best_trial
+            self._objective.progress.say(
+                f"trial {trial.number + 1}: validation loss {trial.values[0]:.4f}; the lowest is {best.values[0]:.4f}, "
+                f"of trial {best.number + 1}"
+            )
+        if self.is_done():
+            study.stop()
+
+    def is_done(self) -> bool:
+        """Return whether no further trial is to begin."""
+        rows = list_trials(self._study, self._objective.space)
+        if len(rows) >= self._total:
+            return True
+        distinct = [params for place, params in enumerate(self._failures) if params not in self._failures[:place]]
+        hopeless = len(distinct) >= _MOST_DISTINCT_FAILURES or len(self._failures) >= _MOST_FAILURES
+        if hopeless and not any(row.state == "complete" for row in rows):
+            return True
+        return self._has_no_room(rows)
+
+    def _has_no_room(self, rows: Sequence[TrialRow]) -> bool:
+        trained = [row for row in rows if row.state in {"complete", "pruned"} and row.same_as is None]
+        times = [row.seconds for row in trained if row.seconds is not None]
+        expected = fmean(times) if times else self._expected
+        if self._deadline is None or time.perf_counter() + expected <= self._deadline:
+            return False
+        self._objective.progress.say(
+            f"the budget has no room for another trial, which would take about {format_duration(expected)}"
+        )
+        return True

@@ -1,0 +1,169 @@
+"""The store of a search: Optuna's study in an SQLite file, which several processes may work on."""
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorafit.errors import RunError
+from lorafit.experiments.search.records import SearchLayout
+from lorafit.experiments.search.space import Plain
+from lorafit.settings import SearchConfig
+from lorafit.system.atomic import create_file
+from lorafit.system.extras import require
+
+if TYPE_CHECKING:
+    import optuna
+    from sqlalchemy.engine import Connection, Engine
+
+__all__ = ["open_study", "require_optuna", "seed_sampler"]
+
+_NAME = "lorafit"
+_IDENTITY = "identity"
+_WAIT = 60
+"""Seconds to wait for another process that writes."""
+
+_HEARTBEAT = 60
+"""Seconds between signs of life of a process; a trial without one for twice as long is begun again by another."""
+
+_WARM_UP = 4
+"""Complete trials that there must be, with a loss at the same share of their steps, before any is pruned."""
+
+
+def require_optuna() -> None:
+    """Refuse to begin without Optuna.
+
+    Raises:
+        MissingExtraError: It is not installed; the message gives the pip line.
+    """
+    require("optuna", extra="search", purpose="lorafit search")
+
+
+@contextmanager
+def open_study(
+    layout: SearchLayout, config: SearchConfig, identity: Mapping[str, Any], first: Mapping[str, Plain]
+) -> Iterator["optuna.Study"]:
+    """Open the study of a folder, or make it; what killed processes left is begun again by whoever is next.
+
+    Args:
+        layout: The folder, which exists.
+        config: Whether to prune.
+        identity: What must be the same for every process that works on the study: space, settings, rows, base model.
+        first: What the first trial takes; the rest of it is drawn.
+
+    Yields:
+        The study.
+
+    Raises:
+        RunError: The file is locked, damaged, or holds a search of something else.
+    """
+    import optuna
+    from optuna.exceptions import ExperimentalWarning, StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # what happens is told by lorafit
+    try:
+        with warnings.catch_warnings(), ExitStack() as stack:
+            warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, and the sampler for several processes
+            if not layout.study.exists():
+                _create(layout, identity, first)
+            study = _load(layout, config, stack)
+            _check_identity(study, layout, identity)
+            optuna.storages.fail_stale_trials(study)
+            yield study
+    except (StorageInternalError, SQLAlchemyError) as error:
+        cause = str(error.__cause__ or error).splitlines()[0]
+        raise RunError(
+            f"{layout.study} cannot be used ({cause}). If another program holds it open, close that and give the same "
+            "command again; if the file is damaged, choose another --output."
+        ) from error
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def seed_sampler(study: "optuna.Study", seed: int) -> None:
+    """Let the next values be drawn with a seed: the trial's own, so that processes do not draw alike.
+
+    Args:
+        study: The study.
+        seed: The search's seed and the trial's number, added.
+    """
+    import optuna
+
+    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+
+def _create(layout: SearchLayout, identity: Mapping[str, Any], first: Mapping[str, Plain]) -> None:
+    """Make the store whole, under a temporary name: of several processes that begin at once, one makes it for all."""
+    import optuna
+
+    with create_file(layout.study) as path, ExitStack() as stack:
+        study = optuna.create_study(storage=_open_storage(path, stack), study_name=_NAME)
+        if first:
+            study.enqueue_trial(dict(first))
+        study.set_user_attr(_IDENTITY, json.dumps(identity, sort_keys=True))
+
+
+def _load(layout: SearchLayout, config: SearchConfig, stack: ExitStack) -> "optuna.Study":
+    import optuna
+
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=_WARM_UP, n_min_trials=_WARM_UP)
+    try:
+        return optuna.load_study(
+            storage=_open_storage(layout.study, stack),
+            study_name=_NAME,
+            pruner=pruner if config.pruning else optuna.pruners.NopPruner(),
+        )
+    except RuntimeError as error:
+        raise RunError(
+            f"{layout.study} was written by another version of Optuna: {error} Choose another --output."
+        ) from error
+    except KeyError as error:
+        raise RunError(f"{layout.study} holds no search. Choose another --output.") from error
+
+
+def _open_storage(path: Path, stack: ExitStack) -> "optuna.storages.RDBStorage":
+    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+    from sqlalchemy.engine import URL
+
+    storage = RDBStorage(
+        URL.create("sqlite", database=str(path)).render_as_string(),
+        engine_kwargs={"connect_args": {"timeout": _WAIT}},
+        heartbeat_interval=_HEARTBEAT,
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=3),
+    )
+    _lock_first(storage.engine)
+    stack.callback(storage.engine.dispose)
+    stack.callback(storage.remove_session)
+    return storage
+
+
+def _lock_first(engine: "Engine") -> None:
+    """Let transactions begin with the lock: Python's driver takes it at the first change, after what was read.
+
+    Two processes that read side by side that a trial is waiting would both take it. Source: SQLAlchemy's documentation
+    of SQLite, "Serializable isolation / Savepoints / Transactional DDL".
+    """
+    from sqlalchemy import event
+
+    @event.listens_for(engine, "connect")
+    def leave_transactions_to_us(connection: Any, _: object) -> None:  # noqa: ANN401 - a driver's connection
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def lock(connection: "Connection") -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # connections that were opened before
+
+
+def _check_identity(study: "optuna.Study", layout: SearchLayout, identity: Mapping[str, Any]) -> None:
+    said, known = json.loads(json.dumps(identity)), json.loads(study.user_attrs.get(_IDENTITY, "{}"))
+    if known != said:
+        other = [name for name in said if known.get(name) != said[name]]
+        raise RunError(
+            f"{layout.study} holds a search with other {' and '.join(other) or 'parts'}. Choose another --output."
+        )

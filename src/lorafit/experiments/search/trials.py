@@ -1,0 +1,151 @@
+"""One trial: train with what was drawn, measure on validation rows, stop early where it is not promising."""
+
+import gc
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lorafit.config import Config
+from lorafit.errors import ConfigError, LorafitError, TrainingInterruptedError
+from lorafit.experiments.search.page import write_value
+from lorafit.experiments.search.records import SearchLayout
+from lorafit.experiments.search.space import Space
+from lorafit.experiments.search.study import seed_sampler
+from lorafit.models.acceleration.memory import release_freed_memory
+from lorafit.runs.journal import Journal
+from lorafit.system.atomic import write_atomic
+from lorafit.system.progress import Progress, Silent
+from lorafit.task_figures import LEADING
+from lorafit.training.inputs import open_inputs
+from lorafit.training.prepare import Material, Prepared, describe, prepare
+from lorafit.training.stages import train_run
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["ERROR", "INTERRUPTED", "SAME_AS", "SCORE", "Trials"]
+
+SCORE, ERROR, SAME_AS, INTERRUPTED, IMPOSSIBLE = "score", "error", "same_as", "interrupted", "impossible"
+"""Names under which the study keeps a trial's leading figure on validation rows, why it failed, the trial it would have
+repeated, and whether it was interrupted or cannot be trained with its settings."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What all trials of this process share; called by the study with each.
+
+    Attributes:
+        config: The settings.
+        space: What is varied.
+        layout: The folder.
+        material: Rows, tokens and encoder.
+        progress: Told what is going on.
+    """
+
+    config: Config
+    space: Space
+    layout: SearchLayout
+    material: Material
+    progress: Progress
+
+    def __call__(self, trial: "optuna.Trial") -> float:
+        """Train a trial and return its lowest validation loss."""
+        import optuna
+
+        try:
+            seed_sampler(trial.study, self.config.search.seed + trial.number)
+            values = self.space.suggest(trial)
+            self.progress.say(f"trial {trial.number + 1}: {_describe_values(values)}")
+            config = self.space.build_config(self.config, values)
+            known = self._find_known(trial, config)
+            return self._train(trial, config) if known is None else self._repeat(trial, known)
+        except (KeyboardInterrupt, TrainingInterruptedError):
+            trial.set_user_attr(INTERRUPTED, value=True)
+            trial.study.enqueue_trial(trial.params)
+            raise KeyboardInterrupt from None
+        except optuna.TrialPruned:
+            raise
+        except Exception as error:
+            said = str(error) if isinstance(error, LorafitError) else f"{type(error).__name__}: {error}"
+            trial.set_user_attr(ERROR, said)
+            self.progress.say(f"trial {trial.number + 1} failed: {said}")
+            raise
+
+    def _repeat(self, trial: "optuna.Trial", known: "optuna.trial.FrozenTrial") -> float:
+        """Return what a trial with the same settings gave, or fail as it failed."""
+        self.progress.say(f"the same settings as trial {known.number + 1}, which is not repeated")
+        trial.set_user_attr(SAME_AS, known.number)
+        if known.values is None:
+            raise ConfigError(known.user_attrs[ERROR])
+        trial.set_user_attr(SCORE, known.user_attrs.get(SCORE))
+        return float(known.values[0])
+
+    def _train(self, trial: "optuna.Trial", config: Config) -> float:
+        import optuna
+
+        gc.collect()
+        release_freed_memory()
+        run, watch = self.layout.trial(trial.number), _Watch(trial, LEADING[self.material.splits.labels.task])
+        prepared = self._prepare(trial, config)
+        run.root.mkdir(parents=True, exist_ok=True)
+        write_atomic(run.config, prepared.config.to_yaml())
+        journal, began = Journal(run, describe(prepared)), time.perf_counter()
+        try:
+            with open_inputs(prepared, journal, self.progress, prefix_folder=self.layout.prefix_cache) as inputs:
+                train_run(prepared, inputs, journal, self.progress, on_validation=watch.see)
+        except optuna.TrialPruned:
+            self.progress.finish()
+            self.progress.say(f"pruned after {time.perf_counter() - began:.0f} s: not better than the median so far")
+            raise
+        finally:
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
+            run.record.unlink(missing_ok=True)
+        return watch.loss
+
+    def _prepare(self, trial: "optuna.Trial", config: Config) -> Prepared:
+        """Prepare a trial; what its settings make impossible is remembered, so that it is not tried again."""
+        try:
+            return prepare(config, Silent(), material=self.material)
+        except ConfigError:
+            trial.set_user_attr(IMPOSSIBLE, value=True)
+            raise
+
+    def _find_known(self, trial: "optuna.Trial", config: Config) -> "optuna.trial.FrozenTrial | None":
+        """Return a trial of the same settings that was trained to its end, or could not be trained with them."""
+        for one in trial.study.get_trials(deepcopy=False):
+            is_known = one.state.name == "COMPLETE" or IMPOSSIBLE in one.user_attrs
+            if is_known and SAME_AS not in one.user_attrs:
+                known = self.space.build_config(self.config, self.space.decode(one.params))
+                if known == config:
+                    return one
+        return None
+
+
+class _Watch:
+    """Remembers the lowest validation loss of a trial and ends it where the study's pruner says so."""
+
+    def __init__(self, trial: "optuna.Trial", figure: str) -> None:
+        self._trial, self._figure = trial, figure
+        self.loss = math.inf
+
+    def see(self, share: float, figures: Mapping[str, float]) -> None:
+        """Take in a validation result; schedules of different lengths are compared at the same share of their steps."""
+        import optuna
+
+        loss = figures["calibrated_loss"]
+        if not math.isfinite(loss):
+            return  # training ends of itself
+        if loss < self.loss:
+            self.loss = loss
+            self._trial.set_user_attr(SCORE, figures[self._figure])
+        self._trial.report(loss, round(100 * share))
+        if self._trial.should_prune():
+            raise optuna.TrialPruned
+
+
+def _describe_values(values: Mapping[str, Any]) -> str:
+    """Write what was drawn: `learning_rate 0.00031, r 8`."""
+    return ", ".join(f"{name.partition('.')[2]} {write_value(value)}" for name, value in values.items())

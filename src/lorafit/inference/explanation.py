@@ -1,0 +1,257 @@
+"""Explain one prediction: which words it rests on, and whether that holds when they are deleted."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafit.data.checks import describe_text_fault
+from lorafit.errors import UserInputError
+from lorafit.inference.words import cut_spans, leave_out
+from lorafit.labels import Task
+
+__all__ = ["MAX_SPANS", "Deletion", "Explanation", "TextModel", "WordContribution", "explain"]
+
+MAX_SPANS = 256
+"""At most so many parts of a text are left out in turn; longer texts are cut into groups of words."""
+
+_SHARES = (10, 20, 50)
+"""Per cent of the words that the deletion test deletes."""
+
+_FLOOR = 1e-12
+"""Probabilities below count as this one, so that log-odds stay within ±27.6."""
+
+
+class TextModel(Protocol):
+    """What is needed of a predictor; `lorafit.load` gives one."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of the columns of `compute_values`; of a regression the name of its number."""
+
+    @property
+    def task(self) -> Task:
+        """What a text gets."""
+
+    def compute_values(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Return probabilities of shape (texts, classes), or numbers of shape (texts, 1)."""
+
+
+@dataclass(frozen=True)
+class WordContribution:
+    """What a word adds to the label, or to the number.
+
+    Attributes:
+        text: The word, or the group of words, as it stands in the text: `text[start:end]` of the whole.
+        start: Its first character, counted from 0.
+        end: The character after its last.
+        contribution: Log-odds of the label with the whole text minus those without the word, in nats; or the number
+            with the whole text minus that without the word, in its unit. Above 0 the word speaks for the label, or
+            raises the number.
+    """
+
+    text: str
+    start: int
+    end: int
+    contribution: float
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """What a deletion of several words does to the label, or to the number.
+
+    Attributes:
+        share: Share of the words that was asked for, above 0 and below 1.
+        count: Words (or groups of words) deleted: the share rounded up.
+        drop: Probability of the label (or the number) with the whole text minus that without the words of highest
+            contribution.
+        random_drops: The same without as many words drawn at random, one value a draw.
+    """
+
+    share: float
+    count: int
+    drop: float
+    random_drops: tuple[float, ...]
+
+    @property
+    def random_drop(self) -> float:
+        """Mean of the random drops."""
+        return sum(self.random_drops) / len(self.random_drops)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a text got a label, or a number.
+
+    Attributes:
+        text: The whole text.
+        task: What a text gets.
+        label: The class that is explained; of a regression the name of its number.
+        score: Its probability, 0 to 1; or the number, in its unit.
+        predicted: The most probable class, which is the answer where a text has one label; of a regression the name of
+            its number.
+        words: One contribution a word, in the order of the text; none for a text of one word, of which nothing would
+            be left.
+        words_a_span: 1, or for a text of more words than there may be spans, how many adjacent ones each of `words`
+            holds (the last may hold fewer).
+        deletions: The deletion test by growing shares; none for fewer than three words.
+    """
+
+    text: str
+    task: Task
+    label: str
+    score: float
+    predicted: str
+    words: tuple[WordContribution, ...]
+    words_a_span: int
+    deletions: tuple[Deletion, ...]
+
+    @property
+    def drop(self) -> float | None:
+        """Mean drop by contribution (comprehensiveness, as its area over the shares), None without a test."""
+        return _mean([deletion.drop for deletion in self.deletions])
+
+    @property
+    def random_drop(self) -> float | None:
+        """Mean drop at random, None without a test."""
+        return _mean([deletion.random_drop for deletion in self.deletions])
+
+    @property
+    def faithfulness(self) -> float | None:
+        """Mean drop by contribution minus mean drop at random, -1 to 1 or in the number's unit; None without a test."""
+        return None if self.drop is None or self.random_drop is None else self.drop - self.random_drop
+
+    @property
+    def beats_chance(self) -> bool | None:
+        """Whether deleting by contribution takes away more than every random draw does; None without a test."""
+        if self.drop is None:
+            return None
+        draws = zip(*(deletion.random_drops for deletion in self.deletions), strict=True)
+        return all(self.drop > sum(draw) / len(draw) for draw in draws)
+
+
+def explain(
+    predictor: TextModel,
+    text: str,
+    *,
+    label: str | None = None,
+    most_spans: int = MAX_SPANS,
+    draws: int = 10,
+    seed: int = 0,
+) -> Explanation:
+    """Find the words a prediction rests on by leaving out each in turn.
+
+    Source: occlusion as in Zeiler & Fergus (2014), arXiv:1311.2901, for words as in Li, Monroe & Jurafsky (2016),
+    arXiv:1612.08220. It needs what a model says alone, so it is the same for every runtime. A word is removed, not
+    replaced by a mask or unknown token: fine-tuning has shown the model shorter texts but no masks, and not every
+    tokenizer has one. What counts as a word: `lorafit.inference.words`.
+
+    It is tested by deletion (DeYoung et al. 2020, ERASER, arXiv:1911.03429): the label's probability, or the number,
+    must fall more when the top 10, 20 and 50 % of the words are deleted than when as many are at random. A share that
+    amounts to one word is left out: that deletion is what was measured, so it could not fail.
+
+    Args:
+        predictor: A trained model.
+        text: The text, not empty.
+        label: The class to explain; None takes the most probable, or the number.
+        most_spans: Parts left out in turn, at least 1; longer texts are cut into groups of words.
+        draws: Random deletions of each size, at least 1.
+        seed: Of the draws; the same seed gives the same explanation.
+
+    Returns:
+        The contributions and the deletion test.
+
+    Raises:
+        UserInputError: The text cannot be classified, there is no such label, or fewer draws than 1.
+    """
+    _check_request(text, label, predictor.labels, draws)
+    spans, words_a_span = cut_spans(text, most_spans)
+
+    def predict_without(removed: Sequence[Collection[int]]) -> NDArray[np.float64]:
+        return _predict(predictor, [leave_out(text, spans, indices) for indices in removed])
+
+    single = [{index} for index in range(len(spans)) if len(spans) > 1]
+    values = predict_without([set(), *single])
+    predicted = predictor.labels[int(values[0].argmax())]
+    column = predictor.labels.index(label or predicted)
+    contributions = _compute_contributions(values, column, predictor.task)
+    score = float(values[0, column])
+    return Explanation(
+        text=text,
+        task=predictor.task,
+        label=label or predicted,
+        score=score,
+        predicted=predicted,
+        words=_list_words(text, spans if single else (), contributions),
+        words_a_span=words_a_span,
+        deletions=_test_by_deletion(
+            contributions, lambda removed: score - predict_without(removed)[:, column], draws=draws, seed=seed
+        ),
+    )
+
+
+def _list_words(
+    text: str, spans: Sequence[tuple[int, int]], contributions: NDArray[np.float64]
+) -> tuple[WordContribution, ...]:
+    return tuple(
+        WordContribution(text[start:end], start, end, contribution)
+        for (start, end), contribution in zip(spans, contributions.tolist(), strict=True)
+    )
+
+
+def _check_request(text: str, label: str | None, labels: tuple[str, ...], draws: int) -> None:
+    if (fault := describe_text_fault(text)) is not None:
+        raise UserInputError(f"This cannot be explained: {fault}. Give a text with more than white space in it.")
+    if draws < 1:
+        raise UserInputError(f"draws must be at least 1, got {draws}.")
+    if label is not None and label not in labels:
+        raise UserInputError(f"There is no label {label!r}. Allowed: {', '.join(map(repr, labels))}.")
+
+
+def _test_by_deletion(
+    contributions: NDArray[np.float64],
+    compute_drops: Callable[[Sequence[Collection[int]]], NDArray[np.float64]],
+    *,
+    draws: int,
+    seed: int,
+) -> tuple[Deletion, ...]:
+    """Delete words by contribution and at random; all deletions are computed together."""
+    total = len(contributions)
+    counts = {share: -(-total * share // 100) for share in _SHARES}
+    told = {share: count for share, count in counts.items() if count > 1}
+    if not told:
+        return ()
+    rng = np.random.default_rng(seed)
+    ranked = np.argsort(-contributions, kind="stable")
+    removed = [
+        set(choice.tolist())
+        for count in told.values()
+        for choice in (ranked[:count], *(rng.choice(total, count, replace=False) for _ in range(draws)))
+    ]
+    drops = compute_drops(removed).reshape(len(told), 1 + draws).tolist()
+    return tuple(
+        Deletion(share=share / 100, count=count, drop=first, random_drops=tuple(others))
+        for (share, count), (first, *others) in zip(told.items(), drops, strict=True)
+    )
+
+
+def _predict(predictor: TextModel, texts: Sequence[str]) -> NDArray[np.float64]:
+    """Predict every different text once: leaving out either of two equal neighbours gives the same."""
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    return predictor.compute_values(list(places))[[places[text] for text in texts]]
+
+
+def _compute_contributions(values: NDArray[np.float64], column: int, task: Task) -> NDArray[np.float64]:
+    """Return the log-odds, or the number, of the first row minus those of every other row."""
+    chosen = values[:, column]
+    if task != "regression":
+        # where one of the classes is right, 1 - p is the sum of the others, which loses no digits near p = 1
+        others = np.delete(values, column, axis=1).sum(axis=1) if task == "single_label" else 1 - chosen
+        chosen = np.log(np.maximum(chosen, _FLOOR)) - np.log(np.maximum(others, _FLOOR))
+    return np.asarray(chosen[0] - chosen[1:])
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,1 @@
+"""Export of a trained model, for machines without torch."""

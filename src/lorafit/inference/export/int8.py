@@ -1,0 +1,209 @@
+"""Linear layers of an ONNX graph in int8: weights quantized once, by output channel; activations as they come.
+
+Activations share one scale over a whole batch. A few features of an encoder reach far beyond the others and would leave
+those a handful of steps, so their reach is measured beforehand and moved into the weights (as SmoothQuant does, Xiao et
+al. 2023, arXiv:2211.10438, but of these features alone).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafit.inference.export.graph import FUSED_DOMAIN
+from lorafit.models.runtimes.onnx import open_session
+from lorafit.system.extras import require
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["ReachMeter", "quantize_graph", "quantize_weight"]
+
+_MOST = 127
+_ORDINARY = 0.98
+"""Share of the features that is ordinary; those that reach further are scaled down to the furthest of these."""
+
+
+def quantize_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Quantize a weight symmetrically, each output channel with a scale of its own.
+
+    Signed weights without a zero point are what onnxruntime's fast kernels take.
+
+    Args:
+        weight: Shape (inputs, outputs).
+
+    Returns:
+        Whole numbers from -127 to 127 of the same shape, and scales of shape (outputs,); `whole * scales` is the weight
+        to within half a scale.
+    """
+    scales = np.abs(weight).max(axis=0) / _MOST
+    scales[scales == 0] = 1.0
+    whole = np.clip(np.round(weight / scales), -_MOST, _MOST)
+    return whole.astype(np.int8), scales.astype(np.float32)
+
+
+class ReachMeter:
+    """Runs a graph in fp32 as a runtime does, and keeps how far each feature reaches that goes into a product.
+
+    `reach` is the largest size of each feature so far, shape (inputs,), by the name of the product's weight in `model`.
+    """
+
+    name = "onnx"
+    precision: Literal["fp32"] = "fp32"
+
+    def __init__(self, model: "onnx.ModelProto") -> None:
+        onnx = require("onnx", extra="export", purpose="Exporting")
+        watched: Any = onnx.ModelProto()
+        watched.CopyFrom(model)
+        self.reach: dict[str, NDArray[np.float32]] = {}
+        self._inputs = [(node.input[1], node.input[0]) for node in _find_products(model.graph)]
+        self._watched = sorted({x for _, x in self._inputs})
+        for name in self._watched:
+            watched.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+        self._session = open_session(watched.SerializeToString(), extra="export", purpose="Exporting")
+
+    def logits(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], *_: Any) -> NDArray[np.float32]:
+        """Compute logits, and keep the reach.
+
+        Args:
+            input_ids: Shape (rows, length).
+            attention_mask: Same shape; 1 = token, 0 = padding.
+
+        Returns:
+            Shape (rows, classes).
+        """
+        feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
+        logits: NDArray[np.float32]
+        logits, *values = self._session.run(["logits", *self._watched], feeds)
+        found = {
+            x: np.abs(value).reshape(-1, value.shape[-1]).max(axis=0)
+            for x, value in zip(self._watched, values, strict=True)
+        }
+        for weight, x in self._inputs:
+            self.reach[weight] = np.maximum(self.reach.get(weight, np.float32(0)), found[x])
+        return logits
+
+
+def quantize_graph(
+    model: "onnx.ModelProto", reach: Mapping[str, NDArray[np.float32]] | None = None
+) -> "onnx.ModelProto":
+    """Replace products with a constant weight, and the bias after them, by one int8 operator each.
+
+    `DynamicQuantizeMatMul` of onnxruntime quantizes the activations of a batch to uint8 by their range.
+
+    Args:
+        model: As `build_graph` or `trace_graph` makes it.
+        reach: From a `ReachMeter` on typical texts; None leaves features as they are.
+
+    Returns:
+        A new model. The head stays in fp32.
+    """
+    onnx = require("onnx", extra="export", purpose="Exporting")
+    quantized: Any = onnx.ModelProto()
+    quantized.CopyFrom(model)
+    if all(opset.domain != FUSED_DOMAIN for opset in quantized.opset_import):
+        quantized.opset_import.append(onnx.helper.make_opsetid(FUSED_DOMAIN, 1))
+    _Quantizer(onnx, quantized.graph, reach or {}).rewrite()
+    return quantized  # type: ignore[no-any-return]  # onnx is imported by its name
+
+
+def _find_products(graph: Any) -> Iterator[Any]:  # noqa: ANN401 - onnx is imported by its name
+    """Yield the products with a constant weight that only such products read, but for the head's, which is the last."""
+    constants = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
+    products = [node for node in graph.node if node.op_type in {"MatMul", "Gemm"} and node.input[1] in constants]
+    chosen = [node for node in products[:-1] if node.op_type == "MatMul"]
+    readers = Counter(name for node in graph.node for name in node.input)
+    uses = Counter(node.input[1] for node in chosen)
+    return (node for node in chosen if uses[node.input[1]] == readers[node.input[1]])
+
+
+class _Quantizer:
+    """Rewrites one graph in place."""
+
+    def __init__(self, onnx: Any, graph: Any, reach: Mapping[str, NDArray[np.float32]]) -> None:  # noqa: ANN401 - as above
+        self._onnx, self._graph, self._reach = onnx, graph, reach
+        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self._outputs = {value.name for value in graph.output}
+        self._readers: dict[str, list[Any]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self._readers.setdefault(name, []).append(node)
+        self._nodes: list[Any] = []
+        self._scales: dict[str, NDArray[np.float32]] = {}
+        self._scaled: dict[tuple[str, bytes], str] = {}
+
+    def rewrite(self) -> None:
+        """Put int8 operators in the place of the products."""
+        products = {node.output[0] for node in _find_products(self._graph)}
+        gone: set[str] = set()
+        for node in self._graph.node:
+            if node.output[0] in gone:
+                continue
+            if node.output[0] not in products:
+                self._nodes.append(node)
+                continue
+            addition = self._find_bias(node)
+            last, bias = (node, "") if addition is None else addition
+            gone.add(last.output[0])
+            self._add(node.input[0], node.input[1], bias, last.output[0])
+        del self._graph.node[:]
+        self._graph.node.extend(self._nodes)
+
+    def _find_bias(self, product: Any) -> tuple[Any, str] | None:  # noqa: ANN401 - as above
+        """Return the addition of a bias and the bias's name, if that is all that becomes of a product."""
+        readers = self._readers.get(product.output[0], [])
+        if len(readers) != 1 or readers[0].op_type != "Add" or product.output[0] in self._outputs:
+            return None
+        outputs = [self._tensors[product.input[1]].dims[1]]
+        for name in readers[0].input:
+            if name in self._tensors and list(self._tensors[name].dims) == outputs:
+                return readers[0], name
+        return None
+
+    def _add(self, x: str, weight: str, bias: str, output: str) -> None:
+        if weight not in self._scales:  # layers may share one
+            self._scales[weight] = self._quantize(weight)
+        inputs = [self._scale_down(x, self._scales[weight]), weight, f"{weight}.scale", f"{weight}.zero_point", bias]
+        self._nodes.append(
+            self._onnx.helper.make_node(
+                "DynamicQuantizeMatMul", inputs, [output], name=f"{output}_int8", domain=FUSED_DOMAIN
+            )
+        )
+
+    def _quantize(self, name: str) -> NDArray[np.float32]:
+        """Quantize a weight; return what its inputs are to be multiplied by."""
+        weight = self._onnx.numpy_helper.to_array(self._tensors[name])
+        factors = _even_out(self._reach[name]) if name in self._reach else np.ones(len(weight), np.float32)
+        whole, scales = quantize_weight(weight / factors[:, np.newaxis])
+        self._store(name, whole)
+        self._store(f"{name}.scale", scales)
+        self._store(f"{name}.zero_point", np.zeros(len(scales), np.int8))
+        return factors
+
+    def _scale_down(self, x: str, factors: NDArray[np.float32]) -> str:
+        """Add a multiplication by the factors, one for all products that need the same, and return its name."""
+        if (factors == 1).all():
+            return x
+        key = x, factors.tobytes()
+        if key not in self._scaled:
+            name = f"{x}_even_{len(self._scaled)}"
+            self._store(f"{name}.factors", factors)
+            self._nodes.append(self._onnx.helper.make_node("Mul", [x, f"{name}.factors"], [name], name=name))
+            self._scaled[key] = name
+        return self._scaled[key]
+
+    def _store(self, name: str, values: NDArray[Any]) -> None:
+        tensor = self._onnx.numpy_helper.from_array(values, name)
+        if name in self._tensors:
+            self._tensors[name].CopyFrom(tensor)
+        else:
+            self._graph.initializer.append(tensor)
+
+
+def _even_out(reach: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the factors, 1 at most, that bring the features furthest out back to the others."""
+    ordinary = np.quantile(reach, _ORDINARY)
+    factors = ordinary / np.maximum(reach, ordinary) if ordinary > 0 else np.ones_like(reach)
+    return factors.astype(np.float32)

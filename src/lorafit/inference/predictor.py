@@ -1,0 +1,267 @@
+"""Use a trained model: labels and probabilities for texts."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from lorafit.answers import Answer, Calibration, build_answer, to_values
+from lorafit.data.checks import describe_rows, describe_text_fault
+from lorafit.errors import RunError, UserInputError
+from lorafit.evidence import CalibrationRecord
+from lorafit.labels import LabelSet, Task
+from lorafit.metrics.selective import choose_accept_threshold
+from lorafit.models.batching import BatchPlan, plan_batches
+from lorafit.models.tokenization import Truncation, tokenize
+from lorafit.task_evidence import IntervalCalibration, MultiLabelCalibration
+
+__all__ = [
+    "Inputs",
+    "Predictor",
+    "Runtime",
+    "compute_logits",
+    "plan_prediction",
+    "read_calibration",
+]
+
+_BATCH_ROWS = 64
+_BATCH_TOKENS = 4096
+
+
+class Runtime(Protocol):
+    """Something that runs a trained classifier on padded batches."""
+
+    name: str
+
+    @property
+    def precision(self) -> Literal["fp32", "bf16", "int8"]:
+        """Arithmetic of the forward pass."""
+
+    def logits(
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], *kept: Any
+    ) -> NDArray[np.float32]:
+        """Compute logits of shape (rows, classes) for ids and mask of shape (rows, length).
+
+        `kept` is what else the texts' `pad` gave, for a runtime that knows it.
+        """
+
+
+class Inputs(Protocol):
+    """Texts as a runtime reads them, for example `TokenizedTexts`."""
+
+    def __len__(self) -> int:
+        """Return the number of texts."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens a text, shape (n,)."""
+
+    def pad(self, rows: NDArray[np.int64], pad_id: int) -> tuple[Any, ...]:
+        """Return ids and mask of shape (rows, longest), and whatever else the runtime takes."""
+
+
+class Predictor:
+    """A trained model. Thread-safe as far as its runtime is; make one with `lorafit.load`.
+
+    `calibration` is how its logits become confidence, or None; `fingerprint` tells models apart that were made from
+    different `settings`.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        tokenizer: Tokenizer,
+        *,
+        pad_id: int,
+        labels: LabelSet,
+        truncation: Truncation,
+        calibration: Calibration | None = None,
+        settings: object = None,
+    ) -> None:
+        self.calibration = calibration
+        self.fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        self._runtime = runtime
+        self._tokenizer = tokenizer
+        self._pad_id = pad_id
+        self._labels = labels
+        self._truncation = truncation
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of `predict_proba`'s columns."""
+        return self._labels.names
+
+    @property
+    def task(self) -> Task:
+        """What a text gets."""
+        return self._labels.task
+
+    def predict(self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None) -> list[Answer]:
+        """Answer for texts.
+
+        Args:
+            texts: Any number of texts, none of them empty.
+            on_progress: Called with the number of texts done, now and then.
+
+        Returns:
+            One answer a text, in the same order: `Prediction`, or by task `LabelsPrediction` or `NumberPrediction`.
+        """
+        return [
+            build_answer(row, self._labels, self.calibration)
+            for row in self.compute_values(texts, on_progress=on_progress)
+        ]
+
+    def predict_proba(
+        self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float64]:
+        """Compute the probability of every class, calibrated where there is a calibration.
+
+        Args:
+            texts: n texts, none of them empty.
+            on_progress: Called with the number of texts done, now and then.
+
+        Returns:
+            Shape (n, classes); columns in the order of `labels`. Rows sum to 1, unless a text may have several labels.
+
+        Raises:
+            UserInputError: The model gives numbers, or as `compute_logits`.
+        """
+        if self.task == "regression":
+            raise UserInputError(
+                "This model gives each text a number, which has no probability. predict gives the number."
+            )
+        return self.compute_values(texts, on_progress=on_progress)
+
+    def compute_values(
+        self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float64]:
+        """Compute probabilities, calibrated where there is a calibration, or the numbers of a regression.
+
+        Args:
+            texts: n texts, none of them empty.
+            on_progress: Called with the number of texts done, now and then.
+
+        Returns:
+            Shape (n, outputs); columns in the order of `labels`.
+        """
+        return to_values(self.compute_logits(texts, on_progress=on_progress), self._labels, self.calibration)
+
+    def compute_logits(
+        self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float64]:
+        """Compute the model's raw outputs.
+
+        Args:
+            texts: n texts, none of them empty.
+            on_progress: Called with the number of texts done, now and then.
+
+        Returns:
+            Shape (n, classes).
+
+        Raises:
+            UserInputError: `texts` is a single string, or some of them are empty or not strings.
+        """
+        _check_texts(texts)
+        tokens = tokenize(self._tokenizer, texts, self._truncation)
+        return compute_logits(self._runtime, tokens, self._pad_id, classes=len(self.labels), on_progress=on_progress)
+
+
+def plan_prediction(lengths: NDArray[np.int64]) -> BatchPlan:
+    """Return the batches in which texts of these lengths are predicted."""
+    return plan_batches(lengths, max_rows=_BATCH_ROWS, max_tokens=_BATCH_TOKENS)
+
+
+def compute_logits(
+    runtime: Runtime,
+    tokens: Inputs,
+    pad_id: int,
+    *,
+    classes: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> NDArray[np.float64]:
+    """Run a model over tokenised texts in length-sorted batches and put the results back into input order.
+
+    Args:
+        runtime: The model.
+        tokens: n tokenised texts.
+        pad_id: Token id of the padding.
+        classes: Number of classes.
+        on_progress: Called after each batch with the number of texts done.
+
+    Returns:
+        Logits of shape (n, classes); row i belongs to text i.
+    """
+    logits = np.zeros((len(tokens), classes))
+    plan = plan_prediction(tokens.lengths)
+    for batch in range(len(plan)):
+        rows = plan[batch]
+        logits[rows] = runtime.logits(*tokens.pad(rows, pad_id))
+        if on_progress is not None:
+            on_progress(int(plan.bounds[batch + 1]))
+    return logits
+
+
+def read_calibration(
+    path: Path | None, owner: Path, task: Task, *, raw: bool = False, target_accuracy: float | None = None
+) -> Calibration | None:
+    """Read a model's calibration, with its operating point for another target where one is named.
+
+    Args:
+        path: The calibration, or None where the model has none.
+        owner: The model's folder, for messages.
+        task: What a text gets.
+        raw: Whether it is to be left out.
+        target_accuracy: What accepted answers are to reach, or None.
+
+    Returns:
+        The calibration, or None.
+
+    Raises:
+        UserInputError: A target out of range, together with `raw`, or of a model that gives no single label.
+        RunError: A target without a calibration.
+    """
+    if raw and target_accuracy is not None:
+        raise UserInputError("A target accuracy needs the calibrated confidence: leave out --raw or --target-accuracy.")
+    if target_accuracy is not None and task != "single_label":
+        raise UserInputError(f"A target accuracy is for models with one label a text; the task of this one is {task}.")
+    if target_accuracy is not None and not 0 < target_accuracy < 1:
+        raise UserInputError(f"A target accuracy lies between 0 and 1 (0.98, say), got {target_accuracy:g}.")
+    if raw:
+        return None
+    if path is None:
+        if target_accuracy is not None:
+            raise RunError(
+                f"{owner} has no calibration, so that no confidence can be chosen for an accuracy of "
+                f"{target_accuracy:g}: it had too few validation rows, or data.calibration_fraction was 0."
+            )
+        return None
+    if task == "multi_label":
+        return MultiLabelCalibration.read(path)
+    if task == "regression":
+        return IntervalCalibration.read(path)
+    calibration = CalibrationRecord.read(path)
+    if target_accuracy is None:
+        return calibration
+    threshold = choose_accept_threshold(calibration.curve, target_accuracy)
+    return calibration.model_copy(update={"target_accuracy": target_accuracy, "accept_threshold": threshold})
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise UserInputError("predict takes a list of texts, got a single string. Write predict([text]).")
+    faults: dict[str, list[int]] = {}
+    for row, text in enumerate(texts, start=1):
+        if (fault := describe_text_fault(text)) is not None:
+            faults.setdefault(fault, []).append(row)
+    if faults:
+        listed = "; ".join(f"{fault} ({describe_rows(rows)})" for fault, rows in faults.items())
+        count = sum(map(len, faults.values()))
+        raise UserInputError(
+            f"{count} of {len(texts)} texts cannot be classified: {listed}. "
+            "`lorafit predict --drop-bad-rows` leaves them out."
+        )

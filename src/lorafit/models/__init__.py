@@ -1,0 +1,1 @@
+"""Encoder and adapter: architectures, methods, tokenization, runtimes, acceleration."""

@@ -1,0 +1,219 @@
+"""Puts a method on a model: what is trained, what is frozen, and what there is of both."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lorafit.errors import ConfigError
+from lorafit.models.architectures import ARCHITECTURES, find_head, find_norms, find_targets
+from lorafit.models.load import quiet_transformers
+from lorafit.models.method_settings import complete_method
+from lorafit.models.methods import METHODS, Method, find_method
+from lorafit.models.peft_configs import Site
+from lorafit.models.records import ParameterCounts
+from lorafit.settings import MethodConfig
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel
+
+__all__ = ["AdaptedModel", "apply_method", "base_of", "count_parameters", "merge_adapter"]
+
+
+@dataclass(frozen=True)
+class AdaptedModel:
+    """A model that a method was put on.
+
+    Attributes:
+        model: PEFT's model, the base frozen, adapter and head trainable; or the model itself where that is trained.
+        targets: Modules that carry the adapter, by full name.
+        head: Modules that are trained in full, by full name.
+    """
+
+    model: "PeftModel | PreTrainedModel"
+    targets: tuple[str, ...]
+    head: tuple[str, ...]
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether an adapter was put on the model, instead of training the model itself."""
+        from peft import PeftModel
+
+        return isinstance(self.model, PeftModel)
+
+    def is_head(self, parameter: str) -> bool:
+        """Return whether a parameter of `model`, by its name there, belongs to the head."""
+        return "modules_to_save." in parameter or any(parameter.startswith(f"{part}.") for part in self.head)
+
+
+def base_of(model: "PeftModel | PreTrainedModel") -> Any:  # noqa: ANN401 - transformers' models share no typed base
+    """Return the encoder with its head, without PEFT's model around it."""
+    from peft import PeftModel
+
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def apply_method(
+    model: "PreTrainedModel", config: MethodConfig, *, newly_initialised: Iterable[str] = (), seed: int = 0
+) -> AdaptedModel:
+    """Put a method on a model: freeze what it does not train, and leave the head trainable.
+
+    Args:
+        model: The encoder with its head; changed in place.
+        config: The method and its settings; what is not given is the method's own default.
+        newly_initialised: Parameters that the pre-trained weights did not have; their modules are trained.
+        seed: Seed of the adapter's random weights.
+
+    Returns:
+        The adapted model.
+
+    Raises:
+        ConfigError: The method is unknown or cannot adapt this encoder, the targets match nothing, or `r` is larger
+            than a layer.
+    """
+    method, settings = find_method(config.name), complete_method(config)
+    head = find_head(model, newly_initialised)
+    _check_encoder(model, method)
+    if method.build is None:
+        adapted = AdaptedModel(model=model, targets=(), head=tuple(head))
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(adapted.is_head(name) or method.trains(name))
+        if count_parameters(adapted).adapter == 0 and method.name != "head_only":
+            raise ConfigError(
+                f"method.name={method.name}: this {model.config.model_type} encoder has nothing that {method.title} "
+                f"trains ({method.adapts}). Take another method, for example lora or ln_tuning."
+            )
+        loaded: Any = model
+        loaded._weight_conversions = None  # noqa: SLF001 - checkpoints keep the names that the model has, not those of
+        # old files, which the Trainer would pass over when it loads them; transformers has no other way to say so
+        return adapted
+    targets = _find_places(model, method, settings)
+    return AdaptedModel(_wrap(model, method, settings, targets, head, seed), tuple(targets), tuple(head))
+
+
+def count_parameters(adapted: AdaptedModel) -> ParameterCounts:
+    """Count what is trained and what there is.
+
+    Args:
+        adapted: From `apply_method`.
+
+    Returns:
+        Parameters of the adapter (or of the encoder, as far as it is trained), of the head and of the whole model; the
+        head's frozen copy counts once.
+    """
+    adapter = trained_head = total = 0
+    for name, parameter in adapted.model.named_parameters():
+        if "original_module." in name:
+            continue
+        total += parameter.numel()
+        if adapted.is_head(name):
+            trained_head += parameter.numel()
+        elif parameter.requires_grad:
+            adapter += parameter.numel()
+    return ParameterCounts(adapter=adapter, head=trained_head, total=total)
+
+
+def merge_adapter(model: "PeftModel | PreTrainedModel") -> "PreTrainedModel":
+    """Merge an adapter into its base and take the trained head out of its wrapper.
+
+    Args:
+        model: What was trained, of a method that can be merged; it is not to be used afterwards.
+
+    Returns:
+        A plain model; one without an adapter as it is.
+    """
+    from peft import PeftModel
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    if not isinstance(model, PeftModel):
+        return model
+    merged: PreTrainedModel = model.merge_and_unload()
+    for name, module in list(merged.named_modules()):  # peft leaves a head that is trained beside norms in its wrapper
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            whole = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+            merged.set_submodule(name, whole)
+    return merged
+
+
+def _find_places(model: "PreTrainedModel", method: Method, settings: MethodConfig) -> list[str]:
+    if method.place == "nothing":
+        return []
+    if method.place == "norms":
+        return find_norms(model)
+    targets = find_targets(model, settings.target_modules or "all-linear", layers=settings.layers)
+    if settings.r is not None:
+        _check_rank(model, targets, settings.r, method)
+    return targets
+
+
+def _wrap(
+    model: "PreTrainedModel",
+    method: Method,
+    settings: MethodConfig,
+    targets: Sequence[str],
+    head: Sequence[str],
+    seed: int,
+) -> "PeftModel":
+    import torch
+    from peft import get_peft_model
+
+    site = Site(model=model, targets=targets, down=_ending_feed_forward(model, targets), head=head)
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
+        torch.manual_seed(seed)
+        try:
+            adapted: PeftModel = get_peft_model(model, _build_config(method, settings, site))
+        except (ValueError, TypeError, RuntimeError) as error:  # what PEFT says of a layer or an option
+            raise ConfigError(f"{method.title} cannot be put on this encoder: {error}") from error
+    _check_adapted(adapted, method, targets)
+    if method.frozen:
+        for name, parameter in adapted.named_parameters():
+            if method.frozen in name:
+                parameter.requires_grad_(False)
+    return adapted
+
+
+def _build_config(method: Method, settings: MethodConfig, site: Site) -> "PeftConfig":
+    if method.build is None:
+        raise ValueError(f"{method.name} trains the model itself and has no config of PEFT's")
+    return method.build(settings, site)
+
+
+def _ending_feed_forward(model: "PreTrainedModel", targets: Sequence[str]) -> list[str]:
+    architecture = ARCHITECTURES.get(model.config.model_type)
+    if architecture is None:
+        return []
+    layers = range(len(model.get_submodule(architecture.layers)))  # type: ignore[arg-type]  # a ModuleList has a length
+    ends = {f"{architecture.layers}.{layer}.{architecture.down}" for layer in layers}
+    return [name for name in targets if name in ends]
+
+
+def _check_encoder(model: "PreTrainedModel", method: Method) -> None:
+    architecture = ARCHITECTURES.get(model.config.model_type)
+    if architecture is not None and architecture.is_decoder and "decoder" in method.limits:
+        others = ", ".join(name for name, row in METHODS.items() if "decoder" not in row.limits)
+        raise ConfigError(
+            f"method.name={method.name}: {method.title} cannot adapt a decoder such as this {model.config.model_type}, "
+            f"whose head reads the last token. Methods that can: {others}."
+        )
+
+
+def _check_rank(model: "PreTrainedModel", targets: Sequence[str], rank: int, method: Method) -> None:
+    if method.shares_matrices:
+        return  # random matrices that all layers share may have more rows than a layer
+    for name in targets:
+        module: Any = model.get_submodule(name)
+        smallest = min(module.in_features, module.out_features)
+        if rank > smallest:
+            raise ConfigError(f"method.r={rank} is larger than the layer {name} allows (at most {smallest}).")
+
+
+def _check_adapted(model: "PeftModel", method: Method, targets: Sequence[str]) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    base: Any = model.get_base_model()
+    adapted = [name for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)]
+    if adapted != list(targets):
+        raise ConfigError(
+            f"{method.title} should adapt {len(targets)} modules, but {len(adapted)} carry an adapter "
+            f"(differing: {sorted(set(adapted) ^ set(targets))[:5]})."
+        )

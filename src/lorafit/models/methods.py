@@ -1,0 +1,329 @@
+"""The methods of adaptation: one table, a row a method."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lorafit.errors import ConfigError
+from lorafit.models.peft_configs import (
+    Build,
+    build_adalora,
+    build_ia3,
+    build_lora,
+    build_plain,
+    build_prompt,
+    build_ranked,
+)
+
+__all__ = ["METHODS", "Limit", "Method", "find_method"]
+
+Limit = Literal["merge", "mixed-batches", "fused-blocks", "decoder", "resume"]
+"""What a method cannot do: be merged into the base, serve several adapters in one batch, be trained in lorafit's fused
+blocks, adapt a decoder, go on from a checkpoint (which then begins anew)."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table.
+
+    Attributes:
+        name: As in `method.name`.
+        title: Its name in prose.
+        paper: Where it was introduced.
+        adapts: What it changes, in prose.
+        learning_rate: Peak learning rate unless one is given.
+        head_learning_rate: That of the head; None for the same.
+        defaults: The settings of the method section that it takes, with its own defaults.
+        place: What is adapted by name: linear layers, norms, or nothing.
+        build: Turns the settings and the place into PEFT's config; None where the model itself is trained.
+        trains: Where the model itself is trained, which of the encoder's parameters, by name; the head always is.
+        frozen: What the names of those adapter parameters hold that stay as they were drawn; empty for none.
+        shares_matrices: Whether `r` is that of random matrices which all layers share.
+        optimizer: Who steps.
+        reallocates: Whether the ranks are dealt out anew while training goes on.
+        limits: What it cannot do.
+    """
+
+    name: str
+    title: str
+    paper: str
+    adapts: str
+    learning_rate: float
+    head_learning_rate: float | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    place: Literal["linears", "norms", "nothing"] = "linears"
+    build: Build | None = None
+    trains: Callable[[str], bool] = lambda _: False
+    frozen: str = ""
+    shares_matrices: bool = False
+    optimizer: Literal["adamw", "lora_fa"] = "adamw"
+    reallocates: bool = False
+    limits: frozenset[Limit] = frozenset()
+
+
+_LORA = {"r": 8, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
+_LINEAR = {"target_modules": "all-linear"}
+_PROMPT = {"virtual_tokens": 20}
+
+
+_NOT_FUSED: frozenset[Limit] = frozenset({"fused-blocks"})
+_MODEL: frozenset[Limit] = frozenset({"merge", "mixed-batches"})
+_PROMPTED: frozenset[Limit] = frozenset({"merge", "mixed-batches", "decoder"})
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            name="lora",
+            title="LoRA",
+            paper="Hu et al. 2021, arXiv:2106.09685",
+            adapts="linear layers, by a product of two low-rank matrices",
+            learning_rate=1e-3,
+            defaults=_LORA | {"loraplus_lr_ratio": 1.0},
+            build=build_lora(),
+        ),
+        Method(
+            name="rslora",
+            title="rsLoRA",
+            paper="Kalajdzievski 2023, arXiv:2312.03732",
+            adapts="as LoRA, scaled by lora_alpha / sqrt(r)",
+            learning_rate=2e-4,
+            defaults=_LORA | {"loraplus_lr_ratio": 1.0},
+            build=build_lora(use_rslora=True),
+        ),
+        Method(
+            name="lora_plus",
+            title="LoRA+",
+            paper="Hayou et al. 2024, arXiv:2402.12354",
+            adapts="as LoRA, its B at a higher learning rate",
+            learning_rate=5e-4,
+            defaults=_LORA | {"loraplus_lr_ratio": 4.0},
+            build=build_lora(),
+        ),
+        Method(
+            name="lora_fa",
+            title="LoRA-FA",
+            paper="Zhang et al. 2023, arXiv:2308.03303",
+            adapts="as LoRA, its A frozen",
+            learning_rate=1e-3,
+            defaults=_LORA,
+            build=build_lora(),
+            frozen="lora_A",
+            optimizer="lora_fa",
+        ),
+        Method(
+            name="pissa",
+            title="PiSSA",
+            paper="Meng et al. 2024, arXiv:2404.02948",
+            adapts="as LoRA, from the principal singular values of the weights",
+            learning_rate=2e-4,
+            defaults=_LORA,
+            build=build_lora(init_lora_weights="pissa"),
+        ),
+        Method(
+            name="olora",
+            title="OLoRA",
+            paper="Büyükakyüz 2024, arXiv:2406.01775",
+            adapts="as LoRA, from an orthonormal basis of the weights",
+            learning_rate=2e-4,
+            defaults=_LORA,
+            build=build_lora(init_lora_weights="olora"),
+        ),
+        Method(
+            name="dora",
+            title="DoRA",
+            paper="Liu et al. 2024, arXiv:2402.09353",
+            adapts="linear layers, by a magnitude and a low-rank change of direction",
+            learning_rate=1e-3,
+            defaults=_LORA,
+            build=build_lora(use_dora=True),
+            limits=frozenset({"mixed-batches"}),
+        ),
+        Method(
+            name="adalora",
+            title="AdaLoRA",
+            paper="Zhang et al. 2023, arXiv:2303.10512",
+            adapts="linear layers, by a singular value decomposition whose rank is dealt out where it helps",
+            learning_rate=2e-3,
+            head_learning_rate=5e-4,
+            defaults=_LORA,
+            build=build_adalora,
+            reallocates=True,
+            limits=frozenset({"mixed-batches", "resume"}),
+        ),
+        Method(
+            name="loha",
+            title="LoHa",
+            paper="Hyeon-Woo et al. 2021, arXiv:2108.06098",
+            adapts="linear layers, by a Hadamard product of two low-rank matrices",
+            learning_rate=2e-3,
+            head_learning_rate=5e-4,
+            defaults={"r": 8, "lora_alpha": 16, **_LINEAR},
+            build=build_ranked("LoHaConfig", alpha="alpha"),
+            limits=frozenset({"mixed-batches"}),
+        ),
+        Method(
+            name="lokr",
+            title="LoKr",
+            paper="Yeh et al. 2023, arXiv:2309.14859",
+            adapts="linear layers, by a Kronecker product",
+            learning_rate=2e-3,
+            head_learning_rate=5e-4,
+            defaults={"r": 8, "lora_alpha": 16, **_LINEAR},
+            build=build_ranked("LoKrConfig", alpha="alpha"),
+            limits=frozenset({"mixed-batches"}),
+        ),
+        Method(
+            name="oft",
+            title="OFT",
+            paper="Qiu et al. 2023, arXiv:2306.07280",
+            adapts="linear layers, by a block-diagonal rotation of their input",
+            learning_rate=1e-3,
+            head_learning_rate=5e-4,
+            defaults=_LINEAR,
+            build=build_plain("OFTConfig", oft_block_size=32),
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="boft",
+            title="BOFT",
+            paper="Liu et al. 2023, arXiv:2311.06243",
+            adapts="linear layers, by small rotations of their output (butterflies need PEFT's CUDA extension)",
+            learning_rate=1e-3,
+            head_learning_rate=5e-4,
+            defaults={"target_modules": "query-value"},
+            build=build_plain("BOFTConfig", boft_block_size=8),
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="vera",
+            title="VeRA",
+            paper="Kopiczko et al. 2023, arXiv:2310.11454",
+            adapts="linear layers, by scaling vectors between random matrices that all share",
+            learning_rate=1e-2,
+            head_learning_rate=5e-4,
+            defaults={"r": 256, **_LINEAR},
+            build=build_ranked("VeraConfig"),
+            shares_matrices=True,
+            limits=frozenset({"mixed-batches"}),
+        ),
+        Method(
+            name="randlora",
+            title="RandLoRA",
+            paper="Albert et al. 2025, arXiv:2502.00987",
+            adapts="linear layers, by scaled sums of random low-rank matrices that all share",
+            learning_rate=1e-3,
+            head_learning_rate=5e-4,
+            defaults={"r": 32, "lora_alpha": 640, **_LINEAR},
+            build=build_ranked("RandLoraConfig", alpha="randlora_alpha"),
+            shares_matrices=True,
+            limits=frozenset({"mixed-batches"}),
+        ),
+        Method(
+            name="fourierft",
+            title="FourierFT",
+            paper="Gao et al. 2024, arXiv:2405.03003",
+            adapts="linear layers, by a few coefficients of the update's Fourier transform",
+            learning_rate=3e-2,
+            head_learning_rate=1e-3,
+            defaults=_LINEAR,
+            build=build_plain("FourierFTConfig", n_frequency=1000, scaling=150.0, init_weights=True),
+            limits=frozenset({"mixed-batches"}),
+        ),
+        Method(
+            name="ia3",
+            title="IA3",
+            paper="Liu et al. 2022, arXiv:2205.05638",
+            adapts="keys, values and feed-forward activations, by a factor each",
+            learning_rate=5e-3,
+            head_learning_rate=1e-3,
+            defaults={"target_modules": "key-value-down"},
+            build=build_ia3,
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="ln_tuning",
+            title="LN tuning",
+            paper="Zhao et al. 2023, arXiv:2312.11420",
+            adapts="the norms' factors and offsets",
+            learning_rate=2e-3,
+            defaults={},
+            place="norms",
+            build=build_plain("LNTuningConfig"),
+            limits=frozenset({"mixed-batches"}),
+        ),
+        Method(
+            name="prompt_tuning",
+            title="prompt tuning",
+            paper="Lester et al. 2021, arXiv:2104.08691",
+            adapts="the input, by learned tokens before it",
+            learning_rate=1e-2,
+            head_learning_rate=1e-3,
+            defaults=_PROMPT,
+            place="nothing",
+            build=build_prompt("PromptTuningConfig"),
+            limits=_PROMPTED,
+        ),
+        Method(
+            name="p_tuning",
+            title="P-tuning",
+            paper="Liu et al. 2021, arXiv:2103.10385",
+            adapts="the input, by learned tokens that a small network makes",
+            learning_rate=2e-3,
+            head_learning_rate=1e-3,
+            defaults=_PROMPT,
+            place="nothing",
+            build=build_prompt("PromptEncoderConfig"),
+            limits=_PROMPTED | {"resume"},
+        ),
+        Method(
+            name="bitfit",
+            title="BitFit",
+            paper="Ben Zaken et al. 2021, arXiv:2106.10199",
+            adapts="the encoder's own biases",
+            learning_rate=2e-3,
+            place="nothing",
+            trains=lambda name: name.endswith(".bias"),
+            limits=_MODEL | _NOT_FUSED,
+        ),
+        Method(
+            name="head_only",
+            title="head only",
+            paper="a linear probe where the head is one layer (Alain and Bengio 2016, arXiv:1610.01644)",
+            adapts="nothing but the classification head",
+            learning_rate=2e-3,
+            place="nothing",
+            limits=_MODEL,
+        ),
+        Method(
+            name="full",
+            title="full fine-tuning",
+            paper="Devlin et al. 2018, arXiv:1810.04805",
+            adapts="all weights",
+            learning_rate=1e-4,
+            place="nothing",
+            trains=lambda _: True,
+            limits=_MODEL | _NOT_FUSED,
+        ),
+    )
+}
+"""Every method by name."""
+
+
+def find_method(name: str) -> Method:
+    """Look a method up.
+
+    Args:
+        name: As in `method.name`.
+
+    Returns:
+        Its row of the table.
+
+    Raises:
+        ConfigError: There is no such method; the nearest names are given.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    nearest = difflib.get_close_matches(name, METHODS, n=3) or sorted(METHODS)
+    raise ConfigError(f"method.name: there is no method {name!r}. Did you mean: {', '.join(nearest)}?")

@@ -1,0 +1,67 @@
+"""Inference with an exported model in onnxruntime: no torch, no transformers."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafit.errors import MissingExtraError, RunError
+from lorafit.system.extras import require
+from lorafit.system.hardware import available_cores
+
+__all__ = ["OnnxRuntime", "open_session"]
+
+
+def open_session(model: str | bytes, *, extra: str, purpose: str) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    """Open a graph on the CPU, with as many threads as there are cores.
+
+    Args:
+        model: Path of the graph, or the graph itself.
+        extra: The extra that brings onnxruntime, for the message if it is missing.
+        purpose: What it is needed for, as `require` takes it.
+
+    Returns:
+        An `onnxruntime.InferenceSession`; onnxruntime raises exceptions of its own where it cannot run the graph.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed; the message gives the pip line.
+    """
+    onnxruntime: Any = require("onnxruntime", extra=extra, purpose=purpose)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = available_cores()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+class OnnxRuntime:
+    """Runs an exported classifier on the CPU. `name` is for messages: `onnx` or `int8`."""
+
+    def __init__(self, file: Path, precision: Literal["fp32", "int8"]) -> None:
+        try:
+            self._session = open_session(str(file), extra="onnx", purpose="Loading an exported model")
+        except MissingExtraError:
+            raise
+        except Exception as error:  # onnxruntime raises kinds of its own
+            raise RunError(f"{file} cannot be loaded: onnxruntime says {error}") from error
+        self.name = "int8" if precision == "int8" else "onnx"
+        self._precision = precision
+
+    @property
+    def precision(self) -> Literal["fp32", "int8"]:
+        """Arithmetic of the linear layers."""
+        return self._precision
+
+    def logits(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], *_: Any) -> NDArray[np.float32]:
+        """Compute logits.
+
+        Args:
+            input_ids: Shape (rows, length).
+            attention_mask: Same shape; 1 = token, 0 = padding.
+
+        Returns:
+            Shape (rows, classes).
+        """
+        logits: NDArray[np.float32]
+        (logits,) = self._session.run(["logits"], {"input_ids": input_ids, "attention_mask": attention_mask})
+        return logits

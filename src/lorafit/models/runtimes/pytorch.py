@@ -1,0 +1,52 @@
+"""Inference with the PyTorch model itself."""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lorafit.models.acceleration.encoder_block import at_precision
+from lorafit.models.acceleration.precision import PrecisionChoice
+
+__all__ = ["TorchRuntime"]
+
+
+class TorchRuntime:
+    """Runs a classifier in evaluation mode. `name` is for messages."""
+
+    name = "torch"
+
+    def __init__(self, model: torch.nn.Module, precision: PrecisionChoice) -> None:
+        self._model: Any = model
+        self._precision = precision
+
+    @property
+    def precision(self) -> Literal["fp32", "bf16"]:
+        """Arithmetic of the forward pass."""
+        return self._precision.name
+
+    def logits(
+        self,
+        input_ids: NDArray[np.int64],
+        attention_mask: NDArray[np.int64],
+        prefix_hidden_states: torch.Tensor | None = None,
+    ) -> NDArray[np.float32]:
+        """Compute logits.
+
+        Args:
+            input_ids: Shape (rows, length).
+            attention_mask: Same shape; 1 = token, 0 = padding.
+            prefix_hidden_states: Shape (rows, length, width): what the frozen layers give, where it is kept.
+
+        Returns:
+            Shape (rows, classes).
+        """
+        self._model.eval()
+        device = next(self._model.parameters()).device
+        mask = None if attention_mask.all() else torch.from_numpy(attention_mask).to(device)
+        with torch.inference_mode(), at_precision(self._model, self._precision):
+            kept = {} if prefix_hidden_states is None else {"prefix_hidden_states": prefix_hidden_states}
+            output = self._model(input_ids=torch.from_numpy(input_ids).to(device), attention_mask=mask, **kept)
+        logits: NDArray[np.float32] = output.logits.float().cpu().numpy()
+        return logits

@@ -1,0 +1,74 @@
+"""Tokens of large sets of texts, kept in lorafit's cache under a digest of everything they depend on."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+from tokenizers import Tokenizer
+
+from lorafit.models.builtin import cache_folder
+from lorafit.models.tokenization import TokenizedTexts, Truncation, tokenize
+from lorafit.system.atomic import write_atomic
+
+__all__ = ["tokenize_once"]
+
+_CHARACTERS = 2_000_000
+_BYTES = 500_000_000
+
+
+def tokenize_once(tokenizer: Tokenizer, texts: Sequence[str], truncation: Truncation) -> TokenizedTexts:
+    """Turn texts into tokens as `tokenize` does, or read them from the cache.
+
+    Only sets of more than two million characters are kept, about a second's work; of all that is kept, the least
+    recently used beyond 500 MB is removed. Files that cannot be read or written are passed over.
+
+    Args:
+        tokenizer: As `read_tokenizer` gives it.
+        texts: Any number of texts.
+        truncation: How texts too long are cut.
+
+    Returns:
+        The tokens, in the order of the texts.
+    """
+    if sum(map(len, texts)) < _CHARACTERS:
+        return tokenize(tokenizer, texts, truncation)
+    folder = cache_folder() / "tokens"
+    path = folder / f"{_compute_key(tokenizer, texts, truncation)}.safetensors"
+    with suppress(OSError, SafetensorError, KeyError):
+        kept = load_file(path)
+        with suppress(OSError):
+            os.utime(path)
+        return TokenizedTexts(ids=kept["ids"], offsets=kept["offsets"], truncated=int(kept["truncated"][0]))
+    tokens = tokenize(tokenizer, texts, truncation)
+    truncated = np.array([tokens.truncated])
+    if tokens.ids.nbytes > _BYTES:
+        return tokens
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(path, save({"ids": tokens.ids, "offsets": tokens.offsets, "truncated": truncated}))
+        _remove_oldest(folder)
+    return tokens
+
+
+def _compute_key(tokenizer: Tokenizer, texts: Sequence[str], truncation: Truncation) -> str:
+    example = truncation.cut(list(range(2 * truncation.max_length)), truncation.max_length)
+    digest = hashlib.sha256(f"{tokenizers.__version__} {example} {tokenizer.to_str()}".encode())
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _remove_oldest(folder: Path) -> None:
+    room = _BYTES
+    for path in sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True):
+        room -= path.stat().st_size
+        if room < 0:
+            path.unlink(missing_ok=True)

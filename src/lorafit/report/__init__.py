@@ -1,1 +1,0 @@
-"""The report of a run: one page for people, made from the records alone."""

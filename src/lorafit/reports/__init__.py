@@ -1,0 +1,1 @@
+"""What people read of one run: the report, the model card, trackers."""

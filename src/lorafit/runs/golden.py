@@ -1,0 +1,107 @@
+"""Fixed sentences with the logits of plain fp32 PEFT: what every way of loading a trained adapter must reproduce."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from lorafit.models.acceleration.precision import PrecisionChoice
+from lorafit.system.records import FileRecord
+from lorafit.errors import RunError
+
+__all__ = ["GOLDEN_TEXTS", "GOLDEN_TOLERANCE", "GoldenRecord", "choose_golden_texts", "verify_golden"]
+
+GOLDEN_TEXTS = (
+    "A wonderful film, from the first minute to the last.",
+    "I want those two hours of my life back.",
+    "The acting is fine, but the story goes nowhere and the ending makes no sense at all.",
+    "Not bad!",
+    "It rained on Tuesday, so the match was moved to the following week.",
+    "Please cancel my order; the parcel never arrived and nobody answers the phone.",
+)
+"""Sentences that ship with lorafit; never a user's rows."""
+
+GOLDEN_TOLERANCE = {"torch": 1e-3, "onnx": 1e-3, "int8": 0.1}
+"""Largest allowed difference of a logit by runtime, relative to the largest golden logit or 0.1 if that is larger.
+
+Another processor sums in another order, which moves activations across the steps of int8.
+"""
+
+_CAUSES = {
+    "torch": "The adapter, its base model or a library has changed.",
+    "onnx": "onnxruntime has changed, or does not fit this machine. Export the run again, or open it with --no-verify.",
+    "int8": (
+        "onnxruntime has changed, or this processor computes int8 otherwise than the one it was exported on. Export "
+        "the run here, or without --int8, or open it with --no-verify."
+    ),
+}
+
+GOLDEN_PRECISION = PrecisionChoice("fp32", "golden logits are compared in full precision")
+"""How a model is run to be compared, whatever precision it predicts in."""
+
+
+class GoldenRecord(FileRecord):
+    """`golden.json`.
+
+    Attributes:
+        texts: The sentences.
+        logits: One row a sentence, one column a class.
+    """
+
+    texts: list[str]
+    logits: list[list[float]]
+
+
+def choose_golden_texts(tokenizer: Tokenizer, max_length: int) -> list[str]:
+    """Leave out the sentences that would be cut: other tools do not know lorafit's `head+tail` and keep another part.
+
+    Args:
+        tokenizer: The model's, without truncation of its own.
+        max_length: Longest input in tokens, special tokens included.
+
+    Returns:
+        Those of `GOLDEN_TEXTS` that fit; all of them where none does.
+    """
+    return [text for text in GOLDEN_TEXTS if len(tokenizer.encode(text).ids) <= max_length] or list(GOLDEN_TEXTS)
+
+
+def verify_golden(
+    path: Path,
+    compute_logits: Callable[[list[str]], NDArray[np.floating]],
+    *,
+    runtime: str,
+) -> float:
+    """Compare a loaded model with its golden logits.
+
+    Args:
+        path: The `golden.json`.
+        compute_logits: Texts to logits of shape (texts, classes), at `GOLDEN_PRECISION`.
+        runtime: What runs the model, a key of `GOLDEN_TOLERANCE`.
+
+    Returns:
+        The largest difference of a logit.
+
+    Raises:
+        RunError: The difference is larger than `GOLDEN_TOLERANCE` allows.
+    """
+    golden = GoldenRecord.read(path)
+    expected = np.array(golden.logits)
+    got = compute_logits(golden.texts)
+    difference = float(np.abs(got - expected).max()) if got.shape == expected.shape else float("inf")
+    allowed = GOLDEN_TOLERANCE[runtime] * _measure_size(expected)
+    if not difference <= allowed:
+        raise RunError(
+            f"The model run by {runtime} does not give its golden logits: they differ by "
+            f"{difference:.4g}, allowed are {allowed:.4g}. {_CAUSES[runtime]}"
+        )
+    return difference
+
+
+def _measure_size(logits: NDArray[np.floating]) -> float:
+    """Return what a difference is held against: the largest logit, or how far numbers, in their own unit, lie apart."""
+    largest = float(np.abs(logits).max())
+    if logits.shape[1] > 1:
+        return max(0.1, largest)
+    return max(float(np.abs(logits - logits.mean()).max()), 1e-3 * largest)

@@ -1,0 +1,1 @@
+"""Nothing here knows what a model is: files, records, hardware, assets, progress."""

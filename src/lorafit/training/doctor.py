@@ -1,0 +1,344 @@
+"""What the machine has and lacks for lorafit, as `lorafit doctor` tells it."""
+
+import os
+import platform
+import re
+import shutil
+import threading
+import urllib.error
+import urllib.request
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, computed_field
+
+from lorafit.models.builtin import cache_folder
+from lorafit.system import assets as carriers
+from lorafit.system import extras, hardware
+
+__all__ = ["CarrierReport", "Diagnosis", "Folder", "Hub", "Package", "Precision", "Problem", "Processor", "diagnose"]
+
+HUB_TIMEOUT_SECONDS = 3.0
+NEEDED_DISK_BYTES = 500_000_000
+"""Room for the converted base model and one run."""
+
+_FEATURES = {
+    "x86_64": ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"),
+    "aarch64": ("neon", "bf16", "i8mm", "sve"),
+}
+_LINUX_NAMES = {"avx512_f": "avx512f", "neon": "asimd"}
+_ARCHITECTURES = {"AMD64": "x86_64", "arm64": "aarch64"}
+
+
+class Finding(BaseModel):
+    """A part of the diagnosis."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
+
+
+class Problem(Finding):
+    """Something that keeps `lorafit demo` from running, and what to do about it."""
+
+    what: str
+    remedy: str
+
+
+class Package(Finding):
+    """A package that lorafit needs.
+
+    Attributes:
+        name: Its name on the package index.
+        wanted: The versions that do, as pip writes them.
+        extra: The extra that brings it, or None for the core.
+        installed: The version found, or None.
+        fits: Whether that version is a wanted one.
+    """
+
+    name: str
+    wanted: str
+    extra: str | None
+    installed: str | None
+    fits: bool
+
+
+class Processor(Finding):
+    """The CPU and what this process may use of it.
+
+    Attributes:
+        name: As its maker writes it.
+        cores: Cores left by affinity and control groups.
+        threads: Threads that torch takes by default, or None without torch.
+        features: Instruction sets that decide the speed, and whether they are there.
+    """
+
+    name: str
+    cores: int
+    threads: int | None
+    features: dict[str, bool]
+
+
+class Precision(Finding):
+    """What `training.precision: auto` takes on this machine, and why."""
+
+    name: Literal["fp32", "bf16"]
+    reason: str
+
+
+class CarrierReport(Finding):
+    """A wheel that carries a built-in asset."""
+
+    asset: str
+    state: Literal["ok", "missing", "altered"]
+    detail: str
+
+
+class Hub(Finding):
+    """Whether the Hugging Face Hub answers."""
+
+    endpoint: str
+    state: Literal["reachable", "unreachable", "offline", "not asked"]
+    detail: str
+
+
+class Folder(Finding):
+    """A folder that lorafit uses.
+
+    Attributes:
+        path: The folder, or None where its variable is not set.
+        state: What is there.
+        free_bytes: Free space on its disk, or None where that is not asked.
+    """
+
+    path: Path | None
+    state: str
+    free_bytes: int | None = None
+
+
+class Diagnosis(Finding):
+    """Everything that `diagnose` found."""
+
+    lorafit: str | None
+    python: str
+    system: str
+    packages: list[Package]
+    processor: Processor
+    memory_bytes: int
+    precision: Precision | None
+    carriers: list[CarrierReport]
+    hub: Hub
+    data: Folder
+    cache: Folder
+    problems: list[Problem]
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy does not know decorated properties; pydantic documents this
+    @property
+    def ready(self) -> bool:
+        """Whether everything that `lorafit demo` needs is there."""
+        return not self.problems
+
+
+def diagnose(*, ask_network: bool = True) -> Diagnosis:
+    """Look at this machine; nothing is changed, and nothing but the Hub's address is asked.
+
+    Args:
+        ask_network: Whether to ask if the Hub answers (at most 3 seconds).
+
+    Returns:
+        What was found, with the problems that keep `lorafit demo` from running.
+    """
+    packages = _find_packages()
+    torch_fault = _try_torch()
+    reports = [_check_carrier(name) for name in carriers.CARRIERS]
+    cache = _inspect_cache()
+    return Diagnosis(
+        lorafit=_installed_version("lorafit"),
+        python=platform.python_version(),
+        system=platform.platform(),
+        packages=packages,
+        processor=_inspect_processor(with_torch=torch_fault is None),
+        memory_bytes=hardware.memory_bytes(),
+        precision=_choose_precision() if torch_fault is None else None,
+        carriers=reports,
+        hub=_inspect_hub(ask=ask_network),
+        data=_inspect_data(),
+        cache=cache,
+        problems=[*_find_package_problems(packages, torch_fault), *_find_asset_problems(reports, cache)],
+    )
+
+
+def _find_packages() -> list[Package]:
+    """Return what lorafit's own metadata asks for, core first."""
+    try:
+        requirements = requires("lorafit") or []
+    except PackageNotFoundError:
+        return []
+    packages = [_read_requirement(text) for text in requirements]
+    return sorted(packages, key=lambda package: (package.extra or "", package.name))
+
+
+def _read_requirement(text: str) -> Package:
+    """Read a line such as `torch>=2.13; extra == 'train'`."""
+    requirement, _, marker = text.partition(";")
+    name = re.match(r"[A-Za-z0-9._-]+", requirement.strip())
+    extra = re.search(r"extra == ['\"]([^'\"]+)['\"]", marker)
+    label = name.group() if name else requirement.strip()
+    wanted = requirement.strip().removeprefix(label).strip()
+    installed = _installed_version(label)
+    return Package(
+        name=label,
+        wanted=wanted,
+        extra=extra.group(1) if extra else None,
+        installed=installed,
+        fits=installed is not None and _is_wanted(installed, wanted),
+    )
+
+
+def _is_wanted(installed: str, wanted: str) -> bool:
+    """Compare a version with the versions that do; without `packaging` (the extra brings it) any version does."""
+    try:
+        from packaging.specifiers import SpecifierSet
+    except ModuleNotFoundError:
+        return True
+    return SpecifierSet(wanted).contains(installed, prereleases=True)
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _try_torch() -> str | None:
+    """Import torch; return None if that works, else why not."""
+    if extras.missing_modules("train"):
+        return "not installed"
+    try:
+        import torch  # noqa: F401 - only whether it loads
+    except (ImportError, OSError, RuntimeError) as error:
+        return str(error)
+    return None
+
+
+def _inspect_processor(*, with_torch: bool) -> Processor:
+    machine = platform.machine()
+    features = _FEATURES.get(_ARCHITECTURES.get(machine, machine), ())
+    if with_torch:
+        import torch
+
+        capabilities = torch.cpu.get_capabilities()
+        found = {name: bool(capabilities.get(name)) for name in features}
+    else:
+        flags = hardware.cpu_flags()
+        found = {name: _LINUX_NAMES.get(name, name) in flags for name in features}
+    return Processor(
+        name=hardware.cpu_name(),
+        cores=hardware.available_cores(),
+        threads=torch.get_num_threads() if with_torch else None,
+        features=found,
+    )
+
+
+def _choose_precision() -> Precision:
+    from lorafit.models.acceleration.precision import choose_device, choose_precision
+
+    choice = choose_precision("auto", choose_device("auto"))
+    return Precision(name=choice.name, reason=choice.reason)
+
+
+def _check_carrier(name: str) -> CarrierReport:
+    status = carriers.check_carrier(name)
+    return CarrierReport(asset=f"builtin:{name}", state=status.state, detail=status.detail)
+
+
+def _inspect_hub(*, ask: bool) -> Hub:
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        if os.environ.get(variable, "").upper() in {"1", "ON", "YES", "TRUE"}:
+            return Hub(endpoint=endpoint, state="offline", detail=f"{variable} is set")
+    if not ask:
+        return Hub(endpoint=endpoint, state="not asked", detail="asked not to use the network")
+    fault = _ask(endpoint)
+    return Hub(endpoint=endpoint, state="unreachable" if fault else "reachable", detail=fault or "it answers")
+
+
+def _ask(endpoint: str) -> str | None:
+    """Return None if an address answers anything within the time, else why not."""
+    faults = [f"no answer within {HUB_TIMEOUT_SECONDS:g} s"]
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310 - the Hub's address or the user's own
+            urllib.request.urlopen(request, timeout=HUB_TIMEOUT_SECONDS).close()  # noqa: S310 - the same
+        except urllib.error.HTTPError as error:
+            error.close()
+        except (OSError, ValueError) as error:
+            faults.append(str(getattr(error, "reason", error)))
+            return
+        faults.clear()
+
+    thread = threading.Thread(target=ask, daemon=True)  # looking up a name knows no timeout of its own
+    thread.start()
+    thread.join(HUB_TIMEOUT_SECONDS)
+    return faults[-1] if faults else None
+
+
+def _inspect_data() -> Folder:
+    variable = os.environ.get("LORAFIT_DATA")
+    if not variable:
+        return Folder(path=None, state="not set: imdb comes from the Hub")
+    folder = Path(variable).expanduser().resolve()
+    forms = {
+        "parquet files": ("imdb/train.parquet", "imdb/test.parquet"),
+        "the folder aclImdb": ("imdb/aclImdb/train", "imdb/aclImdb/test"),
+        "aclImdb_v1.tar.gz": ("imdb/aclImdb_v1.tar.gz",),
+    }
+    for form, names in forms.items():
+        if all((folder / name).exists() for name in names):
+            return Folder(path=folder, state=f"imdb is there ({form})")
+    return Folder(path=folder, state="no imdb in it" if folder.is_dir() else "there is no such folder")
+
+
+def _inspect_cache() -> Folder:
+    """Look at the cache, or where it is not there yet, at the folder that it will be made in."""
+    folder = cache_folder()
+    present = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = present.is_dir() and os.access(present, os.W_OK | os.X_OK)
+    there = "there" if present == folder else "not there yet"
+    return Folder(
+        path=folder,
+        state=there if writable else "not writable",
+        free_bytes=shutil.disk_usage(present).free,
+    )
+
+
+def _find_package_problems(packages: list[Package], torch_fault: str | None) -> list[Problem]:
+    problems = []
+    if missing := extras.missing_modules("train"):
+        what = f"The extra 'train' is not complete: {', '.join(missing)} not installed."
+        problems.append(Problem(what=what, remedy=extras.install_line("train")))
+    elif torch_fault is not None:
+        remedy = "pip install --force-reinstall torch --extra-index-url https://download.pytorch.org/whl/cpu"
+        problems.append(Problem(what=f"torch is installed but does not load: {torch_fault}.", remedy=remedy))
+    for package in packages:
+        if package.installed is not None and not package.fits:
+            what = f"{package.name} {package.installed} is installed; lorafit needs {package.wanted}."
+            problems.append(Problem(what=what, remedy=f"pip install '{package.name}{package.wanted}'"))
+    return problems
+
+
+def _find_asset_problems(reports: list[CarrierReport], cache: Folder) -> list[Problem]:
+    problems = []
+    if unfit := [report for report in reports if report.state != "ok"]:
+        what = "; ".join(f"{report.asset} is {report.state}: {report.detail}" for report in unfit)
+        problems.append(Problem(what=f"{what}.", remedy=carriers.install_line()))
+    if cache.state == "not writable":
+        remedy = "Set LORAFIT_CACHE to a folder that you may write to."
+        problems.append(Problem(what=f"The cache folder {cache.path} is not writable.", remedy=remedy))
+    elif cache.free_bytes is not None and cache.free_bytes < NEEDED_DISK_BYTES:
+        free, needed = cache.free_bytes // 1_000_000, NEEDED_DISK_BYTES // 1_000_000
+        what = f"The disk of the cache folder {cache.path} has {free} MB left; {needed} MB are needed."
+        remedy = "Make room, or set LORAFIT_CACHE to a folder on another disk."
+        problems.append(Problem(what=what, remedy=remedy))
+    return problems

@@ -1,0 +1,272 @@
+"""Chooses the settings that fit a budget of time, and says what is given up for it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+
+from lorafit.config import Config
+from lorafit.errors import ConfigError
+from lorafit.models.methods import find_method
+from lorafit.runs.records import ForecastRecord
+from lorafit.system import hardware
+from lorafit.system.durations import format_duration, parse_duration
+from lorafit.training.planning.forecast import Forecast, Ground, forecast_run, frozen_layers
+
+__all__ = ["LADDER", "Plan", "Rung", "describe_changes", "needs_preparation", "plan_run"]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What is given up together; a setting that is below already stays where it is.
+
+    Attributes:
+        tokens: `model.max_length`; None leaves it.
+        epochs: `training.epochs`; None leaves it.
+        half: Whether only the upper half of the layers is adapted.
+    """
+
+    tokens: int | None = None
+    epochs: int | None = None
+    half: bool = False
+
+
+LADDER = (
+    Rung(),
+    Rung(tokens=512),
+    Rung(tokens=512, epochs=2),
+    Rung(tokens=256),
+    Rung(tokens=256, epochs=2),
+    Rung(tokens=256, epochs=2, half=True),
+    Rung(tokens=256, epochs=1),
+    Rung(tokens=128),
+    Rung(tokens=128, epochs=2),
+    Rung(tokens=256, epochs=1, half=True),
+    Rung(tokens=128, epochs=2, half=True),
+    Rung(tokens=128, epochs=1),
+    Rung(tokens=128, epochs=1, half=True),
+)
+"""What is tried, the best result expected first; the first that fits is taken.
+
+Below the last come fewer rows, or fewer steps where `training.max_steps` is set, of whichever rung is the cheapest. The
+order is a judgement so far: half of the tokens loses more than the second epoch does (`docs/explanation/defaults.md`),
+and the upper layers learn most of the task.
+"""
+
+_RESERVE = 0.95
+"""Share of the budget that a plan may fill."""
+
+_FEWEST_ROWS = 500
+_FEWEST_STEPS = 15
+_FEWER = 0.8
+"""Rows or steps of each further attempt, as a share of the one before."""
+
+_FULL_MEMORY = 0.9
+_LARGE_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done.
+
+    Attributes:
+        config: The settings: those asked for or, with a budget, the best of those that fit; they hold no budget any
+            more, so that they repeat the run wherever they are used.
+        record: What is expected, for the run's record.
+        fit_seconds: How long the progress bar of training will take.
+        notes: Lines for the user.
+    """
+
+    config: Config
+    record: ForecastRecord
+    fit_seconds: float
+    notes: tuple[str, ...]
+
+
+def plan_run(
+    config: Config,
+    ground: Ground,
+    *,
+    preparation: float,
+    spent: float = 0.0,
+    forecast: Callable[[Config], Forecast] | None = None,
+    can_halve: bool | None = None,
+) -> Plan:
+    """Forecast a run and, where there is a budget, choose settings that fit it.
+
+    Args:
+        config: The settings asked for, as they were measured.
+        ground: What the forecast rests on.
+        preparation: Seconds that it takes to read data and model again, for other settings.
+        spent: Seconds of the budget that are gone already.
+        forecast: Forecasts the work with some settings; None stands for one run.
+        can_halve: Whether adapting the upper layers only is a way to save; None asks the settings' method.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ConfigError: Nothing fits the budget; what would is said.
+    """
+    budget = parse_duration(config.training.budget) if config.training.budget else None
+    asked = config.model_copy(deep=True)
+    asked.training.budget = None
+    if can_halve is None:
+        can_halve = find_method(asked.method.name).place == "linears"
+    work = _Work(ground, forecast or partial(forecast_run, ground=ground), can_halve)
+    chosen = asked if budget is None else _choose(asked, work, preparation, spent, budget)
+    foreseen = work.forecast(chosen)
+    given_up = describe_changes(asked, chosen, rows=len(ground.lengths["train"]))
+    record = ForecastRecord(
+        seconds=foreseen.stages,
+        peak_memory_bytes=hardware.peak_memory_bytes(),
+        budget_seconds=budget,
+        given_up=given_up,
+    )
+    return Plan(chosen, record, foreseen.fit, tuple(_describe(record, config)))
+
+
+def needs_preparation(asked: Config, chosen: Config) -> bool:
+    """Return whether data, model or tokens differ between two settings, and not the epochs and steps alone."""
+    kept = {"epochs": True, "max_steps": True, "budget": True}
+    first, second = (config.model_dump(exclude={"training": kept}) for config in (asked, chosen))
+    return first != second
+
+
+def describe_changes(asked: Config, chosen: Config, *, rows: int) -> list[str]:
+    """Say what was given up.
+
+    Args:
+        asked: The settings asked for.
+        chosen: Those that fit.
+        rows: Training rows there are.
+
+    Returns:
+        A phrase for each setting that differs.
+    """
+    phrases = []
+    if (now := chosen.data.max_rows) != asked.data.max_rows:
+        phrases.append(f"{now:,} training rows instead of {rows:,}")
+    if (epochs := chosen.training.epochs) != asked.training.epochs:
+        phrases.append(f"{epochs} epoch{'' if epochs == 1 else 's'} instead of {asked.training.epochs}")
+    if (steps := chosen.training.max_steps) != asked.training.max_steps:
+        phrases.append(f"{steps:,} steps instead of {asked.training.max_steps:,}")
+    if chosen.method.layers != asked.method.layers:
+        top = chosen.method.layers.removeprefix("top")
+        instead = "all" if asked.method.layers == "all" else f"the top {asked.method.layers.removeprefix('top')}"
+        phrases.append(f"the top {top} layers instead of {instead}")
+    if chosen.model != asked.model:
+        phrases.append(f"{chosen.model.max_length} tokens instead of {asked.model.max_length}")
+    return phrases
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be done, as far as settings are chosen by it."""
+
+    ground: Ground
+    forecast: Callable[[Config], Forecast]
+    can_halve: bool
+
+
+def _choose(asked: Config, work: _Work, preparation: float, spent: float, budget: float) -> Config:
+    def forecast(config: Config) -> float:
+        again = preparation if needs_preparation(asked, config) else 0.0
+        return spent + again + work.forecast(config).seconds
+
+    cheapest = asked
+    for config in _climb_down(asked, work):
+        if forecast(config) <= _RESERVE * budget:
+            return config
+        cheapest = min(cheapest, config, key=forecast)
+    for config in _shrink(cheapest, work.ground):
+        if forecast(config) <= _RESERVE * budget:
+            return config
+        cheapest = min(cheapest, config, key=forecast)
+    raise ConfigError(_describe_refusal(cheapest, forecast(cheapest), budget, work))
+
+
+def _climb_down(asked: Config, work: _Work) -> Iterator[Config]:
+    """Yield the settings of each rung, leaving out those that are as before."""
+    ground = work.ground
+    costs, seen = ground.costs, list[Config]()
+    longest = min(asked.model.max_length, max(int(part.max()) for part in ground.lengths.values()))
+    half = ceil(costs.layers / 2)
+    for rung in LADDER:
+        config = asked.model_copy(deep=True)
+        if rung.tokens is not None and rung.tokens < longest:
+            config.model.max_length = rung.tokens
+        if rung.epochs is not None and rung.epochs < config.training.epochs and config.training.max_steps is None:
+            config.training.epochs = rung.epochs
+        if (
+            rung.half
+            and costs.layers - half > frozen_layers(asked, costs)
+            and work.can_halve
+            and not isinstance(asked.method.target_modules, list)
+        ):
+            config.method.layers = f"top{half}"
+        if config not in seen:
+            seen.append(config)
+            yield config
+
+
+def _shrink(config: Config, ground: Ground) -> Iterator[Config]:
+    """Yield settings with fewer and fewer rows, or steps where these were asked for, in round numbers."""
+    steps = config.training.max_steps
+    count, fewest = (len(ground.lengths["train"]), _FEWEST_ROWS) if steps is None else (steps, _FEWEST_STEPS)
+    while count > fewest:
+        count = max(fewest, _round_down(int(_FEWER * count)))
+        smaller = config.model_copy(deep=True)
+        if steps is None:
+            smaller.data.max_rows = count
+        else:
+            smaller.training.max_steps = count
+        yield smaller
+
+
+def _round_down(count: int) -> int:
+    """Return a number with two digits and then zeros."""
+    unit = int(10 ** max(0, len(str(count)) - 2))
+    return count // unit * unit
+
+
+def _describe(record: ForecastRecord, config: Config) -> Iterator[str]:
+    stages = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in record.seconds.items())
+    total, memory = sum(record.seconds.values()), record.peak_memory_bytes
+    yield f"forecast: about {format_duration(total)}: {stages}; at least {memory / 1e9:.1f} GB of memory"
+    if record.given_up:
+        yield f"to fit {config.training.budget}: {', '.join(record.given_up)}"
+    testing = record.seconds.get("baseline", 0.0) + record.seconds["evaluation"]
+    if record.budget_seconds is not None and testing > _LARGE_SHARE * total:
+        yield _describe_testing(testing, config)
+    available = hardware.memory_bytes()
+    if available and memory > _FULL_MEMORY * available:
+        yield (
+            f"this machine has {available / 1e9:.1f} GB of memory, which may not be enough: "
+            f"--set training.batch_tokens={max(8, config.training.batch_tokens // 2)} needs less"
+        )
+
+
+def _describe_testing(seconds: float, config: Config) -> str:
+    hint = "; --set evaluation.baseline=false halves that" if config.evaluation.baseline else ""
+    return f"measuring the test rows takes {format_duration(seconds)} of it{hint}"
+
+
+def _describe_refusal(cheapest: Config, seconds: float, budget: float, work: _Work) -> str:
+    stages = work.forecast(cheapest).stages
+    testing = stages.get("baseline", 0.0) + stages["evaluation"]
+    text = (
+        f"training.budget: {format_duration(budget)} is too short. The smallest plan needs about "
+        f"{format_duration(seconds)}: give --budget {_round_up(seconds / _RESERVE * 1.05)}."
+    )
+    if testing <= _LARGE_SHARE * seconds:
+        return text
+    hint = _describe_testing(testing, cheapest)
+    return f"{text} {hint[0].upper()}{hint[1:]}."
+
+
+def _round_up(seconds: float) -> str:
+    """Return a budget that is at least so long, as `training.budget` is written."""
+    if seconds <= 120:
+        return f"{5 * ceil(seconds / 5)}s"
+    return f"{ceil(seconds / 60)}m"

@@ -1,0 +1,280 @@
+"""What a run needs before anything is written: data, model, tokens and what the machine can do."""
+
+import datetime
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from tokenizers import Tokenizer
+
+from lorafit.config import Config
+from lorafit.data.checks import count_labels
+from lorafit.data.rows import Split, Splits
+from lorafit.data.sources import load_splits
+from lorafit.errors import ConfigError
+from lorafit.labels import LabelSet, require_single_label
+from lorafit.models.acceleration.memory import keep_freed_memory
+from lorafit.models.acceleration.precision import PrecisionChoice, choose_device, choose_precision
+from lorafit.models.adaptation import AdaptedModel, apply_method, count_parameters
+from lorafit.models.load import Encoder, check_max_length, load_tokenizer, load_with_head, locate_encoder
+from lorafit.models.method_settings import complete_settings
+from lorafit.models.token_cache import tokenize_once
+from lorafit.models.tokenization import TokenizedTexts, Truncation
+from lorafit.reports.tracking import require_trackers
+from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord, SplitRecord
+from lorafit.system import hardware
+from lorafit.system.extras import require
+from lorafit.system.progress import Progress
+
+if TYPE_CHECKING:
+    from lorafit.training.targets import Standard
+
+__all__ = ["Material", "Prepared", "collect_versions", "describe", "load_material", "prepare"]
+
+_KEPT = 2
+"""Truncations whose tokens are kept in memory for several runs."""
+
+_SHORTEST = 8
+"""Fewest tokens that a text may be cut to."""
+
+_PACKAGES = ("lorafit", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that training needs, before anything is written.
+
+    Attributes:
+        config: The settings, with absolute paths and the base's revision.
+        splits: The rows.
+        encoder: The base.
+        adapted: The model with its adapter, its blocks fused where that can be.
+        standard: How the numbers of a regression are standardised.
+        tokens: The texts of each split as tokens.
+        max_length: Longest text in tokens, which virtual tokens are taken off.
+        pad_id: Token id of the padding.
+        precision: Arithmetic of the encoder.
+        threads: CPU threads.
+        blocks: For the record: `fused`, or `stock:` and why.
+    """
+
+    config: Config
+    splits: Splits
+    encoder: Encoder
+    adapted: AdaptedModel
+    standard: "Standard"
+    tokens: dict[str, TokenizedTexts]
+    max_length: int
+    pad_id: int
+    precision: PrecisionChoice
+    threads: int
+    blocks: str
+
+    @property
+    def labels(self) -> LabelSet:
+        """The classes."""
+        return self.splits.labels
+
+
+@dataclass(frozen=True)
+class Material:
+    """What runs that differ in method and seed alone can share.
+
+    Attributes:
+        splits: The rows.
+        encoder: The base.
+        tokenizer: The base's, without truncation of its own.
+        pad_id: Token id of the padding.
+        tokens: Texts as tokens, by truncation and split; filled as they are asked for, the last two kept.
+    """
+
+    splits: Splits
+    encoder: Encoder
+    tokenizer: Tokenizer
+    pad_id: int
+    tokens: dict[Truncation, dict[str, TokenizedTexts]] = field(default_factory=dict)
+
+    def tokenize(self, truncation: Truncation) -> dict[str, TokenizedTexts]:
+        """Return the texts of every split as tokens."""
+        if truncation not in self.tokens:
+            for oldest in list(self.tokens)[: 1 - _KEPT]:
+                del self.tokens[oldest]
+            self.tokens[truncation] = {
+                name: tokenize_once(self.tokenizer, split.texts, truncation)
+                for name, split in self.splits.by_name.items()
+            }
+        return self.tokens[truncation]
+
+
+def load_material(config: Config) -> Material:
+    """Read data and tokenizer and find the encoder.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The material.
+    """
+    _require_training()
+    require_trackers(config.training.track)
+    if config.evaluation.target_accuracy is not None:
+        require_single_label(config.data.task, "evaluation.target_accuracy")
+    splits = load_splits(config.data)
+    encoder = locate_encoder(config.model)
+    tokenizer, pad_id = load_tokenizer(encoder.folder)
+    return Material(splits, encoder, tokenizer, pad_id)
+
+
+def prepare(config: Config, progress: Progress, *, material: Material | None = None) -> Prepared:
+    """Read data and model, put the method on, and turn texts into tokens; nothing is written.
+
+    Args:
+        config: The settings.
+        progress: Told what is going on, what was left out and what was cut.
+        material: From `load_material` with the same data and encoder, for several runs; None reads it.
+
+    Returns:
+        Everything that training needs.
+    """
+    torch = _require_training()
+    require_trackers(config.training.track)
+    from lorafit.models.acceleration.encoder_block import fuse_encoder
+    from lorafit.training.targets import measure_standard, unfold_known_head
+
+    config = complete_settings(config)
+    device = choose_device(config.training.device)
+    precision = choose_precision(config.training.precision, device)
+    threads = config.training.threads or hardware.available_cores()
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    progress.start("reading data and model")
+    material = material or load_material(config)
+    splits, encoder = material.splits, material.encoder
+    loaded = load_with_head(
+        encoder,
+        splits.labels,
+        seed=config.training.seed,
+        base_dropout=config.training.base_dropout,
+        pad_id=material.pad_id,
+    )
+    check_max_length(loaded.model.config, config.model.max_length)
+    adapted = apply_method(
+        loaded.model, config.method, newly_initialised=loaded.newly_initialised, seed=config.training.seed
+    )
+    standard = measure_standard(splits.train.labels, splits.labels.task, adapted)
+    unfold_known_head(adapted, standard, loaded.newly_initialised)
+    truncation = Truncation(_text_length(config), config.model.truncation)
+    tokens = material.tokenize(truncation)
+    progress.finish(", ".join(f"{len(texts):,} {name}" for name, texts in tokens.items()))
+    torch.nn.Module.to(adapted.model, device)
+    obstacle = fuse_encoder(adapted.model) if device == "cpu" else "they are made for CPUs"
+    if obstacle is not None:
+        progress.say(f"not all blocks are fused, which is slower: {obstacle}")
+    for line in (*splits.notes, *_truncation_notes(tokens, truncation)):
+        progress.say(line)
+    return Prepared(
+        config=_absolute(config, splits, encoder),
+        splits=splits,
+        encoder=encoder,
+        adapted=adapted,
+        standard=standard,
+        tokens=tokens,
+        max_length=truncation.max_length,
+        pad_id=material.pad_id,
+        precision=precision,
+        threads=threads,
+        blocks="fused" if obstacle is None else f"stock: {obstacle}",
+    )
+
+
+def _require_training() -> ModuleType:
+    torch = require("torch", extra="train", purpose="Training")
+    for package in ("transformers", "peft", "accelerate", "pyarrow"):
+        require(package, extra="train", purpose="Training")
+    return torch
+
+
+def _text_length(config: Config) -> int:
+    """Return the longest text in tokens: what the virtual tokens leave."""
+    length = config.model.max_length - (config.method.virtual_tokens or 0)
+    if length < _SHORTEST:
+        raise ConfigError(
+            f"method.virtual_tokens={config.method.virtual_tokens} leaves {length} of model.max_length="
+            f"{config.model.max_length} tokens for the text; at least {_SHORTEST} are needed."
+        )
+    return length
+
+
+def describe(prepared: Prepared) -> RunRecord:
+    """Return the record of a run that begins: what is known of it before it has done anything."""
+    config, splits = prepared.config, prepared.splits
+    return RunRecord(
+        status="running",
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions=collect_versions(),
+        seed=config.training.seed,
+        method=config.method.name,
+        task=splits.labels.task,
+        labels=list(splits.labels.names),
+        max_length=prepared.max_length,
+        truncation=config.model.truncation,
+        data=DataRecord(
+            source=splits.source,
+            splits={
+                name: _describe_split(rows, splits.labels, prepared.tokens[name])
+                for name, rows in splits.by_name.items()
+            },
+            notes=list(splits.notes),
+        ),
+        base_model=prepared.encoder.record(prepared.adapted.model.config.model_type),
+        hardware=HardwareRecord(
+            cpu=hardware.cpu_name(),
+            cores=hardware.available_cores(),
+            threads=prepared.threads,
+            memory_bytes=hardware.memory_bytes(),
+            precision=prepared.precision.name,
+            precision_reason=prepared.precision.reason,
+        ),
+        encoder_blocks=prepared.blocks,
+        parameters=count_parameters(prepared.adapted),
+    )
+
+
+def collect_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a result."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+def _describe_split(rows: Split, labels: LabelSet, tokens: TokenizedTexts) -> SplitRecord:
+    return SplitRecord(
+        rows=len(rows),
+        label_counts=count_labels(rows.labels, labels),
+        fingerprint=rows.fingerprint(),
+        tokens=int(tokens.lengths.sum()),
+        truncated=tokens.truncated,
+    )
+
+
+def _absolute(config: Config, splits: Splits, encoder: Encoder) -> Config:
+    resolved = config.model_copy(deep=True)
+    resolved.data.source = splits.source
+    resolved.model.name = encoder.name
+    resolved.model.revision = encoder.revision
+    if config.data.validation:
+        resolved.data.validation = str(Path(config.data.validation).expanduser().resolve())
+    if config.data.test:
+        resolved.data.test = str(Path(config.data.test).expanduser().resolve())
+    return resolved
+
+
+def _truncation_notes(tokens: dict[str, TokenizedTexts], truncation: Truncation) -> Sequence[str]:
+    return [
+        f"{name}: {texts.truncated:,} of {len(texts):,} texts ({texts.truncated / len(texts):.1%}) are longer than "
+        f"{truncation.max_length} tokens and are cut ({truncation.policy})"
+        for name, texts in tokens.items()
+        if texts.truncated
+    ]

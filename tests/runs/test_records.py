@@ -1,0 +1,128 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from lorafit.runs import layout as files
+from lorafit.system import records
+from lorafit.models.records import BaseModelRecord, ParameterCounts
+from lorafit.runs.layout import RunLayout
+from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord, SplitRecord, TrainingRecord
+from lorafit.system.records import FileRecord
+from lorafit.errors import RunError
+from lorafit.evidence import ClassScores, Estimate, MetricsRecord, ModelScores, PairedComparison
+
+HALF = Estimate(value=0.5, low=0.4, high=0.6)
+
+
+def make_metrics(**changes: Any) -> MetricsRecord:
+    scored = ClassScores(label="pos", precision=HALF, recall=HALF, f1=HALF, support=3)
+    model = ModelScores(
+        accuracy=HALF, macro_f1=HALF, mcc=HALF, log_loss=HALF, per_class=[scored], confusion_matrix=[[1, 2], [3, 4]]
+    )
+    compared = PairedComparison(
+        accuracy_difference=HALF, log_loss_difference=HALF, rows_gained=2, rows_lost=1, mcnemar_p_value=1.0
+    )
+    fields = {"baseline": None, "finetuned": model, "comparison": compared, "confidence_level": 0.95, **changes}
+    return MetricsRecord(split="test", rows=10, bootstrap_samples=2000, **fields)
+
+
+def make_run(**changes: Any) -> RunRecord:
+    split = SplitRecord(rows=2, label_counts={"pos": 1, "neg": 1}, fingerprint="f", tokens=9, truncated=0)
+    fields = {
+        "status": "complete",
+        "created": "2025-01-01T00:00:00Z",
+        "versions": {"lorafit": "0.1.0"},
+        "seed": 0,
+        "method": "lora",
+        "labels": ["neg", "schön"],
+        "max_length": 256,
+        "truncation": "head",
+        "data": DataRecord(source="builtin:rotten-tomatoes", splits={"train": split}),
+        "base_model": BaseModelRecord(name="m", revision=None, digest="d", architecture="distilbert"),
+        "hardware": HardwareRecord(
+            cpu="c", cores=2, threads=2, memory_bytes=1, precision="fp32", precision_reason="no bf16 unit"
+        ),
+        "parameters": ParameterCounts(adapter=10, head=10, total=80),
+        **changes,
+    }
+    return RunRecord(**fields)
+
+
+TRAINING = TrainingRecord(
+    steps=1,
+    epochs=0.5,
+    best_step=1,
+    best_validation_loss=math.inf,
+    stopped_early=False,
+    seconds=1.5,
+    tokens=100,
+    tokens_per_second=66.7,
+    padding_share=0.1,
+    adapted_modules=36,
+)
+
+
+def test_the_layout_names_every_file_once_and_inside_the_run() -> None:
+    layout = RunLayout(Path("runs/a"))
+    named = [getattr(layout, name) for name, value in vars(RunLayout).items() if isinstance(value, property)]
+    for split in ("validation", "test"):
+        named += [layout.predictions(split, "baseline"), layout.predictions(split, "finetuned")]
+    named.remove(layout.trained)  # is another name for the adapter's or the model's folder
+    assert len(set(named)) == len(named)
+    assert all(path.is_relative_to(layout.root) and path != layout.root for path in named)
+    assert layout.predictions("test", "baseline") == Path("runs/a/predictions/test.baseline.parquet")
+    assert {layout.golden, layout.labels / "config.json"} <= {layout.adapter / name for name in files.ADAPTER_FILES}
+
+
+@pytest.mark.parametrize("record", [make_run(), make_run(training=TRAINING, seconds={"fit": 1.5}), make_metrics()])
+def test_records_survive_the_way_through_a_file(tmp_path: Path, record: FileRecord) -> None:
+    path = tmp_path / "new" / "record.json"
+    record.write(path)
+    assert type(record).read(path) == record
+    assert json.loads(path.read_text(encoding="utf-8"))["schema_version"] == records.SCHEMA_VERSION
+    assert [file.name for file in path.parent.iterdir()] == ["record.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"schema_version": 2}, "schema_version"),
+        ({"status": "lost"}, "status"),
+        ({"seed": None}, "seed"),
+        ({"base_model": {"name": "m"}}, r"base_model\.digest"),
+    ],
+)
+def test_altered_records_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({**json.loads(make_run().model_dump_json()), **change}), encoding="utf-8")
+    with pytest.raises(RunError, match=rf"(?s)run\.json is damaged or was written by another version.*{message}"):
+        RunRecord.read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", make_run().model_dump_json().encode()[:-40]])
+def test_damaged_records_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        RunRecord.read(tmp_path / "run.json")
+
+
+def test_missing_records_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"run\.json is missing: .* is not a complete run folder"):
+        RunRecord.read(tmp_path / "run.json")
+    with pytest.raises(RunError, match=r"cannot be read: Is a directory"):
+        RunRecord.read(tmp_path)
+
+
+def test_records_cannot_be_changed() -> None:
+    record = make_run()
+    with pytest.raises(ValidationError, match="frozen"):
+        record.seed = 1  # type: ignore[misc]  # what the test is about
+
+
+def test_the_trainable_share_counts_adapter_and_head() -> None:
+    assert make_run().parameters.trainable_share == 0.25

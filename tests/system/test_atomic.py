@@ -1,0 +1,174 @@
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Never
+
+import pytest
+
+from lorafit.system.atomic import atomic_directory, compute_digest, create_file, describe_obstacle, write_atomic
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def fail(*args: object) -> Never:
+    raise OSError("no space left on device")
+
+
+def test_the_digest_is_sha256(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"abc" * 100_000)
+    assert compute_digest(tmp_path / "weights") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_files_are_written_whole_as_utf8_or_bytes(tmp_path: Path, umask: None) -> None:
+    path = tmp_path / "a" / "b" / "text"
+    write_atomic(path, "first")
+    write_atomic(path, "schön\n")
+    assert path.read_bytes() == "schön\n".encode()
+    write_atomic(path, b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert names_in(path.parent) == ["text"]
+
+
+@pytest.mark.parametrize("stage", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    path = tmp_path / "record"
+    write_atomic(path, "old")
+    monkeypatch.setattr(os if stage == "fsync" else Path, stage, fail)
+    with pytest.raises(OSError, match="no space left"):
+        write_atomic(path, "new")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert names_in(tmp_path) == ["record"]
+
+
+def fill(folder: Path, content: str) -> None:
+    with atomic_directory(folder) as staging:
+        (staging / "labels").mkdir()
+        (staging / "labels" / "config.json").write_text(content, encoding="utf-8")
+
+
+def content_of(folder: Path) -> str:
+    return (folder / "labels" / "config.json").read_text(encoding="utf-8")
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path: Path, umask: None) -> None:
+    path = tmp_path / "run" / "adapter"
+    with atomic_directory(path) as staging:
+        (staging / "golden.json").write_text("{}", encoding="utf-8")
+        assert not path.exists()
+        assert staging.parent == path.parent
+    assert names_in(path) == ["golden.json"]
+    assert path.stat().st_mode & 0o777 == 0o750
+    assert names_in(path.parent) == ["adapter"]
+
+
+def test_a_folder_is_replaced_only_when_the_new_one_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "adapter"
+    fill(path, "old")
+    (path / "left over").touch()
+    with atomic_directory(path) as staging:
+        (staging / "labels").mkdir()
+        (staging / "labels" / "config.json").write_text("new", encoding="utf-8")
+        assert content_of(path) == "old"
+    assert content_of(path) == "new"
+    assert names_in(path) == ["labels"]
+    assert names_in(tmp_path) == ["adapter"]
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt()])
+def test_a_failed_block_leaves_the_old_folder_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "adapter"
+    fill(path, "old")
+
+    def stop_half_way() -> None:
+        with atomic_directory(path) as staging:
+            (staging / "half").touch()
+            raise error
+
+    with pytest.raises(type(error)):
+        stop_half_way()
+    assert content_of(path) == "old"
+    assert names_in(tmp_path) == ["adapter"]
+
+
+def test_a_failed_renaming_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "adapter"
+    fill(path, "old")
+    renaming = Path.rename
+
+    def rename(source: Path, target: Path) -> Path:
+        if content_of(source) == "new":
+            fail()
+        return renaming(source, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="no space left"):
+        fill(path, "new")
+    assert content_of(path) == "old"
+    assert names_in(tmp_path) == ["adapter"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling link"])
+def test_a_file_or_link_in_the_way_is_replaced_and_what_it_names_is_kept(tmp_path: Path, kind: str) -> None:
+    path, target = tmp_path / "run" / "adapter", tmp_path / "elsewhere"
+    path.parent.mkdir()
+    if kind == "file":
+        path.touch()
+    else:
+        path.symlink_to(target)
+    if kind == "link":
+        fill(target, "kept")
+    fill(path, "new")
+    assert content_of(path) == "new"
+    assert not path.is_symlink()
+    assert names_in(path.parent) == ["adapter"]
+    assert kind != "link" or content_of(target) == "kept"
+
+
+def test_obstacles_are_found_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert describe_obstacle(tmp_path / "file" / "below") == f"{tmp_path / 'file'} is a file"
+    assert describe_obstacle(tmp_path / "new" / "deep" / "run") is None
+    assert describe_obstacle(tmp_path) is None
+
+
+def test_a_made_file_appears_whole_and_replaces_none(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with create_file(path) as first, create_file(path) as second:
+        first.write_bytes(b"first")
+        second.write_bytes(b"second")
+        assert not path.exists()
+    assert path.read_bytes() == b"second", "the inner block ended first"
+    assert names_in(tmp_path) == ["store"]
+
+
+def test_a_file_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def write_half() -> None:
+        with create_file(tmp_path / "store") as staging:
+            staging.write_bytes(b"half")
+            fail()
+
+    with pytest.raises(OSError, match="no space left"):
+        write_half()
+    assert names_in(tmp_path) == []
+
+
+def test_a_file_is_made_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "hardlink_to", fail)
+    for content in (b"first", b"second"):
+        with create_file(tmp_path / "store") as staging:
+            staging.write_bytes(content)
+    assert (tmp_path / "store").read_bytes() == b"first"
+    assert names_in(tmp_path) == ["store"]

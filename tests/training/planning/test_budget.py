@@ -1,0 +1,181 @@
+"""Plans for an IMDb-like data set on made-up costs."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorafit.config import Config, load_config
+from lorafit.errors import ConfigError
+from lorafit.system import hardware
+from lorafit.training.planning.budget import Plan, needs_preparation, plan_run
+from lorafit.training.planning.costs import CostModel, Costs
+from lorafit.training.planning.forecast import Ground, forecast_run
+
+SLOW, FAST = CostModel(0.01, 6e-5, 1e-8), CostModel(0.002, 2e-5, 5e-9)
+
+
+def build_ground(*, longest: int = 512, layers: int = 6, frozen: int = 0, test: int = 500) -> Ground:
+    rng = np.random.default_rng(0)
+    sizes = {"train": 9000, "validation": 1000, "test": test}
+    lengths = {
+        name: np.minimum(rng.lognormal(5.4, 0.6, size).astype(np.int64) + 3, longest) for name, size in sizes.items()
+    }
+    return Ground(lengths, Costs(SLOW, FAST, layers, frozen), width=384, precision="bf16")
+
+
+GROUND = build_ground()
+
+
+def plan(budget: str | None, ground: Ground = GROUND, *, preparation: float = 0.0, **changes: Any) -> Plan:
+    flags = {name.replace("__", "."): value for name, value in changes.items()}
+    config = load_config(flags={"model.max_length": 512, "training.budget": budget, **flags})
+    return plan_run(config, ground, preparation=preparation)
+
+
+def seconds_of(plan: Plan) -> float:
+    return sum(plan.record.seconds.values())
+
+
+def test_without_a_budget_settings_stay_and_the_forecast_is_told() -> None:
+    answer = plan(None)
+    assert answer.config == load_config(flags={"model.max_length": 512})
+    assert answer.record.budget_seconds is None
+    assert answer.record.given_up == []
+    stages = ["baseline", "training", "saving", "cheap baselines", "evaluation", "report"]
+    assert list(answer.record.seconds) == stages
+    assert 0 < answer.fit_seconds <= answer.record.seconds["training"]
+    assert answer.record.peak_memory_bytes > 0
+    (line,) = answer.notes
+    assert re.fullmatch(
+        r"forecast: about [\d.]+ min: baseline \d+ s, training [\d.]+ min, saving 6 s, "
+        r"cheap baselines [\d.]+ s, evaluation \d+ s, report \d+ s; "
+        r"at least \d+\.\d GB of memory",
+        line,
+    )
+
+
+def test_budget_that_suffices_changes_nothing() -> None:
+    answer = plan("9h")
+    assert answer.config == plan(None).config
+    assert (answer.record.budget_seconds, answer.record.given_up) == (9 * 3600, [])
+    assert len(answer.notes) == 1
+
+
+def test_smaller_budgets_go_down_the_ladder_and_are_kept() -> None:
+    taken, rows = [], []
+    for share in (1.2, 0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1):
+        seconds = share * seconds_of(plan(None))
+        answer = plan(f"{seconds:.0f}s")
+        assert seconds_of(answer) <= seconds
+        taken.append(seconds_of(answer))
+        rows.append(answer.config.data.max_rows or 9000)
+        if share < 1:
+            assert answer.notes[1] == f"to fit {seconds:.0f}s: {', '.join(answer.record.given_up)}"
+    assert taken == sorted(taken, reverse=True)
+    assert rows == sorted(rows, reverse=True)
+    assert rows[0] == 9000 > rows[-1]
+
+
+def test_what_is_given_up_is_said() -> None:
+    whole = seconds_of(plan(None))
+    first = plan(f"{0.95 * whole:.0f}s")
+    assert first.config.model.max_length == 256
+    assert first.record.given_up == ["256 tokens instead of 512"]
+    last = plan(f"{0.1 * whole:.0f}s")
+    assert last.config.method.layers == "top3"
+    assert re.fullmatch(
+        r"[\d,]+ training rows instead of 9,000; 1 epoch instead of 2; the top 3 layers instead of all; "
+        r"128 tokens instead of 512",
+        "; ".join(last.record.given_up),
+    )
+
+
+def test_settings_below_a_rung_stay_and_are_not_said() -> None:
+    ground = build_ground(longest=200)
+    changes = {"model__max_length": 200, "training__epochs": 1, "method__layers": "top2"}
+    frozen = Ground(ground.lengths, Costs(SLOW, FAST, 6, 4), 384, "bf16")
+    answer = plan(f"{0.8 * seconds_of(plan(None, frozen, **changes)):.0f}s", frozen, **changes)
+    assert answer.record.given_up == ["128 tokens instead of 200"]
+    assert (answer.config.training.epochs, answer.config.method.layers) == (1, "top2")
+
+
+def test_tokens_that_no_text_has_are_not_given_up() -> None:
+    ground = build_ground(longest=100)
+    answer = plan(f"{0.6 * seconds_of(plan(None, ground)):.0f}s", ground)
+    assert answer.config.model.max_length == 512
+    assert answer.record.given_up
+
+
+def test_layers_are_kept_where_they_are_not_known_one_by_one() -> None:
+    ground = build_ground(layers=0)
+    answer = plan(f"{0.2 * seconds_of(plan(None, ground)):.0f}s", ground)
+    assert answer.config.method.layers == "all"
+
+
+def test_steps_asked_for_are_cut_instead_of_rows() -> None:
+    answer = plan(f"{0.2 * seconds_of(plan(None, training__max_steps=900)):.0f}s", training__max_steps=900)
+    assert answer.config.training.max_steps is not None
+    assert answer.config.training.max_steps < 900
+    assert answer.config.data.max_rows is None
+    assert any(phrase.endswith("steps instead of 900") for phrase in answer.record.given_up)
+
+
+def test_reading_everything_again_counts() -> None:
+    budget = 0.95 * seconds_of(plan(None))
+    quick, slow = plan(f"{budget:.0f}s"), plan(f"{budget:.0f}s", preparation=0.5 * budget)
+    assert needs_preparation(load_config(overrides=["model.max_length=512"]), quick.config)
+    assert seconds_of(slow) < seconds_of(quick)
+
+
+def test_other_epochs_need_no_preparation_and_other_tokens_do() -> None:
+    epochs, tokens = load_config(overrides=["training.epochs=1"]), load_config(overrides=["model.max_length=64"])
+    assert not needs_preparation(Config(), epochs)
+    assert needs_preparation(Config(), tokens)
+
+
+def test_budget_too_small_is_refused_with_what_would_fit() -> None:
+    with pytest.raises(
+        ConfigError, match=r"training\.budget: 8 s is too short\. The smallest plan needs about"
+    ) as caught:
+        plan("8s")
+    advice = re.search(r"give --budget (\w+)\.", str(caught.value))
+    assert advice
+    assert seconds_of(plan(advice[1])) <= 120
+
+
+def test_test_rows_that_eat_the_budget_are_named() -> None:
+    ground = build_ground(test=100_000)
+    whole = seconds_of(plan(None, ground))
+    with pytest.raises(ConfigError, match=r"Measuring the test rows takes .* evaluation\.baseline=false halves that"):
+        plan("60s", ground)
+    answer = plan(f"{0.95 * whole:.0f}s", ground)
+    assert answer.notes[-1].startswith("measuring the test rows takes ")
+
+
+def test_memory_that_may_not_suffice_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "memory_bytes", lambda: 10**6)
+    assert "--set training.batch_tokens=2048 needs less" in plan(None).notes[-1]
+
+
+def test_forecast_counts_epochs_steps_and_evaluations() -> None:
+    one, two = (forecast_run(load_config(overrides=[f"training.epochs={epochs}"]), GROUND) for epochs in (1, 2))
+    assert two.fit == pytest.approx(2 * one.fit)
+    assert two.steps == 2 * one.steps
+    assert one.stages["baseline"] < one.stages["evaluation"], "intervals are computed after it"
+    without = forecast_run(load_config(overrides=["evaluation.baseline=false"]), GROUND)
+    assert "baseline" not in without.stages
+    once = forecast_run(load_config(overrides=["training.evaluations_per_epoch=1", "training.epochs=1"]), GROUND)
+    assert once.fit < one.fit
+
+
+def test_forecast_reckons_with_the_prefix_cache() -> None:
+    def training(*overrides: str) -> float:
+        settings = ["training.epochs=4", "training.evaluations_per_epoch=1", *overrides]
+        return forecast_run(load_config(overrides=settings), GROUND).stages["training"]
+
+    kept, computed = training("method.layers=top3"), training("method.layers=top3", "training.prefix_cache=never")
+    assert kept < computed < training()
+    too_large = training("method.layers=top3", "training.prefix_cache_gb=0.001")
+    assert too_large == computed

@@ -1,0 +1,180 @@
+"""Runs of methods that are more than an adapter on linear layers: from the rows to a prediction from the run folder."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lorafit
+from lorafit.cheap_baselines import CHEAP_BASELINES
+from lorafit.config import Config, load_config
+from lorafit.errors import ConfigError, RunError, TrainingInterruptedError
+from lorafit.models.acceleration.encoder_block import is_fused
+from lorafit.runs.layout import MODEL_FILES, RunLayout
+from lorafit.system.progress import Silent
+from lorafit.training.evaluation import evaluate
+from lorafit.training.pipeline import Run, resume
+
+TEXTS = ["a superb film", "a dull story"]
+
+
+@pytest.fixture(scope="module")
+def encoder(build_encoder: Callable[..., Path]) -> Path:
+    return build_encoder("distilbert", initializer_range=0.1)
+
+
+def build_config(encoder: Path, word_reviews: Path, *overrides: str) -> Config:
+    return load_config(
+        overrides=[
+            f"data.source={word_reviews}",
+            "data.test_fraction=0.25",
+            f"model.name={encoder}",
+            "model.max_length=32",
+            "training.batch_size=16",
+            "training.epochs=2",
+            "training.threads=1",
+            "evaluation.bootstrap_samples=100",
+            "evaluation.report=false",
+            *overrides,
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def full(encoder: Path, word_reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    config = build_config(encoder, word_reviews, "method.name=full", "training.learning_rate=5e-3")
+    return lorafit.train(config, output=tmp_path_factory.mktemp("full") / "run")
+
+
+def test_head_alone_predicts_as_it_was_measured(encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
+    """In fused blocks, as it was trained, whatever the precision."""
+    config = build_config(encoder, word_reviews, "method.name=head_only", "evaluation.baseline=false")
+    run = lorafit.train(config, output=tmp_path / "run")
+    assert evaluate(run.path).finetuned == run.metrics.finetuned
+
+
+def test_model_itself_is_saved_where_it_was_trained(full: Run) -> None:
+    layout = RunLayout(full.path)
+    assert layout.trained == layout.model
+    assert not layout.adapter.exists()
+    assert sorted(full.record.files) == sorted(MODEL_FILES)
+    assert full.record.parameters.adapter + full.record.parameters.head == full.record.parameters.total
+    assert full.metrics.finetuned.accuracy.value > 0.9
+    assert full.load().predict(TEXTS)[0].label == "pos"
+    again = evaluate(full.path).finetuned
+    assert again.confusion_matrix == full.metrics.finetuned.confusion_matrix
+    assert again.log_loss.value == pytest.approx(full.metrics.finetuned.log_loss.value, abs=0.02)  # in fused blocks now
+
+
+def test_card_of_a_whole_model_tells_how_to_open_it(full: Run) -> None:
+    layout = RunLayout(full.path)
+    card = layout.card.read_text(encoding="utf-8")
+    assert "library_name: transformers" in card
+    code = re.search(r"```python\n(from transformers.*?)```", card, re.DOTALL)
+    assert code
+    process = subprocess.run(
+        [sys.executable, "-c", code[1].replace('classify("What', 'print(classify)\nclassify("What')],
+        cwd=layout.model,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Pipeline" in process.stdout
+
+
+def test_loaded_model_is_fused_whatever_the_method(
+    full: Run, encoder: Path, word_reviews: Path, tmp_path: Path
+) -> None:
+    dora = lorafit.train(build_config(encoder, word_reviews, "method.name=dora"), output=tmp_path / "dora")
+    for run in (full, dora):
+        runtime: Any = run.load()._runtime
+        assert is_fused(runtime._model)
+        assert evaluate(run.path).finetuned == run.metrics.finetuned
+
+
+def test_altered_model_is_refused(full: Run, tmp_path: Path) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(full.path, tmp_path / "run"))
+    with (copy / "model" / "model.safetensors").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(RunError, match=r"model\.safetensors was altered after training"):
+        lorafit.load(copy)
+
+
+def test_cheap_baselines_stand_beside_the_model(full: Run) -> None:
+    assert set(full.metrics.cheap_baselines) == set(CHEAP_BASELINES)
+    for cheap in full.metrics.cheap_baselines.values():
+        assert cheap.scores.accuracy.value > 0.9, "single words decide"
+        after, before = full.metrics.finetuned.accuracy.value, cheap.scores.accuracy.value
+        assert cheap.comparison.accuracy_difference.value == pytest.approx(after - before)
+    again = evaluate(full.path).cheap_baselines
+    assert {name: cheap.scores for name, cheap in again.items()} == {
+        name: cheap.scores for name, cheap in full.metrics.cheap_baselines.items()
+    }, "those that were kept"
+
+
+def test_cheap_baselines_can_be_switched_off(encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
+    config = build_config(
+        encoder, word_reviews, "evaluation.cheap_baselines=false", "method.name=head_only", "evaluation.baseline=false"
+    )
+    run = lorafit.train(config, output=tmp_path / "run")
+    assert run.metrics.cheap_baselines == {}
+    assert list(run.record.seconds) == ["frozen layers", "training", "saving", "evaluation"]
+
+
+class StopAt(Silent):
+    """Sends this process a real signal when a training step is done."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def update(self, done: int, **figures: float) -> None:
+        if "loss" in figures and done == self._step:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("name", ["full", "lora_fa", "bitfit", "adalora", "p_tuning"])
+def test_interrupted_run_ends_as_one_that_was_not(name: str, encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
+    tokens = ["method.virtual_tokens=4"] if name == "p_tuning" else []
+    config = build_config(encoder, word_reviews, f"method.name={name}", "training.learning_rate=5e-3", *tokens)
+    whole = lorafit.train(config, output=tmp_path / "whole")
+    with pytest.raises(TrainingInterruptedError):
+        lorafit.train(config, output=tmp_path / "parts", progress=StopAt(9))
+    parts = resume(tmp_path / "parts")
+    assert parts.record.files == whole.record.files
+
+
+def test_virtual_tokens_are_taken_off_the_length(encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
+    config = build_config(encoder, word_reviews, "method.name=prompt_tuning", "method.virtual_tokens=20")
+    run = lorafit.train(config, output=tmp_path / "run")
+    assert run.record.max_length == 12
+    assert run.load().predict_proba(["a superb film " * 40]).shape == (1, 2)
+    with pytest.raises(ConfigError, match=r"virtual_tokens=25 leaves 7 of model\.max_length=32"):
+        lorafit.train(build_config(encoder, word_reviews, "method.name=p_tuning", "method.virtual_tokens=25"))
+
+
+def test_head_alone_reads_what_the_frozen_encoder_gives(encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
+    """The lowest layers are computed once; the result is that of computing them every time."""
+    settings = ("method.name=head_only", "training.learning_rate=0.02", "evaluation.baseline=false")
+    kept, never = (
+        lorafit.train(
+            build_config(encoder, word_reviews, *settings, f"training.prefix_cache={cache}"), output=tmp_path / cache
+        )
+        for cache in ("auto", "never")
+    )
+    assert kept.record.files["model.safetensors"] == never.record.files["model.safetensors"]
+    assert np.array_equal(kept.load().predict_proba(TEXTS), never.load().predict_proba(TEXTS))
+
+
+def test_option_that_peft_does_not_know_is_refused_by_name(encoder: Path, word_reviews: Path) -> None:
+    with pytest.raises(ConfigError, match=r"LoRA cannot be put on this encoder: .*'banana'"):
+        lorafit.train(build_config(encoder, word_reviews, "method.options={banana: 1}"))
