@@ -1,0 +1,128 @@
+"""`run.json`: what was done, with what, on what, and how it ended."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from lorafit.labels import LabelSet, Task
+from lorafit.models.records import BaseModelRecord, ParameterCounts
+from lorafit.system.records import FileRecord, Record
+
+__all__ = ["DataRecord", "ForecastRecord", "HardwareRecord", "RunRecord", "SplitRecord", "TrainingRecord"]
+
+
+class SplitRecord(Record):
+    """One split of the data as it was used.
+
+    Attributes:
+        rows: Number of rows.
+        label_counts: Rows a label; none of a regression.
+        fingerprint: SHA-256 over row ids, texts and labels in order.
+        tokens: Tokens after truncation, special tokens included.
+        truncated: Rows whose text was longer than `max_length`.
+    """
+
+    rows: int
+    label_counts: dict[str, int]
+    fingerprint: str
+    tokens: int
+    truncated: int
+
+
+class DataRecord(Record):
+    """The data of a run."""
+
+    source: str
+    splits: dict[str, SplitRecord]
+    notes: list[str] = []
+
+
+class HardwareRecord(Record):
+    """The machine that did the work."""
+
+    cpu: str
+    cores: int
+    threads: int
+    memory_bytes: int
+    precision: Literal["fp32", "bf16"]
+    precision_reason: str
+
+
+class TrainingRecord(Record):
+    """What training cost and where it stopped.
+
+    Attributes:
+        steps: Optimiser steps done.
+        epochs: Passes over the training rows done.
+        best_step: Step of the checkpoint kept, by validation loss.
+        best_validation_loss: Its validation loss in nats, after the temperature that suits the validation rows best; of
+            numbers, the mean squared error of the standardised ones.
+        stopped_early: Whether early stopping ended it.
+        seconds: Wall-clock time of training, validation included.
+        tokens: Tokens trained on, padding left out.
+        tokens_per_second: Those tokens over the time of the training steps, validation left out.
+        padding_share: Share of padding among all positions of the training batches, 0 to 1.
+        adapted_modules: Modules that carry an adapter.
+    """
+
+    steps: int
+    epochs: float
+    best_step: int
+    best_validation_loss: float
+    stopped_early: bool
+    seconds: float
+    tokens: int
+    tokens_per_second: float
+    padding_share: float
+    adapted_modules: int
+
+
+class ForecastRecord(Record):
+    """What was foreseen before anything was trained, from some measured steps.
+
+    Attributes:
+        seconds: Wall-clock time a stage, named as in `RunRecord.seconds`; training without an early stop.
+        peak_memory_bytes: Peak memory after a step on the largest batch.
+        budget_seconds: The time that `training.budget` allowed, or None.
+        given_up: What was changed to fit it, each in words.
+    """
+
+    seconds: dict[str, float]
+    peak_memory_bytes: int
+    budget_seconds: float | None = None
+    given_up: list[str] = []
+
+
+class RunRecord(FileRecord):
+    """`run.json`: what was done, with what, on what, and how it ended.
+
+    `encoder_blocks` is `fused`, or `stock:` and why (`acceleration.encoder_block`). `energy_joules` is that of the
+    whole processor since the record was begun, or None where the machine does not tell all of it.
+    """
+
+    status: Literal["running", "interrupted", "failed", "complete"]
+    created: str
+    versions: dict[str, str]
+    seed: int
+    method: str
+    task: Task = "single_label"
+    labels: list[str]
+    max_length: int
+    truncation: Literal["head", "head+tail"]
+    data: DataRecord
+    base_model: BaseModelRecord
+    hardware: HardwareRecord
+    encoder_blocks: str = "stock: not recorded"
+    parameters: ParameterCounts
+    forecast: ForecastRecord | None = None
+    training: TrainingRecord | None = None
+    seconds: dict[str, float] = Field(default_factory=dict, description="Wall-clock time a stage.")
+    peak_memory_bytes: int = 0
+    energy_joules: float | None = None
+    texts_per_second: float | None = None
+    files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of each file of adapter/ or model/.")
+
+    @property
+    def label_set(self) -> LabelSet:
+        """What the model gives a text."""
+        return LabelSet(tuple(self.labels), self.task)
