@@ -20,6 +20,7 @@ import torch
 from environment import describe_environment
 from peft import PeftModel
 
+from lorafit.config import MethodConfig, ModelConfig
 from lorafit.labels import LabelSet
 from lorafit.models.acceleration.attention import use_attention
 from lorafit.models.acceleration.encoder_block import at_precision, fuse_encoder
@@ -27,7 +28,6 @@ from lorafit.models.acceleration.memory import keep_freed_memory
 from lorafit.models.acceleration.precision import PrecisionChoice, choose_precision
 from lorafit.models.adaptation import apply_method
 from lorafit.models.load import load_with_head, locate_encoder
-from lorafit.settings import MethodConfig, ModelConfig
 
 RESULTS = Path(__file__).with_name("results") / "attention.json"
 LENGTHS = (32, 64, 128, 256, 512)

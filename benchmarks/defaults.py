@@ -18,7 +18,7 @@ from environment import describe_environment
 from trials import cut_rows, name_rows
 
 from lorafit.config import load_config
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.training.pipeline import train
 
 RESULTS = Path(__file__).with_name("results")

@@ -28,7 +28,7 @@ from ceiling import median_seconds
 from numpy.typing import NDArray
 from trials import RESULTS, Ledger, Shape, cut_rows, name_rows, run_fresh, write_distilbert_base
 
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.system.atomic import compute_digest
 
 SOURCES = {"imdb": "imdb", "rotten-tomatoes": "builtin:rotten-tomatoes"}

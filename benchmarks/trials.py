@@ -23,7 +23,7 @@ from lorafit.data.imdb import load_imdb
 from lorafit.data.tables import read_table
 from lorafit.data.writing import write_table
 from lorafit.models.builtin import load_builtin_encoder
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.system import hardware
 from lorafit.system.atomic import write_atomic
 from lorafit.training.pipeline import Run, train

@@ -301,7 +301,7 @@ def _build_run(
     from lorafit.data.sources import load_splits
     from lorafit.metrics.confidence import apply_temperature, fit_calibration
     from lorafit.metrics.scores import softmax
-    from lorafit.runs.layout import RunLayout
+    from lorafit.runs.folder import RunLayout
     from lorafit.runs.records import SplitRecord
     from lorafit.training.evaluation import Predicted, build_metrics, write_predictions
 
@@ -396,7 +396,7 @@ def _write_values(
     from lorafit.config import load_config
     from lorafit.data.checks import count_labels
     from lorafit.data.rows import Split
-    from lorafit.runs.layout import CALIBRATION_FILE, RunLayout
+    from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
     from lorafit.runs.records import SplitRecord
     from lorafit.system.atomic import compute_digest
     from lorafit.task_evidence import IntervalCalibration

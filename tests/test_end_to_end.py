@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lorafit.evidence import MetricsRecord
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.golden import GoldenRecord
-from lorafit.runs.layout import RunLayout
 from lorafit.runs.records import RunRecord
 
 PLAIN = """

@@ -1,26 +1,253 @@
-"""The settings of a run: checked all at once, read from YAML and written back resolved."""
+"""Every setting of a run, with its type, range, default and meaning; read from YAML and written back resolved.
+
+The evidence for the defaults is in `docs/explanation/defaults.md`.
+"""
 
 import difflib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from lorafit.errors import ConfigError
-from lorafit.settings import (
-    DataConfig,
-    EvaluationConfig,
-    MethodConfig,
-    ModelConfig,
-    SearchConfig,
-    Section,
-    TargetGroup,
-    TrainingConfig,
-)
+from lorafit.labels import Task
+from lorafit.system.durations import parse_duration
 
-__all__ = ["Config", "load_config", "override_config"]
+__all__ = [
+    "Config",
+    "DataConfig",
+    "EvaluationConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "SearchConfig",
+    "SearchRange",
+    "Section",
+    "TargetGroup",
+    "TrainingConfig",
+    "load_config",
+    "override_config",
+]
+
+TargetGroup = Literal["all-linear", "attention", "query-value", "feed-forward", "key-value-down"]
+"""Named groups of linear layers inside the encoder that an adapter can be put on."""
+
+
+class Section(BaseModel):
+    """A part of the settings: unknown keys are refused, values are checked on assignment too."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid",
+        validate_assignment=True,
+        coerce_numbers_to_str=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+
+class DataConfig(Section):
+    """What to train and test on, and how it is split."""
+
+    source: str = Field(
+        "builtin:rotten-tomatoes",
+        description="builtin:rotten-tomatoes, imdb, hub:owner/name, or a csv, tsv, jsonl or parquet file.",
+    )
+    validation: str | None = Field(None, description="File with validation rows; cut from train when absent.")
+    test: str | None = Field(None, description="File with test rows; cut from train when the source has none.")
+    task: Task = Field(
+        "single_label", description="What a text gets: one label, any number of labels (multi_label), or a number."
+    )
+    label_separator: str = Field(
+        ",", min_length=1, description="What stands between several labels in one cell, where they are no list."
+    )
+    text_column: str = Field("text", min_length=1, description="Column that holds the texts.")
+    label_column: str = Field("label", min_length=1, description="Column that holds the labels.")
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of train cut off for validation.")
+    test_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of train cut off for test.")
+    drop_bad_rows: bool = Field(False, description="Leave out rows with an empty text or label instead of stopping.")
+    calibration_fraction: float = Field(
+        0.5, ge=0, lt=1, description="Share of the validation rows that calibrates and chooses nothing; 0 for none."
+    )
+    slice_columns: list[str] = Field(
+        default_factory=list, description="Columns by whose values the results are told apart, too."
+    )
+    max_rows: int | None = Field(None, ge=2, description="Use at most so many training rows (stratified sample).")
+    seed: int = Field(0, ge=0, description="Seed of the splits and of the sample.")
+
+
+class ModelConfig(Section):
+    """The pre-trained encoder and how a text is cut to its length."""
+
+    name: str = Field(
+        "distilbert-base-uncased",
+        min_length=1,
+        description="builtin:distil-minilm, a Hugging Face Hub id, or a local folder in the Hub's layout.",
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit on the Hub.")
+    max_length: int = Field(256, ge=8, description="Longest input in tokens, special tokens included.")
+    truncation: Literal["head", "head+tail"] = Field(
+        "head+tail",
+        description="What a text too long keeps: its head, or the first quarter and the last three quarters.",
+    )
+
+
+class MethodConfig(Section):
+    """How the encoder is adapted; what is absent is the method's own default."""
+
+    name: str = Field("lora", description="A method of the METHODS table.")
+    r: int | None = Field(None, ge=1, description="Rank of the adapter.")
+    lora_alpha: int | None = Field(None, ge=1, description="The update is scaled by lora_alpha / r.")
+    lora_dropout: float | None = Field(None, ge=0, lt=1, description="Dropout on the adapter's input.")
+    loraplus_lr_ratio: float | None = Field(
+        None, gt=0, description="LoRA+: the learning rate of the adapter's B, as a multiple of A's."
+    )
+    virtual_tokens: int | None = Field(None, ge=1, description="Learned tokens before the text, taken off max_length.")
+    target_modules: TargetGroup | Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="A group of linear layers, or a list of module names (full or last parts)."
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Further arguments of PEFT's config for the method."
+    )
+    layers: str = Field("all", description="Encoder layers that are adapted: all, or top3 and the like.")
+
+    @field_validator("layers")
+    @classmethod
+    def _check_layers(cls, layers: str) -> str:
+        if not re.fullmatch(r"all|top[1-9][0-9]*", layers):
+            raise PydanticCustomError("layers", "allowed are all, and top1, top2, … for the last layers")
+        return layers
+
+
+class TrainingConfig(Section):
+    """The optimisation: AdamW, cross-entropy, a learning rate that rises and falls."""
+
+    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; the method's own when absent.")
+    head_learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate of the head; learning_rate, or the method's own, when absent."
+    )
+    schedule: Literal["linear", "cosine"] = Field(
+        "cosine", description="How the rate falls to 0 after the warm-up; cosine with warmup_ratio=0.3 is one-cycle."
+    )
+    epochs: int = Field(2, ge=1, description="Passes over the training rows.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after so many steps, whatever the epochs say.")
+    budget: str | None = Field(
+        None, description="Time for all of it, such as 90s, 10m or 1h30m; the best settings that fit are chosen."
+    )
+    batch_size: int = Field(32, ge=1, description="Most rows in a batch.")
+    batch_tokens: int = Field(4096, ge=8, description="Most tokens in a batch, padding included.")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay.")
+    warmup_ratio: float = Field(0.3, ge=0, lt=1, description="Share of the steps in which the rate rises.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    base_dropout: bool = Field(False, description="Keep the dropout inside the frozen encoder as its config has it.")
+    evaluations_per_epoch: int = Field(2, ge=1, description="How often validation loss is measured in an epoch.")
+    early_stopping_patience: int = Field(
+        4, ge=0, description="Stop after so many evaluations without a lower validation loss; 0 never stops early."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a CUDA GPU where torch sees one.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto takes bf16 where the processor multiplies in bf16, else fp32."
+    )
+    prefix_cache: Literal["auto", "shared", "never"] = Field(
+        "auto",
+        description="Keep what frozen lower layers give on disk: auto for this run, where epochs repeat, or for "
+        "all runs of a comparison or a search; shared for later runs too, in lorafit's cache.",
+    )
+    prefix_cache_gb: float = Field(10.0, gt=0, description="Most that prefix caches may take in their folder, in GB.")
+    track: list[Literal["tensorboard", "mlflow"]] = Field(
+        default_factory=list, description="Trackers that are told parameters, curves and results."
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads; all available cores when absent.")
+    seed: int = Field(0, ge=0, description="Seed of the head, the order of the batches and the dropout.")
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """`learning_rate`, which `methods.complete_settings` fills in."""
+        if self.learning_rate is None:
+            raise ValueError("the settings were not completed")
+        return self.learning_rate
+
+    @field_validator("budget")
+    @classmethod
+    def _check_budget(cls, budget: str | None) -> str | None:
+        if budget is not None and parse_duration(budget) is None:
+            raise PydanticCustomError("duration", "a time is written like 90s, 10m, 1h30m or 1h")
+        return budget
+
+
+class EvaluationConfig(Section):
+    """How results are measured."""
+
+    baseline: bool = Field(True, description="Measure the model before training, too.")
+    cheap_baselines: bool = Field(
+        True,
+        description="Train NB-SVM and TF-IDF with logistic (of numbers: ridge) regression on the same rows, to be "
+        "compared with.",
+    )
+    coverage: float = Field(
+        0.95,
+        gt=0.5,
+        lt=1,
+        description="Share of texts whose true label the conformal set, or number the interval, is to hold.",
+    )
+    target_accuracy: float | None = Field(
+        None, gt=0, lt=1, description="Accuracy that answers are to have; less confident ones are marked to abstain."
+    )
+    report: bool = Field(True, description="Write report.html at the end of a run.")
+    report_texts: bool = Field(True, description="Show sample texts and mistakes in the report.")
+    confidence_level: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals.")
+    bootstrap_samples: int = Field(2000, ge=100, le=100_000, description="Resamples behind each interval.")
+    seed: int = Field(0, ge=0, description="Seed of the resampling.")
+
+    @property
+    def resampling(self) -> dict[str, Any]:
+        """What functions of `lorafit.metrics` take to make intervals."""
+        return {"confidence_level": self.confidence_level, "samples": self.bootstrap_samples, "seed": self.seed}
+
+
+class SearchRange(Section):
+    """The numbers that a setting may take in a search, both ends included."""
+
+    low: int | float = Field(description="Lowest value.")
+    high: int | float = Field(description="Highest value.")
+    log: bool = Field(False, description="Whether values are drawn evenly on a logarithmic scale.")
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.low >= self.high:
+            raise PydanticCustomError("range", "low must be below high")
+        if self.log and self.low <= 0:
+            raise PydanticCustomError("range", "a logarithmic range must begin above 0")
+        return self
+
+
+class SearchConfig(Section):
+    """What `lorafit search` tries; no other command reads it."""
+
+    space: dict[str, Annotated[list[Any], Field(min_length=1)] | SearchRange] = Field(
+        default_factory=dict,
+        description="Settings to vary: a list of values, or low, high and log; some of the method's own when empty.",
+    )
+    pruning: bool = Field(
+        True, description="Stop a trial that is behind the median of the complete ones at the same share of its steps."
+    )
+    seed: int = Field(0, ge=0, description="Seed of what is tried.")
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _flatten(cls, space: object) -> object:
+        return dict(_flatten(space)) if isinstance(space, dict) else space
+
+
+def _flatten(space: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted names: `method: {r: [4, 8]}` means the same as `method.r: [4, 8]`."""
+    for name, value in space.items():
+        if isinstance(value, dict) and not {"low", "high"} & set(value):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 class Config(Section):

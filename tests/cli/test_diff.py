@@ -11,7 +11,7 @@ from lorafit.config import load_config
 from lorafit.data.sources import load_splits
 from lorafit.experiments.diff.records import DiffRecord
 from lorafit.labels import LabelSet
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.training.evaluation import read_predictions, write_predictions
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lorafit.evidence import MetricsRecord
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 
 Call = Callable[..., Any]
 

@@ -11,7 +11,7 @@ import pytest
 from lorafit.answers import LabelsPrediction, NumberPrediction, Prediction
 from lorafit.cli.render.render import show_metrics, show_run
 from lorafit.evidence import Estimate, MetricsRecord, SliceScores
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import ForecastRecord, RunRecord
 from lorafit.training.pipeline import Run, Sample
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lorafit.config import load_config, override_config
 from lorafit.experiments.reproduce import ReproductionRecord
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 
 Call = Callable[..., Any]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lorafit.evidence import MetricsRecord
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.task_evidence import TaskMetricsRecord
 

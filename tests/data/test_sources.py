@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lorafit.config import DataConfig
 from lorafit.data import sources
 from lorafit.data.rows import RawRows, RawSplits
 from lorafit.data.sources import load_evaluation_rows, load_splits
@@ -11,7 +12,6 @@ from lorafit.data.splits import count_shared_texts
 from lorafit.data.writing import write_table
 from lorafit.errors import DataError
 from lorafit.labels import LabelSet
-from lorafit.settings import DataConfig
 
 
 def write_csv(path: Path, labels: Sequence[str], *, start: int = 0, header: str = "text,label") -> str:

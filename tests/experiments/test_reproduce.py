@@ -25,7 +25,7 @@ from lorafit.experiments.reproduce import (
     reproduce,
 )
 from lorafit.labels import Task
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Silent
 from lorafit.task_evidence import TaskMetricsRecord, TaskScores

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lorafit.config import ModelConfig
 from lorafit.data.tables import Table, read_table
 from lorafit.data.writing import write_table
 from lorafit.errors import DataError, UserInputError
@@ -17,7 +18,6 @@ from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.load import load_tokenizer, load_with_head, locate_encoder
 from lorafit.models.runtimes.pytorch import TorchRuntime
 from lorafit.models.tokenization import Truncation
-from lorafit.settings import ModelConfig
 
 TEXTS = ["superb", 'she said "a dull, dull film"\nand left', "été in Zürich 🎬 評論", "the end of the story"]
 STARS = [5, 1, 4, 3]

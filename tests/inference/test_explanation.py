@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 import lorafit
+from lorafit.config import ModelConfig
 from lorafit.errors import UserInputError
 from lorafit.inference.explanation import Deletion, explain
 from lorafit.inference.predictor import Predictor
@@ -17,7 +18,6 @@ from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.load import load_tokenizer, load_with_head, locate_encoder
 from lorafit.models.runtimes.pytorch import TorchRuntime
 from lorafit.models.tokenization import Truncation
-from lorafit.settings import ModelConfig
 
 WEIGHTS = {"superb": 2.0, "lovely": 1.5, "été": 0.75, "🎬": 0.25, "dull": -1.75, "weak": -0.5, "!!": 0.125}
 TEXT = "a superb film !! lovely été 🎬 , not dull , only weak , weak at the end"

@@ -10,7 +10,7 @@ import torch
 
 import lorafit
 from lorafit.answers import build_answer
-from lorafit.config import load_config
+from lorafit.config import ModelConfig, load_config
 from lorafit.errors import RunError, UserInputError
 from lorafit.inference.predictor import Predictor
 from lorafit.labels import LabelSet
@@ -18,10 +18,9 @@ from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.load import load_tokenizer, load_with_head, locate_encoder
 from lorafit.models.runtimes.pytorch import TorchRuntime
 from lorafit.models.tokenization import Truncation
+from lorafit.runs.folder import ADAPTER_FILES, RunLayout
 from lorafit.runs.golden import GoldenRecord
-from lorafit.runs.layout import ADAPTER_FILES, RunLayout
 from lorafit.runs.records import RunRecord
-from lorafit.settings import ModelConfig
 from lorafit.system.atomic import compute_digest
 
 LABELS = LabelSet(("bad", "fair", "good"))

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from lorafit.config import MethodConfig, ModelConfig, TargetGroup
 from lorafit.errors import ConfigError
 from lorafit.labels import LabelSet
 from lorafit.models import adaptation
 from lorafit.models.adaptation import AdaptedModel, apply_method, count_parameters
 from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.methods import METHODS
-from lorafit.settings import MethodConfig, ModelConfig, TargetGroup
 
 LABELS = LabelSet(("neg", "pos"))
 

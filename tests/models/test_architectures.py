@@ -17,9 +17,9 @@ from transformers import (
     PreTrainedModel,
 )
 
+from lorafit.config import TargetGroup
 from lorafit.errors import ConfigError
 from lorafit.models.architectures import disable_base_dropout, find_head, find_targets
-from lorafit.settings import TargetGroup
 
 SMALL = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lorafit.encoders import builtin
+from lorafit.models import builtin
 from safetensors.numpy import load_file
 from transformers import AutoModel, BertConfig, BertModel
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lorafit.config import MethodConfig, ModelConfig, TargetGroup
 from lorafit.errors import ConfigError
 from lorafit.labels import LabelSet
 from lorafit.models.adaptation import apply_method
@@ -17,7 +18,6 @@ from lorafit.models.load import LoadedModel, load_with_head, locate_encoder, qui
 from lorafit.models.methods import METHODS
 from lorafit.models.runtimes import plain
 from lorafit.runs.saving import write_trained
-from lorafit.settings import MethodConfig, ModelConfig, TargetGroup
 
 LABELS = LabelSet(("bad", "good"))
 TEXTS = ["a wonderful film", "dull and far too long", "not bad"]

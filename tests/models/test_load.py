@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig, RobertaConfig
 from transformers.utils import logging as transformers_logging
 
+from lorafit.config import ModelConfig
 from lorafit.errors import ConfigError, NetworkUnavailableError
 from lorafit.labels import LabelSet
 from lorafit.models.builtin import load_builtin_encoder
@@ -26,7 +27,6 @@ from lorafit.models.load import (
     locate_encoder,
     quiet_transformers,
 )
-from lorafit.settings import ModelConfig
 from lorafit.system.atomic import compute_digest
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
@@ -39,7 +39,7 @@ ANSWERS = {
 }
 ASK_THE_HUB = """
 import json, sys
-from lorafit.settings import ModelConfig
+from lorafit.config import ModelConfig
 from lorafit.models.load import locate_encoder
 found = {}
 for name in json.load(sys.stdin):

@@ -2,11 +2,10 @@ import re
 
 import pytest
 
-from lorafit.config import Config
+from lorafit.config import Config, MethodConfig, TrainingConfig
 from lorafit.errors import ConfigError
 from lorafit.models.method_settings import complete_method, complete_settings
 from lorafit.models.methods import METHODS, find_method
-from lorafit.settings import MethodConfig, TrainingConfig
 
 NAMES = {
     *("lora", "rslora", "lora_plus", "lora_fa", "pissa", "olora", "dora", "adalora", "loha", "lokr", "oft", "boft"),

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lorafit.encoders import token_cache
+from lorafit.models import token_cache
 from tokenizers import Tokenizer
 
 from lorafit.models.token_cache import tokenize_once

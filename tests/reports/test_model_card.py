@@ -30,7 +30,7 @@ from lorafit.evidence import (
 from lorafit.metrics.selective import NEVER
 from lorafit.models.records import BaseModelRecord
 from lorafit.reports.model_card import render_model_card
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import DataRecord, RunRecord, SplitRecord
 
 

@@ -12,7 +12,7 @@ import pytest
 from lorafit.errors import MissingExtraError, RunError, UserInputError
 from lorafit.evidence import Estimate, MetricsRecord, SliceScores
 from lorafit.reports.page import write_report
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 
 BuildRun = Callable[..., Path]

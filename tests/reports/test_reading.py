@@ -12,7 +12,7 @@ from lorafit.data.writing import write_table
 from lorafit.errors import RunError
 from lorafit.labels import LabelSet
 from lorafit.reports.reading import read_run, read_texts
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 
 BuildRun = Callable[..., Path]

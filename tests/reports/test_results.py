@@ -17,7 +17,7 @@ from lorafit.reports.results import (
     render_opening,
     render_samples,
 )
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 
 BuildRun = Callable[..., Path]
 TakeApart = Callable[[str], Any]

@@ -272,10 +272,10 @@ def build_adapter(base: Path, folder: Path, labels: LabelSet) -> list[float]:
     """Write what a run writes, of a random adapter; return its logits of `TEXT`."""
     import torch
 
+    from lorafit.config import MethodConfig, ModelConfig
     from lorafit.models.adaptation import apply_method
     from lorafit.models.load import load_tokenizer, load_with_head, locate_encoder
     from lorafit.runs.saving import write_trained
-    from lorafit.settings import MethodConfig, ModelConfig
 
     encoder = locate_encoder(ModelConfig(name=str(base)))
     loaded = load_with_head(encoder, labels)

@@ -26,7 +26,7 @@ from lorafit.reports.task_page import write_task_report
 from lorafit.reports.task_plots import plot_labels, plot_numbers, plot_task_slices
 from lorafit.reports.training_plots import plot_learning, plot_loss
 from lorafit.reports.verdict import describe_task_verdict
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import DataRecord, RunRecord, SplitRecord
 from lorafit.task_evidence import (
     TaskCheapBaseline,

@@ -19,7 +19,7 @@ from lorafit.reports.page import write_report
 from lorafit.reports.reading import Texts, read_texts
 from lorafit.reports.task_reading import TaskContents, read_task_run
 from lorafit.reports.task_rows import render_task_mistakes, render_task_samples
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord, SplitRecord
 from lorafit.system.progress import Silent
 from lorafit.task_evidence import IntervalCalibration

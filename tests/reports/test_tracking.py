@@ -17,7 +17,7 @@ from lorafit.errors import MissingExtraError, NetworkUnavailableError
 from lorafit.evidence import MetricsRecord
 from lorafit.experiments.compare.compare import compare
 from lorafit.reports.tracking import open_trackers, require_trackers
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 
 pytestmark = [

@@ -2,10 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from lorafit.runs.layout import RunLayout
-from lorafit.runs.records import RunRecord
 from lorafit.errors import RunError
-from lorafit.runs.folder import choose_run_folder, claim_run_folder, find_free_name, suggest_name
+from lorafit.runs.folder import RunLayout, choose_run_folder, claim_run_folder, find_free_name, suggest_name
+from lorafit.runs.records import RunRecord
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lorafit.models.tokenization import read_tokenizer
 from lorafit.errors import RunError
+from lorafit.models.tokenization import read_tokenizer
 from lorafit.runs.golden import GOLDEN_TEXTS, GOLDEN_TOLERANCE, GoldenRecord, choose_golden_texts, verify_golden
 
 LOGITS = [[0.5, -0.25], [-3.0, 2.0]]

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from lorafit.runs.layout import RunLayout
+from lorafit.errors import TrainingDivergedError, TrainingInterruptedError
+from lorafit.runs.folder import RunLayout
+from lorafit.runs.journal import Journal
 from lorafit.runs.records import RunRecord
 from lorafit.system.energy import EnergyMeter
-from lorafit.errors import TrainingDivergedError, TrainingInterruptedError
-from lorafit.runs.journal import Journal
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lorafit.runs import layout as files
-from lorafit.system import records
-from lorafit.models.records import BaseModelRecord, ParameterCounts
-from lorafit.runs.layout import RunLayout
-from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord, SplitRecord, TrainingRecord
-from lorafit.system.records import FileRecord
 from lorafit.errors import RunError
 from lorafit.evidence import ClassScores, Estimate, MetricsRecord, ModelScores, PairedComparison
+from lorafit.models.records import BaseModelRecord, ParameterCounts
+from lorafit.runs import folder as files
+from lorafit.runs.folder import RunLayout
+from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord, SplitRecord, TrainingRecord
+from lorafit.system import records
+from lorafit.system.records import FileRecord
 
 HALF = Estimate(value=0.5, low=0.4, high=0.6)
 

@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from lorafit.runs import saving
+from lorafit.config import MethodConfig, ModelConfig
+from lorafit.errors import LorafitError, RunError
+from lorafit.inference.predictor import Predictor
+from lorafit.labels import LabelSet
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import AdaptedModel, apply_method, count_parameters
-from lorafit.runs.layout import ADAPTER_FILES, RunLayout
-from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord
-from lorafit.system.atomic import compute_digest
 from lorafit.models.load import Encoder, load_tokenizer, load_with_head, locate_encoder
-from lorafit.models.tokenization import Truncation
-from lorafit.errors import LorafitError, RunError
-from lorafit.runs.golden import GOLDEN_TEXTS, GoldenRecord, verify_golden
-from lorafit.labels import LabelSet
-from lorafit.inference.predictor import Predictor
 from lorafit.models.runtimes.pytorch import TorchRuntime
+from lorafit.models.tokenization import Truncation
+from lorafit.runs import saving
+from lorafit.runs.folder import ADAPTER_FILES, RunLayout
+from lorafit.runs.golden import GOLDEN_TEXTS, GoldenRecord, verify_golden
+from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord
 from lorafit.runs.saving import check_files, compute_plain_logits, load_trained, save_trained, write_trained
-from lorafit.settings import MethodConfig, ModelConfig
+from lorafit.system.atomic import compute_digest
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
 MAX_LENGTH = 20

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from lorafit.config import MethodConfig, ModelConfig, TrainingConfig
 from lorafit.labels import LabelSet
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import AdaptedModel, apply_method
 from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.method_settings import complete_method
 from lorafit.models.tokenization import TokenizedTexts
-from lorafit.runs.layout import RunLayout
-from lorafit.settings import MethodConfig, ModelConfig, TrainingConfig
-from lorafit.training.batching import TrainingRows
-from lorafit.training.engine import TrainingJob
+from lorafit.runs.folder import RunLayout
+from lorafit.training.inputs import TrainingRows
+from lorafit.training.trainer import TrainingJob
 
 BuildJob = Callable[..., TrainingJob]
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from lorafit.settings import TrainingConfig
-from lorafit.training.arguments import build_arguments
+from lorafit.config import TrainingConfig
+from lorafit.training.trainer import build_arguments
 
 
 def test_settings_reach_the_trainer(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lorafit.models.tokenization import TokenizedTexts
-from lorafit.training.batching import EpochBatches, TrainingRows, build_train_loader
+from lorafit.training.inputs import EpochBatches, TrainingRows, build_train_loader
 
 LENGTHS = np.random.default_rng(0).integers(1, 40, size=301)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lorafit.training.checkpoints import find_latest_checkpoint, mark_complete
+from lorafit.training.callbacks import find_latest_checkpoint, mark_complete
 
 
 @pytest.fixture

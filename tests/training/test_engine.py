@@ -17,9 +17,8 @@ from lorafit.errors import TrainingDivergedError, TrainingInterruptedError
 from lorafit.models.acceleration.precision import PrecisionChoice, choose_precision
 from lorafit.runs.records import TrainingRecord
 from lorafit.system.progress import Silent
-from lorafit.training.callbacks import Schedule
-from lorafit.training.checkpoints import find_latest_checkpoint, mark_complete
-from lorafit.training.engine import TrainingJob, fit
+from lorafit.training.callbacks import Schedule, find_latest_checkpoint, mark_complete
+from lorafit.training.trainer import TrainingJob, fit
 
 BuildJob = Callable[..., TrainingJob]
 
@@ -32,10 +31,10 @@ from pathlib import Path
 import torch
 from lorafit.errors import TrainingInterruptedError
 from lorafit.system.progress import Silent
-from lorafit.training.engine import TrainingJob, fit
+from lorafit.training.trainer import TrainingJob, fit
 from lorafit.models.acceleration.precision import PrecisionChoice
-from lorafit.runs.layout import RunLayout
-from lorafit.settings import MethodConfig, TrainingConfig
+from lorafit.runs.folder import RunLayout
+from lorafit.config import MethodConfig, TrainingConfig
 
 class Slow(Silent):
     def update(self, done, **figures):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lorafit
-from lorafit.config import load_config
+from lorafit.config import EvaluationConfig, load_config
 from lorafit.data.rows import Split
 from lorafit.data.sources import load_splits
 from lorafit.data.tables import read_table
@@ -16,8 +16,7 @@ from lorafit.errors import DataError
 from lorafit.evidence import MetricsRecord
 from lorafit.labels import LabelSet
 from lorafit.metrics.calibration import calibrated_log_loss
-from lorafit.runs.layout import RunLayout
-from lorafit.settings import EvaluationConfig
+from lorafit.runs.folder import RunLayout
 from lorafit.training.evaluation import (
     Predicted,
     build_metrics,

@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
-from lorafit.config import Config
+from lorafit.config import Config, MethodConfig, ModelConfig
 from lorafit.inference.export.graph import build_graph
 from lorafit.models.acceleration.encoder_block import fuse_encoder, is_fused
 from lorafit.models.acceleration.inference import make_fast
@@ -24,10 +24,9 @@ from lorafit.models.method_settings import complete_method, complete_settings
 from lorafit.models.methods import METHODS
 from lorafit.models.runtimes import plain
 from lorafit.runs.saving import write_trained
-from lorafit.settings import MethodConfig, ModelConfig
 from lorafit.system.progress import Silent
-from lorafit.training.batching import TrainingRows
-from lorafit.training.engine import TrainingJob, fit
+from lorafit.training.inputs import TrainingRows
+from lorafit.training.trainer import TrainingJob, fit
 
 BuildJob = Callable[..., TrainingJob]
 Measure = Callable[[AdaptedModel, TrainingRows], dict[str, float]]

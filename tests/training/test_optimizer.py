@@ -2,12 +2,12 @@ from pathlib import Path
 
 import torch
 
+from lorafit.config import MethodConfig, ModelConfig, TrainingConfig
 from lorafit.labels import LabelSet
 from lorafit.models.adaptation import apply_method
 from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.method_settings import complete_method
-from lorafit.settings import MethodConfig, ModelConfig, TrainingConfig
-from lorafit.training.optimizer import build_optimizer
+from lorafit.training.trainer import build_optimizer
 
 
 def read_groups(folder: Path, training: TrainingConfig, method: MethodConfig) -> dict[str, tuple[float, float]]:

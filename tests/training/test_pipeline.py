@@ -15,13 +15,13 @@ from lorafit.config import Config, load_config
 from lorafit.data.tables import read_table
 from lorafit.errors import ConfigError, DataError, RunError, TrainingDivergedError
 from lorafit.errors import TrainingInterruptedError as Interrupted
-from lorafit.runs.layout import ADAPTER_FILES, RunLayout
+from lorafit.runs.folder import ADAPTER_FILES, RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import compute_digest
 from lorafit.system.energy import EnergyMeter
 from lorafit.system.progress import Silent
 from lorafit.training.pipeline import Run, continue_journal, resume
-from lorafit.training.planning import measuring
+from lorafit.training.planning import costs as measuring
 from lorafit.training.planning.costs import CostModel, Costs
 from lorafit.training.prepare import describe, prepare
 

@@ -15,7 +15,7 @@ from lorafit.errors import RunError, UserInputError
 from lorafit.evidence import CalibrationRecord, MetricsRecord
 from lorafit.metrics.calibration import fit_temperature
 from lorafit.metrics.scores import softmax
-from lorafit.runs.layout import CALIBRATION_FILE, RunLayout
+from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Silent
 from lorafit.training.evaluation import evaluate

@@ -17,7 +17,7 @@ from lorafit.cheap_baselines import CHEAP_BASELINES
 from lorafit.config import Config, load_config
 from lorafit.errors import ConfigError, RunError, TrainingInterruptedError
 from lorafit.models.acceleration.encoder_block import is_fused
-from lorafit.runs.layout import MODEL_FILES, RunLayout
+from lorafit.runs.folder import MODEL_FILES, RunLayout
 from lorafit.system.progress import Silent
 from lorafit.training.evaluation import evaluate
 from lorafit.training.pipeline import Run, resume

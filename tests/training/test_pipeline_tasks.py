@@ -35,7 +35,7 @@ from lorafit.inference.export.export import export, export_merged
 from lorafit.inference.export.parity import check_parity, measure_parity
 from lorafit.labels import LabelSet
 from lorafit.reports.page import write_report
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.system.progress import Silent
 from lorafit.task_evidence import IntervalCalibration, MultiLabelCalibration, TaskMetricsRecord
 from lorafit.training.evaluation import evaluate

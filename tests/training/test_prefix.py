@@ -10,7 +10,7 @@ from lorafit.config import Config, load_config
 from lorafit.data.writing import write_table
 from lorafit.errors import TrainingInterruptedError
 from lorafit.models.acceleration.prefix_cache import PrefixCache
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.system.progress import Silent
 from lorafit.training.pipeline import Run, resume
 

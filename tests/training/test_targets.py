@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from lorafit.config import MethodConfig, ModelConfig
 from lorafit.labels import LabelSet
 from lorafit.models.adaptation import AdaptedModel, apply_method
 from lorafit.models.load import load_with_head, locate_encoder
-from lorafit.settings import MethodConfig, ModelConfig
 from lorafit.training.targets import Standard, build_targets, fold_standard, measure_standard
 
 NUMBERS = np.array([10.0, 20.0, 40.0])

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from lorafit.config import DataConfig
 from lorafit.data.builtin import BUILTIN_SOURCES
 from lorafit.data.checks import CheckedRows, build_labels, check_rows, encode_rows, name_labels
 from lorafit.data.hub import load_hub
@@ -18,7 +19,6 @@ from lorafit.data.splits import check_distinct_texts, count_shared_texts, cut_sp
 from lorafit.data.tables import READABLE_SUFFIXES, check_columns, read_table
 from lorafit.errors import DataError
 from lorafit.labels import LabelSet, Task
-from lorafit.settings import DataConfig
 from lorafit.system.atomic import compute_digest
 
 __all__ = ["NAMED_SOURCES", "is_same_source", "load_evaluation_rows", "load_splits"]

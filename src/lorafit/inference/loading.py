@@ -7,7 +7,7 @@ from lorafit.errors import RunError, UserInputError
 from lorafit.inference.export.loading import load_export
 from lorafit.inference.export.records import ExportLayout
 from lorafit.inference.predictor import Predictor
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 
 __all__ = ["load"]
 

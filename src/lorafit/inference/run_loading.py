@@ -6,8 +6,8 @@ from typing import Literal
 from lorafit.inference.predictor import Predictor, read_calibration
 from lorafit.models.load import load_tokenizer
 from lorafit.models.tokenization import Truncation
+from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, verify_golden
-from lorafit.runs.layout import CALIBRATION_FILE, RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.runs.saving import load_trained
 from lorafit.system.extras import require

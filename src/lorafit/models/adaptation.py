@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lorafit.config import MethodConfig
 from lorafit.errors import ConfigError
 from lorafit.models.architectures import ARCHITECTURES, find_head, find_norms, find_targets
 from lorafit.models.load import quiet_transformers
@@ -11,7 +12,6 @@ from lorafit.models.method_settings import complete_method
 from lorafit.models.methods import METHODS, Method, find_method
 from lorafit.models.peft_configs import Site
 from lorafit.models.records import ParameterCounts
-from lorafit.settings import MethodConfig
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lorafit.config import TargetGroup
 from lorafit.errors import ConfigError
-from lorafit.settings import TargetGroup
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
+from lorafit.config import ModelConfig
 from lorafit.errors import ConfigError, NetworkUnavailableError
 from lorafit.labels import LabelSet
 from lorafit.models.architectures import ARCHITECTURES, disable_base_dropout
 from lorafit.models.builtin import BUILTIN_ENCODERS, load_builtin_encoder
 from lorafit.models.records import BaseModelRecord
 from lorafit.models.tokenization import read_tokenizer
-from lorafit.settings import ModelConfig
 from lorafit.system.atomic import compute_digest
 
 if TYPE_CHECKING:

@@ -1,9 +1,8 @@
 """The settings of a method: its own defaults where none are given, and what it does not take."""
 
-from lorafit.config import Config
+from lorafit.config import Config, MethodConfig
 from lorafit.errors import ConfigError
 from lorafit.models.methods import find_method
-from lorafit.settings import MethodConfig
 
 __all__ = ["complete_method", "complete_settings", "select_settings"]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lorafit.settings import MethodConfig
+from lorafit.config import MethodConfig
 
 if TYPE_CHECKING:
     from peft import PeftConfig

@@ -19,7 +19,7 @@ from lorafit.reports.results import (
 )
 from lorafit.reports.sections import check_places, render_sections, show_plots
 from lorafit.reports.task_page import write_task_report
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.system.atomic import write_atomic
 from lorafit.system.progress import Progress, Silent
 

@@ -18,7 +18,7 @@ from lorafit.data.tables import read_table
 from lorafit.errors import LorafitError, RunError
 from lorafit.evidence import ExplainedMistake, MetricsRecord, MistakesRecord, ModelScores
 from lorafit.metrics.scores import check_probabilities, confusion_matrix, predict_labels
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 
 __all__ = [

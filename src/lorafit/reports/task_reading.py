@@ -14,7 +14,7 @@ from lorafit.errors import RunError
 from lorafit.metrics.multi_label import score_multi_label
 from lorafit.metrics.regression import score_regression
 from lorafit.reports.reading import FinishedRun, read_finished_record, read_history, read_predicted_rows
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.task_evidence import TaskMetricsRecord, TaskScores
 from lorafit.task_figures import LEADING
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from lorafit.config import Config
 from lorafit.errors import NetworkUnavailableError
 from lorafit.evidence import MetricsRecord, ModelScores
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.extras import missing_modules, require
 from lorafit.task_evidence import TaskMetricsRecord

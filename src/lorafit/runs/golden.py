@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from lorafit.errors import RunError
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.system.records import FileRecord
-from lorafit.errors import RunError
 
 __all__ = ["GOLDEN_TEXTS", "GOLDEN_TOLERANCE", "GoldenRecord", "choose_golden_texts", "verify_golden"]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lorafit.system import hardware
-from lorafit.runs.layout import RunLayout
-from lorafit.runs.records import RunRecord
-from lorafit.system.energy import EnergyMeter
 from lorafit.errors import TrainingInterruptedError
+from lorafit.runs.folder import RunLayout
+from lorafit.runs.records import RunRecord
+from lorafit.system import hardware
+from lorafit.system.energy import EnergyMeter
 
 __all__ = ["Journal"]
 

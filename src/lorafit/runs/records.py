@@ -34,7 +34,7 @@ class DataRecord(Record):
 
     source: str
     splits: dict[str, SplitRecord]
-    notes: list[str] = []
+    notes: list[str] = Field(default_factory=list)
 
 
 class HardwareRecord(Record):
@@ -90,7 +90,7 @@ class ForecastRecord(Record):
     seconds: dict[str, float]
     peak_memory_bytes: int
     budget_seconds: float | None = None
-    given_up: list[str] = []
+    given_up: list[str] = Field(default_factory=list)
 
 
 class RunRecord(FileRecord):

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.models.adaptation import AdaptedModel
 from lorafit.answers import Calibration
-from lorafit.runs.layout import ADAPTER_FILES, CALIBRATION_FILE, MODEL_FILES, RunLayout
-from lorafit.runs.records import RunRecord
-from lorafit.system.atomic import atomic_directory, compute_digest
+from lorafit.config import ModelConfig
+from lorafit.errors import LorafitError, RunError
+from lorafit.models.adaptation import AdaptedModel
 from lorafit.models.load import Encoder, load_tokenizer, load_with_head, locate_encoder, quiet_transformers
 from lorafit.models.tokenization import read_tokenizer
-from lorafit.errors import LorafitError, RunError
+from lorafit.runs.folder import ADAPTER_FILES, CALIBRATION_FILE, MODEL_FILES, RunLayout
 from lorafit.runs.golden import GoldenRecord, choose_golden_texts, verify_golden
-from lorafit.settings import ModelConfig
+from lorafit.runs.records import RunRecord
+from lorafit.system.atomic import atomic_directory, compute_digest
 
 if TYPE_CHECKING:
     from peft import PeftModel

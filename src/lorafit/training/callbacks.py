@@ -1,7 +1,8 @@
-"""What happens between the Trainer's steps: schedule, progress, history, stopping in time."""
+"""What happens between the Trainer's steps: schedule, progress, history, checkpoints, stopping in time."""
 
 import json
 import math
+import re
 import signal
 import threading
 import time
@@ -14,12 +15,22 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lorafit.errors import TrainingDivergedError
-from lorafit.system.atomic import write_atomic
+from lorafit.system.atomic import compute_digest, write_atomic
 from lorafit.system.progress import Progress
-from lorafit.training.batching import EpochBatches
-from lorafit.training.checkpoints import mark_complete
+from lorafit.training.inputs import EpochBatches
 
-__all__ = ["DivergenceGuard", "EpochOrder", "History", "InterruptGuard", "ProgressReport", "RankAllocation", "Schedule"]
+__all__ = [
+    "DivergenceGuard",
+    "EpochOrder",
+    "History",
+    "InterruptGuard",
+    "ProgressReport",
+    "RankAllocation",
+    "Schedule",
+    "find_latest_checkpoint",
+    "is_complete",
+    "mark_complete",
+]
 
 _SHARES = {"accuracy", "micro_f1"}
 """Figures of validation that are shown in per cent."""
@@ -249,3 +260,49 @@ class InterruptGuard(TrainerCallback):
             raise KeyboardInterrupt
         self.interrupted = True
         self._progress.say("stopping after this step and saving; once more to stop at once")
+
+
+_MARKER = "complete.json"
+_NAME = re.compile(r"^checkpoint-(\d+)$")
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Note the digest of every file of a checkpoint, as the last thing written into it.
+
+    The Trainer writes a checkpoint file by file under its final name; without this mark an interrupted write would be
+    resumed from silently.
+
+    Args:
+        checkpoint: The checkpoint's folder.
+    """
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != _MARKER)
+    digests = {str(path.relative_to(checkpoint)): compute_digest(path) for path in files}
+    write_atomic(checkpoint / _MARKER, json.dumps(digests, indent=2) + "\n")
+
+
+def find_latest_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
+    """Find the newest checkpoint that is whole.
+
+    Args:
+        folder: Where the Trainer keeps checkpoints; need not exist.
+
+    Returns:
+        The checkpoint or None, and the newer ones that were passed over because they are incomplete or altered.
+    """
+    steps = {int(match[1]): path for path in folder.glob("checkpoint-*") if (match := _NAME.match(path.name))}
+    passed_over: list[Path] = []
+    for _, path in sorted(steps.items(), reverse=True):
+        if is_complete(path):
+            return path, passed_over
+        passed_over.append(path)
+    return None, passed_over
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Return whether a checkpoint was written to the end and is unaltered since."""
+    try:
+        digests = json.loads((checkpoint / _MARKER).read_text(encoding="utf-8"))
+        is_mark = isinstance(digests, dict) and len(digests) > 0
+        return is_mark and all(compute_digest(checkpoint / name) == digest for name, digest in digests.items())
+    except (OSError, ValueError):
+        return False

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lorafit.answers import TRUTH_COLUMNS, Calibration, Predicted, name_values
 from lorafit.cheap_baselines import cheap_baselines_for
-from lorafit.config import load_config
+from lorafit.config import EvaluationConfig, load_config
 from lorafit.data.checks import name_labels
 from lorafit.data.rows import Split
 from lorafit.data.sources import is_same_source, load_evaluation_rows
@@ -24,9 +24,8 @@ from lorafit.metrics.confidence import fit_calibration, measure_confidence
 from lorafit.metrics.scores import accuracy, confusion_matrix, predict_labels, row_log_losses, softmax
 from lorafit.metrics.slices import score_slices
 from lorafit.metrics.uncertainty import compare_paired, estimate_scores
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
-from lorafit.settings import EvaluationConfig
 from lorafit.system.progress import Progress, Silent
 from lorafit.task_evidence import TaskMetricsRecord
 from lorafit.training.task_evaluation import build_task_metrics, compute_task_validation, fit_task_calibration

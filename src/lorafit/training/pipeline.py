@@ -20,9 +20,8 @@ from lorafit.labels import LabelSet
 from lorafit.reports.page import write_report
 from lorafit.reports.rows import choose_samples
 from lorafit.reports.tracking import track_results
-from lorafit.runs.folder import choose_run_folder, claim_run_folder, suggest_name
+from lorafit.runs.folder import RunLayout, choose_run_folder, claim_run_folder, suggest_name
 from lorafit.runs.journal import Journal
-from lorafit.runs.layout import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import write_atomic
 from lorafit.system.extras import install_line, missing_modules
@@ -195,7 +194,7 @@ def precedes_calibration(record: RunRecord, layout: RunLayout) -> bool:
 def _plan(prepared: Prepared, layout: RunLayout, began: float, progress: Progress) -> Plan:
     """Measure some steps, and say how long the run will take and what is given up to fit a budget."""
     preparation = time.perf_counter() - began
-    from lorafit.training.planning.measuring import measure_ground
+    from lorafit.training.planning.forecast import measure_ground
 
     progress.start("forecasting time and memory")
     disk = next(place for place in (layout.root, *layout.root.parents) if place.exists())

@@ -23,9 +23,9 @@ from lorafit.models.tokenization import Truncation
 from lorafit.reports.model_card import render_model_card
 from lorafit.reports.task_card import render_task_card
 from lorafit.reports.tracking import open_trackers
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION
 from lorafit.runs.journal import Journal
-from lorafit.runs.layout import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.runs.saving import save_trained
 from lorafit.system.atomic import write_atomic
@@ -41,8 +41,8 @@ from lorafit.training.evaluation import (
 from lorafit.training.prepare import Prepared
 
 if TYPE_CHECKING:
-    from lorafit.training.engine import OnValidation
-    from lorafit.training.prefix import ModelInputs
+    from lorafit.training.inputs import ModelInputs
+    from lorafit.training.trainer import OnValidation
 
 __all__ = [
     "build_measuring_runtime",
@@ -167,7 +167,7 @@ def find_checkpoint(config: Config, layout: RunLayout, progress: Progress) -> Pa
     Returns:
         The checkpoint, or None.
     """
-    from lorafit.training.checkpoints import find_latest_checkpoint
+    from lorafit.training.callbacks import find_latest_checkpoint
 
     checkpoint, damaged = find_latest_checkpoint(layout.checkpoints)
     for path in damaged:
@@ -202,9 +202,9 @@ def train_run(
         on_validation: Told what share of the steps is done and every validation result; what it raises ends training.
     """
     from lorafit.models.runtimes.pytorch import TorchRuntime
-    from lorafit.training.batching import TrainingRows
-    from lorafit.training.engine import TrainingJob, fit
+    from lorafit.training.inputs import TrainingRows
     from lorafit.training.targets import build_targets, fold_standard
+    from lorafit.training.trainer import TrainingJob, fit
 
     runtime, splits = TorchRuntime(prepared.adapted.model, prepared.precision), prepared.splits
     standard, task = prepared.standard, prepared.labels.task

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.answers import Predicted
+from lorafit.config import EvaluationConfig
 from lorafit.data.rows import Split
 from lorafit.labels import ClasslessTask, LabelSet
 from lorafit.metrics.multi_label import (
@@ -23,7 +24,6 @@ from lorafit.metrics.regression import (
     measure_interval_coverage,
 )
 from lorafit.metrics.task_slices import score_task_slices
-from lorafit.settings import EvaluationConfig
 from lorafit.task_evidence import (
     IntervalCalibration,
     MultiLabelCalibration,

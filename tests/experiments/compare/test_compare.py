@@ -18,7 +18,7 @@ from lorafit.experiments.compare import compare as comparison
 from lorafit.experiments.compare.cells import set_method
 from lorafit.experiments.compare.compare import Comparison, compare
 from lorafit.experiments.compare.records import ComparisonLayout, ComparisonRecord
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Silent
 from lorafit.training.pipeline import Run

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 
+from lorafit.config import EvaluationConfig
 from lorafit.data.rows import Split
 from lorafit.experiments.compare.scores import measure_errors, measure_score
 from lorafit.labels import Task
-from lorafit.settings import EvaluationConfig
 
 CONFIG = EvaluationConfig(bootstrap_samples=200)
 ROWS = 120

@@ -17,8 +17,8 @@ from lorafit.evidence import Estimate, MetricsRecord
 from lorafit.experiments.diff.diff import diff
 from lorafit.experiments.diff.records import DiffRecord
 from lorafit.inference.export.records import ExportLayout, ExportRecord
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.golden import GoldenRecord
-from lorafit.runs.layout import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import compute_digest
 from lorafit.system.progress import Silent

@@ -9,7 +9,7 @@ from lorafit.data.writing import write_table
 from lorafit.errors import RunError
 from lorafit.experiments.diff.sides import open_side, read_answers
 from lorafit.labels import LabelSet
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 
 LABELS = LabelSet(("neg", "pos"))
 TRUTH = ["neg", "pos", "pos"]

@@ -26,7 +26,7 @@ from lorafit.experiments.diff.sides import open_side, read_answers, read_interva
 from lorafit.labels import LabelSet, Task
 from lorafit.metrics.paired import adjust_p_values
 from lorafit.metrics.uncertainty import mcnemar_exact, wilson_interval
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.system.progress import Silent
 
 WriteValues = Callable[..., Path]

@@ -1,11 +1,10 @@
 import pytest
 
-from lorafit.config import Config, load_config
+from lorafit.config import Config, SearchRange, load_config
 from lorafit.errors import ConfigError
 from lorafit.experiments.search.space import read_space
 from lorafit.models.method_settings import complete_settings
 from lorafit.models.methods import METHODS
-from lorafit.settings import SearchRange
 
 
 def config_with(*overrides: str) -> Config:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from lorafit.config import ModelConfig
 from lorafit.errors import ConfigError
 from lorafit.inference.export.graph import build_graph, can_build
 from lorafit.inference.export.int8 import ReachMeter, quantize_graph, quantize_weight
@@ -16,7 +17,6 @@ from lorafit.inference.export.tracing import trace_graph
 from lorafit.labels import LabelSet
 from lorafit.models.architectures import ARCHITECTURES
 from lorafit.models.load import load_with_head, locate_encoder
-from lorafit.settings import ModelConfig
 
 Build = Callable[..., PreTrainedModel]
 FAMILIES = ["distilbert", "bert", "roberta", "xlm-roberta", "camembert", "electra"]

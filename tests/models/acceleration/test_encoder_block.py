@@ -10,6 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
+from lorafit.config import MethodConfig, ModelConfig
 from lorafit.labels import LabelSet
 from lorafit.models.acceleration.encoder_block import (
     _OWN_BLOCKS,
@@ -26,7 +27,6 @@ from lorafit.models.adaptation import apply_method
 from lorafit.models.architectures import ARCHITECTURES
 from lorafit.models.load import load_with_head, locate_encoder, quiet_transformers
 from lorafit.models.methods import METHODS
-from lorafit.settings import MethodConfig, ModelConfig
 
 LABELS = LabelSet(("neg", "pos"))
 FP32, BF16 = PrecisionChoice("fp32", ""), PrecisionChoice("bf16", "")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from lorafit.config import MethodConfig, ModelConfig
 from lorafit.labels import LabelSet
 from lorafit.models.acceleration.encoder_block import at_precision, compute_prefix, frozen_depth, fuse_encoder
 from lorafit.models.acceleration.precision import PrecisionChoice
@@ -17,7 +18,6 @@ from lorafit.models.adaptation import apply_method
 from lorafit.models.batching import plan_batches
 from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.tokenization import TokenizedTexts
-from lorafit.settings import MethodConfig, ModelConfig
 
 FP32, BF16 = PrecisionChoice("fp32", ""), PrecisionChoice("bf16", "")
 PAD = 0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from lorafit.config import MethodConfig, ModelConfig, TrainingConfig
 from lorafit.labels import LabelSet
 from lorafit.models.acceleration.encoder_block import fuse_encoder
 from lorafit.models.acceleration.precision import PrecisionChoice
@@ -11,10 +12,9 @@ from lorafit.models.adaptation import AdaptedModel, apply_method
 from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.runtimes.pytorch import TorchRuntime
 from lorafit.models.tokenization import TokenizedTexts
-from lorafit.settings import MethodConfig, ModelConfig, TrainingConfig
-from lorafit.training.batching import TrainingRows
-from lorafit.training.planning import measuring
-from lorafit.training.planning.measuring import measure_costs
+from lorafit.training.inputs import TrainingRows
+from lorafit.training.planning import costs as measuring
+from lorafit.training.planning.costs import measure_costs
 
 FP32 = PrecisionChoice("fp32", "asked for")
 

@@ -21,7 +21,7 @@ from lorafit.cli.render.tasks import VERDICTS, print_task_metrics
 from lorafit.data.rows import LENGTH_COLUMN
 from lorafit.evidence import Estimate, MetricsRecord, ModelScores, PairedComparison, SliceScores
 from lorafit.reports.verdict import judge
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.durations import format_duration
 from lorafit.task_evidence import TaskMetricsRecord

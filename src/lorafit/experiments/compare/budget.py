@@ -35,7 +35,7 @@ def fit_budget(config: Config, methods: Sequence[str], seeds: int, material: Mat
     """
     if config.training.budget is None:
         return config
-    from lorafit.training.planning.measuring import measure_ground
+    from lorafit.training.planning.forecast import measure_ground
 
     began, grounds = time.perf_counter(), dict[str, Ground]()
     progress.start("forecasting time", total=len(methods), unit="method")

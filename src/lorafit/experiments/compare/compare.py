@@ -26,9 +26,8 @@ from lorafit.experiments.compare.summary import CheapResult, summarise
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.methods import METHODS, find_method
 from lorafit.reports.tracking import track_results
-from lorafit.runs.folder import check_same_settings, find_free_name, suggest_name
+from lorafit.runs.folder import RunLayout, check_same_settings, find_free_name, suggest_name
 from lorafit.runs.journal import Journal
-from lorafit.runs.layout import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system import hardware
 from lorafit.system.atomic import write_atomic

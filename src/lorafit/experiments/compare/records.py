@@ -9,7 +9,7 @@ from pydantic import Field
 from lorafit.evidence import Estimate
 from lorafit.labels import Task
 from lorafit.models.records import ParameterCounts
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.system.records import FileRecord, Record
 from lorafit.task_figures import LEADING
 

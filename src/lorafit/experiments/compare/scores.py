@@ -7,6 +7,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
+from lorafit.config import EvaluationConfig
 from lorafit.data.rows import Split
 from lorafit.evidence import Estimate
 from lorafit.labels import Task
@@ -14,7 +15,6 @@ from lorafit.metrics.multi_label import decide, resample_multi_label
 from lorafit.metrics.regression import resample_regression
 from lorafit.metrics.scores import predict_labels
 from lorafit.metrics.uncertainty import build_estimates, resample_means
-from lorafit.settings import EvaluationConfig
 from lorafit.task_figures import LEADING
 
 __all__ = ["Score", "measure_errors", "measure_score"]

@@ -7,13 +7,13 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
+from lorafit.config import EvaluationConfig
 from lorafit.data.rows import Split
 from lorafit.experiments.compare.records import CheapRow, MethodRow
 from lorafit.experiments.compare.scores import Score, measure_errors, measure_score
 from lorafit.labels import Task
 from lorafit.metrics.uncertainty import mcnemar_exact
 from lorafit.runs.records import RunRecord, TrainingRecord
-from lorafit.settings import EvaluationConfig
 
 __all__ = ["CheapResult", "summarise"]
 

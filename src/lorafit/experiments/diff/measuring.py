@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lorafit.config import EvaluationConfig
 from lorafit.experiments.diff.pairs import Pair
 from lorafit.experiments.diff.records import (
     DiffRecord,
@@ -23,7 +24,6 @@ from lorafit.metrics.paired import adjust_p_values, estimate_flips, estimate_sco
 from lorafit.metrics.regression import compare_interval_coverage, measure_interval_coverage
 from lorafit.metrics.task_slices import compare_leading
 from lorafit.metrics.uncertainty import compare_paired, estimate_scores
-from lorafit.settings import EvaluationConfig
 from lorafit.system.progress import Progress
 from lorafit.task_evidence import IntervalCalibration
 from lorafit.training.task_evaluation import compare_task, estimate_task_scores

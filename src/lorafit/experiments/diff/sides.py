@@ -16,7 +16,7 @@ from lorafit.errors import RunError
 from lorafit.inference.export.records import ExportLayout, ExportRecord, Precision
 from lorafit.labels import LabelSet
 from lorafit.metrics.scores import check_probabilities
-from lorafit.runs.layout import CALIBRATION_FILE, RunLayout
+from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import compute_digest
 from lorafit.task_evidence import IntervalCalibration

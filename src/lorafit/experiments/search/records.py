@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lorafit.labels import Task
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.system.records import FileRecord, Record
 from lorafit.task_figures import LEADING
 

@@ -125,7 +125,7 @@ def _check(config: Config, trials: int, budget: str | None) -> float | None:
 
 def _forecast(objective: Trials, budget: float | None) -> float:
     """Say how long a trial with the settings as they are takes, and refuse a budget that has no room for it."""
-    from lorafit.training.planning.measuring import measure_ground
+    from lorafit.training.planning.forecast import measure_ground
 
     progress = objective.progress
     progress.start("forecasting time")

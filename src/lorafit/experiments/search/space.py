@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 
-from lorafit.config import Config, override_config
+from lorafit.config import Config, SearchConfig, SearchRange, override_config
 from lorafit.errors import ConfigError
 from lorafit.models.method_settings import complete_settings, select_settings
 from lorafit.models.methods import find_method
-from lorafit.settings import SearchConfig, SearchRange
 
 if TYPE_CHECKING:
     import optuna

@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorafit.config import SearchConfig
 from lorafit.errors import RunError
 from lorafit.experiments.search.records import SearchLayout
 from lorafit.experiments.search.space import Plain
-from lorafit.settings import SearchConfig
 from lorafit.system.atomic import create_file
 from lorafit.system.extras import require
 

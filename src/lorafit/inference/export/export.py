@@ -28,8 +28,8 @@ from lorafit.models.load import load_tokenizer, quiet_transformers
 from lorafit.models.methods import find_method
 from lorafit.models.runtimes.onnx import OnnxRuntime
 from lorafit.models.tokenization import Truncation
+from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, GoldenRecord, verify_golden
-from lorafit.runs.layout import CALIBRATION_FILE, RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.runs.saving import compute_plain_logits, load_trained
 from lorafit.system import hardware

@@ -9,7 +9,7 @@ from pydantic import Field
 from lorafit.evidence import Estimate
 from lorafit.labels import Task
 from lorafit.models.records import BaseModelRecord, ParameterCounts
-from lorafit.runs.layout import CALIBRATION_FILE
+from lorafit.runs.folder import CALIBRATION_FILE
 from lorafit.system.records import FileRecord, Record
 
 __all__ = ["ExportLayout", "ExportRecord", "ParityRecord", "Precision", "SpeedRecord"]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, inf
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,12 @@ from lorafit.config import Config
 from lorafit.inference.mistakes import list_explained_lengths
 from lorafit.inference.predictor import plan_prediction
 from lorafit.models.batching import plan_batches
-from lorafit.training.planning.costs import Costs
 
-__all__ = ["Forecast", "Ground", "forecast_run", "frozen_layers"]
+if TYPE_CHECKING:
+    from lorafit.training.planning.costs import Costs
+    from lorafit.training.prepare import Prepared
+
+__all__ = ["Forecast", "Ground", "forecast_run", "frozen_layers", "measure_ground"]
 
 _SAVING = 6.0
 _REPORT = 3.0
@@ -40,7 +44,7 @@ class Ground:
     """
 
     lengths: Mapping[str, NDArray[np.int64]]
-    costs: Costs
+    costs: "Costs"
     width: int
     precision: str
     free_bytes: float = inf
@@ -51,6 +55,35 @@ class Ground:
     def rows(self) -> int:
         """Training and test rows there are."""
         return len(self.lengths["train"]) + len(self.lengths["test"])
+
+
+def measure_ground(prepared: "Prepared", *, free_bytes: float = inf) -> Ground:
+    """Measure what forecasts for one run rest on.
+
+    Args:
+        prepared: Data and model.
+        free_bytes: Room on the disk for hidden states.
+
+    Returns:
+        Lengths and costs.
+    """
+    from lorafit.training.inputs import TrainingRows
+    from lorafit.training.planning.costs import measure_costs
+    from lorafit.training.targets import build_targets
+
+    splits, model = prepared.splits, prepared.adapted.model
+    task = prepared.labels.task
+    targets = build_targets(splits.train.labels, task, prepared.standard)
+    rows = TrainingRows(prepared.tokens["train"], targets, prepared.pad_id)
+    return Ground(
+        lengths={name: texts.lengths for name, texts in prepared.tokens.items()},
+        costs=measure_costs(model, rows, prepared.config.training, prepared.precision),
+        width=model.config.hidden_size,
+        precision=prepared.precision.name,
+        free_bytes=free_bytes,
+        characters=sum(len(text) for part in (splits.train, splits.test) for text in part.texts),
+        fits=len(prepared.labels) if task == "multi_label" else 1,
+    )
 
 
 @dataclass(frozen=True)
@@ -123,7 +156,7 @@ def _forecast_report(config: Config, ground: Ground, lengths: NDArray[np.int64])
     return _REPORT + ground.costs.sum_forward(plan_prediction(explained).shapes(explained))
 
 
-def frozen_layers(config: Config, costs: Costs) -> int:
+def frozen_layers(config: Config, costs: "Costs") -> int:
     """Return how many of the lowest layers carry no adapter with these settings."""
     if not costs.layers or config.method.layers == "all":
         return costs.frozen

@@ -8,24 +8,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 from safetensors.torch import load_model
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, PreTrainedModel, PrinterCallback, Trainer, TrainerState
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerState,
+    TrainingArguments,
+)
 
+from lorafit.config import MethodConfig, TrainingConfig
 from lorafit.errors import TrainingInterruptedError
 from lorafit.models.acceleration.attention import attention_for_training
 from lorafit.models.acceleration.encoder_block import at_precision
-from lorafit.models.acceleration.precision import PrecisionChoice
+from lorafit.models.acceleration.precision import PrecisionChoice, choose_device
 from lorafit.models.adaptation import AdaptedModel, base_of
 from lorafit.models.load import quiet_transformers
 from lorafit.models.methods import find_method
-from lorafit.runs.layout import RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import TrainingRecord
-from lorafit.settings import MethodConfig, TrainingConfig
 from lorafit.system.progress import Progress
-from lorafit.training.arguments import build_arguments
-from lorafit.training.batching import EpochBatches, TrainingRows, build_train_loader
 from lorafit.training.callbacks import (
     DivergenceGuard,
     EpochOrder,
@@ -35,9 +41,9 @@ from lorafit.training.callbacks import (
     RankAllocation,
     Schedule,
 )
-from lorafit.training.optimizer import build_optimizer
+from lorafit.training.inputs import EpochBatches, TrainingRows, build_train_loader
 
-__all__ = ["OnValidation", "TrainingJob", "Validate", "fit"]
+__all__ = ["OnValidation", "TrainingJob", "Validate", "build_arguments", "build_optimizer", "fit"]
 
 Validate = Callable[[], Mapping[str, float]]
 """Measures the model as it is on the validation rows; gives at least `loss` and `calibrated_loss`."""
@@ -208,3 +214,97 @@ def _summarise(trainer: _Trainer, *, seconds: float) -> TrainingRecord:
         padding_share=batches.plan.padding_share(trainer.job.rows.texts.lengths),
         adapted_modules=len(trainer.job.adapted.targets),
     )
+
+
+def build_arguments(config: TrainingConfig, *, checkpoints: Path, steps_per_epoch: int) -> TrainingArguments:
+    """Translate the training settings.
+
+    Evaluation and saving inside an epoch are asked for by `callbacks.Schedule`; here stands only the last step.
+
+    Args:
+        config: The training section.
+        checkpoints: Folder for the Trainer's checkpoints.
+        steps_per_epoch: Number of batches an epoch.
+
+    Returns:
+        Arguments for `transformers.Trainer`.
+    """
+    max_steps = config.max_steps or steps_per_epoch * config.epochs
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=max_steps,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.peak_learning_rate,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=round(max_steps * config.warmup_ratio),
+        eval_strategy="steps",
+        eval_steps=max_steps,
+        save_strategy="steps",
+        save_steps=max_steps,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,
+        metric_for_best_model="eval_calibrated_loss",
+        greater_is_better=False,
+        label_names=["labels"],
+        remove_unused_columns=False,
+        include_num_input_tokens_seen="non_padding",
+        logging_steps=10,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        report_to=list(config.track) or "none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        seed=config.seed,
+        use_cpu=choose_device(config.device) == "cpu",
+    )
+
+
+def build_optimizer(adapted: AdaptedModel, training: TrainingConfig, method: MethodConfig) -> torch.optim.Optimizer:
+    """Build the optimizer for what is trained.
+
+    That is AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101). LoRA's B learns at `method.loraplus_lr_ratio` times
+    the rate of everything else in the adapter (LoRA+, Hayou et al. 2024, arXiv:2402.12354), the head at
+    `training.head_learning_rate`; biases, norms and other vectors, which begin at 1 as well as at 0, are not decayed.
+    LoRA-FA (Zhang et al. 2023, arXiv:2308.03303) freezes A and has PEFT's optimizer, which knows one rate and decays
+    all.
+
+    Args:
+        adapted: The model with its method.
+        training: The training section, completed.
+        method: The method section, completed.
+
+    Returns:
+        The optimizer; first come the groups that learn at `training.learning_rate`, so that it is what is logged.
+    """
+    rate = training.peak_learning_rate
+    if find_method(method.name).optimizer == "lora_fa":
+        return _build_lora_fa(adapted.model, training, method)
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in adapted.model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        own = rate
+        if adapted.is_head(name):
+            own = training.head_learning_rate or rate
+        elif ".lora_B." in name:
+            own = rate * (method.loraplus_lr_ratio or 1)
+        decay = training.weight_decay if parameter.ndim > 1 and min(parameter.shape) > 1 else 0.0
+        group = groups.setdefault((own, decay), {"params": [], "lr": own, "weight_decay": decay})
+        group["params"].append(parameter)
+    ordered = sorted(groups.values(), key=lambda group: group["lr"] != rate)
+    return torch.optim.AdamW(ordered, lr=rate, fused=True)
+
+
+def _build_lora_fa(model: Any, training: TrainingConfig, method: MethodConfig) -> torch.optim.Optimizer:  # noqa: ANN401 - PEFT's model
+    from peft.optimizers import create_lorafa_optimizer
+
+    optimizer: torch.optim.Optimizer = create_lorafa_optimizer(
+        model,
+        **method.model_dump(include={"r", "lora_alpha"}),
+        lr=training.peak_learning_rate,
+        weight_decay=training.weight_decay,
+    )
+    return optimizer
