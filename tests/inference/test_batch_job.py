@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lorafit.answers import Prediction
-from lorafit.data import table_writing
+from lorafit.data import writing as table_writing
 from lorafit.data.tables import Table, read_table
 from lorafit.data.writing import write_table
 from lorafit.errors import DataError, JobInterruptedError, RunError, UserInputError

@@ -39,7 +39,7 @@ def test_peak_memory_is_unknown_where_the_system_does_not_tell(tmp_path: Path, m
 
 def test_peak_memory_is_this_process_s_own_and_not_its_parent_s() -> None:
     ballast = b"x" * 400_000_000
-    script = "from lorafit import hardware; print(hardware.peak_memory_bytes())"
+    script = "from lorafit.system import hardware; print(hardware.peak_memory_bytes())"
     child = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert int(child.stdout) < len(ballast)
 
