@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from lorafit.errors import ConfigError
 from lorafit.labels import Task
-from lorafit.system.durations import parse_duration
+from lorafit.system.text import parse_duration
 
 __all__ = [
     "Config",

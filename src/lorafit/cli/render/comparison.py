@@ -12,7 +12,7 @@ from lorafit.cli.render.render import open_console
 from lorafit.cli.render.tables import has_room
 from lorafit.experiments.compare.page import judge_cheap_baselines
 from lorafit.experiments.compare.records import ComparisonRecord, MethodRow
-from lorafit.system.durations import format_duration
+from lorafit.system.text import format_duration
 from lorafit.task_figures import FIGURES, name_figure, write_difference, write_figure, write_figure_value
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lorafit.system.durations import format_duration
 from lorafit.system.progress import Progress, Silent
+from lorafit.system.text import format_duration
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -23,7 +23,7 @@ from lorafit.evidence import Estimate, MetricsRecord, ModelScores, PairedCompari
 from lorafit.reports.verdict import judge
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
-from lorafit.system.durations import format_duration
+from lorafit.system.text import format_duration
 from lorafit.task_evidence import TaskMetricsRecord
 from lorafit.task_figures import describe_chance
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from lorafit.cli.render.render import open_console
 from lorafit.experiments.search.page import rank_trials, write_score, write_value
 from lorafit.experiments.search.records import SearchRecord
-from lorafit.system.durations import format_duration
+from lorafit.system.text import format_duration
 from lorafit.task_figures import name_figure
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from lorafit.evidence import Estimate
 from lorafit.experiments.compare.records import CheapRow, ComparisonRecord, MethodRow
 from lorafit.models.methods import METHODS
 from lorafit.reports.html import render_document, render_table
-from lorafit.system.durations import format_duration
+from lorafit.system.text import format_duration
 from lorafit.task_figures import (
     FIGURES,
     judge_difference,

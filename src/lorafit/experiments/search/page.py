@@ -7,7 +7,7 @@ from typing import Any
 
 from lorafit.experiments.search.records import SearchRecord, TrialRow
 from lorafit.reports.html import render_document, render_table
-from lorafit.system.durations import format_duration
+from lorafit.system.text import format_duration
 from lorafit.task_figures import name_figure, write_figure_value
 
 __all__ = ["rank_trials", "render_page", "write_score", "write_value"]

@@ -18,8 +18,8 @@ from lorafit.experiments.search.study import open_study, require_optuna
 from lorafit.experiments.search.trials import Trials
 from lorafit.runs.folder import check_same_settings, find_free_name, suggest_name
 from lorafit.system.atomic import write_atomic
-from lorafit.system.durations import format_duration, parse_duration
 from lorafit.system.progress import Progress, Silent
+from lorafit.system.text import format_duration, parse_duration
 from lorafit.training.planning.forecast import forecast_run
 from lorafit.training.prepare import load_material, prepare
 

@@ -10,7 +10,7 @@ from lorafit.errors import ConfigError
 from lorafit.models.methods import find_method
 from lorafit.runs.records import ForecastRecord
 from lorafit.system import hardware
-from lorafit.system.durations import format_duration, parse_duration
+from lorafit.system.text import format_duration, parse_duration
 from lorafit.training.planning.forecast import Forecast, Ground, forecast_run, frozen_layers
 
 __all__ = ["LADDER", "Plan", "Rung", "describe_changes", "needs_preparation", "plan_run"]

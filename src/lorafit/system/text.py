@@ -1,0 +1,54 @@
+"""Text for people: foreign text made safe to show, and durations."""
+
+import re
+
+__all__ = ["clean_text", "format_duration", "parse_duration"]
+
+_JOINERS = frozenset("\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}")
+"""Not printable by themselves, but part of words in some scripts and of emoji."""
+
+_NUMBER = r"\d+(?:\.\d+)?"
+_DURATION = re.compile(rf"(?:({_NUMBER})h)?\s*(?:({_NUMBER})m)?\s*(?:({_NUMBER})s)?", re.IGNORECASE)
+
+
+def clean_text(text: str, *, most: int | None = None, strip: bool = True) -> str:
+    """Make foreign text safe to show on a page or a terminal. Escaping markup is left to whoever writes it there.
+
+    Args:
+        text: Any text.
+        most: Length to which it is cut, the last character being an ellipsis; None for all of it.
+        strip: Whether white space at both ends goes; a piece of a longer text keeps it.
+
+    Returns:
+        One line: runs of white space become one blank, and control characters, changes of writing direction and
+        halves of surrogate pairs a replacement character (U+FFFD).
+    """
+    line = re.sub(r"\s+", " ", text)
+    if strip:
+        line = line.strip()
+    if not line.isprintable():
+        line = "".join(sign if sign.isprintable() or sign in _JOINERS else "\N{REPLACEMENT CHARACTER}" for sign in line)
+    return line if most is None or len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
+def parse_duration(text: str) -> float | None:
+    """Turn a text such as 90s, 10m, 1h30m or 1.5h into seconds.
+
+    Args:
+        text: Hours, minutes and seconds, each with its letter; any of them may be left out.
+
+    Returns:
+        Seconds, above 0; None if the text has another form or is no time at all.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    parts = match.groups() if match else ()
+    seconds = sum(float(part or 0) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    return seconds or None
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration to two or three digits: 0.4 s, 47 s, 2.5 min, 12 min, 1.6 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 0.95 else f"{seconds:.1f} s"
+    value, unit = (seconds / 60, "min") if seconds < 90 * 60 else (seconds / 3600, "h")
+    return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"

@@ -1,0 +1,66 @@
+import pytest
+
+from lorafit.system.text import clean_text, format_duration, parse_duration
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("10m", 600), ("1h30m", 5400), ("1h", 3600), ("1.5h", 5400), ("1H 2M 3S", 3723), (" 5m ", 300)],
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0s", "0h0m", "90", "ten minutes", "10 min", "-5m", "5m3h", "1:30", "nan", "1e3s"]
+)
+def test_what_is_no_duration_is_told_apart(text: str) -> None:
+    assert parse_duration(text) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (0.42, "0.4 s"),
+        (0.99, "1 s"),
+        (47.4, "47 s"),
+        (89.4, "89 s"),
+        (150, "2.5 min"),
+        (720, "12 min"),
+        (5390, "90 min"),
+        (5760, "1.6 h"),
+        (360_000, "100 h"),
+    ],
+)
+def test_durations_are_written_for_people(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("  two \n\t words ", "two words"),
+        ("a\x00b\x1bc", "a�b�c"),
+        ("right\N{RIGHT-TO-LEFT OVERRIDE}left", "right�left"),
+        ("half \ud83d", "half �"),
+        (
+            "\N{DEVANAGARI LETTER KA}\N{ZERO WIDTH JOINER} é 中 🎬",
+            "\N{DEVANAGARI LETTER KA}\N{ZERO WIDTH JOINER} é 中 🎬",
+        ),
+        ("", ""),
+    ],
+)
+def test_foreign_text_is_made_safe_to_show(text: str, clean: str) -> None:
+    assert clean_text(text) == clean
+    clean_text(text).encode("utf-8")
+
+
+def test_a_piece_of_a_text_keeps_its_ends() -> None:
+    assert clean_text(" a\n\nb\n", strip=False) == " a b "
+
+
+def test_a_long_text_is_cut() -> None:
+    assert clean_text("abcdef", most=6) == "abcdef"
+    assert clean_text("abcdefg", most=6) == "abcde…"
+    assert clean_text("abcd efg", most=6) == "abcd…"
