@@ -262,6 +262,7 @@ def run_record() -> RunRecord:
         versions={},
         seed=0,
         method="lora",
+        task="single_label",
         labels=["neg", "pos"],
         max_length=64,
         truncation="head",
@@ -270,6 +271,7 @@ def run_record() -> RunRecord:
         hardware=HardwareRecord(
             cpu="c", cores=2, threads=2, memory_bytes=1, precision="fp32", precision_reason="asked for"
         ),
+        encoder_blocks="fused",
         parameters=ParameterCounts(adapter=1, head=1, total=10),
     )
 

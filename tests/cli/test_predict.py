@@ -11,6 +11,7 @@ import pytest
 import lorafit
 from lorafit.data.tables import read_table
 from lorafit.inference.predictor import Predictor
+from lorafit.system.records import SCHEMA_VERSION
 
 Call = Callable[..., Any]
 TEXTS = ["superb great film", "dull boring\nstory", "lovely été 🎬"]
@@ -101,7 +102,7 @@ def test_a_stopped_job_goes_on_and_formulas_are_disarmed(call: Call, trained: Pa
     assert call("predict", trained, "--file", file, "--output", output, "--csv-safe").code == 0
     assert read_table(output).columns["text"] == ["superb", "'=1+1 film"]
     parts.mkdir()
-    (parts / "job.json").write_text(json.dumps({"schema_version": 1, "settings": {}, "rows": 1, "parts": 1}))
+    (parts / "job.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "settings": {}, "rows": 1, "parts": 1}))
     answer = call("predict", trained, "--file", file, "--output", output, "--overwrite", "--resume")
     assert answer.code == 2
     assert "other values for: the model, the texts" in answer.err

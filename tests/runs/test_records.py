@@ -12,8 +12,7 @@ from lorafit.models.records import BaseModelRecord, ParameterCounts
 from lorafit.runs import folder as files
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord, SplitRecord, TrainingRecord
-from lorafit.system import records
-from lorafit.system.records import FileRecord
+from lorafit.system.records import SCHEMA_VERSION, FileRecord
 
 HALF = Estimate(value=0.5, low=0.4, high=0.6)
 
@@ -38,6 +37,7 @@ def make_run(**changes: Any) -> RunRecord:
         "versions": {"lorafit": "0.1.0"},
         "seed": 0,
         "method": "lora",
+        "task": "single_label",
         "labels": ["neg", "schön"],
         "max_length": 256,
         "truncation": "head",
@@ -46,6 +46,7 @@ def make_run(**changes: Any) -> RunRecord:
         "hardware": HardwareRecord(
             cpu="c", cores=2, threads=2, memory_bytes=1, precision="fp32", precision_reason="no bf16 unit"
         ),
+        "encoder_blocks": "fused",
         "parameters": ParameterCounts(adapter=10, head=10, total=80),
         **changes,
     }
@@ -83,7 +84,7 @@ def test_records_survive_the_way_through_a_file(tmp_path: Path, record: FileReco
     path = tmp_path / "new" / "record.json"
     record.write(path)
     assert type(record).read(path) == record
-    assert json.loads(path.read_text(encoding="utf-8"))["schema_version"] == records.SCHEMA_VERSION
+    assert json.loads(path.read_text(encoding="utf-8"))["schema_version"] == SCHEMA_VERSION
     assert [file.name for file in path.parent.iterdir()] == ["record.json"]
 
 
@@ -91,7 +92,6 @@ def test_records_survive_the_way_through_a_file(tmp_path: Path, record: FileReco
     ("change", "message"),
     [
         ({"colour": "red"}, "colour"),
-        ({"schema_version": 2}, "schema_version"),
         ({"status": "lost"}, "status"),
         ({"seed": None}, "seed"),
         ({"base_model": {"name": "m"}}, r"base_model\.digest"),
@@ -100,11 +100,26 @@ def test_records_survive_the_way_through_a_file(tmp_path: Path, record: FileReco
 def test_altered_records_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = tmp_path / "run.json"
     path.write_text(json.dumps({**json.loads(make_run().model_dump_json()), **change}), encoding="utf-8")
-    with pytest.raises(RunError, match=rf"(?s)run\.json is damaged or was written by another version.*{message}"):
+    with pytest.raises(RunError, match=rf"(?s)run\.json is damaged: .*{message}"):
         RunRecord.read(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", make_run().model_dump_json().encode()[:-40]])
+@pytest.mark.parametrize("version", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1, "new"])
+def test_a_record_of_another_version_is_refused_with_what_to_do(tmp_path: Path, version: object) -> None:
+    content = json.loads(make_run().model_dump_json())
+    del content["encoder_blocks"]
+    (tmp_path / "run.json").write_text(json.dumps({**content, "colour": "red", "schema_version": version}))
+    with pytest.raises(RunError) as caught:
+        RunRecord.read(tmp_path / "run.json")
+    assert str(caught.value) == (
+        f"{tmp_path / 'run.json'} was written by another version of lorafit (schema {version}; this one reads "
+        f"{SCHEMA_VERSION}): use that version, or create it again with this one."
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", make_run().model_dump_json().encode()[:-40]]
+)
 def test_damaged_records_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(RunError, match=r"run\.json is damaged"):

@@ -105,14 +105,14 @@ class RunRecord(FileRecord):
     versions: dict[str, str]
     seed: int
     method: str
-    task: Task = "single_label"
+    task: Task
     labels: list[str]
     max_length: int
     truncation: Literal["head", "head+tail"]
     data: DataRecord
     base_model: BaseModelRecord
     hardware: HardwareRecord
-    encoder_blocks: str = "stock: not recorded"
+    encoder_blocks: str
     parameters: ParameterCounts
     forecast: ForecastRecord | None = None
     training: TrainingRecord | None = None

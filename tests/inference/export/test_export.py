@@ -143,7 +143,7 @@ def test_a_damaged_or_exchanged_file_is_refused(exported: Export, tmp_path: Path
     with pytest.raises(RunError, match=r"tokenizer\.json is missing: .* is not a complete export"):
         lorafit.load(copy)
     record = json.loads((copy / "lorafit.json").read_text())
-    (copy / "lorafit.json").write_text(json.dumps(record | {"schema_version": 2}))
+    (copy / "lorafit.json").write_text(json.dumps(record | {"schema_version": 1}))
     with pytest.raises(RunError, match="was written by another version of lorafit"):
         lorafit.load(copy)
 
