@@ -174,22 +174,6 @@ def test_a_folder_that_is_taken_is_refused_without_overwrite(run: RunLayout) -> 
     assert "--overwrite" not in str(caught.value)
 
 
-def test_a_run_from_before_calibration_rows_is_said_to_be_one(copy: RunLayout, tmp_path: Path) -> None:
-    record, recorder = RunRecord.read(copy.record), Recorder()
-    splits = {name: split for name, split in record.data.splits.items() if name != "calibration"}
-    splits["validation"] = splits["validation"].model_copy(update={"fingerprint": "with calibration rows"})
-    record.model_copy(update={"data": record.data.model_copy(update={"splits": splits})}).write(copy.record)
-    lines = copy.config.read_text().splitlines()
-    copy.config.write_text("\n".join(line for line in lines if "calibration_fraction" not in line))
-    with pytest.raises(NotReproducedError, match=r"older version, without calibration rows.*fraction: 0`") as caught:
-        reproduce(copy.root, output=tmp_path / "again", progress=recorder)
-    assert "have changed" not in str(caught.value)
-    assert_nothing_trained(recorder, tmp_path / "again")
-    copy.config.write_text("\n".join(lines))
-    with pytest.raises(NotReproducedError, match="The data have changed: other rows in validation"):
-        reproduce(copy.root, output=tmp_path / "again")
-
-
 def test_other_labels_are_said(run: RunLayout, tmp_path: Path) -> None:
     source = run.root.parent / "reviews.csv"
     before = source.read_text()

@@ -117,9 +117,7 @@ def test_a_record_of_another_version_is_refused_with_what_to_do(tmp_path: Path, 
     )
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", make_run().model_dump_json().encode()[:-40]]
-)
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", make_run().model_dump_json().encode()[:-40]])
 def test_damaged_records_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(RunError, match=r"run\.json is damaged"):

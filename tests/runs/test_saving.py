@@ -97,6 +97,7 @@ def stored(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Saved:
         versions={},
         seed=0,
         method="lora",
+        task=LABELS.task,
         labels=list(LABELS.names),
         max_length=MAX_LENGTH,
         truncation="head+tail",
@@ -105,6 +106,7 @@ def stored(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Saved:
         hardware=HardwareRecord(
             cpu="c", cores=2, threads=2, memory_bytes=1, precision="fp32", precision_reason="asked for"
         ),
+        encoder_blocks="fused",
         parameters=count_parameters(trained.adapted),
         files=trained.save(layout),
     )

@@ -20,10 +20,11 @@ from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import compute_digest
 from lorafit.system.energy import EnergyMeter
 from lorafit.system.progress import Silent
-from lorafit.training.pipeline import Run, continue_journal, resume
-from lorafit.training.planning import costs as measuring
+from lorafit.training.pipeline import Run, resume
+from lorafit.training.planning import costs
 from lorafit.training.planning.costs import CostModel, Costs
 from lorafit.training.prepare import describe, prepare
+from lorafit.training.stages import RunStages
 
 GOOD, BAD = ("fine", "great", "lovely", "superb"), ("awful", "boring", "dull", "poor")
 THINGS = ("film", "story", "movie", "end", "life")
@@ -183,7 +184,7 @@ def test_energy_used_before_an_interruption_is_kept(
     prepared, layout = prepare(config, Silent()), RunLayout(tmp_path / "run")
     spent = {"energy_joules": 5.0, "seconds": {"training": 1.0}}
     describe(prepared).model_copy(update=spent).write(layout.record)
-    assert continue_journal(prepared, layout).record.energy_joules == 5.0
+    assert RunStages.resume(prepared, layout, Silent()).journal.record.energy_joules == 5.0
 
 
 def test_forecast_is_recorded_beside_what_happened(finished: Run) -> None:
@@ -201,7 +202,7 @@ def test_numbers_are_the_same_without_the_planner(
     def guess(*_: object) -> Costs:
         return Costs(CostModel(1, 1, 1), CostModel(1, 1, 1), layers=2, frozen=0)
 
-    monkeypatch.setattr(measuring, "measure_costs", guess)
+    monkeypatch.setattr(costs, "measure_costs", guess)
     again = lorafit.train(config, output=tmp_path / "run")
     assert again.record.forecast != finished.record.forecast
     assert_same_result(finished, again)
@@ -211,7 +212,7 @@ def test_budget_chooses_settings_and_says_what_is_given_up(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     per_token = CostModel(0, 1e-2, 0)
-    monkeypatch.setattr(measuring, "measure_costs", lambda *_: Costs(per_token, per_token, layers=0, frozen=0))
+    monkeypatch.setattr(costs, "measure_costs", lambda *_: Costs(per_token, per_token, layers=0, frozen=0))
     budgeted = config.model_copy(deep=True)
     budgeted.training.budget = "40s"
     budgeted.evaluation.report_texts = False  # nothing is explained
@@ -237,7 +238,7 @@ def test_budget_for_other_tokens_gives_the_run_that_these_settings_give(
     changes = {"training__epochs": 1, "model__max_length": 300}
     changes |= {"evaluation__baseline": False, "evaluation__report": False}
     per_token = CostModel(0, 1e-3, 0)
-    monkeypatch.setattr(measuring, "measure_costs", lambda *_: Costs(per_token, per_token, layers=0, frozen=0))
+    monkeypatch.setattr(costs, "measure_costs", lambda *_: Costs(per_token, per_token, layers=0, frozen=0))
     run = lorafit.train(make_config(encoder, source, training__budget="22s", **changes), output=tmp_path / "run")
     assert run.record.forecast is not None
     assert run.record.forecast.given_up == ["256 tokens instead of 300"]
@@ -465,20 +466,6 @@ def test_resume_refuses_data_that_have_changed(encoder: Path, tmp_path: Path) ->
     with pytest.raises(RunError, match=r"The data of \S+run have changed since it began"):
         resume(tmp_path / "run")
     assert read_status(tmp_path / "run") == "interrupted"
-
-
-def test_resume_says_that_a_run_is_from_before_calibration_rows(encoder: Path, tmp_path: Path) -> None:
-    source, layout = write_reviews(tmp_path / "reviews.csv", 40), RunLayout(tmp_path / "run")
-    with pytest.raises(Interrupted):
-        lorafit.train(make_config(encoder, source), output=layout.root, progress=Trigger("meas", 0, press_ctrl_c))
-    record = RunRecord.read(layout.record)
-    splits = {name: split for name, split in record.data.splits.items() if name != "calibration"}
-    splits["validation"] = splits["validation"].model_copy(update={"fingerprint": "with calibration rows"})
-    record.model_copy(update={"data": record.data.model_copy(update={"splits": splits})}).write(layout.record)
-    lines = layout.config.read_text().splitlines()
-    layout.config.write_text("\n".join(line for line in lines if "calibration_fraction" not in line))
-    with pytest.raises(RunError, match=r"run was made by an older version, .*--set data\.calibration_fraction=0"):
-        resume(layout.root)
 
 
 def test_resume_refuses_a_base_model_that_has_changed(

@@ -82,7 +82,7 @@ def test_run_comes_to_the_same_numbers_with_and_without_the_cache(
     notes = Notes()
     cached = train(config, tmp_path / "cached", notes, precision=precision)
     plain = train(config, tmp_path / "plain", precision=precision, prefix_cache="never")
-    assert "keeping the frozen layers' hidden states on disk" in notes.text
+    assert "caching the frozen layers' hidden states on disk" in notes.text
     assert weights(cached) == weights(plain)
     assert cached.metrics == plain.metrics
     assert not RunLayout(cached.path).prefix_cache.exists()
@@ -101,7 +101,7 @@ def test_shared_cache_serves_the_next_run(config: Config, tmp_path: Path, monkey
 def test_too_large_a_cache_is_left_out_and_that_is_said(config: Config, tmp_path: Path) -> None:
     notes = Notes()
     small = train(config, tmp_path / "small", notes, prefix_cache_gb=1e-6)
-    assert "are not kept: they take" in notes.text
+    assert "are not cached: they take" in notes.text
     assert "more than training.prefix_cache_gb" in notes.text
     assert weights(small) == weights(train(config, tmp_path / "plain", prefix_cache="never"))
 
@@ -160,5 +160,5 @@ def test_cache_folder_that_cannot_be_made_is_done_without(
     (tmp_path / "cache" / "prefix_cache").write_text("a file is in the way")
     notes = Notes()
     run = train(config, tmp_path / "run", notes, prefix_cache="shared")
-    assert "are not kept: they could not be written" in notes.text
+    assert "are not cached: they could not be written" in notes.text
     assert run.record.status == "complete"

@@ -22,7 +22,7 @@ from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.records import FileRecord, Record
 from lorafit.task_evidence import TaskMetricsRecord
-from lorafit.training.pipeline import BEFORE_CALIBRATION, precedes_calibration, train
+from lorafit.training.pipeline import train
 
 __all__ = [
     "TOLERANCES",
@@ -223,9 +223,7 @@ def _find_faults(side: Side, config: Config) -> Iterator[str]:
         for name, split in record.data.splits.items()
         if name not in parts or parts[name].fingerprint() != split.fingerprint
     ]
-    if changed and precedes_calibration(record, side.layout):
-        yield f"The run {BEFORE_CALIBRATION}"
-    elif changed:
+    if changed:
         yield f"The data have changed: other rows in {', '.join(changed)} of {config.data.source} (fingerprints)."
     encoder = locate_encoder(config.model)
     if encoder.digest() != record.base_model.digest:

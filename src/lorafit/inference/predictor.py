@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from lorafit.task_evidence import IntervalCalibration, MultiLabelCalibration
 
 __all__ = [
     "Inputs",
+    "ModelRecord",
     "Predictor",
     "Runtime",
     "compute_logits",
@@ -65,6 +66,22 @@ class Inputs(Protocol):
         """Return ids and mask of shape (rows, longest), and whatever else the runtime takes."""
 
 
+class ModelRecord(Protocol):
+    """What a record says of the model it stands beside, for example `RunRecord`."""
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The task and the classes."""
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens, special tokens included."""
+
+    @property
+    def truncation(self) -> Literal["head", "head+tail"]:
+        """What is kept of a longer text."""
+
+
 class Predictor:
     """A trained model. Thread-safe as far as its runtime is; make one with `lorafit.load`.
 
@@ -90,6 +107,36 @@ class Predictor:
         self._pad_id = pad_id
         self._labels = labels
         self._truncation = truncation
+
+    @classmethod
+    def for_record(
+        cls,
+        record: ModelRecord,
+        runtime: Runtime,
+        tokenizer: tuple[Tokenizer, int],
+        *,
+        calibration: Calibration | None = None,
+        settings: object = None,
+    ) -> Self:
+        """Build the predictor of a recorded model.
+
+        Args:
+            record: The model's record.
+            runtime: Runs the model.
+            tokenizer: Its tokenizer and the token id of the padding, as `load_tokenizer` returns them.
+            calibration: How its logits become confidence, or None.
+            settings: What else decides its predictions, for `fingerprint`.
+        """
+        tokens, pad_id = tokenizer
+        return cls(
+            runtime,
+            tokens,
+            pad_id=pad_id,
+            labels=record.label_set,
+            truncation=Truncation(record.max_length, record.truncation),
+            calibration=calibration,
+            settings=settings,
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from typing import Literal
 
 from lorafit.inference.predictor import Predictor, read_calibration
 from lorafit.models.load import load_tokenizer
-from lorafit.models.tokenization import Truncation
 from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, verify_golden
 from lorafit.runs.records import RunRecord
@@ -59,14 +58,12 @@ def load_run(
     torch.nn.Module.to(model, device)
     if device == "cpu" and fuse_encoder(model) is not None:
         model = make_fast(model)
-    tokenizer, pad_id = load_tokenizer(layout.trained)
+    tokenizer = load_tokenizer(layout.trained)
     exact, predictor = (
-        Predictor(
+        Predictor.for_record(
+            record,
             TorchRuntime(model, choice),
             tokenizer,
-            pad_id=pad_id,
-            labels=record.label_set,
-            truncation=Truncation(record.max_length, record.truncation),
             calibration=calibration,
             settings=(record.files, raw, target_accuracy),
         )

@@ -25,7 +25,7 @@ from lorafit.models.method_settings import complete_settings
 from lorafit.models.token_cache import tokenize_once
 from lorafit.models.tokenization import TokenizedTexts, Truncation
 from lorafit.reports.tracking import require_trackers
-from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord, SplitRecord
+from lorafit.runs.records import DataRecord, ForecastRecord, HardwareRecord, RunRecord, SplitRecord
 from lorafit.system import hardware
 from lorafit.system.extras import require
 from lorafit.system.progress import Progress
@@ -209,8 +209,8 @@ def _text_length(config: Config) -> int:
     return length
 
 
-def describe(prepared: Prepared) -> RunRecord:
-    """Return the record of a run that begins: what is known of it before it has done anything."""
+def describe(prepared: Prepared, forecast: ForecastRecord | None = None) -> RunRecord:
+    """Return the record of a run that begins: all that is known before any stage."""
     config, splits = prepared.config, prepared.splits
     return RunRecord(
         status="running",
@@ -240,6 +240,7 @@ def describe(prepared: Prepared) -> RunRecord:
             precision_reason=prepared.precision.reason,
         ),
         encoder_blocks=prepared.blocks,
+        forecast=forecast,
         parameters=count_parameters(prepared.adapted),
     )
 

@@ -1,34 +1,41 @@
-"""The stages of a run around training: what it reads, what it goes on from, saving, measuring."""
+"""The stages of a run: baseline, training, calibration, saving, evaluation, report."""
 
+import shlex
 import shutil
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.answers import Calibration, Predicted, to_values
 from lorafit.cheap_baselines import cheap_baselines_for, predict_cheaply
-from lorafit.config import Config
 from lorafit.data.rows import Splits
+from lorafit.errors import RunError, TrainingInterruptedError
 from lorafit.evidence import MetricsRecord
 from lorafit.inference.mistakes import explain_mistakes
-from lorafit.inference.predictor import Inputs, Predictor, Runtime, compute_logits, plan_prediction, read_calibration
+from lorafit.inference.predictor import Predictor, Runtime, compute_logits, plan_prediction
 from lorafit.models.acceleration.memory import release_freed_memory
+from lorafit.models.batching import plan_batches
+from lorafit.models.builtin import cache_folder
 from lorafit.models.load import load_tokenizer
 from lorafit.models.methods import find_method
-from lorafit.models.tokenization import Truncation
 from lorafit.reports.model_card import render_model_card
+from lorafit.reports.page import write_report
 from lorafit.reports.task_card import render_task_card
-from lorafit.reports.tracking import open_trackers
+from lorafit.reports.tracking import open_trackers, track_results
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION
 from lorafit.runs.journal import Journal
-from lorafit.runs.records import RunRecord
+from lorafit.runs.records import ForecastRecord, RunRecord
 from lorafit.runs.saving import save_trained
 from lorafit.system.atomic import write_atomic
+from lorafit.system.extras import install_line, missing_modules
 from lorafit.system.progress import Progress
 from lorafit.training.evaluation import (
     Metrics,
@@ -38,260 +45,368 @@ from lorafit.training.evaluation import (
     read_predictions,
     write_predictions,
 )
-from lorafit.training.prepare import Prepared
+from lorafit.training.prepare import Prepared, describe
 
 if TYPE_CHECKING:
     from lorafit.training.inputs import ModelInputs
     from lorafit.training.trainer import OnValidation
 
-__all__ = [
-    "build_measuring_runtime",
-    "calibrate_run",
-    "evaluate_run",
-    "find_checkpoint",
-    "measure_cheap_baseline",
-    "measure_test_rows",
-    "save_run",
-    "train_run",
-    "write_mistakes",
-]
+__all__ = ["RunStages", "measure_cheap_baseline"]
 
 _TIMED_BATCHES = 8
-"""How many batches a speed is measured with where the test rows' own pass read hidden states from a file."""
+"""Batches that the speed is measured on where the test rows were predicted from cached hidden states."""
 
 
-def build_measuring_runtime(prepared: Prepared) -> Runtime:
-    """Build what measures the trained model: what `load_run` will predict with, merged where that is faster.
+class RunStages:
+    """A run under way. Its stages are methods, in the order in which a run calls them; what is not wanted is skipped.
 
-    Args:
-        prepared: Data and trained model, which stays as it is.
-
-    Returns:
-        The runtime.
+    Attributes:
+        prepared: Data and model; `fit` trains the model in place.
+        journal: Keeps `run.json`.
+        progress: Receives the progress of every stage.
+        inputs: Texts by split, as the model reads them: as tokens, or as hidden states inside `cache_frozen_layers`.
     """
-    from lorafit.models.acceleration.inference import make_fast
-    from lorafit.models.runtimes.pytorch import TorchRuntime
 
-    model = prepared.adapted.model
-    return TorchRuntime(make_fast(model) if model.device.type == "cpu" else model, prepared.precision)
+    def __init__(self, prepared: Prepared, journal: Journal, progress: Progress) -> None:
+        self.prepared = prepared
+        self.journal = journal
+        self.progress = progress
+        self.inputs: Mapping[str, ModelInputs] = prepared.tokens
 
+    @classmethod
+    def begin(
+        cls, prepared: Prepared, layout: RunLayout, progress: Progress, *, forecast: ForecastRecord | None = None
+    ) -> Self:
+        """Write the settings and the record of a new run into its folder."""
+        write_atomic(layout.config, prepared.config.to_yaml())
+        return cls(prepared, Journal(layout, describe(prepared, forecast)), progress)
 
-def calibrate_run(
-    prepared: Prepared, runtime: Runtime, inputs: "Mapping[str, ModelInputs]", journal: Journal, progress: Progress
-) -> Calibration | None:
-    """Fit the confidence of the trained model to the calibration rows.
+    @classmethod
+    def resume(cls, prepared: Prepared, layout: RunLayout, progress: Progress) -> Self:
+        """Go on with a run that did not end, adding to what it has cost so far.
 
-    Args:
-        prepared: Data and model.
-        runtime: Runs the model.
-        inputs: The texts by split.
-        journal: Keeps the run's record.
-        progress: Told what is done.
+        Raises:
+            RunError: The data or the base model have changed since the run began.
+        """
+        old, record = RunRecord.read(layout.record), describe(prepared)
+        for what, then, now in (
+            ("data", old.data.splits, record.data.splits),
+            ("base model", old.base_model.digest, record.base_model.digest),
+        ):
+            if then != now:
+                verb = "has" if what == "base model" else "have"
+                raise RunError(f"The {what} of {layout.root} {verb} changed since it began: start a new run.")
+        names = ("created", "forecast", "seconds", "peak_memory_bytes", "energy_joules")
+        kept = {name: getattr(old, name) for name in names}
+        return cls(prepared, Journal(layout, record.model_copy(update=kept)), progress)
 
-    Returns:
-        The calibration, or None where there are no rows for it.
-    """
-    rows, config = prepared.splits.calibration, prepared.config.evaluation
-    if rows is None:
-        if config.target_accuracy is not None:
-            progress.say(
-                f"no confidence can be chosen for an accuracy of {config.target_accuracy:g}: nothing calibrates"
-            )
-        return None
-    with journal.stage("calibration"):
-        progress.start("calibrating", total=len(rows), unit="text")
-        logits = _compute_logits(prepared, runtime, inputs["calibration"], progress)
-        progress.finish()
-        if prepared.labels.task == "regression" and len(rows) < config.coverage / (1 - config.coverage):
-            progress.say(
-                f"{len(rows)} calibration rows are too few for a coverage of {config.coverage:g}: it may be less"
-            )
-        return fit_answers(rows, logits, prepared.labels, config)
+    @property
+    def layout(self) -> RunLayout:
+        """The run folder."""
+        return self.journal.layout
 
+    def measure_baseline(self) -> NDArray[np.float64] | None:
+        """Predict the test rows with the untrained model.
 
-def evaluate_run(
-    prepared: Prepared,
-    runtime: Runtime,
-    inputs: "Mapping[str, ModelInputs]",
-    journal: Journal,
-    baseline: NDArray[np.float64] | None,
-    calibration: Calibration | None,
-    progress: Progress,
-) -> tuple[Predicted, Metrics]:
-    """Measure the trained model on the test rows, beside the baselines, and write the evidence.
+        Returns:
+            Shape (n, outputs), read from the run folder where a resumed run has them; None where none is wanted.
+        """
+        if not self.prepared.config.evaluation.baseline:
+            return None
+        with self.journal.stage("baseline"):
+            rows, labels = self.prepared.splits.test, self.prepared.labels
+            kept = read_predictions(self.layout.predictions("test", "baseline"), rows, labels)
+            return self._predict_test_rows("baseline", self._untrained_runtime()) if kept is None else kept
 
-    Args:
-        prepared: Data and model.
-        runtime: Runs the model.
-        inputs: The texts by split.
-        journal: Keeps the run's record.
-        baseline: What the model before training said of the test rows, shape (n, outputs), or None.
-        calibration: How the trained model's logits become confidence, or None.
-        progress: Told what is done.
+    @contextmanager
+    def cache_frozen_layers(self, folder: Path | None = None, *, with_test_rows: bool = False) -> Iterator[None]:
+        """Inside the block read the hidden states of the frozen layers from disk, where that pays.
 
-    Returns:
-        What every model said of the test rows, and the scores.
-    """
-    splits, config, cheap = prepared.splits, prepared.config.evaluation, {}
-    layout, tokens = journal.layout, prepared.tokens["test"]
-    if config.cheap_baselines:
-        release_freed_memory()  # that of training; n-grams need their own
-        with journal.stage("cheap baselines"):
-            cheap = {
-                name: measure_cheap_baseline(name, splits, layout.predictions("test", name), progress)
-                for name in cheap_baselines_for(splits.labels.task)
-            }
-    with journal.stage("evaluation"):
-        began = time.perf_counter()
-        finetuned = measure_test_rows(
-            prepared, runtime, inputs["test"], layout, "finetuned", progress, calibration=calibration
+        Args:
+            folder: A folder that later runs read, too; None for this run's own, which is removed after the block unless
+                the run is interrupted. With `training.prefix_cache: shared` both are lorafit's cache, which stays.
+            with_test_rows: Whether calibration and test rows are cached, too, because other runs predict them as well;
+                they are not where everything takes more than half of `training.prefix_cache_gb`, so that there is room
+                for another method.
+        """
+        from lorafit.models.acceleration.encoder_block import frozen_depth
+        from lorafit.models.acceleration.prefix_cache import PrefixCache
+        from lorafit.training.inputs import cache_hidden_states
+
+        config, tokens, model = self.prepared.config.training, self.prepared.tokens, self.prepared.adapted.model
+        plans = {name: plan_prediction(texts.lengths) for name, texts in tokens.items() if name != "train"}
+        plans["train"] = plan_batches(
+            tokens["train"].lengths, max_rows=config.batch_size, max_tokens=config.batch_tokens
         )
-        seconds = time.perf_counter() - began
-        speed = len(tokens) / seconds if inputs["test"] is tokens else _measure_speed(prepared, runtime)
-        journal.update(texts_per_second=speed)
-        predicted = Predicted(finetuned, baseline, cheap, calibration)
-        metrics = build_metrics("test", splits.test, splits.labels, config, predicted)
-        metrics.write(layout.metrics)
-        write_atomic(layout.card, _render_card(journal.record, metrics))
-    return predicted, metrics
+        if not self.prepared.config.wants_prefix_cache(
+            steps_per_epoch=len(plans["train"]), frozen=frozen_depth(model), again=folder is not None
+        ):
+            yield
+            return
+        is_shared = config.prefix_cache == "shared"
+        place = cache_folder() / "prefix_cache" if is_shared else folder or self.layout.prefix_cache
+        remove = place if folder is None and not is_shared else None
+        cache = PrefixCache(model, self.prepared.precision, base_digest=self.prepared.encoder.digest(), folder=place)
+        groups: list[tuple[str, ...]] = [("train", "validation")]
+        if with_test_rows and cache.size(list(tokens.values())) <= config.prefix_cache_gb * 1e9 / 2:
+            groups.append(tuple(name for name in tokens if name not in groups[0]))
+        inputs: dict[str, ModelInputs] = dict(tokens)
+        try:
+            with self.journal.stage("frozen layers"):
+                for names in groups:
+                    inputs |= cache_hidden_states(
+                        cache,
+                        {name: (tokens[name], plans[name]) for name in names},
+                        limit_bytes=int(config.prefix_cache_gb * 1e9),
+                        pad_id=self.prepared.pad_id,
+                        progress=self.progress,
+                    )
+            self.inputs = inputs
+            yield
+        except (KeyboardInterrupt, TrainingInterruptedError):
+            remove = None
+            raise
+        finally:
+            self.inputs = tokens
+            inputs.clear()  # some systems remove no file that is open
+            if remove is not None:
+                shutil.rmtree(remove, ignore_errors=True)
 
+    def fit(self, *, expected_seconds: float | None = None, on_validation: "OnValidation | None" = None) -> None:
+        """Train the model, from the newest complete checkpoint of the run folder where there is one.
 
-def find_checkpoint(config: Config, layout: RunLayout, progress: Progress) -> Path | None:
-    """Find the checkpoint to go on from; those of a method that cannot are removed.
+        Args:
+            expected_seconds: Forecast of the training time, for the progress bar.
+            on_validation: Called with the share of the steps done and the validation metrics; what it raises ends
+                training.
+        """
+        from lorafit.training.inputs import TrainingRows
+        from lorafit.training.targets import build_targets, fold_standard
+        from lorafit.training.trainer import TrainingJob, fit
 
-    Args:
-        config: The settings.
-        layout: The run folder.
-        progress: Told what is done.
+        prepared, splits, task = self.prepared, self.prepared.splits, self.prepared.labels.task
+        runtime, standard = self._untrained_runtime(), prepared.standard
+        job = TrainingJob(
+            adapted=prepared.adapted,
+            rows=TrainingRows(
+                self.inputs["train"], build_targets(splits.train.labels, task, standard), prepared.pad_id
+            ),
+            config=prepared.config.training,
+            method=prepared.config.method,
+            layout=self.layout,
+            precision=prepared.precision,
+            validate=lambda: compute_validation(
+                splits.validation, self._compute_logits(runtime, "validation"), task, standard
+            ),
+            on_validation=on_validation,
+            expected_seconds=expected_seconds,
+        )
+        checkpoint = self._find_checkpoint()
+        with open_trackers(prepared.config, self.layout, self.journal.record), self.journal.stage("training"):
+            training = fit(job, progress=self.progress, resume_from=checkpoint)
+        fold_standard(prepared.adapted, standard)
+        seconds = self.journal.record.seconds["training"]
+        self.journal.update(training=training.model_copy(update={"seconds": seconds}))
 
-    Returns:
-        The checkpoint, or None.
-    """
-    from lorafit.training.callbacks import find_latest_checkpoint
+    def calibrate(self) -> Calibration | None:
+        """Fit the calibration of the trained model on the calibration rows; return None where there are none."""
+        rows, config = self.prepared.splits.calibration, self.prepared.config.evaluation
+        if rows is None:
+            if config.target_accuracy is not None:
+                self.progress.say(
+                    f"there are no calibration rows, so no confidence is chosen for an accuracy of "
+                    f"{config.target_accuracy:g}"
+                )
+            return None
+        with self.journal.stage("calibration"):
+            self.progress.start("calibrating", total=len(rows), unit="text")
+            logits = self._compute_logits(self.trained_runtime, "calibration", self.progress)
+            self.progress.finish()
+            if self.prepared.labels.task == "regression" and len(rows) < config.coverage / (1 - config.coverage):
+                self.progress.say(
+                    f"{len(rows)} calibration rows are too few for a coverage of {config.coverage:g}: it may be less"
+                )
+            return fit_answers(rows, logits, self.prepared.labels, config)
 
-    checkpoint, damaged = find_latest_checkpoint(layout.checkpoints)
-    for path in damaged:
-        progress.say(f"{path.name} is incomplete or altered and is passed over")
-    method = find_method(config.method.name)
-    if checkpoint is not None and "resume" in method.limits:
-        progress.say(f"{method.title} cannot go on from a checkpoint: training begins anew")
-        shutil.rmtree(layout.checkpoints)
-        return None
-    return checkpoint
+    def save(self, calibration: Calibration | None = None) -> None:
+        """Save what was trained, and check in a fresh process that plain libraries load it with the same logits."""
+        from lorafit.models.runtimes.pytorch import TorchRuntime
 
+        exact = TorchRuntime(self.prepared.adapted.model, GOLDEN_PRECISION)
+        with self.journal.stage("saving"):
+            self.progress.start("saving the result and loading it in a fresh process")
+            files = save_trained(
+                self.prepared.adapted,
+                self.prepared.encoder,
+                self.layout,
+                max_length=self.prepared.max_length,
+                compute_logits=self._build_predictor(exact).compute_logits,
+                calibration=calibration,
+            )
+            self.journal.update(files=files)
+            self.progress.finish()
 
-def train_run(
-    prepared: Prepared,
-    inputs: "Mapping[str, ModelInputs]",
-    journal: Journal,
-    progress: Progress,
-    *,
-    resume_from: Path | None = None,
-    expected_seconds: float | None = None,
-    on_validation: "OnValidation | None" = None,
-) -> None:
-    """Train the model in place and write down what that cost.
+    def evaluate(
+        self, baseline: NDArray[np.float64] | None = None, calibration: Calibration | None = None
+    ) -> tuple[Predicted, Metrics]:
+        """Compute the test metrics of the trained model and of the baselines, and write them and the model card.
 
-    Args:
-        prepared: Data and model.
-        inputs: The texts by split.
-        journal: Keeps the run's record.
-        progress: Told what is done.
-        resume_from: A complete checkpoint to go on from.
-        expected_seconds: How long training will take, as far as that was foreseen.
-        on_validation: Told what share of the steps is done and every validation result; what it raises ends training.
-    """
-    from lorafit.models.runtimes.pytorch import TorchRuntime
-    from lorafit.training.inputs import TrainingRows
-    from lorafit.training.targets import build_targets, fold_standard
-    from lorafit.training.trainer import TrainingJob, fit
+        Args:
+            baseline: From `measure_baseline`.
+            calibration: From `calibrate`.
 
-    runtime, splits = TorchRuntime(prepared.adapted.model, prepared.precision), prepared.splits
-    standard, task = prepared.standard, prepared.labels.task
-    job = TrainingJob(
-        adapted=prepared.adapted,
-        rows=TrainingRows(inputs["train"], build_targets(splits.train.labels, task, standard), prepared.pad_id),
-        config=prepared.config.training,
-        method=prepared.config.method,
-        layout=journal.layout,
-        precision=prepared.precision,
-        validate=lambda: compute_validation(
-            splits.validation, _compute_logits(prepared, runtime, inputs["validation"]), task, standard
-        ),
-        on_validation=on_validation,
-        expected_seconds=expected_seconds,
-    )
-    with open_trackers(prepared.config, journal.layout, journal.record), journal.stage("training"):
-        training = fit(job, progress=progress, resume_from=resume_from)
-    fold_standard(prepared.adapted, standard)
-    journal.update(training=training.model_copy(update={"seconds": journal.record.seconds["training"]}))
+        Returns:
+            The predictions of every model for the test rows, and the metrics.
+        """
+        splits, config, cheap = self.prepared.splits, self.prepared.config.evaluation, {}
+        if config.cheap_baselines:
+            release_freed_memory()  # training's; the n-gram models need memory of their own
+            with self.journal.stage("cheap baselines"):
+                cheap = {
+                    name: measure_cheap_baseline(name, splits, self.layout.predictions("test", name), self.progress)
+                    for name in cheap_baselines_for(splits.labels.task)
+                }
+        with self.journal.stage("evaluation"):
+            began = time.perf_counter()
+            finetuned = self._predict_test_rows("finetuned", self.trained_runtime, calibration)
+            seconds = time.perf_counter() - began
+            is_cached = self.inputs["test"] is not self.prepared.tokens["test"]
+            self.journal.update(texts_per_second=self._measure_speed() if is_cached else len(splits.test) / seconds)
+            predicted = Predicted(finetuned, baseline, cheap, calibration)
+            metrics = build_metrics("test", splits.test, splits.labels, config, predicted)
+            metrics.write(self.layout.metrics)
+            write_atomic(self.layout.card, _render_card(self.journal.record, metrics))
+        return predicted, metrics
 
+    def report(self, predicted: Predicted) -> None:
+        """Write `report.html` where it is wanted and can be; the run is complete without it.
 
-def measure_test_rows(
-    prepared: Prepared,
-    runtime: Runtime,
-    texts: "ModelInputs",
-    layout: RunLayout,
-    model: Literal["baseline", "finetuned"],
-    progress: Progress,
-    *,
-    calibration: Calibration | None = None,
-) -> NDArray[np.float64]:
-    """Predict the test rows and write what was said; a baseline that was written before is read.
+        Args:
+            predicted: From `evaluate`.
 
-    Args:
-        prepared: Data and model.
-        runtime: Runs the model.
-        texts: The test texts.
-        layout: The run folder.
-        model: Which model it is.
-        progress: Told what is done.
-        calibration: How logits become confidence, or None.
+        Raises:
+            TrainingInterruptedError: It was interrupted; the message names the command that writes the report.
+        """
+        config, command = self.prepared.config.evaluation, f"lorafit report {shlex.quote(str(self.layout.root))}"
+        if not config.report:
+            return
+        if missing_modules("report"):
+            self.progress.say(f"no report was written: {install_line('report')}, then: {command}")
+            return
+        try:
+            with self.journal.stage("report"):
+                if config.report_texts and self.prepared.labels.task == "single_label":
+                    self._explain_mistakes(predicted)
+                write_report(self.layout.root, rows=self.prepared.splits.test, progress=self.progress)
+        except KeyboardInterrupt:
+            raise TrainingInterruptedError(
+                f"Interrupted while the report was written; the run is complete. Write the report with:\n  {command}",
+                run=self.layout.root,
+            ) from None
 
-    Returns:
-        Probabilities, or numbers, of shape (n, outputs).
-    """
-    rows, path = prepared.splits.test, layout.predictions("test", model)
-    kept = read_predictions(path, rows, prepared.labels) if model == "baseline" else None
-    if kept is not None:
-        return kept
-    progress.start(f"measuring the {model} model", total=len(rows), unit="text")
-    logits = _compute_logits(prepared, runtime, texts, progress)
-    if model == "baseline":
-        logits = prepared.standard.undo(logits)  # a head that has learned nothing knows no unit
-    values = to_values(logits, prepared.labels, calibration)
-    write_predictions(path, rows, prepared.labels, values)
-    progress.finish()
-    return values
+    def track(self, metrics: Metrics) -> None:
+        """Log the metrics to the trackers of `training.track`, and to MLflow the report without texts, if there is one.
 
+        Args:
+            metrics: From `evaluate`.
 
-def _render_card(record: RunRecord, metrics: Metrics) -> str:
-    return (
-        render_model_card(record, metrics) if isinstance(metrics, MetricsRecord) else render_task_card(record, metrics)
-    )
+        Raises:
+            NetworkUnavailableError: MLflow's server or store cannot be reached.
+        """
+        config, report = self.prepared.config, None
+        if not config.training.track:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            if "mlflow" in config.training.track and self.layout.report.is_file():
+                report = write_report(self.layout.root, texts=False, output=Path(folder) / self.layout.report.name)
+            track_results(config, self.layout, self.journal.record, metrics, report)
 
+    @cached_property
+    def trained_runtime(self) -> Runtime:
+        """Runs the trained model as `load_run` does: on a CPU with the adapter merged where that is faster.
 
-def _measure_speed(prepared: Prepared, runtime: Runtime) -> float:
-    """Time the whole model on batches from all over the test rows, after one to warm up; return texts a second."""
-    tokens = prepared.tokens["test"]
-    plan = plan_prediction(tokens.lengths)
-    middles = ((np.arange(_TIMED_BATCHES) + 0.5) / _TIMED_BATCHES * len(plan)).astype(int)
-    batches = [plan[batch] for batch in np.unique(middles)]
-    runtime.logits(*tokens.pad(batches[0], prepared.pad_id))
-    began = time.perf_counter()
-    for rows in batches:
-        runtime.logits(*tokens.pad(rows, prepared.pad_id))
-    return sum(map(len, batches)) / (time.perf_counter() - began)
+        It is built at the first use, which must come after `fit`; the model itself stays as it is.
+        """
+        from lorafit.models.acceleration.inference import make_fast
+        from lorafit.models.runtimes.pytorch import TorchRuntime
+
+        model = self.prepared.adapted.model
+        return TorchRuntime(make_fast(model) if model.device.type == "cpu" else model, self.prepared.precision)
+
+    def _untrained_runtime(self) -> Runtime:
+        """Return what runs the model at its current weights, however often they change."""
+        from lorafit.models.runtimes.pytorch import TorchRuntime
+
+        return TorchRuntime(self.prepared.adapted.model, self.prepared.precision)
+
+    def _find_checkpoint(self) -> Path | None:
+        """Return the checkpoint to go on from; those of a method that cannot go on are removed."""
+        from lorafit.training.callbacks import find_latest_checkpoint
+
+        checkpoint, damaged = find_latest_checkpoint(self.layout.checkpoints)
+        for path in damaged:
+            self.progress.say(f"{path.name} is incomplete or altered and is skipped")
+        method = find_method(self.prepared.config.method.name)
+        if checkpoint is not None and "resume" in method.limits:
+            self.progress.say(f"{method.title} cannot resume from a checkpoint: training starts over")
+            shutil.rmtree(self.layout.checkpoints)
+            return None
+        return checkpoint
+
+    def _compute_logits(self, runtime: Runtime, split: str, progress: Progress | None = None) -> NDArray[np.float64]:
+        return compute_logits(
+            runtime,
+            self.inputs[split],
+            self.prepared.pad_id,
+            classes=len(self.prepared.labels),
+            on_progress=progress.update if progress else None,
+        )
+
+    def _predict_test_rows(
+        self, model: Literal["baseline", "finetuned"], runtime: Runtime, calibration: Calibration | None = None
+    ) -> NDArray[np.float64]:
+        """Predict the test rows and write the predictions."""
+        rows, labels = self.prepared.splits.test, self.prepared.labels
+        self.progress.start(f"measuring the {model} model", total=len(rows), unit="text")
+        logits = self._compute_logits(runtime, "test", self.progress)
+        if model == "baseline":
+            logits = self.prepared.standard.undo(logits)  # the head learns standardised targets, `fit` folds them back
+        values = to_values(logits, labels, calibration)
+        write_predictions(self.layout.predictions("test", model), rows, labels, values)
+        self.progress.finish()
+        return values
+
+    def _measure_speed(self) -> float:
+        """Time the whole model on batches from all over the test rows, after one to warm up; return texts a second."""
+        tokens, pad_id, runtime = self.prepared.tokens["test"], self.prepared.pad_id, self.trained_runtime
+        plan = plan_prediction(tokens.lengths)
+        middles = ((np.arange(_TIMED_BATCHES) + 0.5) / _TIMED_BATCHES * len(plan)).astype(int)
+        batches = [plan[batch] for batch in np.unique(middles)]
+        runtime.logits(*tokens.pad(batches[0], pad_id))
+        began = time.perf_counter()
+        for rows in batches:
+            runtime.logits(*tokens.pad(rows, pad_id))
+        return sum(map(len, batches)) / (time.perf_counter() - began)
+
+    def _explain_mistakes(self, predicted: Predicted) -> None:
+        """Write down, without texts, which words the most confident mistakes among the test rows rest on."""
+        predictor = self._build_predictor(self.trained_runtime, predicted.calibration)
+        found = explain_mistakes(predictor, self.prepared.splits.test, predicted.finetuned, self.progress)
+        found.write(self.layout.mistakes)
+
+    def _build_predictor(self, runtime: Runtime, calibration: Calibration | None = None) -> Predictor:
+        tokenizer = load_tokenizer(self.prepared.encoder.folder)
+        return Predictor.for_record(self.journal.record, runtime, tokenizer, calibration=calibration)
 
 
 def measure_cheap_baseline(name: str, splits: Splits, path: Path, progress: Progress) -> NDArray[np.float64]:
-    """Train a cheap baseline on the training rows, predict the test rows, and write what it said.
+    """Train a baseline on the training rows, predict the test rows, and write the predictions.
 
     Args:
         name: A key of `cheap_baselines_for` the task.
         splits: The rows.
         path: Where to write.
-        progress: Told what is done.
+        progress: Told what is trained.
 
     Returns:
         Probabilities, or numbers, of shape (test rows, outputs).
@@ -303,66 +418,7 @@ def measure_cheap_baseline(name: str, splits: Splits, path: Path, progress: Prog
     return probabilities
 
 
-def _compute_logits(
-    prepared: Prepared, runtime: Runtime, inputs: Inputs, progress: Progress | None = None
-) -> NDArray[np.float64]:
-    return compute_logits(
-        runtime,
-        inputs,
-        prepared.pad_id,
-        classes=len(prepared.labels),
-        on_progress=progress.update if progress else None,
-    )
-
-
-def save_run(prepared: Prepared, layout: RunLayout, calibration: Calibration | None = None) -> dict[str, str]:
-    """Save what was trained and open it in a fresh process.
-
-    Args:
-        prepared: Data and model.
-        layout: The run folder.
-        calibration: How the trained model's logits become confidence, or None.
-
-    Returns:
-        SHA-256 of each file.
-    """
-    from lorafit.models.runtimes.pytorch import TorchRuntime
-
-    predictor = _build_predictor(prepared, TorchRuntime(prepared.adapted.model, GOLDEN_PRECISION))
-    return save_trained(
-        prepared.adapted,
-        prepared.encoder,
-        layout,
-        max_length=prepared.max_length,
-        compute_logits=predictor.compute_logits,
-        calibration=calibration,
-    )
-
-
-def write_mistakes(prepared: Prepared, layout: RunLayout, progress: Progress) -> None:
-    """Find the words that the most confident mistakes among the test rows rest on, and write them down without texts.
-
-    Args:
-        prepared: Data and trained model.
-        layout: The run folder, with the predictions of the test rows.
-        progress: Told what is done.
-    """
-    rows = prepared.splits.test
-    probabilities = read_predictions(layout.predictions("test", "finetuned"), rows, prepared.labels)
-    if probabilities is not None:
-        kept = layout.calibration if layout.calibration.is_file() else None
-        calibration = read_calibration(kept, layout.root, prepared.labels.task)
-        predictor = _build_predictor(prepared, build_measuring_runtime(prepared), calibration)
-        explain_mistakes(predictor, rows, probabilities, progress).write(layout.mistakes)
-
-
-def _build_predictor(prepared: Prepared, runtime: Runtime, calibration: Calibration | None = None) -> Predictor:
-    tokenizer, pad_id = load_tokenizer(prepared.encoder.folder)
-    return Predictor(
-        runtime,
-        tokenizer,
-        pad_id=pad_id,
-        labels=prepared.labels,
-        truncation=Truncation(prepared.max_length, prepared.config.model.truncation),
-        calibration=calibration,
+def _render_card(record: RunRecord, metrics: Metrics) -> str:
+    return (
+        render_model_card(record, metrics) if isinstance(metrics, MetricsRecord) else render_task_card(record, metrics)
     )

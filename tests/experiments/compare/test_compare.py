@@ -14,14 +14,14 @@ import lorafit
 from lorafit.config import Config, load_config
 from lorafit.data.tables import read_table
 from lorafit.errors import ConfigError, NetworkUnavailableError, RunError, TrainingInterruptedError
-from lorafit.experiments.compare import compare as comparison
-from lorafit.experiments.compare.cells import set_method
+from lorafit.experiments.compare.budget import set_method
 from lorafit.experiments.compare.compare import Comparison, compare
 from lorafit.experiments.compare.records import ComparisonLayout, ComparisonRecord
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Silent
-from lorafit.training.pipeline import Run
+from lorafit.system.records import SCHEMA_VERSION
+from lorafit.training.stages import RunStages
 
 METHODS = ["lora", "ia3", "head_only"]
 
@@ -88,14 +88,13 @@ def test_states_of_the_frozen_layers_are_shared_and_change_nothing(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     methods, kept = ["lora", "dora"], []
-    carry_out = comparison.carry_out
+    evaluate = RunStages.evaluate
 
-    def watch(*arguments: Any, **named: Any) -> Run:
-        run = carry_out(*arguments, **named)
-        kept.append(sorted(path.name for path in named["prefix_folder"].glob("*.bin")))
-        return run
+    def watch(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - what `evaluate` returns
+        kept.append(sorted(path.name for path in (tmp_path / "shared" / "prefix_cache").glob("*.bin")))
+        return evaluate(*arguments, **named)
 
-    monkeypatch.setattr(comparison, "carry_out", watch)
+    monkeypatch.setattr(RunStages, "evaluate", watch)
     shared = ComparisonLayout(compare(config, methods, output=tmp_path / "shared").path)
     assert kept[0] == kept[1]
     assert len(kept[0]) == 3, "training, validation and test rows; there are too few to calibrate"
@@ -112,13 +111,13 @@ def test_rows_that_no_other_run_reads_are_not_kept(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = []
-    carry_out = comparison.carry_out
+    cache = RunStages.cache_frozen_layers
 
-    def watch(*arguments: Any, **named: Any) -> Run:
-        wanted.append(named["shares_measured"])
-        return carry_out(*arguments, **named)
+    def watch(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - a context manager
+        wanted.append(named["with_test_rows"])
+        return cache(*arguments, **named)
 
-    monkeypatch.setattr(comparison, "carry_out", watch)
+    monkeypatch.setattr(RunStages, "cache_frozen_layers", watch)
     compare(config, ["lora"], output=tmp_path / "one")
     everywhere = config.model_copy(deep=True)
     everywhere.method.layers = "all"
@@ -132,7 +131,7 @@ def test_tracker_that_fails_at_the_end_leaves_a_finished_run(
     def fail(*_: Any, **__: Any) -> None:
         raise NetworkUnavailableError("no answer")
 
-    monkeypatch.setattr(comparison, "track_results", fail)
+    monkeypatch.setattr(RunStages, "track", fail)
     lines = Lines()
     compared = compare(config, ["ia3"], output=tmp_path / "methods", progress=lines)
     assert compared.record.failed == []
@@ -236,14 +235,14 @@ def test_nothing_that_ends_well_is_said(config: Config, tmp_path: Path) -> None:
 def test_fault_inside_a_library_is_a_failed_cell_too(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = comparison.carry_out
+    fit = RunStages.fit
 
-    def fail_for_lora(prepared: object, *rest: object, **named: object) -> object:
-        if prepared.config.method.name == "lora":
+    def fail_for_lora(stages: RunStages) -> None:
+        if stages.prepared.config.method.name == "lora":
             raise MemoryError("no room")
-        return train(prepared, *rest, **named)
+        fit(stages)
 
-    monkeypatch.setattr(comparison, "carry_out", fail_for_lora)
+    monkeypatch.setattr(RunStages, "fit", fail_for_lora)
     record = compare(config, ["lora", "head_only"], output=tmp_path / "some").record
     assert [cell.error for cell in record.failed] == ["MemoryError: no room"]
     monkeypatch.undo()
@@ -313,4 +312,4 @@ def test_command_prints_the_table(finished: Comparison, config: Config) -> None:
     assert str(ComparisonLayout(finished.path).page) in shown
     quiet = subprocess.run([*command, "--quiet"], capture_output=True, text=True, check=True).stdout
     assert quiet.strip() == str(finished.path)
-    assert json.loads(ComparisonLayout(finished.path).record.read_text())["schema_version"] == 1
+    assert json.loads(ComparisonLayout(finished.path).record.read_text())["schema_version"] == SCHEMA_VERSION

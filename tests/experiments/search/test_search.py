@@ -26,6 +26,7 @@ from lorafit.experiments.search.space import read_space
 from lorafit.experiments.search.trials import Trials
 from lorafit.system.progress import Silent
 from lorafit.training.prepare import load_material
+from lorafit.training.stages import RunStages
 
 BEGUN = r"trial \d+: (learning_rate|r) "
 SPACE = "search.space={training.learning_rate: {low: 1e-5, high: 1e-2, log: true}, method.r: [2, 4]}"
@@ -212,7 +213,7 @@ def test_what_failed_for_want_of_something_is_tried_again(
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial_module, "train_run", fail)
+        patch.setattr(RunStages, "fit", fail)
         with pytest.raises(RunError, match="OSError: No space left on device"):
             search(config, 5, output=tmp_path / "search")
     result = search(config, 5, output=tmp_path / "search")
@@ -343,13 +344,13 @@ def test_no_trial_begins_that_the_budget_has_no_room_for(config: Config, tmp_pat
 
 def test_trials_share_what_frozen_layers_give(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders: list[Any] = []
-    train_run = trial_module.train_run
+    fit = RunStages.fit
 
     def watch(*arguments: Any, **named: Any) -> None:
-        train_run(*arguments, **named)
+        fit(*arguments, **named)
         folders.append(sorted(path.name for path in (tmp_path / "search" / "prefix_cache").glob("*.bin")))
 
-    monkeypatch.setattr(trial_module, "train_run", watch)
+    monkeypatch.setattr(RunStages, "fit", watch)
     search(config, 2, output=tmp_path / "search")
     assert len(folders[0]) == 2, "training and validation rows"
     assert folders[0] == folders[1]

@@ -1,4 +1,4 @@
-"""The same settings for every method, so that all of them together fit a budget."""
+"""The settings of the cells: the same for every method, chosen so that all of them together fit a budget."""
 
 import gc
 import time
@@ -7,14 +7,31 @@ from functools import partial
 
 from lorafit.config import Config
 from lorafit.errors import ConfigError
-from lorafit.experiments.compare.cells import set_method
+from lorafit.models.method_settings import complete_settings, select_settings
 from lorafit.models.methods import find_method
 from lorafit.system.progress import Progress, Silent
 from lorafit.training.planning.budget import plan_run
-from lorafit.training.planning.forecast import Forecast, Ground, forecast_run
+from lorafit.training.planning.forecast import Ground, forecast_run
 from lorafit.training.prepare import Material, prepare
 
-__all__ = ["fit_budget"]
+__all__ = ["fit_budget", "set_method"]
+
+
+def set_method(config: Config, method: str, seed: int) -> Config:
+    """Return the settings of one cell.
+
+    Args:
+        config: The settings that all cells share.
+        method: The cell's method, which takes of the method section what it knows.
+        seed: The cell's seed.
+    """
+    cell = config.model_copy(deep=True)
+    cell.method = select_settings(cell.method, method)
+    cell.training.seed = seed
+    cell.training.budget = None
+    cell.evaluation.baseline = False
+    cell.evaluation.cheap_baselines = False
+    return complete_settings(cell)
 
 
 def fit_budget(config: Config, methods: Sequence[str], seeds: int, material: Material, progress: Progress) -> Config:
@@ -66,18 +83,17 @@ def fit_budget(config: Config, methods: Sequence[str], seeds: int, material: Mat
     return plan.config
 
 
-def _forecast_all(config: Config, *, grounds: Mapping[str, Ground], seeds: int) -> Forecast:
+def _forecast_all(config: Config, *, grounds: Mapping[str, Ground], seeds: int) -> dict[str, float]:
     """Forecast every cell with its own costs; the cheap baselines count once."""
     stages: dict[str, float] = {}
-    fit, steps, cheap = 0.0, 0, 0.0
+    cheap = 0.0
     for method, ground in grounds.items():
         cell = set_method(config, method, config.training.seed)
         cell.evaluation.cheap_baselines, cell.evaluation.report = config.evaluation.cheap_baselines, False
         one = forecast_run(cell, ground)
-        cheap = one.stages.pop("cheap baselines", 0.0)
-        for name, seconds in one.stages.items():
+        cheap = one.pop("cheap baselines", 0.0)
+        for name, seconds in one.items():
             stages[name] = stages.get(name, 0.0) + seeds * seconds
-        fit, steps = fit + seeds * one.fit, steps + seeds * one.steps
     if cheap:
         stages["cheap baselines"] = cheap
-    return Forecast(stages, fit, steps)
+    return stages

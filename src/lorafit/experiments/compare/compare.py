@@ -18,24 +18,20 @@ from lorafit.errors import (
     RunError,
     TrainingInterruptedError,
 )
-from lorafit.experiments.compare.budget import fit_budget
-from lorafit.experiments.compare.cells import set_method
+from lorafit.experiments.compare.budget import fit_budget, set_method
 from lorafit.experiments.compare.page import render_page
 from lorafit.experiments.compare.records import Cell, ComparisonLayout, ComparisonRecord
 from lorafit.experiments.compare.summary import CheapResult, summarise
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.methods import METHODS, find_method
-from lorafit.reports.tracking import track_results
 from lorafit.runs.folder import RunLayout, check_same_settings, find_free_name, suggest_name
-from lorafit.runs.journal import Journal
 from lorafit.runs.records import RunRecord
 from lorafit.system import hardware
 from lorafit.system.atomic import write_atomic
 from lorafit.system.progress import Progress, Silent
 from lorafit.training.evaluation import read_predictions
-from lorafit.training.pipeline import carry_out, continue_journal
-from lorafit.training.prepare import Material, describe, load_material, prepare
-from lorafit.training.stages import measure_cheap_baseline
+from lorafit.training.prepare import Material, load_material, prepare
+from lorafit.training.stages import RunStages, measure_cheap_baseline
 
 __all__ = ["Comparison", "compare"]
 
@@ -154,7 +150,7 @@ def _train_all(
     """Train every cell that is not finished; yield each with what went wrong, if anything did."""
     base_digest = material.encoder.digest()
     is_alike = config.method.layers != "all" or len({cell.seed for cell in cells}) > 1
-    shares_measured = is_alike and len(cells) > 1 and config.training.prefix_cache == "auto"
+    share_test_rows = is_alike and len(cells) > 1 and config.training.prefix_cache == "auto"
     for number, cell in enumerate(cells, start=1):
         run = layout.cell(cell.method, cell.seed)
         if _is_finished(run):
@@ -165,7 +161,7 @@ def _train_all(
         progress.say(f"{number} of {len(cells)}: {cell.method}, seed {cell.seed}")
         try:
             settings = set_method(config, cell.method, cell.seed)
-            _train(settings, run, layout, material, progress, shares_measured=shares_measured)
+            _train(settings, run, layout, material, progress, share_test_rows=share_test_rows)
         except TrainingInterruptedError:
             raise
         except LorafitError as error:
@@ -199,21 +195,25 @@ def _train(
     material: Material,
     progress: Progress,
     *,
-    shares_measured: bool,
+    share_test_rows: bool,
 ) -> None:
     gc.collect()
     release_freed_memory()
     hardware.reset_peak_memory()  # where the system cannot, the peak is that of all cells so far
     prepared = prepare(config, progress, material=material)
-    run.root.mkdir(parents=True, exist_ok=True)
-    write_atomic(run.config, prepared.config.to_yaml())
-    journal = continue_journal(prepared, run) if run.record.is_file() else Journal(run, describe(prepared))
-    finished = carry_out(
-        prepared, run, journal, progress, prefix_folder=layout.prefix_cache, shares_measured=shares_measured
-    )
+    open_run = RunStages.resume if run.record.is_file() else RunStages.begin
+    stages = open_run(prepared, run, progress)
+    with (
+        stages.journal.kept(),
+        stages.cache_frozen_layers(layout.prefix_cache, with_test_rows=share_test_rows),
+    ):
+        stages.fit()
+        calibration = stages.calibrate()
+        stages.save(calibration)
+        _, metrics = stages.evaluate(calibration=calibration)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     try:
-        track_results(prepared.config, run, finished.record, finished.metrics, report=None)
+        stages.track(metrics)
     except NetworkUnavailableError as error:
         progress.say(
             f"{config.method.name}, seed {config.training.seed} is finished and not tracked to its end: {error}"

@@ -43,6 +43,11 @@ class SearchLayout:
         return self.root / "search.json"
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that writes the results."""
+        return self.root / ".results.lock"
+
+    @property
     def page(self) -> Path:
         """Trials and importances for people."""
         return self.root / "search.html"

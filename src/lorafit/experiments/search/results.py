@@ -26,7 +26,10 @@ _GOOD = 0.25
 
 
 def write_results(study: "optuna.Study", trials: Trials) -> SearchRecord:
-    """Write record and page, and the settings of the best trial.
+    """Write the record, the page, and the settings of the best trial.
+
+    The study is read under the lock under which the results are written: of several processes, the last to write has
+    seen the trials of all.
 
     Args:
         study: The study.
@@ -35,6 +38,13 @@ def write_results(study: "optuna.Study", trials: Trials) -> SearchRecord:
     Returns:
         The record.
     """
+    from filelock import FileLock
+
+    with FileLock(trials.layout.lock):
+        return _write_results(study, trials)
+
+
+def _write_results(study: "optuna.Study", trials: Trials) -> SearchRecord:
     layout, material = trials.layout, trials.material
     counted = list_trials(study, trials.space)
     complete = [row for row in counted if row.state == "complete" and row.loss is not None]

@@ -93,9 +93,7 @@ def search(
             deadline = None if seconds is None else began + seconds
             control.limit(deadline, _forecast(objective, seconds) if expected is None else expected)
             _run_trials(study, objective, control)
-        before, record = write_results(study, objective), write_results(study, objective)
-        while record.trials != before.trials:  # another process ended meanwhile, and may have written before this one
-            before, record = record, write_results(study, objective)
+        record = write_results(study, objective)
     _check_ending(record, layout, progress)
     return Search(layout.root, record)
 
@@ -131,7 +129,7 @@ def _forecast(objective: Trials, budget: float | None) -> float:
     progress.start("forecasting time")
     plain = objective.space.build_config(objective.config, {})
     one = forecast_run(plain, measure_ground(prepare(plain, Silent(), material=objective.material)))
-    seconds = one.fit + one.stages.get("frozen layers", 0.0)
+    seconds = one["training"] + one.get("frozen layers", 0.0)
     progress.finish()
     progress.say(f"a trial with the settings as they are takes about {format_duration(seconds)}, less if it is pruned")
     if budget is not None and budget < seconds:

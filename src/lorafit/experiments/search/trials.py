@@ -15,13 +15,10 @@ from lorafit.experiments.search.records import SearchLayout
 from lorafit.experiments.search.space import Space
 from lorafit.experiments.search.study import seed_sampler
 from lorafit.models.acceleration.memory import release_freed_memory
-from lorafit.runs.journal import Journal
-from lorafit.system.atomic import write_atomic
 from lorafit.system.progress import Progress, Silent
 from lorafit.task_figures import LEADING
-from lorafit.training.inputs import open_inputs
-from lorafit.training.prepare import Material, Prepared, describe, prepare
-from lorafit.training.stages import train_run
+from lorafit.training.prepare import Material, Prepared, prepare
+from lorafit.training.stages import RunStages
 
 if TYPE_CHECKING:
     import optuna
@@ -89,13 +86,10 @@ class Trials:
         gc.collect()
         release_freed_memory()
         run, watch = self.layout.trial(trial.number), _Watch(trial, LEADING[self.material.splits.labels.task])
-        prepared = self._prepare(trial, config)
-        run.root.mkdir(parents=True, exist_ok=True)
-        write_atomic(run.config, prepared.config.to_yaml())
-        journal, began = Journal(run, describe(prepared)), time.perf_counter()
+        stages, began = RunStages.begin(self._prepare(trial, config), run, self.progress), time.perf_counter()
         try:
-            with open_inputs(prepared, journal, self.progress, prefix_folder=self.layout.prefix_cache) as inputs:
-                train_run(prepared, inputs, journal, self.progress, on_validation=watch.see)
+            with stages.cache_frozen_layers(self.layout.prefix_cache):
+                stages.fit(on_validation=watch.see)
         except optuna.TrialPruned:
             self.progress.finish()
             self.progress.say(f"pruned after {time.perf_counter() - began:.0f} s: not better than the median so far")

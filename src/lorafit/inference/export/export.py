@@ -27,7 +27,6 @@ from lorafit.models.adaptation import merge_adapter
 from lorafit.models.load import load_tokenizer, quiet_transformers
 from lorafit.models.methods import find_method
 from lorafit.models.runtimes.onnx import OnnxRuntime
-from lorafit.models.tokenization import Truncation
 from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, GoldenRecord, verify_golden
 from lorafit.runs.records import RunRecord
@@ -110,13 +109,7 @@ class _Source:
 
     def run_by(self, runtime: Runtime) -> Predictor:
         """Return what predicts with any form of the model."""
-        return Predictor(
-            runtime,
-            self.tokenizer,
-            pad_id=self.pad_id,
-            labels=self.record.label_set,
-            truncation=Truncation(self.record.max_length, self.record.truncation),
-        )
+        return Predictor.for_record(self.record, runtime, (self.tokenizer, self.pad_id))
 
     def ask(self, runtime: Runtime, texts: list[str], progress: Progress) -> _Logits:
         """Return what any form of the model says of some sentences and of the rows."""

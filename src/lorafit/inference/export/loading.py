@@ -5,9 +5,8 @@ from pathlib import Path
 from lorafit.errors import RunError
 from lorafit.inference.export.records import ExportLayout, ExportRecord
 from lorafit.inference.predictor import Predictor, read_calibration
-from lorafit.labels import LabelSet
 from lorafit.models.runtimes.onnx import OnnxRuntime
-from lorafit.models.tokenization import Truncation, read_tokenizer
+from lorafit.models.tokenization import read_tokenizer
 from lorafit.runs.golden import verify_golden
 from lorafit.system.atomic import compute_digest
 
@@ -41,12 +40,10 @@ def load_export(
     _check_files(layout, record)
     runtime = OnnxRuntime(layout.model(record.precision), record.precision)
     kept = layout.calibration if layout.calibration.name in record.files else None
-    predictor = Predictor(
+    predictor = Predictor.for_record(
+        record,
         runtime,
-        read_tokenizer(layout.root),
-        pad_id=record.pad_id,
-        labels=LabelSet(tuple(record.labels), record.task),
-        truncation=Truncation(record.max_length, record.truncation),
+        (read_tokenizer(layout.root), record.pad_id),
         calibration=read_calibration(kept, layout.root, record.task, raw=raw, target_accuracy=target_accuracy),
         settings=(record.files, raw, target_accuracy),
     )

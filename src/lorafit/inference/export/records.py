@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from lorafit.evidence import Estimate
-from lorafit.labels import Task
+from lorafit.labels import LabelSet, Task
 from lorafit.models.records import BaseModelRecord, ParameterCounts
 from lorafit.runs.folder import CALIBRATION_FILE
 from lorafit.system.records import FileRecord, Record
@@ -110,7 +110,7 @@ class ExportRecord(FileRecord):
     precision: Precision
     method: str
     base_model: BaseModelRecord
-    task: Task = "single_label"
+    task: Task
     labels: list[str]
     max_length: int
     truncation: Literal["head", "head+tail"]
@@ -121,3 +121,8 @@ class ExportRecord(FileRecord):
     parity: ParityRecord
     speed: SpeedRecord | None
     files: dict[str, str]
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The task and the classes."""
+        return LabelSet(tuple(self.labels), self.task)

@@ -11,7 +11,7 @@ from lorafit.models.methods import find_method
 from lorafit.runs.records import ForecastRecord
 from lorafit.system import hardware
 from lorafit.system.text import format_duration, parse_duration
-from lorafit.training.planning.forecast import Forecast, Ground, forecast_run, frozen_layers
+from lorafit.training.planning.forecast import Ground, forecast_run, frozen_layers
 
 __all__ = ["LADDER", "Plan", "Rung", "describe_changes", "needs_preparation", "plan_run"]
 
@@ -73,13 +73,11 @@ class Plan:
         config: The settings: those asked for or, with a budget, the best of those that fit; they hold no budget any
             more, so that they repeat the run wherever they are used.
         record: What is expected, for the run's record.
-        fit_seconds: How long the progress bar of training will take.
         notes: Lines for the user.
     """
 
     config: Config
     record: ForecastRecord
-    fit_seconds: float
     notes: tuple[str, ...]
 
 
@@ -89,7 +87,7 @@ def plan_run(
     *,
     preparation: float,
     spent: float = 0.0,
-    forecast: Callable[[Config], Forecast] | None = None,
+    forecast: Callable[[Config], dict[str, float]] | None = None,
     can_halve: bool | None = None,
 ) -> Plan:
     """Forecast a run and, where there is a budget, choose settings that fit it.
@@ -118,12 +116,12 @@ def plan_run(
     foreseen = work.forecast(chosen)
     given_up = describe_changes(asked, chosen, rows=len(ground.lengths["train"]))
     record = ForecastRecord(
-        seconds=foreseen.stages,
+        seconds=foreseen,
         peak_memory_bytes=hardware.peak_memory_bytes(),
         budget_seconds=budget,
         given_up=given_up,
     )
-    return Plan(chosen, record, foreseen.fit, tuple(_describe(record, config)))
+    return Plan(chosen, record, tuple(_describe(record, config)))
 
 
 def needs_preparation(asked: Config, chosen: Config) -> bool:
@@ -165,14 +163,14 @@ class _Work:
     """What is to be done, as far as settings are chosen by it."""
 
     ground: Ground
-    forecast: Callable[[Config], Forecast]
+    forecast: Callable[[Config], dict[str, float]]
     can_halve: bool
 
 
 def _choose(asked: Config, work: _Work, preparation: float, spent: float, budget: float) -> Config:
     def forecast(config: Config) -> float:
         again = preparation if needs_preparation(asked, config) else 0.0
-        return spent + again + work.forecast(config).seconds
+        return spent + again + sum(work.forecast(config).values())
 
     cheapest = asked
     for config in _climb_down(asked, work):
@@ -253,7 +251,7 @@ def _describe_testing(seconds: float, config: Config) -> str:
 
 
 def _describe_refusal(cheapest: Config, seconds: float, budget: float, work: _Work) -> str:
-    stages = work.forecast(cheapest).stages
+    stages = work.forecast(cheapest)
     testing = stages.get("baseline", 0.0) + stages["evaluation"]
     text = (
         f"training.budget: {format_duration(budget)} is too short. The smallest plan needs about "

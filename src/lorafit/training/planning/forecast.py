@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lorafit.training.planning.costs import Costs
     from lorafit.training.prepare import Prepared
 
-__all__ = ["Forecast", "Ground", "forecast_run", "frozen_layers", "measure_ground"]
+__all__ = ["Ground", "forecast_run", "frozen_layers", "measure_ground"]
 
 _SAVING = 6.0
 _REPORT = 3.0
@@ -86,35 +86,15 @@ def measure_ground(prepared: "Prepared", *, free_bytes: float = inf) -> Ground:
     )
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """Seconds of a run.
-
-    Attributes:
-        stages: Wall-clock time a stage, named as in a run's record.
-        fit: The part of training that the progress bar shows: steps and validation.
-        steps: Optimiser steps.
-    """
-
-    stages: dict[str, float]
-    fit: float
-    steps: int
-
-    @property
-    def seconds(self) -> float:
-        """All stages together."""
-        return sum(self.stages.values())
-
-
-def forecast_run(config: Config, ground: Ground) -> Forecast:
-    """Forecast a run, training without an early stop.
+def forecast_run(config: Config, ground: Ground) -> dict[str, float]:
+    """Forecast a run, without early stopping.
 
     Args:
         config: Its settings; `max_length`, layers, epochs and rows no more than those that were measured.
         ground: What the forecast rests on.
 
     Returns:
-        The seconds.
+        Wall-clock seconds by stage, named as in `RunRecord.seconds`.
     """
     training, costs = config.training, ground.costs
     lengths = {name: np.minimum(part, config.model.max_length) for name, part in ground.lengths.items()}
@@ -135,7 +115,7 @@ def forecast_run(config: Config, ground: Ground) -> Forecast:
     rows = len(lengths["train"]) + len(lengths["test"])
     cheap = config.evaluation.cheap_baselines
     scored = 1 + config.evaluation.baseline + len(cheap_baselines_for(config.data.task)) * cheap
-    stages = {
+    return {
         **({"baseline": testing} if config.evaluation.baseline else {}),
         **({"frozen layers": once} if once else {}),
         "training": fit,
@@ -145,7 +125,6 @@ def forecast_run(config: Config, ground: Ground) -> Forecast:
         "evaluation": testing + scored * len(lengths["test"]) * config.evaluation.bootstrap_samples * _RESAMPLED_ROW,
         **({"report": _forecast_report(config, ground, lengths["test"])} if config.evaluation.report else {}),
     }
-    return Forecast(stages, fit, steps)
 
 
 def _forecast_report(config: Config, ground: Ground, lengths: NDArray[np.int64]) -> float:
