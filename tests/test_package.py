@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 import lorafit
 
 ROOT = Path(__file__).resolve().parent.parent
+TEMPLATES = ROOT / "src" / "lorafit" / "reports" / "templates"
 HEAVY = (
     "torch",
     "transformers",
@@ -26,6 +27,7 @@ HEAVY = (
     "accelerate",
     "sklearn",
     "scipy",
+    "jinja2",
     "pandas",
     "pyarrow",
     "numpy",
@@ -91,6 +93,7 @@ def test_wheel_holds_code_data_files_and_licence(tmp_path: Path) -> None:
     (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"lorafit/__init__.py", "lorafit/cli/__init__.py", "lorafit/system/assets.txt", "lorafit/py.typed"} <= names
+    assert {f"lorafit/reports/templates/{path.name}" for path in TEMPLATES.iterdir()} <= names
     assert f"lorafit-{lorafit.__version__}.dist-info/licenses/LICENSE" in names
     assert {name.partition("/")[0] for name in names} == {"lorafit", f"lorafit-{lorafit.__version__}.dist-info"}
 

@@ -193,7 +193,7 @@ def test_without_matplotlib_nothing_is_read(tmp_path: Path, monkeypatch: pytest.
 
 def test_no_model_library_is_imported(build_run: BuildRun) -> None:
     code = (
-        "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'peft', 'sklearn')));"
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'peft')));"
         "from lorafit.reports.page import write_report; write_report(sys.argv[1])"
     )
     answer = subprocess.run(

@@ -8,9 +8,9 @@ from typing import Any
 
 from lorafit.config import Config
 from lorafit.models.methods import METHODS
-from lorafit.reports.html import clean_text, render_details, render_facts, render_table
+from lorafit.reports.html import render_details, render_facts, render_table
 from lorafit.runs.records import RunRecord, SplitRecord
-from lorafit.system.text import format_duration
+from lorafit.system.text import clean_text, format_duration
 
 __all__ = ["hide_folder", "name_run", "render_cost", "render_data", "render_method", "render_reproduction"]
 

@@ -1,6 +1,5 @@
-"""Curves and lists behind the figures of a report: ROC, precision and recall, confused classes."""
+"""Data behind the plots of a report: ROC and precision-recall curves, confused classes."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +18,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Ranking:
-    """How well the probability of one class tells its rows from the others.
+    """How well the probability of one class separates its rows from the others.
 
     Attributes:
-        false_positive_rate: Shape (m,), rising from 0 to 1: share of the other rows above a threshold.
-        recall: Shape (m,): share of the class's rows above it; the true positive rate.
-        precision: Shape (m,): share of the class's rows among those above it; 1 where there are none.
-        roc_area: Area under recall over false positive rate: 0.5 by chance, 1 at best.
+        false_positive_rate: Shape (m,), rising from 0 to 1, for falling thresholds.
+        recall: Shape (m,): the true positive rate at the same thresholds.
+        precision: Shape (m,): the same for precision; 1 where no row is above the threshold.
+        roc_area: Area under the ROC curve: 0.5 by chance, 1 at best.
         average_precision: Precision averaged over the steps of recall; by chance, the share of the class.
     """
 
@@ -38,11 +37,11 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A class that was taken for another.
+    """A class predicted as another.
 
     Attributes:
         true: Id of the class.
-        predicted: Id of what it was taken for.
+        predicted: Id of the other.
         rows: How often.
         share: That as a share of the class's rows.
     """
@@ -54,9 +53,7 @@ class Confusion:
 
 
 def rank_class(is_class: NDArray[np.bool_], scores: NDArray[np.float64]) -> Ranking | None:
-    """Walk down the rows by their probability of a class; rows of equal probability are taken together.
-
-    The figures are those of scikit-learn's `roc_curve`, `roc_auc_score` and `average_precision_score`.
+    """Compute the curves of one class against the rest with scikit-learn; rows of equal probability are one step.
 
     Args:
         is_class: Shape (n,): whether a row is of the class.
@@ -65,35 +62,27 @@ def rank_class(is_class: NDArray[np.bool_], scores: NDArray[np.float64]) -> Rank
     Returns:
         The curves; None where all rows are of the class or none is.
     """
-    positives = int(is_class.sum())
-    negatives = len(is_class) - positives
-    if not positives or not negatives:
+    from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
+
+    if is_class.all() or not is_class.any():
         return None
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
-    hits = np.concatenate(([0], np.cumsum(is_class[order])[ends])).astype(np.float64)
-    taken = np.concatenate(([0], ends + 1)).astype(np.float64)
-    recall, false_positive_rate = hits / positives, (taken - hits) / negatives
-    precision = np.divide(hits, taken, out=np.ones_like(hits), where=taken > 0)
+    false_positive_rate, recall, _ = roc_curve(is_class, scores, drop_intermediate=False)
+    precision = precision_recall_curve(is_class, scores)[0][::-1]
     return Ranking(
         false_positive_rate=false_positive_rate,
         recall=recall,
         precision=precision,
-        roc_area=float(np.trapezoid(recall, false_positive_rate)),
-        average_precision=float((np.diff(recall) * precision[1:]).sum()),
+        roc_area=float(auc(false_positive_rate, recall)),
+        average_precision=float(average_precision_score(is_class, scores)),
     )
 
 
 def rank_classes(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> list[Ranking | None]:
-    """Rank the rows for every class against the rest.
+    """Compute the curves of every class against the rest; None for a class that no row has, or all have.
 
     Args:
         labels: Shape (n,): true class ids.
         probabilities: Shape (n, classes).
-
-    Returns:
-        One entry a class; None for a class that no row has, or all have.
     """
     return [rank_class(labels == number, scores) for number, scores in enumerate(probabilities.T)]
 
@@ -101,7 +90,7 @@ def rank_classes(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) 
 def average_roc(
     rankings: list[Ranking | None], *, points: int = 101
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Average the ROC curves of several classes, each counting the same.
+    """Average the ROC curves of several classes with equal weights (macro average).
 
     Args:
         rankings: From `rank_classes`; at least one is not None.
@@ -133,20 +122,16 @@ def thin(*arrays: NDArray[np.float64], most: int = 200) -> tuple[NDArray[np.floa
 
 
 def find_confusions(matrix: list[list[int]], *, most: int = 20) -> list[Confusion]:
-    """Return the pairs of classes that were confused most often.
+    """Return the pairs of classes that were confused most often, most rows first.
 
     Args:
         matrix: Row = true class, column = predicted class.
         most: How many pairs at most.
-
-    Returns:
-        The pairs, most rows first.
     """
-    return sorted(_walk_confusions(matrix), key=lambda pair: (-pair.rows, -pair.share))[:most]
-
-
-def _walk_confusions(matrix: list[list[int]]) -> Iterator[Confusion]:
-    for true, row in enumerate(matrix):
-        for predicted, count in enumerate(row):
-            if count and predicted != true:
-                yield Confusion(true, predicted, count, count / sum(row))
+    pairs = [
+        Confusion(true, predicted, count, count / sum(row))
+        for true, row in enumerate(matrix)
+        for predicted, count in enumerate(row)
+        if count and predicted != true
+    ]
+    return sorted(pairs, key=lambda pair: (-pair.rows, -pair.share))[:most]

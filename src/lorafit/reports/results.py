@@ -20,14 +20,7 @@ from lorafit.evidence import (
 from lorafit.metrics.scores import find_mistakes
 from lorafit.reports.curves import Ranking, find_confusions
 from lorafit.reports.drawing import Plot, render_inline
-from lorafit.reports.html import (
-    clean_text,
-    render_details,
-    render_table,
-    write_number,
-    write_percent,
-    write_points,
-)
+from lorafit.reports.html import render_details, render_table, write_number, write_percent, write_points
 from lorafit.reports.reading import RunContents, Texts
 from lorafit.reports.rows import (
     LONG_TEXT,
@@ -40,6 +33,7 @@ from lorafit.reports.rows import (
     render_verdict,
 )
 from lorafit.reports.verdict import describe_verdict, judge
+from lorafit.system.text import clean_text
 
 __all__ = [
     "fold_table",

@@ -8,8 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.reports.html import clean_text, render_marked
+from lorafit.reports.html import render_marked
 from lorafit.reports.reading import Texts
+from lorafit.system.text import clean_text
 
 __all__ = [
     "LONG_TEXT",

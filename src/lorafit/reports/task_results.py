@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from lorafit.cheap_baselines import cheap_baselines_for
-from lorafit.reports.html import clean_text, render_details, render_facts, render_table, write_percent
+from lorafit.reports.html import render_details, render_facts, render_table, write_percent
 from lorafit.reports.results import fold_table
 from lorafit.reports.verdict import describe_task_verdict
+from lorafit.system.text import clean_text
 from lorafit.task_evidence import TaskComparison, TaskConfidence, TaskMetricsRecord, TaskScores
 from lorafit.task_figures import (
     FIGURES,

@@ -9,7 +9,7 @@ from lorafit.errors import MissingExtraError
 __all__ = ["EXTRAS", "install_line", "missing_modules", "require"]
 
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "train": ("torch", "transformers", "peft", "accelerate", "datasets", "pyarrow", "sklearn"),
+    "train": ("torch", "transformers", "peft", "accelerate", "datasets", "pyarrow", "sklearn", "scipy", "jinja2"),
     "search": ("optuna",),
     "report": ("matplotlib",),
     "onnx": ("onnxruntime",),

@@ -4,7 +4,7 @@ from rich.text import Text
 
 from lorafit.answers import Answer, LabelsPrediction, NumberPrediction, Prediction
 from lorafit.data.label_values import LabelValue
-from lorafit.reports.html import clean_text
+from lorafit.system.text import clean_text
 from lorafit.task_figures import write_true_value, write_value
 
 __all__ = ["describe_answer", "judge_answer", "write_label"]

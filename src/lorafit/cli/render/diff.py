@@ -18,8 +18,9 @@ from lorafit.experiments.diff.records import (
     TaskDiffRecord,
     TaskSliceChange,
 )
-from lorafit.reports.html import clean_text, write_percent
+from lorafit.reports.html import write_percent
 from lorafit.reports.verdict import judge
+from lorafit.system.text import clean_text
 from lorafit.task_figures import (
     LEADING,
     describe_chance,

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorafit.evidence import AnySlice
-from lorafit.reports.html import clean_text
+from lorafit.system.text import clean_text
 
 __all__ = ["print_slices"]
 

@@ -10,7 +10,7 @@ from lorafit.cheap_baselines import cheap_baselines_for
 from lorafit.cli.render.slices import print_slices
 from lorafit.cli.render.tables import print_fitting
 from lorafit.evidence import ClassScores, Estimate
-from lorafit.reports.html import clean_text
+from lorafit.system.text import clean_text
 from lorafit.task_evidence import TaskComparison, TaskConfidence, TaskMetricsRecord, TaskScores, TaskSliceScores
 from lorafit.task_figures import (
     LEADING,

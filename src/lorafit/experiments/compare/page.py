@@ -1,16 +1,28 @@
-"""`comparison.html`: the table of a comparison and its figure against cost, in one file that needs no network."""
+"""`comparison.html`: the methods in a table, and their scores over training time, in one file that needs no network."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from html import escape
-from math import log10
+from collections.abc import Mapping, Sequence
 from pathlib import PureWindowsPath
+from typing import TYPE_CHECKING
 
 from lorafit.cheap_baselines import cheap_baselines_for
 from lorafit.evidence import Estimate
-from lorafit.experiments.compare.records import CheapRow, ComparisonRecord, MethodRow
+from lorafit.experiments.compare.records import ComparisonRecord, MethodRow
 from lorafit.models.methods import METHODS
-from lorafit.reports.html import render_document, render_table
+from lorafit.reports import html
+from lorafit.reports.drawing import (
+    AFTER,
+    BEFORE,
+    Plot,
+    add_legend,
+    can_draw,
+    drawn,
+    label_points,
+    new_figure,
+    shorten,
+    show_percent,
+)
+from lorafit.system.extras import install_line
 from lorafit.system.text import format_duration
 from lorafit.task_figures import (
     FIGURES,
@@ -21,89 +33,138 @@ from lorafit.task_figures import (
     write_figure_value,
 )
 
-__all__ = ["find_pareto", "judge_cheap_baselines", "render_page"]
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
 
-_TITLES = (
-    *("by seed", "validation loss", "against the best", "p", "adapter", "head", "on disk"),
-    *("training", "an epoch", "memory", "texts/s"),
-)
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 380, 70, 130, 20, 50
+__all__ = ["find_pareto", "judge_cheap_baselines", "plot_scores", "render_page"]
+
+_TICKS = {
+    count * seconds: f"{count} {unit}"
+    for unit, seconds, counts in (
+        ("s", 1, (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30)),
+        ("min", 60, (1, 2, 5, 10, 20, 30)),
+        ("h", 3600, (1, 2, 5, 10)),
+        ("days", 86_400, (1, 2, 5, 10)),
+    )
+    for count in counts
+}
+"""Round times by their seconds."""
+
+_MOST_TICKS = 6
 
 
 def render_page(record: ComparisonRecord) -> str:
-    """Write the page.
-
-    Args:
-        record: The results.
-
-    Returns:
-        HTML, all that comes from outside escaped.
-    """
-    title = name_figure(record.figure)
-    rows = [
-        *(_cells(row, record.figure) for row in record.methods),
-        *(_cheap_cells(row, record) for row in record.cheap_baselines),
-    ]
-    parts = [
-        f"<p>{escape(_verdict(record))}</p>",
-        *render_table(("method", title, *_TITLES), rows),
-        f"<h2>{escape(title[0].upper() + title[1:])} against training time</h2>",
-        '<div class="wide">',
-        *_render_plot(record.methods, record.figure),
-        "</div>",
-        *_render_failures(record),
-        "<h2>How it was measured</h2>",
-        f"<p>{escape(_describe(record))}</p>",
-    ]
-    return render_document("Methods compared", parts)
+    """Render the page; without matplotlib it has no plot, but says how to get it."""
+    columns = _list_columns(record)
+    best = next((row for row in record.methods if row.method == record.best), None)
+    judged = _group_by_verdict(record, {_title(row.method): row.difference for row in record.methods})
+    return html.render_page(
+        "comparison.html",
+        record=record,
+        metric=name_figure(record.figure),
+        best=None if best is None else _title(best.method),
+        score=None if best is None else write_figure(record.figure, best.score),
+        better=judged["better"],
+        unclear=judged["unclear"],
+        baselines=judge_cheap_baselines(record),
+        titles=list(columns),
+        rows=list(zip(*columns.values(), strict=True)),
+        plot=plot_scores(record) if record.methods and can_draw() else None,
+        install=install_line("report"),
+        settings=_describe(record),
+    )
 
 
-def find_pareto(rows: list[MethodRow], figure: str) -> list[MethodRow]:
-    """Return the methods that no other beats in the figure without taking longer, quickest first."""
-    sign, front = 1 if FIGURES[figure].is_higher_better else -1, list[MethodRow]()
+def find_pareto(rows: Sequence[MethodRow], *, higher_is_better: bool) -> list[MethodRow]:
+    """Return the methods that no other beats without training for longer, quickest first."""
+    sign, front = 1 if higher_is_better else -1, list[MethodRow]()
     for row in sorted(rows, key=lambda row: (row.training_seconds, -sign * row.score.value)):
         if not front or sign * row.score.value > sign * front[-1].score.value:
             front.append(row)
     return front
 
 
-def _verdict(record: ComparisonRecord) -> str:
-    if record.best is None:
-        return "No method ended well."
-    best = next(row for row in record.methods if row.method == record.best)
-    text = (
-        f"{METHODS[best.method].title} has the lowest validation loss; on {record.rows['test']:,} test rows its "
-        f"{name_figure(record.figure)} is {write_figure(record.figure, best.score)}."
-    )
-    judged = _group_by_verdict(record, {row.method: row.difference for row in record.methods})
-    for verdict, words in (
-        ("better", "Better on the test rows, which choose nothing"),
-        ("unclear", "Not shown to differ"),
-    ):
-        if names := [METHODS[method].title for method in judged[verdict]]:
-            text += f" {words}: {', '.join(names)}."
-    return f"{text} {judge_cheap_baselines(record)}".strip()
-
-
 def judge_cheap_baselines(record: ComparisonRecord) -> str:
-    """Say which cheap baselines beat the best method, which may, and which it beats, as intervals have it.
+    """Say which baselines are better than the best method, may be, or are worse, judged by the intervals.
 
     Args:
         record: The results.
 
     Returns:
-        A sentence for each of the three that there is; empty without cheap baselines.
+        Up to three sentences; empty without baselines.
     """
-    names = cheap_baselines_for(record.task)
+    names, best = cheap_baselines_for(record.task), _title(record.best or "")
     differences = {names.get(row.name, row.name): row.difference for row in record.cheap_baselines}
     judged = _group_by_verdict(record, differences)
     better, unclear, worse = judged["better"], judged["unclear"], judged["worse"]
     sentences = [
-        f"{' and '.join(better)} {'are' if len(better) > 1 else 'is'} better than {record.best}." if better else "",
-        f"{record.best} is not shown to be better than {' and '.join(unclear)}." if unclear else "",
-        f"{record.best} is better than {' and '.join(worse)}." if worse else "",
+        f"{' and '.join(better)} {'are' if len(better) > 1 else 'is'} better than {best}." if better else "",
+        f"{best} is not shown to be better than {' and '.join(unclear)}." if unclear else "",
+        f"{best} is better than {' and '.join(worse)}." if worse else "",
     ]
     return " ".join(filter(None, sentences))
+
+
+def plot_scores(record: ComparisonRecord) -> Plot:
+    """Draw the score of each method with its interval over training time, and the Pareto front as a line.
+
+    Args:
+        record: The results, with one method at least.
+
+    Returns:
+        The plot.
+    """
+    metric, higher_is_better, is_share = (
+        name_figure(record.figure),
+        FIGURES[record.figure].is_higher_better,
+        FIGURES[record.figure].is_share,
+    )
+    front = find_pareto(record.methods, higher_is_better=higher_is_better)
+    others = [row for row in record.methods if row not in front]
+    with drawn():
+        figure, (axes,) = new_figure(4.2)
+        for rows, colour, style, name in ((others, BEFORE, "", "other methods"), (front, AFTER, "--", "Pareto front")):
+            if rows:
+                times, scores = [_seconds(row) for row in rows], [row.score for row in rows]
+                axes.vlines(times, [one.low for one in scores], [one.high for one in scores], colour, linewidth=1)
+                points = [one.value for one in scores]
+                axes.plot(times, points, color=colour, marker="o", linestyle=style, linewidth=1, label=name)
+        axes.set(xscale="log", xlabel="training time (logarithmic)", ylabel=metric)
+        axes.margins(0.08)
+        _show_times(axes.xaxis, [_seconds(row) for row in record.methods])
+        if is_share:
+            show_percent(axes.yaxis)
+        add_legend(axes)
+        label_points(
+            axes, [(_seconds(row), row.score.value, shorten(_title(row.method), 18)) for row in (*front, *others)]
+        )
+    better = "higher" if higher_is_better else "lower"
+    level = f"{100 * record.confidence_level:g} %"
+    return Plot(
+        name="scores",
+        title=f"{metric[:1].upper()}{metric[1:]} against training time",
+        caption=f"No other method is better than one on the Pareto front in less time; {better} is better. Vertical "
+        f"lines are {level} intervals.",
+        label=f"{metric} of each method over its training time; {better} is better. On the Pareto front, quickest "
+        f"first: {', '.join(_title(row.method) for row in front)}. The table above holds the numbers.",
+        figure=figure,
+    )
+
+
+def _seconds(row: MethodRow) -> float:
+    """Return the training time as a logarithmic axis can show it."""
+    return max(row.training_seconds, 1e-3)
+
+
+def _show_times(axis: "Axis", times: Sequence[float]) -> None:
+    """Write times on a logarithmic axis: round ones, or both ends where fewer than two of these lie between them."""
+    low, high = axis.get_view_interval()
+    ticks = {seconds: text for seconds, text in _TICKS.items() if low <= seconds <= high}
+    if len(ticks) < 2:
+        ticks = {seconds: format_duration(seconds) for seconds in sorted({min(times), max(times)})}
+    step = -(-len(ticks) // _MOST_TICKS)
+    axis.set_ticks(list(ticks)[::step], list(ticks.values())[::step])
+    axis.set_ticks([], minor=True)
 
 
 def _group_by_verdict(
@@ -117,92 +178,70 @@ def _group_by_verdict(
     return judged
 
 
-def _cells(row: MethodRow, figure: str) -> list[str]:
-    return [
-        METHODS[row.method].title if row.method in METHODS else row.method,
-        write_figure(figure, row.score),
-        "; ".join(write_figure_value(figure, value) for value in row.score_by_seed),
-        f"{row.validation_loss:.4f}",
-        "best" if row.difference is None else write_difference(figure, row.difference),
-        "" if row.p_value is None else f"{row.p_value:.2g}",
-        f"{row.parameters.adapter:,}",
-        f"{row.parameters.head:,}",
-        f"{row.bytes_on_disk / 1e6:.1f} MB",
-        format_duration(row.training_seconds),
-        format_duration(row.epoch_seconds),
-        f"{row.peak_memory_bytes / 1e9:.1f} GB",
-        f"{row.texts_per_second:,.0f}",
-    ]
+def _list_columns(record: ComparisonRecord) -> dict[str, list[str]]:
+    """Return the cells of each column: of the methods, then of the baselines; a column without any is left out."""
+    figure, rows, baselines = record.figure, record.methods, record.cheap_baselines
+    titles, empty = cheap_baselines_for(record.task), [""] * len(record.cheap_baselines)
+    better = "" if FIGURES[figure].is_higher_better else " (lower is better)"
+    columns = {
+        "method": [*(_title(row.method) for row in rows), *(titles.get(row.name, row.name) for row in baselines)],
+        f"{name_figure(figure)}{better}": [
+            *(write_figure(figure, row.score) for row in rows),
+            *(write_figure(figure, row.score) for row in baselines),
+        ],
+        "by seed": [
+            *(
+                "; ".join(write_figure_value(figure, one) for one in row.score_by_seed[1:] and row.score_by_seed)
+                for row in rows
+            ),
+            *empty,
+        ],
+        "validation loss": [*(f"{row.validation_loss:.4f}" for row in rows), *empty],
+        "difference from the best": [
+            *("best" if row.method == record.best else _write_difference(figure, row.difference) for row in rows),
+            *(_write_difference(figure, row.difference) for row in baselines),
+        ],
+        "p": [*("" if row.p_value is None else f"{row.p_value:.2g}" for row in rows), *empty],
+        "adapter": [*(f"{row.parameters.adapter:,}" for row in rows), *empty],
+        "head": [*(f"{row.parameters.head:,}" for row in rows), *empty],
+        "on disk": [*(f"{row.bytes_on_disk / 1e6:.1f} MB" for row in rows), *empty],
+        "training": [
+            *(format_duration(row.training_seconds) for row in rows),
+            *(format_duration(row.seconds) for row in baselines),
+        ],
+        "per epoch": [*(format_duration(row.epoch_seconds) for row in rows), *empty],
+        "memory": [*(f"{row.peak_memory_bytes / 1e9:.1f} GB" for row in rows), *empty],
+        "texts/s": [*(f"{row.texts_per_second:,.0f}" for row in rows), *empty],
+    }
+    return {title: cells for title, cells in columns.items() if any(cells)}
 
 
-def _cheap_cells(row: CheapRow, record: ComparisonRecord) -> list[str]:
-    title = cheap_baselines_for(record.task).get(row.name, row.name)
-    difference = "" if row.difference is None else write_difference(record.figure, row.difference)
-    before = [title, write_figure(record.figure, row.score), "", "", difference, *[""] * 4]
-    return [*before, format_duration(row.seconds), "", "", ""]
+def _write_difference(figure: str, difference: Estimate | None) -> str:
+    return "" if difference is None else write_difference(figure, difference)
 
 
-def _render_plot(rows: list[MethodRow], figure: str) -> Iterator[str]:
-    """Draw the figure with its interval over training time; what no other method beats is joined by a line."""
-    if not rows:
-        return
-    times = [log10(max(row.training_seconds, 1e-3)) for row in rows]
-    left, right = min(times) - 0.05, max(times) + 0.05
-    low, high = min(row.score.low for row in rows), max(row.score.high for row in rows)
-    pad = 0.05 * (high - low) or 0.01
-
-    def place(row: MethodRow, value: float) -> tuple[float, float]:
-        across = (log10(max(row.training_seconds, 1e-3)) - left) / (right - left)
-        up = (value - low + pad) / (high - low + 2 * pad)
-        return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
-
-    front = find_pareto(rows, figure)
-    better = "higher" if FIGURES[figure].is_higher_better else "lower"
-    label = escape(f"{name_figure(figure)} against training time; {better} is better; the figures are in the table")
-    yield f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
-    yield f'<path class="axis" fill="none" d="M{_LEFT} {_TOP}V{_HEIGHT - _BOTTOM}H{_WIDTH - _RIGHT}"/>'
-    for share in (0, 0.5, 1):
-        value = low + share * (high - low)
-        up = place(rows[0], value)[1] + 4
-        yield f'<text x="{_LEFT - 8}" y="{up:.0f}" text-anchor="end">{write_figure_value(figure, value)}</text>'
-    for row in (min(rows, key=lambda r: r.training_seconds), max(rows, key=lambda r: r.training_seconds)):
-        across, words = place(row, low)[0], escape(format_duration(row.training_seconds))
-        yield f'<text x="{across:.0f}" y="{_HEIGHT - _BOTTOM + 20}" text-anchor="middle">{words}</text>'
-    yield f'<text x="{_LEFT}" y="{_HEIGHT - 8}">training time (logarithmic); {better} is better</text>'
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(row, row.score.value) for row in front))
-    yield f'<polyline class="front" points="{points}"/>'
-    for row in rows:
-        (x, y), below, above = (
-            place(row, row.score.value),
-            place(row, row.score.low),
-            place(row, row.score.high),
-        )
-        kind = "pareto" if row in front else "plain"
-        yield f'<path class="bar" d="M{x:.1f} {below[1]:.1f}V{above[1]:.1f}"/>'
-        yield f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
-        yield f'<text x="{x + 9:.1f}" y="{y + 4:.1f}">{escape(row.method)}</text>'
-    yield "</svg>"
+def _title(method: str) -> str:
+    return METHODS[method].title if method in METHODS else method
 
 
-def _render_failures(record: ComparisonRecord) -> Iterator[str]:
-    if record.failed:
-        yield "<h2>Failed</h2><ul>"
-        for cell in record.failed:
-            yield f"<li>{escape(cell.method)}, seed {cell.seed}: {escape(cell.error or '')}</li>"
-        yield "</ul>"
-
-
-def _describe(record: ComparisonRecord) -> str:
+def _describe(record: ComparisonRecord) -> list[tuple[str, str]]:
+    model, epochs = record.settings["model"], record.settings["training"]["epochs"]
     rows = ", ".join(f"{count:,} {name}" for name, count in record.rows.items())
-    versions = ", ".join(f"{name} {number}" for name, number in sorted(record.versions.items()))
-    model, count = record.settings["model"], record.settings["training"]["epochs"]
-    epochs = "1 epoch" if count == 1 else f"{count:g} epochs"
-    return (
-        f"{PureWindowsPath(record.source).name}: {rows} rows. Base: {record.base_model}; inputs of at most "
-        f"{model['max_length']} tokens ({model['truncation']}), {epochs}. In brackets: "
-        f"{100 * record.confidence_level:g} % bootstrap intervals over the test rows; of several seeds, the "
-        "mean over them. What frozen layers give is computed once for all and left out of the "
-        "times. Times on "
-        f"{record.cpu} with {record.threads} {'thread' if record.threads == 1 else 'threads'}, {record.precision}. "
-        f"{versions}. {record.created}."
-    )
+    return [
+        ("data", f"{PureWindowsPath(record.source).name}: {rows} rows"),
+        ("base model", record.base_model),
+        ("inputs", f"at most {model['max_length']} tokens ({model['truncation']})"),
+        ("training", "1 epoch" if epochs == 1 else f"{epochs:g} epochs"),
+        (
+            "intervals",
+            f"{100 * record.confidence_level:g} % bootstrap intervals over the test rows; with several seeds, of the "
+            "mean over them",
+        ),
+        ("times", "without the output of frozen layers, which is computed once for all methods"),
+        (
+            "machine",
+            f"{record.cpu}, {record.threads} {'thread' if record.threads == 1 else 'threads'}, {record.precision}",
+        ),
+        ("versions", ", ".join(f"{name} {number}" for name, number in sorted(record.versions.items()))),
+        ("created", record.created),
+    ]

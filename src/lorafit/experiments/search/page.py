@@ -95,6 +95,7 @@ def plot_history(trials: Sequence[TrialRow]) -> Plot:
             axes.plot(*zip(*others, strict=True), color=BEFORE, marker="x", linestyle="", label="not complete")
         axes.set(xlabel="trial", ylabel="validation loss")
         axes.locator_params(axis="x", integer=True)
+        axes.set_xlim(left=0.5)
         add_legend(axes)
     return Plot(
         name="history",
