@@ -33,11 +33,11 @@ __all__ = [
 ]
 
 _SHARES = {"accuracy", "micro_f1"}
-"""Figures of validation that are shown in per cent."""
+"""Validation metrics that are shown in per cent."""
 
 
 class EpochOrder(TrainerCallback):
-    """Tells the batch sampler which epoch begins, also after a resume in the middle of one."""
+    """Sets the epoch of the batch sampler, also when training resumes in the middle of one."""
 
     def __init__(self, batches: EpochBatches) -> None:
         self._batches = batches
@@ -50,7 +50,7 @@ class EpochOrder(TrainerCallback):
 
 
 class Schedule(TrainerCallback):
-    """Asks for validation and a checkpoint at equal distances within each epoch, and at its end."""
+    """Schedules validations and checkpoints at equal distances within each epoch, and at its end."""
 
     def __init__(self, *, steps_per_epoch: int, evaluations_per_epoch: int) -> None:
         count = min(evaluations_per_epoch, steps_per_epoch)
@@ -60,17 +60,17 @@ class Schedule(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Ask at the points, and at the last step."""
+        """Request a validation and a checkpoint where they are due, and at the last step."""
         within = (state.global_step - 1) % self._steps_per_epoch + 1
         if within in self._points or state.global_step >= state.max_steps:
-            control.should_log = True  # with the time so far, which a resumed run goes on from
+            control.should_log = True  # stores the training time, from which a resumed run continues
             control.should_evaluate = True
             control.should_save = True
         return control
 
 
 class ProgressReport(TrainerCallback):
-    """Passes steps, loss and speed on; with the time that training is expected to take, where that is known."""
+    """Reports steps, loss and speed, and at the start the expected training time where it is known."""
 
     def __init__(self, progress: Progress, *, expected_seconds: float | None = None) -> None:
         self._progress = progress
@@ -82,7 +82,7 @@ class ProgressReport(TrainerCallback):
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Leave the time inside the block out of the speed."""
+        """Exclude the time inside the block from the speed."""
         began = time.perf_counter()
         try:
             yield
@@ -91,13 +91,13 @@ class ProgressReport(TrainerCallback):
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens trained on a second; padding, pauses and the time between interruption and resume left out."""
+        """Tokens trained per second, without padding, pauses, and the time between interruption and resume."""
         return self._tokens / max(self.step_seconds, 1e-9)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock, or go on from the time noted in the checkpoint."""
+        """Start the clock, at the time stored in the checkpoint if there is one."""
         self._mark = time.perf_counter()
         self._tokens = int(state.num_input_tokens_seen)
         self.step_seconds = next((entry["step_seconds"] for entry in reversed(state.log_history)), 0.0)
@@ -123,7 +123,7 @@ class ProgressReport(TrainerCallback):
         self._progress.update(state.global_step, loss=self._loss, tokens_per_second=self.tokens_per_second)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Leave the time that a checkpoint took out of the speed."""
+        """Exclude the writing of a checkpoint from the speed."""
         self._mark = time.perf_counter()
 
     def on_evaluate(
@@ -134,12 +134,12 @@ class ProgressReport(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Tell the validation result."""
-        figures = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
-        loss, calibrated = figures.pop("loss"), figures.pop("calibrated_loss")
+        """Report the validation metrics."""
+        values = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
+        loss, calibrated = values.pop("loss"), values.pop("calibrated_loss")
         after = "" if calibrated == loss else f" ({calibrated:.4f} calibrated)"
         words = [f"epoch {state.epoch or 0:.2f}: validation loss {loss:.4f}{after}"]
-        for name, value in figures.items():
+        for name, value in values.items():
             words.append(f"{name} {100 * value:.2f} %" if name in _SHARES else f"{name} {value:.4g}")
         self._progress.say(", ".join(words))
 
@@ -151,14 +151,14 @@ class History(TrainerCallback):
         self._path = path
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write what was logged so far and mark the checkpoint that was just written."""
+        """Write the log so far, and mark the checkpoint just written as complete."""
         mark_complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
         self._write(state)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Write all of it."""
+        """Write the whole log."""
         self._write(state)
 
     def _write(self, state: TrainerState) -> None:
@@ -166,7 +166,7 @@ class History(TrainerCallback):
 
 
 class DivergenceGuard(TrainerCallback):
-    """Stops training as soon as a logged loss or gradient norm is NaN or infinite, instead of training on with it."""
+    """Stops training as soon as a logged loss or gradient norm is NaN or infinite."""
 
     def on_log(
         self,
@@ -176,7 +176,7 @@ class DivergenceGuard(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Raise `TrainingDivergedError` if a logged figure is not finite."""
+        """Raise `TrainingDivergedError` if a logged value is not finite."""
         for name in ("loss", "grad_norm", "eval_loss"):
             value = (logs or {}).get(name)
             if value is not None and not math.isfinite(value):
@@ -190,10 +190,10 @@ _FEWEST_STEPS = 10
 
 
 class RankAllocation(TrainerCallback):
-    """Deals AdaLoRA's ranks out anew after each step (Zhang et al. 2023, arXiv:2303.10512, algorithm 1).
+    """Reallocates AdaLoRA's ranks after each step (Zhang et al. 2023, arXiv:2303.10512, algorithm 1).
 
-    A tenth of the steps comes before the first cut, and the last three tenths train at the final ranks. What is cut is
-    zero and stays in place: PEFT would cut the tensors of each checkpoint, too, and could not load them again.
+    The first tenth of the steps precedes the first cut, the last three tenths train at the final ranks. Pruned ranks
+    are zeroed and kept: PEFT would resize the tensors of each checkpoint, too, and could not load them again.
     """
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401 - PEFT's model, whose methods are AdaLoRA's own
@@ -203,7 +203,7 @@ class RankAllocation(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Tell PEFT the schedule, in steps."""
+        """Set PEFT's schedule, in steps."""
         config = self._model.peft_config["default"]
         config.total_step = state.max_steps
         config.tinit, config.tfinal = state.max_steps // 10, 3 * state.max_steps // 10
@@ -212,9 +212,9 @@ class RankAllocation(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Cut or restore ranks; the gradients are still there."""
+        """Prune or restore ranks while the gradients are still there."""
         if state.max_steps < _FEWEST_STEPS:
-            return  # none is left between the first cut and the last
+            return  # too few for a cut between the first and the last
         config = self._model.peft_config["default"]
         config.rank_pattern = self._pattern
         self._model.base_model.update_and_allocate(state.global_step + 1)
@@ -222,7 +222,7 @@ class RankAllocation(TrainerCallback):
 
 
 class InterruptGuard(TrainerCallback):
-    """Turns SIGINT and SIGTERM into a stop after the current step, with a checkpoint; a second one stops at once."""
+    """Turns SIGINT or SIGTERM into a stop with a checkpoint after the current step; a second one stops at once."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -230,9 +230,9 @@ class InterruptGuard(TrainerCallback):
 
     @contextmanager
     def listen(self) -> Iterator[None]:
-        """Handle the signals inside the block, but for those that are ignored, as SIGINT is in a shell's background.
+        """Handle the signals inside the block, except those that are ignored, as SIGINT is in a shell's background.
 
-        Only the main thread can handle signals; in another one nothing is changed.
+        Only the main thread can handle signals; in any other nothing changes.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -248,7 +248,7 @@ class InterruptGuard(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Save and stop if a signal came; a validation that is due is done, so that a resumed run ends the same."""
+        """Save and stop if a signal came, after a validation that is due, so that a resumed run ends the same."""
         if self.interrupted:
             control.should_log = True
             control.should_save = True
@@ -267,10 +267,10 @@ _NAME = re.compile(r"^checkpoint-(\d+)$")
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Note the digest of every file of a checkpoint, as the last thing written into it.
+    """Write the digest of every file of a checkpoint into it, last of all.
 
-    The Trainer writes a checkpoint file by file under its final name; without this mark an interrupted write would be
-    resumed from silently.
+    The Trainer writes checkpoints file by file under their final name; without this mark training would resume from a
+    half-written one.
 
     Args:
         checkpoint: The checkpoint's folder.
@@ -281,21 +281,21 @@ def mark_complete(checkpoint: Path) -> None:
 
 
 def find_latest_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
-    """Find the newest checkpoint that is whole.
+    """Find the newest complete checkpoint.
 
     Args:
         folder: Where the Trainer keeps checkpoints; need not exist.
 
     Returns:
-        The checkpoint or None, and the newer ones that were passed over because they are incomplete or altered.
+        The checkpoint or None, and the newer ones that were skipped because they are incomplete or altered.
     """
     steps = {int(match[1]): path for path in folder.glob("checkpoint-*") if (match := _NAME.match(path.name))}
-    passed_over: list[Path] = []
+    skipped: list[Path] = []
     for _, path in sorted(steps.items(), reverse=True):
         if is_complete(path):
-            return path, passed_over
-        passed_over.append(path)
-    return None, passed_over
+            return path, skipped
+        skipped.append(path)
+    return None, skipped
 
 
 def is_complete(checkpoint: Path) -> bool:

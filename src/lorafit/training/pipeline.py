@@ -20,7 +20,7 @@ from lorafit.runs.records import ForecastRecord, RunRecord
 from lorafit.system.progress import Progress, Silent
 from lorafit.training.evaluation import Metrics
 from lorafit.training.planning.budget import needs_preparation, plan_run
-from lorafit.training.planning.forecast import measure_ground
+from lorafit.training.planning.forecast import measure_workload
 from lorafit.training.prepare import Prepared, prepare
 from lorafit.training.stages import RunStages
 
@@ -119,8 +119,8 @@ def _prepare_within_budget(config: Config, layout: RunLayout, progress: Progress
     preparation = time.perf_counter() - began
     progress.start("forecasting time and memory")
     disk = next(place for place in (layout.root, *layout.root.parents) if place.exists())
-    ground = measure_ground(prepared, free_bytes=shutil.disk_usage(disk).free)
-    plan = plan_run(prepared.config, ground, preparation=preparation, spent=time.perf_counter() - began)
+    workload = measure_workload(prepared, free_bytes=shutil.disk_usage(disk).free)
+    plan = plan_run(prepared.config, workload, preparation=preparation, spent=time.perf_counter() - began)
     progress.finish()
     for note in plan.notes:
         progress.say(note)

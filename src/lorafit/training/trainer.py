@@ -1,4 +1,4 @@
-"""One training engine for every method: transformers' Trainer with lorafit's batches, validation and safeguards."""
+"""The training loop of every method: transformers' Trainer with lorafit's batches, validation and safeguards."""
 
 import math
 import time
@@ -46,16 +46,15 @@ from lorafit.training.inputs import EpochBatches, TrainingRows, build_train_load
 __all__ = ["OnValidation", "TrainingJob", "Validate", "build_arguments", "build_optimizer", "fit"]
 
 Validate = Callable[[], Mapping[str, float]]
-"""Measures the model as it is on the validation rows; gives at least `loss` and `calibrated_loss`."""
-
+"""Computes the validation metrics of the current model, at least `loss` and `calibrated_loss`."""
 
 OnValidation = Callable[[float, Mapping[str, float]], None]
-"""Receives the share of the steps that is done, above 0 to 1, and what `Validate` gave."""
+"""Receives the share of the steps that are done, in (0, 1], and the validation metrics."""
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What is to be trained, on what, and how.
+    """The arguments of `fit`.
 
     Attributes:
         adapted: The model; training changes it in place.
@@ -64,9 +63,9 @@ class TrainingJob:
         method: The method section.
         layout: The run folder, for checkpoints and history.
         precision: Arithmetic of the forward pass.
-        validate: Measures the current model on the validation rows.
-        on_validation: Told what share of the steps is done and what `validate` gave; what it raises ends training.
-        expected_seconds: How long training will take, as far as that was foreseen.
+        validate: Computes the validation metrics.
+        on_validation: Called after every validation; what it raises ends training.
+        expected_seconds: Forecast of the training time, for the progress bar.
     """
 
     adapted: AdaptedModel
@@ -81,7 +80,7 @@ class TrainingJob:
 
 
 class _Trainer(Trainer):
-    """The Trainer with lorafit's own batches, precision and validation, through the methods it offers for that."""
+    """The Trainer with lorafit's batches, precision and validation."""
 
     def __init__(self, job: TrainingJob, batches: EpochBatches, report: ProgressReport, **kwargs: Any) -> None:
         super().__init__(model=job.adapted.model, train_dataset=job.rows, eval_dataset=job.rows, **kwargs)
@@ -102,29 +101,30 @@ class _Trainer(Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         with self.report.pause():
-            figures = self.job.validate()
+            found = self.job.validate()
             self.job.adapted.model.train()
         if self.job.on_validation is not None:
-            self.job.on_validation(self.state.global_step / self.state.max_steps, figures)
-        metrics = {f"eval_{name}": value for name, value in figures.items()}
+            self.job.on_validation(self.state.global_step / self.state.max_steps, found)
+        metrics = {f"eval_{name}": value for name, value in found.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 
 def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None) -> TrainingRecord:
-    """Train adapter and head; afterwards the model holds the weights with the lowest validation loss.
+    """Train adapter and head, and leave the model with the weights of the lowest calibrated validation loss.
 
     Args:
         job: What to train.
-        progress: Receives steps and validation results.
-        resume_from: A complete checkpoint to go on from.
+        progress: Receives steps and validation metrics.
+        resume_from: A complete checkpoint to resume from.
 
     Returns:
-        What training cost and where it stopped.
+        The cost of training and where it stopped.
 
     Raises:
-        TrainingInterruptedError: A signal came; a checkpoint was saved, unless the step it came in failed.
+        TrainingInterruptedError: A signal was received; a checkpoint was saved, unless that step failed.
+        TrainingDivergedError: A loss or a gradient norm is not finite.
     """
     config, lengths = job.config, job.rows.texts.lengths
     batches = EpochBatches(lengths, max_rows=config.batch_size, max_tokens=config.batch_tokens, seed=config.seed)
@@ -161,13 +161,13 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     progress.finish()
     if guard.interrupted:
         raise TrainingInterruptedError(f"Stopped at step {trainer.state.global_step}.", run=job.layout.root)
-    _take_prompts_as_loaded(job.adapted.model)
+    _use_saved_prompts(job.adapted.model)
     job.adapted.model.eval()
     return _summarise(trainer, seconds=time.perf_counter() - began)
 
 
 def _train(trainer: _Trainer, resume_from: Path | None) -> None:
-    """Train, or take the best weights where training had ended at the checkpoint: the Trainer would go on past it."""
+    """Train, or load the best weights if training had already ended: the Trainer would train beyond the checkpoint."""
     state = None if resume_from is None else TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
     if state is None or not _has_ended(state, trainer):
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
@@ -178,8 +178,8 @@ def _train(trainer: _Trainer, resume_from: Path | None) -> None:
     _load_weights(trainer.job.adapted.model, best)
 
 
-def _take_prompts_as_loaded(model: PeftModel | PreTrainedModel) -> None:
-    """Let P-tuning read its tokens: what PEFT saves and loads is what its network gave, not the network."""
+def _use_saved_prompts(model: PeftModel | PreTrainedModel) -> None:
+    """Let P-tuning use its output tokens directly: PEFT saves and loads them, not the network that computes them."""
     for config in getattr(model, "peft_config", {}).values():
         if config.is_prompt_learning:
             config.inference_mode = True
@@ -193,7 +193,7 @@ def _load_weights(model: PeftModel | PreTrainedModel, checkpoint: Path) -> None:
 
 
 def _has_ended(state: TrainerState, trainer: _Trainer) -> bool:
-    callbacks: Any = state.stateful_callbacks  # a dictionary in truth, whatever its annotation says
+    callbacks: Any = state.stateful_callbacks  # a dictionary, whatever its annotation says
     stopping = callbacks.get("EarlyStoppingCallback")
     patience = trainer.job.config.early_stopping_patience
     is_out_of_patience = stopping and stopping["attributes"]["early_stopping_patience_counter"] >= patience > 0
@@ -217,17 +217,14 @@ def _summarise(trainer: _Trainer, *, seconds: float) -> TrainingRecord:
 
 
 def build_arguments(config: TrainingConfig, *, checkpoints: Path, steps_per_epoch: int) -> TrainingArguments:
-    """Translate the training settings.
+    """Translate the training section for the Trainer.
 
-    Evaluation and saving inside an epoch are asked for by `callbacks.Schedule`; here stands only the last step.
+    Validations and checkpoints before the last step are scheduled by `callbacks.Schedule`.
 
     Args:
         config: The training section.
         checkpoints: Folder for the Trainer's checkpoints.
-        steps_per_epoch: Number of batches an epoch.
-
-    Returns:
-        Arguments for `transformers.Trainer`.
+        steps_per_epoch: Number of batches per epoch.
     """
     max_steps = config.max_steps or steps_per_epoch * config.epochs
     return TrainingArguments(
@@ -263,13 +260,13 @@ def build_arguments(config: TrainingConfig, *, checkpoints: Path, steps_per_epoc
 
 
 def build_optimizer(adapted: AdaptedModel, training: TrainingConfig, method: MethodConfig) -> torch.optim.Optimizer:
-    """Build the optimizer for what is trained.
+    """Build the optimizer of the trainable parameters.
 
-    That is AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101). LoRA's B learns at `method.loraplus_lr_ratio` times
-    the rate of everything else in the adapter (LoRA+, Hayou et al. 2024, arXiv:2402.12354), the head at
-    `training.head_learning_rate`; biases, norms and other vectors, which begin at 1 as well as at 0, are not decayed.
-    LoRA-FA (Zhang et al. 2023, arXiv:2308.03303) freezes A and has PEFT's optimizer, which knows one rate and decays
-    all.
+    It is AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101). LoRA's B has `method.loraplus_lr_ratio` times the
+    learning rate of the rest of the adapter (LoRA+, Hayou et al. 2024, arXiv:2402.12354), the head
+    `training.head_learning_rate`. Vectors (biases, norms, scales) get no weight decay, because not all of them start
+    at 0. LoRA-FA (Zhang et al. 2023, arXiv:2308.03303), which freezes A, uses PEFT's own optimizer with a single rate
+    and decay.
 
     Args:
         adapted: The model with its method.
@@ -277,7 +274,7 @@ def build_optimizer(adapted: AdaptedModel, training: TrainingConfig, method: Met
         method: The method section, completed.
 
     Returns:
-        The optimizer; first come the groups that learn at `training.learning_rate`, so that it is what is logged.
+        The optimizer. The groups with `training.learning_rate` come first, because the Trainer logs the first group's.
     """
     rate = training.peak_learning_rate
     if find_method(method.name).optimizer == "lora_fa":

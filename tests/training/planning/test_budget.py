@@ -11,27 +11,27 @@ from lorafit.errors import ConfigError
 from lorafit.system import hardware
 from lorafit.training.planning.budget import Plan, needs_preparation, plan_run
 from lorafit.training.planning.costs import CostModel, Costs
-from lorafit.training.planning.forecast import Ground, forecast_run
+from lorafit.training.planning.forecast import Workload, forecast_run
 
 SLOW, FAST = CostModel(0.01, 6e-5, 1e-8), CostModel(0.002, 2e-5, 5e-9)
 
 
-def build_ground(*, longest: int = 512, layers: int = 6, frozen: int = 0, test: int = 500) -> Ground:
+def build_workload(*, longest: int = 512, layers: int = 6, frozen: int = 0, test: int = 500) -> Workload:
     rng = np.random.default_rng(0)
     sizes = {"train": 9000, "validation": 1000, "test": test}
     lengths = {
         name: np.minimum(rng.lognormal(5.4, 0.6, size).astype(np.int64) + 3, longest) for name, size in sizes.items()
     }
-    return Ground(lengths, Costs(SLOW, FAST, layers, frozen), width=384, precision="bf16")
+    return Workload(lengths, Costs(SLOW, FAST, layers, frozen), width=384, precision="bf16")
 
 
-GROUND = build_ground()
+WORKLOAD = build_workload()
 
 
-def plan(budget: str | None, ground: Ground = GROUND, *, preparation: float = 0.0, **changes: Any) -> Plan:
+def plan(budget: str | None, workload: Workload = WORKLOAD, *, preparation: float = 0.0, **changes: Any) -> Plan:
     flags = {name.replace("__", "."): value for name, value in changes.items()}
     config = load_config(flags={"model.max_length": 512, "training.budget": budget, **flags})
-    return plan_run(config, ground, preparation=preparation)
+    return plan_run(config, workload, preparation=preparation)
 
 
 def seconds_of(plan: Plan) -> float:
@@ -92,24 +92,24 @@ def test_what_is_given_up_is_said() -> None:
 
 
 def test_settings_below_a_rung_stay_and_are_not_said() -> None:
-    ground = build_ground(longest=200)
+    workload = build_workload(longest=200)
     changes = {"model__max_length": 200, "training__epochs": 1, "method__layers": "top2"}
-    frozen = Ground(ground.lengths, Costs(SLOW, FAST, 6, 4), 384, "bf16")
+    frozen = Workload(workload.lengths, Costs(SLOW, FAST, 6, 4), 384, "bf16")
     answer = plan(f"{0.8 * seconds_of(plan(None, frozen, **changes)):.0f}s", frozen, **changes)
     assert answer.record.given_up == ["128 tokens instead of 200"]
     assert (answer.config.training.epochs, answer.config.method.layers) == (1, "top2")
 
 
 def test_tokens_that_no_text_has_are_not_given_up() -> None:
-    ground = build_ground(longest=100)
-    answer = plan(f"{0.6 * seconds_of(plan(None, ground)):.0f}s", ground)
+    workload = build_workload(longest=100)
+    answer = plan(f"{0.6 * seconds_of(plan(None, workload)):.0f}s", workload)
     assert answer.config.model.max_length == 512
     assert answer.record.given_up
 
 
 def test_layers_are_kept_where_they_are_not_known_one_by_one() -> None:
-    ground = build_ground(layers=0)
-    answer = plan(f"{0.2 * seconds_of(plan(None, ground)):.0f}s", ground)
+    workload = build_workload(layers=0)
+    answer = plan(f"{0.2 * seconds_of(plan(None, workload)):.0f}s", workload)
     assert answer.config.method.layers == "all"
 
 
@@ -145,11 +145,11 @@ def test_budget_too_small_is_refused_with_what_would_fit() -> None:
 
 
 def test_test_rows_that_eat_the_budget_are_named() -> None:
-    ground = build_ground(test=100_000)
-    whole = seconds_of(plan(None, ground))
+    workload = build_workload(test=100_000)
+    whole = seconds_of(plan(None, workload))
     with pytest.raises(ConfigError, match=r"Measuring the test rows takes .* evaluation\.baseline=false halves that"):
-        plan("60s", ground)
-    answer = plan(f"{0.95 * whole:.0f}s", ground)
+        plan("60s", workload)
+    answer = plan(f"{0.95 * whole:.0f}s", workload)
     assert answer.notes[-1].startswith("measuring the test rows takes ")
 
 
@@ -159,19 +159,19 @@ def test_memory_that_may_not_suffice_is_said(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_forecast_counts_epochs_steps_and_evaluations() -> None:
-    one, two = (forecast_run(load_config(overrides=[f"training.epochs={epochs}"]), GROUND) for epochs in (1, 2))
+    one, two = (forecast_run(load_config(overrides=[f"training.epochs={epochs}"]), WORKLOAD) for epochs in (1, 2))
     assert two["training"] == pytest.approx(2 * one["training"])
     assert one["baseline"] < one["evaluation"], "intervals are computed after it"
-    without = forecast_run(load_config(overrides=["evaluation.baseline=false"]), GROUND)
+    without = forecast_run(load_config(overrides=["evaluation.baseline=false"]), WORKLOAD)
     assert "baseline" not in without
-    once = forecast_run(load_config(overrides=["training.evaluations_per_epoch=1", "training.epochs=1"]), GROUND)
+    once = forecast_run(load_config(overrides=["training.evaluations_per_epoch=1", "training.epochs=1"]), WORKLOAD)
     assert once["training"] < one["training"]
 
 
 def test_forecast_reckons_with_the_prefix_cache() -> None:
     def training(*overrides: str) -> float:
         settings = ["training.epochs=4", "training.evaluations_per_epoch=1", *overrides]
-        return forecast_run(load_config(overrides=settings), GROUND)["training"]
+        return forecast_run(load_config(overrides=settings), WORKLOAD)["training"]
 
     kept, computed = training("method.layers=top3"), training("method.layers=top3", "training.prefix_cache=never")
     assert kept < computed < training()

@@ -11,7 +11,7 @@ from lorafit.models.method_settings import complete_settings, select_settings
 from lorafit.models.methods import find_method
 from lorafit.system.progress import Progress, Silent
 from lorafit.training.planning.budget import plan_run
-from lorafit.training.planning.forecast import Ground, forecast_run
+from lorafit.training.planning.forecast import Workload, forecast_run
 from lorafit.training.prepare import Material, prepare
 
 __all__ = ["fit_budget", "set_method"]
@@ -52,30 +52,30 @@ def fit_budget(config: Config, methods: Sequence[str], seeds: int, material: Mat
     """
     if config.training.budget is None:
         return config
-    from lorafit.training.planning.forecast import measure_ground
+    from lorafit.training.planning.forecast import measure_workload
 
-    began, grounds = time.perf_counter(), dict[str, Ground]()
+    began, workloads = time.perf_counter(), dict[str, Workload]()
     progress.start("forecasting time", total=len(methods), unit="method")
     for number, method in enumerate(methods, start=1):
         try:
             cell = set_method(config, method, config.training.seed)
-            grounds[method] = measure_ground(prepare(cell, Silent(), material=material))
+            workloads[method] = measure_workload(prepare(cell, Silent(), material=material))
         except ConfigError as error:
             progress.say(f"{method} is left out of the forecast: {error}")
         gc.collect()
         progress.update(number)
     progress.finish()
-    if not grounds:
+    if not workloads:
         return config
     asked = config.model_copy(deep=True)
     asked.evaluation.baseline = False
     plan = plan_run(
         asked,
-        max(grounds.values(), key=lambda ground: ground.costs.layers),
+        max(workloads.values(), key=lambda workload: workload.costs.layers),
         preparation=0.0,
         spent=time.perf_counter() - began,
-        forecast=partial(_forecast_all, grounds=grounds, seeds=seeds),
-        can_halve=any(find_method(method).place == "linears" for method in grounds),
+        forecast=partial(_forecast_all, workloads=workloads, seeds=seeds),
+        can_halve=any(find_method(method).place == "linears" for method in workloads),
     )
     for note in plan.notes:
         progress.say(note)
@@ -83,14 +83,14 @@ def fit_budget(config: Config, methods: Sequence[str], seeds: int, material: Mat
     return plan.config
 
 
-def _forecast_all(config: Config, *, grounds: Mapping[str, Ground], seeds: int) -> dict[str, float]:
+def _forecast_all(config: Config, *, workloads: Mapping[str, Workload], seeds: int) -> dict[str, float]:
     """Forecast every cell with its own costs; the cheap baselines count once."""
     stages: dict[str, float] = {}
     cheap = 0.0
-    for method, ground in grounds.items():
+    for method, workload in workloads.items():
         cell = set_method(config, method, config.training.seed)
         cell.evaluation.cheap_baselines, cell.evaluation.report = config.evaluation.cheap_baselines, False
-        one = forecast_run(cell, ground)
+        one = forecast_run(cell, workload)
         cheap = one.pop("cheap baselines", 0.0)
         for name, seconds in one.items():
             stages[name] = stages.get(name, 0.0) + seeds * seconds

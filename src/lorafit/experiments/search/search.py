@@ -123,12 +123,12 @@ def _check(config: Config, trials: int, budget: str | None) -> float | None:
 
 def _forecast(objective: Trials, budget: float | None) -> float:
     """Say how long a trial with the settings as they are takes, and refuse a budget that has no room for it."""
-    from lorafit.training.planning.forecast import measure_ground
+    from lorafit.training.planning.forecast import measure_workload
 
     progress = objective.progress
     progress.start("forecasting time")
     plain = objective.space.build_config(objective.config, {})
-    one = forecast_run(plain, measure_ground(prepare(plain, Silent(), material=objective.material)))
+    one = forecast_run(plain, measure_workload(prepare(plain, Silent(), material=objective.material)))
     seconds = one["training"] + one.get("frozen layers", 0.0)
     progress.finish()
     progress.say(f"a trial with the settings as they are takes about {format_duration(seconds)}, less if it is pruned")

@@ -1,4 +1,4 @@
-"""Chooses the settings that fit a budget of time, and says what is given up for it."""
+"""Choose the best settings that fit a time budget, and say what is given up for it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from lorafit.models.methods import find_method
 from lorafit.runs.records import ForecastRecord
 from lorafit.system import hardware
 from lorafit.system.text import format_duration, parse_duration
-from lorafit.training.planning.forecast import Ground, forecast_run, frozen_layers
+from lorafit.training.planning.forecast import Workload, forecast_run, frozen_layers
 
 __all__ = ["LADDER", "Plan", "Rung", "describe_changes", "needs_preparation", "plan_run"]
 
 
 @dataclass(frozen=True)
 class Rung:
-    """What is given up together; a setting that is below already stays where it is.
+    """What is given up together; a setting that is lower already stays.
 
     Attributes:
-        tokens: `model.max_length`; None leaves it.
-        epochs: `training.epochs`; None leaves it.
+        tokens: `model.max_length`; None keeps it.
+        epochs: `training.epochs`; None keeps it.
         half: Whether only the upper half of the layers is adapted.
     """
 
@@ -46,20 +46,20 @@ LADDER = (
     Rung(tokens=128, epochs=1),
     Rung(tokens=128, epochs=1, half=True),
 )
-"""What is tried, the best result expected first; the first that fits is taken.
+"""The settings tried, the best expected result first; the first that fits is taken.
 
-Below the last come fewer rows, or fewer steps where `training.max_steps` is set, of whichever rung is the cheapest. The
-order is a judgement so far: half of the tokens loses more than the second epoch does (`docs/explanation/defaults.md`),
-and the upper layers learn most of the task.
+Below the last rung the cheapest one gets fewer rows, or fewer steps where `training.max_steps` is set. The order is a
+judgement: halving the tokens costs more than dropping the second epoch (`docs/explanation/defaults.md`), and the upper
+layers learn most of the task.
 """
 
 _RESERVE = 0.95
-"""Share of the budget that a plan may fill."""
+"""Share of the budget that a plan may take."""
 
 _FEWEST_ROWS = 500
 _FEWEST_STEPS = 15
 _FEWER = 0.8
-"""Rows or steps of each further attempt, as a share of the one before."""
+"""Rows or steps of each further attempt, as a share of the previous one."""
 
 _FULL_MEMORY = 0.9
 _LARGE_SHARE = 0.5
@@ -67,12 +67,12 @@ _LARGE_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done.
+    """The chosen settings and their forecast.
 
     Attributes:
-        config: The settings: those asked for or, with a budget, the best of those that fit; they hold no budget any
-            more, so that they repeat the run wherever they are used.
-        record: What is expected, for the run's record.
+        config: The settings asked for or, with a budget, the best that fit; without the budget, so that they repeat the
+            run on any machine.
+        record: The forecast, for the run's record.
         notes: Lines for the user.
     """
 
@@ -83,7 +83,7 @@ class Plan:
 
 def plan_run(
     config: Config,
-    ground: Ground,
+    workload: Workload,
     *,
     preparation: float,
     spent: float = 0.0,
@@ -93,28 +93,25 @@ def plan_run(
     """Forecast a run and, where there is a budget, choose settings that fit it.
 
     Args:
-        config: The settings asked for, as they were measured.
-        ground: What the forecast rests on.
-        preparation: Seconds that it takes to read data and model again, for other settings.
-        spent: Seconds of the budget that are gone already.
-        forecast: Forecasts the work with some settings; None stands for one run.
-        can_halve: Whether adapting the upper layers only is a way to save; None asks the settings' method.
-
-    Returns:
-        The plan.
+        config: The settings asked for, which were measured.
+        workload: The measurements.
+        preparation: Seconds for preparing data and model again with other settings.
+        spent: Seconds of the budget already spent.
+        forecast: Forecasts seconds by stage for some settings; None forecasts one run.
+        can_halve: Whether adapting only the upper layers is an option; None asks the method.
 
     Raises:
-        ConfigError: Nothing fits the budget; what would is said.
+        ConfigError: Nothing fits the budget; the message says what would.
     """
     budget = parse_duration(config.training.budget) if config.training.budget else None
     asked = config.model_copy(deep=True)
     asked.training.budget = None
     if can_halve is None:
         can_halve = find_method(asked.method.name).place == "linears"
-    work = _Work(ground, forecast or partial(forecast_run, ground=ground), can_halve)
+    work = _Work(workload, forecast or partial(forecast_run, workload=workload), can_halve)
     chosen = asked if budget is None else _choose(asked, work, preparation, spent, budget)
     foreseen = work.forecast(chosen)
-    given_up = describe_changes(asked, chosen, rows=len(ground.lengths["train"]))
+    given_up = describe_changes(asked, chosen, rows=len(workload.lengths["train"]))
     record = ForecastRecord(
         seconds=foreseen,
         peak_memory_bytes=hardware.peak_memory_bytes(),
@@ -125,22 +122,19 @@ def plan_run(
 
 
 def needs_preparation(asked: Config, chosen: Config) -> bool:
-    """Return whether data, model or tokens differ between two settings, and not the epochs and steps alone."""
+    """Return whether two settings differ in more than epochs and steps, so that the run must be prepared again."""
     kept = {"epochs": True, "max_steps": True, "budget": True}
     first, second = (config.model_dump(exclude={"training": kept}) for config in (asked, chosen))
     return first != second
 
 
 def describe_changes(asked: Config, chosen: Config, *, rows: int) -> list[str]:
-    """Say what was given up.
+    """Say what was given up, in a phrase for each setting that differs.
 
     Args:
         asked: The settings asked for.
         chosen: Those that fit.
-        rows: Training rows there are.
-
-    Returns:
-        A phrase for each setting that differs.
+        rows: Number of training rows.
     """
     phrases = []
     if (now := chosen.data.max_rows) != asked.data.max_rows:
@@ -160,9 +154,9 @@ def describe_changes(asked: Config, chosen: Config, *, rows: int) -> list[str]:
 
 @dataclass(frozen=True)
 class _Work:
-    """What is to be done, as far as settings are chosen by it."""
+    """What the settings are chosen for."""
 
-    ground: Ground
+    workload: Workload
     forecast: Callable[[Config], dict[str, float]]
     can_halve: bool
 
@@ -177,7 +171,7 @@ def _choose(asked: Config, work: _Work, preparation: float, spent: float, budget
         if forecast(config) <= _RESERVE * budget:
             return config
         cheapest = min(cheapest, config, key=forecast)
-    for config in _shrink(cheapest, work.ground):
+    for config in _shrink(cheapest, work.workload):
         if forecast(config) <= _RESERVE * budget:
             return config
         cheapest = min(cheapest, config, key=forecast)
@@ -185,10 +179,10 @@ def _choose(asked: Config, work: _Work, preparation: float, spent: float, budget
 
 
 def _climb_down(asked: Config, work: _Work) -> Iterator[Config]:
-    """Yield the settings of each rung, leaving out those that are as before."""
-    ground = work.ground
-    costs, seen = ground.costs, list[Config]()
-    longest = min(asked.model.max_length, max(int(part.max()) for part in ground.lengths.values()))
+    """Yield the settings of each rung, without repetitions."""
+    workload = work.workload
+    costs, seen = workload.costs, list[Config]()
+    longest = min(asked.model.max_length, max(int(part.max()) for part in workload.lengths.values()))
     half = ceil(costs.layers / 2)
     for rung in LADDER:
         config = asked.model_copy(deep=True)
@@ -208,10 +202,10 @@ def _climb_down(asked: Config, work: _Work) -> Iterator[Config]:
             yield config
 
 
-def _shrink(config: Config, ground: Ground) -> Iterator[Config]:
-    """Yield settings with fewer and fewer rows, or steps where these were asked for, in round numbers."""
+def _shrink(config: Config, workload: Workload) -> Iterator[Config]:
+    """Yield settings with fewer and fewer rows, or steps where `max_steps` is set, in round numbers."""
     steps = config.training.max_steps
-    count, fewest = (len(ground.lengths["train"]), _FEWEST_ROWS) if steps is None else (steps, _FEWEST_STEPS)
+    count, fewest = (len(workload.lengths["train"]), _FEWEST_ROWS) if steps is None else (steps, _FEWEST_STEPS)
     while count > fewest:
         count = max(fewest, _round_down(int(_FEWER * count)))
         smaller = config.model_copy(deep=True)
@@ -223,7 +217,7 @@ def _shrink(config: Config, ground: Ground) -> Iterator[Config]:
 
 
 def _round_down(count: int) -> int:
-    """Return a number with two digits and then zeros."""
+    """Round down to two significant digits."""
     unit = int(10 ** max(0, len(str(count)) - 2))
     return count // unit * unit
 
@@ -264,7 +258,7 @@ def _describe_refusal(cheapest: Config, seconds: float, budget: float, work: _Wo
 
 
 def _round_up(seconds: float) -> str:
-    """Return a budget that is at least so long, as `training.budget` is written."""
+    """Round seconds up to a budget, written like `training.budget`."""
     if seconds <= 120:
         return f"{5 * ceil(seconds / 5)}s"
     return f"{ceil(seconds / 60)}m"

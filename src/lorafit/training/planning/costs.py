@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import combinations
 from statistics import fmean
 
 import numpy as np
@@ -32,16 +31,16 @@ __all__ = [
 ]
 
 _LAST_LAYER = 0.2
-"""Cost of the last fused block as a share of another's: of its products only key and value are for all tokens."""
+"""Cost of the last fused block relative to the others: only its keys and values are computed for all tokens."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Time of one batch.
+    """The time of one batch.
 
     Attributes:
-        rows: Texts in it.
-        length: Tokens of each, padding included.
+        rows: Number of texts.
+        length: Tokens per text, with padding.
         seconds: Wall-clock time.
     """
 
@@ -52,9 +51,9 @@ class Timing:
 
 @dataclass(frozen=True)
 class CostModel:
-    """Seconds of a batch: step + per_token * positions + per_pair * positions * length; none is below 0.
+    """Seconds of a batch: step + per_token * positions + per_pair * positions * length, all terms at least 0.
 
-    The three terms are what every batch costs, the products of the linear layers, and attention.
+    The three terms are the overhead of a batch, the linear layers, and attention.
     """
 
     step: float
@@ -71,10 +70,10 @@ class Costs:
     """What the batches of one encoder cost on this machine.
 
     Attributes:
-        train: An optimiser step, forward and backward pass included, on the model as it was measured.
-        forward: A forward pass alone.
-        layers: The encoder's layers, or 0 if they are not known one by one.
-        frozen: How many of them, from below, carried no adapter when it was measured.
+        train: An optimizer step with forward and backward pass, on the model as it was measured.
+        forward: A forward pass.
+        layers: Number of encoder layers, or 0 if they are not known one by one.
+        frozen: Number of lowest layers without an adapter when it was measured.
     """
 
     train: CostModel
@@ -83,15 +82,12 @@ class Costs:
     frozen: int
 
     def sum_steps(self, shapes: NDArray[np.int64], *, frozen: int, kept: bool) -> float:
-        """Sum the time of training on some batches once.
+        """Return the seconds of training on some batches once.
 
         Args:
             shapes: Rows and length of each batch, shape (batches, 2).
-            frozen: Lowest layers without an adapter.
-            kept: Whether their hidden states are read instead of computed.
-
-        Returns:
-            Seconds.
+            frozen: Number of lowest layers without an adapter.
+            kept: Whether their hidden states are read from disk instead of computed.
         """
         forward = self.forward.sum_over(shapes)
         above = self.train.sum_over(shapes) - self._share(self.frozen) * forward
@@ -99,36 +95,29 @@ class Costs:
         return max(0.0, above) * scale + (0.0 if kept else self._share(frozen) * forward)
 
     def sum_forward(self, shapes: NDArray[np.int64], *, kept: int = 0) -> float:
-        """Return the seconds of predicting some batches; `kept` lowest layers are read instead of computed."""
+        """Return the seconds of predicting some batches, with the `kept` lowest layers read from disk."""
         return self.forward.sum_over(shapes) * (1 - self._share(kept))
 
     def _share(self, lowest: int) -> float:
-        """Return the part that the lowest layers have in a pass through all of them."""
+        """Return the share of the lowest layers in a forward pass."""
         return lowest / (self.layers - 1 + _LAST_LAYER) if self.layers else 0.0
 
 
 def fit_cost_model(timings: Sequence[Timing]) -> CostModel:
-    """Fit the terms to measured batches by least squares of the relative errors, none of them below zero.
+    """Fit a cost model by non-negative least squares of the relative errors.
 
     Args:
-        timings: At least one. With fewer than three different shapes, fewer terms are fitted.
-
-    Returns:
-        The terms.
+        timings: At least one; fewer than three different shapes fit fewer terms.
     """
+    from scipy.optimize import nnls
+
     shapes = np.array([(timing.rows, timing.length) for timing in timings], dtype=np.int64)
     seconds = np.array([timing.seconds for timing in timings])
     matrix = _terms(shapes) / seconds[:, None]
-    candidates = [(1,), (1, 2), (0, 1, 2)][min(len(np.unique(shapes, axis=0)), 3) - 1]
-    best, smallest = np.zeros(3), np.inf
-    for size in range(1, len(candidates) + 1):  # so few terms that every choice of them can be tried
-        for chosen in combinations(candidates, size):
-            terms = np.zeros(3)
-            terms[list(chosen)] = np.linalg.lstsq(matrix[:, chosen], np.ones(len(seconds)), rcond=None)[0]
-            error = float(np.square(matrix @ terms - 1).sum())
-            if terms.min() >= 0 and error < smallest:
-                best, smallest = terms, error
-    return CostModel(*best.tolist())
+    candidates = [[1], [1, 2], [0, 1, 2]][min(len(np.unique(shapes, axis=0)), 3) - 1]
+    terms = np.zeros(3)
+    terms[candidates], _ = nnls(matrix[:, candidates], np.ones(len(seconds)))
+    return CostModel(*terms.tolist())
 
 
 def _terms(shapes: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -140,7 +129,7 @@ _ROUNDS = 3
 _TRAIN_SHARE = 0.8
 _MOST_SECONDS = 10.0
 _MOST_SHARE = 0.05
-"""Measuring ends when it has taken so long, or that share of the training steps it is for."""
+"""Measuring stops after so many seconds, or that share of the expected training time."""
 
 _LEARNING_RATE = 1e-6
 _SHORTEST = 8
@@ -151,17 +140,15 @@ def measure_costs(
 ) -> Costs:
     """Measure training steps and forward passes.
 
-    A step is all that the Trainer does for a batch: both passes, clipping and AdamW, so that the merged weights are
-    built anew for the next. Afterwards the weights are what they were, and so is torch's random state.
+    A step is all that the Trainer does for a batch: both passes, clipping and AdamW, after which merged weights are
+    rebuilt. Means are taken, not minima: under sustained load a processor does not keep its peak speed. Afterwards the
+    weights and torch's random state are what they were.
 
     Args:
-        model: From `apply_method`, its blocks fused where that can be.
+        model: From `apply_method`, with fused blocks where possible.
         rows: Tokenised training rows.
         config: The training section.
         precision: Arithmetic of the forward pass.
-
-    Returns:
-        What batches cost, on average: a processor under load for minutes does not keep the pace of its best moments.
     """
     shapes = _choose_shapes(rows.texts.lengths, config)
     runtime, device = TorchRuntime(model, precision), next(model.parameters()).device
@@ -172,10 +159,10 @@ def measure_costs(
 
     with _kept_as_it_is(model, precision) as step:
         began = time.perf_counter()
-        step(batches[0])  # the first is slow, and touches the memory that training will
+        step(batches[0])  # the first one is slow, and allocates the memory that training needs
         room = min(_MOST_SECONDS, _MOST_SHARE * _estimate(rows, config, time.perf_counter() - began))
         train = _time_batches(step, shapes, batches, began + _TRAIN_SHARE * room, device)
-        predict(batches[0])  # builds the merged weights, once for all that follow
+        predict(batches[0])  # builds the merged weights for all that follow
         forward = _time_batches(predict, shapes, batches, began + room, device)
     return Costs(
         train=fit_cost_model(train),
@@ -186,7 +173,7 @@ def measure_costs(
 
 
 def _count_layers(model: PeftModel | PreTrainedModel) -> int:
-    """Return the number of the encoder's layers, or 0 where none is fused and they are not known one by one."""
+    """Return the number of encoder layers, or 0 where none is fused, so that they are not known one by one."""
     is_known = any(isinstance(module, FusedBlock) for module in model.modules())
     return int(base_of(model).config.num_hidden_layers) if is_known else 0
 
@@ -198,7 +185,7 @@ def _time_batches(
     until: float,
     device: torch.device,
 ) -> list[Timing]:
-    """Time an action on every batch in turns, until the clock says so, and return the mean of each."""
+    """Time an action on every batch in turns until the deadline, and return the mean of each batch."""
     seconds: dict[tuple[int, int], list[float]] = {}
     for shape, batch in list(zip(shapes, batches, strict=True)) * _ROUNDS:
         if seconds and time.perf_counter() > until:
@@ -212,7 +199,7 @@ def _time_batches(
 
 
 def _choose_shapes(lengths: NDArray[np.int64], config: TrainingConfig) -> list[tuple[int, int]]:
-    """Return rows and length of batches as the plan makes them: the longest, half of it, a quarter or the median."""
+    """Return the shapes of batches whose texts are the longest, half as long, and a quarter or of median length."""
     longest = int(lengths.max())
     wanted = [longest, longest // 2, min(longest // 4, int(np.median(lengths)))]
     shapes = []
@@ -223,7 +210,7 @@ def _choose_shapes(lengths: NDArray[np.int64], config: TrainingConfig) -> list[t
 
 
 def _build_batch(rows: TrainingRows, count: int, length: int) -> dict[str, torch.Tensor]:
-    """Return the longest texts, cut to a length."""
+    """Return a batch of the longest texts, truncated to a length."""
     batch = rows.collate(np.argsort(-rows.texts.lengths, kind="stable")[:count].tolist())
     return {name: tensor if name == "labels" else tensor[:, :length].contiguous() for name, tensor in batch.items()}
 
@@ -232,7 +219,7 @@ def _build_batch(rows: TrainingRows, count: int, length: int) -> dict[str, torch
 def _kept_as_it_is(
     model: PeftModel | PreTrainedModel, precision: PrecisionChoice
 ) -> Iterator[Callable[[dict[str, torch.Tensor]], None]]:
-    """Give a function that trains for a step; after the block the model and torch's random state are as before."""
+    """Yield a function that does a training step; afterwards the model and torch's random state are restored."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     before = [parameter.detach().clone() for parameter in parameters]
     optimizer = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, fused=True)
@@ -261,6 +248,6 @@ def _kept_as_it_is(
 
 
 def _estimate(rows: TrainingRows, config: TrainingConfig, step_seconds: float) -> float:
-    """Return roughly how long the training steps take, if all were like the longest."""
+    """Return how long the training steps would take if all were like the longest."""
     per_epoch = len(plan_batches(rows.texts.lengths, max_rows=config.batch_size, max_tokens=config.batch_tokens))
     return step_seconds * (config.max_steps or per_epoch * config.epochs)
