@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 
 from lorafit.errors import ConfigError
-from lorafit.labels import Task
 from lorafit.system.text import parse_duration
+from lorafit.tasks.records import Resampling
+from lorafit.tasks.registry import TaskName
 
 __all__ = [
     "Config",
@@ -57,8 +58,10 @@ class DataConfig(Section):
     )
     validation: str | None = Field(None, description="File with validation rows; cut from train when absent.")
     test: str | None = Field(None, description="File with test rows; cut from train when the source has none.")
-    task: Task = Field(
-        "single_label", description="What a text gets: one label, any number of labels (multi_label), or a number."
+    task: TaskName = Field(
+        "single_label",
+        description="What a text gets: one label, any number of labels (multi_label), a number (regression), or one of "
+        "several whole numbers in order (ordinal).",
     )
     label_separator: str = Field(
         ",", min_length=1, description="What stands between several labels in one cell, where they are no list."
@@ -202,9 +205,9 @@ class EvaluationConfig(Section):
     seed: int = Field(0, ge=0, description="Seed of the resampling.")
 
     @property
-    def resampling(self) -> dict[str, Any]:
-        """What functions of `lorafit.metrics` take to make intervals."""
-        return {"confidence_level": self.confidence_level, "samples": self.bootstrap_samples, "seed": self.seed}
+    def resampling(self) -> Resampling:
+        """How confidence intervals are made."""
+        return Resampling(self.confidence_level, self.bootstrap_samples, self.seed)
 
 
 class SearchRange(Section):

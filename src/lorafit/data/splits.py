@@ -7,33 +7,32 @@ from numpy.typing import NDArray
 
 from lorafit.data.rows import Split
 from lorafit.errors import DataError
-from lorafit.labels import LabelSet
+from lorafit.tasks.base import Task
 
 __all__ = ["check_distinct_texts", "count_shared_texts", "cut_split", "sample_rows"]
 
 
-def cut_split(split: Split, fraction: float, seed: int, *, labels: LabelSet | None = None) -> tuple[Split, Split]:
-    """Cut a share off a split, the same share of every label. Rows with the same text stay together.
+def cut_split(split: Split, fraction: float, seed: int, task: Task) -> tuple[Split, Split]:
+    """Cut a share off a split, the same share of every stratum. Rows with the same text stay together.
 
     Args:
         split: The rows.
         fraction: Share to cut off, above 0 and below 1.
         seed: Decides which rows.
-        labels: The classes, to name them in messages.
+        task: The task, which has the strata.
 
     Returns:
-        The rest and the cut, each in input order and with at least one row of every label of `split`.
+        The rest and the cut, each in input order and with at least one row of every stratum of `split`.
 
     Raises:
-        DataError: A label has fewer than two different texts.
+        DataError: A stratum has fewer than two different texts.
     """
-    check_distinct_texts(split, 2, labels=labels)
+    check_distinct_texts(split, 2, task)
     rng = np.random.default_rng(seed)
     cut = np.zeros(len(split), dtype=bool)
     groups = _group_by_text(split)
-    owners = split.strata[
-        [rows[0] for rows in groups]
-    ]  # a text that comes with other labels, too, counts for the first
+    # a text that comes with other labels, too, counts for the first
+    owners = task.strata(split.y)[[rows[0] for rows in groups]]
     for label in np.unique(owners):
         candidates = [groups[index] for index in np.flatnonzero(owners == label)]
         for rows in _choose_groups(candidates, fraction, rng):
@@ -41,28 +40,28 @@ def cut_split(split: Split, fraction: float, seed: int, *, labels: LabelSet | No
     return split.select(np.flatnonzero(~cut)), split.select(np.flatnonzero(cut))
 
 
-def sample_rows(split: Split, n: int, seed: int) -> Split:
-    """Draw rows without replacement, of every label in proportion and at least one.
+def sample_rows(split: Split, n: int, seed: int, task: Task) -> Split:
+    """Draw rows without replacement, of every stratum in proportion and at least one.
 
     Args:
         split: The rows.
         n: How many to draw; a split that has no more is returned as it is.
         seed: Decides which rows.
+        task: The task, which has the strata.
 
     Returns:
         The rows drawn, in input order.
 
     Raises:
-        DataError: `n` is smaller than the number of labels.
+        DataError: `n` is smaller than the number of strata.
     """
     if n >= len(split):
         return split
-    strata = split.strata
+    strata = task.strata(split.y)
     names, counts = np.unique(strata, return_counts=True)
     if n < len(names):
         raise DataError(
-            f"{n} rows cannot hold {len(names)} labels (or fifths of their range). Take at least {len(names)} "
-            "(data.max_rows)."
+            f"{n} rows cannot hold one of each {task.wording.stratum}. Take at least {len(names)} (data.max_rows)."
         )
     rng = np.random.default_rng(seed)
     drawn = [
@@ -72,39 +71,28 @@ def sample_rows(split: Split, n: int, seed: int) -> Split:
     return split.select(np.sort(np.concatenate(drawn)))
 
 
-def check_distinct_texts(split: Split, minimum: int, *, labels: LabelSet | None = None) -> None:
-    """Make sure that every label has enough different texts to be cut.
+def check_distinct_texts(split: Split, minimum: int, task: Task) -> None:
+    """Make sure that every stratum has enough different texts to be cut.
 
     Args:
         split: The rows.
-        minimum: Different texts that every label needs: one for each part that it is to be cut into.
-        labels: The classes, to name them in the message.
+        minimum: Different texts that every stratum needs: one for each part that it is to be cut into.
+        task: The task, which has the strata.
 
     Raises:
-        DataError: A label has fewer.
+        DataError: A stratum has fewer.
     """
-    strata = split.strata
+    strata = task.strata(split.y)
     owners = strata[[rows[0] for rows in _group_by_text(split)]]
     for label in np.unique(strata):
         count = int(np.count_nonzero(owners == label))
         if count < minimum:
-            name, each = _name_stratum(int(label), labels)
+            name, each = task.describe_stratum(int(label))
             raise DataError(
                 f"{name} has {count} different text{'' if count == 1 else 's'}, but at least {minimum} are needed to "
                 f"cut the rows: one of {each} in each part. Add rows, or give files of your own for validation and "
                 "test."
             )
-
-
-def _name_stratum(stratum: int, labels: LabelSet | None) -> tuple[str, str]:
-    """Name a group of rows as `Split.strata` has it, and all such groups."""
-    if labels is None:
-        return f"The label with id {stratum}", "every label"
-    if labels.task == "regression":
-        return "A fifth of the numbers' range", "each fifth"
-    if stratum == len(labels):  # of several labels, none
-        return "What has no label", "every label, and of none,"
-    return f"The label '{labels.names[stratum]}'", "every label"
 
 
 def count_shared_texts(first: Split, second: Split) -> int:

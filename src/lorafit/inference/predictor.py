@@ -10,15 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from lorafit.answers import Answer, Calibration, build_answer, to_values
 from lorafit.data.checks import describe_rows, describe_text_fault
 from lorafit.errors import RunError, UserInputError
-from lorafit.evidence import CalibrationRecord
-from lorafit.labels import LabelSet, Task
-from lorafit.metrics.selective import choose_accept_threshold
 from lorafit.models.batching import BatchPlan, plan_batches
 from lorafit.models.tokenization import Truncation, tokenize
-from lorafit.task_evidence import IntervalCalibration, MultiLabelCalibration
+from lorafit.tasks.base import Array, Prediction, Task
+from lorafit.tasks.records import Calibration
 
 __all__ = [
     "Inputs",
@@ -69,9 +66,8 @@ class Inputs(Protocol):
 class ModelRecord(Protocol):
     """What a record says of the model it stands beside, for example `RunRecord`."""
 
-    @property
-    def label_set(self) -> LabelSet:
-        """The task and the classes."""
+    def build_task(self) -> Task:
+        """Return the task with its labels."""
 
     @property
     def max_length(self) -> int:
@@ -85,8 +81,8 @@ class ModelRecord(Protocol):
 class Predictor:
     """A trained model. Thread-safe as far as its runtime is; make one with `lorafit.load`.
 
-    `calibration` is how its logits become confidence, or None; `fingerprint` tells models apart that were made from
-    different `settings`.
+    `task` is what it predicts, `calibration` how its logits become predictions that hold, or None; `fingerprint` tells
+    models apart that were made from different `settings`.
     """
 
     def __init__(
@@ -95,17 +91,17 @@ class Predictor:
         tokenizer: Tokenizer,
         *,
         pad_id: int,
-        labels: LabelSet,
+        task: Task,
         truncation: Truncation,
         calibration: Calibration | None = None,
         settings: object = None,
     ) -> None:
+        self.task = task
         self.calibration = calibration
         self.fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self._runtime = runtime
         self._tokenizer = tokenizer
         self._pad_id = pad_id
-        self._labels = labels
         self._truncation = truncation
 
     @classmethod
@@ -132,7 +128,7 @@ class Predictor:
             runtime,
             tokens,
             pad_id=pad_id,
-            labels=record.label_set,
+            task=record.build_task(),
             truncation=Truncation(record.max_length, record.truncation),
             calibration=calibration,
             settings=settings,
@@ -140,32 +136,25 @@ class Predictor:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes, in the order of `predict_proba`'s columns."""
-        return self._labels.names
+        """The labels, in the order of `predict_proba`'s columns."""
+        return self.task.label_names
 
-    @property
-    def task(self) -> Task:
-        """What a text gets."""
-        return self._labels.task
-
-    def predict(self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None) -> list[Answer]:
-        """Answer for texts.
+    def predict(self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None) -> list[Prediction]:
+        """Predict texts.
 
         Args:
             texts: Any number of texts, none of them empty.
             on_progress: Called with the number of texts done, now and then.
 
         Returns:
-            One answer a text, in the same order: `Prediction`, or by task `LabelsPrediction` or `NumberPrediction`.
+            One prediction a text, in the same order, of the task's own class.
         """
-        return [
-            build_answer(row, self._labels, self.calibration)
-            for row in self.compute_values(texts, on_progress=on_progress)
-        ]
+        values = self.compute_values(texts, on_progress=on_progress)
+        return [self.task.predict(row, self.calibration) for row in values]
 
     def predict_proba(
         self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None
-    ) -> NDArray[np.float64]:
+    ) -> Array:
         """Compute the probability of every class, calibrated where there is a calibration.
 
         Args:
@@ -178,15 +167,12 @@ class Predictor:
         Raises:
             UserInputError: The model gives numbers, or as `compute_logits`.
         """
-        if self.task == "regression":
-            raise UserInputError(
-                "This model gives each text a number, which has no probability. predict gives the number."
-            )
+        self.task.require_probabilities()
         return self.compute_values(texts, on_progress=on_progress)
 
     def compute_values(
         self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None
-    ) -> NDArray[np.float64]:
+    ) -> Array:
         """Compute probabilities, calibrated where there is a calibration, or the numbers of a regression.
 
         Args:
@@ -194,13 +180,13 @@ class Predictor:
             on_progress: Called with the number of texts done, now and then.
 
         Returns:
-            Shape (n, outputs); columns in the order of `labels`.
+            Shape (n, labels); columns in the order of `labels`.
         """
-        return to_values(self.compute_logits(texts, on_progress=on_progress), self._labels, self.calibration)
+        return self.task.activate(self.compute_logits(texts, on_progress=on_progress), self.calibration)
 
     def compute_logits(
         self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None
-    ) -> NDArray[np.float64]:
+    ) -> Array:
         """Compute the model's raw outputs.
 
         Args:
@@ -208,14 +194,15 @@ class Predictor:
             on_progress: Called with the number of texts done, now and then.
 
         Returns:
-            Shape (n, classes).
+            Shape (n, outputs).
 
         Raises:
             UserInputError: `texts` is a single string, or some of them are empty or not strings.
         """
         _check_texts(texts)
         tokens = tokenize(self._tokenizer, texts, self._truncation)
-        return compute_logits(self._runtime, tokens, self._pad_id, classes=len(self.labels), on_progress=on_progress)
+        outputs = len(self.task.output_names)
+        return compute_logits(self._runtime, tokens, self._pad_id, outputs=outputs, on_progress=on_progress)
 
 
 def plan_prediction(lengths: NDArray[np.int64]) -> BatchPlan:
@@ -228,22 +215,22 @@ def compute_logits(
     tokens: Inputs,
     pad_id: int,
     *,
-    classes: int,
+    outputs: int,
     on_progress: Callable[[int], None] | None = None,
-) -> NDArray[np.float64]:
+) -> Array:
     """Run a model over tokenised texts in length-sorted batches and put the results back into input order.
 
     Args:
         runtime: The model.
         tokens: n tokenised texts.
         pad_id: Token id of the padding.
-        classes: Number of classes.
+        outputs: Number of the model's outputs.
         on_progress: Called after each batch with the number of texts done.
 
     Returns:
-        Logits of shape (n, classes); row i belongs to text i.
+        Logits of shape (n, outputs); row i belongs to text i.
     """
-    logits = np.zeros((len(tokens), classes))
+    logits = np.zeros((len(tokens), outputs))
     plan = plan_prediction(tokens.lengths)
     for batch in range(len(plan)):
         rows = plan[batch]
@@ -261,23 +248,20 @@ def read_calibration(
     Args:
         path: The calibration, or None where the model has none.
         owner: The model's folder, for messages.
-        task: What a text gets.
+        task: The model's task.
         raw: Whether it is to be left out.
-        target_accuracy: What accepted answers are to reach, or None.
+        target_accuracy: Accuracy that accepted predictions are to have, or None.
 
     Returns:
         The calibration, or None.
 
     Raises:
-        UserInputError: A target out of range, together with `raw`, or of a model that gives no single label.
+        UserInputError: A target out of range, together with `raw`, or of a task that takes none.
         RunError: A target without a calibration.
     """
     if raw and target_accuracy is not None:
         raise UserInputError("A target accuracy needs the calibrated confidence: leave out --raw or --target-accuracy.")
-    if target_accuracy is not None and task != "single_label":
-        raise UserInputError(f"A target accuracy is for models with one label a text; the task of this one is {task}.")
-    if target_accuracy is not None and not 0 < target_accuracy < 1:
-        raise UserInputError(f"A target accuracy lies between 0 and 1 (0.98, say), got {target_accuracy:g}.")
+    task.check_target_accuracy(target_accuracy)
     if raw:
         return None
     if path is None:
@@ -287,15 +271,8 @@ def read_calibration(
                 f"{target_accuracy:g}: it had too few validation rows, or data.calibration_fraction was 0."
             )
         return None
-    if task == "multi_label":
-        return MultiLabelCalibration.read(path)
-    if task == "regression":
-        return IntervalCalibration.read(path)
-    calibration = CalibrationRecord.read(path)
-    if target_accuracy is None:
-        return calibration
-    threshold = choose_accept_threshold(calibration.curve, target_accuracy)
-    return calibration.model_copy(update={"target_accuracy": target_accuracy, "accept_threshold": threshold})
+    calibration = task.calibration_type.read(path)
+    return calibration if target_accuracy is None else task.choose_operating_point(calibration, target_accuracy)
 
 
 def _check_texts(texts: Sequence[str]) -> None:
@@ -309,6 +286,6 @@ def _check_texts(texts: Sequence[str]) -> None:
         listed = "; ".join(f"{fault} ({describe_rows(rows)})" for fault, rows in faults.items())
         count = sum(map(len, faults.values()))
         raise UserInputError(
-            f"{count} of {len(texts)} texts cannot be classified: {listed}. "
+            f"{count} of {len(texts)} texts cannot be predicted: {listed}. "
             "`lorafit predict --drop-bad-rows` leaves them out."
         )

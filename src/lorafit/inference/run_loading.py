@@ -48,12 +48,12 @@ def load_run(
     from lorafit.models.acceleration.precision import choose_device, choose_precision
     from lorafit.models.runtimes.pytorch import TorchRuntime
 
-    layout = RunLayout(Path(run).resolve())
+    layout = RunLayout(Path(run).expanduser().resolve())
     record = RunRecord.read(layout.record)
     keep_freed_memory()
     model = load_trained(layout, record)
     kept = layout.calibration if CALIBRATION_FILE in record.files else None
-    calibration = read_calibration(kept, layout.root, record.task, raw=raw, target_accuracy=target_accuracy)
+    calibration = read_calibration(kept, layout.root, record.build_task(), raw=raw, target_accuracy=target_accuracy)
     device = choose_device("auto")
     torch.nn.Module.to(model, device)
     if device == "cpu" and fuse_encoder(model) is not None:

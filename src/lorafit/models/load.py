@@ -12,12 +12,12 @@ from tokenizers import Tokenizer
 
 from lorafit.config import ModelConfig
 from lorafit.errors import ConfigError, NetworkUnavailableError
-from lorafit.labels import LabelSet
 from lorafit.models.architectures import ARCHITECTURES, disable_base_dropout
 from lorafit.models.builtin import BUILTIN_ENCODERS, load_builtin_encoder
 from lorafit.models.records import BaseModelRecord
 from lorafit.models.tokenization import read_tokenizer
 from lorafit.system.atomic import compute_digest
+from lorafit.tasks.base import Task
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -133,13 +133,13 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
 
 
 def load_with_head(
-    encoder: Encoder, labels: LabelSet, *, seed: int = 0, base_dropout: bool = False, pad_id: int | None = None
+    encoder: Encoder, task: Task, *, seed: int = 0, base_dropout: bool = False, pad_id: int | None = None
 ) -> LoadedModel:
-    """Load the encoder in fp32 with a classification head for these labels.
+    """Load the encoder in fp32 with a head for a task.
 
     Args:
         encoder: From `locate_encoder`.
-        labels: The classes; they become `id2label` and `label2id` of the model's config.
+        task: The task; its outputs become `id2label` and `label2id` of the model's config.
         seed: Seed of the head's random weights.
         base_dropout: Keep the encoder's own dropout as its config has it.
         pad_id: Token id of the padding, by which a decoder finds the last token; None leaves what its config says.
@@ -155,7 +155,7 @@ def load_with_head(
     from transformers import AutoModelForSequenceClassification
 
     try:
-        config = build_model_config(encoder.folder, labels, base_dropout=base_dropout)
+        config = build_model_config(encoder.folder, task, base_dropout=base_dropout)
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -182,12 +182,12 @@ def load_with_head(
     return LoadedModel(model=model.eval(), newly_initialised=tuple(sorted({*info["missing_keys"], *replaced})))
 
 
-def build_model_config(folder: Path, labels: LabelSet, *, base_dropout: bool = False) -> "PretrainedConfig":
+def build_model_config(folder: Path, task: Task, *, base_dropout: bool = False) -> "PretrainedConfig":
     """Read a model's config and set it up for a task.
 
     Args:
         folder: Folder in the Hub's layout.
-        labels: The task and its classes.
+        task: The task.
         base_dropout: Keep the encoder's own dropout as its config has it.
 
     Returns:
@@ -199,10 +199,10 @@ def build_model_config(folder: Path, labels: LabelSet, *, base_dropout: bool = F
         folder,
         trust_remote_code=False,
         local_files_only=True,
-        num_labels=len(labels),
-        id2label=labels.id2label,
-        label2id=labels.label2id,
-        problem_type=labels.problem_type,
+        num_labels=len(task.output_names),
+        id2label=task.id2label,
+        label2id={name: index for index, name in task.id2label.items()},
+        problem_type=task.problem_type,
     )
     if not base_dropout:
         disable_base_dropout(config)

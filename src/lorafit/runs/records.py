@@ -4,9 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from lorafit.labels import LabelSet, Task
 from lorafit.models.records import BaseModelRecord, ParameterCounts
 from lorafit.system.records import FileRecord, Record
+from lorafit.tasks.base import Task
+from lorafit.tasks.registry import TaskName, build_task
 
 __all__ = ["DataRecord", "ForecastRecord", "HardwareRecord", "RunRecord", "SplitRecord", "TrainingRecord"]
 
@@ -105,7 +106,7 @@ class RunRecord(FileRecord):
     versions: dict[str, str]
     seed: int
     method: str
-    task: Task
+    task: TaskName
     labels: list[str]
     max_length: int
     truncation: Literal["head", "head+tail"]
@@ -122,7 +123,6 @@ class RunRecord(FileRecord):
     texts_per_second: float | None = None
     files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of each file of adapter/ or model/.")
 
-    @property
-    def label_set(self) -> LabelSet:
-        """What the model gives a text."""
-        return LabelSet(tuple(self.labels), self.task)
+    def build_task(self) -> Task:
+        """Return the task with the labels of the run."""
+        return build_task(self.task, self.labels)

@@ -143,11 +143,11 @@ def load_trained(layout: RunLayout, record: RunRecord) -> "PeftModel | PreTraine
     from peft import PeftModel
 
     check_files(layout, record)
-    labels = record.label_set
+    task = record.build_task()
     _, pad_id = load_tokenizer(layout.trained)
     if layout.trained == layout.model:
         whole = Encoder(name=str(layout.model), folder=layout.model, reference=str(layout.model), revision=None)
-        trained = load_with_head(whole, labels, pad_id=pad_id).model
+        trained = load_with_head(whole, task, pad_id=pad_id).model
         trained.requires_grad_(requires_grad=False)
         return trained
     encoder = locate_encoder(ModelConfig(name=record.base_model.name, revision=record.base_model.revision))
@@ -156,7 +156,7 @@ def load_trained(layout: RunLayout, record: RunRecord) -> "PeftModel | PreTraine
             f"The base model {record.base_model.name} ({encoder.folder}) is not the one this adapter was trained on: "
             "its weights have another digest."
         )
-    loaded = load_with_head(encoder, labels, pad_id=pad_id)
+    loaded = load_with_head(encoder, task, pad_id=pad_id)
     with quiet_transformers():
         model: PeftModel = PeftModel.from_pretrained(loaded.model, layout.adapter, local_files_only=True)
     model.eval()

@@ -1,50 +1,44 @@
-"""Measure a model on labelled rows, and keep what it said about each."""
+"""Measure a model on labelled rows."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lorafit.answers import TRUTH_COLUMNS, Calibration, Predicted, name_values
-from lorafit.cheap_baselines import cheap_baselines_for
 from lorafit.config import EvaluationConfig, load_config
-from lorafit.data.checks import name_labels
 from lorafit.data.rows import Split
 from lorafit.data.sources import is_same_source, load_evaluation_rows
-from lorafit.data.tables import read_table
-from lorafit.data.writing import write_table
 from lorafit.errors import DataError
-from lorafit.evidence import CalibrationRecord, CheapBaseline, MetricsRecord
 from lorafit.inference.run_loading import load_run
-from lorafit.labels import LabelSet, Task
-from lorafit.metrics.calibration import calibrated_log_loss
-from lorafit.metrics.confidence import fit_calibration, measure_confidence
-from lorafit.metrics.scores import accuracy, confusion_matrix, predict_labels, row_log_losses, softmax
-from lorafit.metrics.slices import score_slices
-from lorafit.metrics.uncertainty import compare_paired, estimate_scores
 from lorafit.runs.folder import RunLayout
+from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Progress, Silent
-from lorafit.task_evidence import TaskMetricsRecord
-from lorafit.training.task_evaluation import build_task_metrics, compute_task_validation, fit_task_calibration
+from lorafit.tasks.base import Array, TargetScaler, Task
+from lorafit.tasks.evaluation import compare, cut_into_slices, estimate, score_slices
+from lorafit.tasks.records import BaselineScores, Calibration, MetricsRecord
 
-if TYPE_CHECKING:
-    from lorafit.training.targets import Standard
+__all__ = ["Predicted", "build_metrics", "compute_validation", "evaluate"]
 
-__all__ = [
-    "Metrics",
-    "build_metrics",
-    "compute_validation",
-    "evaluate",
-    "fit_answers",
-    "read_predictions",
-    "write_predictions",
-]
 
-Metrics = MetricsRecord | TaskMetricsRecord
-"""The evidence of a run, by task."""
+@dataclass(frozen=True)
+class Predicted:
+    """Values of several models for the same n rows, each of shape (n, labels).
+
+    Attributes:
+        after: The fine-tuned model's, calibrated where there is a calibration.
+        before: The same model's before training, or None.
+        baselines: Those of the baselines, by name.
+        calibration: That of the fine-tuned model, or None.
+    """
+
+    after: Array
+    before: Array | None = None
+    baselines: Mapping[str, Array] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
 
 def evaluate(
@@ -53,7 +47,7 @@ def evaluate(
     *,
     flags: dict[str, Any] | None = None,
     progress: Progress | None = None,
-) -> Metrics:
+) -> MetricsRecord:
     """Measure a trained run on its own test rows or on other data.
 
     Args:
@@ -69,7 +63,7 @@ def evaluate(
     Raises:
         DataError: The run's own data have changed since training, so that its test rows are no longer known.
     """
-    layout = RunLayout(Path(run).resolve())
+    layout = RunLayout(Path(run).expanduser().resolve())
     record = RunRecord.read(layout.record)
     slices = (flags or {}).get("data.slice_columns")
     if data is not None and slices is None:
@@ -80,10 +74,10 @@ def evaluate(
         precision="fp32" if record.hardware.precision == "fp32" else "auto",
         target_accuracy=(flags or {}).get("evaluation.target_accuracy"),
     )
-    labels = record.label_set
-    if config.data.task != labels.task:
-        raise DataError(f"The run was trained with --task {labels.task}; its config.yaml says {config.data.task}.")
-    rows = load_evaluation_rows(data or config.data.source, config.data, labels)
+    task = record.build_task()
+    if config.data.task != record.task:
+        raise DataError(f"The run was trained with --task {record.task}; its config.yaml says {config.data.task}.")
+    rows = load_evaluation_rows(data or config.data.source, config.data, task)
     if data is None or is_same_source(data, config.data.source):
         _check_unchanged(rows, record)
     progress = progress or Silent()
@@ -91,17 +85,15 @@ def evaluate(
     values = predictor.compute_values(rows.texts, on_progress=progress.update)
     progress.finish()
     split = "test" if data is None else Path(data).name
-    cheap = {} if data is not None else _read_cheap_baselines(layout, rows, labels)
-    return build_metrics(
-        split, rows, labels, config.evaluation, Predicted(values, cheap=cheap, calibration=predictor.calibration)
-    )
+    baselines = {} if data is not None else _read_baselines(layout, rows, task)
+    predicted = Predicted(values, baselines=baselines, calibration=predictor.calibration)
+    return build_metrics(split, rows, task, config.evaluation, predicted)
 
 
-def _read_cheap_baselines(layout: RunLayout, rows: Split, labels: LabelSet) -> dict[str, NDArray[np.float64]]:
-    """Return what the cheap baselines said of the run's own test rows, as far as that was kept."""
-    names = cheap_baselines_for(labels.task)
-    kept = {name: read_predictions(layout.predictions("test", name), rows, labels) for name in names}
-    return {name: probabilities for name, probabilities in kept.items() if probabilities is not None}
+def _read_baselines(layout: RunLayout, rows: Split, task: Task) -> dict[str, Array]:
+    """Return the baselines' predictions of the run's own test rows, as far as they were kept."""
+    kept = {name: read_predictions(layout.predictions("test", name), rows, task) for name in task.baselines}
+    return {name: values for name, values in kept.items() if values is not None}
 
 
 def _check_unchanged(rows: Split, record: RunRecord) -> None:
@@ -112,124 +104,57 @@ def _check_unchanged(rows: Split, record: RunRecord) -> None:
         )
 
 
-def fit_answers(rows: Split, logits: NDArray[np.float64], labels: LabelSet, config: EvaluationConfig) -> Calibration:
-    """Fit to calibration rows what makes answers believable.
-
-    Args:
-        rows: The n rows.
-        logits: Shape (n, outputs), the model's raw outputs.
-        labels: The task and its classes.
-        config: Coverage and, for one label a text, the target accuracy.
-
-    Returns:
-        The calibration.
-    """
-    if labels.task != "single_label":
-        return fit_task_calibration(rows, logits, labels, config)
-    return fit_calibration(rows.labels, logits, coverage=config.coverage, target_accuracy=config.target_accuracy)
-
-
-def build_metrics(split: str, rows: Split, labels: LabelSet, config: EvaluationConfig, predicted: Predicted) -> Metrics:
-    """Turn probabilities into scores with intervals and, where there is a baseline, a paired comparison.
+def build_metrics(split: str, rows: Split, task: Task, config: EvaluationConfig, predicted: Predicted) -> MetricsRecord:
+    """Score predictions, with intervals, and compare them with those of the other models.
 
     Args:
         split: Name of the split.
         rows: Its n rows.
-        labels: The task and its classes.
+        task: The task.
         config: Level and resampling of the intervals.
-        predicted: What the models said of them.
+        predicted: The predictions.
 
     Returns:
         The record.
     """
-    if labels.task != "single_label":
-        return build_task_metrics(split, rows, labels, config, predicted)
-    settings = config.resampling
-    finetuned, baseline = predicted.finetuned, predicted.baseline
-    before = None if baseline is None else estimate_scores(rows.labels, baseline, labels.names, **settings)
-    comparison = None if baseline is None else compare_paired(rows.labels, baseline, finetuned, **settings)
-    calibration = predicted.calibration if isinstance(predicted.calibration, CalibrationRecord) else None
+    resampling, after, before = config.resampling, predicted.after, predicted.before
+    slicings = list(cut_into_slices(rows.texts, rows.columns))
+    calibration = None
+    if predicted.calibration is not None:
+        calibration = task.calibration_scores(rows.y, after, predicted.calibration, resampling)
     return MetricsRecord(
+        task=task.name,
         split=split,
         rows=len(rows),
-        confidence_level=config.confidence_level,
-        bootstrap_samples=config.bootstrap_samples,
-        baseline=before,
-        finetuned=estimate_scores(rows.labels, finetuned, labels.names, **settings),
-        comparison=comparison,
-        slices=score_slices(rows, finetuned, baseline, **settings),
-        confidence=None if calibration is None else measure_confidence(rows.labels, finetuned, calibration, **settings),
-        cheap_baselines={
-            name: CheapBaseline(
-                scores=estimate_scores(rows.labels, probabilities, labels.names, **settings),
-                comparison=compare_paired(rows.labels, probabilities, finetuned, **settings),
+        confidence_level=resampling.level,
+        bootstrap_samples=resampling.samples,
+        before=None if before is None else estimate(task, rows.y, before, resampling),
+        after=estimate(task, rows.y, after, resampling),
+        comparison=None if before is None else compare(task, rows.y, before, after, resampling),
+        baselines={
+            name: BaselineScores(
+                scores=estimate(task, rows.y, values, resampling),
+                comparison=compare(task, rows.y, values, after, resampling),
             )
-            for name, probabilities in predicted.cheap.items()
+            for name, values in predicted.baselines.items()
         },
+        calibration=calibration,
+        slices=score_slices(task, rows.y, after, before, slicings, resampling),
     )
 
 
-def compute_validation(
-    rows: Split, logits: NDArray[np.float64], task: Task = "single_label", standard: "Standard | None" = None
-) -> dict[str, float]:
+def compute_validation(rows: Split, logits: Array, task: Task, scaler: TargetScaler) -> dict[str, float]:
     """Measure what training is steered by, without intervals.
 
     Args:
         rows: The n rows.
         logits: Shape (n, outputs), the model's raw outputs.
-        task: What a text gets.
-        standard: What the numbers of a regression were standardised with.
+        task: The task.
+        scaler: That of the targets.
 
     Returns:
-        `calibrated_loss`, which chooses, `loss` (both in nats a row) and `accuracy`, or what `compute_task_validation`
-        gives; both losses NaN where the outputs are no longer numbers, which stops training.
+        As `Task.validation_metrics`; both losses NaN where the outputs are no longer numbers, which stops training.
     """
     if not np.isfinite(logits).all():
         return {"loss": math.nan, "calibrated_loss": math.nan}
-    if task != "single_label":
-        return compute_task_validation(rows, logits, standard if task == "regression" else None)
-    probabilities = softmax(logits)
-    matrix = confusion_matrix(rows.labels, predict_labels(probabilities), probabilities.shape[1])
-    return {
-        "loss": float(row_log_losses(rows.labels, probabilities).mean()),
-        "calibrated_loss": calibrated_log_loss(rows.labels, logits),
-        "accuracy": float(accuracy(matrix)),
-    }
-
-
-def write_predictions(path: Path, rows: Split, labels: LabelSet, probabilities: NDArray[np.float64]) -> None:
-    """Write what a model said about each row, in input order, as parquet.
-
-    Args:
-        path: Where to.
-        rows: The n rows.
-        labels: The task and its classes.
-        probabilities: Shape (n, outputs); the numbers of a regression.
-    """
-    columns: dict[str, list[Any]] = {"row_id": rows.ids.tolist()}
-    columns[TRUTH_COLUMNS[labels.task]] = list(name_labels(rows.labels, labels))
-    if labels.task == "single_label":
-        columns["label"] = [labels.names[label] for label in predict_labels(probabilities)]
-    for index, name in enumerate(name_values(labels)):
-        columns[name] = probabilities[:, index].tolist()
-    write_table(path, columns)
-
-
-def read_predictions(path: Path, rows: Split, labels: LabelSet) -> NDArray[np.float64] | None:
-    """Read probabilities written for exactly these rows.
-
-    Args:
-        path: Where from.
-        rows: The rows they should belong to.
-        labels: The task and its classes.
-
-    Returns:
-        Shape (n, outputs), or None if there is no such file or it is of other rows.
-    """
-    if not path.is_file():
-        return None
-    columns = read_table(path).columns
-    names = name_values(labels)
-    if columns.get("row_id") != rows.ids.tolist() or not all(name in columns for name in names):
-        return None
-    return np.array([columns[name] for name in names], dtype=np.float64).T
+    return task.validation_metrics(rows.y, logits, scaler)

@@ -44,7 +44,7 @@ def load_export(
         record,
         runtime,
         (read_tokenizer(layout.root), record.pad_id),
-        calibration=read_calibration(kept, layout.root, record.task, raw=raw, target_accuracy=target_accuracy),
+        calibration=read_calibration(kept, layout.root, record.build_task(), raw=raw, target_accuracy=target_accuracy),
         settings=(record.files, raw, target_accuracy),
     )
     if verify:

@@ -1,0 +1,1 @@
+"""What differs between single-label, multi-label, regression and ordinal tasks, and only that."""

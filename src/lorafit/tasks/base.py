@@ -1,0 +1,563 @@
+"""The `Task`: all that differs by what a text is given, behind one interface.
+
+Code outside this package holds a `Task` and never asks which one it is. Four kinds of arrays of n rows pass through it:
+
+* labels: what the data say of a row (`Label`), and `y`, the same as an array;
+* logits: shape (n, outputs), what the model puts out, one column for each of `output_names`;
+* values: shape (n, labels), what the logits mean: a probability of each label, or the number of a regression;
+* statistics: shape (n, k), what every metric is a function of once it is summed over rows. So one bootstrap serves all.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lorafit.errors import UserInputError
+from lorafit.tasks.format import Form, write_estimate, write_numbers
+from lorafit.tasks.labels import Label
+from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, Scores
+from lorafit.tasks.statistics import wilson_interval
+
+__all__ = [
+    "Array",
+    "Metric",
+    "Prediction",
+    "TargetScaler",
+    "Task",
+    "Wording",
+    "expect",
+    "share",
+]
+
+Array = NDArray[np.float64]
+
+AnyCalibration = TypeVar("AnyCalibration", bound=Calibration)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as people read it.
+
+    Attributes:
+        title: Its name.
+        meaning: What it says, as a clause.
+        higher_is_better: Whether more of it is better.
+        form: How it is written.
+    """
+
+    title: str
+    meaning: str
+    higher_is_better: bool = True
+    form: Form = "plain"
+
+    @property
+    def difference_title(self) -> str:
+        """The name of a difference: that of shares is in points."""
+        return f"{self.title} (points)" if self.form == "percent" else self.title
+
+    def write_value(self, value: float) -> str:
+        """Write a value without its interval."""
+        (written,) = write_numbers(self.form, value)
+        return f"{written} %" if self.form == "percent" and written != "undefined" else written
+
+    def write(self, estimate: Estimate, *, separator: str = " ") -> str:
+        """Write a value with its interval, `separator` between the two."""
+        return write_estimate(self.form, estimate, separator=separator)
+
+    def write_difference(self, difference: Estimate, *, separator: str = " ") -> str:
+        """Write a difference of two values with its interval, `separator` between the two."""
+        return write_estimate(self.form, difference, sign=True, separator=separator)
+
+
+@dataclass(frozen=True)
+class TargetScaler:
+    """Standardises the targets of a regression; that of other tasks changes nothing.
+
+    Attributes:
+        mean: What is taken off; 0 where the head has no bias to give it back with.
+        scale: What the rest is divided by, above 0.
+    """
+
+    mean: float = 0.0
+    scale: float = 1.0
+
+    @property
+    def inverse(self) -> "TargetScaler":
+        """The scaler whose `apply` is this one's `undo`."""
+        return TargetScaler(-self.mean / self.scale, 1 / self.scale)
+
+    def apply(self, values: Array) -> Array:
+        """Standardise numbers of any shape."""
+        return (values - self.mean) / self.scale
+
+    def undo(self, values: Array) -> Array:
+        """Return standardised numbers to their own unit."""
+        return values * self.scale + self.mean
+
+
+class Prediction(Protocol):
+    """What a model predicts for one text. Each task has its own class with typed fields."""
+
+    def columns(self) -> dict[str, object]:
+        """Return what stands in a table of predictions, by column."""
+
+    def describe(self) -> str:
+        """Return one line for a terminal or a table cell; names are as they come from the data, not yet made safe."""
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The words of a task. Sentences are completed with `str.format`; names in braces say with what.
+
+    Attributes:
+        title: What the model is, as a title.
+        gives: What it gives a text ({count} labels, {labels} listed).
+        purpose: What it is for, as the begin of a sentence ({source} of the training rows).
+        unmeasured: Input that only this task must expect and that nothing measures.
+        stratum: A group of rows that cuts keep in proportion.
+        calibrates: What is fitted to calibration rows.
+        uncalibrated: What is not known without them, as a sentence.
+        value: What a column of `values` is, as a noun.
+        loss: Validation loss with its unit.
+        loss_note: What else is to be known of the loss, as a sentence, or nothing.
+        scored: A model's primary metric, as a clause ({value}, {rows}).
+        more: How a higher primary metric is said ("more"), and a lower one.
+        less: The same of a lower one.
+        fixed: Rows that one model has better than another ({count}).
+        broken: Rows that it has worse ({count}).
+        test: The exact test of fixed against broken.
+        mistakes: Title of the rows on which a model is most wrong.
+        mistakes_intro: What those rows are, as a sentence.
+        no_mistakes: What holds where there are none, as a clause.
+        contribution: What a word adds, as a noun with its unit.
+        changed: What a row gets whose prediction is not the same.
+        plain: How what plain libraries give is to be read, as sentences, and what calibration adds to it.
+        plain_calibrated: The same where the model has a calibration.
+        pipeline_options: Arguments of transformers' `pipeline` that the task needs, after a comma.
+        gate_example: Gates of `lorafit diff` as one may give them.
+    """
+
+    title: str
+    gives: str
+    purpose: str
+    unmeasured: str
+    stratum: str
+    calibrates: str
+    uncalibrated: str
+    value: str
+    loss: str
+    scored: str
+    more: str
+    less: str
+    fixed: str
+    broken: str
+    test: str
+    mistakes: str
+    mistakes_intro: str
+    no_mistakes: str
+    contribution: str
+    changed: str
+    plain: str
+    plain_calibrated: str
+    pipeline_options: str
+    gate_example: str
+    loss_note: str = ""
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """What a model predicts for a text.
+
+    Attributes:
+        label_names: The labels in the order of `values`; of a regression the name of its number.
+        name: Key of `lorafit.tasks.registry.TASKS`.
+        problem_type: transformers' word for the loss.
+        metrics: By name; the first is the primary metric, which verdicts, comparisons and slices are about.
+        slice_metrics: Those that slices are scored by.
+        calibration_metrics: Metrics of `CalibrationScores`.
+        diff_metrics: Metrics of `measure_diff` beyond the differences of `metrics`.
+        parity_metrics: Metrics that an export may not lose.
+        reproduction_tolerances: By how much a metric may differ in a repeated run. Those of `TOLERANCE_IS_SHARE`
+            are a share of the spread of the true numbers.
+        baselines: Titles of the models without a neural network, by name.
+        calibration_type: The record of its `calibration.json`.
+        truth_column: Column of the true label in a table of predictions.
+        wording: Its words.
+    """
+
+    label_names: tuple[str, ...]
+
+    name: ClassVar[str]
+    problem_type: ClassVar[str]
+    metrics: ClassVar[Mapping[str, Metric]]
+    slice_metrics: ClassVar[tuple[str, ...]]
+    calibration_metrics: ClassVar[Mapping[str, Metric]]
+    diff_metrics: ClassVar[Mapping[str, Metric]]
+    parity_metrics: ClassVar[tuple[str, ...]]
+    reproduction_tolerances: ClassVar[Mapping[str, float]]
+    baselines: ClassVar[Mapping[str, str]]
+    calibration_type: ClassVar[type[Calibration]]
+    truth_column: ClassVar[str]
+    wording: ClassVar[Wording]
+
+    @property
+    def primary(self) -> str:
+        """Name of the primary metric."""
+        return next(iter(self.metrics))
+
+    @property
+    def primary_metric(self) -> Metric:
+        """The primary metric."""
+        return self.metrics[self.primary]
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the model's outputs, in the order of the logits."""
+        return self.label_names
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Output to name, as transformers' configs have it."""
+        return dict(enumerate(self.output_names))
+
+    # Labels to arrays
+
+    @classmethod
+    @abstractmethod
+    def parse_label(cls, cell: object, where: str, *, separator: str) -> Label | None:
+        """Read the label of a row.
+
+        Args:
+            cell: What stands in the label column.
+            where: The row, for messages.
+            separator: What stands between several labels in one cell.
+
+        Returns:
+            The label, or None where there is none.
+
+        Raises:
+            DataError: It is not a label of the task.
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_labels(cls, labels: Sequence[Label], origin: str) -> Self:
+        """Build the task from the labels of training rows.
+
+        Args:
+            labels: One a row, at least one.
+            origin: Where the rows come from, for messages.
+
+        Returns:
+            The task; whole numbers in numeric order, other names in alphabetical order.
+
+        Raises:
+            DataError: All labels are the same, or so many that the column must be the wrong one.
+        """
+
+    def reorder(self, published: Sequence[str]) -> tuple[Self, list[str]]:
+        """Take the order of the names that a source publishes.
+
+        Args:
+            published: The names.
+
+        Returns:
+            The task in that order, and the published names that no training row has.
+        """
+        absent = [name for name in published if name not in self.label_names]
+        return type(self)(tuple(name for name in published if name in self.label_names)), absent
+
+    def unknown_names(self, label: Label) -> set[str]:
+        """Return the names in a label that are not among `label_names`."""
+        return {str(label)} - set(self.label_names)
+
+    @abstractmethod
+    def encode(self, labels: Sequence[Any]) -> NDArray[Any]:
+        """Turn n labels into `y`; a KeyError is raised for a name that is not among `label_names`."""
+
+    @abstractmethod
+    def decode(self, y: NDArray[Any]) -> tuple[Label, ...]:
+        """Turn `y` back into labels."""
+
+    @abstractmethod
+    def count(self, y: NDArray[Any]) -> dict[str, int]:
+        """Count rows by label, in label order; nothing of a regression."""
+
+    @abstractmethod
+    def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the groups of rows that cuts and samples keep in proportion, shape (n,)."""
+
+    @abstractmethod
+    def describe_stratum(self, stratum: int) -> tuple[str, str]:
+        """Name a group of `strata` at the begin of a sentence, and what each group is."""
+
+    def check_trainable(self, y: NDArray[Any], origin: str) -> None:  # noqa: B027 - most tasks have nothing to check
+        """Check the rows that are left to train on.
+
+        Args:
+            y: Of the training rows.
+            origin: Where they come from, for messages.
+
+        Raises:
+            DataError: Nothing can be learned from them.
+        """
+
+    @abstractmethod
+    def describe_label(self, label: Label) -> str:
+        """Write a true label in a few words; names are as they come from the data."""
+
+    # Training
+
+    def fit_scaler(self, y: NDArray[Any], *, has_bias: bool) -> TargetScaler:
+        """Fit the scaler of the targets to the training rows; `has_bias` says whether the last layer has one."""
+        del y, has_bias
+        return TargetScaler()
+
+    @abstractmethod
+    def targets(self, y: NDArray[Any], scaler: TargetScaler) -> NDArray[Any]:
+        """Return labels as transformers' loss for `problem_type` takes them: int64 ids or float32 values."""
+
+    @abstractmethod
+    def validation_metrics(self, y: NDArray[Any], logits: Array, scaler: TargetScaler) -> dict[str, float]:
+        """Measure what training is steered by, without intervals.
+
+        Args:
+            y: Of the n validation rows.
+            logits: Shape (n, outputs), finite.
+            scaler: That of the targets.
+
+        Returns:
+            `loss`, `calibrated_loss`, by which checkpoints are chosen, and the primary metric.
+        """
+
+    def predict_baseline(self, name: str, texts: Sequence[str], y: NDArray[Any], others: Sequence[str]) -> Array:
+        """Train a baseline and predict other texts.
+
+        Args:
+            name: A key of `baselines`.
+            texts: n texts to learn from.
+            y: Their labels.
+            others: m texts to predict.
+
+        Returns:
+            Values of shape (m, labels); a class without training rows has the probability 0.
+        """
+        from lorafit.tasks.baselines import predict_classes
+
+        return predict_classes(name, texts, y, others, classes=len(self.label_names))
+
+    @property
+    def baseline_fits(self) -> int:
+        """How many models a baseline consists of, as far as its time is concerned."""
+        return 1
+
+    # Prediction
+
+    @abstractmethod
+    def fit_calibration(
+        self, y: NDArray[Any], logits: Array, *, coverage: float, target_accuracy: float | None = None
+    ) -> Calibration:
+        """Fit what makes predictions hold, on rows that neither trained nor chose anything.
+
+        Args:
+            y: Of the n calibration rows, at least one.
+            logits: Shape (n, outputs).
+            coverage: How often a conformal set or interval is to hold the truth, above 0 and below 1.
+            target_accuracy: Accuracy that accepted predictions are to have, as `check_target_accuracy` allows it.
+
+        Returns:
+            An instance of `calibration_type`.
+        """
+
+    @classmethod
+    def fewest_calibration_rows(cls, coverage: float) -> int:
+        """Return how many calibration rows the coverage needs."""
+        del coverage
+        return 1
+
+    @classmethod
+    def check_target_accuracy(cls, target: float | None) -> None:
+        """Check a target accuracy; only a task whose predictions can abstain takes one.
+
+        Args:
+            target: Above 0 and below 1, or None for no target.
+
+        Raises:
+            UserInputError: It is out of range, or the task takes none.
+        """
+        if target is not None:
+            raise UserInputError(
+                f"A target accuracy is for models with one label a text (single_label); the task here is {cls.name}. "
+                "Leave it out."
+            )
+
+    def choose_operating_point(self, calibration: Calibration, target: float) -> Calibration:
+        """Return the calibration with the confidence threshold for another target accuracy."""
+        self.check_target_accuracy(target)
+        return calibration
+
+    @abstractmethod
+    def activate(self, logits: ArrayLike, calibration: Calibration | None = None) -> Array:
+        """Turn logits of shape (n, outputs) into values of shape (n, labels), calibrated if there is a calibration."""
+
+    @abstractmethod
+    def predict(self, values: Array, calibration: Calibration | None = None) -> Prediction:
+        """Build the prediction of one row from its values, shape (labels,); of equal probabilities the first wins."""
+
+    def require_probabilities(self) -> None:  # noqa: B027 - most values are probabilities
+        """Refuse where values are no probabilities.
+
+        Raises:
+            UserInputError: The model predicts numbers.
+        """
+
+    def value_columns(self) -> list[str]:
+        """Name the columns of `values` in a table of predictions."""
+        return [f"probability_{name}" for name in self.label_names]
+
+    def prediction_columns(self, values: Array) -> dict[str, list[Any]]:
+        """Return the columns of a table of predictions beside those of `value_columns`, of n rows."""
+        del values
+        return {}
+
+    @abstractmethod
+    def check_values(self, values: Array) -> None:
+        """Check values that were read from a file; a ValueError says what is wrong."""
+
+    def main_output(self, values: Array) -> NDArray[np.int64]:
+        """Return the label that each row is first of all given, shape (n,)."""
+        return np.asarray(values.argmax(axis=1), dtype=np.int64)
+
+    def same_prediction(self, values: Array, others: Array) -> NDArray[np.bool_] | None:
+        """Tell of each row whether two models predict the same, shape (n,); None where that is no question."""
+        return np.asarray(self.main_output(values) == self.main_output(others))
+
+    @abstractmethod
+    def contribution(self, values: Array, output: int) -> Array:
+        """Return what words contribute to, for one label: its log-odds (or the number itself), shape (n,)."""
+
+    # Evaluation
+
+    @abstractmethod
+    def row_statistics(self, y: NDArray[Any], values: Array) -> Array:
+        """Return what metrics are made of once it is summed over rows.
+
+        Args:
+            y: Of n rows, at least one.
+            values: Shape (n, labels).
+
+        Returns:
+            Shape (n, k), k growing with the number of labels and not with its square. The first column is 1.
+
+        Raises:
+            ValueError: No rows, shapes that do not fit, or values that the task does not have.
+        """
+
+    @abstractmethod
+    def compute(self, sums: Array) -> dict[str, Array]:
+        """Compute every metric from sums of `row_statistics`, shape (..., k); each has the shape (...)."""
+
+    def edge_statistics(self, y: NDArray[Any], values: Array) -> Array:
+        """Return the statistics of a worst and a best row of the same kind, shape (2, k); none of them: (0, k).
+
+        They keep intervals from collapsing where no row is wrong, or none right (`statistics.resample_row_sums`).
+        """
+        return np.empty((0, self.row_statistics(y[:1], values[:1]).shape[1]))
+
+    def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
+        """Return successes and trials of the metrics that are shares of rows, whose intervals are Wilson's."""
+        del sums
+        return {}
+
+    def per_class(self, sums: Array, level: float) -> list[ClassScores]:
+        """Score each label, with Wilson intervals at `level`; nothing of a regression."""
+        del sums, level
+        return []
+
+    def confusion_matrix(self, y: NDArray[Any], values: Array) -> list[list[int]]:
+        """Count how often each class was taken for each; empty where a row has no one class."""
+        del y, values
+        return []
+
+    @abstractmethod
+    def row_errors(self, y: NDArray[Any], values: Array) -> Array:
+        """Return how wrong each row is, shape (n,): 0 where it is right."""
+
+    def slice_statistics(self, y: NDArray[Any], values: Array) -> Array:
+        """Return what `slice_loss` is made of once it is summed over the rows of a slice, shape (n, j)."""
+        return np.column_stack([self.row_errors(y, values), np.ones(len(y))])
+
+    def slice_loss(self, sums: Array) -> Array:
+        """Compute the loss of the primary metric from sums of `slice_statistics`, shape (..., j); less is better."""
+        return np.asarray(sums[..., 0] / sums[..., 1])
+
+    @abstractmethod
+    def mistake_severity(self, y: NDArray[Any], values: Array) -> Array:
+        """Return what orders mistakes, the worst with the highest value, shape (n,): 0 where a row is right."""
+
+    def mistaken_output(self, y: NDArray[Any], values: Array) -> NDArray[np.int64]:
+        """Return the label that each wrong row is wrong about, shape (n,)."""
+        del y
+        return self.main_output(values)
+
+    @abstractmethod
+    def calibration_scores(
+        self, y: NDArray[Any], values: Array, calibration: Calibration, resampling: Resampling
+    ) -> CalibrationScores:
+        """Measure on n other rows whether calibrated values hold."""
+
+    def measure_diff(
+        self,
+        y: NDArray[Any],
+        before: Array,
+        after: Array,
+        calibrations: tuple[Calibration | None, Calibration | None],
+        resampling: Resampling,
+    ) -> dict[str, Estimate]:
+        """Measure the `diff_metrics` of two models on the same rows: by default flips and churn.
+
+        Negative flips (Yan et al. 2021, arXiv:2011.09161) are rows that were right and are wrong; churn (Milani Fard et
+        al. 2016, "Launch and Iterate") are rows with another prediction. Both have Wilson intervals.
+
+        Args:
+            y: Of n rows.
+            before: Values of the first model.
+            after: Those of the second.
+            calibrations: Of both.
+            resampling: Of intervals.
+
+        Returns:
+            Estimates by the names of `diff_metrics`, as far as both models have what they need.
+        """
+        del calibrations
+        same = self.same_prediction(before, after)
+        if same is None:
+            return {}
+        flipped = (self.row_errors(y, before) == 0) & (self.row_errors(y, after) > 0)
+        return {
+            "negative_flips": share(int(flipped.sum()), len(y), resampling.level),
+            "churn": share(int((~same).sum()), len(y), resampling.level),
+        }
+
+    def hub_results(self, scores: Scores, calibration: CalibrationScores | None) -> list[dict[str, Any]]:
+        """Return the metrics that the Hub has names for, as its model index holds them: type, value, name."""
+        del scores, calibration
+        return []
+
+
+def expect(calibration: Calibration, kind: type[AnyCalibration]) -> AnyCalibration:
+    """Return a calibration of the kind that the task has; a TypeError says that it is another task's."""
+    if not isinstance(calibration, kind):
+        raise TypeError(f"A calibration of {calibration.task} does not fit: {kind.__name__} is needed.")
+    return calibration
+
+
+def share(successes: int, trials: int, level: float) -> Estimate:
+    """Estimate a share with its Wilson interval; without trials it is undefined."""
+    low, high = wilson_interval(successes, trials, level)
+    value = successes / trials if trials else float("nan")
+    return Estimate(value=value, low=float(low), high=float(high))

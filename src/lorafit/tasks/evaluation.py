@@ -1,0 +1,364 @@
+"""Scores with confidence intervals, paired comparisons, slices and mistakes: written once, for every task."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafit.tasks.base import Array, Metric, Task, share
+from lorafit.tasks.records import Comparison, Estimate, Resampling, Scores, SliceScores
+from lorafit.tasks.statistics import (
+    adjust_p_values,
+    percentile_interval,
+    resample_row_sums,
+    sign_test,
+)
+
+__all__ = [
+    "FEW_ROWS",
+    "LENGTH_COLUMN",
+    "Slicing",
+    "Verdict",
+    "compare",
+    "cut_into_slices",
+    "estimate",
+    "find_mistakes",
+    "find_weak_slices",
+    "judge",
+    "judge_difference",
+    "score_slices",
+]
+
+Verdict = Literal["better", "worse", "inconclusive"]
+
+FEW_ROWS: Final = 100
+"""Below so many rows, people are told that intervals are wide."""
+
+LENGTH_COLUMN: Final = "words"
+"""Name under which slices by the length of a text stand, so that no column of the data may have it."""
+
+_FEWEST_ROWS: Final = 10
+"""A value or a range of lengths with fewer rows is no slice of its own."""
+
+_MOST_VALUES: Final = 50
+"""Slices of a column: the values that most rows have."""
+
+_LONGEST_NAME: Final = 40
+_LENGTHS: Final = {"1-15": 1, "16-63": 16, "64-255": 64, "256+": 256}
+"""Ranges of the length in words, by their lower ends."""
+
+_FINENESS: Final = 2
+"""How many times finer the p-values of slices are than what their number asks for at the least."""
+
+_ROUNDING: Final = 1e-9
+"""The size, as a share, of a rounding error, which must not decide."""
+
+
+def estimate(
+    task: Task,
+    y: NDArray[Any],
+    values: Array,
+    resampling: Resampling,
+    *,
+    groups: NDArray[np.int64] | None = None,
+) -> Scores:
+    """Score a model on rows, each metric with its confidence interval.
+
+    Shares of rows have Wilson intervals, the others bootstrap ones (`resample_row_sums`). An interval tells how far a
+    metric would move with other rows of the same kind.
+
+    Args:
+        task: The task.
+        y: Labels of n rows, at least one.
+        values: Shape (n, labels).
+        resampling: Of the intervals.
+        groups: Shape (n,), ids of rows that belong together and are resampled together, or None.
+
+    Returns:
+        The scores.
+
+    Raises:
+        ValueError: As `Task.row_statistics`.
+    """
+    statistics = task.row_statistics(y, values)
+    edges = task.edge_statistics(y, values)
+    sums = statistics.sum(axis=0)
+    return Scores(
+        metrics=_estimate_metrics(task, statistics, edges, tuple(task.metrics), resampling, groups),
+        per_class=task.per_class(sums, resampling.level),
+        confusion_matrix=task.confusion_matrix(y, values),
+    )
+
+
+def compare(
+    task: Task,
+    y: NDArray[Any],
+    before: Array,
+    after: Array,
+    resampling: Resampling,
+    *,
+    groups: NDArray[np.int64] | None = None,
+) -> Comparison:
+    """Compare two models on the same rows; each resample takes the same rows for both.
+
+    Args:
+        task: The task.
+        y: Labels of n rows, at least one.
+        before: Values of the first model, shape (n, labels).
+        after: Those of the second.
+        resampling: Of the intervals.
+        groups: As in `estimate`.
+
+    Returns:
+        The differences after minus before, and the exact sign test of rows fixed against rows broken.
+
+    Raises:
+        ValueError: As `Task.row_statistics`.
+    """
+    differences = _estimate_differences(task, y, before, after, tuple(task.metrics), resampling, groups)
+    was_off, is_off = task.row_errors(y, before), task.row_errors(y, after)
+    fixed, broken = int((is_off < was_off).sum()), int((is_off > was_off).sum())
+    return Comparison(differences=differences, rows_fixed=fixed, rows_broken=broken, p_value=sign_test(fixed, broken))
+
+
+def judge_difference(metric: Metric, difference: Estimate) -> Verdict:
+    """Say whether a difference is one for the better or the worse: its interval leaves 0 out."""
+    if not (difference.low > 0 or difference.high < 0):
+        return "inconclusive"
+    return "better" if (difference.low > 0) == metric.higher_is_better else "worse"
+
+
+def judge(task: Task, comparison: Comparison, level: float) -> Verdict:
+    """Say whether a model is shown to be better or worse than another on the same rows.
+
+    Args:
+        task: The task.
+        comparison: The second model against the first.
+        level: Level of its intervals.
+
+    Returns:
+        `inconclusive` unless the interval of the primary metric's difference leaves 0 out, and the sign test of rows
+        fixed against rows broken is significant and agrees.
+    """
+    verdict = judge_difference(task.primary_metric, comparison.differences[task.primary])
+    gain = comparison.rows_fixed - comparison.rows_broken
+    agrees = gain > 0 if verdict == "better" else gain < 0
+    return verdict if agrees and comparison.p_value < 1 - level else "inconclusive"
+
+
+def find_mistakes(task: Task, y: NDArray[Any], values: Array, *, most: int = 10) -> NDArray[np.int64]:
+    """Return the places of the rows on which a model is most wrong, the worst first; of equal ones, the first."""
+    severity = task.mistake_severity(y, values)
+    order = np.argsort(-severity, kind="stable")
+    return np.asarray(order[severity[order] > 0][:most], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """Rows cut into slices by one column.
+
+    Attributes:
+        column: Its name.
+        values: Name of each slice.
+        places: Shape (n,): which slice each row is in, -1 for none; every slice has a row.
+    """
+
+    column: str
+    values: Sequence[str]
+    places: NDArray[np.int64]
+
+
+def cut_into_slices(texts: Sequence[str], columns: Mapping[str, Sequence[str]]) -> Iterator[Slicing]:
+    """Cut rows into slices by the length of their text in words and by each column.
+
+    Of a column the 50 values that most rows have are slices; the others, and those of fewer than 10 rows, are together
+    the slice `other`. Numbers come in order, other values by their number of rows. Ranges of lengths of fewer than 10 rows
+    are left out.
+
+    Args:
+        texts: One a row; white space separates words.
+        columns: Values by column, one a row.
+
+    Yields:
+        Lengths first, if any range has 10 rows, then the columns as they come.
+    """
+    words = np.fromiter((len(text.split()) for text in texts), dtype=np.int64, count=len(texts))
+    ranges = np.searchsorted(list(_LENGTHS.values())[1:], words, side="right")
+    kept = np.flatnonzero(np.bincount(ranges, minlength=len(_LENGTHS)) >= _FEWEST_ROWS)
+    if len(kept):
+        index = np.full(len(_LENGTHS), -1)
+        index[kept] = np.arange(len(kept))
+        yield Slicing(LENGTH_COLUMN, [list(_LENGTHS)[number] for number in kept], index[ranges])
+    for column, values in columns.items():
+        yield _cut_by_value(column, values)
+
+
+def score_slices(
+    task: Task,
+    y: NDArray[Any],
+    after: Array,
+    before: Array | None,
+    slicings: Sequence[Slicing],
+    resampling: Resampling,
+) -> list[SliceScores]:
+    """Score a model on the rows of each slice.
+
+    An interval is that of one slice looked at alone: of twenty slices that do not differ, one may well seem to. The
+    p-values take their number into account.
+
+    Args:
+        task: The task.
+        y: Labels of n rows.
+        after: Values of the fine-tuned model, shape (n, labels).
+        before: Those of the model before training, or None.
+        slicings: From `cut_into_slices`.
+        resampling: Of intervals and tests; a test takes more samples where there are so many slices that none of them
+            could be told apart. What a column gets does not depend on the others, but for the adjusted p-values.
+
+    Returns:
+        One record a slice, in the order of `slicings`.
+    """
+    count = sum(len(slicing.values) for slicing in slicings)
+    samples = max(resampling.samples, math.ceil(_FINENESS * count / (1 - resampling.level)))
+    losses = task.slice_statistics(y, after)
+    tests = (_test_slices(task, losses, slicing, samples, resampling.seed) for slicing in slicings)
+    p_values = iter(adjust_p_values([p_value for found in tests for p_value in found]))
+    scores = []
+    for slicing in slicings:
+        for place, value in enumerate(slicing.values):
+            rows = np.flatnonzero(slicing.places == place)
+            members, wanted = (y[rows], after[rows]), task.slice_metrics
+            statistics, edges = task.row_statistics(*members), task.edge_statistics(*members)
+            differences = {}
+            if before is not None:
+                differences = _estimate_differences(task, y[rows], before[rows], after[rows], wanted, resampling, None)
+            scores.append(
+                SliceScores(
+                    column=slicing.column,
+                    value=value,
+                    rows=len(rows),
+                    metrics=_estimate_metrics(task, statistics, edges, wanted, resampling, None),
+                    differences=differences,
+                    adjusted_p_value=next(p_values),
+                )
+            )
+    return scores
+
+
+def find_weak_slices(task: Task, slices: Sequence[SliceScores], level: float) -> list[SliceScores]:
+    """Return the slices shown to be worse than all rows together by the primary metric, the weakest first."""
+    sign = 1 if task.primary_metric.higher_is_better else -1
+    weak = [one for one in slices if one.adjusted_p_value < 1 - level]
+    return sorted(weak, key=lambda one: sign * one.metrics[task.primary].value)
+
+
+def _estimate_metrics(
+    task: Task,
+    statistics: Array,
+    edges: Array,
+    names: Sequence[str],
+    resampling: Resampling,
+    groups: NDArray[np.int64] | None,
+) -> dict[str, Estimate]:
+    sums = statistics.sum(axis=0)
+    point, shares = task.compute(sums), task.proportions(sums) if groups is None else {}
+    drawn: dict[str, Array] = {}
+    if not shares.keys() >= set(names):
+        rng = np.random.default_rng(resampling.seed)
+        drawn = task.compute(resample_row_sums(statistics, resampling.samples, rng, groups=groups, edges=edges))
+    found = {}
+    for name in names:
+        if name in shares:
+            successes, trials = shares[name]
+            found[name] = share(round(successes), round(trials), resampling.level)
+        else:
+            found[name] = _bound(float(point[name]), drawn[name], resampling.level)
+    return found
+
+
+def _estimate_differences(
+    task: Task,
+    y: NDArray[Any],
+    before: Array,
+    after: Array,
+    names: Sequence[str],
+    resampling: Resampling,
+    groups: NDArray[np.int64] | None,
+) -> dict[str, Estimate]:
+    """Estimate after minus before; the edges are a row fixed and a row broken."""
+    points, draws = [], []
+    for values, turn in ((before, 1), (after, -1)):
+        statistics = task.row_statistics(y, values)
+        edges = task.edge_statistics(y, values)[::turn]
+        rng = np.random.default_rng(resampling.seed)  # one seed, so the same rows
+        points.append(task.compute(statistics.sum(axis=0)))
+        draws.append(task.compute(resample_row_sums(statistics, resampling.samples, rng, groups=groups, edges=edges)))
+    return {
+        name: _bound(float(points[1][name] - points[0][name]), draws[1][name] - draws[0][name], resampling.level)
+        for name in names
+    }
+
+
+def _bound(point: float, drawn: Array, level: float) -> Estimate:
+    if math.isnan(point):
+        return Estimate(value=point, low=point, high=point)
+    low, high = percentile_interval(drawn, level)
+    return Estimate(value=point, low=min(point, float(low)), high=max(point, float(high)))
+
+
+def _test_slices(task: Task, losses: Array, slicing: Slicing, samples: int, seed: int) -> list[float]:
+    """Return how likely each slice would be as bad as it is, or worse, if its rows were any of the n rows.
+
+    Rows are dealt to the slices at random, a permutation test, which holds for slices of few rows and for any metric.
+    P-values are never 0 (Phipson and Smyth 2010, "Permutation P-values Should Never Be Zero", Statistical Applications
+    in Genetics and Molecular Biology 9).
+    """
+    held = np.flatnonzero(slicing.places >= 0)
+    sizes = np.bincount(slicing.places[held])
+    starts, rng = np.cumsum(sizes) - sizes, np.random.default_rng(seed)
+
+    def measure_loss(order: NDArray[np.int64]) -> Array:
+        return task.slice_loss(np.add.reduceat(losses[order], starts, axis=0))
+
+    measured = measure_loss(held[np.argsort(slicing.places[held], kind="stable")])
+    limit = measured - _ROUNDING * np.abs(measured)
+    as_bad = np.zeros(len(sizes), dtype=np.int64)
+    for _ in range(samples):
+        as_bad += measure_loss(rng.permutation(len(losses))[: len(held)]) >= limit
+    return [float(p_value) for p_value in (1 + as_bad) / (1 + samples)]
+
+
+def _cut_by_value(column: str, values: Sequence[str]) -> Slicing:
+    counts = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
+    kept = [value for value, rows in counts if rows >= _FEWEST_ROWS][:_MOST_VALUES]
+    kept.sort(key=_place)
+    index = {value: place for place, value in enumerate(kept)}
+    places = np.fromiter((index.get(value, len(kept)) for value in values), dtype=np.int64, count=len(values))
+    return Slicing(column, _shorten([*kept, "other"] if len(kept) < len(counts) else kept), places)
+
+
+def _place(value: str) -> float:
+    """Order numbers by their value, before everything else, which stays as it is."""
+    try:
+        number = float(value)
+    except ValueError:
+        return math.inf
+    return number if math.isfinite(number) else math.inf
+
+
+def _shorten(values: Sequence[str]) -> list[str]:
+    """Make values short and put them on one line; those that then look alike are numbered."""
+    names: list[str] = []
+    for value in values:
+        plain = " ".join(value.split()) or "(none)"
+        short = plain if len(plain) <= _LONGEST_NAME else plain[: _LONGEST_NAME - 1] + "…"
+        name, number = short, 1
+        while name in names:
+            number += 1
+            name = f"{short} ({number})"
+        names.append(name)
+    return names

@@ -1,0 +1,361 @@
+"""Any number of labels a text."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, expect
+from lorafit.tasks.baselines import CLASSIFIERS, predict_marks
+from lorafit.tasks.calibration import estimate_ece, expected_calibration_error, fit_binary_temperature
+from lorafit.tasks.labels import (
+    Label,
+    check_label_names,
+    check_not_constant,
+    check_not_unique,
+    is_missing,
+    join_small_strata,
+    read_names,
+    sort_names,
+)
+from lorafit.tasks.metrics import check_marks, check_shares, f1, ratio, score_classes, sigmoid, to_losses
+from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, Scores
+from lorafit.tasks.single_label import log_odds
+
+__all__ = ["MultiLabel", "MultiLabelCalibration", "MultiLabelPrediction"]
+
+_THRESHOLD: Final = 0.5
+"""A label is given where it is at least as probable as not."""
+
+_ALLOWED: Final = "lists of labels, or labels with a separator between them (data.label_separator)"
+
+_ECE: Final = Metric(
+    "calibration error", "how far the confidence of a decision is off on average, in 15 bins", False, "percent"
+)
+
+
+@dataclass(frozen=True)
+class MultiLabelPrediction:
+    """The prediction for one text that may have any number of labels.
+
+    Attributes:
+        labels: Those with a probability of at least one half, in label order.
+        scores: Probability of every label by itself, 0 to 1, calibrated where the model has a calibration.
+    """
+
+    labels: tuple[str, ...]
+    scores: dict[str, float]
+
+    def columns(self) -> dict[str, object]:
+        """Return the list `labels`, and the probabilities."""
+        return {"labels": list(self.labels), **{f"probability_{name}": score for name, score in self.scores.items()}}
+
+    def describe(self) -> str:
+        """Return the labels, each with its probability."""
+        return ", ".join(f"{label} {self.scores[label]:.1%}" for label in self.labels) or "(none)"
+
+
+class MultiLabelCalibration(Calibration):
+    """`calibration.json` of a multi-label task.
+
+    Attributes:
+        temperature: Logits are divided by it before the sigmoid; above 1 where the model was too sure.
+        log_loss_before: Log loss over texts and labels at temperature 1, in nats.
+        log_loss_after: The same at `temperature`.
+    """
+
+    task: Literal["multi_label"] = "multi_label"
+    temperature: float
+    log_loss_before: float
+    log_loss_after: float
+
+
+@dataclass(frozen=True)
+class MultiLabel(Task):
+    """A text has any number of labels. `y` is an indicator matrix, int64 of shape (n, labels).
+
+    A decision is one label of one text; values are probabilities, each by itself. The statistics of a row are 1, whether
+    all its decisions are right, and its mean log loss a decision; then, label by label, whether it was rightly given, whether it was given, and whether it is true.
+    """
+
+    name: ClassVar[str] = "multi_label"
+    problem_type: ClassVar[str] = "multi_label_classification"
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "micro_f1": Metric(
+            "F1 (micro)",
+            "over the labels of all texts: how many of those given are right, and how many true ones are found",
+            True,
+            "percent",
+        ),
+        "macro_f1": Metric("F1 (macro)", "the mean of the labels' own F1: rare labels count as much", True, "percent"),
+        "exact_match": Metric("exact match", "share of the texts that get exactly their labels", True, "percent"),
+        "hamming_loss": Metric(
+            "Hamming loss", "share of the decisions that are wrong, one for each text and label", False, "percent"
+        ),
+        "log_loss": Metric("log loss", "how little probability the truth gets, a decision, in nats", False),
+    }
+    slice_metrics: ClassVar[tuple[str, ...]] = ("micro_f1", "exact_match")
+    calibration_metrics: ClassVar[Mapping[str, Metric]] = {"ece": _ECE}
+    diff_metrics: ClassVar[Mapping[str, Metric]] = {
+        "ece": _ECE,
+        "negative_flips": Metric("negative flips", "share of rows that were right and are wrong", False, "percent"),
+        "churn": Metric("churn", "share of rows that get other labels, right or wrong", False, "percent"),
+    }
+    parity_metrics: ClassVar[tuple[str, ...]] = ("micro_f1",)
+    reproduction_tolerances: ClassVar[Mapping[str, float]] = {"micro_f1": 0.002, "log_loss": 0.01}
+    baselines: ClassVar[Mapping[str, str]] = CLASSIFIERS
+    calibration_type: ClassVar[type[Calibration]] = MultiLabelCalibration
+    truth_column: ClassVar[str] = "true_labels"
+    wording: ClassVar[Wording] = Wording(
+        title="Multi-label text classifier",
+        gives="any number of {count} labels: {labels}",
+        purpose="Marking texts of the same kind and language as its training data ({source}) with these labels",
+        unmeasured="labels that it was not trained on",
+        stratum="label",
+        calibrates="temperature",
+        uncalibrated="Calibration: none; probabilities are what the model gives, how far they hold was not measured.",
+        value="test probability",
+        loss="loss (nats)",
+        scored="it reaches an F1 (micro) of {value} on {rows}",
+        more="more",
+        less="less",
+        fixed="{count} rows with fewer wrong labels",
+        broken="{count} with more",
+        test="exact sign test",
+        mistakes="Most confident mistakes",
+        mistakes_intro="The rows with a label wrongly given or left out after training, by how sure the model was of "
+        "that. Some may be mislabelled.",
+        no_mistakes="every test row gets exactly its labels",
+        contribution="log-odds",
+        changed="other labels",
+        plain="A label applies where its score is at least 0.5.",
+        plain_calibrated="A label applies where its score is at least 0.5. Plain libraries give the same labels, with "
+        "the scores from before calibration.",
+        pipeline_options=', function_to_apply="sigmoid", top_k=None',
+        gate_example="micro_f1>=-0.002,negative_flips<=0.01",
+    )
+
+    def __post_init__(self) -> None:
+        check_label_names(self.label_names)
+
+    # Labels to arrays
+
+    @classmethod
+    def parse_label(cls, cell: object, where: str, *, separator: str) -> Label | None:
+        return None if is_missing(cell) else read_names(cell, where, separator=separator, allowed=_ALLOWED)
+
+    @classmethod
+    def from_labels(cls, labels: Sequence[Label], origin: str) -> Self:
+        check_not_constant(labels, origin)
+        distinct = {name for label in labels for name in _names(label)}
+        check_not_unique(distinct, len(labels), origin)
+        return cls(sort_names(distinct))
+
+    def unknown_names(self, label: Label) -> set[str]:
+        return set(_names(label)) - set(self.label_names)
+
+    def encode(self, labels: Sequence[Any]) -> NDArray[np.int64]:
+        ids = {name: index for index, name in enumerate(self.label_names)}
+        marks = np.zeros((len(labels), len(self.label_names)), dtype=np.int64)
+        for row, label in enumerate(labels):
+            marks[row, [ids[name] for name in label]] = 1
+        return marks
+
+    def decode(self, y: NDArray[Any]) -> tuple[Label, ...]:
+        return tuple(tuple(self.label_names[index] for index in np.flatnonzero(row)) for row in y)
+
+    def count(self, y: NDArray[Any]) -> dict[str, int]:
+        return dict(zip(self.label_names, y.sum(axis=0).tolist(), strict=True))
+
+    def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the rarest label of each row; where that are fewer than 10 rows, the largest group."""
+        counts = np.where(y == 1, y.sum(axis=0), len(y) + 1)
+        return join_small_strata(np.where(y.any(axis=1), counts.argmin(axis=1), y.shape[1]))
+
+    def describe_stratum(self, stratum: int) -> tuple[str, str]:
+        if stratum == len(self.label_names):
+            return "What has no label", "every label, and of none,"
+        return f"The label '{self.label_names[stratum]}'", "every label"
+
+    def describe_label(self, label: Label) -> str:
+        return ", ".join(_names(label)) or "(none)"
+
+    # Training
+
+    def targets(self, y: NDArray[Any], scaler: TargetScaler) -> NDArray[Any]:
+        del scaler
+        return y.astype(np.float32)
+
+    def validation_metrics(self, y: NDArray[Any], logits: Array, scaler: TargetScaler) -> dict[str, float]:
+        del scaler
+        values, marks = self.activate(logits), y == 1
+        return {
+            "loss": _binary_loss(marks, logits),
+            "calibrated_loss": _binary_loss(marks, logits / fit_binary_temperature(marks, logits)),
+            self.primary: float(np.nan_to_num(self.compute(self.row_statistics(y, values).sum(axis=0))[self.primary])),
+        }
+
+    def predict_baseline(self, name: str, texts: Sequence[str], y: NDArray[Any], others: Sequence[str]) -> Array:
+        return predict_marks(name, texts, y == 1, others)
+
+    @property
+    def baseline_fits(self) -> int:
+        return len(self.label_names)
+
+    # Prediction
+
+    def fit_calibration(
+        self, y: NDArray[Any], logits: Array, *, coverage: float, target_accuracy: float | None = None
+    ) -> MultiLabelCalibration:
+        """Fit the temperature; coverage and target accuracy are for other tasks."""
+        del coverage, target_accuracy
+        marks = y == 1
+        temperature = fit_binary_temperature(marks, logits)
+        return MultiLabelCalibration(
+            rows=len(y),
+            temperature=temperature,
+            log_loss_before=_binary_loss(marks, logits),
+            log_loss_after=_binary_loss(marks, logits / temperature),
+        )
+
+    def activate(self, logits: ArrayLike, calibration: Calibration | None = None) -> Array:
+        temperature = calibration.temperature if isinstance(calibration, MultiLabelCalibration) else 1.0
+        return sigmoid(np.asarray(logits, dtype=np.float64) / temperature)
+
+    def predict(self, values: Array, calibration: Calibration | None = None) -> MultiLabelPrediction:
+        del calibration
+        names = zip(self.label_names, _decide(values), strict=True)
+        scores = dict(zip(self.label_names, values.tolist(), strict=True))
+        return MultiLabelPrediction(tuple(name for name, given in names if given), scores)
+
+    def check_values(self, values: Array) -> None:
+        check_shares(values, len(values), len(self.label_names))
+
+    def same_prediction(self, values: Array, others: Array) -> NDArray[np.bool_]:
+        """Tell of each row whether it gets the same labels."""
+        return np.asarray((_decide(values) == _decide(others)).all(axis=1))
+
+    def contribution(self, values: Array, output: int) -> Array:
+        """Return the log-odds of a label against its absence, with probabilities of at least 1e-12."""
+        return log_odds(values[:, output], 1 - values[:, output])
+
+    # Evaluation
+
+    def row_statistics(self, y: NDArray[Any], values: Array) -> Array:
+        marks = check_marks(y, len(self.label_names))
+        probabilities = check_shares(values, len(marks), len(self.label_names))
+        given = _decide(probabilities)
+        losses = to_losses(np.where(marks, probabilities, 1 - probabilities)).mean(axis=1)
+        exact = (given == marks).all(axis=1)
+        columns = [np.ones(len(marks)), exact, losses, given & marks, given, marks]
+        return np.column_stack(columns).astype(np.float64, copy=False)
+
+    def compute(self, sums: Array) -> dict[str, Array]:
+        rows, exact, loss = np.moveaxis(sums[..., :3], -1, 0)
+        hits, given, true = np.split(sums[..., 3:], 3, axis=-1)
+        marks = given.sum(axis=-1) + true.sum(axis=-1)
+        return {
+            # Where no row has a label and none is given, there is nothing that could be right or wrong.
+            "micro_f1": np.where(marks > 0, ratio(2 * hits.sum(axis=-1), marks), np.nan),
+            "macro_f1": f1(hits, given, true).mean(axis=-1),
+            "exact_match": np.asarray(exact / rows),
+            "hamming_loss": (given + true - 2 * hits).sum(axis=-1) / (rows * hits.shape[-1]),
+            "log_loss": np.asarray(loss / rows),
+        }
+
+    def edge_statistics(self, y: NDArray[Any], values: Array) -> Array:
+        """Return a row that gets the labels of another, and one that gets its own."""
+        marks, given = y == 1, _decide(values)
+        true, chosen = marks.mean(axis=0), given.mean(axis=0)
+        losses, others = to_losses(values), to_losses(1 - values)
+        chance = (true * losses.mean(axis=0) + (1 - true) * others.mean(axis=0)).mean()
+        certain = np.where(given, losses, others).mean()
+        wrong = np.concatenate([[1, 0, chance], true * chosen, chosen, true])
+        return np.stack([wrong, np.concatenate([[1, 1, certain], chosen, chosen, chosen])])
+
+    def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
+        return {"exact_match": (float(sums[1]), float(sums[0]))}
+
+    def per_class(self, sums: Array, level: float) -> list[ClassScores]:
+        hits, given, true = np.split(sums[3:], 3)
+        return score_classes(self.label_names, hits, given, true, level)
+
+    def row_errors(self, y: NDArray[Any], values: Array) -> Array:
+        """Return the number of wrong decisions about each row."""
+        return (_decide(values) != (y == 1)).sum(axis=1).astype(np.float64)
+
+    def slice_statistics(self, y: NDArray[Any], values: Array) -> Array:
+        given, true = _decide(values), y == 1
+        return np.column_stack([(given & true).sum(axis=1), given.sum(axis=1) + true.sum(axis=1)]).astype(np.float64)
+
+    def slice_loss(self, sums: Array) -> Array:
+        """Compute 1 - micro F1; where there is no label, nothing is wrong."""
+        return np.where(sums[..., 1] > 0, 1 - ratio(2 * sums[..., 0], sums[..., 1]), 0.0)
+
+    def mistake_severity(self, y: NDArray[Any], values: Array) -> Array:
+        """Return the confidence of the surest wrong decision."""
+        return np.asarray(self._wrong_confidence(y, values).max(axis=1))
+
+    def mistaken_output(self, y: NDArray[Any], values: Array) -> NDArray[np.int64]:
+        """Return the label of the surest wrong decision."""
+        return np.asarray(self._wrong_confidence(y, values).argmax(axis=1), dtype=np.int64)
+
+    def calibration_scores(
+        self, y: NDArray[Any], values: Array, calibration: Calibration, resampling: Resampling
+    ) -> CalibrationScores:
+        known = expect(calibration, MultiLabelCalibration)
+        smallest = np.finfo(np.float64).tiny
+        odds = np.log(np.maximum(values, smallest)) - np.log(np.maximum(1 - values, smallest))
+        return CalibrationScores(
+            rows=known.rows,
+            metrics={"ece": estimate_ece(*_judge(y, values), resampling)},
+            raw={"ece": estimate_ece(*_judge(y, sigmoid(odds * known.temperature)), resampling)},
+        )
+
+    def measure_diff(
+        self,
+        y: NDArray[Any],
+        before: Array,
+        after: Array,
+        calibrations: tuple[Calibration | None, Calibration | None],
+        resampling: Resampling,
+    ) -> dict[str, Estimate]:
+        """Measure flips, churn, and the difference of calibration errors, without an interval as of single labels."""
+        old, new = (expected_calibration_error(*_judge(y, values)) for values in (before, after))
+        nothing = float("nan")
+        return {
+            "ece": Estimate(value=new - old, low=nothing, high=nothing),
+            **super().measure_diff(y, before, after, calibrations, resampling),
+        }
+
+    def hub_results(self, scores: Scores, calibration: CalibrationScores | None) -> list[dict[str, Any]]:
+        del calibration
+        metrics = scores.metrics
+        return [
+            {"type": "f1", "value": metrics["micro_f1"].value, "name": "F1 (micro)", "args": {"average": "micro"}},
+            {"type": "f1", "value": metrics["macro_f1"].value, "name": "F1 (macro)", "args": {"average": "macro"}},
+            {"type": "exact_match", "value": metrics["exact_match"].value, "name": "Exact match"},
+        ]
+
+    def _wrong_confidence(self, y: NDArray[Any], values: Array) -> Array:
+        return np.where(_decide(values) != (y == 1), np.maximum(values, 1 - values), 0.0)
+
+
+def _names(label: Label) -> tuple[str, ...]:
+    return label if isinstance(label, tuple) else (str(label),)
+
+
+def _decide(values: Array) -> NDArray[np.bool_]:
+    return np.asarray(values >= _THRESHOLD)
+
+
+def _judge(y: NDArray[Any], values: Array) -> tuple[NDArray[np.bool_], Array]:
+    """Return whether each decision is right, and with what confidence, 0.5 to 1, it was made."""
+    return _decide(values) == (y == 1), np.maximum(values, 1 - values)
+
+
+def _binary_loss(marks: NDArray[np.bool_], logits: Array) -> float:
+    """Return the mean negative log likelihood of all decisions, in nats."""
+    return float((np.logaddexp(0, logits) - marks * logits).mean())

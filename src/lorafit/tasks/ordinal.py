@@ -1,0 +1,184 @@
+"""One of several scores in order a text, such as 1 to 5 stars."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lorafit.errors import DataError
+from lorafit.tasks.base import Array, Metric, TargetScaler, Wording
+from lorafit.tasks.calibration import fit_binary_temperature
+from lorafit.tasks.labels import Label
+from lorafit.tasks.metrics import ratio, sigmoid
+from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Scores
+from lorafit.tasks.single_label import ClassCalibration, SingleLabel
+
+__all__ = ["Ordinal", "OrdinalCalibration"]
+
+
+class OrdinalCalibration(ClassCalibration):
+    """`calibration.json` of an ordinal task."""
+
+    task: Literal["ordinal"] = "ordinal"
+
+
+@dataclass(frozen=True)
+class Ordinal(SingleLabel):
+    """A text has one of several whole-number scores. Values are the probabilities of the scores.
+
+    The model has a cumulative logit for every score but the lowest: whether the text has at least that one (Frank and
+    Hall 2001, "A Simple Approach to Ordinal Classification"). Where two contradict each other, the lower counts. The
+    prediction is the median, which has the least expected absolute error.
+
+    The statistics of a row are its absolute error, its squared error and whether it is within one; then those of
+    `SingleLabel`.
+    """
+
+    name: ClassVar[str] = "ordinal"
+    problem_type: ClassVar[str] = "multi_label_classification"
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "mae": Metric("MAE", "how far off a score is on average", False),
+        "qwk": Metric("weighted kappa", "quadratic weighted kappa: agreement beyond chance, -1 to 1"),
+        "within_one": Metric("within one", "share of the texts whose score is off by at most one", True, "percent"),
+        "accuracy": Metric("accuracy", "share of the texts that get exactly their score", True, "percent"),
+        "log_loss": SingleLabel.metrics["log_loss"],
+    }
+    slice_metrics: ClassVar[tuple[str, ...]] = ("mae", "accuracy")
+    reproduction_tolerances: ClassVar[Mapping[str, float]] = {"mae": 0.01, "log_loss": 0.01}
+    calibration_type: ClassVar[type[ClassCalibration]] = OrdinalCalibration
+    wording: ClassVar[Wording] = Wording(
+        title="Text rating model",
+        gives="one of {count} scores in order: {labels}",
+        purpose="Scoring texts of the same kind and language as its training data ({source})",
+        unmeasured="texts that no score fits (they get one all the same)",
+        stratum="score",
+        calibrates="temperature",
+        uncalibrated=SingleLabel.wording.uncalibrated,
+        value="test probability",
+        loss="loss (nats)",
+        scored="on {rows} it is off by {value} on average",
+        more="more",
+        less="less",
+        fixed="{count} rows nearer to their score",
+        broken="{count} farther",
+        test="exact sign test",
+        mistakes="Largest errors",
+        mistakes_intro="The rows whose score is farthest off after training. Some may have a wrong score in the data.",
+        no_mistakes="every score is right",
+        contribution="log-odds",
+        changed="another score",
+        plain="Plain libraries give the probability of at least each score but the lowest.",
+        plain_calibrated="Plain libraries give the probability, before calibration, of at least each score but the "
+        "lowest.",
+        pipeline_options=', function_to_apply="sigmoid", top_k=None',
+        gate_example="mae<=0.02,negative_flips<=0.01",
+    )
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """One for every score but the lowest."""
+        return tuple(f"at least {name}" for name in self.label_names[1:])
+
+    @property
+    def scores(self) -> Array:
+        """The scores as numbers, in order."""
+        return np.array([int(name) for name in self.label_names], dtype=np.float64)
+
+    @classmethod
+    def parse_label(cls, cell: object, where: str, *, separator: str) -> Label | None:
+        label = super().parse_label(cell, where, separator=separator)
+        if label is not None and not re.fullmatch(r"-?\d{1,15}", str(label)):
+            raise DataError(
+                f"{where} has the label '{str(label)[:40]}'. Ordinal scores are whole numbers: choose their column "
+                "(--label-column), or leave --task ordinal out to train a classifier."
+            )
+        return None if label is None else str(int(str(label)))
+
+    def reorder(self, published: Sequence[str]) -> tuple[Self, list[str]]:
+        """Leave the order of the scores as it is."""
+        del published
+        return self, []
+
+    def targets(self, y: NDArray[Any], scaler: TargetScaler) -> NDArray[Any]:
+        del scaler
+        return self._reached(y).astype(np.float32)
+
+    def fit_temperature(self, y: NDArray[Any], logits: Array) -> float:
+        """Find the temperature with the lowest loss of the cumulative logits."""
+        return fit_binary_temperature(self._reached(y), logits)
+
+    def activate(self, logits: ArrayLike, calibration: Calibration | None = None) -> Array:
+        temperature = calibration.temperature if isinstance(calibration, ClassCalibration) else 1.0
+        reached = np.minimum.accumulate(sigmoid(np.asarray(logits, dtype=np.float64) / temperature), axis=-1)
+        ends = (np.ones((*reached.shape[:-1], 1)), np.zeros((*reached.shape[:-1], 1)))
+        return np.asarray(-np.diff(np.concatenate([ends[0], reached, ends[1]], axis=-1), axis=-1))
+
+    def main_output(self, values: Array) -> NDArray[np.int64]:
+        """Return the median score of each row, shape (n,)."""
+        return np.asarray((_cumulate(values) >= 0.5).sum(axis=1), dtype=np.int64)
+
+    def row_statistics(self, y: NDArray[Any], values: Array) -> Array:
+        base = super().row_statistics(y, values)
+        error = self.row_errors(y, values)
+        return np.column_stack([error, error**2, error <= 1, base])
+
+    def compute(self, sums: Array) -> dict[str, Array]:
+        error, squared, within = np.moveaxis(sums[..., :3], -1, 0)
+        base = super().compute(sums[..., 3:])
+        rows, (_, predicted, true) = sums[..., 3], np.split(sums[..., 6:], 3, axis=-1)
+        scores = self.scores
+        by_chance = (predicted + true) @ scores**2 - ratio(2 * (predicted @ scores) * (true @ scores), rows)
+        return {
+            "mae": np.asarray(error / rows),
+            # Where neither scores nor predictions differ, there is no agreement beyond chance.
+            "qwk": np.where(by_chance > 1e-12 * rows, 1 - ratio(squared, by_chance), 0.0),
+            "within_one": np.asarray(within / rows),
+            "accuracy": base["accuracy"],
+            "log_loss": base["log_loss"],
+        }
+
+    def edge_statistics(self, y: NDArray[Any], values: Array) -> Array:
+        wrong, right = super().edge_statistics(y, values)
+        error = np.abs(self.scores[self.main_output(values)][:, np.newaxis] - self.scores)
+        others = error.size - len(error)
+        off = [error.sum() / others, (error**2).sum() / others, (error[error > 0] <= 1).sum() / others]
+        return np.stack([[*off, *wrong], [0, 0, 1, *right]])
+
+    def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
+        return {"within_one": (float(sums[2]), float(sums[3])), **super().proportions(sums[3:])}
+
+    def per_class(self, sums: Array, level: float) -> list[ClassScores]:
+        return super().per_class(sums[3:], level)
+
+    def row_errors(self, y: NDArray[Any], values: Array) -> Array:
+        """Return how far off each score is."""
+        return np.asarray(np.abs(self.scores[self.main_output(values)] - self.scores[y]))
+
+    def mistake_severity(self, y: NDArray[Any], values: Array) -> Array:
+        """Return how far off a score is and, of equal errors, the confidence."""
+        return self.row_errors(y, values) + super().mistake_severity(y, values)
+
+    def hub_results(self, scores: Scores, calibration: CalibrationScores | None) -> list[dict[str, Any]]:
+        del calibration
+        return [
+            {"type": "mae", "value": scores.metrics["mae"].value, "name": "Mean absolute error"},
+            {"type": "accuracy", "value": scores.metrics["accuracy"].value, "name": "Accuracy"},
+        ]
+
+    def _reached(self, y: NDArray[Any]) -> NDArray[np.bool_]:
+        """Say which scores but the lowest each row has at least, shape (n, outputs)."""
+        return np.asarray(y[:, np.newaxis] > np.arange(len(self.output_names)))
+
+    def _undo_temperature(self, values: Array, temperature: float) -> Array:
+        smallest = np.finfo(np.float64).tiny
+        reached = _cumulate(values)
+        odds = np.log(np.maximum(reached, smallest)) - np.log(np.maximum(1 - reached, smallest))
+        return self.activate(odds * temperature)
+
+
+def _cumulate(values: Array) -> Array:
+    """Return the probability of at least each score but the lowest, shape (n, outputs)."""
+    return np.asarray(values[:, ::-1].cumsum(axis=1)[:, -2::-1])

@@ -1,0 +1,226 @@
+"""The records of an evaluation, the same for every task: `metrics.json`, and the base of `calibration.json`."""
+
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from lorafit.system.records import FileRecord, Record
+from lorafit.tasks.registry import TaskName
+
+__all__ = [
+    "BaselineScores",
+    "Calibration",
+    "CalibrationScores",
+    "ClassScores",
+    "Comparison",
+    "Estimate",
+    "MetricsRecord",
+    "ReliabilityBin",
+    "Resampling",
+    "RiskPoint",
+    "Scores",
+    "Slice",
+    "SliceScores",
+]
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How confidence intervals are made.
+
+    Attributes:
+        level: Above 0 and below 1.
+        samples: Resamples behind each bootstrap interval, at least 1.
+        seed: The same seed draws the same rows for other predictions.
+    """
+
+    level: float = 0.95
+    samples: int = 2000
+    seed: int = 0
+
+
+class Estimate(Record):
+    """A measured value and its confidence interval; all are NaN where it is undefined, the ends where it has none."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ClassScores(Record):
+    """How one label was recognised.
+
+    Attributes:
+        label: Its name.
+        precision: Undefined where it was never predicted.
+        recall: Undefined where no row has it.
+        f1: Undefined where it neither occurs nor is predicted.
+        support: Rows that have it.
+    """
+
+    label: str
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+    support: int
+
+
+class Scores(Record):
+    """How good one model is on one split.
+
+    Attributes:
+        metrics: By the names of `Task.metrics`, the primary one first.
+        per_class: Scores of each label, in label order; none of a regression.
+        confusion_matrix: Row = true class, column = predicted class; empty where a row has no one class.
+    """
+
+    metrics: dict[str, Estimate]
+    per_class: list[ClassScores] = Field(default_factory=list)
+    confusion_matrix: list[list[int]] = Field(default_factory=list)
+
+
+class Comparison(Record):
+    """One model against another on the same rows.
+
+    Attributes:
+        differences: The second minus the first, by the names of `Task.metrics`, with paired bootstrap intervals.
+        rows_fixed: Rows on which the second has the smaller error (`Task.row_errors`).
+        rows_broken: Rows on which it has the larger one.
+        p_value: Exact two-sided sign test of fixed against broken; for single labels that is McNemar's test.
+    """
+
+    differences: dict[str, Estimate]
+    rows_fixed: int
+    rows_broken: int
+    p_value: float
+
+
+class BaselineScores(Record):
+    """A model without a neural network on the same rows; `comparison` is the fine-tuned model against it."""
+
+    scores: Scores
+    comparison: Comparison
+
+
+class Slice(Record):
+    """Rows that share a value.
+
+    Attributes:
+        column: What they are told apart by: `words` (length of the text) or a column of the data.
+        value: The value, or the range of lengths.
+        rows: How many rows have it.
+    """
+
+    column: str
+    value: str
+    rows: int
+
+
+class SliceScores(Slice):
+    """How good the fine-tuned model is on the rows of a slice.
+
+    Attributes:
+        metrics: By the names of `Task.slice_metrics`.
+        differences: After minus before training, by the same names; empty where before was not measured.
+        adjusted_p_value: Of the slice being no worse than all rows by the primary metric: one-sided permutation test,
+            adjusted for the number of slices (Holm 1979).
+    """
+
+    metrics: dict[str, Estimate]
+    differences: dict[str, Estimate]
+    adjusted_p_value: float
+
+
+class RiskPoint(Record):
+    """What accepting the most confident rows alone would give.
+
+    Attributes:
+        threshold: Rows with at least this confidence are accepted, 0 to 1.
+        accepted: How many those are.
+        errors: How many of them are wrong.
+    """
+
+    threshold: float
+    accepted: int
+    errors: int
+
+
+class ReliabilityBin(Record):
+    """A bin of the reliability diagram.
+
+    Attributes:
+        rows: How many rows, of similar confidence.
+        confidence: Their mean confidence, 0 to 1.
+        accuracy: The share of them that is right, with a Wilson interval.
+    """
+
+    rows: int
+    confidence: float
+    accuracy: Estimate
+
+
+class CalibrationScores(Record):
+    """Whether the calibrated predictions hold on the rows of the metrics.
+
+    Attributes:
+        rows: Calibration rows, which neither trained nor chose anything.
+        metrics: By the names of `Task.calibration_metrics`, of calibrated predictions.
+        raw: Those of them that uncalibrated predictions have, too.
+        asked: What was asked for of some of them: the coverage, the accuracy of accepted predictions.
+        reliability: The reliability diagram of calibrated predictions, 15 bins of equally many rows; empty where a
+            prediction has no one confidence.
+        reliability_raw: The same before calibration.
+        risk_coverage: The risk-coverage curve, the highest threshold first; at most 200 points.
+        set_sizes: Rows by the size of their conformal set; index 0 is size 1.
+    """
+
+    rows: int
+    metrics: dict[str, Estimate]
+    raw: dict[str, Estimate] = Field(default_factory=dict)
+    asked: dict[str, float] = Field(default_factory=dict)
+    reliability: list[ReliabilityBin] = Field(default_factory=list)
+    reliability_raw: list[ReliabilityBin] = Field(default_factory=list)
+    risk_coverage: list[RiskPoint] = Field(default_factory=list)
+    set_sizes: list[int] = Field(default_factory=list)
+
+
+class Calibration(FileRecord):
+    """`calibration.json`: how logits become predictions that hold. Each task has its own subclass.
+
+    Attributes:
+        task: The task's name.
+        rows: Calibration rows, which neither trained nor chose anything.
+    """
+
+    task: TaskName
+    rows: int
+
+
+class MetricsRecord(FileRecord):
+    """`metrics.json`: the evidence of a run.
+
+    Attributes:
+        task: The task's name.
+        split: Name of the split.
+        rows: Its rows.
+        confidence_level: Level of all intervals.
+        bootstrap_samples: Resamples behind the intervals that are bootstrapped.
+        before: The model before training, or None where it was not measured.
+        after: The fine-tuned model.
+        comparison: After against before.
+        baselines: By name.
+        calibration: None where there were too few rows to calibrate with.
+        slices: By length of the text, and by the slice columns.
+    """
+
+    task: TaskName
+    split: str
+    rows: int
+    confidence_level: float
+    bootstrap_samples: int
+    before: Scores | None
+    after: Scores
+    comparison: Comparison | None
+    baselines: dict[str, BaselineScores] = Field(default_factory=dict)
+    calibration: CalibrationScores | None = None
+    slices: list[SliceScores] = Field(default_factory=list)

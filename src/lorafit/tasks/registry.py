@@ -1,0 +1,43 @@
+"""The tasks there are. A new one is a file in this package, a line here and a row in `reports.plots.PLOTS`."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Final
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+if TYPE_CHECKING:
+    from lorafit.tasks.base import Task
+
+__all__ = ["TASKS", "TaskName", "build_task", "get_task"]
+
+TASKS: Final = {
+    "single_label": "lorafit.tasks.single_label:SingleLabel",
+    "multi_label": "lorafit.tasks.multi_label:MultiLabel",
+    "regression": "lorafit.tasks.regression:Regression",
+    "ordinal": "lorafit.tasks.ordinal:Ordinal",
+}
+"""Module and class by name. They are imported when asked for, so that `lorafit --help` loads no numpy."""
+
+
+def get_task(name: str) -> "type[Task]":
+    """Return the class of a task by its name, a key of `TASKS`."""
+    module, _, attribute = TASKS[name].partition(":")
+    task: type[Task] = getattr(import_module(module), attribute)
+    return task
+
+
+def build_task(name: str, label_names: Sequence[str]) -> "Task":
+    """Return a task with its labels, as a record holds them."""
+    return get_task(name)(tuple(label_names))
+
+
+def _check_name(name: str) -> str:
+    if name not in TASKS:
+        raise PydanticCustomError("task", "allowed are {names}", {"names": ", ".join(TASKS)})
+    return name
+
+
+TaskName = Annotated[str, AfterValidator(_check_name)]
+"""A key of `TASKS`, checked by pydantic."""

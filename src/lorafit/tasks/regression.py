@@ -1,0 +1,355 @@
+"""A number a text."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, ClassVar, Final, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lorafit.errors import DataError, UserInputError
+from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, expect, share
+from lorafit.tasks.baselines import REGRESSORS, predict_numbers
+from lorafit.tasks.format import write_label_number, write_number
+from lorafit.tasks.labels import Label, check_not_constant, is_missing, join_small_strata, read_number
+from lorafit.tasks.records import Calibration, CalibrationScores, Estimate, Resampling, Scores
+from lorafit.tasks.selective import conformal_rank
+from lorafit.tasks.statistics import bootstrap_mean
+
+__all__ = ["Regression", "RegressionCalibration", "RegressionPrediction"]
+
+_LARGEST: Final = 1e100
+"""Of larger numbers, sums of squares would not be finite."""
+
+_NO_SPREAD: Final = 1e-12
+"""Share of a sum of squares below which what is left of it about the mean is a rounding error."""
+
+_PARTS_OF_RANGE: Final = 5
+
+_COVERAGE: Final = Metric("coverage", "share of rows whose interval holds the true number", True, "percent")
+_HALF_WIDTH: Final = Metric("half-width", "how far intervals reach to each side of the number", False, "unit")
+
+
+@dataclass(frozen=True)
+class RegressionPrediction:
+    """The prediction for one text that is a number.
+
+    Attributes:
+        value: The number, in the unit of the training rows.
+        low: Lower end of the interval that holds the true number as often as the coverage asked for says; None without
+            a calibration.
+        high: Its upper end, or None.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def columns(self) -> dict[str, object]:
+        """Return `value`, and `low` and `high` where there is a calibration."""
+        return {"value": self.value} if self.low is None else {"value": self.value, "low": self.low, "high": self.high}
+
+    def describe(self) -> str:
+        """Return the number with its interval."""
+        if self.low is None or self.high is None:
+            return write_number(self.value)
+        return f"{write_number(self.value)}  [{write_number(self.low)}, {write_number(self.high)}]"
+
+
+class RegressionCalibration(Calibration):
+    """`calibration.json` of a regression: split-conformal intervals.
+
+    Attributes:
+        coverage: Share of texts whose interval is to hold the true number, 0 to 1.
+        half_width: Intervals reach from the predicted number minus this to it plus this.
+    """
+
+    task: Literal["regression"] = "regression"
+    coverage: float
+    half_width: float
+
+
+@dataclass(frozen=True)
+class Regression(Task):
+    """A text has a number. `y` is float64 of shape (n,); values are the predicted numbers, shape (n, 1).
+
+    The statistics of a row are 1, both numbers, their squares and product, the error and its square. Numbers are taken
+    from the median of the true ones, so that variances by sums of squares lose no digits.
+    """
+
+    name: ClassVar[str] = "regression"
+    problem_type: ClassVar[str] = "regression"
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "mae": Metric("MAE", "how far off a number is on average, in its unit", False, "unit"),
+        "rmse": Metric("RMSE", "the same with large errors counted more: the root of the mean square", False, "unit"),
+        "r2": Metric("R²", "explained share of the numbers' variance; 0 is what their mean would give, 1 the best"),
+        "pearson": Metric("Pearson's r", "how far predicted and true numbers lie on a line, -1 to 1"),
+    }
+    slice_metrics: ClassVar[tuple[str, ...]] = ("mae",)
+    calibration_metrics: ClassVar[Mapping[str, Metric]] = {"coverage": _COVERAGE, "half_width": _HALF_WIDTH}
+    diff_metrics: ClassVar[Mapping[str, Metric]] = {"coverage": _COVERAGE, "half_width": _HALF_WIDTH}
+    parity_metrics: ClassVar[tuple[str, ...]] = ("r2",)
+    reproduction_tolerances: ClassVar[Mapping[str, float]] = {"mae": 0.01, "r2": 0.01}
+    baselines: ClassVar[Mapping[str, str]] = REGRESSORS
+    calibration_type: ClassVar[type[Calibration]] = RegressionCalibration
+    truth_column: ClassVar[str] = "true_value"
+    wording: ClassVar[Wording] = Wording(
+        title="Text regression model",
+        gives="a number, in the unit of those it was trained on",
+        purpose="Estimating this number for texts of the same kind and language as its training data ({source})",
+        unmeasured="numbers beyond the range of the training rows",
+        stratum="fifth of their range",
+        calibrates="intervals",
+        uncalibrated="Intervals: none; how far off a single number may be was not calibrated.",
+        value="predicted number",
+        loss="loss (squared error)",
+        loss_note="Numbers are standardised for it.",
+        scored="on {rows} it is off by {value} on average",
+        more="more",
+        less="less",
+        fixed="{count} rows nearer to their number",
+        broken="{count} farther",
+        test="exact sign test",
+        mistakes="Largest errors",
+        mistakes_intro="The rows whose number is farthest off after training. Some may have a wrong number in the data.",
+        no_mistakes="every number is exactly right",
+        contribution="the number",
+        changed="another number",
+        plain="Plain libraries give the number as `score`.",
+        plain_calibrated="Plain libraries give the number as `score`, without the interval around it.",
+        pipeline_options=', function_to_apply="none"',
+        gate_example="mae<=0.02,slowdown<=1.2",
+    )
+
+    # Labels to arrays
+
+    @classmethod
+    def parse_label(cls, cell: object, where: str, *, separator: str) -> Label | None:
+        """Read a number; there is no separator."""
+        del separator
+        return None if is_missing(cell) else read_number(cell, where, allowed="numbers")
+
+    @classmethod
+    def from_labels(cls, labels: Sequence[Label], origin: str) -> Self:
+        """Build the task; its one label is called `value`."""
+        check_not_constant(labels, origin)
+        return cls(("value",))
+
+    def reorder(self, published: Sequence[str]) -> tuple[Self, list[str]]:
+        """Leave the task as it is: published class names are not for numbers."""
+        del published
+        return self, []
+
+    def unknown_names(self, label: Label) -> set[str]:
+        del label
+        return set()
+
+    def encode(self, labels: Sequence[Any]) -> NDArray[np.float64]:
+        return np.asarray(labels, dtype=np.float64)
+
+    def decode(self, y: NDArray[Any]) -> tuple[Label, ...]:
+        return tuple(y.tolist())
+
+    def count(self, y: NDArray[Any]) -> dict[str, int]:
+        del y
+        return {}
+
+    def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the fifth of the range by rank that each number is in; small fifths are joined to the largest."""
+        ends = np.quantile(y, np.arange(1, _PARTS_OF_RANGE) / _PARTS_OF_RANGE)
+        return join_small_strata(np.searchsorted(ends, y))
+
+    def describe_stratum(self, stratum: int) -> tuple[str, str]:
+        del stratum
+        return "A fifth of the numbers' range", "each fifth"
+
+    def check_trainable(self, y: NDArray[Any], origin: str) -> None:
+        if np.ptp(y) == 0:
+            raise DataError(
+                f"{origin}: all {len(y):,} rows to train on have the same number, {y[0]:g}. A regression needs rows of "
+                "different numbers."
+            )
+
+    def describe_label(self, label: Label) -> str:
+        return write_label_number(float(label)) if not isinstance(label, tuple) else ""
+
+    # Training
+
+    def fit_scaler(self, y: NDArray[Any], *, has_bias: bool) -> TargetScaler:
+        """Fit mean and standard deviation; without a bias in the head the root mean square alone."""
+        if not has_bias:
+            return TargetScaler(scale=float(np.sqrt((y**2).mean())))
+        return TargetScaler(mean=float(y.mean()), scale=float(y.std()))
+
+    def targets(self, y: NDArray[Any], scaler: TargetScaler) -> NDArray[Any]:
+        return scaler.apply(y.astype(np.float64)).astype(np.float32)
+
+    def validation_metrics(self, y: NDArray[Any], logits: Array, scaler: TargetScaler) -> dict[str, float]:
+        """Measure the squared error of standardised numbers, and MAE in their own unit."""
+        errors = logits[:, 0] - scaler.apply(y)
+        loss, error = float((errors**2).mean()), float(np.abs(errors).mean() * scaler.scale)
+        return {"loss": loss, "calibrated_loss": loss, self.primary: error}
+
+    def predict_baseline(self, name: str, texts: Sequence[str], y: NDArray[Any], others: Sequence[str]) -> Array:
+        del name
+        return predict_numbers(texts, y, others)
+
+    # Prediction
+
+    def fit_calibration(
+        self, y: NDArray[Any], logits: Array, *, coverage: float, target_accuracy: float | None = None
+    ) -> RegressionCalibration:
+        """Choose how far intervals around predictions reach, so that they hold the true number often enough.
+
+        It is the error of rank ceil((n + 1) * coverage) among the calibration rows, the smallest first. Over
+        calibration and new rows drawn alike, the true number is then in the interval with a probability of at least
+        `coverage`. That holds on average over all rows, not for every kind of text. With fewer than coverage / (1 -
+        coverage) rows there is no such rank; the largest error stands in, which promises n / (n + 1) only. Sources:
+        Vovk et al. (2005), "Algorithmic Learning in a Random World"; Lei et al. (2018), "Distribution-Free Predictive
+        Inference for Regression", JASA 113, arXiv:1604.04173.
+        """
+        del target_accuracy
+        errors = np.sort(self.row_errors(y, logits))
+        rank = conformal_rank(len(errors), coverage)
+        half_width = float(errors[min(rank, len(errors)) - 1])
+        return RegressionCalibration(rows=len(y), coverage=coverage, half_width=half_width)
+
+    @classmethod
+    def fewest_calibration_rows(cls, coverage: float) -> int:
+        return ceil(coverage / (1 - coverage) - 1e-9)
+
+    def activate(self, logits: ArrayLike, calibration: Calibration | None = None) -> Array:
+        """Return the numbers, which are the logits."""
+        del calibration
+        return np.asarray(logits, dtype=np.float64)
+
+    def predict(self, values: Array, calibration: Calibration | None = None) -> RegressionPrediction:
+        value = float(values[0])
+        if not isinstance(calibration, RegressionCalibration):
+            return RegressionPrediction(value)
+        return RegressionPrediction(value, value - calibration.half_width, value + calibration.half_width)
+
+    def require_probabilities(self) -> None:
+        raise UserInputError("This model gives each text a number, which has no probability. predict gives the number.")
+
+    def value_columns(self) -> list[str]:
+        return ["value"]
+
+    def check_values(self, values: Array) -> None:
+        _check_size("Predictions", values[:, 0])
+
+    def same_prediction(self, values: Array, others: Array) -> NDArray[np.bool_] | None:
+        """Return None: numbers hardly ever are the same."""
+        del values, others
+        return None
+
+    def contribution(self, values: Array, output: int) -> Array:
+        """Return the number, in its unit."""
+        return values[:, output]
+
+    # Evaluation
+
+    def row_statistics(self, y: NDArray[Any], values: Array) -> Array:
+        true, given = np.asarray(y, dtype=np.float64), np.asarray(values, dtype=np.float64)
+        if true.size == 0:
+            raise ValueError("Metrics need at least one row, got none.")
+        if true.ndim != 1 or given.shape != (len(true), 1):
+            raise ValueError(
+                f"Numbers must have the shape (n,) and predictions (n, 1), got {true.shape}, {given.shape}."
+            )
+        predicted = given[:, 0]
+        _check_size("Labels", true)
+        _check_size("Predictions", predicted)
+        error = np.abs(predicted - true)
+        label, value = (numbers - np.median(numbers) for numbers in (true, predicted))
+        ones = np.ones(len(true))
+        return np.stack([ones, label, value, label**2, value**2, label * value, error, error**2], axis=1)
+
+    def compute(self, sums: Array) -> dict[str, Array]:
+        """Compute the metrics.
+
+        Where the true numbers do not differ, R² is 1 for a model that predicts them exactly and otherwise 0. Where the
+        true or the predicted ones do not differ, Pearson's r is 0. Both hold for resamples, too.
+        """
+        rows, label, value, label_squared, value_squared, product, error, error_squared = np.moveaxis(sums, -1, 0)
+        label_spread, value_spread = _spread(label, label_squared, rows), _spread(value, value_squared, rows)
+        together = np.sqrt(label_spread) * np.sqrt(value_spread)
+        correlation = np.divide(
+            product - label * value / rows, together, out=np.zeros_like(together), where=together > 0
+        )
+        left = np.divide(error_squared, label_spread, out=np.ones_like(label_spread), where=label_spread > 0)
+        return {
+            "mae": np.asarray(error / rows),
+            "rmse": np.sqrt(error_squared / rows),
+            "r2": np.where(error_squared == 0, 1.0, 1 - left),
+            "pearson": np.clip(correlation, -1, 1),
+        }
+
+    def row_errors(self, y: NDArray[Any], values: Array) -> Array:
+        """Return how far off each number is."""
+        return np.asarray(np.abs(values[:, 0] - y))
+
+    def mistake_severity(self, y: NDArray[Any], values: Array) -> Array:
+        """Return how far off each number is."""
+        return self.row_errors(y, values)
+
+    def calibration_scores(
+        self, y: NDArray[Any], values: Array, calibration: Calibration, resampling: Resampling
+    ) -> CalibrationScores:
+        """Measure how often intervals hold the true number, their ends included."""
+        known, nothing = expect(calibration, RegressionCalibration), float("nan")
+        held = int((self.row_errors(y, values) <= known.half_width).sum())
+        return CalibrationScores(
+            rows=known.rows,
+            metrics={
+                "coverage": share(held, len(y), resampling.level),
+                "half_width": Estimate(value=known.half_width, low=nothing, high=nothing),
+            },
+            asked={"coverage": known.coverage},
+        )
+
+    def measure_diff(
+        self,
+        y: NDArray[Any],
+        before: Array,
+        after: Array,
+        calibrations: tuple[Calibration | None, Calibration | None],
+        resampling: Resampling,
+    ) -> dict[str, Estimate]:
+        """Measure how coverage and half-width of the intervals differ; nothing unless both models have intervals."""
+        old, new = calibrations
+        if not isinstance(old, RegressionCalibration) or not isinstance(new, RegressionCalibration):
+            return {}
+        held = (self.row_errors(y, values) <= one.half_width for values, one in ((after, new), (before, old)))
+        is_held, was_held = (part.astype(np.float64) for part in held)
+        nothing = float("nan")
+        return {
+            "coverage": bootstrap_mean(is_held - was_held, resampling.level, resampling.samples, resampling.seed),
+            "half_width": Estimate(value=new.half_width - old.half_width, low=nothing, high=nothing),
+        }
+
+    def hub_results(self, scores: Scores, calibration: CalibrationScores | None) -> list[dict[str, Any]]:
+        del calibration
+        metrics = {name: estimate.value for name, estimate in scores.metrics.items()}
+        return [
+            {"type": "mae", "value": metrics["mae"], "name": "Mean absolute error"},
+            {"type": "mse", "value": metrics["rmse"] ** 2, "name": "Mean squared error"},
+            {"type": "r_squared", "value": metrics["r2"], "name": "R²"},
+            {"type": "pearsonr", "value": metrics["pearson"], "name": "Pearson's r"},
+        ]
+
+
+def _check_size(name: str, numbers: Array) -> None:
+    wrong = np.flatnonzero(~(np.abs(numbers) <= _LARGEST))
+    if wrong.size:
+        raise ValueError(
+            f"{name} must be finite numbers of at most {_LARGEST:g} in size, got {numbers[wrong[0]]} in row "
+            f"{wrong[0] + 1} ({wrong.size} such rows)."
+        )
+
+
+def _spread(total: Array, squares: Array, rows: Array) -> Array:
+    """Return the sum of squares about the mean, exactly 0 where numbers do not differ."""
+    about_mean = squares - total**2 / rows
+    return np.asarray(np.where(about_mean > _NO_SPREAD * squares, about_mean, 0.0))

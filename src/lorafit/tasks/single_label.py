@@ -1,0 +1,482 @@
+"""One of several classes a text."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lorafit.errors import DataError, UserInputError
+from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, expect, share
+from lorafit.tasks.baselines import CLASSIFIERS
+from lorafit.tasks.calibration import (
+    bin_adaptively,
+    estimate_ece,
+    expected_calibration_error,
+    fit_temperature,
+    list_reliability,
+    undo_temperature,
+)
+from lorafit.tasks.labels import (
+    Label,
+    check_label_names,
+    check_not_constant,
+    check_not_unique,
+    is_missing,
+    read_name,
+    sort_names,
+)
+from lorafit.tasks.metrics import (
+    check_ids,
+    check_probabilities,
+    confusion_matrix,
+    f1,
+    mcc,
+    ratio,
+    score_classes,
+    softmax,
+    to_losses,
+)
+from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, RiskPoint, Scores
+from lorafit.tasks.selective import (
+    choose_accept_threshold,
+    choose_set_threshold,
+    conformal_sets,
+    trace_risk,
+)
+from lorafit.tasks.statistics import bootstrap_mean
+
+__all__ = ["CALIBRATION_METRICS", "ClassCalibration", "Prediction", "SingleLabel", "SingleLabelCalibration", "log_odds"]
+
+_STORED_POINTS, _SHOWN_POINTS = 1000, 200
+
+CALIBRATION_METRICS: Final = {
+    "ece": Metric(
+        "calibration error", "how far confidence is off on average, in 15 bins of equal width", False, "percent"
+    ),
+    "adaptive_ece": Metric("adaptive calibration error", "the same in bins of equally many rows", False, "percent"),
+    "brier": Metric("Brier score", "mean squared distance of the probabilities from the truth, 0 to 2", False),
+    "brier_reliability": Metric("its reliability", "the part of it by probabilities that are off (Murphy 1973)", False),
+    "brier_resolution": Metric("its resolution", "the part by telling rows apart, which makes it smaller"),
+    "brier_uncertainty": Metric("its uncertainty", "the part that the shares of the classes alone give", False),
+    "coverage": Metric("coverage of conformal sets", "share of rows whose set holds the true label", True, "percent"),
+    "accepted_share": Metric("accepted", "share of rows that do not abstain", True, "percent"),
+    "accepted_accuracy": Metric("accuracy of accepted rows", "share of them that are right", True, "percent"),
+}
+"""Those of a temperature, of conformal sets and of abstaining."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction for one text that has one label.
+
+    Attributes:
+        label: The most probable class.
+        score: Its probability, 0 to 1, calibrated where the model has a calibration.
+        scores: Probability of every class, in label order; they sum to 1.
+        abstain: Whether `score` is below what the target accuracy needs; None where there is no target.
+        conformal_set: Classes that hold the true one as often as the coverage asked for says; None without calibration.
+    """
+
+    label: str
+    score: float
+    scores: dict[str, float]
+    abstain: bool | None = None
+    conformal_set: tuple[str, ...] | None = None
+
+    def columns(self) -> dict[str, object]:
+        """Return `label`, `score`, `abstain` where there is a target, and the probabilities."""
+        doubt = {} if self.abstain is None else {"abstain": self.abstain}
+        named = {f"probability_{name}": score for name, score in self.scores.items()}
+        return {"label": self.label, "score": self.score, **doubt, **named}
+
+    def describe(self) -> str:
+        """Return label, confidence and doubt."""
+        return f"{self.label} {self.score:.1%}{' abstain' if self.abstain else ''}"
+
+
+class ClassCalibration(Calibration):
+    """`calibration.json` where a text has one class.
+
+    Attributes:
+        temperature: Logits are divided by it before activation; above 1 where the model was too sure.
+        log_loss_before: Log loss of the calibration rows at temperature 1, in nats.
+        log_loss_after: The same at `temperature`.
+        coverage: Share of texts whose conformal set is to hold the true label, 0 to 1.
+        set_threshold: A label is in a text's conformal set if its probability is at least this.
+        curve: The risk-coverage curve, the highest threshold first; at most 1,000 points.
+        target_accuracy: What the operating point is chosen for, or None.
+        accept_threshold: The operating point: predictions below this confidence abstain; None without a target, above
+            1 where none of the rows reaches it.
+    """
+
+    temperature: float
+    log_loss_before: float
+    log_loss_after: float
+    coverage: float
+    set_threshold: float
+    curve: list[RiskPoint]
+    target_accuracy: float | None = None
+    accept_threshold: float | None = None
+
+
+class SingleLabelCalibration(ClassCalibration):
+    """`calibration.json` of a single-label task."""
+
+    task: Literal["single_label"] = "single_label"
+
+
+@dataclass(frozen=True)
+class SingleLabel(Task):
+    """A text has one of several classes. `y` is int64 of shape (n,); values are probabilities that sum to 1.
+
+    The statistics of a row are 1, whether it is right, its log loss; then, each class by class, whether it was rightly
+    predicted, whether it was predicted, and whether it is true.
+    """
+
+    name: ClassVar[str] = "single_label"
+    problem_type: ClassVar[str] = "single_label_classification"
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "accuracy": Metric("accuracy", "share of the texts that get their label", True, "percent"),
+        "macro_f1": Metric("F1 (macro)", "the mean of the labels' own F1: rare labels count as much", True, "percent"),
+        "mcc": Metric("MCC", "Matthews' correlation of predicted and true labels, -1 to 1; 0 is chance"),
+        "log_loss": Metric("log loss", "how little probability the true label gets, in nats", False),
+    }
+    slice_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    calibration_metrics: ClassVar[Mapping[str, Metric]] = CALIBRATION_METRICS
+    diff_metrics: ClassVar[Mapping[str, Metric]] = {
+        "ece": CALIBRATION_METRICS["ece"],
+        "negative_flips": Metric("negative flips", "share of rows that were right and are wrong", False, "percent"),
+        "churn": Metric("churn", "share of rows that get another label, right or wrong", False, "percent"),
+    }
+    parity_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    reproduction_tolerances: ClassVar[Mapping[str, float]] = {"accuracy": 0.002, "log_loss": 0.01}
+    baselines: ClassVar[Mapping[str, str]] = CLASSIFIERS
+    calibration_type: ClassVar[type[ClassCalibration]] = SingleLabelCalibration
+    truth_column: ClassVar[str] = "true_label"
+    wording: ClassVar[Wording] = Wording(
+        title="Text classifier",
+        gives="one of {count} classes: {labels}",
+        purpose="Sorting texts of the same kind and language as its training data ({source}) into these classes",
+        unmeasured="texts of no class at all (they get one all the same)",
+        stratum="label",
+        calibrates="temperature",
+        uncalibrated="Calibration: none; confidence is what the model gives, and how far it holds was not measured.",
+        value="test probability",
+        loss="loss (nats)",
+        scored="it gets {value} of {rows} right",
+        more="more",
+        less="less",
+        fixed="{count} rows fixed",
+        broken="{count} broken",
+        test="exact McNemar test",
+        mistakes="Most confident mistakes",
+        mistakes_intro="The rows that are wrong with the most confidence after training. Some may be mislabelled.",
+        no_mistakes="every test row is right",
+        contribution="log-odds",
+        changed="another label",
+        plain="",
+        plain_calibrated="Plain libraries give the same classes, with the scores from before calibration.",
+        pipeline_options="",
+        gate_example="accuracy>=-0.002,negative_flips<=0.01",
+    )
+    labels_allowed: ClassVar[str] = "text, whole numbers, true and false, one label a row"
+
+    def __post_init__(self) -> None:
+        check_label_names(self.label_names)
+
+    # Labels to arrays
+
+    @classmethod
+    def parse_label(cls, cell: object, where: str, *, separator: str) -> Label | None:
+        """Read one class name, as `read_name` does; there is no separator."""
+        del separator
+        if isinstance(cell, list):
+            raise DataError(f"{where} has a list of labels. Several labels a text are trained with --task multi_label.")
+        return None if is_missing(cell) else read_name(cell, where, allowed=cls.labels_allowed)
+
+    @classmethod
+    def from_labels(cls, labels: Sequence[Label], origin: str) -> Self:
+        check_not_constant(labels, origin)
+        names = sort_names(str(label) for label in labels)
+        check_not_unique(names, len(labels), origin)
+        return cls(names)
+
+    def encode(self, labels: Sequence[Any]) -> NDArray[np.int64]:
+        ids = {name: index for index, name in enumerate(self.label_names)}
+        return np.array([ids[label] for label in labels], dtype=np.int64)
+
+    def decode(self, y: NDArray[Any]) -> tuple[str, ...]:
+        return tuple(self.label_names[index] for index in y)
+
+    def count(self, y: NDArray[Any]) -> dict[str, int]:
+        counts = np.bincount(y, minlength=len(self.label_names))
+        return dict(zip(self.label_names, counts.tolist(), strict=True))
+
+    def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
+        return np.asarray(y, dtype=np.int64)
+
+    def describe_stratum(self, stratum: int) -> tuple[str, str]:
+        return f"The label '{self.label_names[stratum]}'", "every label"
+
+    def describe_label(self, label: Label) -> str:
+        return str(label)
+
+    # Training
+
+    def targets(self, y: NDArray[Any], scaler: TargetScaler) -> NDArray[Any]:
+        del scaler
+        return y
+
+    def validation_metrics(self, y: NDArray[Any], logits: Array, scaler: TargetScaler) -> dict[str, float]:
+        """Measure loss, loss at the best temperature, and the primary metric.
+
+        Checkpoints are compared by the loss after the temperature that suits these very rows, as Berta et al. (2025),
+        "Rethinking Early Stopping: Refine, Then Calibrate", arXiv:2501.19195, have it: the temperature is fitted later
+        anyway, on rows of its own.
+        """
+        del scaler
+        values, cooled = self.activate(logits), self.activate(logits / self.fit_temperature(y, logits))
+        return {
+            "loss": float(self.row_losses(y, values).mean()),
+            "calibrated_loss": float(self.row_losses(y, cooled).mean()),
+            self.primary: float(self.compute(self.row_statistics(y, values).sum(axis=0))[self.primary]),
+        }
+
+    # Prediction
+
+    def fit_temperature(self, y: NDArray[Any], logits: Array) -> float:
+        """Find the temperature with the lowest loss of n rows."""
+        return fit_temperature(y, logits)
+
+    def fit_calibration(
+        self, y: NDArray[Any], logits: Array, *, coverage: float, target_accuracy: float | None = None
+    ) -> ClassCalibration:
+        """Fit temperature, conformal sets and operating point."""
+        temperature = self.fit_temperature(y, logits)
+        raw, values = self.activate(logits), self.activate(np.asarray(logits) / temperature)
+        curve = trace_risk(self.row_errors(y, values) == 0, self._confidence(values), points=_STORED_POINTS)
+        return self.calibration_type(
+            task=self.name,
+            rows=len(y),
+            temperature=temperature,
+            log_loss_before=float(self.row_losses(y, raw).mean()),
+            log_loss_after=float(self.row_losses(y, values).mean()),
+            coverage=coverage,
+            set_threshold=choose_set_threshold(values[np.arange(len(y)), y], coverage),
+            curve=curve,
+            target_accuracy=target_accuracy,
+            accept_threshold=None if target_accuracy is None else choose_accept_threshold(curve, target_accuracy),
+        )
+
+    @classmethod
+    def check_target_accuracy(cls, target: float | None) -> None:
+        if target is not None and not 0 < target < 1:
+            raise UserInputError(f"A target accuracy lies between 0 and 1 (0.98, say), got {target:g}.")
+
+    def choose_operating_point(self, calibration: Calibration, target: float) -> Calibration:
+        self.check_target_accuracy(target)
+        known = expect(calibration, ClassCalibration)
+        threshold = choose_accept_threshold(known.curve, target)
+        return known.model_copy(update={"target_accuracy": target, "accept_threshold": threshold})
+
+    def activate(self, logits: ArrayLike, calibration: Calibration | None = None) -> Array:
+        return softmax(np.asarray(logits, dtype=np.float64) / _temperature(calibration))
+
+    def predict(self, values: Array, calibration: Calibration | None = None) -> Prediction:
+        best, abstain, inside = int(self.main_output(values[np.newaxis])[0]), None, None
+        score = float(values[best])
+        if isinstance(calibration, ClassCalibration):
+            held = conformal_sets(values[np.newaxis], calibration.set_threshold)[0]
+            inside = tuple(name for name, is_in in zip(self.label_names, held, strict=True) if is_in)
+            if calibration.accept_threshold is not None:
+                abstain = score < calibration.accept_threshold
+        scores = dict(zip(self.label_names, values.tolist(), strict=True))
+        return Prediction(self.label_names[best], score, scores, abstain=abstain, conformal_set=inside)
+
+    def prediction_columns(self, values: Array) -> dict[str, list[Any]]:
+        return {"label": list(self.decode(self.main_output(values)))}
+
+    def check_values(self, values: Array) -> None:
+        check_probabilities(values, len(values), len(self.label_names))
+
+    def contribution(self, values: Array, output: int) -> Array:
+        """Return the log-odds of a class against all others, with probabilities of at least 1e-12."""
+        return log_odds(values[:, output], np.delete(values, output, axis=1).sum(axis=1))
+
+    # Evaluation
+
+    def row_losses(self, y: NDArray[Any], values: Array) -> Array:
+        """Return the log loss of each row in nats, shape (n,)."""
+        return to_losses(values[np.arange(len(y)), y])
+
+    def row_statistics(self, y: NDArray[Any], values: Array) -> Array:
+        ids = check_ids(y, len(self.label_names))
+        given = check_probabilities(values, len(ids), len(self.label_names))
+        predicted, true = (np.eye(len(self.label_names))[part] for part in (self.main_output(given), ids))
+        hits = predicted * true
+        return np.column_stack(
+            [np.ones(len(ids)), hits.sum(axis=1), self.row_losses(ids, given), hits, predicted, true]
+        )
+
+    def compute(self, sums: Array) -> dict[str, Array]:
+        rows, right, loss = np.moveaxis(sums[..., :3], -1, 0)
+        hits, predicted, true = np.split(sums[..., 3:], 3, axis=-1)
+        occurs = (predicted + true) > 0
+        return {
+            "accuracy": np.asarray(right / rows),
+            # A class that neither occurs nor is predicted has no F1 and is left out, as in scikit-learn.
+            "macro_f1": ratio(f1(hits, predicted, true).sum(axis=-1), occurs.sum(axis=-1)),
+            "mcc": mcc(hits, predicted, true),
+            "log_loss": np.asarray(loss / rows),
+        }
+
+    def edge_statistics(self, y: NDArray[Any], values: Array) -> Array:
+        """Return a row of the mean values with a wrong class, and one with the predicted class."""
+        del y
+        classes, rows = len(self.label_names), np.arange(len(values))
+        best = self.main_output(values)
+        predicted = np.eye(classes)[best]
+        losses = to_losses(values)
+        right_loss = losses[rows, best]
+        wrong_loss = (losses.sum(axis=1) - right_loss) / (classes - 1)
+        ones = np.ones(len(values))
+        wrong = np.column_stack([ones, 0 * ones, wrong_loss, 0 * predicted, predicted, (1 - predicted) / (classes - 1)])
+        right = np.column_stack([ones, ones, right_loss, predicted, predicted, predicted])
+        return np.stack([wrong.mean(axis=0), right.mean(axis=0)])
+
+    def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
+        return {"accuracy": (float(sums[1]), float(sums[0]))}
+
+    def per_class(self, sums: Array, level: float) -> list[ClassScores]:
+        hits, predicted, true = np.split(sums[3:], 3)
+        return score_classes(self.label_names, hits, predicted, true, level)
+
+    def confusion_matrix(self, y: NDArray[Any], values: Array) -> list[list[int]]:
+        matrix: list[list[int]] = confusion_matrix(y, self.main_output(values), len(self.label_names)).tolist()
+        return matrix
+
+    def row_errors(self, y: NDArray[Any], values: Array) -> Array:
+        """Return 1 for a wrong row and 0 for a right one."""
+        return np.asarray(self.main_output(values) != y, dtype=np.float64)
+
+    def mistake_severity(self, y: NDArray[Any], values: Array) -> Array:
+        """Return the confidence in a wrong class."""
+        return np.where(self.row_errors(y, values) > 0, self._confidence(values), 0.0)
+
+    def calibration_scores(
+        self, y: NDArray[Any], values: Array, calibration: Calibration, resampling: Resampling
+    ) -> CalibrationScores:
+        calibration = expect(calibration, ClassCalibration)
+        level, right = resampling.level, self.row_errors(y, values) == 0
+        confidence = self._confidence(values)
+        uncalibrated = self._undo_temperature(values, calibration.temperature)
+        sets = conformal_sets(values, calibration.set_threshold)
+        held = int(sets[np.arange(len(y)), y].sum())
+        metrics = {**self._score_confidence(y, values, resampling), "coverage": share(held, len(y), level)}
+        asked = {"coverage": calibration.coverage}
+        if calibration.target_accuracy is not None and calibration.accept_threshold is not None:
+            accepted = confidence >= calibration.accept_threshold
+            metrics["accepted_share"] = share(int(accepted.sum()), len(y), level)
+            metrics["accepted_accuracy"] = share(int(right[accepted].sum()), int(accepted.sum()), level)
+            asked["accepted_accuracy"] = calibration.target_accuracy
+        return CalibrationScores(
+            rows=calibration.rows,
+            metrics=metrics,
+            raw=self._score_confidence(y, uncalibrated, resampling),
+            asked=asked,
+            reliability=list_reliability(right, confidence, level),
+            reliability_raw=list_reliability(
+                self.row_errors(y, uncalibrated) == 0, self._confidence(uncalibrated), level
+            ),
+            risk_coverage=trace_risk(right, confidence, points=_SHOWN_POINTS),
+            set_sizes=np.bincount(sets.sum(axis=1), minlength=sets.shape[1] + 1)[1:].tolist(),
+        )
+
+    def measure_diff(
+        self,
+        y: NDArray[Any],
+        before: Array,
+        after: Array,
+        calibrations: tuple[Calibration | None, Calibration | None],
+        resampling: Resampling,
+    ) -> dict[str, Estimate]:
+        """Measure flips, churn, and the difference of calibration errors.
+
+        The latter has no interval. Chance makes the error of nearly every resample larger, and the more so the better a
+        model is calibrated; in a difference that does not cancel, and bootstrap intervals, percentile or basic, hold
+        the true difference far less often than they say.
+        """
+        old, new = (
+            expected_calibration_error(self.row_errors(y, values) == 0, self._confidence(values))
+            for values in (before, after)
+        )
+        nothing = float("nan")
+        return {
+            "ece": Estimate(value=new - old, low=nothing, high=nothing),
+            **super().measure_diff(y, before, after, calibrations, resampling),
+        }
+
+    def hub_results(self, scores: Scores, calibration: CalibrationScores | None) -> list[dict[str, Any]]:
+        metrics = scores.metrics
+        results: list[dict[str, Any]] = [
+            {"type": "accuracy", "value": metrics["accuracy"].value, "name": "Accuracy"},
+            {"type": "f1", "value": metrics["macro_f1"].value, "name": "F1 (macro)", "args": {"average": "macro"}},
+        ]
+        if calibration is not None:
+            error = calibration.metrics["ece"].value
+            results.append({"type": "ece", "value": error, "name": "Expected calibration error"})
+        return results
+
+    def _confidence(self, values: Array) -> Array:
+        """Return the probability of the predicted class, shape (n,)."""
+        return np.asarray(values[np.arange(len(values)), self.main_output(values)])
+
+    def _undo_temperature(self, values: Array, temperature: float) -> Array:
+        return undo_temperature(values, temperature)
+
+    def _score_confidence(self, y: NDArray[Any], values: Array, resampling: Resampling) -> dict[str, Estimate]:
+        right, confidence = self.row_errors(y, values) == 0, self._confidence(values)
+        squares = (values**2).sum(axis=1) - 2 * values[np.arange(len(y)), y] + 1
+        parts = _split_brier(y, values)
+        adaptive = expected_calibration_error(right, confidence, adaptive=True)
+        exact = {"adaptive_ece": adaptive, **parts}
+        nothing = float("nan")
+        return {
+            "ece": estimate_ece(right[:, np.newaxis], confidence[:, np.newaxis], resampling),
+            "brier": bootstrap_mean(squares, resampling.level, resampling.samples, resampling.seed),
+            **{name: Estimate(value=value, low=nothing, high=nothing) for name, value in exact.items()},
+        }
+
+
+def log_odds(probabilities: Array, others: Array) -> Array:
+    """Return log-odds in nats, with probabilities of at least 1e-12, so that they stay within ±27.6."""
+    floor = 1e-12
+    return np.asarray(np.log(np.maximum(probabilities, floor)) - np.log(np.maximum(others, floor)))
+
+
+def _temperature(calibration: Calibration | None) -> float:
+    return calibration.temperature if isinstance(calibration, ClassCalibration) else 1.0
+
+
+def _split_brier(y: NDArray[Any], values: Array) -> dict[str, float]:
+    """Split the Brier score, class by class in bins of equally many rows, summed over the classes.
+
+    Reliability - resolution + uncertainty is the score, but for the spread inside the bins. Source: Murphy (1973), "A
+    New Vector Partition of the Probability Score", Journal of Applied Meteorology 12.
+    """
+    total = np.zeros(3)
+    for index in range(values.shape[1]):
+        bins, happened = bin_adaptively(values[:, index]), y == index
+        rows = np.bincount(bins)
+        filled = rows > 0
+        observed = np.bincount(bins, weights=happened)[filled] / rows[filled]
+        forecast = np.bincount(bins, weights=values[:, index])[filled] / rows[filled]
+        weight, base = rows[filled] / len(values), happened.mean()
+        total += [
+            (weight * (forecast - observed) ** 2).sum(),
+            (weight * (observed - base) ** 2).sum(),
+            base * (1 - base),
+        ]
+    return dict(zip(("brier_reliability", "brier_resolution", "brier_uncertainty"), total.tolist(), strict=True))
