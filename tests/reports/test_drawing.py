@@ -12,7 +12,9 @@ from lorafit.reports.drawing import (
     AFTER,
     INK,
     Plot,
+    can_draw,
     drawn,
+    label_points,
     new_figure,
     render_inline,
     require_matplotlib,
@@ -95,6 +97,19 @@ def test_a_name_is_made_fit_for_a_figure() -> None:
     assert shorten("\n") == "(no name)"
 
 
+@pytest.mark.parametrize("right", [0.5, 1.0], ids=["in the middle", "at the edge"])
+def test_names_beside_points_cover_neither_each_other_nor_the_edge(house_style: None, right: float) -> None:
+    figure, (axes,) = new_figure(3)
+    points = [(right, 0.5, "first"), (right, 0.51, "second"), (right - 0.01, 0.5, "third"), (0.0, 0.0, "fourth")]
+    axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o")
+    label_points(axes, points)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == ["first", "second", "third", "fourth"]
+    assert not any(box.overlaps(other) for place, box in enumerate(boxes) for other in boxes[:place])
+    assert all(axes.get_window_extent().x0 <= box.x0 and box.x1 <= axes.get_window_extent().x1 for box in boxes)
+
+
 def test_style_ends_with_the_block() -> None:
     import matplotlib as mpl
 
@@ -106,5 +121,6 @@ def test_style_ends_with_the_block() -> None:
 
 def test_without_matplotlib_the_pip_line_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert not can_draw()
     with pytest.raises(MissingExtraError, match=r"pip install 'lorafit\[report\]'"):
         require_matplotlib()

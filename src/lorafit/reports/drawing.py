@@ -84,7 +84,7 @@ _DOTS_PER_INCH = 200
 
 _LABEL_PLACES = [
     (across, up)
-    for distance in (0, 9, 18, 27)
+    for distance in (0, 12, 24, 36)
     for up in ((distance,) if distance == 0 else (distance, -distance))
     for across in (7, -7)
 ]

@@ -10,7 +10,7 @@ __all__ = ["EXTRAS", "install_line", "missing_modules", "require"]
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("torch", "transformers", "peft", "accelerate", "datasets", "pyarrow", "sklearn", "scipy", "jinja2"),
-    "search": ("optuna",),
+    "search": ("filelock", "optuna"),
     "report": ("matplotlib",),
     "onnx": ("onnxruntime",),
     "export": ("onnx", "onnxruntime", "onnxscript"),

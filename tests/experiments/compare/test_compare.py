@@ -179,10 +179,10 @@ def read_right(finished: Comparison, method: str, seed: int) -> np.ndarray:
 
 def test_page_needs_nothing_from_outside_and_shows_every_method(finished: Comparison) -> None:
     page = ComparisonLayout(finished.path).page.read_text(encoding="utf-8")
-    assert not re.search(r"<script|<link (?!rel=\"icon\" href=\"data:,\">)|https?://|url\(", page)
+    assert not re.search(r"<script|<link (?!rel=\"icon\" href=\"data:,\">)|https?://|url\((?!#)", page)
     for title in ("LoRA", "IA3", "head only", "NB-SVM"):
         assert title in page
-    assert page.count("<circle") == len(METHODS)
+    assert page.count("<svg") == 1
 
 
 def test_one_seed_each_is_tested_by_mcnemar(config: Config, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_nothing_that_ends_well_is_said(config: Config, tmp_path: Path) -> None:
     wide.method.r = 40
     record = compare(wide, ["lora"], output=tmp_path / "none").record
     assert (record.best, record.methods, len(record.failed)) == (None, [], 1)
-    assert "No method ended well" in ComparisonLayout(tmp_path / "none").page.read_text()
+    assert "No method finished" in ComparisonLayout(tmp_path / "none").page.read_text()
 
 
 def test_fault_inside_a_library_is_a_failed_cell_too(

@@ -18,7 +18,7 @@ from lorafit.config import Config, load_config
 from lorafit.errors import ConfigError, RunError, TrainingInterruptedError
 from lorafit.experiments.search import study as studies
 from lorafit.experiments.search import trials as trial_module
-from lorafit.experiments.search.page import rank_trials, render_page
+from lorafit.experiments.search.page import rank_trials
 from lorafit.experiments.search.records import SearchLayout, SearchRecord, TrialRow
 from lorafit.experiments.search.results import _measure_importances
 from lorafit.experiments.search.search import Search, _Control, search
@@ -109,9 +109,9 @@ def test_test_rows_are_not_measured_and_nothing_but_results_is_kept(finished: Se
 
 def test_the_page_shows_every_trial_and_what_mattered(finished: Search) -> None:
     page = SearchLayout(finished.path).page.read_text(encoding="utf-8")
-    assert page.count("<circle") == len(finished.record.trials)
+    assert all(f'<th scope="row">{row.number + 1}</th>' in page for row in finished.record.trials)
     assert "training.learning_rate" in page
-    assert "That takes 20 trials" in page
+    assert "at least 20 trials" in page
 
 
 def test_importances_tell_what_mattered_from_twenty_trials_on() -> None:
@@ -129,15 +129,6 @@ def test_importances_tell_what_mattered_from_twenty_trials_on() -> None:
     assert importances["strong"] > 0.8
     same = [row.model_copy(update={"loss": 0.5}) for row in rows]
     assert _measure_importances(study, same) == {}
-
-
-def test_what_comes_from_outside_is_escaped(finished: Search) -> None:
-    markup = "<script>alert(1)</script>"
-    row = TrialRow(number=0, state="failed", values={markup: markup}, loss=None, score=None, seconds=None, error=markup)
-    shown = {"trials": [row], "space": {markup: [markup]}, "source": markup, "importances": {markup: 1.0}, "best": None}
-    page = render_page(finished.record.model_copy(update=shown))
-    assert "<script>" not in page
-    assert page.count("&lt;script&gt;") >= 5
 
 
 def test_a_search_goes_on_where_it_ended(finished: Search, config: Config) -> None:
