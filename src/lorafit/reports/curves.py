@@ -78,11 +78,14 @@ def rank_class(is_class: NDArray[np.bool_], scores: NDArray[np.float64]) -> Rank
 
 
 def rank_classes(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> list[Ranking | None]:
-    """Compute the curves of every class against the rest; None for a class that no row has, or all have.
+    """Compute the curves of every class against the rest.
 
     Args:
         labels: Shape (n,): true class ids.
         probabilities: Shape (n, classes).
+
+    Returns:
+        One entry per class; None for a class that no row has, or all have.
     """
     return [rank_class(labels == number, scores) for number, scores in enumerate(probabilities.T)]
 
@@ -122,11 +125,14 @@ def thin(*arrays: NDArray[np.float64], most: int = 200) -> tuple[NDArray[np.floa
 
 
 def find_confusions(matrix: list[list[int]], *, most: int = 20) -> list[Confusion]:
-    """Return the pairs of classes that were confused most often, most rows first.
+    """Find the pairs of classes that were confused most often.
 
     Args:
         matrix: Row = true class, column = predicted class.
         most: How many pairs at most.
+
+    Returns:
+        The pairs, most rows first.
     """
     pairs = [
         Confusion(true, predicted, count, count / sum(row))

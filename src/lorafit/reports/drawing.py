@@ -139,12 +139,15 @@ def drawn() -> Iterator[None]:
 
 
 def new_figure(height: float, *, rows: int = 1, columns: int = 1) -> "tuple[Figure, list[Axes]]":
-    """Return a figure of the width of a phone, and its panels row by row.
+    """Make a figure as wide as a phone.
 
     Args:
         height: In inches.
         rows: Panels one below the other.
         columns: Panels side by side.
+
+    Returns:
+        The figure and its panels, row by row.
     """
     from matplotlib.figure import Figure
 
