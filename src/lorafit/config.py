@@ -34,11 +34,11 @@ __all__ = [
 ]
 
 TargetGroup = Literal["all-linear", "attention", "query-value", "feed-forward", "key-value-down"]
-"""Named groups of linear layers inside the encoder that an adapter can be put on."""
+"""Named groups of linear layers of the encoder that an adapter can be put on."""
 
 
 class Section(BaseModel):
-    """A part of the settings: unknown keys are refused, values are checked on assignment too."""
+    """A section of the settings: unknown keys are refused, and values are checked on assignment, too."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid",
@@ -50,7 +50,7 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """What to train and test on, and how it is split."""
+    """What to train and test on, and how it is split into rows for each purpose."""
 
     source: str = Field(
         "builtin:rotten-tomatoes",
@@ -64,25 +64,25 @@ class DataConfig(Section):
         "several whole numbers in order (ordinal).",
     )
     label_separator: str = Field(
-        ",", min_length=1, description="What stands between several labels in one cell, where they are no list."
+        ",", min_length=1, description="Separator of several labels in one cell that is not a list."
     )
     text_column: str = Field("text", min_length=1, description="Column that holds the texts.")
     label_column: str = Field("label", min_length=1, description="Column that holds the labels.")
     validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of train cut off for validation.")
     test_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of train cut off for test.")
-    drop_bad_rows: bool = Field(False, description="Leave out rows with an empty text or label instead of stopping.")
+    drop_bad_rows: bool = Field(False, description="Drop rows with an empty text or label instead of stopping.")
     calibration_fraction: float = Field(
-        0.5, ge=0, lt=1, description="Share of the validation rows that calibrates and chooses nothing; 0 for none."
+        0.5, ge=0, lt=1, description="Share of the validation rows held out for calibration; 0 for none."
     )
     slice_columns: list[str] = Field(
-        default_factory=list, description="Columns by whose values the results are told apart, too."
+        default_factory=list, description="Columns whose values define slices of the results."
     )
-    max_rows: int | None = Field(None, ge=2, description="Use at most so many training rows (stratified sample).")
+    max_rows: int | None = Field(None, ge=2, description="Largest number of training rows (stratified sample).")
     seed: int = Field(0, ge=0, description="Seed of the splits and of the sample.")
 
 
 class ModelConfig(Section):
-    """The pre-trained encoder and how a text is cut to its length."""
+    """The pre-trained encoder, and how texts are truncated."""
 
     name: str = Field(
         "distilbert-base-uncased",
@@ -93,12 +93,12 @@ class ModelConfig(Section):
     max_length: int = Field(256, ge=8, description="Longest input in tokens, special tokens included.")
     truncation: Literal["head", "head+tail"] = Field(
         "head+tail",
-        description="What a text too long keeps: its head, or the first quarter and the last three quarters.",
+        description="What is kept of a text that is too long: its head, or its beginning (a quarter) and its end.",
     )
 
 
 class MethodConfig(Section):
-    """How the encoder is adapted; what is absent is the method's own default."""
+    """How the encoder is adapted; absent values are the method's defaults."""
 
     name: str = Field("lora", description="A method of the METHODS table.")
     r: int | None = Field(None, ge=1, description="Rank of the adapter.")
@@ -107,14 +107,14 @@ class MethodConfig(Section):
     loraplus_lr_ratio: float | None = Field(
         None, gt=0, description="LoRA+: the learning rate of the adapter's B, as a multiple of A's."
     )
-    virtual_tokens: int | None = Field(None, ge=1, description="Learned tokens before the text, taken off max_length.")
+    virtual_tokens: int | None = Field(
+        None, ge=1, description="Number of learned tokens before the text; they count towards max_length."
+    )
     target_modules: TargetGroup | Annotated[list[str], Field(min_length=1)] | None = Field(
-        None, description="A group of linear layers, or a list of module names (full or last parts)."
+        None, description="A group of linear layers, or a list of module names (whole names or their last parts)."
     )
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="Further arguments of PEFT's config for the method."
-    )
-    layers: str = Field("all", description="Encoder layers that are adapted: all, or top3 and the like.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Further arguments of the method's PEFT config.")
+    layers: str = Field("all", description="Encoder layers to adapt: all, or the last ones, such as top3.")
 
     @field_validator("layers")
     @classmethod
@@ -125,49 +125,50 @@ class MethodConfig(Section):
 
 
 class TrainingConfig(Section):
-    """The optimisation: AdamW, cross-entropy, a learning rate that rises and falls."""
+    """The optimization with AdamW and a learning rate that rises and falls."""
 
-    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; the method's own when absent.")
+    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; the method's default when absent.")
     head_learning_rate: float | None = Field(
-        None, gt=0, description="Peak learning rate of the head; learning_rate, or the method's own, when absent."
+        None, gt=0, description="Peak learning rate of the head; when absent learning_rate, or the method's default."
     )
     schedule: Literal["linear", "cosine"] = Field(
-        "cosine", description="How the rate falls to 0 after the warm-up; cosine with warmup_ratio=0.3 is one-cycle."
+        "cosine",
+        description="How the learning rate decays to 0 after warm-up; cosine with warmup_ratio=0.3 is one-cycle.",
     )
     epochs: int = Field(2, ge=1, description="Passes over the training rows.")
-    max_steps: int | None = Field(None, ge=1, description="Stop after so many steps, whatever the epochs say.")
+    max_steps: int | None = Field(None, ge=1, description="Number of optimizer steps, instead of epochs.")
     budget: str | None = Field(
-        None, description="Time for all of it, such as 90s, 10m or 1h30m; the best settings that fit are chosen."
+        None, description="Time for the whole run, such as 90s, 10m or 1h30m; the best settings that fit are chosen."
     )
-    batch_size: int = Field(32, ge=1, description="Most rows in a batch.")
-    batch_tokens: int = Field(4096, ge=8, description="Most tokens in a batch, padding included.")
+    batch_size: int = Field(32, ge=1, description="Largest number of rows in a batch.")
+    batch_tokens: int = Field(4096, ge=8, description="Largest number of tokens in a batch, with padding.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay.")
-    warmup_ratio: float = Field(0.3, ge=0, lt=1, description="Share of the steps in which the rate rises.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
-    base_dropout: bool = Field(False, description="Keep the dropout inside the frozen encoder as its config has it.")
-    evaluations_per_epoch: int = Field(2, ge=1, description="How often validation loss is measured in an epoch.")
+    warmup_ratio: float = Field(0.3, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Largest gradient norm; larger gradients are clipped.")
+    base_dropout: bool = Field(False, description="Keep the dropout of the encoder's own config in training.")
+    evaluations_per_epoch: int = Field(2, ge=1, description="Number of validations per epoch.")
     early_stopping_patience: int = Field(
-        4, ge=0, description="Stop after so many evaluations without a lower validation loss; 0 never stops early."
+        4, ge=0, description="Stop after so many validations without a lower loss; 0 never stops early."
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a CUDA GPU where torch sees one.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a CUDA GPU where torch finds one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto takes bf16 where the processor multiplies in bf16, else fp32."
     )
     prefix_cache: Literal["auto", "shared", "never"] = Field(
         "auto",
-        description="Keep what frozen lower layers give on disk: auto for this run, where epochs repeat, or for "
-        "all runs of a comparison or a search; shared for later runs too, in lorafit's cache.",
+        description="Cache the hidden states of frozen lower layers on disk: auto for runs of several epochs and for "
+        "all runs of a comparison or a search, shared in lorafit's cache for later runs, too.",
     )
-    prefix_cache_gb: float = Field(10.0, gt=0, description="Most that prefix caches may take in their folder, in GB.")
+    prefix_cache_gb: float = Field(10.0, gt=0, description="Largest size of the prefix cache, in GB.")
     track: list[Literal["tensorboard", "mlflow"]] = Field(
-        default_factory=list, description="Trackers that are told parameters, curves and results."
+        default_factory=list, description="Trackers that parameters, learning curves and metrics are logged to."
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; all available cores when absent.")
-    seed: int = Field(0, ge=0, description="Seed of the head, the order of the batches and the dropout.")
+    seed: int = Field(0, ge=0, description="Seed of the head, the order of the batches, and the dropout.")
 
     @property
     def peak_learning_rate(self) -> float:
-        """`learning_rate`, which `methods.complete_settings` fills in."""
+        """`learning_rate`, which `complete_settings` has set."""
         if self.learning_rate is None:
             raise ValueError("the settings were not completed")
         return self.learning_rate
@@ -186,36 +187,36 @@ class EvaluationConfig(Section):
     baseline: bool = Field(True, description="Measure the model before training, too.")
     cheap_baselines: bool = Field(
         True,
-        description="Train NB-SVM and TF-IDF with logistic (of numbers: ridge) regression on the same rows, to be "
-        "compared with.",
+        description="Train NB-SVM and TF-IDF with logistic or, for numbers, ridge regression on the same rows for "
+        "comparison.",
     )
     coverage: float = Field(
         0.95,
         gt=0.5,
         lt=1,
-        description="Share of texts whose true label the conformal set, or number the interval, is to hold.",
+        description="Share of texts whose true label is in the conformal set, or whose true number in the interval.",
     )
     target_accuracy: float | None = Field(
-        None, gt=0, lt=1, description="Accuracy that answers are to have; less confident ones are marked to abstain."
+        None, gt=0, lt=1, description="Target accuracy of the predictions that do not abstain."
     )
     report: bool = Field(True, description="Write report.html at the end of a run.")
     report_texts: bool = Field(True, description="Show sample texts and mistakes in the report.")
-    confidence_level: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals.")
-    bootstrap_samples: int = Field(2000, ge=100, le=100_000, description="Resamples behind each interval.")
-    seed: int = Field(0, ge=0, description="Seed of the resampling.")
+    confidence_level: float = Field(0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
+    bootstrap_samples: int = Field(2000, ge=100, le=100_000, description="Bootstrap samples per interval.")
+    seed: int = Field(0, ge=0, description="Seed of the bootstrap.")
 
     @property
     def resampling(self) -> Resampling:
-        """How confidence intervals are made."""
+        """How confidence intervals are computed."""
         return Resampling(self.confidence_level, self.bootstrap_samples, self.seed)
 
 
 class SearchRange(Section):
-    """The numbers that a setting may take in a search, both ends included."""
+    """A range of numbers for a setting in a search, both ends included."""
 
     low: int | float = Field(description="Lowest value.")
     high: int | float = Field(description="Highest value.")
-    log: bool = Field(False, description="Whether values are drawn evenly on a logarithmic scale.")
+    log: bool = Field(False, description="Whether values are drawn on a logarithmic scale.")
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
@@ -227,16 +228,17 @@ class SearchRange(Section):
 
 
 class SearchConfig(Section):
-    """What `lorafit search` tries; no other command reads it."""
+    """What `lorafit search` tries; other commands ignore it."""
 
     space: dict[str, Annotated[list[Any], Field(min_length=1)] | SearchRange] = Field(
         default_factory=dict,
-        description="Settings to vary: a list of values, or low, high and log; some of the method's own when empty.",
+        description="Settings to vary, each a list of values, or low, high and log; the method's own when empty.",
     )
     pruning: bool = Field(
-        True, description="Stop a trial that is behind the median of the complete ones at the same share of its steps."
+        True,
+        description="Stop a trial whose loss is above the median of the complete ones at the same share of its steps.",
     )
-    seed: int = Field(0, ge=0, description="Seed of what is tried.")
+    seed: int = Field(0, ge=0, description="Seed of the sampler.")
 
     @field_validator("space", mode="before")
     @classmethod
@@ -245,7 +247,7 @@ class SearchConfig(Section):
 
 
 def _flatten(space: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted names: `method: {r: [4, 8]}` means the same as `method.r: [4, 8]`."""
+    """Yield dotted names: `method: {r: [4, 8]}` is the same as `method.r: [4, 8]`."""
     for name, value in space.items():
         if isinstance(value, dict) and not {"low", "high"} & set(value):
             yield from _flatten(value, f"{prefix}{name}.")
@@ -254,7 +256,7 @@ def _flatten(space: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 class Config(Section):
-    """Everything that decides a run."""
+    """All settings of a run."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -264,9 +266,9 @@ class Config(Section):
     search: SearchConfig = SearchConfig()
 
     def wants_prefix_cache(self, *, steps_per_epoch: int, frozen: int, again: bool = False) -> bool:
-        """Return whether to keep what the `frozen` lowest layers give: there are some, and it is read again.
+        """Return whether caching the hidden states of the `frozen` lowest layers pays: they are read more than once.
 
-        `again` says that later runs will read it, too.
+        `again` says that later runs read them, too.
         """
         training = self.training
         repeats = (training.max_steps or training.epochs * steps_per_epoch) > steps_per_epoch
@@ -274,7 +276,7 @@ class Config(Section):
         return pays and frozen > 0
 
     def to_yaml(self) -> str:
-        """Return all settings, defaults included, as YAML that `load_config` reads back; without an empty search."""
+        """Return all settings, defaults included, as YAML for `load_config`; an unused search section is left out."""
         is_plain = self.search == SearchConfig()
         values = self.model_dump(mode="json", exclude={"search"} if is_plain else None)
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
@@ -286,18 +288,15 @@ def load_config(
     flags: Mapping[str, Any] | None = None,
     overrides: Iterable[str] = (),
 ) -> Config:
-    """Put the settings together: defaults, then the file, then the flags, then the overrides.
+    """Load the settings: defaults, overridden by the file, by the flags, and by the overrides.
 
     Args:
         path: YAML file with any of the sections of `Config`, or None.
-        flags: Dotted key to value; a value of None means that the flag was not given.
-        overrides: Texts of the form `section.key=value`, the value in YAML.
-
-    Returns:
-        The checked settings.
+        flags: Dotted key to value; None means that the flag was not given.
+        overrides: Strings of the form `section.key=value`, the value in YAML.
 
     Raises:
-        ConfigError: The file cannot be read, or settings are unknown or out of range; all faults are listed.
+        ConfigError: The file cannot be read, or settings are unknown or out of range; the message lists all of them.
     """
     values = _read_yaml(path) if path is not None else {}
     for key, value in (flags or {}).items():
@@ -312,17 +311,14 @@ def load_config(
 
 
 def override_config(config: Config, values: Mapping[str, Any]) -> Config:
-    """Change settings by their dotted names.
+    """Return a copy of the settings with some changed.
 
     Args:
-        config: The settings; they stay as they are.
+        config: The settings.
         values: Dotted key to value.
 
-    Returns:
-        The checked settings.
-
     Raises:
-        ConfigError: Settings are unknown or out of range; all faults are listed.
+        ConfigError: Settings are unknown or out of range; the message lists all of them.
     """
     changed = config.model_dump()
     for key, value in values.items():

@@ -236,7 +236,7 @@ def exchange_weights(folder: Path) -> None:
     [
         (
             truncate_weights,
-            "fresh process with plain peft cannot open what was just written:\n(.|\n)*Error",
+            "fresh process with plain PEFT cannot load what was just written:\n(.|\n)*Error",
         ),
         (exchange_weights, r"run by torch does not give its golden logits"),
     ],

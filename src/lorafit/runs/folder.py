@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 CALIBRATION_FILE = "calibration.json"
-"""Beside the others in `adapter/` or `model/` where there are rows to calibrate with; its digest is held, too."""
+"""Beside the files below, with its digest in the run record, where there are calibration rows."""
 
 ADAPTER_FILES = (
     "adapter_config.json",
@@ -34,10 +34,10 @@ ADAPTER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
 )
-"""Files of `adapter/` whose digests the run record holds."""
+"""Files of `adapter/` whose digests are in the run record."""
 
 MODEL_FILES = ("config.json", "golden.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-"""Files of `model/` whose digests the run record holds."""
+"""Files of `model/` whose digests are in the run record."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,17 @@ class RunLayout:
 
     @property
     def adapter(self) -> Path:
-        """The trained adapter as a plain PEFT folder, with tokenizer and head."""
+        """The adapter as a plain PEFT folder, with head and tokenizer."""
         return self.root / "adapter"
 
     @property
     def model(self) -> Path:
-        """The trained model as a plain transformers folder, of methods that train the model itself."""
+        """The model as a plain transformers folder, for methods that train the model itself."""
         return self.root / "model"
 
     @property
     def trained(self) -> Path:
-        """What was trained: `model/` where there is one, else `adapter/`."""
+        """`model/` where there is one, else `adapter/`."""
         return self.model if self.model.is_dir() else self.adapter
 
     @property
@@ -82,12 +82,12 @@ class RunLayout:
 
     @property
     def golden(self) -> Path:
-        """Fixed sentences with the logits of plain fp32 PEFT."""
+        """The `GoldenRecord`: fixed sentences with the logits of plain fp32 PEFT."""
         return self.trained / "golden.json"
 
     @property
     def calibration(self) -> Path:
-        """The `CalibrationRecord`: how logits become confidence. Not there where too few rows could calibrate."""
+        """The calibration; absent where too few rows could calibrate."""
         return self.trained / CALIBRATION_FILE
 
     @property
@@ -102,17 +102,17 @@ class RunLayout:
 
     @property
     def mistakes(self) -> Path:
-        """The `MistakesRecord`: the words that the most confident mistakes rest on, without texts."""
+        """The `MistakesRecord`: the words behind the most confident mistakes, without texts."""
         return self.root / "mistakes.json"
 
     @property
     def report(self) -> Path:
-        """The page for people, made from the records."""
+        """The report, built from the records."""
         return self.root / "report.html"
 
     @property
     def history(self) -> Path:
-        """One JSON object a line, for each logged step and evaluation."""
+        """One JSON object per line for each logged step and validation."""
         return self.root / "history.jsonl"
 
     @property
@@ -122,30 +122,27 @@ class RunLayout:
 
     @property
     def prefix_cache(self) -> Path:
-        """Hidden states of frozen layers, while training goes on."""
+        """Hidden states of frozen layers, during training."""
         return self.root / "prefix_cache"
 
     @property
     def tracking(self) -> Path:
-        """What the trackers of `training.track` write: TensorBoard's events, MLflow's store and artifacts."""
+        """The output of `training.track`: TensorBoard's events, MLflow's store and artifacts."""
         return self.root / "tracking"
 
     def export(self, kind: Literal["onnx", "onnx-int8", "merged"]) -> Path:
-        """What `lorafit export` makes of the run, unless it is given another place."""
+        """Where `lorafit export` writes by default."""
         return self.root / kind
 
     def owned(self) -> tuple[Path, ...]:
-        """Return everything in a run folder that is a run's, and nothing else."""
+        """Return every file and folder that a run writes; anything else in its folder is the user's."""
         predictions = self.predictions("test", "baseline").parent
         files = (self.record, self.config, self.metrics, self.mistakes, self.history, self.report)
         folders = (self.adapter, self.model, self.checkpoints, self.prefix_cache, self.tracking, predictions)
         return (*files, *folders, self.export("onnx"), self.export("onnx-int8"), self.export("merged"))
 
     def predictions(self, split: str, model: str) -> Path:
-        """Predictions of one model on one split: row id, label, probabilities; rows in input order.
-
-        The model is `baseline`, `finetuned` or the name of a cheap baseline.
-        """
+        """Predictions of `baseline`, `finetuned` or another baseline, by its name, for the rows of one split."""
         return self.root / "predictions" / f"{split}.{model}.parquet"
 
 
@@ -153,18 +150,18 @@ _RUNS = Path("runs")
 
 
 def choose_run_folder(output: Path | None, *, suggestion: str, overwrite: bool = False) -> RunLayout:
-    """Decide on the run folder; nothing is written or removed yet.
+    """Choose the run folder; nothing is written or removed yet.
 
     Args:
-        output: What the user asked for; None takes a free name below `runs/`.
-        suggestion: Name to use where the user asked for none.
-        overwrite: Whether a run that is already there may be replaced.
+        output: The folder asked for; None takes a free name below `runs/`.
+        suggestion: Name to use where none was asked for.
+        overwrite: Whether an existing run may be replaced.
 
     Returns:
-        The layout of the folder, its path absolute.
+        The layout, with an absolute path.
 
     Raises:
-        RunError: Something is already there (a free name is proposed), or no folder can be made there.
+        RunError: The folder is not empty (the message proposes a free name), or cannot be created.
     """
     layout = RunLayout((output.expanduser() if output is not None else find_free_name(_RUNS / suggestion)).resolve())
     _check_writable(layout.root)
@@ -180,19 +177,21 @@ def choose_run_folder(output: Path | None, *, suggestion: str, overwrite: bool =
             f"{shlex.quote(str(find_free_name(output.expanduser())))}, or replace it with --overwrite."
         )
     if not _is_run(layout):
-        raise RunError(f"{output} holds something else than a run of lorafit, so it is not overwritten.")
+        raise RunError(
+            f"{output} holds something else than a run of lorafit, so it is not overwritten. Choose another --output."
+        )
     return layout
 
 
 def claim_run_folder(layout: RunLayout, *, overwrite: bool) -> None:
-    """Make the run folder, empty but for files that are not a run's.
+    """Create the run folder, or remove the run in it.
 
     Args:
         layout: From `choose_run_folder`.
-        overwrite: Whether a run that is there may be replaced; of it, only the files that a run has are removed.
+        overwrite: Whether an existing run may be replaced; only files that a run writes are removed.
 
     Raises:
-        RunError: Another run was begun in it since it was chosen.
+        RunError: Another run was started in it since it was chosen.
     """
     layout.root.mkdir(parents=True, exist_ok=True)
     if not any(layout.root.iterdir()):
@@ -223,15 +222,15 @@ def _check_writable(folder: Path) -> None:
 
 
 def check_same_settings(path: Path, settings: str, *, kind: str) -> None:
-    """Let a folder pass that can be made, is empty, or holds work of a kind with the same settings.
+    """Check that a folder can be created, is empty, or holds a comparison or search with the same settings.
 
     Args:
-        path: The file in it that holds the settings.
-        settings: The settings now.
-        kind: What it holds, for people.
+        path: The settings file in the folder.
+        settings: The current settings.
+        kind: `comparison` or `search`.
 
     Raises:
-        RunError: It holds something else, or cannot be written to.
+        RunError: The folder holds something else, or cannot be written to.
     """
     root = path.parent
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
@@ -257,7 +256,7 @@ def find_free_name(path: Path) -> Path:
 
 
 def suggest_name(*parts: str) -> str:
-    """Make a folder name of a data source, a model and a method: short, lower case, safe in a shell."""
+    """Return a folder name from data source, model and method: short, lower case, safe in a shell."""
     names = (Path(part.partition(":")[2] or part).name for part in parts)
     stems = (re.sub(r"\.(csv|tsv|jsonl|ndjson|parquet)$", "", name.lower()) for name in names)
     return "-".join(re.sub(r"[^a-z0-9]+", "-", stem).strip("-") or "run" for stem in stems)

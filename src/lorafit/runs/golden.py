@@ -1,4 +1,4 @@
-"""Fixed sentences with the logits of plain fp32 PEFT: what every way of loading a trained adapter must reproduce."""
+"""Golden logits: those of plain fp32 PEFT for fixed sentences, which every way of loading a model must reproduce."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,25 +21,25 @@ GOLDEN_TEXTS = (
     "It rained on Tuesday, so the match was moved to the following week.",
     "Please cancel my order; the parcel never arrived and nobody answers the phone.",
 )
-"""Sentences that ship with lorafit; never a user's rows."""
+"""The sentences, which ship with lorafit and are never a user's rows."""
 
 GOLDEN_TOLERANCE = {"torch": 1e-3, "onnx": 1e-3, "int8": 0.1}
-"""Largest allowed difference of a logit by runtime, relative to the largest golden logit or 0.1 if that is larger.
+"""Largest allowed difference of a logit by runtime, relative to the largest golden logit, or to 0.1 if that is larger.
 
-Another processor sums in another order, which moves activations across the steps of int8.
+Another processor sums in another order, which moves activations across int8's quantization steps.
 """
 
 _CAUSES = {
     "torch": "The adapter, its base model or a library has changed.",
     "onnx": "onnxruntime has changed, or does not fit this machine. Export the run again, or open it with --no-verify.",
     "int8": (
-        "onnxruntime has changed, or this processor computes int8 otherwise than the one it was exported on. Export "
+        "onnxruntime has changed, or this processor computes int8 differently from the one it was exported on. Export "
         "the run here, or without --int8, or open it with --no-verify."
     ),
 }
 
 GOLDEN_PRECISION = PrecisionChoice("fp32", "golden logits are compared in full precision")
-"""How a model is run to be compared, whatever precision it predicts in."""
+"""The precision of the comparison, whatever precision the model predicts in."""
 
 
 class GoldenRecord(FileRecord):
@@ -47,7 +47,7 @@ class GoldenRecord(FileRecord):
 
     Attributes:
         texts: The sentences.
-        logits: One row a sentence, one column a class.
+        logits: Shape (sentences, outputs).
     """
 
     texts: list[str]
@@ -55,14 +55,13 @@ class GoldenRecord(FileRecord):
 
 
 def choose_golden_texts(tokenizer: Tokenizer, max_length: int) -> list[str]:
-    """Leave out the sentences that would be cut: other tools do not know lorafit's `head+tail` and keep another part.
+    """Return the sentences that fit into the input, or all if none does.
+
+    Other tools do not know `head+tail` and truncate longer ones differently.
 
     Args:
         tokenizer: The model's, without truncation of its own.
         max_length: Longest input in tokens, special tokens included.
-
-    Returns:
-        Those of `GOLDEN_TEXTS` that fit; all of them where none does.
     """
     return [text for text in GOLDEN_TEXTS if len(tokenizer.encode(text).ids) <= max_length] or list(GOLDEN_TEXTS)
 
@@ -77,11 +76,11 @@ def verify_golden(
 
     Args:
         path: The `golden.json`.
-        compute_logits: Texts to logits of shape (texts, classes), at `GOLDEN_PRECISION`.
-        runtime: What runs the model, a key of `GOLDEN_TOLERANCE`.
+        compute_logits: Texts to logits of shape (texts, outputs), at `GOLDEN_PRECISION`.
+        runtime: Name of the runtime, a key of `GOLDEN_TOLERANCE`.
 
     Returns:
-        The largest difference of a logit.
+        The largest absolute difference of a logit.
 
     Raises:
         RunError: The difference is larger than `GOLDEN_TOLERANCE` allows.
@@ -100,7 +99,7 @@ def verify_golden(
 
 
 def _measure_size(logits: NDArray[np.floating]) -> float:
-    """Return what a difference is held against: the largest logit, or how far numbers, in their own unit, lie apart."""
+    """Return the scale of the logits: the largest one or, of a single output in its own unit, the largest deviation."""
     largest = float(np.abs(logits).max())
     if logits.shape[1] > 1:
         return max(0.1, largest)

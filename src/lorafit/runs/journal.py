@@ -1,4 +1,4 @@
-"""Keeps `run.json` true while a run goes on, whatever ends it."""
+"""Keeps `run.json` up to date during a run, however it ends."""
 
 import shlex
 import time
@@ -16,7 +16,7 @@ __all__ = ["Journal"]
 
 
 class Journal:
-    """The record of a run under way, as it stands in `record`; every change is written at once, where `layout` says."""
+    """The record of a run under way; every change is written to `run.json` at once."""
 
     def __init__(self, layout: RunLayout, record: RunRecord, *, meter: EnergyMeter | None = None) -> None:
         self.layout = layout
@@ -26,20 +26,20 @@ class Journal:
         self.update(status="running")
 
     def update(self, **changes: Any) -> None:
-        """Change fields of the record and write it."""
+        """Change fields of the record, update peak memory and energy, and write it."""
         peak = max(self.record.peak_memory_bytes, hardware.peak_memory_bytes())
         measured = {"peak_memory_bytes": peak, "energy_joules": self._add_energy()}
         self.record = self.record.model_copy(update={**changes, **measured})
         self.record.write(self.layout.record)
 
     def _add_energy(self) -> float | None:
-        """Return all joules so far; None if those of any part of the run are not known."""
+        """Return the joules so far, or None if those of any part of the run are unknown."""
         spent, before = self._meter.read_joules(), self.record.energy_joules
         return None if spent is None or before is None else before + spent
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage; of a resumed run the seconds add up."""
+        """Time a stage; the seconds of a resumed run add up."""
         began = time.perf_counter()
         try:
             yield
@@ -49,7 +49,7 @@ class Journal:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Write down how the work inside the block ended, and turn Ctrl-C into an error that names the run.
+        """Record how the block ended, and turn Ctrl-C into an error that names the command to resume.
 
         Raises:
             TrainingInterruptedError: The block was interrupted.

@@ -1,7 +1,7 @@
-"""What was trained as a folder: plain PEFT or plain transformers, with head, tokenizer, labels and golden logits.
+"""Save a trained adapter or model as a plain PEFT or transformers folder, and load it again.
 
-A `config.json` directly beside `adapter_config.json` would make transformers take an adapter for a whole model, so
-there the model's config with the labels lies in `labels/`.
+A `config.json` directly beside `adapter_config.json` would make transformers take the adapter for a whole model; the
+adapter's labels are therefore in `labels/config.json`.
 """
 
 import json
@@ -44,18 +44,18 @@ def save_trained(
     compute_logits: Callable[[list[str]], NDArray[np.floating]],
     calibration: Calibration | None = None,
 ) -> dict[str, str]:
-    """Write adapter or model and prove in a fresh process that plain libraries open it and give the same logits.
+    """Write adapter or model, and check in a fresh process that plain libraries load it with the same logits.
 
     Args:
         adapted: The trained model.
         encoder: Its base.
-        layout: The run folder; `adapter/` or `model/` appears in it only after the proof.
+        layout: The run folder; `adapter/` or `model/` appears in it only after the check.
         max_length: Longest input in tokens, for the tokenizer's own truncation.
-        compute_logits: The trained model in this process, at `GOLDEN_PRECISION`: texts to logits.
-        calibration: How its logits become confidence, or None.
+        compute_logits: Texts to logits of the trained model in this process, at `GOLDEN_PRECISION`.
+        calibration: Its calibration, or None.
 
     Returns:
-        SHA-256 of each file of `ADAPTER_FILES` or `MODEL_FILES`, and of the calibration where there is one.
+        SHA-256 of each file of `ADAPTER_FILES` or `MODEL_FILES`, and of the calibration.
     """
     folder, names = (layout.adapter, ADAPTER_FILES) if adapted.is_adapter else (layout.model, MODEL_FILES)
     with atomic_directory(folder) as staging:
@@ -71,7 +71,7 @@ def save_trained(
 
 
 def write_trained(adapted: AdaptedModel, encoder: Encoder, folder: Path, *, max_length: int) -> None:
-    """Write adapter and head, or the model, with tokenizer and labels, as plain libraries have them.
+    """Write adapter and head, or the model, with tokenizer and labels, in the format of plain libraries.
 
     Args:
         adapted: The trained model.
@@ -89,7 +89,7 @@ def write_trained(adapted: AdaptedModel, encoder: Encoder, folder: Path, *, max_
             config.revision = encoder.revision
         with quiet_transformers():
             model.save_pretrained(str(folder), save_embedding_layers=False)
-        (folder / "README.md").unlink()  # peft's empty template; the model card is written when there are results
+        (folder / "README.md").unlink()  # PEFT's empty template; the model card is written after evaluation
         model.config.save_pretrained(folder / "labels")
     else:
         with quiet_transformers():
@@ -101,17 +101,17 @@ def write_trained(adapted: AdaptedModel, encoder: Encoder, folder: Path, *, max_
 
 
 def compute_plain_logits(folder: Path, texts: list[str]) -> list[list[float]]:
-    """Open a trained folder with plain peft and transformers in a fresh process.
+    """Load a trained folder with plain PEFT and transformers in a fresh process.
 
     Args:
         folder: The adapter's or the model's folder.
         texts: Texts to classify.
 
     Returns:
-        One row of fp32 logits a text.
+        The fp32 logits, one row per text.
 
     Raises:
-        LorafitError: The process failed; its last lines are in the message.
+        LorafitError: The process failed; the message has its last lines.
     """
     process = subprocess.run(
         [sys.executable, "-P", str(_PLAIN), str(folder)],
@@ -122,13 +122,13 @@ def compute_plain_logits(folder: Path, texts: list[str]) -> list[list[float]]:
     )
     if process.returncode != 0:
         tail = "\n".join(process.stderr.strip().splitlines()[-5:])
-        raise LorafitError(f"A fresh process with plain peft cannot open what was just written:\n{tail}")
+        raise LorafitError(f"A fresh process with plain PEFT cannot load what was just written:\n{tail}")
     logits: list[list[float]] = json.loads(process.stdout)
     return logits
 
 
 def load_trained(layout: RunLayout, record: RunRecord) -> "PeftModel | PreTrainedModel":
-    """Load a run's adapter onto its base, or its model, in fp32 and in evaluation mode.
+    """Load a run's adapter onto its base, or its model, in fp32 and evaluation mode.
 
     Args:
         layout: The run folder.
@@ -138,7 +138,7 @@ def load_trained(layout: RunLayout, record: RunRecord) -> "PeftModel | PreTraine
         The model.
 
     Raises:
-        RunError: A file is missing or altered, or the base model is another than the adapter was trained on.
+        RunError: A file is missing or altered, or the base model is not the one the adapter was trained on.
     """
     from peft import PeftModel
 
