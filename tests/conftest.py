@@ -10,19 +10,25 @@ import string
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tokenizers import Tokenizer
 
-from lorafit.labels import LabelSet
 from lorafit.models.records import BaseModelRecord, ParameterCounts
 from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
+    from numpy.typing import ArrayLike, NDArray
+
+    from lorafit.config import Config, EvaluationConfig
     from lorafit.data.rows import Split
+    from lorafit.tasks.base import Task
+    from lorafit.tasks.records import Calibration
+    from lorafit.training.evaluation import Predicted
 
 WORDS = """
     a an and awful bad boring dull end film first fine for from good great hours in is it last life lovely me minute
@@ -54,6 +60,7 @@ TINY: dict[str, dict[str, Any]] = {
 """Sizes by transformers' `model_type`."""
 
 BuildEncoder = Callable[..., Path]
+WriteRun = Callable[..., Path]
 
 # The Hub's libraries read these when they are imported, which the conftest of a folder may do before any hook runs.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="lorafit-tests-")
@@ -276,153 +283,227 @@ def run_record() -> RunRecord:
     )
 
 
+LABELS: dict[str, tuple[str, ...]] = {
+    "single_label": ("neg", "pos"),
+    "multi_label": ("bad", "long", "odd"),
+    "regression": ("value",),
+    "ordinal": ("1", "2", "3", "4", "5"),
+}
+"""Label names of a written run by its task, unless it is given others."""
+
+
 @pytest.fixture
-def build_run(run_record: RunRecord, tmp_path: Path) -> Callable[..., Path]:
-    """Builds the folder of a finished run without training: records, history and predictions of a model made up."""
-    return lambda **wishes: _build_run(run_record, tmp_path, **wishes)
+def write_run(run_record: RunRecord, tmp_path: Path) -> WriteRun:
+    """Writes a finished run of any task without training: see `_write_run`; two runs of a test have different names."""
+    return lambda task="single_label", **wishes: _write_run(run_record, tmp_path, task, **wishes)
 
 
-def _build_run(
+def _write_run(
     record: RunRecord,
     root: Path,
+    task: "Task | str",
     *,
-    names: Sequence[str] = ("neg", "pos"),
+    name: str = "run",
+    labels: Sequence[str] | None = None,
     rows: int = 60,
+    y: "ArrayLike | None" = None,
     texts: Callable[[int, str], str] = "{1} film {0}".format,
-    predict: Callable[[Any, Any], Any] | None = None,
-    baseline: bool = True,
-    cheap: bool = True,
-    calibrated: bool = True,
+    columns: Mapping[str, Sequence[object]] | None = None,
+    after: "ArrayLike | None" = None,
+    before: "ArrayLike | bool" = True,
+    baselines: bool = True,
+    calibration: "Calibration | bool" = True,
     history: bool = True,
-    settings: dict[str, Any] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    **changes: Any,
 ) -> Path:
-    """Build a run; `predict(labels, rng)` gives the logits of the model after training, shape (rows, classes)."""
+    """Write records, history, predictions and calibration of a run; beside it `<name>.jsonl` and `<name>-test.jsonl`.
+
+    Args:
+        record: What the run's record is made from.
+        root: Where its folder and its data are written.
+        task: A task, or the name of one.
+        name: Name of the folder.
+        labels: Label names where `task` is a name; None takes `LABELS`.
+        rows: Number of test rows; that of `y` where it is given.
+        y: True labels of the test rows as `Task.encode` makes them; None draws some.
+        texts: Makes a text of the number of its row, from 0, and of its label.
+        columns: Slice columns of the test rows.
+        after: Values of the fine-tuned model, shape (rows, labels); None draws some that are often right.
+        before: Those of the model before training; True draws some, False leaves them out.
+        baselines: Whether there are predictions of all the task's baselines, drawn.
+        calibration: True fits one to what is drawn (to values that are given, there is none); False for none; or one
+            that the values already have.
+        history: Whether there is a history.
+        flags: Dotted settings that differ from the defaults.
+        **changes: What differs in the record.
+
+    Returns:
+        The run folder.
+    """
     import numpy as np
 
-    from lorafit.config import load_config
-    from lorafit.data.sources import load_splits
-    from lorafit.metrics.confidence import apply_temperature, fit_calibration
-    from lorafit.metrics.scores import softmax
-    from lorafit.runs.folder import RunLayout
+    from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
+    from lorafit.runs.predictions import write_predictions
     from lorafit.runs.records import SplitRecord
-    from lorafit.training.evaluation import Predicted, build_metrics, write_predictions
+    from lorafit.system.atomic import compute_digest
+    from lorafit.tasks.registry import build_task
+    from lorafit.training.evaluation import build_metrics
 
-    rng = np.random.default_rng(0)
-    source, test = root / "reviews.csv", root / "test.csv"
-    for path, count in ((source, 8 * len(names)), (test, rows)):
-        with path.open("w", newline="", encoding="utf-8", errors="surrogatepass") as file:
-            writer = csv.writer(file)
-            writer.writerow(["text", "label"])
-            writer.writerows([texts(row, names[row % len(names)]), names[row % len(names)]] for row in range(count))
-    flags = {
-        "data.source": str(source),
-        "data.test": str(test),
-        "evaluation.bootstrap_samples": 200,
-        "evaluation.target_accuracy": 0.9,
-        "data.calibration_fraction": 0,
-        **(settings or {}),
-    }
-    config = load_config(flags=flags)
-    splits = load_splits(config.data)
-    labels, classes = splits.test.labels, len(splits.labels)
-
-    def guess(strength: float) -> Any:  # noqa: ANN401 - an array, of a library that is not imported here
-        return strength * np.eye(classes)[labels] + rng.normal(size=(len(labels), classes))
-
-    logits = guess(3.0) if predict is None else predict(labels, rng)
-    calibration = None
-    if calibrated:
-        calibration = fit_calibration(labels, logits, coverage=0.95, target_accuracy=config.evaluation.target_accuracy)
-    predicted = Predicted(
-        finetuned=softmax(apply_temperature(logits, calibration.temperature if calibration else 1.0)),
-        baseline=softmax(guess(0.3)) if baseline else None,
-        cheap={name: softmax(guess(2.0)) for name in ("nb_svm", "tfidf")} if cheap else {},
-        calibration=calibration,
-    )
-    layout = RunLayout(root / "run")
+    if isinstance(task, str):
+        task = build_task(task, labels or LABELS[task])
+    truth = _draw_labels(task, rows) if y is None else np.asarray(y)
+    config, source, parts, notes = _write_data(root, name, task, truth, texts, columns or {}, flags or {})
+    predicted = _predict(task, truth, after, before, baselines, calibration, config.evaluation)
+    layout = RunLayout(root / name)
     layout.root.mkdir()
     layout.config.write_text(config.to_yaml(), encoding="utf-8")
-    build_metrics("test", splits.test, splits.labels, config.evaluation, predicted).write(layout.metrics)
-    write_predictions(layout.predictions("test", "finetuned"), splits.test, splits.labels, predicted.finetuned)
-    if predicted.baseline is not None:
-        write_predictions(layout.predictions("test", "baseline"), splits.test, splits.labels, predicted.baseline)
+    build_metrics("test", parts["test"], task, config.evaluation, predicted).write(layout.metrics)
+    for model, values in {"after": predicted.after, "before": predicted.before, **predicted.baselines}.items():
+        if values is not None:
+            write_predictions(layout.predictions("test", model), parts["test"], task, values)
+    files = {}
+    if predicted.calibration is not None:
+        predicted.calibration.write(layout.calibration)
+        files = {CALIBRATION_FILE: compute_digest(layout.calibration)}
     if history:
         lines = [
             {"step": step, "loss": 1 / step, "learning_rate": 1e-3 * step, "grad_norm": 1.0}
             for step in range(10, 200, 10)
         ]
-        lines += [{"step": step, "eval_loss": 2 / step, "eval_accuracy": step / 200} for step in (100, 200)]
+        lines += [{"step": step, "eval_loss": 2 / step, f"eval_{task.primary}": step / 200} for step in (100, 200)]
         layout.history.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    described = {
-        name: SplitRecord(
+    splits = {
+        part: SplitRecord(
             rows=len(split),
-            label_counts=dict(
-                zip(splits.labels.names, np.bincount(split.labels, minlength=classes).tolist(), strict=True)
-            ),
+            label_counts=task.count(split.y),
             fingerprint=split.fingerprint(),
             tokens=10 * len(split),
             truncated=1,
         )
-        for name, split in splits.by_name.items()
+        for part, split in parts.items()
     }
-    data = record.data.model_copy(update={"source": splits.source, "splits": described, "notes": list(splits.notes)})
-    kept = {"labels": list(splits.labels.names), "data": data, "seconds": {"training": 12.0, "evaluation": 3.0}}
-    record.model_copy(update=kept).write(layout.record)
-    return layout.root
-
-
-@pytest.fixture
-def write_values(run_record: RunRecord, tmp_path: Path) -> Callable[..., Path]:
-    """Writes a finished run by hand: its name, task and labels, what is true of the test rows, what it said of them."""
-    return lambda *told, **wishes: _write_values(run_record, tmp_path, *told, **wishes)
-
-
-def _write_values(
-    record: RunRecord,
-    root: Path,
-    name: str,
-    labels: LabelSet,
-    truth: Sequence[object],
-    values: Sequence[object],
-    *,
-    rows: "Split | None" = None,
-    fingerprint: str = "same rows",
-    half_width: float | None = None,
-    coverage: float = 0.9,
-    flags: dict[str, Any] | None = None,
-    **changes: Any,
-) -> Path:
-    """Write a run; `truth` is as in `Split.labels`, `values` of shape (rows, outputs), `changes` go into its record."""
-    import numpy as np
-
-    from lorafit.config import load_config
-    from lorafit.data.checks import count_labels
-    from lorafit.data.rows import Split
-    from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
-    from lorafit.runs.records import SplitRecord
-    from lorafit.system.atomic import compute_digest
-    from lorafit.task_evidence import IntervalCalibration
-    from lorafit.training.evaluation import write_predictions
-
-    layout = RunLayout(root / name)
-    layout.root.mkdir()
-    rows = rows or Split(np.arange(1, len(truth) + 1), ("a text",) * len(truth), np.asarray(truth))
-    write_predictions(layout.predictions("test", "finetuned"), rows, labels, np.asarray(values))
-    source = {"evaluation.bootstrap_samples": 200, "data.source": str(root / "gone.csv"), "data.task": labels.task}
-    config = load_config(flags={**source, **(flags or {})})
-    layout.config.write_text(config.to_yaml(), encoding="utf-8")
-    files = {}
-    if half_width is not None:
-        IntervalCalibration(rows=50, coverage=coverage, half_width=half_width).write(layout.calibration)
-        files = {CALIBRATION_FILE: compute_digest(layout.calibration)}
-    counts = count_labels(rows.labels, labels)
-    split = SplitRecord(rows=len(rows), label_counts=counts, fingerprint=fingerprint, tokens=1, truncated=0)
-    told = {
-        "task": labels.task,
-        "labels": list(labels.names),
-        "data": DataRecord(source=config.data.source, splits={"test": split}),
+    kept: dict[str, Any] = {
+        "task": task.name,
+        "labels": list(task.label_names),
+        "data": DataRecord(source=source, splits=splits, notes=notes),
+        "seconds": {"training": 12.0, "evaluation": 3.0},
         "texts_per_second": 100.0,
         "files": files,
     }
-    record.model_copy(update={**told, **changes}).write(layout.record)
+    record.model_copy(update={**kept, **changes}).write(layout.record)
     return layout.root
+
+
+def _write_data(
+    root: Path,
+    name: str,
+    task: "Task",
+    y: "NDArray[Any]",
+    texts: Callable[[int, str], str],
+    columns: Mapping[str, Sequence[object]],
+    flags: Mapping[str, Any],
+) -> "tuple[Config, str, dict[str, Split], list[str]]":
+    """Write the data of a run; return its settings, and source, splits and notes as they are read again."""
+    from lorafit.config import load_config
+    from lorafit.data.rows import Split
+    from lorafit.data.sources import load_splits
+
+    source, test = root / f"{name}.jsonl", root / f"{name}-test.jsonl"
+    for path, part in ((source, _draw_labels(task, 8 * max(len(task.label_names), 3))), (test, y)):
+        with path.open("w", encoding="utf-8") as file:
+            for row, label in enumerate(task.decode(part)):
+                named = " ".join(label) if isinstance(label, tuple) else str(label)
+                cells = {column: values[row % len(values)] for column, values in columns.items()}
+                file.write(f"{json.dumps({'text': texts(row, named), 'label': label, **cells})}\n")
+    settings: dict[str, Any] = {
+        "data.source": str(source),
+        "data.test": str(test),
+        "data.task": task.name,
+        "data.slice_columns": list(columns),
+        "data.calibration_fraction": 0,
+        "evaluation.bootstrap_samples": 200,
+    }
+    if "accepted_share" in task.calibration_metrics:
+        settings["evaluation.target_accuracy"] = 0.9
+    config = load_config(flags={**settings, **flags})
+    splits = load_splits(config.data)
+    parts = {  # labels in the order of `task`
+        part: Split(split.ids, split.texts, task.encode(splits.task.decode(split.y)), split.columns)
+        for part, split in splits.by_name.items()
+    }
+    return config, splits.source, parts, list(splits.notes)
+
+
+def _predict(
+    task: "Task",
+    y: "NDArray[Any]",
+    after: "ArrayLike | None",
+    before: "ArrayLike | bool",
+    baselines: bool,
+    calibration: "Calibration | bool",
+    config: "EvaluationConfig",
+) -> "Predicted":
+    """Put predictions together as `_write_run` is asked for."""
+    import numpy as np
+
+    from lorafit.training.evaluation import Predicted
+
+    rng = np.random.default_rng(0)
+
+    def draw(strength: float) -> Any:  # noqa: ANN401 - an array
+        return task.activate(_draw_logits(task, y, strength, rng))
+
+    if after is None:
+        logits = _draw_logits(task, y, 3.0, rng)
+        if calibration is True:
+            limits = {"coverage": config.coverage, "target_accuracy": config.target_accuracy}
+            calibration = task.fit_calibration(y, logits, **limits)
+        after = task.activate(logits, calibration or None)
+    if isinstance(before, bool):
+        before = draw(0.3) if before else None
+    return Predicted(
+        after=np.asarray(after, dtype=np.float64),
+        before=before if before is None else np.asarray(before, dtype=np.float64),
+        baselines={name: draw(2.0) for name in task.baselines} if baselines else {},
+        calibration=None if isinstance(calibration, bool) else calibration,
+    )
+
+
+def _draw_labels(task: "Task", rows: int) -> "NDArray[Any]":
+    """Draw labels of every kind that the task has, the same each time."""
+    import numpy as np
+
+    places, count = np.arange(rows), len(task.label_names)
+    if task.name == "regression":
+        return 50 + 10 * np.random.default_rng(1).normal(size=rows)
+    if task.name == "multi_label":
+        return places[:, np.newaxis] // (1 + np.arange(count)) % 2
+    return places % count
+
+
+def _draw_logits(task: "Task", y: "NDArray[Any]", strength: float, rng: "Generator") -> "NDArray[Any]":
+    """Draw logits of a model that is the better, the higher its strength."""
+    import numpy as np
+
+    from lorafit.tasks.base import TargetScaler
+
+    targets = task.targets(y, TargetScaler())
+    if task.name == "regression":
+        return y[:, np.newaxis] + 10 / strength * rng.normal(size=(len(y), 1))
+    if task.name == "single_label":
+        targets = np.eye(len(task.label_names))[targets]
+    return strength * (targets - 0.5) + rng.normal(size=targets.shape)
+
+
+@pytest.fixture
+def write_values(write_run: WriteRun) -> Callable[..., Path]:
+    """`write_run` as the tests of diff call it."""
+
+    def write(name: str, labels: Any, *told: Any, **wishes: Any) -> Path:  # noqa: ANN401
+        from lorafit.tasks.registry import build_task
+
+        task, (y, values) = build_task(labels.task, labels.names), told
+        return write_run(task, name=name, y=y, after=values, before=False, baselines=False, **wishes)
+
+    return write

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.answers import Calibration
 from lorafit.config import ModelConfig
 from lorafit.errors import LorafitError, RunError
 from lorafit.models.adaptation import AdaptedModel
@@ -25,6 +24,7 @@ from lorafit.runs.folder import ADAPTER_FILES, CALIBRATION_FILE, MODEL_FILES, Ru
 from lorafit.runs.golden import GoldenRecord, choose_golden_texts, verify_golden
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import atomic_directory, compute_digest
+from lorafit.tasks.records import Calibration
 
 if TYPE_CHECKING:
     from peft import PeftModel
