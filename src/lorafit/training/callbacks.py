@@ -6,7 +6,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from lorafit.errors import TrainingDivergedError
 from lorafit.system.atomic import compute_digest, write_atomic
 from lorafit.system.progress import Progress
+from lorafit.tasks.base import Metric
 from lorafit.training.inputs import EpochBatches
 
 __all__ = [
@@ -31,9 +32,6 @@ __all__ = [
     "is_complete",
     "mark_complete",
 ]
-
-_SHARES = {"accuracy", "micro_f1"}
-"""Validation metrics that are shown in per cent."""
 
 
 class EpochOrder(TrainerCallback):
@@ -72,8 +70,11 @@ class Schedule(TrainerCallback):
 class ProgressReport(TrainerCallback):
     """Reports steps, loss and speed, and at the start the expected training time where it is known."""
 
-    def __init__(self, progress: Progress, *, expected_seconds: float | None = None) -> None:
+    def __init__(
+        self, progress: Progress, metrics: Mapping[str, Metric], expected_seconds: float | None = None
+    ) -> None:
         self._progress = progress
+        self._metrics = metrics
         self._expected_seconds = expected_seconds
         self._loss = math.nan
         self._tokens = 0
@@ -140,7 +141,7 @@ class ProgressReport(TrainerCallback):
         after = "" if calibrated == loss else f" ({calibrated:.4f} calibrated)"
         words = [f"epoch {state.epoch or 0:.2f}: validation loss {loss:.4f}{after}"]
         for name, value in values.items():
-            words.append(f"{name} {100 * value:.2f} %" if name in _SHARES else f"{name} {value:.4g}")
+            words.append(f"{self._metrics[name].title} {self._metrics[name].write_value(value)}")
         self._progress.say(", ".join(words))
 
 

@@ -5,20 +5,19 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lorafit.answers import Answer, Predicted, build_answer
 from lorafit.config import Config, load_config
-from lorafit.data.checks import name_labels
-from lorafit.data.label_values import LabelValue
 from lorafit.data.rows import Split
 from lorafit.errors import RunError
 from lorafit.inference.predictor import Predictor
 from lorafit.inference.run_loading import load_run
-from lorafit.labels import LabelSet
 from lorafit.reports.rows import choose_samples
 from lorafit.runs.folder import RunLayout, choose_run_folder, claim_run_folder, suggest_name
 from lorafit.runs.records import ForecastRecord, RunRecord
 from lorafit.system.progress import Progress, Silent
-from lorafit.training.evaluation import Metrics
+from lorafit.tasks.base import Prediction, Task
+from lorafit.tasks.labels import Label
+from lorafit.tasks.records import MetricsRecord
+from lorafit.training.evaluation import Predicted
 from lorafit.training.planning.budget import needs_preparation, plan_run
 from lorafit.training.planning.forecast import measure_workload
 from lorafit.training.prepare import Prepared, prepare
@@ -39,9 +38,9 @@ class Sample:
     """
 
     text: str
-    label: LabelValue
-    before: Answer | None
-    after: Answer
+    label: Label
+    before: Prediction | None
+    after: Prediction
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Run:
 
     path: Path
     record: RunRecord
-    metrics: Metrics
+    metrics: MetricsRecord
     samples: tuple[Sample, ...]
 
     def load(self) -> Predictor:
@@ -140,18 +139,18 @@ def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
     stages.report(predicted)
     stages.track(metrics)
     splits, seed = stages.prepared.splits, stages.prepared.config.evaluation.seed
-    samples = _draw_samples(splits.test, splits.labels, predicted, seed=seed)
+    samples = _draw_samples(splits.test, splits.task, predicted, seed=seed)
     return Run(path=stages.layout.root, record=stages.journal.record, metrics=metrics, samples=samples)
 
 
-def _draw_samples(rows: Split, labels: LabelSet, predicted: Predicted, *, seed: int) -> tuple[Sample, ...]:
-    baseline = predicted.baseline
+def _draw_samples(rows: Split, task: Task, predicted: Predicted, *, seed: int) -> tuple[Sample, ...]:
+    before = predicted.before
     return tuple(
         Sample(
             text=rows.texts[row],
-            label=name_labels(rows.labels[row : row + 1], labels)[0],
-            before=None if baseline is None else build_answer(baseline[row], labels),
-            after=build_answer(predicted.finetuned[row], labels, predicted.calibration),
+            label=task.decode(rows.y[row : row + 1])[0],
+            before=None if before is None else task.predict(before[row]),
+            after=task.predict(predicted.after[row], predicted.calibration),
         )
         for row in choose_samples(len(rows), seed=seed)
     )

@@ -1,4 +1,4 @@
-"""What a run needs before anything is written: data, model, tokens and what the machine can do."""
+"""Prepare a run before anything is written: data, model, tokens, precision."""
 
 import datetime
 import platform
@@ -7,16 +7,13 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
 from lorafit.config import Config
-from lorafit.data.checks import count_labels
 from lorafit.data.rows import Split, Splits
 from lorafit.data.sources import load_splits
 from lorafit.errors import ConfigError
-from lorafit.labels import LabelSet, require_single_label
 from lorafit.models.acceleration.memory import keep_freed_memory
 from lorafit.models.acceleration.precision import PrecisionChoice, choose_device, choose_precision
 from lorafit.models.adaptation import AdaptedModel, apply_method, count_parameters
@@ -29,17 +26,16 @@ from lorafit.runs.records import DataRecord, ForecastRecord, HardwareRecord, Run
 from lorafit.system import hardware
 from lorafit.system.extras import require
 from lorafit.system.progress import Progress
-
-if TYPE_CHECKING:
-    from lorafit.training.targets import Standard
+from lorafit.tasks.base import TargetScaler, Task
+from lorafit.tasks.registry import get_task
 
 __all__ = ["Material", "Prepared", "collect_versions", "describe", "load_material", "prepare"]
 
 _KEPT = 2
-"""Truncations whose tokens are kept in memory for several runs."""
+"""How many truncations of the texts are kept in memory for several runs."""
 
 _SHORTEST = 8
-"""Fewest tokens that a text may be cut to."""
+"""Fewest tokens that a text may be truncated to."""
 
 _PACKAGES = ("lorafit", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")
 
@@ -49,24 +45,24 @@ class Prepared:
     """Everything that training needs, before anything is written.
 
     Attributes:
-        config: The settings, with absolute paths and the base's revision.
+        config: The completed settings, with absolute paths and the encoder's revision.
         splits: The rows.
-        encoder: The base.
-        adapted: The model with its adapter, its blocks fused where that can be.
-        standard: How the numbers of a regression are standardised.
+        encoder: The pre-trained encoder.
+        adapted: The model with its adapter, and with fused blocks where possible.
+        scaler: That of the targets.
         tokens: The texts of each split as tokens.
-        max_length: Longest text in tokens, which virtual tokens are taken off.
+        max_length: Longest text in tokens, without virtual tokens.
         pad_id: Token id of the padding.
         precision: Arithmetic of the encoder.
         threads: CPU threads.
-        blocks: For the record: `fused`, or `stock:` and why.
+        blocks: `fused`, or `stock:` and why.
     """
 
     config: Config
     splits: Splits
     encoder: Encoder
     adapted: AdaptedModel
-    standard: "Standard"
+    scaler: TargetScaler
     tokens: dict[str, TokenizedTexts]
     max_length: int
     pad_id: int
@@ -75,21 +71,21 @@ class Prepared:
     blocks: str
 
     @property
-    def labels(self) -> LabelSet:
-        """The classes."""
-        return self.splits.labels
+    def task(self) -> Task:
+        """The task, with the labels of the training rows."""
+        return self.splits.task
 
 
 @dataclass(frozen=True)
 class Material:
-    """What runs that differ in method and seed alone can share.
+    """What runs with the same data and encoder share.
 
     Attributes:
         splits: The rows.
-        encoder: The base.
-        tokenizer: The base's, without truncation of its own.
+        encoder: The pre-trained encoder.
+        tokenizer: Its tokenizer, without truncation of its own.
         pad_id: Token id of the padding.
-        tokens: Texts as tokens, by truncation and split; filled as they are asked for, the last two kept.
+        tokens: Texts as tokens, by truncation and split; the last two truncations asked for.
     """
 
     splits: Splits
@@ -99,7 +95,7 @@ class Material:
     tokens: dict[Truncation, dict[str, TokenizedTexts]] = field(default_factory=dict)
 
     def tokenize(self, truncation: Truncation) -> dict[str, TokenizedTexts]:
-        """Return the texts of every split as tokens."""
+        """Tokenize the texts of every split."""
         if truncation not in self.tokens:
             for oldest in list(self.tokens)[: 1 - _KEPT]:
                 del self.tokens[oldest]
@@ -111,18 +107,10 @@ class Material:
 
 
 def load_material(config: Config) -> Material:
-    """Read data and tokenizer and find the encoder.
-
-    Args:
-        config: The settings.
-
-    Returns:
-        The material.
-    """
+    """Read data and tokenizer, and find the encoder."""
     _require_training()
     require_trackers(config.training.track)
-    if config.evaluation.target_accuracy is not None:
-        require_single_label(config.data.task, "evaluation.target_accuracy")
+    get_task(config.data.task).check_target_accuracy(config.evaluation.target_accuracy)
     splits = load_splits(config.data)
     encoder = locate_encoder(config.model)
     tokenizer, pad_id = load_tokenizer(encoder.folder)
@@ -130,20 +118,17 @@ def load_material(config: Config) -> Material:
 
 
 def prepare(config: Config, progress: Progress, *, material: Material | None = None) -> Prepared:
-    """Read data and model, put the method on, and turn texts into tokens; nothing is written.
+    """Read data and model, apply the method, and tokenize the texts; nothing is written.
 
     Args:
         config: The settings.
-        progress: Told what is going on, what was left out and what was cut.
-        material: From `load_material` with the same data and encoder, for several runs; None reads it.
-
-    Returns:
-        Everything that training needs.
+        progress: Receives the progress, and what was left out or truncated.
+        material: From `load_material` with the same data and encoder; None loads it.
     """
     torch = _require_training()
     require_trackers(config.training.track)
     from lorafit.models.acceleration.encoder_block import fuse_encoder
-    from lorafit.training.targets import measure_standard, unfold_known_head
+    from lorafit.training.targets import find_output_layer, unfold_known_head
 
     config = complete_settings(config)
     device = choose_device(config.training.device)
@@ -156,7 +141,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     splits, encoder = material.splits, material.encoder
     loaded = load_with_head(
         encoder,
-        splits.labels,
+        splits.task,
         seed=config.training.seed,
         base_dropout=config.training.base_dropout,
         pad_id=material.pad_id,
@@ -165,8 +150,8 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     adapted = apply_method(
         loaded.model, config.method, newly_initialised=loaded.newly_initialised, seed=config.training.seed
     )
-    standard = measure_standard(splits.train.labels, splits.labels.task, adapted)
-    unfold_known_head(adapted, standard, loaded.newly_initialised)
+    scaler = splits.task.fit_scaler(splits.train.y, has_bias=find_output_layer(adapted).bias is not None)
+    unfold_known_head(adapted, scaler, loaded.newly_initialised)
     truncation = Truncation(_text_length(config), config.model.truncation)
     tokens = material.tokenize(truncation)
     progress.finish(", ".join(f"{len(texts):,} {name}" for name, texts in tokens.items()))
@@ -181,7 +166,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
         splits=splits,
         encoder=encoder,
         adapted=adapted,
-        standard=standard,
+        scaler=scaler,
         tokens=tokens,
         max_length=truncation.max_length,
         pad_id=material.pad_id,
@@ -199,7 +184,7 @@ def _require_training() -> ModuleType:
 
 
 def _text_length(config: Config) -> int:
-    """Return the longest text in tokens: what the virtual tokens leave."""
+    """Return the longest text in tokens: `max_length` less the virtual tokens."""
     length = config.model.max_length - (config.method.virtual_tokens or 0)
     if length < _SHORTEST:
         raise ConfigError(
@@ -210,7 +195,7 @@ def _text_length(config: Config) -> int:
 
 
 def describe(prepared: Prepared, forecast: ForecastRecord | None = None) -> RunRecord:
-    """Return the record of a run that begins: all that is known before any stage."""
+    """Return the record of a run as it is known before its first stage."""
     config, splits = prepared.config, prepared.splits
     return RunRecord(
         status="running",
@@ -218,15 +203,14 @@ def describe(prepared: Prepared, forecast: ForecastRecord | None = None) -> RunR
         versions=collect_versions(),
         seed=config.training.seed,
         method=config.method.name,
-        task=splits.labels.task,
-        labels=list(splits.labels.names),
+        task=splits.task.name,
+        labels=list(splits.task.label_names),
         max_length=prepared.max_length,
         truncation=config.model.truncation,
         data=DataRecord(
             source=splits.source,
             splits={
-                name: _describe_split(rows, splits.labels, prepared.tokens[name])
-                for name, rows in splits.by_name.items()
+                name: _describe_split(rows, splits.task, prepared.tokens[name]) for name, rows in splits.by_name.items()
             },
             notes=list(splits.notes),
         ),
@@ -246,14 +230,14 @@ def describe(prepared: Prepared, forecast: ForecastRecord | None = None) -> RunR
 
 
 def collect_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a result."""
+    """Return the versions of Python and of the packages that results depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
-def _describe_split(rows: Split, labels: LabelSet, tokens: TokenizedTexts) -> SplitRecord:
+def _describe_split(rows: Split, task: Task, tokens: TokenizedTexts) -> SplitRecord:
     return SplitRecord(
         rows=len(rows),
-        label_counts=count_labels(rows.labels, labels),
+        label_counts=task.count(rows.y),
         fingerprint=rows.fingerprint(),
         tokens=int(tokens.lengths.sum()),
         truncated=tokens.truncated,

@@ -11,13 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lorafit.answers import Calibration, Predicted, to_values
-from lorafit.cheap_baselines import cheap_baselines_for, predict_cheaply
 from lorafit.data.rows import Splits
 from lorafit.errors import RunError, TrainingInterruptedError
-from lorafit.evidence import MetricsRecord
 from lorafit.inference.mistakes import explain_mistakes
 from lorafit.inference.predictor import Predictor, Runtime, compute_logits, plan_prediction
 from lorafit.models.acceleration.memory import release_freed_memory
@@ -27,31 +23,26 @@ from lorafit.models.load import load_tokenizer
 from lorafit.models.methods import find_method
 from lorafit.reports.model_card import render_model_card
 from lorafit.reports.page import write_report
-from lorafit.reports.task_card import render_task_card
 from lorafit.reports.tracking import open_trackers, track_results
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION
 from lorafit.runs.journal import Journal
+from lorafit.runs.predictions import read_predictions, write_predictions
 from lorafit.runs.records import ForecastRecord, RunRecord
 from lorafit.runs.saving import save_trained
 from lorafit.system.atomic import write_atomic
 from lorafit.system.extras import install_line, missing_modules
 from lorafit.system.progress import Progress
-from lorafit.training.evaluation import (
-    Metrics,
-    build_metrics,
-    compute_validation,
-    fit_answers,
-    read_predictions,
-    write_predictions,
-)
+from lorafit.tasks.base import Array
+from lorafit.tasks.records import Calibration, MetricsRecord
+from lorafit.training.evaluation import Predicted, build_metrics, compute_validation
 from lorafit.training.prepare import Prepared, describe
 
 if TYPE_CHECKING:
     from lorafit.training.inputs import ModelInputs
     from lorafit.training.trainer import OnValidation
 
-__all__ = ["RunStages", "measure_cheap_baseline"]
+__all__ = ["RunStages", "measure_baseline"]
 
 _TIMED_BATCHES = 8
 """Batches that the speed is measured on where the test rows were predicted from cached hidden states."""
@@ -105,17 +96,17 @@ class RunStages:
         """The run folder."""
         return self.journal.layout
 
-    def measure_baseline(self) -> NDArray[np.float64] | None:
+    def measure_baseline(self) -> Array | None:
         """Predict the test rows with the untrained model.
 
         Returns:
-            Shape (n, outputs), read from the run folder where a resumed run has them; None where none is wanted.
+            Values of shape (n, labels), which a resumed run reads from its folder; None where no baseline is wanted.
         """
         if not self.prepared.config.evaluation.baseline:
             return None
         with self.journal.stage("baseline"):
-            rows, labels = self.prepared.splits.test, self.prepared.labels
-            kept = read_predictions(self.layout.predictions("test", "baseline"), rows, labels)
+            path = self.layout.predictions("test", "baseline")
+            kept = read_predictions(path, self.prepared.splits.test, self.prepared.task)
             return self._predict_test_rows("baseline", self._untrained_runtime()) if kept is None else kept
 
     @contextmanager
@@ -181,36 +172,35 @@ class RunStages:
                 training.
         """
         from lorafit.training.inputs import TrainingRows
-        from lorafit.training.targets import build_targets, fold_standard
+        from lorafit.training.targets import fold_scaler
         from lorafit.training.trainer import TrainingJob, fit
 
-        prepared, splits, task = self.prepared, self.prepared.splits, self.prepared.labels.task
-        runtime, standard = self._untrained_runtime(), prepared.standard
+        prepared, splits, runtime = self.prepared, self.prepared.splits, self._untrained_runtime()
+        task, scaler = prepared.task, prepared.scaler
         job = TrainingJob(
             adapted=prepared.adapted,
-            rows=TrainingRows(
-                self.inputs["train"], build_targets(splits.train.labels, task, standard), prepared.pad_id
-            ),
+            rows=TrainingRows(self.inputs["train"], task.targets(splits.train.y, scaler), prepared.pad_id),
             config=prepared.config.training,
             method=prepared.config.method,
             layout=self.layout,
             precision=prepared.precision,
             validate=lambda: compute_validation(
-                splits.validation, self._compute_logits(runtime, "validation"), task, standard
+                splits.validation, self._compute_logits(runtime, "validation"), task, scaler
             ),
+            metrics=task.metrics,
             on_validation=on_validation,
             expected_seconds=expected_seconds,
         )
         checkpoint = self._find_checkpoint()
         with open_trackers(prepared.config, self.layout, self.journal.record), self.journal.stage("training"):
             training = fit(job, progress=self.progress, resume_from=checkpoint)
-        fold_standard(prepared.adapted, standard)
+        fold_scaler(prepared.adapted, scaler)
         seconds = self.journal.record.seconds["training"]
         self.journal.update(training=training.model_copy(update={"seconds": seconds}))
 
     def calibrate(self) -> Calibration | None:
         """Fit the calibration of the trained model on the calibration rows; return None where there are none."""
-        rows, config = self.prepared.splits.calibration, self.prepared.config.evaluation
+        rows, task, config = self.prepared.splits.calibration, self.prepared.task, self.prepared.config.evaluation
         if rows is None:
             if config.target_accuracy is not None:
                 self.progress.say(
@@ -222,11 +212,13 @@ class RunStages:
             self.progress.start("calibrating", total=len(rows), unit="text")
             logits = self._compute_logits(self.trained_runtime, "calibration", self.progress)
             self.progress.finish()
-            if self.prepared.labels.task == "regression" and len(rows) < config.coverage / (1 - config.coverage):
+            if len(rows) < task.fewest_calibration_rows(config.coverage):
                 self.progress.say(
                     f"{len(rows)} calibration rows are too few for a coverage of {config.coverage:g}: it may be less"
                 )
-            return fit_answers(rows, logits, self.prepared.labels, config)
+            return task.fit_calibration(
+                rows.y, logits, coverage=config.coverage, target_accuracy=config.target_accuracy
+            )
 
     def save(self, calibration: Calibration | None = None) -> None:
         """Save what was trained, and check in a fresh process that plain libraries load it with the same logits."""
@@ -247,8 +239,8 @@ class RunStages:
             self.progress.finish()
 
     def evaluate(
-        self, baseline: NDArray[np.float64] | None = None, calibration: Calibration | None = None
-    ) -> tuple[Predicted, Metrics]:
+        self, baseline: Array | None = None, calibration: Calibration | None = None
+    ) -> tuple[Predicted, MetricsRecord]:
         """Compute the test metrics of the trained model and of the baselines, and write them and the model card.
 
         Args:
@@ -258,24 +250,24 @@ class RunStages:
         Returns:
             The predictions of every model for the test rows, and the metrics.
         """
-        splits, config, cheap = self.prepared.splits, self.prepared.config.evaluation, {}
+        splits, config, baselines = self.prepared.splits, self.prepared.config.evaluation, {}
         if config.cheap_baselines:
             release_freed_memory()  # training's; the n-gram models need memory of their own
             with self.journal.stage("cheap baselines"):
-                cheap = {
-                    name: measure_cheap_baseline(name, splits, self.layout.predictions("test", name), self.progress)
-                    for name in cheap_baselines_for(splits.labels.task)
+                baselines = {
+                    name: measure_baseline(name, splits, self.layout.predictions("test", name), self.progress)
+                    for name in splits.task.baselines
                 }
         with self.journal.stage("evaluation"):
             began = time.perf_counter()
-            finetuned = self._predict_test_rows("finetuned", self.trained_runtime, calibration)
+            after = self._predict_test_rows("finetuned", self.trained_runtime, calibration)
             seconds = time.perf_counter() - began
             is_cached = self.inputs["test"] is not self.prepared.tokens["test"]
             self.journal.update(texts_per_second=self._measure_speed() if is_cached else len(splits.test) / seconds)
-            predicted = Predicted(finetuned, baseline, cheap, calibration)
-            metrics = build_metrics("test", splits.test, splits.labels, config, predicted)
+            predicted = Predicted(after, baseline, baselines, calibration)
+            metrics = build_metrics("test", splits.test, splits.task, config, predicted)
             metrics.write(self.layout.metrics)
-            write_atomic(self.layout.card, _render_card(self.journal.record, metrics))
+            write_atomic(self.layout.card, render_model_card(self.journal.record, metrics))
         return predicted, metrics
 
     def report(self, predicted: Predicted) -> None:
@@ -295,7 +287,7 @@ class RunStages:
             return
         try:
             with self.journal.stage("report"):
-                if config.report_texts and self.prepared.labels.task == "single_label":
+                if config.report_texts:
                     self._explain_mistakes(predicted)
                 write_report(self.layout.root, rows=self.prepared.splits.test, progress=self.progress)
         except KeyboardInterrupt:
@@ -304,7 +296,7 @@ class RunStages:
                 run=self.layout.root,
             ) from None
 
-    def track(self, metrics: Metrics) -> None:
+    def track(self, metrics: MetricsRecord) -> None:
         """Log the metrics to the trackers of `training.track`, and to MLflow the report without texts, if there is one.
 
         Args:
@@ -353,26 +345,26 @@ class RunStages:
             return None
         return checkpoint
 
-    def _compute_logits(self, runtime: Runtime, split: str, progress: Progress | None = None) -> NDArray[np.float64]:
+    def _compute_logits(self, runtime: Runtime, split: str, progress: Progress | None = None) -> Array:
         return compute_logits(
             runtime,
             self.inputs[split],
             self.prepared.pad_id,
-            classes=len(self.prepared.labels),
+            outputs=len(self.prepared.task.output_names),
             on_progress=progress.update if progress else None,
         )
 
     def _predict_test_rows(
         self, model: Literal["baseline", "finetuned"], runtime: Runtime, calibration: Calibration | None = None
-    ) -> NDArray[np.float64]:
+    ) -> Array:
         """Predict the test rows and write the predictions."""
-        rows, labels = self.prepared.splits.test, self.prepared.labels
+        rows, task = self.prepared.splits.test, self.prepared.task
         self.progress.start(f"measuring the {model} model", total=len(rows), unit="text")
         logits = self._compute_logits(runtime, "test", self.progress)
         if model == "baseline":
-            logits = self.prepared.standard.undo(logits)  # the head learns standardised targets, `fit` folds them back
-        values = to_values(logits, labels, calibration)
-        write_predictions(self.layout.predictions("test", model), rows, labels, values)
+            logits = self.prepared.scaler.undo(logits)  # `fit` folds the scaler into the head
+        values = task.activate(logits, calibration)
+        write_predictions(self.layout.predictions("test", model), rows, task, values)
         self.progress.finish()
         return values
 
@@ -391,7 +383,7 @@ class RunStages:
     def _explain_mistakes(self, predicted: Predicted) -> None:
         """Write down, without texts, which words the most confident mistakes among the test rows rest on."""
         predictor = self._build_predictor(self.trained_runtime, predicted.calibration)
-        found = explain_mistakes(predictor, self.prepared.splits.test, predicted.finetuned, self.progress)
+        found = explain_mistakes(predictor, self.prepared.splits.test, predicted.after, self.progress)
         found.write(self.layout.mistakes)
 
     def _build_predictor(self, runtime: Runtime, calibration: Calibration | None = None) -> Predictor:
@@ -399,26 +391,21 @@ class RunStages:
         return Predictor.for_record(self.journal.record, runtime, tokenizer, calibration=calibration)
 
 
-def measure_cheap_baseline(name: str, splits: Splits, path: Path, progress: Progress) -> NDArray[np.float64]:
+def measure_baseline(name: str, splits: Splits, path: Path, progress: Progress) -> Array:
     """Train a baseline on the training rows, predict the test rows, and write the predictions.
 
     Args:
-        name: A key of `cheap_baselines_for` the task.
+        name: A key of `Task.baselines`.
         splits: The rows.
         path: Where to write.
-        progress: Told what is trained.
+        progress: Receives the progress.
 
     Returns:
-        Probabilities, or numbers, of shape (test rows, outputs).
+        Values of shape (test rows, labels).
     """
-    progress.start(f"training {cheap_baselines_for(splits.labels.task)[name]} to compare with")
-    probabilities = predict_cheaply(name, splits.train, splits.test.texts, classes=len(splits.labels))
-    write_predictions(path, splits.test, splits.labels, probabilities)
+    task, train, test = splits.task, splits.train, splits.test
+    progress.start(f"training {task.baselines[name]} for comparison")
+    values = task.predict_baseline(name, train.texts, train.y, test.texts)
+    write_predictions(path, test, task, values)
     progress.finish()
-    return probabilities
-
-
-def _render_card(record: RunRecord, metrics: Metrics) -> str:
-    return (
-        render_model_card(record, metrics) if isinstance(metrics, MetricsRecord) else render_task_card(record, metrics)
-    )
+    return values

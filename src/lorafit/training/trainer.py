@@ -32,6 +32,7 @@ from lorafit.models.methods import find_method
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import TrainingRecord
 from lorafit.system.progress import Progress
+from lorafit.tasks.base import Metric
 from lorafit.training.callbacks import (
     DivergenceGuard,
     EpochOrder,
@@ -64,6 +65,7 @@ class TrainingJob:
         layout: The run folder, for checkpoints and history.
         precision: Arithmetic of the forward pass.
         validate: Computes the validation metrics.
+        metrics: How they are written for people.
         on_validation: Called after every validation; what it raises ends training.
         expected_seconds: Forecast of the training time, for the progress bar.
     """
@@ -75,6 +77,7 @@ class TrainingJob:
     layout: RunLayout
     precision: PrecisionChoice
     validate: Validate
+    metrics: Mapping[str, Metric]
     on_validation: OnValidation | None = None
     expected_seconds: float | None = None
 
@@ -129,7 +132,7 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     config, lengths = job.config, job.rows.texts.lengths
     batches = EpochBatches(lengths, max_rows=config.batch_size, max_tokens=config.batch_tokens, seed=config.seed)
     optimizer = build_optimizer(job.adapted, config, job.method)
-    report, guard = ProgressReport(progress, expected_seconds=job.expected_seconds), InterruptGuard(progress)
+    report, guard = ProgressReport(progress, job.metrics, job.expected_seconds), InterruptGuard(progress)
     trainer = _Trainer(
         job,
         batches,

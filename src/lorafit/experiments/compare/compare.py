@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorafit.cheap_baselines import cheap_baselines_for
 from lorafit.config import Config, load_config
 from lorafit.errors import (
     ConfigError,
@@ -25,13 +24,13 @@ from lorafit.experiments.compare.summary import CheapResult, summarise
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.methods import METHODS, find_method
 from lorafit.runs.folder import RunLayout, check_same_settings, find_free_name, suggest_name
+from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system import hardware
 from lorafit.system.atomic import write_atomic
 from lorafit.system.progress import Progress, Silent
-from lorafit.training.evaluation import read_predictions
 from lorafit.training.prepare import Material, load_material, prepare
-from lorafit.training.stages import RunStages, measure_cheap_baseline
+from lorafit.training.stages import RunStages, measure_baseline
 
 __all__ = ["Comparison", "compare"]
 
@@ -230,12 +229,12 @@ def _measure_cheap(layout: ComparisonLayout, material: Material, progress: Progr
     fingerprints = {"train": splits.train.fingerprint(), "test": splits.test.fingerprint()}
     is_same = before is not None and fingerprints.items() <= before.fingerprints.items()
     seconds = {row.name: row.seconds for row in before.cheap_baselines} if before is not None and is_same else {}
-    for name in cheap_baselines_for(splits.labels.task):
+    for name in splits.task.baselines:
         path = layout.cheap_predictions(name)
-        values = read_predictions(path, splits.test, splits.labels) if name in seconds else None
+        values = read_predictions(path, splits.test, splits.task) if name in seconds else None
         if values is None:
             began = time.perf_counter()
-            values = measure_cheap_baseline(name, splits, path, progress)
+            values = measure_baseline(name, splits, path, progress)
             seconds[name] = time.perf_counter() - began
         results.append(CheapResult(name, values, seconds[name]))
     return results
@@ -251,15 +250,15 @@ def _record(
     finished = [cell for cell in cells if cell.error is None]
     runs = {(cell.method, cell.seed): layout.cell(cell.method, cell.seed) for cell in finished}
     records = {key: RunRecord.read(run.record) for key, run in runs.items()}
-    test, labels = material.splits.test, material.splits.labels
+    test, task = material.splits.test, material.splits.task
     predictions = {}
     for key, run in runs.items():
-        said = read_predictions(run.predictions("test", "finetuned"), test, labels)
+        said = read_predictions(run.predictions("test", "finetuned"), test, task)
         if said is None:
             raise RunError(f"{run.root} holds no predictions of these test rows; remove it to train it again.")
         predictions[key] = said
     sizes = {key: sum(path.stat().st_size for path in run.trained.glob("*.safetensors")) for key, run in runs.items()}
-    methods, cheap_rows = summarise(records, predictions, sizes, cheap, test, labels.task, config.evaluation)
+    methods, cheap_rows = summarise(records, predictions, sizes, cheap, test, task, config.evaluation)
     ranked = min(methods, key=lambda row: row.validation_loss, default=None)
     some = next(iter(records.values()), None)
     splits = material.splits.by_name
@@ -269,7 +268,7 @@ def _record(
         cpu=hardware.cpu_name(),
         threads=0 if some is None else some.hardware.threads,
         precision="" if some is None else some.hardware.precision,
-        task=labels.task,
+        task=task.name,
         source=material.splits.source,
         base_model=material.encoder.name,
         settings=config.model_dump(mode="json", include={"model", "training"}),

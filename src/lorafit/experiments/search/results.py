@@ -54,7 +54,7 @@ def _write_results(study: "optuna.Study", trials: Trials) -> SearchRecord:
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions={**collect_versions(), "optuna": version("optuna")},
         cpu=hardware.cpu_name(),
-        task=material.splits.labels.task,
+        task=material.splits.task.name,
         source=material.splits.source,
         base_model=material.encoder.name,
         rows={name: len(split) for name, split in parts.items()},

@@ -16,7 +16,6 @@ from lorafit.experiments.search.space import Space
 from lorafit.experiments.search.study import seed_sampler
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.system.progress import Progress, Silent
-from lorafit.task_figures import LEADING
 from lorafit.training.prepare import Material, Prepared, prepare
 from lorafit.training.stages import RunStages
 
@@ -85,7 +84,7 @@ class Trials:
 
         gc.collect()
         release_freed_memory()
-        run, watch = self.layout.trial(trial.number), _Watch(trial, LEADING[self.material.splits.labels.task])
+        run, watch = self.layout.trial(trial.number), _Watch(trial, self.material.splits.task.primary)
         stages, began = RunStages.begin(self._prepare(trial, config), run, self.progress), time.perf_counter()
         try:
             with stages.cache_frozen_layers(self.layout.prefix_cache):
@@ -121,20 +120,20 @@ class Trials:
 class _Watch:
     """Remembers the lowest validation loss of a trial and ends it where the study's pruner says so."""
 
-    def __init__(self, trial: "optuna.Trial", figure: str) -> None:
-        self._trial, self._figure = trial, figure
+    def __init__(self, trial: "optuna.Trial", metric: str) -> None:
+        self._trial, self._metric = trial, metric
         self.loss = math.inf
 
-    def see(self, share: float, figures: Mapping[str, float]) -> None:
+    def see(self, share: float, metrics: Mapping[str, float]) -> None:
         """Take in a validation result; schedules of different lengths are compared at the same share of their steps."""
         import optuna
 
-        loss = figures["calibrated_loss"]
+        loss = metrics["calibrated_loss"]
         if not math.isfinite(loss):
             return  # training ends of itself
         if loss < self.loss:
             self.loss = loss
-            self._trial.set_user_attr(SCORE, figures[self._figure])
+            self._trial.set_user_attr(SCORE, metrics[self._metric])
         self._trial.report(loss, round(100 * share))
         if self._trial.should_prune():
             raise optuna.TrialPruned

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.cheap_baselines import cheap_baselines_for
 from lorafit.config import Config
 from lorafit.inference.mistakes import list_explained_lengths
 from lorafit.inference.predictor import plan_prediction
 from lorafit.models.batching import plan_batches
+from lorafit.tasks.registry import get_task
 
 if TYPE_CHECKING:
     from lorafit.training.planning.costs import Costs
@@ -66,11 +66,9 @@ def measure_workload(prepared: "Prepared", *, free_bytes: float = inf) -> Worklo
     """
     from lorafit.training.inputs import TrainingRows
     from lorafit.training.planning.costs import measure_costs
-    from lorafit.training.targets import build_targets
 
     splits, model = prepared.splits, prepared.adapted.model
-    task = prepared.labels.task
-    targets = build_targets(splits.train.labels, task, prepared.standard)
+    targets = prepared.task.targets(splits.train.y, prepared.scaler)
     rows = TrainingRows(prepared.tokens["train"], targets, prepared.pad_id)
     return Workload(
         lengths={name: texts.lengths for name, texts in prepared.tokens.items()},
@@ -79,7 +77,7 @@ def measure_workload(prepared: "Prepared", *, free_bytes: float = inf) -> Worklo
         precision=prepared.precision.name,
         free_bytes=free_bytes,
         characters=sum(len(text) for part in (splits.train, splits.test) for text in part.texts),
-        fits=len(prepared.labels) if task == "multi_label" else 1,
+        fits=prepared.task.baseline_fits,
     )
 
 
@@ -111,7 +109,7 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
     testing = costs.sum_forward(predicted["test"])
     rows = len(lengths["train"]) + len(lengths["test"])
     cheap = config.evaluation.cheap_baselines
-    scored = 1 + config.evaluation.baseline + len(cheap_baselines_for(config.data.task)) * cheap
+    scored = 1 + config.evaluation.baseline + len(get_task(config.data.task).baselines) * cheap
     return {
         **({"baseline": testing} if config.evaluation.baseline else {}),
         **({"frozen layers": once} if once else {}),
@@ -130,7 +128,7 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
 
 def _forecast_report(config: Config, workload: Workload, lengths: NDArray[np.int64]) -> float:
     """Return the seconds of the page and of explaining some mistakes."""
-    if not config.evaluation.report_texts or config.data.task != "single_label":
+    if not config.evaluation.report_texts:
         return _REPORT
     explained = list_explained_lengths(lengths)
     return _REPORT + workload.costs.sum_forward(plan_prediction(explained).shapes(explained))
