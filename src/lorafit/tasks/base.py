@@ -8,6 +8,7 @@ Code outside this package holds a `Task` and never asks which one it is. Four ki
 * statistics: shape (n, k), what every metric is a function of once it is summed over rows. So one bootstrap serves all.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,12 @@ class Prediction(Protocol):
     def describe(self) -> str:
         """Return one line for a terminal or a table cell; names are as they come from the data, not yet made safe."""
 
+    def cells(self) -> tuple[str, ...]:
+        """Return what `describe` says as columns of the same width for every text; only the first has names."""
+
+    def is_right(self, truth: Label) -> bool | None:
+        """Tell whether it is the true label; None where it is never simply right or wrong."""
+
 
 @dataclass(frozen=True)
 class Wording:
@@ -134,6 +141,11 @@ class Wording:
         mistakes_intro: What those rows are, as a sentence.
         no_mistakes: What holds where there are none, as a clause.
         contribution: What a word adds, as a noun with its unit.
+        contribution_title: Title of what the words of a text add ({label}).
+        raises: Heading of the words that add to a value.
+        lowers: Heading of those that take from it.
+        speak_for: What words do that add to a value, as a verb.
+        explained: What the value of a label is ({label}).
         changed: What a row gets whose prediction is not the same.
         plain: How what plain libraries give is to be read, as sentences, and what calibration adds to it.
         plain_calibrated: The same where the model has a calibration.
@@ -166,6 +178,11 @@ class Wording:
     pipeline_options: str
     gate_example: str
     loss_note: str = ""
+    contribution_title: str = "What a word adds to the log-odds of {label}, and by how much it multiplies the odds"
+    raises: str = "for"
+    lowers: str = "against"
+    speak_for: str = "speak for the label"
+    explained: str = "the probability of {label}"
 
 
 @dataclass(frozen=True)
@@ -180,9 +197,10 @@ class Task(ABC):
         slice_metrics: Those that slices are scored by.
         calibration_metrics: Metrics of `CalibrationScores`.
         diff_metrics: Metrics of `measure_diff` beyond the differences of `metrics`.
-        parity_metrics: Metrics that an export may not lose.
-        reproduction_tolerances: By how much a metric may differ in a repeated run. Those of `TOLERANCE_IS_SHARE`
-            are a share of the spread of the true numbers.
+        parity_metrics: Metrics, of which more is better, that an export may not lose.
+        parity_agreement: Share of rows that must get the same prediction from an export.
+        reproduction_tolerances: By how much a metric may differ in a repeated run, the primary one first;
+            `scale_tolerances` turns them into the metrics' own units.
         baselines: Titles of the models without a neural network, by name.
         calibration_type: The record of its `calibration.json`.
         truth_column: Column of the true label in a table of predictions.
@@ -198,6 +216,7 @@ class Task(ABC):
     calibration_metrics: ClassVar[Mapping[str, Metric]]
     diff_metrics: ClassVar[Mapping[str, Metric]]
     parity_metrics: ClassVar[tuple[str, ...]]
+    parity_agreement: ClassVar[float] = 0.98
     reproduction_tolerances: ClassVar[Mapping[str, float]]
     baselines: ClassVar[Mapping[str, str]]
     calibration_type: ClassVar[type[Calibration]]
@@ -286,6 +305,10 @@ class Task(ABC):
     @abstractmethod
     def count(self, y: NDArray[Any]) -> dict[str, int]:
         """Count rows by label, in label order; nothing of a regression."""
+
+    @abstractmethod
+    def mark_labels(self, y: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which labels each row has as an indicator matrix, shape (n, labels); of a regression (n, 0)."""
 
     @abstractmethod
     def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
@@ -436,9 +459,33 @@ class Task(ABC):
         """Tell of each row whether two models predict the same, shape (n,); None where that is no question."""
         return np.asarray(self.main_output(values) == self.main_output(others))
 
+    def logit_scale(self, logits: Array, *, least: float) -> float:
+        """Return what a difference of two models' logits is measured against: the largest logit.
+
+        Args:
+            logits: Shape (n, outputs), of the model that is right.
+            least: The smallest scale of logits; of numbers, whose unit is the data's, there is none.
+
+        Returns:
+            The scale, in the unit of the logits.
+        """
+        return max(least, float(np.abs(logits).max()))
+
+    def describe_value(self, label: str, value: float) -> str:
+        """Write what a text gets for a label: its name and probability."""
+        return f"{label} {value:.1%}"
+
     @abstractmethod
     def contribution(self, values: Array, output: int) -> Array:
         """Return what words contribute to, for one label: its log-odds (or the number itself), shape (n,)."""
+
+    def contribution_columns(self, contribution: float) -> dict[str, str]:
+        """Write a word's part of `contribution`, by heading: log-odds, and what they multiply the odds by."""
+        return {"log-odds": f"{contribution:+.2f}", "odds": f"x {_write_factor(contribution)}"}
+
+    def write_drop(self, drop: float) -> str:
+        """Write by how much the value of a label falls or rises, without its sign."""
+        return f"{100 * abs(drop):.1f} points"
 
     # Evaluation
 
@@ -510,6 +557,15 @@ class Task(ABC):
     ) -> CalibrationScores:
         """Measure on n other rows whether calibrated values hold."""
 
+    def measure_side(
+        self, y: NDArray[Any], values: Array, calibration: Calibration | None, resampling: Resampling
+    ) -> dict[str, Estimate]:
+        """Measure those of `diff_metrics` that one model has by itself; by default, they need a calibration."""
+        if calibration is None:
+            return {}
+        metrics = self.calibration_scores(y, values, calibration, resampling).metrics
+        return {name: metrics[name] for name in self.diff_metrics if name in metrics}
+
     def measure_diff(
         self,
         y: NDArray[Any],
@@ -543,6 +599,22 @@ class Task(ABC):
             "churn": share(int((~same).sum()), len(y), resampling.level),
         }
 
+    def scale_tolerances(
+        self, tolerances: Mapping[str, float], y: NDArray[Any], metrics: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Return by how much metrics may differ in a repeated run, in their own units.
+
+        Args:
+            tolerances: By the names of `reproduction_tolerances`.
+            y: Labels of the rows that are scored.
+            metrics: What the run that is repeated reached, by the same names.
+
+        Returns:
+            The largest differences, by the same names.
+        """
+        del y, metrics
+        return dict(tolerances)
+
     def hub_results(self, scores: Scores, calibration: CalibrationScores | None) -> list[dict[str, Any]]:
         """Return the metrics that the Hub has names for, as its model index holds them: type, value, name."""
         del scores, calibration
@@ -561,3 +633,8 @@ def share(successes: int, trials: int, level: float) -> Estimate:
     low, high = wilson_interval(successes, trials, level)
     value = successes / trials if trials else float("nan")
     return Estimate(value=value, low=float(low), high=float(high))
+
+
+def _write_factor(log_odds: float) -> str:
+    factor = math.exp(log_odds)
+    return f"{factor:.2f}" if 0.005 <= factor < 1000 else f"{factor:.0e}"

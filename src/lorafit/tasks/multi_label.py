@@ -56,6 +56,14 @@ class MultiLabelPrediction:
         """Return the labels, each with its probability."""
         return ", ".join(f"{label} {self.scores[label]:.1%}" for label in self.labels) or "(none)"
 
+    def cells(self) -> tuple[str, ...]:
+        """Return the labels in one cell."""
+        return (self.describe(),)
+
+    def is_right(self, truth: Label) -> bool:
+        """Tell whether these are exactly the true labels."""
+        return set(self.labels) == set(_names(truth))
+
 
 class MultiLabelCalibration(Calibration):
     """`calibration.json` of a multi-label task.
@@ -104,6 +112,7 @@ class MultiLabel(Task):
         "churn": Metric("churn", "share of rows that get other labels, right or wrong", False, "percent"),
     }
     parity_metrics: ClassVar[tuple[str, ...]] = ("micro_f1",)
+    parity_agreement: ClassVar[float] = 0.0  # one of many labels may change; what counts is F1
     reproduction_tolerances: ClassVar[Mapping[str, float]] = {"micro_f1": 0.002, "log_loss": 0.01}
     baselines: ClassVar[Mapping[str, str]] = CLASSIFIERS
     calibration_type: ClassVar[type[Calibration]] = MultiLabelCalibration
@@ -168,6 +177,9 @@ class MultiLabel(Task):
 
     def count(self, y: NDArray[Any]) -> dict[str, int]:
         return dict(zip(self.label_names, y.sum(axis=0).tolist(), strict=True))
+
+    def mark_labels(self, y: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.asarray(y == 1)
 
     def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
         """Return the rarest label of each row; where that are fewer than 10 rows, the largest group."""
@@ -313,6 +325,13 @@ class MultiLabel(Task):
             metrics={"ece": estimate_ece(*_judge(y, values), resampling)},
             raw={"ece": estimate_ece(*_judge(y, sigmoid(odds * known.temperature)), resampling)},
         )
+
+    def measure_side(
+        self, y: NDArray[Any], values: Array, calibration: Calibration | None, resampling: Resampling
+    ) -> dict[str, Estimate]:
+        """Measure the calibration error, with or without a calibration."""
+        del calibration
+        return {"ece": estimate_ece(*_judge(y, values), resampling)}
 
     def measure_diff(
         self,

@@ -56,6 +56,14 @@ class RegressionPrediction:
             return write_number(self.value)
         return f"{write_number(self.value)}  [{write_number(self.low)}, {write_number(self.high)}]"
 
+    def cells(self) -> tuple[str, ...]:
+        """Return the number with its interval in one cell."""
+        return (self.describe(),)
+
+    def is_right(self, truth: Label) -> None:
+        """Return None: a number is off by more or by less."""
+        del truth
+
 
 class RegressionCalibration(Calibration):
     """`calibration.json` of a regression: split-conformal intervals.
@@ -68,6 +76,11 @@ class RegressionCalibration(Calibration):
     task: Literal["regression"] = "regression"
     coverage: float
     half_width: float
+
+    @property
+    def asked(self) -> dict[str, float]:
+        """The coverage."""
+        return {"coverage": self.coverage}
 
 
 @dataclass(frozen=True)
@@ -115,6 +128,11 @@ class Regression(Task):
         mistakes_intro="The rows whose number is farthest off after training. Some may have a wrong number in the data.",
         no_mistakes="every number is exactly right",
         contribution="the number",
+        contribution_title="What a word adds to the number",
+        raises="raises",
+        lowers="lowers",
+        speak_for="raise the number",
+        explained="the number",
         changed="another number",
         plain="Plain libraries give the number as `score`.",
         plain_calibrated="Plain libraries give the number as `score`, without the interval around it.",
@@ -154,6 +172,9 @@ class Regression(Task):
     def count(self, y: NDArray[Any]) -> dict[str, int]:
         del y
         return {}
+
+    def mark_labels(self, y: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.zeros((len(y), 0), dtype=np.bool_)
 
     def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
         """Return the fifth of the range by rank that each number is in; small fifths are joined to the largest."""
@@ -244,9 +265,27 @@ class Regression(Task):
         del values, others
         return None
 
+    def logit_scale(self, logits: Array, *, least: float) -> float:
+        """Return how far the numbers lie from their mean, or a thousandth of the largest if that is more."""
+        del least
+        return max(float(np.abs(logits - logits.mean()).max()), 1e-3 * float(np.abs(logits).max()))
+
+    def describe_value(self, label: str, value: float) -> str:
+        """Write the number."""
+        del label
+        return write_number(value)
+
     def contribution(self, values: Array, output: int) -> Array:
         """Return the number, in its unit."""
         return values[:, output]
+
+    def contribution_columns(self, contribution: float) -> dict[str, str]:
+        """Write by how much a word changes the number."""
+        return {"by": write_number(contribution, sign=True)}
+
+    def write_drop(self, drop: float) -> str:
+        """Write by how much the number falls or rises, in its unit."""
+        return write_number(abs(drop))
 
     # Evaluation
 
@@ -306,7 +345,7 @@ class Regression(Task):
                 "coverage": share(held, len(y), resampling.level),
                 "half_width": Estimate(value=known.half_width, low=nothing, high=nothing),
             },
-            asked={"coverage": known.coverage},
+            asked=known.asked,
         )
 
     def measure_diff(
@@ -328,6 +367,12 @@ class Regression(Task):
             "coverage": bootstrap_mean(is_held - was_held, resampling.level, resampling.samples, resampling.seed),
             "half_width": Estimate(value=new.half_width - old.half_width, low=nothing, high=nothing),
         }
+
+    def scale_tolerances(
+        self, tolerances: Mapping[str, float], y: NDArray[Any], metrics: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Scale that of MAE, a share of the spread of the true numbers."""
+        return {**tolerances, "mae": tolerances["mae"] * measure_spread(y, metrics["mae"])}
 
     def hub_results(self, scores: Scores, calibration: CalibrationScores | None) -> list[dict[str, Any]]:
         del calibration

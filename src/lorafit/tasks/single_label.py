@@ -95,6 +95,15 @@ class Prediction:
         """Return label, confidence and doubt."""
         return f"{self.label} {self.score:.1%}{' abstain' if self.abstain else ''}"
 
+    def cells(self) -> tuple[str, ...]:
+        """Return label, confidence and, where there is a target, doubt."""
+        doubt = () if self.abstain is None else (f"{'abstain' if self.abstain else '':7}",)
+        return (self.label, f"{self.score:6.1%}", *doubt)
+
+    def is_right(self, truth: Label) -> bool:
+        """Tell whether it is the true label."""
+        return self.label == truth
+
 
 class ClassCalibration(Calibration):
     """`calibration.json` where a text has one class.
@@ -213,6 +222,9 @@ class SingleLabel(Task):
     def count(self, y: NDArray[Any]) -> dict[str, int]:
         counts = np.bincount(y, minlength=len(self.label_names))
         return dict(zip(self.label_names, counts.tolist(), strict=True))
+
+    def mark_labels(self, y: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.asarray(y[:, np.newaxis] == np.arange(len(self.label_names)))
 
     def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
         return np.asarray(y, dtype=np.int64)
@@ -393,6 +405,14 @@ class SingleLabel(Task):
             risk_coverage=trace_risk(right, confidence, points=_SHOWN_POINTS),
             set_sizes=np.bincount(sets.sum(axis=1), minlength=sets.shape[1] + 1)[1:].tolist(),
         )
+
+    def measure_side(
+        self, y: NDArray[Any], values: Array, calibration: Calibration | None, resampling: Resampling
+    ) -> dict[str, Estimate]:
+        """Measure the calibration error, with or without a calibration."""
+        del calibration
+        right, confidence = self.row_errors(y, values) == 0, self._confidence(values)
+        return {"ece": estimate_ece(right[:, np.newaxis], confidence[:, np.newaxis], resampling)}
 
     def measure_diff(
         self,
