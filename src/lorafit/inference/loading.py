@@ -1,13 +1,18 @@
-"""Open what was trained, whatever form it has."""
+"""Open what was trained: a run with torch, an export with onnxruntime, tokenizers and numpy alone."""
 
 from pathlib import Path
 from typing import Literal
 
 from lorafit.errors import RunError, UserInputError
-from lorafit.inference.export.loading import load_export
-from lorafit.inference.export.records import ExportLayout
-from lorafit.inference.predictor import Predictor
-from lorafit.runs.folder import RunLayout
+from lorafit.inference.export.records import ExportLayout, ExportRecord
+from lorafit.inference.predictor import Predictor, read_calibration
+from lorafit.models.runtimes.onnx import OnnxRuntime
+from lorafit.models.tokenization import read_tokenizer
+from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
+from lorafit.runs.golden import GOLDEN_PRECISION, verify_golden
+from lorafit.runs.records import RunRecord
+from lorafit.system.atomic import compute_digest
+from lorafit.system.extras import require
 
 __all__ = ["load"]
 
@@ -27,28 +32,94 @@ def load(
     Args:
         path: The folder.
         precision: Of a run: `auto` takes bf16 where the CPU multiplies in bf16, else fp32. An export has its own.
-        raw: Leave the calibration out: probabilities as the model gives them, no sets, nothing abstains.
-        target_accuracy: Accuracy that accepted answers are to have, above 0 and below 1; None takes the run's own.
+        raw: Leave the calibration out: probabilities as the model gives them, no conformal sets, no abstaining.
+        target_accuracy: Accuracy that accepted predictions are to have, above 0 and below 1; None takes the run's own.
         verify: Whether to compare the loaded model with its golden logits.
 
     Returns:
-        The classifier.
+        The predictor.
 
     Raises:
         RunError: There is no such folder, a file is missing or altered, or the model gives other logits.
-        UserInputError: A target accuracy out of range, or one without a calibration or with `raw`.
+        UserInputError: A target accuracy out of range, one without a calibration or with `raw`, or the precision of an
+            export.
         MissingExtraError: What runs it is not installed; the message gives the pip line.
     """
     folder = Path(path).expanduser().resolve()
-    if not any(known.is_file() for known in (ExportLayout(folder).record, RunLayout(folder).record)):
+    run, export = RunLayout(folder), ExportLayout(folder)
+    if export.record.is_file():
+        if precision != "auto":
+            raise UserInputError(f"{folder} is an exported model: its precision was chosen when it was exported.")
+        return _load_export(export, raw=raw, target_accuracy=target_accuracy, verify=verify)
+    if not run.record.is_file():
         raise RunError(
-            f"{RunLayout(folder).record} is missing: {folder} is not a complete run folder, nor an export of one, "
-            f"which would have {ExportLayout(folder).record.name}."
+            f"{run.record} is missing: {folder} is not a complete run folder, nor an export of one, which would have "
+            f"{export.record.name}."
         )
-    if not ExportLayout(folder).record.is_file():
-        from lorafit.inference.run_loading import load_run  # an exported model needs none of what this brings
+    return _load_run(run, precision=precision, raw=raw, target_accuracy=target_accuracy, verify=verify)
 
-        return load_run(folder, precision=precision, raw=raw, target_accuracy=target_accuracy, verify=verify)
-    if precision != "auto":
-        raise UserInputError(f"{folder} is an exported model: its precision was chosen when it was exported.")
-    return load_export(folder, raw=raw, target_accuracy=target_accuracy, verify=verify)
+
+def _load_run(
+    layout: RunLayout,
+    *,
+    precision: Literal["auto", "fp32", "bf16"],
+    raw: bool,
+    target_accuracy: float | None,
+    verify: bool,
+) -> Predictor:
+    """Open a run with torch."""
+    torch, *_ = (require(name, extra="train", purpose="Loading a run") for name in ("torch", "transformers", "peft"))
+    from lorafit.models.acceleration.encoder_block import fuse_encoder
+    from lorafit.models.acceleration.inference import make_fast
+    from lorafit.models.acceleration.memory import keep_freed_memory
+    from lorafit.models.acceleration.precision import choose_device, choose_precision
+    from lorafit.models.load import load_tokenizer
+    from lorafit.models.runtimes.pytorch import TorchRuntime
+    from lorafit.runs.saving import load_trained
+
+    record = RunRecord.read(layout.record)
+    keep_freed_memory()
+    model = load_trained(layout, record)
+    kept = layout.calibration if CALIBRATION_FILE in record.files else None
+    calibration = read_calibration(kept, layout.root, record.build_task(), raw=raw, target_accuracy=target_accuracy)
+    device = choose_device("auto")
+    torch.nn.Module.to(model, device)
+    if device == "cpu" and fuse_encoder(model) is not None:
+        model = make_fast(model)
+    tokenizer = load_tokenizer(layout.trained)
+    exact, predictor = (
+        Predictor.for_record(
+            record,
+            TorchRuntime(model, choice),
+            tokenizer,
+            calibration=calibration,
+            settings=(record.files, raw, target_accuracy),
+        )
+        for choice in (GOLDEN_PRECISION, choose_precision(precision, device))
+    )
+    if verify:
+        verify_golden(layout.golden, exact.compute_logits, runtime=TorchRuntime.name)
+    return predictor
+
+
+def _load_export(layout: ExportLayout, *, raw: bool, target_accuracy: float | None, verify: bool) -> Predictor:
+    """Open an exported model with onnxruntime."""
+    record = ExportRecord.read(layout.record)
+    for name, digest in record.files.items():
+        path = layout.root / name
+        if not path.is_file():
+            raise RunError(f"{path} is missing: {layout.root} is not a complete export.")
+        if compute_digest(path) != digest:
+            raise RunError(f"{path} was altered after the export: its digest is another. Export the run again.")
+    runtime = OnnxRuntime(layout.model(record.precision), record.precision)
+    kept = layout.calibration if CALIBRATION_FILE in record.files else None
+    predictor = Predictor.for_record(
+        record,
+        runtime,
+        (read_tokenizer(layout.root), record.pad_id),
+        calibration=read_calibration(kept, layout.root, record.build_task(), raw=raw, target_accuracy=target_accuracy),
+        settings=(record.files, raw, target_accuracy),
+    )
+    if verify:
+        verify_golden(layout.golden, predictor.compute_logits, runtime=runtime.name)
+    return predictor

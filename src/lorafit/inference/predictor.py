@@ -152,9 +152,7 @@ class Predictor:
         values = self.compute_values(texts, on_progress=on_progress)
         return [self.task.predict(row, self.calibration) for row in values]
 
-    def predict_proba(
-        self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None
-    ) -> Array:
+    def predict_proba(self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None) -> Array:
         """Compute the probability of every class, calibrated where there is a calibration.
 
         Args:
@@ -170,9 +168,7 @@ class Predictor:
         self.task.require_probabilities()
         return self.compute_values(texts, on_progress=on_progress)
 
-    def compute_values(
-        self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None
-    ) -> Array:
+    def compute_values(self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None) -> Array:
         """Compute probabilities, calibrated where there is a calibration, or the numbers of a regression.
 
         Args:
@@ -184,9 +180,7 @@ class Predictor:
         """
         return self.task.activate(self.compute_logits(texts, on_progress=on_progress), self.calibration)
 
-    def compute_logits(
-        self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None
-    ) -> Array:
+    def compute_logits(self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None) -> Array:
         """Compute the model's raw outputs.
 
         Args:

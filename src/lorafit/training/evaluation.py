@@ -12,7 +12,7 @@ from lorafit.config import EvaluationConfig, load_config
 from lorafit.data.rows import Split
 from lorafit.data.sources import is_same_source, load_evaluation_rows
 from lorafit.errors import DataError
-from lorafit.inference.run_loading import load_run
+from lorafit.inference.loading import load
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
@@ -69,7 +69,7 @@ def evaluate(
     if data is not None and slices is None:
         slices = []  # other data need not have the run's columns
     config = load_config(layout.config, flags={**(flags or {}), "data.slice_columns": slices})
-    predictor = load_run(
+    predictor = load(
         layout.root,
         precision="fp32" if record.hardware.precision == "fp32" else "auto",
         target_accuracy=(flags or {}).get("evaluation.target_accuracy"),

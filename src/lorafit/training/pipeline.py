@@ -9,7 +9,7 @@ from lorafit.config import Config, load_config
 from lorafit.data.rows import Split
 from lorafit.errors import RunError
 from lorafit.inference.predictor import Predictor
-from lorafit.inference.run_loading import load_run
+from lorafit.inference.loading import load
 from lorafit.reports.rows import choose_samples
 from lorafit.runs.folder import RunLayout, choose_run_folder, claim_run_folder, suggest_name
 from lorafit.runs.records import ForecastRecord, RunRecord
@@ -61,7 +61,7 @@ class Run:
 
     def load(self) -> Predictor:
         """Open the run for prediction."""
-        return load_run(self.path)
+        return load(self.path)
 
 
 def train(

@@ -315,7 +315,7 @@ class RunStages:
 
     @cached_property
     def trained_runtime(self) -> Runtime:
-        """Runs the trained model as `load_run` does: on a CPU with the adapter merged where that is faster.
+        """Runs the trained model as `lorafit.load` does: on a CPU with the adapter merged where that is faster.
 
         It is built at the first use, which must come after `fit`; the model itself stays as it is.
         """
