@@ -8,8 +8,8 @@ from pathlib import Path
 from lorafit.config import Config, load_config
 from lorafit.data.rows import Split
 from lorafit.errors import RunError
-from lorafit.inference.predictor import Predictor
 from lorafit.inference.loading import load
+from lorafit.inference.predictor import Predictor
 from lorafit.reports.rows import choose_samples
 from lorafit.runs.folder import RunLayout, choose_run_folder, claim_run_folder, suggest_name
 from lorafit.runs.records import ForecastRecord, RunRecord
