@@ -115,6 +115,9 @@ class Prediction(Protocol):
     def is_right(self, truth: Label) -> bool | None:
         """Tell whether it is the true label; None where it is never simply right or wrong."""
 
+    def describe_error(self, truth: Label) -> str:
+        """Say how it differs from the true label; nothing where `is_right` says it all."""
+
 
 @dataclass(frozen=True)
 class Wording:

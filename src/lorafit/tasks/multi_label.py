@@ -64,6 +64,15 @@ class MultiLabelPrediction:
         """Tell whether these are exactly the true labels."""
         return set(self.labels) == set(_names(truth))
 
+    def describe_error(self, truth: Label) -> str:
+        """Return the labels that are not true, and those that are missing with their probabilities."""
+        true = _names(truth)
+        faults = {
+            "not true": [name for name in self.labels if name not in true],
+            "missing": [f"{name} {self.scores[name]:.1%}" for name in true if name not in self.labels],
+        }
+        return "; ".join(f"{fault}: {', '.join(names)}" for fault, names in faults.items() if names)
+
 
 class MultiLabelCalibration(Calibration):
     """`calibration.json` of a multi-label task.

@@ -64,6 +64,14 @@ class RegressionPrediction:
         """Return None: a number is off by more or by less."""
         del truth
 
+    def describe_error(self, truth: Label) -> str:
+        """Return how far off the number is, and whether its interval holds the true one."""
+        error = self.value - float(truth)  # type: ignore[arg-type] - the labels of a regression are numbers
+        off = f"{write_number(abs(error))} too {'high' if error > 0 else 'low'}" if error else "exactly right"
+        if self.low is None or self.high is None:
+            return off
+        return f"{off}, {'inside' if self.low <= self.value - error <= self.high else 'outside'} the interval"
+
 
 class RegressionCalibration(Calibration):
     """`calibration.json` of a regression: split-conformal intervals.

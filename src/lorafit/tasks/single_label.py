@@ -104,6 +104,11 @@ class Prediction:
         """Tell whether it is the true label."""
         return self.label == truth
 
+    def describe_error(self, truth: Label) -> str:
+        """Return nothing."""
+        del truth
+        return ""
+
 
 class ClassCalibration(Calibration):
     """`calibration.json` where a text has one class.
@@ -176,7 +181,7 @@ class SingleLabel(Task):
         loss="loss (nats)",
         scored="it gets {value} of {rows} right",
         more="more",
-        less="less",
+        less="fewer",
         fixed="{count} rows fixed",
         broken="{count} broken",
         test="exact McNemar test",
