@@ -31,6 +31,7 @@ __all__ = [
     "Task",
     "Wording",
     "expect",
+    "measure_spread",
     "share",
 ]
 
@@ -629,6 +630,11 @@ def expect(calibration: Calibration, kind: type[AnyCalibration]) -> AnyCalibrati
     if not isinstance(calibration, kind):
         raise TypeError(f"A calibration of {calibration.task} does not fit: {kind.__name__} is needed.")
     return calibration
+
+
+def measure_spread(numbers: NDArray[Any], otherwise: float) -> float:
+    """Return the standard deviation of the labels of rows, or `otherwise` where they do not differ."""
+    return float(numbers.std()) if numbers.min() < numbers.max() else otherwise
 
 
 def share(successes: int, trials: int, level: float) -> Estimate:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.tasks.base import Array, Metric, Task, share
-from lorafit.tasks.records import Comparison, Estimate, Resampling, Scores, SliceScores
+from lorafit.tasks.records import Comparison, Estimate, Resampling, Scores, Slice, SliceComparison, SliceScores
 from lorafit.tasks.statistics import (
     adjust_p_values,
     percentile_interval,
@@ -24,6 +24,7 @@ __all__ = [
     "Slicing",
     "Verdict",
     "compare",
+    "compare_slices",
     "cut_into_slices",
     "estimate",
     "find_mistakes",
@@ -119,10 +120,7 @@ def compare(
     Raises:
         ValueError: As `Task.row_statistics`.
     """
-    differences = _estimate_differences(task, y, before, after, tuple(task.metrics), resampling, groups)
-    was_off, is_off = task.row_errors(y, before), task.row_errors(y, after)
-    fixed, broken = int((is_off < was_off).sum()), int((is_off > was_off).sum())
-    return Comparison(differences=differences, rows_fixed=fixed, rows_broken=broken, p_value=sign_test(fixed, broken))
+    return _compare(task, y, before, after, tuple(task.metrics), resampling, groups)
 
 
 def judge_difference(metric: Metric, difference: Estimate) -> Verdict:
@@ -249,6 +247,46 @@ def score_slices(
     return scores
 
 
+def compare_slices(
+    task: Task,
+    y: NDArray[Any],
+    before: Array,
+    after: Array,
+    slices: Sequence[tuple[str, str, NDArray[np.int64]]],
+    resampling: Resampling,
+    *,
+    on_progress: Callable[[int], object] | None = None,
+) -> list[SliceComparison]:
+    """Compare two models on the rows of each slice.
+
+    Args:
+        task: The task.
+        y: Labels of n rows.
+        before: Values of the first model, shape (n, labels).
+        after: Those of the second.
+        slices: Column, value and places of the rows of each slice, at least one row; slices may share rows.
+        resampling: Of the intervals, each that of one slice looked at alone.
+        on_progress: Called after each slice with how many are done.
+
+    Returns:
+        One record a slice, in the same order.
+    """
+    found = []
+    for done, (column, value, rows) in enumerate(slices, start=1):
+        members, sides = y[rows], (before[rows], after[rows])
+        points = [task.compute(task.row_statistics(members, values).sum(axis=0)) for values in sides]
+        first, second = ({name: float(point[name]) for name in task.slice_metrics} for point in points)
+        paired = _compare(task, members, *sides, task.slice_metrics, resampling, None)
+        found.append((Slice(column=column, value=value, rows=len(rows)), first, second, paired))
+        if on_progress is not None:
+            on_progress(done)
+    p_values = adjust_p_values([paired.p_value for *_, paired in found])
+    return [
+        SliceComparison(**one.model_dump(), before=first, after=second, comparison=paired, adjusted_p_value=p_value)
+        for (one, first, second, paired), p_value in zip(found, p_values, strict=True)
+    ]
+
+
 def find_weak_slices(task: Task, slices: Sequence[SliceScores], level: float) -> list[SliceScores]:
     """Return the slices shown to be worse than all rows together by the primary metric, the weakest first."""
     sign = 1 if task.primary_metric.higher_is_better else -1
@@ -278,6 +316,25 @@ def _estimate_metrics(
         else:
             found[name] = _bound(float(point[name]), drawn[name], resampling.level)
     return found
+
+
+def _compare(
+    task: Task,
+    y: NDArray[Any],
+    before: Array,
+    after: Array,
+    names: Sequence[str],
+    resampling: Resampling,
+    groups: NDArray[np.int64] | None,
+) -> Comparison:
+    was_off, is_off = task.row_errors(y, before), task.row_errors(y, after)
+    fixed, broken = int((is_off < was_off).sum()), int((is_off > was_off).sum())
+    return Comparison(
+        differences=_estimate_differences(task, y, before, after, names, resampling, groups),
+        rows_fixed=fixed,
+        rows_broken=broken,
+        p_value=sign_test(fixed, broken),
+    )
 
 
 def _estimate_differences(

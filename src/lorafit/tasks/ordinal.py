@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import DataError
-from lorafit.tasks.base import Array, Metric, TargetScaler, Wording
+from lorafit.tasks.base import Array, Metric, TargetScaler, Wording, measure_spread
 from lorafit.tasks.calibration import fit_binary_temperature
 from lorafit.tasks.labels import Label
 from lorafit.tasks.metrics import ratio, sigmoid
@@ -124,6 +124,12 @@ class Ordinal(SingleLabel):
         base = super().row_statistics(y, values)
         error = self.row_errors(y, values)
         return np.column_stack([error, error**2, error <= 1, base])
+
+    def scale_tolerances(
+        self, tolerances: Mapping[str, float], y: NDArray[Any], metrics: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Scale that of MAE, a share of the spread of the true scores."""
+        return {**tolerances, "mae": tolerances["mae"] * measure_spread(self.scores[y], metrics["mae"])}
 
     def compute(self, sums: Array) -> dict[str, Array]:
         error, squared, within = np.moveaxis(sums[..., :3], -1, 0)

@@ -20,6 +20,7 @@ __all__ = [
     "RiskPoint",
     "Scores",
     "Slice",
+    "SliceComparison",
     "SliceScores",
 ]
 
@@ -131,6 +132,22 @@ class SliceScores(Slice):
     adjusted_p_value: float
 
 
+class SliceComparison(Slice):
+    """One model against another on the rows of a slice.
+
+    Attributes:
+        before: The first model's metrics, by the names of `Task.slice_metrics`; NaN where one is undefined.
+        after: Those of the second.
+        comparison: The second against the first, by the same names.
+        adjusted_p_value: Its p-value, adjusted for the number of slices (Holm 1979).
+    """
+
+    before: dict[str, float]
+    after: dict[str, float]
+    comparison: Comparison
+    adjusted_p_value: float
+
+
 class RiskPoint(Record):
     """What accepting the most confident rows alone would give.
 
@@ -194,6 +211,11 @@ class Calibration(FileRecord):
 
     task: TaskName
     rows: int
+
+    @property
+    def asked(self) -> dict[str, float]:
+        """What was asked for of some of `Task.calibration_metrics`."""
+        return {}
 
 
 class MetricsRecord(FileRecord):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import DataError, UserInputError
-from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, expect, share
+from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, expect, measure_spread, share
 from lorafit.tasks.baselines import REGRESSORS, predict_numbers
 from lorafit.tasks.format import write_label_number, write_number
 from lorafit.tasks.labels import Label, check_not_constant, is_missing, join_small_strata, read_number

@@ -134,6 +134,12 @@ class ClassCalibration(Calibration):
     target_accuracy: float | None = None
     accept_threshold: float | None = None
 
+    @property
+    def asked(self) -> dict[str, float]:
+        """The coverage, and the accuracy of accepted predictions where there is a target."""
+        target = {} if self.target_accuracy is None else {"accepted_accuracy": self.target_accuracy}
+        return {"coverage": self.coverage, **target}
+
 
 class SingleLabelCalibration(ClassCalibration):
     """`calibration.json` of a single-label task."""
@@ -392,17 +398,15 @@ class SingleLabel(Task):
         sets = conformal_sets(values, calibration.set_threshold)
         held = int(sets[np.arange(len(y)), y].sum())
         metrics = {**self._score_confidence(y, values, resampling), "coverage": share(held, len(y), level)}
-        asked = {"coverage": calibration.coverage}
-        if calibration.target_accuracy is not None and calibration.accept_threshold is not None:
+        if calibration.accept_threshold is not None:
             accepted = confidence >= calibration.accept_threshold
             metrics["accepted_share"] = share(int(accepted.sum()), len(y), level)
             metrics["accepted_accuracy"] = share(int(right[accepted].sum()), int(accepted.sum()), level)
-            asked["accepted_accuracy"] = calibration.target_accuracy
         return CalibrationScores(
             rows=calibration.rows,
             metrics=metrics,
             raw=self._score_confidence(y, uncalibrated, resampling),
-            asked=asked,
+            asked=calibration.asked,
             reliability=list_reliability(right, confidence, level),
             reliability_raw=list_reliability(
                 self.row_errors(y, uncalibrated) == 0, self._confidence(uncalibrated), level
