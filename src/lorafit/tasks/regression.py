@@ -66,11 +66,12 @@ class RegressionPrediction:
 
     def describe_error(self, truth: Label) -> str:
         """Return how far off the number is, and whether its interval holds the true one."""
-        error = self.value - float(truth)  # type: ignore[arg-type] - the labels of a regression are numbers
+        true = float(str(truth))
+        error = self.value - true
         off = f"{write_number(abs(error))} too {'high' if error > 0 else 'low'}" if error else "exactly right"
         if self.low is None or self.high is None:
             return off
-        return f"{off}, {'inside' if self.low <= self.value - error <= self.high else 'outside'} the interval"
+        return f"{off}, {'inside' if self.low <= true <= self.high else 'outside'} the interval"
 
 
 class RegressionCalibration(Calibration):
