@@ -30,6 +30,7 @@ __all__ = [
     "TargetScaler",
     "Task",
     "Wording",
+    "exactly",
     "expect",
     "measure_spread",
     "share",
@@ -126,6 +127,7 @@ class Wording:
 
     Attributes:
         title: What the model is, as a title.
+        activity: What it does, as a title: the Hub's name of the task.
         gives: What it gives a text ({count} labels, {labels} listed).
         purpose: What it is for, as the begin of a sentence ({source} of the training rows).
         unmeasured: Input that only this task must expect and that nothing measures.
@@ -158,6 +160,7 @@ class Wording:
     """
 
     title: str
+    activity: str
     gives: str
     purpose: str
     unmeasured: str
@@ -570,6 +573,10 @@ class Task(ABC):
         metrics = self.calibration_scores(y, values, calibration, resampling).metrics
         return {name: metrics[name] for name in self.diff_metrics if name in metrics}
 
+    @abstractmethod
+    def describe_calibration(self, scores: CalibrationScores) -> list[str]:
+        """Say how far calibrated predictions hold, in sentences that open with their subject and a colon."""
+
     def measure_diff(
         self,
         y: NDArray[Any],
@@ -635,6 +642,11 @@ def expect(calibration: Calibration, kind: type[AnyCalibration]) -> AnyCalibrati
 def measure_spread(numbers: NDArray[Any], otherwise: float) -> float:
     """Return the standard deviation of the labels of rows, or `otherwise` where they do not differ."""
     return float(numbers.std()) if numbers.min() < numbers.max() else otherwise
+
+
+def exactly(value: float) -> Estimate:
+    """Return a value that has no interval."""
+    return Estimate(value=value, low=math.nan, high=math.nan)
 
 
 def share(successes: int, trials: int, level: float) -> Estimate:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, expect
+from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect
 from lorafit.tasks.baselines import CLASSIFIERS, predict_marks
 from lorafit.tasks.calibration import estimate_ece, expected_calibration_error, fit_binary_temperature
 from lorafit.tasks.labels import (
@@ -22,7 +22,7 @@ from lorafit.tasks.labels import (
 )
 from lorafit.tasks.metrics import check_marks, check_shares, f1, ratio, score_classes, sigmoid, to_losses
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, Scores
-from lorafit.tasks.single_label import log_odds
+from lorafit.tasks.single_label import CALIBRATION_METRICS, describe_temperature, log_odds
 
 __all__ = ["MultiLabel", "MultiLabelCalibration", "MultiLabelPrediction"]
 
@@ -114,7 +114,10 @@ class MultiLabel(Task):
         "log_loss": Metric("log loss", "how little probability the truth gets, a decision, in nats", False),
     }
     slice_metrics: ClassVar[tuple[str, ...]] = ("micro_f1", "exact_match")
-    calibration_metrics: ClassVar[Mapping[str, Metric]] = {"ece": _ECE}
+    calibration_metrics: ClassVar[Mapping[str, Metric]] = {
+        "ece": _ECE,
+        "temperature": CALIBRATION_METRICS["temperature"],
+    }
     diff_metrics: ClassVar[Mapping[str, Metric]] = {
         "ece": _ECE,
         "negative_flips": Metric("negative flips", "share of rows that were right and are wrong", False, "percent"),
@@ -128,6 +131,7 @@ class MultiLabel(Task):
     truth_column: ClassVar[str] = "true_labels"
     wording: ClassVar[Wording] = Wording(
         title="Multi-label text classifier",
+        activity="Multi-label text classification",
         gives="any number of {count} labels: {labels}",
         purpose="Marking texts of the same kind and language as its training data ({source}) with these labels",
         unmeasured="labels that it was not trained on",
@@ -331,9 +335,15 @@ class MultiLabel(Task):
         odds = np.log(np.maximum(values, smallest)) - np.log(np.maximum(1 - values, smallest))
         return CalibrationScores(
             rows=known.rows,
-            metrics={"ece": estimate_ece(*_judge(y, values), resampling)},
+            metrics={
+                "ece": estimate_ece(*_judge(y, values), resampling),
+                "temperature": exactly(known.temperature),
+            },
             raw={"ece": estimate_ece(*_judge(y, sigmoid(odds * known.temperature)), resampling)},
         )
+
+    def describe_calibration(self, scores: CalibrationScores) -> list[str]:
+        return [describe_temperature(scores, _ECE, of=" over all decisions")]
 
     def measure_side(
         self, y: NDArray[Any], values: Array, calibration: Calibration | None, resampling: Resampling
@@ -352,9 +362,8 @@ class MultiLabel(Task):
     ) -> dict[str, Estimate]:
         """Measure flips, churn, and the difference of calibration errors, without an interval as of single labels."""
         old, new = (expected_calibration_error(*_judge(y, values)) for values in (before, after))
-        nothing = float("nan")
         return {
-            "ece": Estimate(value=new - old, low=nothing, high=nothing),
+            "ece": exactly(new - old),
             **super().measure_diff(y, before, after, calibrations, resampling),
         }
 

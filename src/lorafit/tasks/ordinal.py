@@ -51,6 +51,7 @@ class Ordinal(SingleLabel):
     calibration_type: ClassVar[type[ClassCalibration]] = OrdinalCalibration
     wording: ClassVar[Wording] = Wording(
         title="Text rating model",
+        activity="Text rating",
         gives="one of {count} scores in order: {labels}",
         purpose="Scoring texts of the same kind and language as its training data ({source})",
         unmeasured="texts that no score fits (they get one all the same)",

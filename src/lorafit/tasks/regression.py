@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import DataError, UserInputError
-from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, expect, measure_spread, share
+from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect, measure_spread, share
 from lorafit.tasks.baselines import REGRESSORS, predict_numbers
 from lorafit.tasks.format import write_label_number, write_number
 from lorafit.tasks.labels import Label, check_not_constant, is_missing, join_small_strata, read_number
@@ -118,6 +118,7 @@ class Regression(Task):
     truth_column: ClassVar[str] = "true_value"
     wording: ClassVar[Wording] = Wording(
         title="Text regression model",
+        activity="Text regression",
         gives="a number, in the unit of those it was trained on",
         purpose="Estimating this number for texts of the same kind and language as its training data ({source})",
         unmeasured="numbers beyond the range of the training rows",
@@ -346,16 +347,24 @@ class Regression(Task):
         self, y: NDArray[Any], values: Array, calibration: Calibration, resampling: Resampling
     ) -> CalibrationScores:
         """Measure how often intervals hold the true number, their ends included."""
-        known, nothing = expect(calibration, RegressionCalibration), float("nan")
+        known = expect(calibration, RegressionCalibration)
         held = int((self.row_errors(y, values) <= known.half_width).sum())
         return CalibrationScores(
             rows=known.rows,
             metrics={
                 "coverage": share(held, len(y), resampling.level),
-                "half_width": Estimate(value=known.half_width, low=nothing, high=nothing),
+                "half_width": exactly(known.half_width),
             },
             asked=known.asked,
         )
+
+    def describe_calibration(self, scores: CalibrationScores) -> list[str]:
+        return [
+            f"Intervals: meant to hold the true number of {_COVERAGE.write_value(scores.asked['coverage'])} of the "
+            f"texts, they hold it for {_COVERAGE.write(scores.metrics['coverage'])}; they reach "
+            f"{_HALF_WIDTH.write(scores.metrics['half_width'])} to each side of the prediction. Their width comes from "
+            f"{scores.rows:,} rows that were used neither for training nor for model selection."
+        ]
 
     def measure_diff(
         self,
@@ -371,10 +380,9 @@ class Regression(Task):
             return {}
         held = (self.row_errors(y, values) <= one.half_width for values, one in ((after, new), (before, old)))
         is_held, was_held = (part.astype(np.float64) for part in held)
-        nothing = float("nan")
         return {
             "coverage": bootstrap_mean(is_held - was_held, resampling.level, resampling.samples, resampling.seed),
-            "half_width": Estimate(value=new.half_width - old.half_width, low=nothing, high=nothing),
+            "half_width": exactly(new.half_width - old.half_width),
         }
 
     def scale_tolerances(

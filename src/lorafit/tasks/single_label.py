@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import DataError, UserInputError
-from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, expect, share
+from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect, share
 from lorafit.tasks.baselines import CLASSIFIERS
 from lorafit.tasks.calibration import (
     bin_adaptively,
@@ -40,6 +40,7 @@ from lorafit.tasks.metrics import (
 )
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, RiskPoint, Scores
 from lorafit.tasks.selective import (
+    NEVER,
     choose_accept_threshold,
     choose_set_threshold,
     conformal_sets,
@@ -47,7 +48,15 @@ from lorafit.tasks.selective import (
 )
 from lorafit.tasks.statistics import bootstrap_mean
 
-__all__ = ["CALIBRATION_METRICS", "ClassCalibration", "Prediction", "SingleLabel", "SingleLabelCalibration", "log_odds"]
+__all__ = [
+    "CALIBRATION_METRICS",
+    "ClassCalibration",
+    "Prediction",
+    "SingleLabel",
+    "SingleLabelCalibration",
+    "describe_temperature",
+    "log_odds",
+]
 
 _STORED_POINTS, _SHOWN_POINTS = 1000, 200
 
@@ -60,9 +69,11 @@ CALIBRATION_METRICS: Final = {
     "brier_reliability": Metric("its reliability", "the part of it by probabilities that are off (Murphy 1973)", False),
     "brier_resolution": Metric("its resolution", "the part by telling rows apart, which makes it smaller"),
     "brier_uncertainty": Metric("its uncertainty", "the part that the shares of the classes alone give", False),
+    "temperature": Metric("temperature", "logits are divided by it: above 1, the model was too confident", False),
     "coverage": Metric("coverage of conformal sets", "share of rows whose set holds the true label", True, "percent"),
     "accepted_share": Metric("accepted", "share of rows that do not abstain", True, "percent"),
     "accepted_accuracy": Metric("accuracy of accepted rows", "share of them that are right", True, "percent"),
+    "accept_threshold": Metric("confidence needed", "predictions with less of it abstain", False, "percent"),
 }
 """Those of a temperature, of conformal sets and of abstaining."""
 
@@ -177,6 +188,7 @@ class SingleLabel(Task):
     truth_column: ClassVar[str] = "true_label"
     wording: ClassVar[Wording] = Wording(
         title="Text classifier",
+        activity="Text classification",
         gives="one of {count} classes: {labels}",
         purpose="Sorting texts of the same kind and language as its training data ({source}) into these classes",
         unmeasured="texts of no class at all (they get one all the same)",
@@ -397,11 +409,17 @@ class SingleLabel(Task):
         uncalibrated = self._undo_temperature(values, calibration.temperature)
         sets = conformal_sets(values, calibration.set_threshold)
         held = int(sets[np.arange(len(y)), y].sum())
-        metrics = {**self._score_confidence(y, values, resampling), "coverage": share(held, len(y), level)}
+        metrics = {
+            **self._score_confidence(y, values, resampling),
+            "temperature": exactly(calibration.temperature),
+            "coverage": share(held, len(y), level),
+        }
         if calibration.accept_threshold is not None:
             accepted = confidence >= calibration.accept_threshold
             metrics["accepted_share"] = share(int(accepted.sum()), len(y), level)
             metrics["accepted_accuracy"] = share(int(right[accepted].sum()), int(accepted.sum()), level)
+            is_reached = calibration.accept_threshold < NEVER
+            metrics["accept_threshold"] = exactly(calibration.accept_threshold if is_reached else float("nan"))
         return CalibrationScores(
             rows=calibration.rows,
             metrics=metrics,
@@ -414,6 +432,36 @@ class SingleLabel(Task):
             risk_coverage=trace_risk(right, confidence, points=_SHOWN_POINTS),
             set_sizes=np.bincount(sets.sum(axis=1), minlength=sets.shape[1] + 1)[1:].tolist(),
         )
+
+    def describe_calibration(self, scores: CalibrationScores) -> list[str]:
+        metrics, asked = self.calibration_metrics, scores.asked
+        written = {name: metrics[name].write(estimate) for name, estimate in scores.metrics.items()}
+        rows = sum(scores.set_sizes)
+        size = sum(count * labels for labels, count in enumerate(scores.set_sizes, start=1)) / rows
+        sentences = [
+            describe_temperature(scores, metrics["ece"]),
+            f"Conformal sets: meant to hold the true label of {metrics['coverage'].write_value(asked['coverage'])} of "
+            f"the texts, they hold it for {written['coverage']}; they have {size:.2f} labels on average, and "
+            f"{100 * scores.set_sizes[0] / rows:.1f} % of them a single one.",
+        ]
+        if "accept_threshold" not in written:
+            return sentences
+        target = metrics["accepted_accuracy"].write_value(asked["accepted_accuracy"])
+        if np.isnan(scores.metrics["accept_threshold"].value):
+            never = (
+                f"Abstaining: no confidence is high enough for an accuracy of {target}, so every prediction abstains."
+            )
+            return [*sentences, never]
+        right = (
+            "there are none"
+            if scores.metrics["accepted_share"].value == 0
+            else f"{written['accepted_accuracy']} are right"
+        )
+        return [
+            *sentences,
+            f"Abstaining: for an accuracy of {target}, predictions with a confidence of less than "
+            f"{written['accept_threshold']} abstain; {written['accepted_share']} are accepted, and of those {right}.",
+        ]
 
     def measure_side(
         self, y: NDArray[Any], values: Array, calibration: Calibration | None, resampling: Resampling
@@ -441,9 +489,8 @@ class SingleLabel(Task):
             expected_calibration_error(self.row_errors(y, values) == 0, self._confidence(values))
             for values in (before, after)
         )
-        nothing = float("nan")
         return {
-            "ece": Estimate(value=new - old, low=nothing, high=nothing),
+            "ece": exactly(new - old),
             **super().measure_diff(y, before, after, calibrations, resampling),
         }
 
@@ -471,12 +518,21 @@ class SingleLabel(Task):
         parts = _split_brier(y, values)
         adaptive = expected_calibration_error(right, confidence, adaptive=True)
         exact = {"adaptive_ece": adaptive, **parts}
-        nothing = float("nan")
         return {
             "ece": estimate_ece(right[:, np.newaxis], confidence[:, np.newaxis], resampling),
             "brier": bootstrap_mean(squares, resampling.level, resampling.samples, resampling.seed),
-            **{name: Estimate(value=value, low=nothing, high=nothing) for name, value in exact.items()},
+            **{name: exactly(value) for name, value in exact.items()},
         }
+
+
+def describe_temperature(scores: CalibrationScores, ece: Metric, *, of: str = "") -> str:
+    """Say what temperature scaling did to the calibration error `of` what predictions consist of."""
+    before, after = ece.write_value(scores.raw["ece"].value), ece.write(scores.metrics["ece"])
+    return (
+        f"Calibration: expected calibration error{of} {before} before and {after} after temperature scaling "
+        f"(T = {scores.metrics['temperature'].value:.3f}), fitted on {scores.rows:,} rows that were used neither for "
+        "training nor for model selection."
+    )
 
 
 def log_odds(probabilities: Array, others: Array) -> Array:
