@@ -24,9 +24,11 @@ __all__ = [
     "Slicing",
     "Verdict",
     "compare",
+    "compare_means",
     "compare_slices",
     "cut_into_slices",
     "estimate",
+    "estimate_mean",
     "find_mistakes",
     "find_weak_slices",
     "judge",
@@ -121,6 +123,43 @@ def compare(
         ValueError: As `Task.row_statistics`.
     """
     return _compare(task, y, before, after, tuple(task.metrics), resampling, groups)
+
+
+def estimate_mean(task: Task, y: NDArray[Any], models: Sequence[Array], resampling: Resampling) -> Estimate:
+    """Estimate the mean of the primary metric over models, such as one method with several seeds.
+
+    Args:
+        task: The task.
+        y: Labels of n rows, at least one.
+        models: Values of each model, shape (n, labels); at least one.
+        resampling: Of the interval.
+
+    Returns:
+        The mean and its interval over rows: of one model as in `estimate`, of several a bootstrap interval of the mean.
+    """
+    if len(models) == 1:
+        statistics, edges = task.row_statistics(y, models[0]), task.edge_statistics(y, models[0])
+        return _estimate_metrics(task, statistics, edges, (task.primary,), resampling, None)[task.primary]
+    points, drawn = _resample_models(task, y, models, [1] * len(models), resampling, None)
+    return _bound(float(points[task.primary].mean()), drawn[task.primary].mean(axis=1), resampling.level)
+
+
+def compare_means(
+    task: Task, y: NDArray[Any], before: Sequence[Array], after: Sequence[Array], resampling: Resampling
+) -> Estimate:
+    """Compare two groups of models by the mean of the primary metric; each resample takes the same rows for all.
+
+    Args:
+        task: The task.
+        y: Labels of n rows, at least one.
+        before: Values of each model of the first group, shape (n, labels); at least one.
+        after: Those of the second.
+        resampling: Of the interval.
+
+    Returns:
+        The mean of the second group minus that of the first.
+    """
+    return _estimate_differences(task, y, before, after, (task.primary,), resampling, None)[task.primary]
 
 
 def judge_difference(metric: Metric, difference: Estimate) -> Verdict:
@@ -233,7 +272,9 @@ def score_slices(
             statistics, edges = task.row_statistics(*members), task.edge_statistics(*members)
             differences = {}
             if before is not None:
-                differences = _estimate_differences(task, y[rows], before[rows], after[rows], wanted, resampling, None)
+                differences = _estimate_differences(
+                    task, y[rows], [before[rows]], [after[rows]], wanted, resampling, None
+                )
             scores.append(
                 SliceScores(
                     column=slicing.column,
@@ -330,7 +371,7 @@ def _compare(
     was_off, is_off = task.row_errors(y, before), task.row_errors(y, after)
     fixed, broken = int((is_off < was_off).sum()), int((is_off > was_off).sum())
     return Comparison(
-        differences=_estimate_differences(task, y, before, after, names, resampling, groups),
+        differences=_estimate_differences(task, y, [before], [after], names, resampling, groups),
         rows_fixed=fixed,
         rows_broken=broken,
         p_value=sign_test(fixed, broken),
@@ -340,24 +381,48 @@ def _compare(
 def _estimate_differences(
     task: Task,
     y: NDArray[Any],
-    before: Array,
-    after: Array,
+    before: Sequence[Array],
+    after: Sequence[Array],
     names: Sequence[str],
     resampling: Resampling,
     groups: NDArray[np.int64] | None,
 ) -> dict[str, Estimate]:
-    """Estimate after minus before; the edges are a row fixed and a row broken."""
-    points, draws = [], []
-    for values, turn in ((before, 1), (after, -1)):
-        statistics = task.row_statistics(y, values)
-        edges = task.edge_statistics(y, values)[::turn]
-        rng = np.random.default_rng(resampling.seed)  # one seed, so the same rows
-        points.append(task.compute(statistics.sum(axis=0)))
-        draws.append(task.compute(resample_row_sums(statistics, resampling.samples, rng, groups=groups, edges=edges)))
+    """Estimate the mean over `after` minus the mean over `before`; the edges are a row fixed and a row broken."""
+    turns, first = [1] * len(before) + [-1] * len(after), len(before)
+    points, drawn = _resample_models(task, y, [*before, *after], turns, resampling, groups)
     return {
-        name: _bound(float(points[1][name] - points[0][name]), draws[1][name] - draws[0][name], resampling.level)
+        name: _bound(
+            float(points[name][first:].mean() - points[name][:first].mean()),
+            drawn[name][:, first:].mean(axis=1) - drawn[name][:, :first].mean(axis=1),
+            resampling.level,
+        )
         for name in names
     }
+
+
+def _resample_models(
+    task: Task,
+    y: NDArray[Any],
+    models: Sequence[Array],
+    turns: Sequence[int],
+    resampling: Resampling,
+    groups: NDArray[np.int64] | None,
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Compute the metrics of m models on the rows, shape (m,), and on resamples of the same rows, (samples, m).
+
+    A turn of -1 swaps the edges of a model.
+    """
+    statistics = [task.row_statistics(y, values) for values in models]
+    edges = [task.edge_statistics(y, values)[::turn] for values, turn in zip(models, turns, strict=True)]
+    drawn = resample_row_sums(
+        np.concatenate(statistics, axis=1),
+        resampling.samples,
+        np.random.default_rng(resampling.seed),
+        groups=groups,
+        edges=np.concatenate(edges, axis=1),
+    )
+    sums = np.stack([rows.sum(axis=0) for rows in statistics])
+    return task.compute(sums), task.compute(drawn.reshape(-1, *sums.shape))
 
 
 def _bound(point: float, drawn: Array, level: float) -> Estimate:
