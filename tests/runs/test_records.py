@@ -7,26 +7,28 @@ import pytest
 from pydantic import ValidationError
 
 from lorafit.errors import RunError
-from lorafit.evidence import ClassScores, Estimate, MetricsRecord, ModelScores, PairedComparison
 from lorafit.models.records import BaseModelRecord, ParameterCounts
 from lorafit.runs import folder as files
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord, SplitRecord, TrainingRecord
 from lorafit.system.records import SCHEMA_VERSION, FileRecord
+from lorafit.tasks.records import ClassScores, Comparison, Estimate, MetricsRecord, Scores
 
 HALF = Estimate(value=0.5, low=0.4, high=0.6)
 
 
-def make_metrics(**changes: Any) -> MetricsRecord:
+def make_metrics() -> MetricsRecord:
     scored = ClassScores(label="pos", precision=HALF, recall=HALF, f1=HALF, support=3)
-    model = ModelScores(
-        accuracy=HALF, macro_f1=HALF, mcc=HALF, log_loss=HALF, per_class=[scored], confusion_matrix=[[1, 2], [3, 4]]
+    return MetricsRecord(
+        task="single_label",
+        split="test",
+        rows=10,
+        confidence_level=0.95,
+        bootstrap_samples=2000,
+        before=None,
+        after=Scores(metrics={"accuracy": HALF}, per_class=[scored], confusion_matrix=[[1, 2], [3, 4]]),
+        comparison=Comparison(differences={"accuracy": HALF}, rows_fixed=2, rows_broken=1, p_value=1.0),
     )
-    compared = PairedComparison(
-        accuracy_difference=HALF, log_loss_difference=HALF, rows_gained=2, rows_lost=1, mcnemar_p_value=1.0
-    )
-    fields = {"baseline": None, "finetuned": model, "comparison": compared, "confidence_level": 0.95, **changes}
-    return MetricsRecord(split="test", rows=10, bootstrap_samples=2000, **fields)
 
 
 def make_run(**changes: Any) -> RunRecord:

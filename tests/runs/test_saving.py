@@ -15,7 +15,6 @@ from transformers import AutoTokenizer
 from lorafit.config import MethodConfig, ModelConfig
 from lorafit.errors import LorafitError, RunError
 from lorafit.inference.predictor import Predictor
-from lorafit.labels import LabelSet
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import AdaptedModel, apply_method, count_parameters
 from lorafit.models.load import Encoder, load_tokenizer, load_with_head, locate_encoder
@@ -27,8 +26,9 @@ from lorafit.runs.golden import GOLDEN_TEXTS, GoldenRecord, verify_golden
 from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord
 from lorafit.runs.saving import check_files, compute_plain_logits, load_trained, save_trained, write_trained
 from lorafit.system.atomic import compute_digest
+from lorafit.tasks.registry import build_task
 
-LABELS = LabelSet(("negative", "neutral", "positive"))
+TASK = build_task("single_label", ("negative", "neutral", "positive"))
 MAX_LENGTH = 20
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 FP32 = PrecisionChoice("fp32", "asked for")
@@ -70,14 +70,14 @@ def predict_with(model: torch.nn.Module, folder: Path) -> Callable[[list[str]], 
     tokenizer, pad_id = load_tokenizer(folder)
     truncation = Truncation(MAX_LENGTH, "head+tail")
     return Predictor(
-        TorchRuntime(model, FP32), tokenizer, pad_id=pad_id, labels=LABELS, truncation=truncation
+        TorchRuntime(model, FP32), tokenizer, pad_id=pad_id, task=TASK, truncation=truncation
     ).compute_logits
 
 
 @pytest.fixture(scope="module")
 def trained(tiny_distilbert: Path) -> Trained:
     encoder = locate_encoder(ModelConfig(name=str(tiny_distilbert)))
-    loaded = load_with_head(encoder, LABELS)
+    loaded = load_with_head(encoder, TASK)
     adapted = apply_method(loaded.model, MethodConfig(r=4), newly_initialised=loaded.newly_initialised)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -97,8 +97,8 @@ def stored(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Saved:
         versions={},
         seed=0,
         method="lora",
-        task=LABELS.task,
-        labels=list(LABELS.names),
+        task=TASK.name,
+        labels=list(TASK.label_names),
         max_length=MAX_LENGTH,
         truncation="head+tail",
         data=DataRecord(source="imdb", splits={}),

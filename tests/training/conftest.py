@@ -10,15 +10,17 @@ import pytest
 import torch
 
 from lorafit.config import MethodConfig, ModelConfig, TrainingConfig
-from lorafit.labels import LabelSet
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import AdaptedModel, apply_method
 from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.method_settings import complete_method
 from lorafit.models.tokenization import TokenizedTexts
 from lorafit.runs.folder import RunLayout
+from lorafit.tasks.registry import build_task
 from lorafit.training.inputs import TrainingRows
 from lorafit.training.trainer import TrainingJob
+
+TASK = build_task("single_label", ("bad", "good"))
 
 BuildJob = Callable[..., TrainingJob]
 
@@ -65,6 +67,7 @@ def make_job(tiny_distilbert: Path, tmp_path: Path) -> BuildJob:
             layout=RunLayout(folder),
             precision=precision,
             validate=validate or (lambda: measure(adapted, held_out)),
+            metrics=TASK.metrics,
         )
 
     return build
@@ -80,7 +83,7 @@ def build_adapted(
     folder: Path, *, seed: int, base_dropout: bool = False, method: MethodConfig | None = None
 ) -> AdaptedModel:
     encoder = locate_encoder(ModelConfig(name=str(folder)))
-    loaded = load_with_head(encoder, LabelSet(("bad", "good")), seed=seed, base_dropout=base_dropout)
+    loaded = load_with_head(encoder, TASK, seed=seed, base_dropout=base_dropout)
     method = method or MethodConfig(r=4, lora_dropout=0.1)
     return apply_method(loaded.model, method, newly_initialised=loaded.newly_initialised, seed=seed)
 

@@ -13,12 +13,17 @@ from typing import Any
 import pytest
 import torch
 
+from lorafit.config import MethodConfig, ModelConfig, TrainingConfig
 from lorafit.errors import TrainingDivergedError, TrainingInterruptedError
 from lorafit.models.acceleration.precision import PrecisionChoice, choose_precision
+from lorafit.models.adaptation import apply_method
+from lorafit.models.load import load_with_head, locate_encoder
+from lorafit.models.method_settings import complete_method
 from lorafit.runs.records import TrainingRecord
 from lorafit.system.progress import Silent
+from lorafit.tasks.registry import build_task
 from lorafit.training.callbacks import Schedule, find_latest_checkpoint, mark_complete
-from lorafit.training.trainer import TrainingJob, fit
+from lorafit.training.trainer import TrainingJob, build_arguments, build_optimizer, fit
 
 BuildJob = Callable[..., TrainingJob]
 
@@ -49,7 +54,7 @@ config = TrainingConfig(learning_rate=5e-4, epochs=50, early_stopping_patience=0
 rows = toys["build_rows"](45, seed=1)
 validate = lambda: toys["measure"](adapted, rows)
 layout, precision = RunLayout(Path(sys.argv[3])), PrecisionChoice("fp32", "")
-job = TrainingJob(adapted, rows, config, MethodConfig(), layout, precision, validate)
+job = TrainingJob(adapted, rows, config, MethodConfig(), layout, precision, validate, toys["TASK"].metrics)
 try:
     fit(job, progress=Slow())
 except TrainingInterruptedError as error:
@@ -467,9 +472,9 @@ def test_progress_is_told_of_every_step_and_validation(make_job: BuildJob) -> No
         1,
         2,
         3,
-        "epoch 0.50: validation loss 0.5000, accuracy 50.00 %",
+        "epoch 0.50: validation loss 0.5000, accuracy 50.0 %",
         4,
-        "epoch 0.67: validation loss 0.2500, accuracy 50.00 %",
+        "epoch 0.67: validation loss 0.2500, accuracy 50.0 %",
         "finish",
     ]
 
@@ -496,3 +501,74 @@ def test_dropout_of_the_base_is_off_in_training_unless_asked_for(make_job: Build
     ids = torch.arange(5, 25).reshape(2, 10)
     first, second = (encoder(ids).last_hidden_state for _ in range(2))
     assert torch.equal(first, second) is not base_dropout
+
+
+def test_settings_reach_the_trainer(tmp_path: Path) -> None:
+    config = TrainingConfig(
+        epochs=4,
+        learning_rate=3e-4,
+        weight_decay=0.2,
+        warmup_ratio=0.25,
+        max_grad_norm=2.0,
+        seed=11,
+        batch_size=6,
+        schedule="cosine",
+    )
+    arguments = build_arguments(config, checkpoints=tmp_path / "checkpoints", steps_per_epoch=10)
+    assert arguments.output_dir == str(tmp_path / "checkpoints")
+    assert (arguments.max_steps, arguments.warmup_steps) == (40, 10)
+    assert (arguments.learning_rate, arguments.weight_decay, arguments.max_grad_norm) == (3e-4, 0.2, 2.0)
+    assert arguments.lr_scheduler_type == "cosine"
+    assert (arguments.seed, arguments.per_device_train_batch_size) == (11, 6)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_max_steps_wins_over_epochs(tmp_path: Path) -> None:
+    for max_steps in (7, 70):
+        config = TrainingConfig(learning_rate=1e-3, epochs=4, max_steps=max_steps)
+        assert build_arguments(config, checkpoints=tmp_path, steps_per_epoch=10).max_steps == max_steps
+
+
+def test_label_names_are_set_and_nothing_is_reported_elsewhere(tmp_path: Path) -> None:
+    arguments = build_arguments(TrainingConfig(learning_rate=1e-3), checkpoints=tmp_path, steps_per_epoch=10)
+    assert arguments.label_names == ["labels"]
+    assert arguments.report_to == []
+    assert arguments.push_to_hub is False
+
+
+def test_not_a_number_is_never_filtered_from_the_loss(tmp_path: Path) -> None:
+    arguments = build_arguments(TrainingConfig(learning_rate=1e-3), checkpoints=tmp_path, steps_per_epoch=10)
+    assert arguments.logging_nan_inf_filter is False
+
+
+def read_groups(folder: Path, training: TrainingConfig, method: MethodConfig) -> dict[str, tuple[float, float]]:
+    """Learning rate and decay of every parameter that is trained."""
+    loaded = load_with_head(locate_encoder(ModelConfig(name=str(folder))), build_task("single_label", ("bad", "good")))
+    adapted = apply_method(loaded.model, method, newly_initialised=loaded.newly_initialised)
+    optimizer, model = build_optimizer(adapted, training, complete_method(method)), adapted.model
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.param_groups[0]["lr"] == training.learning_rate
+    of = {id(weight): group for group in optimizer.param_groups for weight in group["params"]}
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    assert len(of) == len(trained) == sum(len(group["params"]) for group in optimizer.param_groups)
+    return {name: (of[id(weight)]["lr"], of[id(weight)]["weight_decay"]) for name, weight in trained.items()}
+
+
+def test_each_part_learns_at_its_own_rate(tiny_distilbert: Path) -> None:
+    training = TrainingConfig(learning_rate=1e-3, head_learning_rate=2e-3, weight_decay=0.1)
+    groups = read_groups(tiny_distilbert, training, MethodConfig(r=4, loraplus_lr_ratio=16))
+    for name, (rate, decay) in groups.items():
+        assert rate == (2e-3 if "modules_to_save" in name else 16e-3 if "lora_B" in name else 1e-3)
+        assert decay == (0.0 if name.endswith("bias") else 0.1)
+    assert {rate for rate, _ in groups.values()} == {1e-3, 2e-3, 16e-3}
+    assert {decay for _, decay in groups.values()} == {0.0, 0.1}
+
+
+def test_factors_are_not_pulled_to_zero(tiny_distilbert: Path) -> None:
+    groups = read_groups(tiny_distilbert, TrainingConfig(learning_rate=1e-3), MethodConfig(name="ia3"))
+    assert {decay for name, (_, decay) in groups.items() if "ia3_l" in name} == {0.0}
+
+
+def test_all_learn_alike_unless_told_otherwise(tiny_distilbert: Path) -> None:
+    groups = read_groups(tiny_distilbert, TrainingConfig(learning_rate=3e-4), MethodConfig(r=4))
+    assert {rate for rate, _ in groups.values()} == {3e-4}
