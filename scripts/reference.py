@@ -36,7 +36,7 @@ def render_methods() -> str:
 
 
 def _methods_lines() -> Iterator[str]:
-    yield from ("# Methods", "", "Written by `scripts/reference.py` from `src/lorafit/methods.py`.", "")
+    yield from ("# Methods", "", "Written by `scripts/reference.py` from `src/lorafit/models/methods.py`.", "")
     yield "`lorafit train DATA --method NAME`. Rates are peak learning rates, the head's after the slash where it"
     yield "differs; `--set training.learning_rate=…` changes both. What is trained is saved as plain PEFT in"
     yield "`adapter/`, or, where the model itself is trained, as plain transformers in `model/`."
@@ -75,7 +75,7 @@ _LIMITS: dict[Limit, str] = {
 def _settings_lines() -> Iterator[str]:
     yield "# Settings"
     yield ""
-    yield "Written by `scripts/reference.py` from `src/lorafit/settings.py`. A YAML file for `--config` holds any of"
+    yield "Written by `scripts/reference.py` from `src/lorafit/config.py`. A YAML file for `--config` holds any of"
     yield "these sections, `--set section.key=value` changes one, a run's `config.yaml` holds all of them, resolved."
     for section, field in Config.model_fields.items():
         model = type(field.get_default())
