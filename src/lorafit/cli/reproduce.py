@@ -19,15 +19,15 @@ def reproduce(
         typer.Option(
             min=0.0,
             metavar="SHARE",
-            help="Largest difference of the accuracy, or of the micro F1 of several labels [0.002]; of a number: of "
-            "the mean absolute error, in standard deviations of the true numbers [0.01].",
+            help="Largest difference of the primary metric: of shares [0.002], of MAE in standard deviations of the "
+            "true numbers [0.01].",
         ),
     ] = None,
     log_loss_tolerance: Annotated[
         float | None, typer.Option(min=0.0, metavar="NATS", help="Largest difference of the log loss [0.01].")
     ] = None,
     r2_tolerance: Annotated[
-        float | None, typer.Option(min=0.0, metavar="SHARE", help="Of a number: largest difference of R² [0.01].")
+        float | None, typer.Option(min=0.0, metavar="SHARE", help="Largest difference of R² [0.01].")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write the record instead of a table.")] = False,
     quiet: Quiet = False,
@@ -41,15 +41,10 @@ def reproduce(
     from lorafit.experiments.reproduce import enforce_reproduction
     from lorafit.experiments.reproduce import reproduce as repeat_run
 
+    given = {"log_loss": log_loss_tolerance, "r2": r2_tolerance}
+    tolerances = {name: limit for name, limit in given.items() if limit is not None}
     with open_progress(quiet=quiet) as progress:
-        record = repeat_run(
-            run,
-            output=output,
-            tolerance=tolerance,
-            log_loss_tolerance=log_loss_tolerance,
-            r2_tolerance=r2_tolerance,
-            progress=progress,
-        )
+        record = repeat_run(run, output=output, tolerance=tolerance, tolerances=tolerances, progress=progress)
     if json:
         sys.stdout.write(record.model_dump_json(indent=2) + "\n")
     else:

@@ -1,62 +1,42 @@
 """Repeat a run from its folder, and say whether it gives the same numbers."""
 
+import math
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from lorafit.config import Config, load_config
 from lorafit.data.sources import load_splits
 from lorafit.errors import NotReproducedError, RunError, UserInputError
-from lorafit.evidence import MetricsRecord
-from lorafit.experiments.diff.sides import Answers, Side, open_run, read_answers
-from lorafit.labels import Task
-from lorafit.metrics.multi_label import decide
+from lorafit.experiments.diff.sides import RunSide, open_run, read_test_predictions
 from lorafit.models.load import locate_encoder
 from lorafit.runs.folder import find_free_name
 from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.records import FileRecord, Record
-from lorafit.task_evidence import TaskMetricsRecord
+from lorafit.tasks.base import Task
+from lorafit.tasks.records import MetricsRecord
+from lorafit.tasks.registry import TaskName
 from lorafit.training.pipeline import train
 
-__all__ = [
-    "TOLERANCES",
-    "Change",
-    "RepeatedFigure",
-    "ReproductionRecord",
-    "enforce_reproduction",
-    "reproduce",
-]
+__all__ = ["Change", "RepeatedMetric", "ReproductionRecord", "enforce_reproduction", "reproduce"]
 
-TOLERANCES: Final[dict[Task, dict[str, float]]] = {
-    "single_label": {"accuracy": 0.002, "log_loss": 0.01},
-    "multi_label": {"micro_f1": 0.002, "log_loss": 0.01},
-    "regression": {"mae": 0.01, "r2": 0.01},
-}
-"""The figures that are compared, by task, and by how much they may differ unless another tolerance is given.
-
-Shares of 1, and nats. That of `mae` is a share of the standard deviation of the test rows' true numbers, so that it
-depends neither on their unit nor on how small the error is; where those numbers do not differ (one test row, say), it
-is a share of the error of the run that is repeated.
-"""
-
-_ROUNDING = 1e-12
+_ROUNDING: Final = 1e-12
 """A difference of two decimal fractions may be off by so much."""
 
 
-class RepeatedFigure(Record):
-    """A score of the fine-tuned model on the test rows, then and now.
+class RepeatedMetric(Record):
+    """A metric of the fine-tuned model on the test rows, then and now.
 
     Attributes:
-        name: `accuracy` or `log_loss`; of several labels `micro_f1` or `log_loss`; of a number `mae` or `r2`.
+        name: A key of `Task.reproduction_tolerances`.
         then: In the run that is repeated.
         now: In the new one.
-        tolerance: Largest difference at which both agree; that of `mae` in the numbers' unit.
+        tolerance: Largest difference at which both agree, in the metric's own unit.
         agrees: Whether they do.
     """
 
@@ -79,25 +59,25 @@ class ReproductionRecord(FileRecord):
     """A run and its repetition, on the same data and base model.
 
     Attributes:
-        task: What a text gets.
+        task: The task's name.
         run: The folder of the run that was repeated.
         repetition: The folder of the new one.
-        agrees: Whether all figures do.
-        identical: Whether every test probability, or number, is the same to the last digit.
+        agrees: Whether all metrics do.
+        identical: Whether every value predicted for a test row is the same to the last digit.
         rows: Number of test rows.
-        figures: Accuracy and log loss, or those of the task in their place.
-        largest_difference: Of a test row's probability of a class, 0 to 1, or of its number, in its unit.
-        rows_changed: Test rows that get another label, or other labels; None of numbers.
+        metrics: Those of `Task.reproduction_tolerances`.
+        largest_difference: Of a value predicted for a test row: a probability, 0 to 1, or a number in its unit.
+        rows_changed: Test rows with another prediction (`Task.same_prediction`); None where that is no question.
         changes: What differs of versions and machine.
     """
 
-    task: Task = "single_label"
+    task: TaskName
     run: str
     repetition: str
     agrees: bool
     identical: bool
     rows: int
-    figures: list[RepeatedFigure]
+    metrics: list[RepeatedMetric]
     largest_difference: float
     rows_changed: int | None
     changes: list[Change] = Field(default_factory=list)
@@ -108,8 +88,7 @@ def reproduce(
     *,
     output: str | Path | None = None,
     tolerance: float | None = None,
-    log_loss_tolerance: float | None = None,
-    r2_tolerance: float | None = None,
+    tolerances: Mapping[str, float] | None = None,
     progress: Progress | None = None,
 ) -> ReproductionRecord:
     """Train again with the settings of a run and compare the results.
@@ -120,11 +99,12 @@ def reproduce(
     Args:
         run: The folder of a finished run.
         output: The folder of the new run; None takes a free name below `runs/`.
-        tolerance: Largest difference at which both agree: of the accuracy, or of the micro F1 where a text has several
-            labels, 0 to 1; where it has a number, of the mean absolute error, as a share of the standard deviation of
-            the test rows' true numbers, or of the earlier error where those do not differ. None: `TOLERANCES`.
-        log_loss_tolerance: The same of the log loss, in nats; not where a text has a number.
-        r2_tolerance: The same of R², where a text has a number.
+        tolerance: Largest difference of the primary metric at which both agree: of shares 0 to 1; of a mean absolute
+            error a share of the standard deviation of the test rows' true numbers, so that it depends neither on their
+            unit nor on how small the error is, or where they do not differ a share of the error itself. None takes
+            that of `Task.reproduction_tolerances`.
+        tolerances: The same of other metrics by their names (`log_loss` in nats, `r2`); those left out are
+            the task's own.
         progress: Told what is going on; None for silence.
 
     Returns:
@@ -132,35 +112,36 @@ def reproduce(
 
     Raises:
         RunError: The run is not finished, its files do not fit together, or `output` is taken.
-        UserInputError: A tolerance of a figure that the run's task does not have.
+        UserInputError: A tolerance of a metric that the run's task does not compare.
         NotReproducedError: The data, the base model, or task, seed, method or truncation in its config.yaml are not
             those of the run; nothing is trained. Other settings are not compared.
     """
     side, progress = open_run(run), progress or Silent()
     _check_output(output)
-    given = {"log_loss": log_loss_tolerance, "r2": r2_tolerance}
-    limits = _choose_tolerances(side.record.task, tolerance, given)
-    answers, figures = read_answers(side, side.label_set), _read_figures(side)
+    task = side.task
+    leading = {} if tolerance is None else {task.primary: tolerance}
+    limits = _choose_tolerances(task, {**leading, **(tolerances or {})})
+    predictions, metrics = read_test_predictions(side, task), _read_metrics(side, task)
     config = load_config(side.layout.config)
     progress.start("comparing data, base model, seed, method and truncation with those of the run")
     _check_unchanged(side, config)
     progress.finish()
     again = open_run(train(config, output=output, progress=progress).path)
-    others, repeated = read_answers(again, side.label_set), _read_figures(again)
-    if "mae" in limits:
-        limits["mae"] *= _measure_unit(answers.truth, figures["mae"])
-    compared = [_compare_figure(name, figures[name], repeated[name], limit) for name, limit in limits.items()]
-    differences = np.abs(answers.values - others.values)
+    others, repeated = read_test_predictions(again, task), _read_metrics(again, task)
+    limits = task.scale_tolerances(limits, predictions.y, metrics)
+    compared = [_compare_metric(name, metrics[name], repeated[name], limit) for name, limit in limits.items()]
+    differences = np.abs(predictions.values - others.values)
+    same = task.same_prediction(predictions.values, others.values)
     return ReproductionRecord(
-        task=side.record.task,
+        task=task.name,
         run=str(side.root),
         repetition=str(again.root),
-        agrees=all(figure.agrees for figure in compared),
+        agrees=all(metric.agrees for metric in compared),
         identical=not differences.any(),
-        rows=len(answers.ids),
-        figures=compared,
+        rows=len(differences),
+        metrics=compared,
         largest_difference=float(differences.max()),
-        rows_changed=_count_changed(answers, others, side.record.task),
+        rows_changed=None if same is None else int((~same).sum()),
         changes=list(_list_changes(side.record, again.record)),
     )
 
@@ -176,9 +157,9 @@ def enforce_reproduction(record: ReproductionRecord) -> None:
     """
     if not record.agrees:
         listed = "".join(
-            f"\n  {figure.name}: {figure.then:.6g} then, {figure.now:.6g} now; they may differ by {figure.tolerance:g}"
-            for figure in record.figures
-            if not figure.agrees
+            f"\n  {metric.name}: {metric.then:.6g} then, {metric.now:.6g} now; they may differ by {metric.tolerance:g}"
+            for metric in record.metrics
+            if not metric.agrees
         )
         raise NotReproducedError(f"{record.run} is not reproduced:{listed}")
 
@@ -193,15 +174,15 @@ def _check_output(output: str | Path | None) -> None:
         )
 
 
-def _check_unchanged(side: Side, config: Config) -> None:
+def _check_unchanged(side: RunSide, config: Config) -> None:
     """Refuse to repeat a run with something else than it was made with."""
     faults = list(_find_faults(side, config))
     if faults:
         listed = "".join(f"\n  {fault}" for fault in faults)
-        raise NotReproducedError(f"{side.layout.root} cannot be repeated, and nothing was trained:{listed}")
+        raise NotReproducedError(f"{side.root} cannot be repeated, and nothing was trained:{listed}")
 
 
-def _find_faults(side: Side, config: Config) -> Iterator[str]:
+def _find_faults(side: RunSide, config: Config) -> Iterator[str]:
     record = side.record
     settings = {
         "data.task": (record.task, config.data.task),
@@ -209,15 +190,15 @@ def _find_faults(side: Side, config: Config) -> Iterator[str]:
         "method.name": (record.method, config.method.name),
         "model.truncation": (record.truncation, config.model.truncation),
     }
-    for name, (then, now) in settings.items():
-        if then != now:
-            yield f"config.yaml was altered: {name} is {now}, the run was made with {then}."
-    if config.data.task != record.task:
+    altered = {name: pair for name, pair in settings.items() if pair[0] != pair[1]}
+    for name, (then, now) in altered.items():
+        yield f"config.yaml was altered: {name} is {now}, the run was made with {then}."
+    if "data.task" in altered:
         return  # its data could not be read as those of another task
     splits = load_splits(config.data)
-    parts = splits.by_name
-    if list(splits.labels.names) != record.labels:
-        yield f"The labels of {config.data.source} have changed: {list(splits.labels.names)}, were {record.labels}."
+    parts, labels = splits.by_name, list(splits.task.label_names)
+    if labels != record.labels:
+        yield f"The labels of {config.data.source} have changed: {labels}, were {record.labels}."
     changed = [
         name
         for name, split in record.data.splits.items()
@@ -230,51 +211,28 @@ def _find_faults(side: Side, config: Config) -> Iterator[str]:
         yield f"The base model {encoder.name} has changed (SHA-256 of its weights)."
 
 
-def _choose_tolerances(task: Task, leading: float | None, given: Mapping[str, float | None]) -> dict[str, float]:
-    """Put the tolerances of a task's figures together, the leading one first."""
-    limits = dict(TOLERANCES[task])
-    for name, limit in {next(iter(limits)): leading, **given}.items():
-        if limit is None:
-            continue
-        if name not in limits:
-            raise UserInputError(
-                f"--{name.replace('_', '-')}-tolerance cannot be kept: the task of the run is {task}, and what is "
-                f"compared is {' and '.join(limits)}."
-            )
-        limits[name] = limit
-    return limits
+def _choose_tolerances(task: Task, given: Mapping[str, float]) -> dict[str, float]:
+    """Put the tolerances of the metrics that a task compares together, the primary one first."""
+    if strange := [name for name in given if name not in task.reproduction_tolerances]:
+        others = (f"{name} (--{name.replace('_', '-')}-tolerance)" for name in list(task.reproduction_tolerances)[1:])
+        raise UserInputError(
+            f"A tolerance of {', '.join(strange)} cannot be kept: the task of the run is {task.name}, and what is "
+            f"compared is {' and '.join((f'{task.primary} (--tolerance)', *others))}."
+        )
+    return {**task.reproduction_tolerances, **given}
 
 
-def _measure_unit(truth: NDArray[np.float64], error: float) -> float:
-    """Return what the tolerance of an error is a share of, from the true numbers of the test rows, shape (n,)."""
-    return float(truth.std()) if truth.min() < truth.max() else error
+def _read_metrics(side: RunSide, task: Task) -> dict[str, float]:
+    """Read the metrics of the fine-tuned model that are compared."""
+    metrics = MetricsRecord.read(side.layout.metrics).after.metrics
+    if missing := [name for name in task.reproduction_tolerances if name not in metrics]:
+        raise RunError(f"{side.layout.metrics} was altered: it does not hold {', '.join(missing)}.")
+    return {name: metrics[name].value for name in task.reproduction_tolerances}
 
 
-def _read_figures(side: Side) -> dict[str, float]:
-    """Read the figures of the fine-tuned model that are compared."""
-    path, task = side.layout.metrics, side.record.task
-    if task == "single_label":
-        scores = MetricsRecord.read(path).finetuned
-        figures = {"accuracy": scores.accuracy, "log_loss": scores.log_loss}
-    else:
-        figures = TaskMetricsRecord.read(path).finetuned.figures
-    if missing := [name for name in TOLERANCES[task] if name not in figures]:
-        raise RunError(f"{path} was altered: it does not hold {', '.join(missing)}.")
-    return {name: figures[name].value for name in TOLERANCES[task]}
-
-
-def _count_changed(answers: Answers, others: Answers, task: Task) -> int | None:
-    """Count the rows that get another label, or other labels."""
-    if task == "regression":
-        return None
-    if task == "multi_label":
-        return int((decide(answers.values) != decide(others.values)).any(axis=1).sum())
-    return int((answers.values.argmax(axis=1) != others.values.argmax(axis=1)).sum())
-
-
-def _compare_figure(name: str, then: float, now: float, tolerance: float) -> RepeatedFigure:
-    agrees = abs(now - then) <= tolerance + _ROUNDING
-    return RepeatedFigure(name=name, then=then, now=now, tolerance=tolerance, agrees=agrees)
+def _compare_metric(name: str, then: float, now: float, tolerance: float) -> RepeatedMetric:
+    agrees = math.isnan(then + now) if math.isnan(then) else abs(now - then) <= tolerance + _ROUNDING
+    return RepeatedMetric(name=name, then=then, now=now, tolerance=tolerance, agrees=agrees)
 
 
 def _list_changes(then: RunRecord, now: RunRecord) -> Iterator[Change]:

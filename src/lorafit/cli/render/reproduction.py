@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 
 from lorafit.cli.render.render import open_console
-from lorafit.task_figures import FIGURES, name_figure
+from lorafit.tasks.registry import get_task
 
 if TYPE_CHECKING:
     from lorafit.experiments.reproduce import ReproductionRecord
@@ -16,38 +16,32 @@ __all__ = ["show_reproduction"]
 
 def show_reproduction(record: "ReproductionRecord") -> None:
     """Print what agrees, and what else differs."""
-    console = open_console()
+    console, task = open_console(), get_task(record.task)
     console.print(f"Measured on the same {record.rows:,} test rows: rows and base model are unchanged", style="italic")
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
-    for name in ("then", "now", "difference", "may be", ""):
+    for name in ("then", "now", "difference", "tolerance", ""):
         table.add_column(name, justify="right")
-    for figure in record.figures:
-        form = ".6g" if figure.name in FIGURES and FIGURES[figure.name].has_unit else ".5f"
+    for metric in record.metrics:
         table.add_row(
-            name_figure(figure.name),
-            f"{figure.then:{form}}",
-            f"{figure.now:{form}}",
-            f"{figure.now - figure.then:+{form}}",
-            f"{figure.tolerance:.4g}",
-            "agrees" if figure.agrees else "DIFFERS",
+            task.metrics[metric.name].title,
+            f"{metric.then:.6g}",
+            f"{metric.now:.6g}",
+            f"{metric.now - metric.then:+.6g}",
+            f"{metric.tolerance:.4g}",
+            "agrees" if metric.agrees else "DIFFERS",
         )
     console.print(table)
-    console.print(_describe_answers(record))
+    if record.identical:
+        console.print(f"Every {task.wording.value} is the same to the last digit.")
+    else:
+        changed = f"; {record.rows_changed:,} of {record.rows:,} rows get {task.wording.changed}"
+        console.print(
+            f"Largest difference of a {task.wording.value}: {record.largest_difference:.2g}"
+            f"{'' if record.rows_changed is None else changed}."
+        )
     for change in record.changes:
         console.print(f"changed since: {change.name} {change.then} -> {change.now}", soft_wrap=True)
     console.print(f"run folder  {record.repetition}", soft_wrap=True)
     if record.agrees:
         console.print("Reproduced.", style="green")
-
-
-def _describe_answers(record: "ReproductionRecord") -> str:
-    """Say how far what is said of each row is the same."""
-    what = "predicted number" if record.task == "regression" else "test probability"
-    if record.identical:
-        return f"Every {what} is the same to the last digit."
-    said = f"Largest difference of a {what}: {record.largest_difference:.2g}"
-    if record.rows_changed is None:
-        return f"{said}."
-    changed = "other labels" if record.task == "multi_label" else "another label"
-    return f"{said}; {record.rows_changed:,} of {record.rows:,} rows get {changed}."

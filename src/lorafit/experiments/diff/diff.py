@@ -2,22 +2,26 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from lorafit.config import load_config
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafit.config import EvaluationConfig, load_config
 from lorafit.errors import RunError, UserInputError
 from lorafit.experiments.diff.gates import judge_gates, parse_gates
-from lorafit.experiments.diff.measuring import measure
-from lorafit.experiments.diff.pairs import OTHER_ROWS, predict_test_rows, predict_with_both, read_both
-from lorafit.experiments.diff.records import DiffRecord, TaskDiffRecord, TaskDiffSide
-from lorafit.experiments.diff.sides import AnySide, ExportedSide, Side, open_side
-from lorafit.labels import LabelSet
+from lorafit.experiments.diff.pairs import Pair, predict_test_rows, predict_with_both, read_both
+from lorafit.experiments.diff.records import DiffRecord, DiffSide
+from lorafit.experiments.diff.sides import OTHER_ROWS, ExportedSide, RunSide, Side, open_side, read_side_calibration
 from lorafit.system.progress import Progress, Silent
+from lorafit.tasks.base import Array, Task
+from lorafit.tasks.evaluation import FEW_ROWS, compare, compare_slices, cut_into_slices, estimate
+from lorafit.tasks.records import Calibration, Resampling, SliceComparison
 
-__all__ = ["diff"]
+__all__ = ["LABEL_COLUMN", "diff"]
 
-_FEW_ROWS = 100
-"""Below so many rows an interval of the accuracy is some ten points wide or more."""
+LABEL_COLUMN: Final = "label"
+"""Name under which slices by label stand."""
 
 
 def diff(
@@ -28,13 +32,13 @@ def diff(
     gate: str = "",
     flags: dict[str, Any] | None = None,
     progress: Progress | None = None,
-) -> DiffRecord | TaskDiffRecord:
+) -> DiffRecord:
     """Compare two runs of one task on the same rows; all differences are B minus A.
 
     Args:
         a: The folder of the run, or of the exported model, that is compared with.
         b: The folder of the one that may take its place.
-        data: A source as in `data.source`, which both predict now; None takes what both said of their test rows
+        data: A source as in `data.source`, which both predict now; None takes what both predicted for their test rows
             when they ended, which then must be the same. An exported model predicts its run's test rows now.
         gate: Limits that the differences must keep, as `parse_gates` takes them. The record says whether each holds;
             `enforce_gates` raises where one does not.
@@ -43,9 +47,8 @@ def diff(
         progress: Told what is going on; None for silence.
 
     Returns:
-        What changed, by task: a `DiffRecord` of one label a text, a `TaskDiffRecord` of several, or of a number.
-        Columns of the data, and level, resamples and seed of the intervals, are those of A's settings; of B's where A
-        is an exported model, which has none; the defaults where both are.
+        What changed. Columns of the data, and level, resamples and seed of the intervals, are those of A's settings;
+        of B's where A is an exported model, which has none; the defaults where both are.
 
     Raises:
         ConfigError: A gate cannot be read, or is not one of the task.
@@ -55,64 +58,125 @@ def diff(
     """
     progress = progress or Silent()
     first, second = open_side(a), open_side(b)
-    labels = _find_labels(first, second)
-    gates = parse_gates(gate, labels.task)
+    task = _find_task(first, second)
+    gates = parse_gates(gate, task)
     slices = (flags or {}).get("data.slice_columns")
     if data is not None and slices is None:
         slices = []  # other data need not have the run's columns
-    run = next((side for side in (first, second) if isinstance(side, Side)), None)
+    run = next((side for side in (first, second) if isinstance(side, RunSide)), None)
     if run is None and data is None:
-        raise UserInputError(f"Exported models do not hold what they said of their test rows. {OTHER_ROWS}")
+        raise UserInputError(f"Exported models hold no predictions of their test rows. {OTHER_ROWS}")
     settings = None if run is None else run.layout.config
-    config = load_config(settings, flags={**(flags or {}), "data.slice_columns": slices, "data.task": labels.task})
+    config = load_config(settings, flags={**(flags or {}), "data.slice_columns": slices, "data.task": task.name})
     if data is not None:
-        pair = predict_with_both(first, second, labels, config, data, progress)
-    elif isinstance(first, Side) and isinstance(second, Side):
-        pair = read_both(first, second, labels, config, needs_rows=bool(slices))
+        pair = predict_with_both(first, second, task, config, data, progress)
+    elif isinstance(first, RunSide) and isinstance(second, RunSide):
+        pair = read_both(first, second, task, config, needs_rows=bool(slices))
     else:
-        pair = predict_test_rows(first, second, labels, config, progress)
-    record = measure(first, second, pair, config.evaluation, progress)
+        pair = predict_test_rows(first, second, task, config, progress)
+    record = _measure(first, second, pair, config.evaluation, progress)
     notes = [*pair.notes, *_list_notes(first, second, record)]
     return record.model_copy(update={"gates": judge_gates(gates, record), "notes": notes})
 
 
-def _find_labels(first: AnySide, second: AnySide) -> LabelSet:
-    """Return A's task and labels, which B must have, too, the labels in whatever order."""
-    labels, others = first.label_set, second.label_set
-    if labels.task != others.task:
+def _find_task(first: Side, second: Side) -> Task:
+    """Return A's task, which B must have, too, with its labels in whatever order."""
+    task, other = first.task, second.task
+    if type(task) is not type(other):
         raise RunError(
-            f"Runs can be compared only if they have the same task: {first.root} has {labels.task}, {second.root} has "
-            f"{others.task}."
+            f"Runs can be compared only if they have the same task: {first.root} has {task.name}, {second.root} has "
+            f"{other.name}."
         )
-    if set(labels.names) != set(others.names):
+    if set(task.label_names) != set(other.label_names):
         raise RunError(
-            f"Runs can be compared only if they tell the same labels apart: {first.root} has "
-            f"{list(labels.names)}, {second.root} has {list(others.names)}."
+            f"Runs can be compared only if they have the same labels: {first.root} has {list(task.label_names)}, "
+            f"{second.root} has {list(other.label_names)}."
         )
-    return labels
+    return task
 
 
-def _list_notes(first: AnySide, second: AnySide, record: DiffRecord | TaskDiffRecord) -> Iterator[str]:
-    if record.rows < _FEW_ROWS:
+def _measure(first: Side, second: Side, pair: Pair, config: EvaluationConfig, progress: Progress) -> DiffRecord:
+    """Measure what changes, without gates and notes."""
+    task, resampling, models = pair.task, config.resampling, (pair.y, pair.before, pair.after)
+    calibrations = read_side_calibration(first), read_side_calibration(second)
+    slices = _compare_slices(pair, resampling, progress)
+    progress.start("comparing")
+    record = DiffRecord(
+        task=task.name,
+        source=pair.source,
+        rows=len(pair.y),
+        labels=list(task.label_names),
+        confidence_level=resampling.level,
+        bootstrap_samples=resampling.samples,
+        a=_measure_side(first, task, pair.y, pair.before, calibrations[0], resampling),
+        b=_measure_side(second, task, pair.y, pair.after, calibrations[1], resampling),
+        comparison=compare(task, *models, resampling),
+        diff_metrics=task.measure_diff(*models, calibrations, resampling),
+        slices=slices,
+    )
+    progress.finish()
+    return record
+
+
+def _measure_side(
+    side: Side, task: Task, y: NDArray[Any], values: Array, calibration: Calibration | None, resampling: Resampling
+) -> DiffSide:
+    asked = {} if calibration is None else calibration.asked
+    return DiffSide(
+        run=str(side.root),
+        exported=side.precision,
+        method=side.record.method,
+        base_model=side.record.base_model.name,
+        parameters=side.record.parameters,
+        texts_per_second=side.texts_per_second,
+        scores=estimate(task, y, values, resampling),
+        metrics=task.measure_side(y, values, calibration, resampling),
+        asked={name: share for name, share in asked.items() if name in task.diff_metrics},
+    )
+
+
+def _compare_slices(pair: Pair, resampling: Resampling, progress: Progress) -> list[SliceComparison]:
+    slices = list(_list_slices(pair))
+    if not slices:
+        return []
+    progress.start("comparing slices", total=len(slices), unit="slice")
+    models = (pair.y, pair.before, pair.after)
+    changes = compare_slices(pair.task, *models, slices, resampling, on_progress=progress.update)
+    progress.finish()
+    return changes
+
+
+def _list_slices(pair: Pair) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
+    """Yield column, value and places of the rows of each slice: labels that a row has, then lengths, then columns."""
+    marks = pair.task.mark_labels(pair.y)
+    for name, has in zip(pair.task.label_names, marks.T, strict=False):  # a regression has no labels to tell apart
+        if has.any():
+            yield LABEL_COLUMN, name, np.flatnonzero(has)
+    for slicing in () if pair.rows is None else cut_into_slices(pair.rows.texts, pair.rows.columns):
+        for place, value in enumerate(slicing.values):
+            yield slicing.column, value, np.flatnonzero(slicing.places == place)
+
+
+def _list_notes(first: Side, second: Side, record: DiffRecord) -> Iterator[str]:
+    if record.rows < FEW_ROWS:
         yield f"{record.rows} rows are few: the intervals are wide, and small differences cannot be seen."
-    asked = [side.coverage_asked for side in (record.a, record.b) if isinstance(side, TaskDiffSide)]
-    told_of_both = [share for share in asked if share is not None]
-    if len(set(told_of_both)) == 2:
-        a, b = (f"{100 * share:g} %" for share in told_of_both)
-        yield (
-            f"A was asked for intervals that hold the true number of {a} of the rows, B for {b}: their coverage and "
-            "width differ for that reason, too."
-        )
+    metrics = record.build_task().diff_metrics
+    for name, asked in record.a.asked.items():
+        if asked != (other := record.b.asked.get(name, asked)):
+            yield (
+                f"A was calibrated for a {metrics[name].title} of {100 * asked:g} %, B for {100 * other:g} %: what "
+                "depends on it differs for that reason, too."
+            )
     told = []
     for name, side in (("A", first), ("B", second)):
         if isinstance(side, ExportedSide) and side.texts_per_second is not None:
             yield f"The speed of {name} was measured when it was exported, on validation rows."
         if side.machine is not None:
             cpu, threads = side.machine
-            precision = side.record.hardware.precision if isinstance(side, Side) else side.precision
+            precision = side.record.hardware.precision if isinstance(side, RunSide) else side.precision
             told.append((cpu, threads, f"{threads} {'thread' if threads == 1 else 'threads'}, {precision}"))
     is_alike = len({(cpu, threads) for cpu, threads, _ in told}) <= 1
-    both_runs = isinstance(first, Side) and isinstance(second, Side)
+    both_runs = isinstance(first, RunSide) and isinstance(second, RunSide)
     if len(told) == 2 and not (is_alike and (told[0] == told[1] or not both_runs)):
         a, b = (f"{cpu}, {rest}" for cpu, _, rest in told)
         yield f"Speeds were measured on different machines: A on {a}; B on {b}."

@@ -1,124 +1,103 @@
-"""What both sides say of the same rows: kept from when they ended, or predicted now."""
+"""What two models predict for the same rows: kept from when their runs ended, or predicted now."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.config import Config
-from lorafit.data.checks import encode_labels, name_labels
 from lorafit.data.rows import Split
 from lorafit.data.sources import load_evaluation_rows
 from lorafit.errors import DataError, EnvironmentUnfitError, RunError, UserInputError
-from lorafit.experiments.diff.sides import REMEDY, Answers, AnySide, Side, read_answers
+from lorafit.experiments.diff.sides import OTHER_ROWS, Predictions, RunSide, Side, read_test_predictions
 from lorafit.inference.loading import load
-from lorafit.labels import LabelSet
-from lorafit.metrics.slices import tell_apart
 from lorafit.system.progress import Progress
+from lorafit.tasks.base import Array, Task
 
-__all__ = ["OTHER_ROWS", "Pair", "predict_test_rows", "predict_with_both", "read_both"]
-
-OTHER_ROWS = "Give labelled rows that both then predict: lorafit diff A B DATA"
-"""What to do where test rows cannot be compared on."""
+__all__ = ["Pair", "predict_test_rows", "predict_with_both", "read_both"]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What both say of the same n rows.
+    """What two models, A and B, predict for the same n rows.
 
     Attributes:
-        labels: The task and its classes, in A's order.
+        task: The task, with the labels in A's order.
         source: Where the rows come from.
-        truth: What is true of them, as `Split.labels` holds it: class ids, marks or numbers.
-        first: Probabilities of the classes, or numbers, of A: shape (n, outputs).
-        second: The same of B, same shape and order of classes.
+        y: Their labels as `Task.encode` makes them.
+        before: A's values, shape (n, labels).
+        after: B's.
         rows: The rows themselves, or None where they could not be had.
         notes: What a reader should know.
     """
 
-    labels: LabelSet
+    task: Task
     source: str
-    truth: NDArray[Any]
-    first: NDArray[np.float64]
-    second: NDArray[np.float64]
+    y: NDArray[Any]
+    before: Array
+    after: Array
     rows: Split | None
     notes: tuple[str, ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.truth)
 
-    def list_slices(self) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
-        """Yield column, value and row numbers of each slice that has rows: labels, then lengths, then columns."""
-        if self.labels.task != "regression":
-            for index, name in enumerate(self.labels.names):
-                has = self.truth[:, index] == 1 if self.labels.task == "multi_label" else self.truth == index
-                if has.any():
-                    yield "label", name, np.flatnonzero(has)
-        for slicing in tell_apart(self.rows) if self.rows is not None else ():
-            for place, value in enumerate(slicing.values):
-                yield slicing.column, value, np.flatnonzero(slicing.places == place)
-
-
-def read_both(first: Side, second: Side, labels: LabelSet, config: Config, *, needs_rows: bool) -> Pair:
-    """Take what both runs said of their test rows when they ended.
+def read_both(first: RunSide, second: RunSide, task: Task, config: Config, *, needs_rows: bool) -> Pair:
+    """Take what both runs predicted for their test rows when they ended.
 
     Args:
         first: A.
         second: B.
-        labels: The task and its classes, in A's order.
+        task: The task, with the labels in A's order.
         config: Settings of which those of the data read the rows.
         needs_rows: Whether to stop where the rows themselves, for texts and columns, cannot be read any more.
 
     Returns:
-        What both said; with a note where the rows could not be read.
+        The predictions; with a note where the rows could not be read.
 
     Raises:
         DataError: The test rows are not the same, or are needed and cannot be read.
-        RunError: What one of them said was altered or is missing.
+        RunError: The predictions of one of them were altered or are missing.
     """
     try:
-        rows = _find_rows(first, labels, config)
+        rows = _find_rows(first, task, config)
     except (UserInputError, EnvironmentUnfitError):
         if needs_rows:
             raise
         rows = None
-    _check_same_rows(first, second, labels, rows)
-    answers, others = read_answers(first, labels), read_answers(second, labels)
-    if answers.ids != others.ids or not np.array_equal(answers.truth, others.truth):
+    _check_same_rows(first, second, task, rows)
+    before, after = read_test_predictions(first, task), read_test_predictions(second, task)
+    if not before.are_of(after.ids, after.y):
         raise RunError(
-            f"The predictions in {first.layout.root} and {second.layout.root} are of different rows, though their test "
-            f"rows were the same: one was altered. {REMEDY}"
+            f"The predictions in {first.root} and {second.root} are of different rows, though their test rows were the "
+            f"same: one was altered. {OTHER_ROWS}"
         )
     source = first.record.data.source
-    note = f"{source} cannot be read as it was: nothing is told by length of the text or by column."
     if rows is None:
-        return Pair(labels, source, answers.truth, answers.values, others.values, None, (note,))
-    _check_answers(first, answers, rows)
-    return Pair(labels, source, answers.truth, answers.values, others.values, rows)
+        note = f"{source} cannot be read as it was: there are no slices by length of the text or by column."
+        return Pair(task, source, before.y, before.values, after.values, None, (note,))
+    _check_predictions(first, before, rows)
+    return Pair(task, source, before.y, before.values, after.values, rows)
 
 
-def predict_test_rows(first: AnySide, second: AnySide, labels: LabelSet, config: Config, progress: Progress) -> Pair:
-    """Take what the run said of its test rows when it ended, and let the exported model predict them.
+def predict_test_rows(first: Side, second: Side, task: Task, config: Config, progress: Progress) -> Pair:
+    """Take what the run predicted for its test rows when it ended, and let the exported model predict them.
 
     Args:
         first: A.
         second: B; one of the two is a run.
-        labels: The task and its classes, in A's order.
+        task: The task, with the labels in A's order.
         config: Settings of which those of the data read the rows.
         progress: Told how many texts are done.
 
     Returns:
-        What both say.
+        The predictions.
 
     Raises:
         DataError: The test rows are not the same, or cannot be read any more.
-        RunError: What the run said was altered or is missing.
+        RunError: The predictions of the run were altered or are missing.
     """
-    run = next(side for side in (first, second) if isinstance(side, Side))
+    run = next(side for side in (first, second) if isinstance(side, RunSide))
     try:
-        answers, rows = read_answers(run, labels), _find_rows(run, labels, config)
+        kept, rows = read_test_predictions(run, task), _find_rows(run, task, config)
     except (UserInputError, EnvironmentUnfitError) as error:
         raise DataError(f"The exported model cannot predict the run's test rows: {error} {OTHER_ROWS}") from error
     if rows is None:
@@ -126,48 +105,46 @@ def predict_test_rows(first: AnySide, second: AnySide, labels: LabelSet, config:
             f"The exported model cannot predict the run's test rows: {run.record.data.source} has changed since "
             f"training. {OTHER_ROWS}"
         )
-    _check_same_rows(first, second, labels, rows)
-    _check_answers(run, answers, rows)
-    told = [
-        answers.values if isinstance(side, Side) else _predict(side, name, rows, labels, progress)
+    _check_same_rows(first, second, task, rows)
+    _check_predictions(run, kept, rows)
+    before, after = (
+        kept.values if side is run else _predict(side, name, rows, task, progress)
         for name, side in (("A", first), ("B", second))
-    ]
-    return Pair(labels, run.record.data.source, answers.truth, told[0], told[1], rows)
+    )
+    return Pair(task, run.record.data.source, kept.y, before, after, rows)
 
 
-def predict_with_both(
-    first: AnySide, second: AnySide, labels: LabelSet, config: Config, data: str, progress: Progress
-) -> Pair:
+def predict_with_both(first: Side, second: Side, task: Task, config: Config, data: str, progress: Progress) -> Pair:
     """Let both predict other rows.
 
     Args:
         first: A.
         second: B.
-        labels: The task and its classes, in A's order.
+        task: The task, with the labels in A's order.
         config: Settings of which those of the data read the rows.
         data: Where the rows come from.
         progress: Told how many texts are done.
 
     Returns:
-        What both say.
+        The predictions.
 
     Raises:
         DataError: The rows cannot be read, or one of the two was trained, or chosen and calibrated, on rows of `data`.
     """
-    rows = load_evaluation_rows(data, config.data, labels)
+    rows = load_evaluation_rows(data, config.data, task)
     for side in (first, second):
-        _check_unseen(side, rows, labels, data)
-    told = [_predict(side, name, rows, labels, progress) for name, side in (("A", first), ("B", second))]
-    return Pair(labels, data, rows.labels, told[0], told[1], rows)
+        _check_unseen(side, rows, task, data)
+    before, after = (_predict(side, name, rows, task, progress) for name, side in (("A", first), ("B", second)))
+    return Pair(task, data, rows.y, before, after, rows)
 
 
-def _check_same_rows(first: AnySide, second: AnySide, labels: LabelSet, rows: Split | None) -> None:
+def _check_same_rows(first: Side, second: Side, task: Task, rows: Split | None) -> None:
     """Refuse sides with different test rows.
 
-    Fingerprints hold class ids, so that those of sides with their labels in another order are compared with that of the
-    rows, one of the sides' test rows with ids by `labels`; None where they could not be read as they were.
+    Fingerprints hold encoded labels, so that those of sides with their labels in another order are compared with that
+    of the rows, one of the sides' test rows encoded by `task`; None where they could not be read as they were.
     """
-    if first.label_set == second.label_set:
+    if first.task == second.task:
         is_same = first.test_fingerprint == second.test_fingerprint
     elif rows is None:
         raise DataError(
@@ -175,7 +152,7 @@ def _check_same_rows(first: AnySide, second: AnySide, labels: LabelSet, rows: Sp
             f"whether both were measured on the same, and their source cannot be read as it was. {OTHER_ROWS}"
         )
     else:
-        is_same = all(_are_test_rows(side, rows, labels) for side in (first, second))
+        is_same = all(_are_test_rows(side, rows, task) for side in (first, second))
     if not is_same:
         raise DataError(
             f"{first.root} and {second.root} were measured on different test rows. Give labelled rows "
@@ -183,45 +160,43 @@ def _check_same_rows(first: AnySide, second: AnySide, labels: LabelSet, rows: Sp
         )
 
 
-def _find_rows(side: Side, labels: LabelSet, config: Config) -> Split | None:
+def _find_rows(side: RunSide, task: Task, config: Config) -> Split | None:
     """Read a run's test rows again, for their texts and columns; None where they have changed."""
-    rows = load_evaluation_rows(config.data.source, config.data, labels)
-    return rows if _are_test_rows(side, rows, labels) else None
+    rows = load_evaluation_rows(config.data.source, config.data, task)
+    return rows if _are_test_rows(side, rows, task) else None
 
 
-def _are_test_rows(side: AnySide, rows: Split, labels: LabelSet) -> bool:
-    """Return whether rows, their labels by `labels`, are those a side was measured on."""
-    own = encode_labels(name_labels(rows.labels, labels), side.label_set)
+def _are_test_rows(side: Side, rows: Split, task: Task) -> bool:
+    """Tell whether rows, encoded by `task`, are those a side was measured on."""
+    own = side.task.encode(task.decode(rows.y))
     return Split(rows.ids, rows.texts, own).fingerprint() == side.test_fingerprint
 
 
-def _check_answers(side: Side, answers: Answers, rows: Split) -> None:
-    """Refuse answers that are not of the test rows."""
-    if answers.ids != tuple(rows.ids.tolist()) or not np.array_equal(answers.truth, rows.labels):
-        raise RunError(f"The predictions in {side.root} are not of its test rows: they were altered. {REMEDY}")
+def _check_predictions(side: RunSide, predictions: Predictions, rows: Split) -> None:
+    """Refuse predictions that are not of the test rows."""
+    if not predictions.are_of(rows.ids, rows.y):
+        raise RunError(f"The predictions in {side.root} are not of its test rows: they were altered. {OTHER_ROWS}")
 
 
-def _check_unseen(side: AnySide, rows: Split, labels: LabelSet, data: str) -> None:
+def _check_unseen(side: Side, rows: Split, task: Task, data: str) -> None:
     """Refuse a run's validation file, and rows of the source that it was trained on, but for its own test rows."""
     if side.was_chosen_on(data):
         raise DataError(
             f"{data} is the validation file of {side.root}: its rows chose and calibrated that model. Give a "
             "file with other labelled rows: lorafit diff A B DATA"
         )
-    if not side.was_trained_on(data):
-        return
-    if not _are_test_rows(side, rows, labels):
+    if side.was_trained_on(data) and not _are_test_rows(side, rows, task):
         raise DataError(
             f"{side.root} was trained on {data}, and these rows are not its test rows: rows that it was trained "
             "on could be among them. Give a file with other labelled rows: lorafit diff A B DATA"
         )
 
 
-def _predict(side: AnySide, name: str, rows: Split, labels: LabelSet, progress: Progress) -> NDArray[np.float64]:
-    """Return what one says of rows, columns in the order of `labels`."""
-    is_fp32 = isinstance(side, Side) and side.record.hardware.precision == "fp32"
+def _predict(side: Side, name: str, rows: Split, task: Task, progress: Progress) -> Array:
+    """Return a side's values for rows, columns in the order of the task's labels."""
+    is_fp32 = isinstance(side, RunSide) and side.record.hardware.precision == "fp32"
     predictor = load(side.root, precision="fp32" if is_fp32 else "auto")
     progress.start(f"measuring {name}", total=len(rows), unit="text")
     values = predictor.compute_values(rows.texts, on_progress=progress.update)
     progress.finish()
-    return values[:, [predictor.labels.index(label) for label in labels.names]]
+    return values[:, [predictor.task.label_names.index(label) for label in task.label_names]]

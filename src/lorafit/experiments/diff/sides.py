@@ -1,44 +1,42 @@
-"""What is compared, runs and exported models, and what a run said of its own test rows when it ended."""
+"""What is compared, runs and exported models, and what a run predicted for its own test rows when it ended."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.answers import parse_predictions
 from lorafit.config import load_config
-from lorafit.data.checks import count_labels
 from lorafit.data.sources import identify_source, is_same_source
 from lorafit.data.tables import read_table
 from lorafit.errors import RunError
 from lorafit.inference.export.records import ExportLayout, ExportRecord, Precision
-from lorafit.labels import LabelSet
-from lorafit.metrics.scores import check_probabilities
 from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
+from lorafit.runs.predictions import parse_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import compute_digest
-from lorafit.task_evidence import IntervalCalibration
+from lorafit.tasks.base import Array, Task
+from lorafit.tasks.records import Calibration
 
 __all__ = [
-    "REMEDY",
-    "Answers",
-    "AnySide",
+    "OTHER_ROWS",
     "ExportedSide",
+    "Predictions",
+    "RunSide",
     "Side",
     "open_run",
     "open_side",
-    "read_answers",
-    "read_intervals",
+    "read_side_calibration",
+    "read_test_predictions",
 ]
 
-REMEDY = "Runs can be compared on labelled rows that they predict now: lorafit diff A B DATA"
-"""What to do where what runs said cannot be compared."""
+OTHER_ROWS: Final = "Give labelled rows that both then predict: lorafit diff A B DATA"
+"""What to do where test rows cannot be compared on."""
 
 
 @dataclass(frozen=True)
-class Side:
+class RunSide:
     """A finished run.
 
     Attributes:
@@ -56,9 +54,9 @@ class Side:
         return self.layout.root
 
     @property
-    def label_set(self) -> LabelSet:
-        """Its task and classes."""
-        return self.record.label_set
+    def task(self) -> Task:
+        """Its task and labels."""
+        return self.record.build_task()
 
     @property
     def calibration(self) -> Path:
@@ -81,12 +79,12 @@ class Side:
         return self.record.hardware.cpu, self.record.hardware.threads
 
     def was_chosen_on(self, data: str) -> bool:
-        """Return whether `data` is the file of its validation rows."""
+        """Tell whether `data` is the file of its validation rows."""
         validation = load_config(self.layout.config).data.validation
         return validation is not None and is_same_source(data, validation)
 
     def was_trained_on(self, data: str) -> bool:
-        """Return whether `data` is what its training rows come from."""
+        """Tell whether `data` is what its training rows come from."""
         return is_same_source(data, load_config(self.layout.config).data.source)
 
 
@@ -95,11 +93,11 @@ class ExportedSide:
     """A model exported from a run.
 
     Attributes:
-        root: Its folder.
+        layout: Its folder.
         record: What it is.
     """
 
-    root: Path
+    layout: ExportLayout
     record: ExportRecord
 
     @property
@@ -108,14 +106,19 @@ class ExportedSide:
         return self.record.precision
 
     @property
-    def label_set(self) -> LabelSet:
-        """Its task and classes."""
-        return LabelSet(tuple(self.record.labels), self.record.task)
+    def root(self) -> Path:
+        """Its folder."""
+        return self.layout.root
+
+    @property
+    def task(self) -> Task:
+        """Its task and labels."""
+        return self.record.build_task()
 
     @property
     def calibration(self) -> Path:
         """Where its calibration is, if it has one."""
-        return ExportLayout(self.root).calibration
+        return self.layout.calibration
 
     @property
     def test_fingerprint(self) -> str:
@@ -133,34 +136,38 @@ class ExportedSide:
         return None if self.record.speed is None else (self.record.speed.cpu, self.record.speed.threads)
 
     def was_chosen_on(self, data: str) -> bool:
-        """Return whether `data` has what was in the file of its validation rows."""
+        """Tell whether `data` has what was in the file of its validation rows."""
         return "validation" in self.record.data and identify_source(data) == self.record.data["validation"]
 
     def was_trained_on(self, data: str) -> bool:
-        """Return whether `data` has what its training rows come from."""
+        """Tell whether `data` has what its training rows come from."""
         return "source" in self.record.data and identify_source(data) == self.record.data["source"]
 
 
-AnySide = Side | ExportedSide
+Side = RunSide | ExportedSide
 """What can be compared."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a run said of n rows.
+class Predictions:
+    """What a run predicted for n rows.
 
     Attributes:
         ids: n row ids.
-        truth: What is true of them, as `Split.labels` holds it: class ids, marks or numbers.
-        values: Shape (n, outputs): probabilities of the classes, or numbers.
+        y: Their labels as `Task.encode` makes them.
+        values: Shape (n, labels).
     """
 
-    ids: tuple[int, ...]
-    truth: NDArray[Any]
-    values: NDArray[np.float64]
+    ids: NDArray[np.int64]
+    y: NDArray[Any]
+    values: Array
+
+    def are_of(self, ids: NDArray[np.int64], y: NDArray[Any]) -> bool:
+        """Tell whether rows with these ids and labels are those predicted."""
+        return np.array_equal(self.ids, ids) and np.array_equal(self.y, y)
 
 
-def open_side(path: str | Path) -> AnySide:
+def open_side(path: str | Path) -> Side:
     """Read the record of a finished run, or of an exported model.
 
     Args:
@@ -173,12 +180,10 @@ def open_side(path: str | Path) -> AnySide:
         RunError: It is a run that is not complete, or neither.
     """
     layout = ExportLayout(Path(path).expanduser().resolve())
-    if not layout.record.is_file():
-        return open_run(path)
-    return ExportedSide(layout.root, ExportRecord.read(layout.record))
+    return ExportedSide(layout, ExportRecord.read(layout.record)) if layout.record.is_file() else open_run(path)
 
 
-def open_run(run: str | Path) -> Side:
+def open_run(run: str | Path) -> RunSide:
     """Read the record of a finished run.
 
     Args:
@@ -197,43 +202,44 @@ def open_run(run: str | Path) -> Side:
             f"{layout.root} is not a finished run: its status is '{record.status}'. An interrupted one is finished "
             f"with: lorafit train --resume {run}"
         )
-    return Side(layout, record)
+    return RunSide(layout, record)
 
 
-def read_answers(side: Side, labels: LabelSet) -> Answers:
-    """Read what a run said of its own test rows.
+def read_test_predictions(side: RunSide, task: Task) -> Predictions:
+    """Read what a run predicted for its own test rows when it ended.
 
     Args:
         side: The run.
-        labels: Its task and its classes in the order wanted, by which ids and columns go.
+        task: Its task, with the labels in the order wanted.
 
     Returns:
-        The answers, rows in input order.
+        The predictions, rows in input order.
 
     Raises:
         RunError: There are none, or they do not fit the run's record.
     """
-    path = side.layout.predictions("test", "finetuned")
+    path = side.layout.predictions("test", "after")
     if not path.is_file():
-        raise RunError(f"{path} is missing. {REMEDY}")
+        raise RunError(f"{path} is missing. {OTHER_ROWS}")
     try:
-        answers = _parse_answers(read_table(path).columns, labels)
+        predictions = Predictions(*parse_predictions(read_table(path).columns, task))
+        task.row_statistics(predictions.y, predictions.values)  # refuses what the task does not have
     except (KeyError, TypeError, ValueError, OverflowError) as error:  # a DataError is a ValueError
         raise _altered(path) from error
-    split, counts = side.record.data.splits["test"], count_labels(answers.truth, labels)
-    if len(answers.ids) != split.rows or counts != {name: split.label_counts.get(name, 0) for name in counts}:
+    split, counts = side.record.data.splits["test"], task.count(predictions.y)
+    if len(predictions.ids) != split.rows or counts != {name: split.label_counts.get(name, 0) for name in counts}:
         raise _altered(path)
-    return answers
+    return predictions
 
 
-def read_intervals(side: AnySide) -> IntervalCalibration | None:
-    """Read how far the intervals around a side's numbers reach, and what coverage was asked for.
+def read_side_calibration(side: Side) -> Calibration | None:
+    """Read a side's calibration.
 
     Args:
-        side: A run of a regression, or a model exported from one.
+        side: The run or exported model.
 
     Returns:
-        The calibration; None where too few rows could calibrate.
+        The calibration; None where there were too few rows to calibrate with.
 
     Raises:
         RunError: The calibration is missing or was altered.
@@ -241,26 +247,13 @@ def read_intervals(side: AnySide) -> IntervalCalibration | None:
     digest = side.record.files.get(CALIBRATION_FILE)
     if digest is None:
         return None
-    calibration = IntervalCalibration.read(side.calibration)
+    calibration = side.task.calibration_type.read(side.calibration)
     if compute_digest(side.calibration) != digest:
         raise RunError(f"{side.calibration} was altered: its digest is another than that in the record.")
     return calibration
 
 
-def _parse_answers(columns: dict[str, list[object]], labels: LabelSet) -> Answers:
-    """Turn columns as `write_predictions` makes them into answers; what cannot be some is an error of any kind."""
-    ids, truth, values = parse_predictions(columns, labels)
-    answers = Answers(tuple(ids.tolist()), truth, values)
-    if labels.task == "single_label":
-        check_probabilities(values, len(truth))
-        return answers
-    largest = float(np.finfo(np.float32).max)  # models compute in single precision
-    low, high = (-largest, largest) if labels.task == "regression" else (0.0, 1.0)
-    said = np.concatenate([values.ravel(), truth.ravel()])
-    if not ((said >= low) & (said <= high)).all():
-        raise ValueError(f"Values must lie between {low} and {high}.")
-    return answers
-
-
 def _altered(path: Path) -> RunError:
-    return RunError(f"{path} does not fit the run's record: it is damaged, was altered or is of other rows. {REMEDY}")
+    return RunError(
+        f"{path} does not fit the run's record: it is damaged, was altered or is of other rows. {OTHER_ROWS}"
+    )
