@@ -6,13 +6,14 @@ Run: python scripts/reference.py
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import get_args, get_origin
 
 from lorafit.cli import COMMANDS
 from lorafit.config import Config
 from lorafit.models.methods import METHODS, Limit
+from lorafit.tasks.registry import TASKS
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 
@@ -84,15 +85,20 @@ def _settings_lines() -> Iterator[str]:
         for name, setting in model.model_fields.items():
             value = setting.get_default(call_default_factory=True)
             default = "none" if value is None else "empty" if value == {} else f"`{value}`"
-            allowed = _describe(setting.annotation, setting.metadata)
+            is_task = f"{section}.{name}" == "data.task"
+            allowed = _list(TASKS) if is_task else _describe(setting.annotation, setting.metadata)
             yield f"| `{section}.{name}` | {default} | {allowed} | {setting.description} |"
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _describe(annotation: object, metadata: list[object]) -> str:
     members = [member for member in get_args(annotation) if member is not type(None)]
     for names in (members, *map(get_args, members)):
         if names and all(isinstance(name, str) for name in names):
-            return ", ".join(f"`{name}`" for name in names) + ("" if names is members else ", or a list of names")
+            return _list(names) + ("" if names is members else ", or a list of names")
     kind = dict if get_origin(annotation) is dict else members[0] if members else annotation
     words = {bool: "yes or no", int: "whole number", float: "number", str: "text"}.get(kind, "names and values")  # type: ignore[index]
     signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
