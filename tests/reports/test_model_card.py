@@ -1,11 +1,13 @@
-"""The card as the Hub's own library reads it, and as a person does."""
+"""The card of every task as the Hub's own library reads it, as Markdown shows it, and as plain libraries run it."""
 
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,87 +15,45 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from markdown_it import MarkdownIt
 
-import lorafit
-from lorafit.config import load_config
-from lorafit.evidence import (
-    AbstentionScores,
-    CalibrationScores,
-    CheapBaseline,
-    ConfidenceRecord,
-    Estimate,
-    MetricsRecord,
-    ModelScores,
-    PairedComparison,
-    SliceScores,
-)
-from lorafit.metrics.selective import NEVER
 from lorafit.models.records import BaseModelRecord
 from lorafit.reports.model_card import render_model_card
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import DataRecord, RunRecord, SplitRecord
+from lorafit.tasks.base import Task
+from lorafit.tasks.records import ClassScores, Estimate, MetricsRecord, SliceScores
+from lorafit.tasks.registry import TASKS, build_task
+
+Finished = tuple[RunRecord, MetricsRecord]
+NASTY = "a|b`c](http://x.y)<script>alert(1)</script>\n# *_x_* ~~&lt;\x1b]0;evil"
+SHOWN = "a|b`c](http://x.y)<script>alert(1)</script> # *_x_* ~~&lt;\N{REPLACEMENT CHARACTER}]0;evil"
 
 
-def guess(value: float, low: float | None = None, high: float | None = None) -> Estimate:
-    return Estimate(value=value, low=value if low is None else low, high=value if high is None else high)
-
-
-def build_scores(accuracy: float) -> ModelScores:
-    return ModelScores(
-        accuracy=guess(accuracy, accuracy - 0.01, accuracy + 0.01),
-        macro_f1=guess(0.8765432109),
-        mcc=guess(0.7),
-        log_loss=guess(0.3),
-        per_class=[],
-        confusion_matrix=[],
-    )
-
-
-def build_slice(column: str, value: str, accuracy: float, *, rows: int = 1200) -> SliceScores:
-    return SliceScores(column=column, value=value, rows=rows, accuracy=guess(accuracy), difference=None)
-
-
-def build_confidence(**changes: Any) -> ConfidenceRecord:
-    before, after = (
-        CalibrationScores(
-            ece=guess(ece), adaptive_ece=ece, brier=guess(0.1), brier_reliability=0.0, brier_resolution=0.1,
-            brier_uncertainty=0.2, bins=[],
-        )
-        for ece in (0.0812, 0.0123)
-    )  # fmt: skip
-    values: dict[str, Any] = {
-        "calibration_rows": 640,
-        "temperature": 1.375,
-        "raw": before,
-        "calibrated": after,
-        "coverage_asked": 0.95,
-        "coverage": guess(0.947, 0.941, 0.953),
-        "set_sizes": [1500, 500],
-        "risk_coverage": [],
-        "abstention": None,
-    }
-    return ConfidenceRecord(**(values | changes))
+def guess(value: float, width: float = 0.01) -> Estimate:
+    return Estimate(value=value, low=value - width, high=value + width)
 
 
 @pytest.fixture
-def metrics() -> MetricsRecord:
-    """Measurements without a baseline, as small as they can be."""
-    return MetricsRecord(
-        split="test",
-        rows=2000,
-        confidence_level=0.95,
-        bootstrap_samples=100,
-        baseline=None,
-        finetuned=build_scores(0.9),
-        comparison=None,
-    )
+def finish(write_run: Callable[..., Path]) -> Callable[..., Finished]:
+    """Records of a finished run of a task."""
+
+    def finish(task: str, **wishes: Any) -> Finished:
+        layout = RunLayout(write_run(task, **wishes))
+        return RunRecord.read(layout.record), MetricsRecord.read(layout.metrics)
+
+    return finish
 
 
 @pytest.fixture
-def on_hub(run_record: RunRecord) -> RunRecord:
-    """A run with base and data from the Hub."""
-    base = BaseModelRecord(name="distilbert/base", revision="abc", digest="d", architecture="distilbert")
-    return run_record.model_copy(update={"base_model": base, "data": DataRecord(source="hub:me/mails@v2", splits={})})
+def bare(finish: Callable[..., Finished]) -> Callable[[str], Finished]:
+    """Records of a run in which only the fine-tuned model was measured, and no slices."""
+
+    def bare(task: str) -> Finished:
+        record, metrics = finish(task, name=task, before=False, baselines=False, calibration=False)
+        return record, metrics.model_copy(update={"slices": []})
+
+    return bare
 
 
 def read_head(card: str) -> dict[str, Any]:
@@ -101,38 +61,68 @@ def read_head(card: str) -> dict[str, Any]:
     return head
 
 
-def test_the_hubs_library_reads_the_metadata_and_gives_them_back(on_hub: RunRecord, metrics: MetricsRecord) -> None:
-    card = render_model_card(on_hub, metrics.model_copy(update={"confidence": build_confidence()}))
+def read_body(card: str) -> list[Any]:
+    """Return what a Markdown reader makes of the card without its head: blocks, and what stands in them."""
+    blocks = MarkdownIt().enable("table").parse(card.split("---\n", 2)[2])
+    return [part for block in blocks for part in (block, *(block.children or ()))]
+
+
+RESULTS: dict[str, dict[str, dict[str, Any]]] = {
+    "single_label": {"accuracy": {}, "f1": {"average": "macro"}, "ece": {}},
+    "multi_label": {"f1": {"average": "micro"}, "exact_match": {}},
+    "regression": {"mae": {}, "mse": {}, "r_squared": {}, "pearsonr": {}},
+    "ordinal": {"mae": {}, "accuracy": {}},
+}
+"""Metrics of the model index by task, each with its arguments; of two with one name the first."""
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_hubs_library_reads_the_metadata_and_gives_them_back(finish: Callable[..., Finished], task: str) -> None:
+    record, metrics = finish(task)
+    base = BaseModelRecord(name="distilbert/base", revision="abc", digest="d", architecture="distilbert")
+    data = record.data.model_copy(update={"source": "hub:me/mails@v2"})
+    card = render_model_card(record.model_copy(update={"base_model": base, "data": data}), metrics)
     parsed = ModelCard(card).data
     assert isinstance(parsed, ModelCardData)
-    common: dict[str, Any] = {
-        "task_type": "text-classification",
-        "task_name": "Text classification",
-        "dataset_type": "me/mails",
-        "dataset_name": "hub:me/mails@v2",
-        "dataset_revision": "v2",
-        "dataset_split": "test",
-    }
-    assert parsed.eval_results == [
-        EvalResult(metric_type="accuracy", metric_name="Accuracy", metric_value=0.9, **common),
-        EvalResult(
-            metric_type="f1",
-            metric_name="F1 (macro)",
-            metric_value=0.876543,
-            metric_args={"average": "macro"},
-            **common,
-        ),
-        EvalResult(metric_type="ece", metric_name="Expected calibration error", metric_value=0.0123, **common),
-    ]
-    assert parsed.model_name == "mails-v2-base-lora"
     assert parsed.to_dict() == read_head(card), "nothing is lost or added"
     assert {name: parsed[name] for name in ("base_model", "datasets", "library_name", "pipeline_tag", "tags")} == {
         "base_model": "distilbert/base",
         "datasets": ["me/mails"],
         "library_name": "peft",
         "pipeline_tag": "text-classification",
-        "tags": ["lorafit", "lora"],
+        "tags": ["lorafit", "lora", task],
     }
+    assert parsed.model_name == "mails-v2-base-lora"
+    assert parsed["metrics"] == [name for name in RESULTS[task] if name != "ece"]
+    results = {one.metric_type: one for one in reversed(parsed.eval_results or [])}
+    assert {name: one.metric_args or {} for name, one in results.items()} == RESULTS[task]
+    first = (parsed.eval_results or [])[0]
+    assert first == EvalResult(
+        task_type="text-classification",
+        task_name=build_task(task, record.labels).wording.activity,
+        dataset_type="me/mails",
+        dataset_name="hub:me/mails@v2",
+        dataset_revision="v2",
+        dataset_split="test",
+        metric_type=next(iter(RESULTS[task])),
+        metric_name=first.metric_name,
+        metric_args=first.metric_args,
+        metric_value=float(f"{next(iter(metrics.after.metrics.values())).value:.6g}"),
+    )
+
+
+def test_numbers_of_the_model_index_have_six_digits_and_what_is_undefined_is_left_out(
+    bare: Callable[[str], Finished],
+) -> None:
+    record, metrics = bare("regression")
+    measured = {"mae": guess(123456.789), "rmse": guess(0.7), "r2": guess(0.8765432109), "pearson": guess(math.nan)}
+    after = metrics.after.model_copy(update={"metrics": measured})
+    card = render_model_card(record, metrics.model_copy(update={"after": after}))
+    (result,) = read_head(card)["model-index"][0]["results"]
+    values = {one["type"]: one["value"] for one in result["metrics"]}
+    assert values == {"mae": 123457.0, "mse": 0.49, "r_squared": 0.876543}
+    assert "| Pearson's r | undefined |" in card
+    assert "| MAE | 123,457 [123,457, 123,457] |" in card
 
 
 @pytest.mark.parametrize(
@@ -146,10 +136,10 @@ def test_the_hubs_library_reads_the_metadata_and_gives_them_back(on_hub: RunReco
     ],
 )
 def test_data_of_the_hub_are_named_by_their_id_and_files_without_their_folder(
-    run_record: RunRecord, metrics: MetricsRecord, source: str, datasets: list[str] | None, dataset: dict[str, str]
+    bare: Callable[[str], Finished], source: str, datasets: list[str] | None, dataset: dict[str, str]
 ) -> None:
-    record = run_record.model_copy(update={"data": DataRecord(source=source, splits={})})
-    card = render_model_card(record, metrics)
+    record, metrics = bare("single_label")
+    card = render_model_card(record.model_copy(update={"data": DataRecord(source=source, splits={})}), metrics)
     head = read_head(card)
     assert head.get("datasets") == datasets
     assert head["model-index"][0]["results"][0]["dataset"] == {**dataset, "split": "test"}
@@ -157,169 +147,298 @@ def test_data_of_the_hub_are_named_by_their_id_and_files_without_their_folder(
     assert ModelCard(card).data.to_dict() == head
 
 
-def test_folder_of_the_base_is_not_told(run_record: RunRecord, metrics: MetricsRecord) -> None:
+def test_folder_of_the_base_is_not_told(bare: Callable[[str], Finished]) -> None:
+    record, metrics = bare("single_label")
     base = BaseModelRecord(name="/home/ann/models/tiny", revision=None, digest="d", architecture="bert")
-    card = render_model_card(run_record.model_copy(update={"base_model": base}), metrics)
+    card = render_model_card(record.model_copy(update={"base_model": base}), metrics)
     assert "Base: `tiny` (bert)" in card
     assert "/home" not in card
     assert "base_model" not in read_head(card)
 
 
-def test_card_without_baseline_confidence_and_slices_says_what_was_not_measured(
-    run_record: RunRecord, metrics: MetricsRecord
+@pytest.mark.parametrize("task", TASKS)
+def test_names_from_outside_are_shown_as_they_are_and_are_no_markup(
+    finish: Callable[..., Finished], bare: Callable[[str], Finished], task: str
 ) -> None:
-    card = render_model_card(run_record, metrics)
-    assert "| | after |\n|---|---|\n| accuracy | 0.9000 [0.8900, 0.9100] |" in card
-    assert "**Calibration**: none; confidence is what the model gives" in card
-    for absent in (
-        "McNemar",
-        "slices",
-        "Conformal",
-        "Abstaining",
-        "Long texts",
-        "before calibration",
-        "reads head",
-        "ece",
-    ):
-        assert absent not in card, absent
-    titles = re.findall("^## (.*)$", card, re.MULTILINE)
-    assert titles == [
-        "Intended use", "Results on 2,000 test rows", "Limits that were measured", "Training data", "How to use it"
-    ]  # fmt: skip
-
-
-def test_baselines_stand_beside_the_model(run_record: RunRecord, metrics: MetricsRecord) -> None:
-    paired = PairedComparison(
-        accuracy_difference=guess(0.1), log_loss_difference=guess(-0.1), rows_gained=230, rows_lost=30,
-        mcnemar_p_value=1.5e-9,
-    )  # fmt: skip
-    cheap = {"nb_svm": CheapBaseline(scores=build_scores(0.85), comparison=paired)}
-    update = {"baseline": build_scores(0.8), "comparison": paired, "cheap_baselines": cheap}
-    card = render_model_card(run_record, metrics.model_copy(update=update))
-    assert "| | before | after | `nb_svm` |\n|---|---|---|---|\n| accuracy | 0.8000 [0.7900, 0.8100] | 0.9000" in card
-    assert "put 230 rows right and made 30 wrong (exact McNemar test, p = 1.5e-09)" in card
-
-
-def test_slices_below_the_whole_are_named_weakest_first_three_at_most(
-    run_record: RunRecord, metrics: MetricsRecord
-) -> None:
-    slices = [
-        build_slice("words", "1-15", 0.85, rows=100),
-        build_slice("words", "16-63", 0.84),
-        build_slice("shop", "a|b`c\n<i>", 0.6),
-        build_slice("shop", "north", 0.8),
-        build_slice("shop", "east", 0.7),
+    names = [f"{NASTY} {number}" for number in range(3)]
+    record, metrics = finish(task, columns={"shop": ["north", "south"]}, rows=100)
+    weak = [
+        one.model_copy(update={"column": NASTY, "value": name, "adjusted_p_value": 0.001})
+        for one, name in zip(metrics.slices, names, strict=False)
     ]
-    card = render_model_card(run_record, metrics.model_copy(update={"slices": slices}))
-    (line,) = (line for line in card.splitlines() if line.startswith("* **Weakest slices**"))
-    assert re.findall(r"accuracy (0\.\d+)", line) == ["0.6000", "0.7000", "0.8000"]
-    assert "`shop` `` a|b`c <i> ``, accuracy 0.6000 [0.6000, 0.6000] on 1,200 rows" in line
-    assert "told apart by `words`, `shop`" in line
-    none = render_model_card(run_record, metrics.model_copy(update={"slices": slices[:1]}))
-    assert "**Weak slices**: none of the 1 told apart by `words`" in none
-    assert "is shown to be worse than the others." in none
+    labels = [
+        ClassScores(label=name, precision=guess(0.5), recall=guess(0.5), f1=guess(0.5), support=10) for name in names
+    ]
+    is_named = bool(metrics.after.per_class)
+    after = metrics.after.model_copy(update={"per_class": labels if is_named else []})
+    split = SplitRecord(rows=10, label_counts={NASTY: 10}, fingerprint="f", tokens=1, truncated=1)
+    kept = {
+        "labels": names if is_named and task != "ordinal" else record.labels,
+        "data": DataRecord(source=f"/home/ann/{NASTY.replace('/', '')}", splits={"test": split}, notes=[NASTY]),
+        "base_model": BaseModelRecord(name=NASTY, revision="r", digest="d", architecture=NASTY),
+        "method": NASTY,
+    }
+    changes = {"slices": weak, "after": after, "baselines": {NASTY: next(iter(metrics.baselines.values()))}}
+    card = render_model_card(record.model_copy(update=kept), metrics.model_copy(update=changes))
+    assert ModelCard(card).data.to_dict() == read_head(card)
+    assert read_head(card)["base_model"] == NASTY
+
+    parts = read_body(card)
+    kinds = {part.type for part in parts}
+    assert kinds.isdisjoint({"html_block", "html_inline", "link_open", "image", "em_open", "s_open", "hr"}), kinds
+    assert "\x1b" not in card.split("---\n", 2)[2]
+    headings = [part.content for before, part in pairwise(parts) if before.type == "heading_open"]
+    assert headings[1:] == [
+        "Intended use", "Results on 100 test rows", "Limits that were measured", "Training data", "How to use it"
+    ]  # fmt: skip
+    codes = [part.content for part in parts if part.type == "code_inline"]
+    wanted = {SHOWN, f"{SHOWN} 0"} | ({f"{SHOWN} 2"} if is_named else set())
+    assert wanted <= set(codes), codes
+    texts = "".join(part.content for part in parts if part.type in {"text", "text_special"})
+    assert texts.count(SHOWN) == 3, "architecture, baseline and note"
+    rows = [part.type for part in parts if part.type in {"tr_open", "th_open", "td_open"}]
+    columns = 4
+    assert rows.count("th_open") == columns
+    assert rows.count("td_open") == columns * (rows.count("tr_open") - 1), "no cell is torn apart"
+    assert [part.tag for part in parts].count("ul") in {4, 6}
 
 
-def test_slice_that_is_weak_alone_is_not_named_among_many(run_record: RunRecord, metrics: MetricsRecord) -> None:
-    weak, others = build_slice("shop", "north", 0.88), [build_slice("shop", f"shop {n}", 0.9) for n in range(19)]
-    alone = render_model_card(run_record, metrics.model_copy(update={"slices": [weak]}))
-    assert "**Weakest slices**, of the 1 told apart" in alone
-    among = render_model_card(run_record, metrics.model_copy(update={"slices": [weak, *others]}))
-    assert "**Weak slices**: none of the 20 told apart" in among
+@pytest.mark.parametrize("task", TASKS)
+def test_what_was_not_measured_is_said_and_nothing_else(bare: Callable[[str], Finished], task: str) -> None:
+    record, metrics = bare(task)
+    known = record.build_task()
+    wording, written = known.wording, known.primary_metric.write(metrics.after.metrics[known.primary])
+    card = render_model_card(record, metrics)
+    assert f"# {wording.title} made with lorafit\n" in card
+    assert f"| | after |\n|---|---|\n| {known.primary_metric.title} | {written} |\n" in card
+    subject, _, sentence = wording.uncalibrated.partition(": ")
+    assert f"* **{subject}**: {sentence}\n" in card
+    absent = [wording.test, "eak", "Conformal", "Abstaining", "fitted on", "reads head", "ece", "before calibration"]
+    assert [words for words in absent if words in card] == []
+    assert "without the interval" not in card
 
 
-def test_slices_of_a_model_that_does_not_differ_by_slice_are_hardly_ever_named(
-    run_record: RunRecord, metrics: MetricsRecord
+@pytest.mark.parametrize("task", TASKS)
+def test_models_stand_beside_each_other_with_every_metric(finish: Callable[..., Finished], task: str) -> None:
+    record, metrics = finish(task)
+    known = record.build_task()
+    card = render_model_card(record, metrics)
+    assert metrics.before is not None
+    assert metrics.comparison is not None
+    titles = [known.baselines[name] for name in metrics.baselines]
+    assert f"| | before | after | {' | '.join(titles)} |\n" in card
+    for name, metric in known.metrics.items():
+        scores = [metrics.before, metrics.after, *(one.scores for one in metrics.baselines.values())]
+        cells = (metric.write(one.metrics[name]) for one in scores)
+        assert f"\n| {metric.title} | {' | '.join(cells)} |\n" in card
+    assert "In brackets: 95 % confidence intervals over the test rows." in card
+    fixed = known.wording.fixed.format(count=f"{metrics.comparison.rows_fixed:,}")
+    assert f"Training: {fixed}, {known.wording.broken.format(count=metrics.comparison.rows_broken)} (" in card
+    assert f"({known.wording.test}, p = " in card or "p \\< 0.000001)." in card
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_calibration_is_told(finish: Callable[..., Finished], task: str) -> None:
+    record, metrics = finish(task, rows=200)
+    assert metrics.calibration is not None
+    told = record.build_task().describe_calibration(metrics.calibration)
+    assert told
+    card = render_model_card(record, metrics)
+    for sentence in told:
+        subject, _, rest = sentence.partition(": ")
+        assert f"* **{subject}**: {rest}\n" in card
+
+
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        (
+            {"accept_threshold": 0.91, "accepted_share": 0.83, "accepted_accuracy": 0.981},
+            "predictions with a confidence of less than 91.0 % abstain; 83.0 % are accepted, and of those 98.1 % are right.",
+        ),
+        (
+            {"accept_threshold": 0.91, "accepted_share": 0.0, "accepted_accuracy": math.nan},
+            "predictions with a confidence of less than 91.0 % abstain; 0.0 % are accepted, and of those there are none.",
+        ),
+        (
+            {"accept_threshold": math.nan, "accepted_share": 0.0, "accepted_accuracy": math.nan},
+            "no confidence is high enough for an accuracy of 90.0 %, so every prediction abstains.",
+        ),
+    ],
+)
+def test_operating_point_is_told_also_where_nothing_is_accepted(
+    finish: Callable[..., Finished], measured: dict[str, float], told: str
 ) -> None:
-    rng, named = np.random.default_rng(0), 0
-    for _ in range(100):
-        right = rng.binomial(100, 0.9, size=20)
-        slices = [build_slice("shop", f"shop {n}", int(hits) / 100, rows=100) for n, hits in enumerate(right)]
-        scores = build_scores(float(right.sum()) / 2000)
-        card = render_model_card(run_record, metrics.model_copy(update={"slices": slices, "finetuned": scores}))
-        named += "Weakest slices" in card
-    assert named <= 8
+    record, metrics = finish("single_label")
+    assert metrics.calibration is not None
+    estimates = {name: Estimate(value=value, low=math.nan, high=math.nan) for name, value in measured.items()}
+    scores = metrics.calibration.model_copy(update={"metrics": {**metrics.calibration.metrics, **estimates}})
+    card = render_model_card(record, metrics.model_copy(update={"calibration": scores}))
+    (line,) = (line for line in card.splitlines() if line.startswith("* **Abstaining**: "))
+    assert line.endswith(told)
 
 
-def test_measured_confidence_is_told(run_record: RunRecord, metrics: MetricsRecord) -> None:
-    accepted = AbstentionScores(
-        target_accuracy=0.98, accept_threshold=0.91, accepted_share=guess(0.83), accuracy=guess(0.981, 0.975, 0.986)
+@pytest.mark.parametrize("task", TASKS)
+def test_slices_shown_to_be_worse_are_named_weakest_first_three_at_most(
+    bare: Callable[[str], Finished], task: str
+) -> None:
+    record, metrics = bare(task)
+    known = record.build_task()
+    sign = 1 if known.primary_metric.higher_is_better else -1
+    strengths = {"north": 0.4, "east": 0.6, "a|b`c\n<i>": 0.2, "south": 0.8, "west": 0.1}
+
+    def build(value: str, strength: float) -> SliceScores:
+        level = strength if sign > 0 else 1 - strength
+        p_value = 0.2 if value == "west" else 0.01
+        scores = {name: guess(level) for name in known.slice_metrics}
+        return SliceScores(
+            column="shop", value=value, rows=1200, metrics=scores, differences={}, adjusted_p_value=p_value
+        )
+
+    slices = [build(*item) for item in strengths.items()]
+    card = render_model_card(record, metrics.model_copy(update={"slices": slices}))
+    (line,) = (line for line in card.splitlines() if line.startswith("* **Weakest slices**"))
+    assert re.findall(r"`shop` (`.*?), ", line) == ["`` a|b`c <i> ``", "`north`", "`east`"]
+    assert f", {known.primary_metric.title} " in line
+    assert "of the 5 by `shop` (`words` is the length" in line
+    assert line.endswith(" on 1,200 rows.")
+    few = render_model_card(record, metrics.model_copy(update={"slices": slices[-1:]}))
+    assert "**Weak slices**: none of the 1 by `shop`" in few
+
+
+def test_labels_that_differ_and_those_without_rows_are_told(bare: Callable[[str], Finished]) -> None:
+    def build(name: str, f1: float, support: int) -> ClassScores:
+        return ClassScores(label=name, precision=guess(f1), recall=guess(f1), f1=guess(f1), support=support)
+
+    record, metrics = bare("multi_label")
+    labels = [build("poor", 0.3, 12), build("good", 0.9, 1200), build("none", math.nan, 0)]
+    after = metrics.after.model_copy(update={"per_class": labels})
+    card = render_model_card(record, metrics.model_copy(update={"after": after}))
+    assert (
+        "F1 of a single label ranges from 30.0 % [29.0, 31.0] (`poor`, 12 rows) to 90.0 % [89.0, 91.0] (`good`, 1,200 "
+        "rows)." in card
     )
-    confidence = build_confidence(abstention=accepted)
-    card = render_model_card(run_record, metrics.model_copy(update={"confidence": confidence}))
-    for words in (
-        "expected calibration error 0.0812 as the model gives it, 0.0123 [0.0123, 0.0123] with the temperature 1.375",
-        "fitted on 640 rows",
-        "true class of 95.0% of the texts, they hold it for 94.7% [94.1%, 95.3%]; 75.0% of them hold a single class.",
-        "target accuracy of 98.0% it abstains below the confidence 0.9100, on 17.0% of the texts; of the others 98.1% ",
-        "with the scores from before calibration",
-    ):
-        assert words in card, words
-    refused = accepted.model_copy(update={"accepted_share": guess(0.0), "accuracy": None})
-    confidence = build_confidence(abstention=refused)
-    card = render_model_card(run_record, metrics.model_copy(update={"confidence": confidence}))
-    assert "on 100.0% of the texts; of the others there are none." in card
-    confidence = build_confidence(abstention=refused.model_copy(update={"accept_threshold": NEVER}))
-    card = render_model_card(run_record, metrics.model_copy(update={"confidence": confidence}))
-    assert "accuracy of 98.0% no confidence was high enough, so that every answer abstains." in card
-    assert "2.0000" not in card
+    assert "1 label has no test row." in card
+    many = [build(str(number), math.nan, 0) for number in range(200)]
+    after = metrics.after.model_copy(update={"per_class": many})
+    record = record.model_copy(update={"labels": [f"label {number}" for number in range(200)]})
+    card = render_model_card(record, metrics.model_copy(update={"after": after}))
+    assert "200 labels have no test row." in card
+    assert "any number of 200 labels: `label 0`, " in card
+    assert "`label 19`, …." in card
+    assert "label 20" not in card
 
 
-def test_rows_cuts_and_long_texts_are_told(run_record: RunRecord, metrics: MetricsRecord) -> None:
+def test_rows_cuts_and_long_texts_are_told(bare: Callable[[str], Finished]) -> None:
     def build_split(rows: int, counts: dict[str, int]) -> SplitRecord:
         return SplitRecord(rows=rows, label_counts=counts, fingerprint="f", tokens=1, truncated=rows // 4)
 
+    record, metrics = bare("single_label")
     many = {f"label {number}": number + 3 for number in range(21)}
-    splits = {"train": build_split(9000, {"neg": 5000, "a`b": 4000}), "test": build_split(2000, many)}
-    notes = ["mails.csv: left out 2 rows: *labels* <b>_x_</b> | [y](z)"]
-    data = DataRecord(source="mails.csv", splits=splits, notes=notes)
-    record = run_record.model_copy(update={"data": data, "truncation": "head+tail", "labels": list(many)})
-    card = render_model_card(record, metrics)
-    assert "* train: 9,000 rows (`neg` 5,000, `` a`b `` 4,000)" in card
-    assert "* test: 2,000 rows (21 classes, 3 to 23 rows each)" in card
-    assert r"left out 2 rows: \*labels\* \<b\>\_x\_\</b\> \| \[y\](z)" in card
-    assert "25.0% of the test texts were longer than 64 tokens and were cut (head+tail)" in card
-    assert "one of 21 classes: `label 0`" in card
-    assert "`label 19`, …." in card
-    assert "longer than 64 tokens they read the head; lorafit reads head and tail" in card
-
-
-def test_code_on_the_card_gives_the_models_answers(
-    build_encoder: Callable[..., Path], word_reviews: Path, tmp_path: Path
-) -> None:
-    flags = {
-        "data.source": str(word_reviews),
-        "data.validation_fraction": 0.3,
-        "model.name": str(build_encoder("distilbert", initializer_range=0.1)),
-        "model.max_length": 32,
-        "training.max_steps": 4,
-        "training.learning_rate": 0.01,
-        "training.precision": "fp32",
-        "training.threads": 1,
-        "evaluation.bootstrap_samples": 100,
-        "evaluation.report": False,
+    splits = {
+        "train": build_split(9000, {"neg": 5000, "a`b": 4000}),
+        "test": build_split(2000, many),
+        "more": build_split(5, {}),
     }
-    run = lorafit.train(load_config(flags=flags), output=tmp_path / "run")
-    layout = RunLayout(run.path)
-    card = layout.card.read_text(encoding="utf-8")
-    assert str(tmp_path) not in card
-    assert str(word_reviews.parent) not in card
-    assert "of those" not in card, "no text of the data"
-    with_lorafit, plain = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    assert [len(code.split("\n\n")[1].splitlines()) for code in (with_lorafit, plain)] == [2, 3]
-    texts = ["what a superb film", "dull story " * 100]
-    code = f"{with_lorafit}\n{plain}\nimport json\nprint(json.dumps([classify({texts}), model.config.id2label]))"
+    notes = ["- mails.csv: left out 2 rows", "1. of these", "10% of *all*"]
+    data = DataRecord(source="mails.csv", splits=splits, notes=notes)
+    changes = {"data": data, "truncation": "head+tail", "labels": list(many), "max_length": 1024}
+    card = render_model_card(record.model_copy(update=changes), metrics)
+    assert "* train: 9,000 rows (`neg` 5,000, `` a`b `` 4,000)\n" in card
+    assert "* test: 2,000 rows (21 labels, 3 to 23 rows each)\n" in card
+    assert "* more: 5 rows\n" in card
+    assert "* \\- mails.csv: left out 2 rows\n* 1\\. of these\n* 10% of \\*all\\*\n" in card
+    assert "25.0 % of the test texts were longer than 1,024 tokens and were cut (head+tail)" in card
+    assert "one of 21 classes: `label 0`" in card
+    assert "longer than 1,024 tokens they read the head; lorafit reads head and tail" in card
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_whole_models_are_opened_without_peft(bare: Callable[[str], Finished], task: str) -> None:
+    record, metrics = bare(task)
+    card = render_model_card(record.model_copy(update={"files": {"model.safetensors": "d"}}), metrics)
+    options = record.build_task().wording.pipeline_options
+    assert f'pipeline("text-classification", ".", truncation=True{options})  # where' in card
+    assert "peft" not in card.lower()
+    assert "not on the Hub" not in card
+
+
+def test_built_in_base_is_traced_to_its_origin(bare: Callable[[str], Finished]) -> None:
+    record, metrics = bare("single_label")
+    base = BaseModelRecord(name="builtin:distil-minilm", revision=None, digest="d", architecture="distilbert")
+    card = render_model_card(record.model_copy(update={"base_model": base}), metrics)
+    assert "The base is sentence-transformers/all-MiniLM-L6-v2, converted to the architecture `distilbert`." in card
+    assert "not on the Hub: lorafit makes it in its cache when it is first used." in card
+
+
+TEXTS = ["what a superb film", "dull story " * 100]
+
+
+def test_code_on_the_card_gives_the_models_predictions(
+    build_encoder: Callable[..., Path], bare: Callable[[str], Finished], tmp_path: Path
+) -> None:
+    base, logits, parts = build_encoder("distilbert", initializer_range=0.1), {}, ["import json, os", "answers = {}"]
+    for task in TASKS:
+        record, metrics = bare(task)
+        folder = tmp_path / "adapters" / task
+        logits[task] = build_adapter(base, folder, record.build_task())
+        _, plain = re.findall(r"```python\n(.*?)```", render_model_card(record, metrics), re.DOTALL)
+        parts += [f"os.chdir({str(folder)!r})", plain, f"answers[{task!r}] = classify({TEXTS!r})"]
     process = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=layout.adapter,
+        [sys.executable, "-c", "\n".join([*parts, "print(json.dumps(answers))"])],
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert process.returncode == 0, process.stderr
-    answers, names = json.loads(process.stdout)
-    assert names == {"0": "neg", "1": "pos"}
-    own = lorafit.load(run.path, precision="fp32", raw=True).predict(texts[:1])[0]
-    assert answers[0] == {"label": own.label, "score": pytest.approx(own.score, abs=1e-4)}
-    assert len(answers) == 2, "a text that is too long is cut"
+    answers = json.loads(process.stdout)
+    assert {len(answer) for answer in answers.values()} == {2}, "a text that is too long is cut"
+    for task in TASKS:
+        first = answers[task][0]
+        scores = {one["label"]: one["score"] for one in (first if isinstance(first, list) else [first])}
+        assert scores == pytest.approx(EXPECTED[task](logits[task]), abs=1e-4)
+    assert not 0 < logits["regression"][0] < 1, "a number that no probability can be"
+
+
+def sigmoid(logits: Any) -> list[float]:  # noqa: ANN401 - an array
+    values: list[float] = (1 / (1 + np.exp(-logits))).tolist()
+    return values
+
+
+EXPECTED: dict[str, Callable[[Any], dict[str, float]]] = {
+    "single_label": lambda logits: {
+        ("neg", "pos")[logits.argmax()]: float(np.exp(logits.max()) / np.exp(logits).sum()),
+    },
+    "multi_label": lambda logits: dict(zip(("bad", "long", "odd"), sigmoid(logits), strict=True)),
+    "regression": lambda logits: {"value": float(logits[0])},
+    "ordinal": lambda logits: {
+        f"at least {score}": value for score, value in zip((2, 3, 4, 5), sigmoid(logits), strict=True)
+    },
+}
+"""What plain libraries give for logits."""
+
+
+def build_adapter(base: Path, folder: Path, task: Task) -> Any:  # noqa: ANN401 - an array
+    """Write what a run writes, of a random adapter; return its logits of the first text."""
+    import torch
+
+    from lorafit.config import MethodConfig, ModelConfig
+    from lorafit.models.adaptation import apply_method
+    from lorafit.models.load import load_tokenizer, load_with_head, locate_encoder
+    from lorafit.runs.saving import write_trained
+
+    encoder = locate_encoder(ModelConfig(name=str(base)))
+    loaded = load_with_head(encoder, task)
+    adapted = apply_method(loaded.model, MethodConfig(r=4), newly_initialised=loaded.newly_initialised)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in adapted.model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.3, generator=generator)
+    folder.mkdir(parents=True)
+    write_trained(adapted, encoder, folder, max_length=64)
+    tokenizer, _ = load_tokenizer(folder)
+    ids = torch.tensor([tokenizer.encode(TEXTS[0]).ids])
+    with torch.no_grad():
+        return adapted.model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].numpy()

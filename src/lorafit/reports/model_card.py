@@ -3,30 +3,40 @@
 It may be published, so it holds no text of the data and no folder of this machine.
 """
 
-from collections.abc import Iterator
-from typing import Any
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import PureWindowsPath
+from typing import TYPE_CHECKING, Any, Final
 
-from lorafit.evidence import ConfidenceRecord, MetricsRecord, ModelScores, SliceScores
-from lorafit.metrics.selective import NEVER
-from lorafit.metrics.uncertainty import wilson_interval
-from lorafit.reports.card_parts import (
-    build_metadata,
-    code,
-    describe_base,
-    describe_data,
-    describe_estimate,
-    describe_long_texts,
-    describe_origin,
-    describe_share,
-    describe_slices,
-    describe_use,
-    join_card,
-    list_labels,
-    name_source,
-)
+import yaml
+
+from lorafit.runs.folder import suggest_name
 from lorafit.runs.records import RunRecord
+from lorafit.system.extras import require
+from lorafit.system.text import clean_text
+from lorafit.tasks.base import Task
+from lorafit.tasks.evaluation import find_weak_slices
+from lorafit.tasks.format import write_estimate, write_p_value
+from lorafit.tasks.records import Estimate, MetricsRecord
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
 
 __all__ = ["render_model_card"]
+
+_LISTED: Final = 20
+"""Of more labels, the first are named."""
+
+_WEAK_SLICES: Final = 3
+
+_ORIGINS: Final = {"builtin:distil-minilm": "sentence-transformers/all-MiniLM-L6-v2"}
+"""The models on the Hub that the built-in encoders were made from."""
+
+_HUB_NAMES: Final = {"imdb": "hub:stanfordnlp/imdb"}
+"""Named sources that are data sets of the Hub."""
 
 
 def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
@@ -34,122 +44,162 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
 
     Args:
         record: The run's record.
-        metrics: Its measurements.
+        metrics: Its metrics.
 
     Returns:
         Markdown with a YAML head (huggingface.co/docs/hub/model-cards).
+
+    Raises:
+        MissingExtraError: Jinja2 is not installed; the message gives the pip line.
     """
-    sections = {
-        "# Text classifier made with lorafit": _describe_model(record),
-        "## Intended use": _describe_purpose(record),
-        f"## Results on {metrics.rows:,} {metrics.split} rows": _describe_results(metrics),
-        "## Limits that were measured": _describe_limits(record, metrics),
-        "## Training data": describe_data(record),
-        "## How to use it": describe_use(record, notes=_describe_plain(metrics)),
+    task, after = record.build_task(), metrics.after
+    titles = {name: task.baselines.get(name, name) for name in metrics.baselines}
+    labels = sorted((one for one in after.per_class if one.support), key=lambda one: one.f1.value)
+    sentences = [task.wording.uncalibrated]
+    if metrics.calibration is not None:
+        sentences = task.describe_calibration(metrics.calibration)
+    return (
+        _environment()
+        .get_template("model_card.md")
+        .render(
+            record=record,
+            metrics=metrics,
+            task=task,
+            wording=task.wording,
+            head=_trust(yaml.safe_dump(_build_metadata(record, metrics, task), sort_keys=False, allow_unicode=True)),
+            base=_name_base(record),
+            origin=_ORIGINS.get(record.base_model.name),
+            source=_name_source(record.data.source),
+            models={
+                **({} if metrics.before is None else {"before": metrics.before}),
+                "after": after,
+                **{titles[name]: baseline.scores for name, baseline in metrics.baselines.items()},
+            },
+            weak=find_weak_slices(task, metrics.slices, metrics.confidence_level)[:_WEAK_SLICES],
+            slice_columns=list(dict.fromkeys(one.column for one in metrics.slices)),
+            measured_labels=labels,
+            unmeasured_labels=len(after.per_class) - len(labels),
+            calibration=[sentence.split(": ", 1) for sentence in sentences],
+            long_texts=record.data.splits.get(metrics.split),
+            is_whole=_is_whole(record),
+        )
+    )
+
+
+def _build_metadata(record: RunRecord, metrics: MetricsRecord, task: Task) -> dict[str, Any]:
+    base = record.base_model.name if record.base_model.revision is not None else None
+    source, data = _name_source(record.data.source), _find_on_hub(record.data.source)
+    dataset = {"name": source, "type": data[0] if data else PureWindowsPath(source).suffix[1:] or source}
+    if data and data[1]:
+        dataset["revision"] = data[1]
+    result = {
+        "task": {"type": "text-classification", "name": task.wording.activity},
+        "dataset": {**dataset, "split": metrics.split},
+        "metrics": [
+            {**one, "value": float(f"{one['value']:.6g}")}
+            for one in task.hub_results(metrics.after, metrics.calibration)
+            if math.isfinite(one["value"])
+        ],
     }
-    measured = list(_list_measured(metrics))
-    head = build_metadata(record, metrics.split, measured, task_name="Text classification", metrics=("accuracy", "f1"))
-    return join_card(head, sections)
+    return {
+        **({"base_model": base} if base else {}),
+        **({"datasets": [data[0]]} if data else {}),
+        "library_name": "transformers" if _is_whole(record) else "peft",
+        "pipeline_tag": "text-classification",
+        "tags": ["lorafit", record.method, task.name],
+        "metrics": list(dict.fromkeys(one["type"] for one in task.hub_results(metrics.after, None))),
+        "model-index": [{"name": suggest_name(source, _name_base(record), record.method), "results": [result]}],
+    }
 
 
-def _list_measured(metrics: MetricsRecord) -> Iterator[dict[str, Any]]:
-    scores, confidence = metrics.finetuned, metrics.confidence
-    yield {"type": "accuracy", "value": round(scores.accuracy.value, 6), "name": "Accuracy"}
-    value = round(scores.macro_f1.value, 6)
-    yield {"type": "f1", "value": value, "name": "F1 (macro)", "args": {"average": "macro"}}
-    if confidence is not None:
-        value = round(confidence.calibrated.ece.value, 6)
-        yield {"type": "ece", "value": value, "name": "Expected calibration error"}
+def _is_whole(record: RunRecord) -> bool:
+    """Return whether the model itself was trained, and not an adapter."""
+    return "model.safetensors" in record.files
 
 
-def _describe_model(record: RunRecord) -> Iterator[str]:
-    classes = list_labels(record.labels)
-    yield f"It gives each text one of {len(record.labels)} classes: {classes}. {describe_base(record)}"
-    yield from describe_origin(record)
+def _name_source(source: str) -> str:
+    """Name a data file without its folder."""
+    is_named = source == "imdb" or source.startswith(("builtin:", "hub:"))
+    return clean_text(source if is_named else PureWindowsPath(source).name)
 
 
-def _describe_purpose(record: RunRecord) -> Iterator[str]:
-    yield (
-        f"Sorting texts of the same kind and language as its training data ({code(name_source(record.data.source))}) "
-        "into these classes, where a wrong answer can be borne or is looked at by a person."
+def _name_base(record: RunRecord) -> str:
+    """Name a folder without those above it; a model of the Hub has a revision."""
+    base = record.base_model
+    return base.name if base.revision is not None or base.name in _ORIGINS else PureWindowsPath(base.name).name
+
+
+def _find_on_hub(source: str) -> tuple[str, str] | None:
+    """Return id and revision ("" for the newest) of a source on the Hub, or None for another source."""
+    kind, _, name = _HUB_NAMES.get(source, source).partition(":")
+    identity, _, revision = name.partition("@")
+    return (identity, revision) if kind == "hub" else None
+
+
+# Markdown. Whatever the template prints is escaped unless it is `Markup`, which text from outside must never be made.
+
+
+@cache
+def _environment() -> "Environment":
+    require("jinja2", extra="train", purpose="Writing a model card")
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("lorafit.reports"),
+        autoescape=True,
+        finalize=_escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    yield ""
-    yield (
-        "Not measured, so not to be relied on: other kinds of texts, other languages, texts of no class at all (they "
-        "get one all the same), and whether groups of people are treated alike, unless a slice below says so."
-    )
+    environment.filters |= {
+        "code": _code,
+        "counts": _count_labels,
+        "fill": _fill,
+        "listed": _list_names,
+        "p_value": write_p_value,
+        "share": _write_share,
+        "thousands": "{:,}".format,
+    }
+    return environment
 
 
-def _describe_results(metrics: MetricsRecord) -> Iterator[str]:
-    models: dict[str, ModelScores | None] = {"before": metrics.baseline, "after": metrics.finetuned}
-    models |= {code(name): cheap.scores for name, cheap in metrics.cheap_baselines.items()}
-    measured = {name: scores for name, scores in models.items() if scores is not None}
-    yield f"| | {' | '.join(measured)} |"
-    yield "|---" * (1 + len(measured)) + "|"
-    for field, title in (("accuracy", "accuracy"), ("macro_f1", "F1 (macro)"), ("log_loss", "log loss")):
-        cells = [describe_estimate(getattr(scores, field)) for scores in measured.values()]
-        yield f"| {title} | {' | '.join(cells)} |"
-    yield ""
-    yield f"In brackets: {100 * metrics.confidence_level:g} % bootstrap intervals over the {metrics.split} rows."
-    if metrics.comparison is not None:
-        paired = metrics.comparison
-        yield (
-            f"Training put {paired.rows_gained:,} rows right and made {paired.rows_lost:,} wrong (exact McNemar test, "
-            f"p = {paired.mcnemar_p_value:.2g})."
-        )
+def _trust(markdown: str) -> "Markup":
+    from markupsafe import Markup
+
+    return Markup(markdown)  # noqa: S704 - what comes from outside is escaped before
 
 
-def _describe_limits(record: RunRecord, metrics: MetricsRecord) -> Iterator[str]:
-    weak = sorted(_list_weak_slices(metrics), key=lambda one: one.accuracy.value)
-    yield from describe_slices(metrics.slices, list(map(_describe_slice, weak)), "Bonferroni")
-    if metrics.confidence is None:
-        yield "* **Calibration**: none; confidence is what the model gives, and how far it holds was not measured."
-    else:
-        yield from _describe_confidence(metrics.confidence, metrics.rows)
-    yield from describe_long_texts(record, metrics.split)
+def _escape(value: object) -> "Markup":
+    """Make one line of Markdown of foreign text that shows it as it is; `Markup` stays."""
+    if hasattr(value, "__html__"):
+        return _trust(str(value))
+    line = re.sub(r"([\\`*_\[\]<>|#&~$])", r"\\\1", clean_text(str(value), strip=False))
+    return _trust(re.sub(r"^(\d*)((?<=\d)[.)]|[-+])(?=\s|$)", r"\1\\\2", line))  # what would begin a list
 
 
-def _list_weak_slices(metrics: MetricsRecord) -> Iterator[SliceScores]:
-    """Yield the slices below the whole by more than chance, at a level corrected for their number (Bonferroni)."""
-    level = 1 - (1 - metrics.confidence_level) / max(len(metrics.slices), 1)
-    for one in metrics.slices:
-        right = round(one.accuracy.value * one.rows)
-        if wilson_interval(right, one.rows, level).high < metrics.finetuned.accuracy.value:
-            yield one
+def _code(text: str) -> "Markup":
+    """Write foreign text as code, which shows it as it is, whatever signs are in it."""
+    plain = clean_text(text) or " "
+    fence = "`" * (1 + max(map(len, re.findall("`+", plain)), default=0))
+    return _trust(f"{fence} {plain} {fence}" if "`" in plain else f"`{plain}`")
 
 
-def _describe_slice(one: SliceScores) -> str:
-    return f"{code(one.column)} {code(one.value)}, accuracy {describe_estimate(one.accuracy)} on {one.rows:,} rows"
+def _list_names(names: Sequence[str]) -> "Markup":
+    """Name labels or columns; of many, the first."""
+    return _trust(", ".join(map(_code, names[:_LISTED])) + ("" if len(names) <= _LISTED else ", …"))
 
 
-def _describe_confidence(confidence: ConfidenceRecord, rows: int) -> Iterator[str]:
-    yield (
-        f"* **Calibration**: expected calibration error {confidence.raw.ece.value:.4f} as the model gives it, "
-        f"{describe_estimate(confidence.calibrated.ece)} with the temperature {confidence.temperature:.3f}, fitted on "
-        f"{confidence.calibration_rows:,} rows that neither trained nor chose anything."
-    )
-    single = confidence.set_sizes[0] / rows if confidence.set_sizes else 0.0
-    yield (
-        f"* **Conformal sets**: asked to hold the true class of {confidence.coverage_asked:.1%} of the texts, they "
-        f"hold it for {describe_share(confidence.coverage)}; {single:.1%} of them hold a single class."
-    )
-    abstention = confidence.abstention
-    if abstention is not None and abstention.accept_threshold >= NEVER:
-        yield (
-            f"* **Abstaining**: for a target accuracy of {abstention.target_accuracy:.1%} no confidence was high "
-            "enough, so that every answer abstains."
-        )
-    elif abstention is not None:
-        found = "there are none" if abstention.accuracy is None else f"{describe_share(abstention.accuracy)} are right"
-        yield (
-            f"* **Abstaining**: for a target accuracy of {abstention.target_accuracy:.1%} it abstains below the "
-            f"confidence {abstention.accept_threshold:.4f}, on {1 - abstention.accepted_share.value:.1%} of the texts; "
-            f"of the others {found}."
-        )
+def _count_labels(counts: Mapping[str, int]) -> "Markup":
+    if len(counts) > _LISTED:
+        return _trust(f"{len(counts):,} labels, {min(counts.values()):,} to {max(counts.values()):,} rows each")
+    return _trust(", ".join(f"{_code(label)} {rows:,}" for label, rows in counts.items()))
 
 
-def _describe_plain(metrics: MetricsRecord) -> list[str]:
-    """Say how what plain libraries give differs."""
-    if metrics.confidence is None:
-        return []
-    return ["Plain libraries give the same classes, with the scores from before calibration."]
+def _fill(sentence: str, **values: object) -> "Markup":
+    """Complete a sentence of a task's wording, which is Markdown, with text that is escaped."""
+    return _trust(sentence).format(**{name: _escape(value) for name, value in values.items()})
+
+
+def _write_share(estimate: Estimate) -> "Markup":
+    return _trust(write_estimate("percent", estimate))
