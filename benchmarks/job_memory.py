@@ -20,7 +20,7 @@ from trials import BUILTIN, RESULTS, encoder_folder, run_fresh, write_results
 
 from lorafit.cli.render.progress import PlainProgress
 from lorafit.config import load_config
-from lorafit.inference.batch_job import open_file, run_job
+from lorafit.inference.batch import open_file, run_job
 from lorafit.inference.export.export import export
 from lorafit.inference.loading import load
 from lorafit.system import hardware

@@ -13,7 +13,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lorafit.answers import LabelsPrediction, NumberPrediction, Prediction
     from lorafit.config import Config
     from lorafit.errors import LorafitError
     from lorafit.experiments.diff.diff import diff
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
     from lorafit.inference.export.export import export
     from lorafit.inference.loading import load
     from lorafit.inference.predictor import Predictor
+    from lorafit.tasks.multi_label import MultiLabelPrediction
+    from lorafit.tasks.regression import RegressionPrediction
+    from lorafit.tasks.single_label import Prediction
     from lorafit.training.pipeline import Run, train
 
 __version__ = "0.1.0"
@@ -29,11 +31,11 @@ __version__ = "0.1.0"
 __all__ = [
     "Config",
     "Explanation",
-    "LabelsPrediction",
     "LorafitError",
-    "NumberPrediction",
+    "MultiLabelPrediction",
     "Prediction",
     "Predictor",
+    "RegressionPrediction",
     "Run",
     "__version__",
     "diff",
@@ -47,11 +49,11 @@ __all__ = [
 _HOMES = {
     "Config": "lorafit.config",
     "Explanation": "lorafit.inference.explanation",
-    "LabelsPrediction": "lorafit.answers",
     "LorafitError": "lorafit.errors",
-    "NumberPrediction": "lorafit.answers",
-    "Prediction": "lorafit.answers",
+    "MultiLabelPrediction": "lorafit.tasks.multi_label",
+    "Prediction": "lorafit.tasks.single_label",
     "Predictor": "lorafit.inference.predictor",
+    "RegressionPrediction": "lorafit.tasks.regression",
     "Run": "lorafit.training.pipeline",
     "diff": "lorafit.experiments.diff.diff",
     "explain": "lorafit.inference.explanation",

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lorafit.data.checks import describe_text_fault
 from lorafit.errors import UserInputError
-from lorafit.inference.words import cut_spans, leave_out
-from lorafit.labels import Task
+from lorafit.inference.words import Span, cut_spans, leave_out
+from lorafit.tasks.base import Array, Prediction, Task
+from lorafit.tasks.records import Calibration
 
 __all__ = ["MAX_SPANS", "Deletion", "Explanation", "TextModel", "WordContribution", "explain"]
 
@@ -20,36 +20,32 @@ MAX_SPANS = 256
 _SHARES = (10, 20, 50)
 """Per cent of the words that the deletion test deletes."""
 
-_FLOOR = 1e-12
-"""Probabilities below count as this one, so that log-odds stay within ±27.6."""
-
 
 class TextModel(Protocol):
     """What is needed of a predictor; `lorafit.load` gives one."""
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """The classes, in the order of the columns of `compute_values`; of a regression the name of its number."""
+    def task(self) -> Task:
+        """What it predicts."""
 
     @property
-    def task(self) -> Task:
-        """What a text gets."""
+    def calibration(self) -> Calibration | None:
+        """Its calibration, if it has one."""
 
-    def compute_values(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Return probabilities of shape (texts, classes), or numbers of shape (texts, 1)."""
+    def compute_values(self, texts: Sequence[str]) -> Array:
+        """Return values of shape (texts, labels)."""
 
 
 @dataclass(frozen=True)
 class WordContribution:
-    """What a word adds to the label, or to the number.
+    """What a word adds to the value of a label.
 
     Attributes:
         text: The word, or the group of words, as it stands in the text: `text[start:end]` of the whole.
         start: Its first character, counted from 0.
         end: The character after its last.
-        contribution: Log-odds of the label with the whole text minus those without the word, in nats; or the number
-            with the whole text minus that without the word, in its unit. Above 0 the word speaks for the label, or
-            raises the number.
+        contribution: `Task.contribution` with the whole text minus that without the word: log-odds of the label in
+            nats, or the number in its unit. Above 0 the word speaks for the label, or raises the number.
     """
 
     text: str
@@ -60,13 +56,12 @@ class WordContribution:
 
 @dataclass(frozen=True)
 class Deletion:
-    """What a deletion of several words does to the label, or to the number.
+    """What a deletion of several words does to the value of a label.
 
     Attributes:
         share: Share of the words that was asked for, above 0 and below 1.
         count: Words (or groups of words) deleted: the share rounded up.
-        drop: Probability of the label (or the number) with the whole text minus that without the words of highest
-            contribution.
+        drop: Value with the whole text minus that without the words of highest contribution.
         random_drops: The same without as many words drawn at random, one value a draw.
     """
 
@@ -83,15 +78,14 @@ class Deletion:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a text got a label, or a number.
+    """Which words the value of a label rests on.
 
     Attributes:
         text: The whole text.
-        task: What a text gets.
-        label: The class that is explained; of a regression the name of its number.
-        score: Its probability, 0 to 1; or the number, in its unit.
-        predicted: The most probable class, which is the answer where a text has one label; of a regression the name of
-            its number.
+        task: What the model predicts.
+        label: The label that is explained; of a regression the name of its number.
+        score: Its value: a probability, 0 to 1, or the number, in its unit.
+        prediction: The prediction for the text.
         words: One contribution a word, in the order of the text; none for a text of one word, of which nothing would
             be left.
         words_a_span: 1, or for a text of more words than there may be spans, how many adjacent ones each of `words`
@@ -103,7 +97,7 @@ class Explanation:
     task: Task
     label: str
     score: float
-    predicted: str
+    prediction: Prediction
     words: tuple[WordContribution, ...]
     words_a_span: int
     deletions: tuple[Deletion, ...]
@@ -120,7 +114,7 @@ class Explanation:
 
     @property
     def faithfulness(self) -> float | None:
-        """Mean drop by contribution minus mean drop at random, -1 to 1 or in the number's unit; None without a test."""
+        """Mean drop by contribution minus mean drop at random, in the unit of `score`; None without a test."""
         return None if self.drop is None or self.random_drop is None else self.drop - self.random_drop
 
     @property
@@ -144,7 +138,7 @@ def explain(
     """Find the words a prediction rests on by leaving out each in turn.
 
     Source: occlusion as in Zeiler & Fergus (2014), arXiv:1311.2901, for words as in Li, Monroe & Jurafsky (2016),
-    arXiv:1612.08220. It needs what a model says alone, so it is the same for every runtime. A word is removed, not
+    arXiv:1612.08220. It needs predictions alone, so it is the same for every runtime. A word is removed, not
     replaced by a mask or unknown token: fine-tuning has shown the model shorter texts but no masks, and not every
     tokenizer has one. What counts as a word: `lorafit.inference.words`.
 
@@ -155,7 +149,7 @@ def explain(
     Args:
         predictor: A trained model.
         text: The text, not empty.
-        label: The class to explain; None takes the most probable, or the number.
+        label: The label to explain; None takes the one that the text is first of all given.
         most_spans: Parts left out in turn, at least 1; longer texts are cut into groups of words.
         draws: Random deletions of each size, at least 1.
         seed: Of the draws; the same seed gives the same explanation.
@@ -164,37 +158,36 @@ def explain(
         The contributions and the deletion test.
 
     Raises:
-        UserInputError: The text cannot be classified, there is no such label, or fewer draws than 1.
+        UserInputError: The text cannot be predicted, there is no such label, or fewer draws than 1.
     """
-    _check_request(text, label, predictor.labels, draws)
+    task = predictor.task
+    _check_request(text, label, task.label_names, draws)
     spans, words_a_span = cut_spans(text, most_spans)
 
-    def predict_without(removed: Sequence[Collection[int]]) -> NDArray[np.float64]:
+    def predict_without(removed: Sequence[Collection[int]]) -> Array:
         return _predict(predictor, [leave_out(text, spans, indices) for indices in removed])
 
     single = [{index} for index in range(len(spans)) if len(spans) > 1]
     values = predict_without([set(), *single])
-    predicted = predictor.labels[int(values[0].argmax())]
-    column = predictor.labels.index(label or predicted)
-    contributions = _compute_contributions(values, column, predictor.task)
-    score = float(values[0, column])
+    output = int(task.main_output(values[:1])[0]) if label is None else task.label_names.index(label)
+    added = task.contribution(values, output)
+    contributions = added[0] - added[1:]
+    score = float(values[0, output])
     return Explanation(
         text=text,
-        task=predictor.task,
-        label=label or predicted,
+        task=task,
+        label=task.label_names[output],
         score=score,
-        predicted=predicted,
+        prediction=task.predict(values[0], predictor.calibration),
         words=_list_words(text, spans if single else (), contributions),
         words_a_span=words_a_span,
         deletions=_test_by_deletion(
-            contributions, lambda removed: score - predict_without(removed)[:, column], draws=draws, seed=seed
+            contributions, lambda removed: score - predict_without(removed)[:, output], draws=draws, seed=seed
         ),
     )
 
 
-def _list_words(
-    text: str, spans: Sequence[tuple[int, int]], contributions: NDArray[np.float64]
-) -> tuple[WordContribution, ...]:
+def _list_words(text: str, spans: Sequence[Span], contributions: Array) -> tuple[WordContribution, ...]:
     return tuple(
         WordContribution(text[start:end], start, end, contribution)
         for (start, end), contribution in zip(spans, contributions.tolist(), strict=True)
@@ -211,8 +204,8 @@ def _check_request(text: str, label: str | None, labels: tuple[str, ...], draws:
 
 
 def _test_by_deletion(
-    contributions: NDArray[np.float64],
-    compute_drops: Callable[[Sequence[Collection[int]]], NDArray[np.float64]],
+    contributions: Array,
+    compute_drops: Callable[[Sequence[Collection[int]]], Array],
     *,
     draws: int,
     seed: int,
@@ -237,20 +230,10 @@ def _test_by_deletion(
     )
 
 
-def _predict(predictor: TextModel, texts: Sequence[str]) -> NDArray[np.float64]:
+def _predict(predictor: TextModel, texts: Sequence[str]) -> Array:
     """Predict every different text once: leaving out either of two equal neighbours gives the same."""
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     return predictor.compute_values(list(places))[[places[text] for text in texts]]
-
-
-def _compute_contributions(values: NDArray[np.float64], column: int, task: Task) -> NDArray[np.float64]:
-    """Return the log-odds, or the number, of the first row minus those of every other row."""
-    chosen = values[:, column]
-    if task != "regression":
-        # where one of the classes is right, 1 - p is the sum of the others, which loses no digits near p = 1
-        others = np.delete(values, column, axis=1).sum(axis=1) if task == "single_label" else 1 - chosen
-        chosen = np.log(np.maximum(chosen, _FLOOR)) - np.log(np.maximum(others, _FLOOR))
-    return np.asarray(chosen[0] - chosen[1:])
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -1,15 +1,16 @@
-"""Which words the most confident mistakes rest on, for the report. No text is kept."""
+"""`mistakes.json`: which words the worst predictions of a run rest on, for the report. No text is kept."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.data.rows import Split
-from lorafit.evidence import ExplainedMistake, MistakesRecord, SpanContribution
 from lorafit.inference.explanation import TextModel, explain
-from lorafit.metrics.scores import find_mistakes
 from lorafit.system.progress import Progress
+from lorafit.system.records import FileRecord, Record
+from lorafit.tasks.base import Array
+from lorafit.tasks.evaluation import find_mistakes
 
-__all__ = ["explain_mistakes", "list_explained_lengths"]
+__all__ = ["ExplainedMistake", "MistakesRecord", "SpanContribution", "explain_mistakes", "list_explained_lengths"]
 
 _MISTAKES = 10
 _SPANS = 64
@@ -19,25 +20,65 @@ _DELETIONS = 33
 """Texts of a deletion test: three shares, each by contribution and ten times at random."""
 
 
-def explain_mistakes(
-    classifier: TextModel, rows: Split, probabilities: NDArray[np.float64], progress: Progress
-) -> MistakesRecord:
-    """Explain the rows that are wrong with the most confidence: why did they get the label they got?
+class SpanContribution(Record):
+    """What a word, or a group of words, adds to the value of a label.
+
+    Attributes:
+        start: Its first character in the text, counted from 0.
+        end: The character after its last.
+        contribution: As `WordContribution.contribution`.
+    """
+
+    start: int
+    end: int
+    contribution: float
+
+
+class ExplainedMistake(Record):
+    """Why a row got a wrong prediction. The text is not in it.
+
+    Attributes:
+        row_id: Number of the row in its source.
+        label: The label that the prediction is wrong about (`Task.mistaken_output`).
+        words: What each word adds to its value, in the order of the text; none for a text of one word.
+        beats_chance: Whether deleting the words that add most lowers the value more than deleting others does; None for
+            texts too short for that test.
+    """
+
+    row_id: int
+    label: str
+    words: list[SpanContribution]
+    beats_chance: bool | None
+
+
+class MistakesRecord(FileRecord):
+    """`mistakes.json`: the test rows on which a model is most wrong, and the words that misled it.
+
+    Attributes:
+        mistakes: The worst first.
+    """
+
+    mistakes: list[ExplainedMistake]
+
+
+def explain_mistakes(predictor: TextModel, rows: Split, values: Array, progress: Progress) -> MistakesRecord:
+    """Explain the rows on which a model is most wrong.
 
     Args:
-        classifier: The trained model.
+        predictor: The trained model.
         rows: The n test rows.
-        probabilities: What it said of them, shape (n, classes).
+        values: Its values of them, shape (n, labels).
         progress: Told what is done.
 
     Returns:
         The words' contributions, without texts.
     """
-    wrong, mistakes = find_mistakes(rows.labels, probabilities, most=_MISTAKES).tolist(), []
-    progress.start("explaining the most confident mistakes", total=len(wrong), unit="text")
-    for done, row in enumerate(wrong, start=1):
-        label = classifier.labels[int(probabilities[row].argmax())]
-        found = explain(classifier, rows.texts[row], label=label, most_spans=_SPANS)
+    task, mistakes = predictor.task, []
+    wrong, outputs = find_mistakes(task, rows.y, values, most=_MISTAKES), task.mistaken_output(rows.y, values)
+    progress.start("explaining the worst predictions", total=len(wrong), unit="text")
+    for done, row in enumerate(wrong.tolist(), start=1):
+        label = task.label_names[outputs[row]]
+        found = explain(predictor, rows.texts[row], label=label, most_spans=_SPANS)
         words = [
             SpanContribution(start=word.start, end=word.end, contribution=word.contribution) for word in found.words
         ]

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lorafit import __version__
 from lorafit.config import load_config
@@ -35,6 +34,7 @@ from lorafit.system import hardware
 from lorafit.system.atomic import atomic_directory, compute_digest, describe_obstacle
 from lorafit.system.extras import require
 from lorafit.system.progress import Progress, Silent
+from lorafit.tasks.base import Array, Task
 
 if TYPE_CHECKING:
     import onnx
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["Export", "export", "export_merged"]
 
 _PRECISIONS: dict[bool, Precision] = {False: "fp32", True: "int8"}
-_WHOLE_MODELS = ("full", "bitfit", "head_only")
-"""Methods that train the model itself, so that there is nothing to merge."""
-
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _MOST_BYTES = 2**31 - 1
 """A graph with its weights is one protobuf message, which cannot be larger."""
@@ -71,30 +68,30 @@ class Export:
 
 
 @dataclass(frozen=True)
-class _Logits:
-    """What one form of the model said.
+class _Outputs:
+    """What one form of a model puts out.
 
     Attributes:
-        sentences: Shape (sentences, classes).
-        rows: Shape (rows, classes), or None without rows.
+        golden: Logits of the golden sentences, shape (sentences, outputs).
+        rows: Those of the validation rows, shape (rows, outputs), or None without rows.
         texts_per_second: Speed on the rows, or None.
     """
 
-    sentences: NDArray[np.float64]
-    rows: NDArray[np.float64] | None = None
+    golden: Array
+    rows: Array | None = None
     texts_per_second: float | None = None
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A run that is exported.
+class _Original:
+    """The run that is exported.
 
     Attributes:
         layout: Where it lies.
-        record: What it is.
+        record: Its record.
         model: What was trained, in fp32.
-        tokenizer: Its tokenizer.
-        pad_id: Token id of the padding.
+        tokenizer: Its tokenizer, and the token id of the padding.
+        golden: The golden sentences.
         rows: Validation rows to compare on, or None.
         samples: Texts by which int8 sees what is usual: training rows, or else the golden sentences.
     """
@@ -102,27 +99,57 @@ class _Source:
     layout: RunLayout
     record: RunRecord
     model: Any
-    tokenizer: Any
-    pad_id: int
+    tokenizer: tuple[Any, int]
+    golden: list[str]
     rows: Split | None
     samples: Sequence[str]
 
+    @classmethod
+    def load(cls, layout: RunLayout, record: RunRecord, progress: Progress) -> Self:
+        """Load the model and, where the run's data still are what they were, some of its rows."""
+        progress.start("reading the run")
+        model, tokenizer = load_trained(layout, record), load_tokenizer(layout.trained)
+        golden = GoldenRecord.read(layout.golden).texts
+        splits = _read_splits(layout, record, progress.say)
+        progress.finish()
+        if splits is None:
+            return cls(layout, record, model, tokenizer, golden, None, golden)
+        rows = sample_rows(splits.validation, _MOST_ROWS, 0, splits.task)
+        samples = sample_rows(splits.train, _SAMPLES, 0, splits.task)
+        return cls(layout, record, model, tokenizer, golden, rows, samples.texts)
+
+    @property
+    def task(self) -> Task:
+        """What it predicts."""
+        return self.record.build_task()
+
+    @property
+    def calibration_file(self) -> Path | None:
+        """Its calibration, or None."""
+        return self.layout.calibration if CALIBRATION_FILE in self.record.files else None
+
     def run_by(self, runtime: Runtime) -> Predictor:
         """Return what predicts with any form of the model."""
-        return Predictor.for_record(self.record, runtime, (self.tokenizer, self.pad_id))
+        return Predictor.for_record(self.record, runtime, self.tokenizer)
 
-    def ask(self, runtime: Runtime, texts: list[str], progress: Progress) -> _Logits:
-        """Return what any form of the model says of some sentences and of the rows."""
+    def compute_outputs(self, runtime: Runtime, progress: Progress) -> _Outputs:
+        """Compute the logits of any form of the model for the golden sentences and the rows."""
         predictor = self.run_by(runtime)
-        sentences = predictor.compute_logits(texts)
+        golden = predictor.compute_logits(self.golden)
         if self.rows is None:
-            return _Logits(sentences)
-        progress.start(f"asking the model run by {runtime.name}", total=len(self.rows), unit="text")
+            return _Outputs(golden)
+        progress.start(f"predicting with {runtime.name}", total=len(self.rows), unit="text")
         began = time.perf_counter()
         rows = predictor.compute_logits(self.rows.texts, on_progress=progress.update)
         seconds = time.perf_counter() - began
         progress.finish()
-        return _Logits(sentences, rows, len(self.rows) / seconds)
+        return _Outputs(golden, rows, len(self.rows) / seconds)
+
+    def compare(self, before: _Outputs, after: _Outputs, precision: Precision) -> ParityRecord:
+        """Compare the exported model with this one."""
+        calibration = read_calibration(self.calibration_file, self.layout.root, self.task)
+        rows = None if before.rows is None or after.rows is None else (before.rows, after.rows)
+        return measure_parity(self.task, precision, (before.golden, after.golden), self.rows, rows, calibration)
 
 
 def export(
@@ -140,7 +167,7 @@ def export(
         run: The run folder.
         int8: Whether linear layers are computed in int8.
         output: The folder; None takes `onnx/` or `onnx-int8/` in the run folder.
-        allow_drift: Write it even if it says something else than the original.
+        allow_drift: Write it even if it predicts something else than the original.
         overwrite: Whether an export that is there may be replaced.
         progress: Told what is going on.
 
@@ -150,32 +177,29 @@ def export(
     Raises:
         RunError: The run is not complete or altered, or something stands where the export is to go.
         ConfigError: The method cannot be merged, or the model has parts that no operator is known for.
-        ExportDriftError: The exported model says something else than the original.
+        ExportDriftError: The exported model predicts something else than the original.
         MissingExtraError: A package of the extra is not installed; the message gives the pip line.
     """
-    progress, precision = progress or Silent(), _PRECISIONS[int8]
     for package in ("torch", "transformers", "peft", "onnx", "onnxruntime", "onnxscript"):
         require(package, extra="export", purpose="Exporting")
     from lorafit.models.runtimes.pytorch import TorchRuntime
 
-    layout = RunLayout(Path(run).expanduser().resolve())
-    record = RunRecord.read(layout.record)
-    folder = Path(output).expanduser() if output else layout.export("onnx-int8" if int8 else "onnx")
-    _check_place(folder, layout, overwrite=overwrite)
-    _check_method(record)
-    source = _open(layout, record, progress)
-    texts = GoldenRecord.read(source.layout.golden).texts
-    with _write(folder) as staging:
+    progress, precision = progress or Silent(), _PRECISIONS[int8]
+    layout, record = _read_run(run)
+    folder = _choose_folder(layout, output, "onnx-int8" if int8 else "onnx", overwrite=overwrite)
+    original = _Original.load(layout, record, progress)
+    with _fill(folder) as staging:
         target = ExportLayout(staging)
-        model = _write_model(source, target, precision)
-        before = source.ask(TorchRuntime(source.model, GOLDEN_PRECISION), texts, progress)
+        model = merge_adapter(copy.deepcopy(original.model))
+        _write_model(model, original, target, precision)
+        before = original.compute_outputs(TorchRuntime(original.model, GOLDEN_PRECISION), progress)
         with _name_faults(model):
-            after = source.ask(OnnxRuntime(target.model(precision), precision), texts, progress)
-        parity = _compare(source, before, after)
+            after = original.compute_outputs(OnnxRuntime(target.model(precision), precision), progress)
+        parity = original.compare(before, after, precision)
         if not allow_drift:
-            check_parity(parity, precision)
-        GoldenRecord(texts=texts, logits=after.sentences.tolist()).write(target.golden)
-        exported = _describe(source, staging, precision, parity, after.texts_per_second)
+            check_parity(parity, original.task, precision)
+        GoldenRecord(texts=original.golden, logits=after.golden.tolist()).write(target.golden)
+        exported = _describe(original, target, precision, parity, after.texts_per_second)
         exported.write(target.record)
     return Export(folder, exported)
 
@@ -197,13 +221,10 @@ def export_merged(run: str | Path, *, output: str | Path | None = None, overwrit
     """
     for package in ("torch", "transformers", "peft"):
         require(package, extra="train", purpose="Exporting")
-    layout = RunLayout(Path(run).expanduser().resolve())
-    record = RunRecord.read(layout.record)
-    folder = Path(output).expanduser() if output else layout.export("merged")
-    _check_place(folder, layout, overwrite=overwrite)
-    _check_method(record)
+    layout, record = _read_run(run)
+    folder = _choose_folder(layout, output, "merged", overwrite=overwrite)
     model = merge_adapter(load_trained(layout, record))
-    with _write(folder) as staging:
+    with _fill(folder) as staging:
         with quiet_transformers():
             model.save_pretrained(staging)
         _copy_tokenizer(layout, staging)
@@ -213,17 +234,39 @@ def export_merged(run: str | Path, *, output: str | Path | None = None, overwrit
     return folder
 
 
-def _open(layout: RunLayout, record: RunRecord, progress: Progress) -> _Source:
-    """Read the run and, where its data still are what they were, some of its rows."""
-    progress.start("reading the run")
-    model = load_trained(layout, record)
-    tokenizer, pad_id = load_tokenizer(layout.trained)
-    splits = _read_splits(layout, record, progress.say)
-    progress.finish()
-    if splits is None:
-        return _Source(layout, record, model, tokenizer, pad_id, None, GoldenRecord.read(layout.golden).texts)
-    rows, samples = sample_rows(splits.validation, _MOST_ROWS, seed=0), sample_rows(splits.train, _SAMPLES, seed=0)
-    return _Source(layout, record, model, tokenizer, pad_id, rows, samples.texts)
+def _read_run(run: str | Path) -> tuple[RunLayout, RunRecord]:
+    """Read the record of a run, and refuse one of a method that cannot be merged into its base."""
+    layout = RunLayout(Path(run).expanduser().resolve())
+    record = RunRecord.read(layout.record)
+    method = find_method(record.method)
+    is_adapter = layout.trained == layout.adapter
+    if is_adapter and "merge" in method.limits:
+        raise ConfigError(
+            f"This run cannot be exported: what {method.title} trains cannot be merged into the base model. The run "
+            "predicts with torch as it is."
+        )
+    return layout, record
+
+
+def _choose_folder(
+    layout: RunLayout, output: str | Path | None, kind: Literal["onnx", "onnx-int8", "merged"], *, overwrite: bool
+) -> Path:
+    """Return where to export to; refuse a place that cannot be written to, or that something else stands in."""
+    folder = Path(output).expanduser() if output else layout.export(kind)
+    if folder.is_dir() and any(folder.iterdir()):
+        place = ExportLayout(folder.resolve())
+        is_merged = place.golden.is_file() and (folder / "model.safetensors").is_file()
+        if place.root in {layout.model, layout.adapter, layout.root} or not (place.record.is_file() or is_merged):
+            raise RunError(f"{folder} holds something else than an export. Choose another --output.")
+        if not overwrite:
+            raise RunError(
+                f"{folder} holds an export already. Choose another --output, or replace it with --overwrite."
+            )
+    elif folder.exists() and not folder.is_dir():
+        raise UserInputError(f"{folder} is a file; --output takes a folder.")
+    if (obstacle := describe_obstacle(folder.parent if folder.exists() else folder)) is not None:
+        raise UserInputError(f"{folder} cannot be written: {obstacle}. Choose another --output.")
+    return folder
 
 
 def _read_splits(layout: RunLayout, record: RunRecord, say: Callable[[str], None]) -> Splits | None:
@@ -238,35 +281,9 @@ def _read_splits(layout: RunLayout, record: RunRecord, say: Callable[[str], None
     return splits
 
 
-def _check_place(folder: Path, layout: RunLayout, *, overwrite: bool) -> None:
-    """Refuse a place that cannot be written to, or where something else than an export stands."""
-    if folder.is_dir() and any(folder.iterdir()):
-        place = ExportLayout(folder.resolve())
-        is_merged = place.golden.is_file() and (folder / "model.safetensors").is_file()
-        if place.root in {layout.model, layout.adapter, layout.root} or not (place.record.is_file() or is_merged):
-            raise RunError(f"{folder} holds something else than an export. Choose another --output.")
-        if not overwrite:
-            raise RunError(
-                f"{folder} holds an export already. Choose another --output, or replace it with --overwrite."
-            )
-    elif folder.exists() and not folder.is_dir():
-        raise UserInputError(f"{folder} is a file; --output takes a folder.")
-    if (obstacle := describe_obstacle(folder.parent if folder.exists() else folder)) is not None:
-        raise UserInputError(f"{folder} cannot be written: {obstacle}. Choose another --output.")
-
-
-def _check_method(record: RunRecord) -> None:
-    method = find_method(record.method)
-    if record.method not in _WHOLE_MODELS and "merge" in method.limits:
-        raise ConfigError(
-            f"This run cannot be exported: what {method.title} trains cannot be merged into the base model. The run "
-            "predicts with torch as it is."
-        )
-
-
 @contextmanager
-def _write(folder: Path) -> Iterator[Path]:
-    """Fill the folder atomically."""
+def _fill(folder: Path) -> Iterator[Path]:
+    """Fill a folder atomically."""
     try:
         with atomic_directory(folder) as staging:
             yield staging
@@ -274,27 +291,33 @@ def _write(folder: Path) -> Iterator[Path]:
         raise UserInputError(f"{folder} cannot be written: {error.strerror or error}.") from error
 
 
-def _write_model(source: _Source, target: ExportLayout, precision: Precision) -> "PreTrainedModel":
-    """Write the graph, and beside it what else prediction takes, here and in other tools; return the merged model."""
-    merged = merge_adapter(copy.deepcopy(source.model))
-    merged.config.architectures = [type(merged).__name__]
-    _check_size(merged, sum(value.numel() * value.element_size() for value in merged.state_dict().values()))
-    graph = _make_graph(merged)
-    _check_size(merged, graph.ByteSize())
+def _write_model(model: "PreTrainedModel", original: _Original, target: ExportLayout, precision: Precision) -> None:
+    """Write a merged model as a graph, and beside it what else prediction takes, here and in other tools."""
+    _check_size(model, sum(value.numel() * value.element_size() for value in model.state_dict().values()))
+    graph = _build_graph(model)
+    _check_size(model, graph.ByteSize())
     if precision == "int8":
-        with _name_faults(merged):
-            meter = ReachMeter(graph)
-            source.run_by(meter).compute_logits(source.samples)
+        meter = ReachMeter(graph)
+        with _name_faults(model):
+            original.run_by(meter).compute_logits(original.samples)
         if not meter.reach:
-            raise refuse(merged, "it has no linear layers that int8 is known for")
+            raise refuse(model, "it has no linear layers that int8 is known for")
         graph = quantize_graph(graph, meter.reach)
     target.model(precision).write_bytes(graph.SerializeToString())
+    model.config.architectures = [type(model).__name__]
     with quiet_transformers():
-        merged.config.save_pretrained(target.root)
-    _copy_tokenizer(source.layout, target.root)
-    if CALIBRATION_FILE in source.record.files:
-        shutil.copyfile(source.layout.calibration, target.calibration)
-    return merged
+        model.config.save_pretrained(target.root)
+    _copy_tokenizer(original.layout, target.root)
+    if original.calibration_file is not None:
+        shutil.copyfile(original.calibration_file, target.calibration)
+
+
+def _build_graph(model: "PreTrainedModel") -> "onnx.ModelProto":
+    if can_build(model):
+        return build_graph(model)
+    from lorafit.inference.export.tracing import trace_graph
+
+    return trace_graph(model)
 
 
 @contextmanager
@@ -307,14 +330,6 @@ def _name_faults(model: "PreTrainedModel") -> Iterator[None]:
         raise refuse(model, f"onnxruntime says '{cause}'") from error
 
 
-def _make_graph(model: "PreTrainedModel") -> "onnx.ModelProto":
-    if can_build(model):
-        return build_graph(model)
-    from lorafit.inference.export.tracing import trace_graph
-
-    return trace_graph(model)
-
-
 def _check_size(model: "PreTrainedModel", size: int) -> None:
     if size > _MOST_BYTES - 2**20:
         raise refuse(model, f"its weights take {size / 1e9:.1f} GB, a file can have 2 GB")
@@ -325,22 +340,18 @@ def _copy_tokenizer(layout: RunLayout, folder: Path) -> None:
         shutil.copyfile(layout.trained / name, folder / name)
 
 
-def _compare(source: _Source, before: _Logits, after: _Logits) -> ParityRecord:
-    layout, labels = source.layout, source.record.label_set
-    kept = layout.calibration if CALIBRATION_FILE in source.record.files else None
-    calibration = read_calibration(kept, layout.root, labels.task)
-    rows = None if before.rows is None or after.rows is None else (before.rows, after.rows)
-    return measure_parity((before.sentences, after.sentences), labels, source.rows, rows, calibration)
-
-
 def _describe(
-    source: _Source, staging: Path, precision: Precision, parity: ParityRecord, texts_per_second: float | None
+    original: _Original,
+    target: ExportLayout,
+    precision: Precision,
+    parity: ParityRecord,
+    texts_per_second: float | None,
 ) -> ExportRecord:
-    record, data = source.record, load_config(source.layout.config).data
+    record, data = original.record, load_config(original.layout.config).data
     identities = {"source": identify_source(data.source)}
     if data.validation is not None:
         identities["validation"] = identify_source(data.validation)
-    name = Path(record.base_model.name)
+    base, name = record.base_model, Path(record.base_model.name)
     speed = None
     if texts_per_second is not None:
         speed = SpeedRecord(
@@ -350,18 +361,16 @@ def _describe(
         lorafit=__version__,
         precision=precision,
         method=record.method,
-        base_model=record.base_model.model_copy(update={"name": name.name})
-        if name.is_absolute()
-        else record.base_model,
+        base_model=base.model_copy(update={"name": name.name}) if name.is_absolute() else base,
         task=record.task,
         labels=record.labels,
         max_length=record.max_length,
         truncation=record.truncation,
-        pad_id=source.pad_id,
+        pad_id=original.tokenizer[1],
         parameters=record.parameters,
         data={name: identity for name, identity in identities.items() if identity is not None},
         test_fingerprint=record.data.splits["test"].fingerprint,
         parity=parity,
         speed=speed,
-        files={path.name: compute_digest(path) for path in sorted(staging.iterdir())},
+        files={path.name: compute_digest(path) for path in sorted(target.root.iterdir())},
     )

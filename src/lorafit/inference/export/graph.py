@@ -64,7 +64,7 @@ def build_graph(model: "PreTrainedModel") -> "onnx.ModelProto":
 
     Returns:
         Inputs `input_ids` and `attention_mask` of shape (batch, length), int64; output `logits` of shape
-        (batch, classes), float32.
+        (batch, outputs), float32.
     """
     architecture = ARCHITECTURES[model.config.model_type]
     writer = _Writer(model)
@@ -197,12 +197,12 @@ class _Writer:
     def finish(self) -> "onnx.ModelProto":
         """Return the whole model."""
         helper, tensor = self._onnx.helper, self._onnx.TensorProto
-        classes = len(self._config.id2label)
+        outputs_count = len(self._config.id2label)
         inputs = [
             helper.make_tensor_value_info(name, tensor.INT64, ["batch", "length"])
             for name in ("input_ids", "attention_mask")
         ]
-        outputs = [helper.make_tensor_value_info("logits", tensor.FLOAT, ["batch", classes])]
+        outputs = [helper.make_tensor_value_info("logits", tensor.FLOAT, ["batch", outputs_count])]
         graph = helper.make_graph(self._nodes, "classifier", inputs, outputs, self._initializers)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED_DOMAIN, 1)]
         model: onnx.ModelProto = helper.make_model(

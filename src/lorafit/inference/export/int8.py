@@ -72,7 +72,7 @@ class ReachMeter:
             attention_mask: Same shape; 1 = token, 0 = padding.
 
         Returns:
-            Shape (rows, classes).
+            Shape (rows, outputs).
         """
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
         logits: NDArray[np.float32]

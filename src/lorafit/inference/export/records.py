@@ -6,11 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from lorafit.evidence import Estimate
-from lorafit.labels import LabelSet, Task
 from lorafit.models.records import BaseModelRecord, ParameterCounts
 from lorafit.runs.folder import CALIBRATION_FILE
 from lorafit.system.records import FileRecord, Record
+from lorafit.tasks.base import Task
+from lorafit.tasks.records import Estimate
+from lorafit.tasks.registry import TaskName, build_task
 
 __all__ = ["ExportLayout", "ExportRecord", "ParityRecord", "Precision", "SpeedRecord"]
 
@@ -40,7 +41,7 @@ class ExportLayout:
 
     @property
     def calibration(self) -> Path:
-        """The `CalibrationRecord` of the run, where it has one."""
+        """The calibration of the run, where it has one."""
         return self.root / CALIBRATION_FILE
 
     def model(self, precision: Precision) -> Path:
@@ -52,28 +53,20 @@ class ParityRecord(Record):
     """How an exported model compares with the one it was made from, run by torch in fp32.
 
     Attributes:
-        task: What a text gets.
         rows: Validation rows compared; 0 where the run's data were not there, and the golden sentences alone were.
         largest_difference: Largest difference of a logit.
-        largest_logit: Largest logit by size, to judge that by; of numbers, their largest distance from their mean.
-        label_agreement: Share of rows with the same label (or labels), with Wilson's interval; None without rows and of
-            numbers.
-        accuracy_difference: Exported minus original, with a paired bootstrap interval; None without rows, and where a
-            text does not have one label.
-        ece_difference: The same of the expected calibration error; it has no interval, since resampling raises both
-            (`metrics.paired`).
+        allowed_difference: The most that it may be, by the precision and the size of the logits.
+        agreement: Share of the rows with the same prediction, with Wilson's interval; None without rows, and where no
+            two predictions are the same (`Task.same_prediction`).
+        differences: Exported minus original, of `Task.parity_metrics` and, where the task measures it, of the
+            calibration error `ece`, which has no interval; empty without rows.
     """
 
-    task: Task = "single_label"
     rows: int
     largest_difference: float
-    largest_logit: float
-    label_agreement: Estimate | None = None
-    accuracy_difference: Estimate | None = None
-    ece_difference: float | None = None
-    score_differences: dict[str, Estimate] = Field(
-        default_factory=dict, description="Several labels: of micro_f1, a number: of r2; exported minus original."
-    )
+    allowed_difference: float
+    agreement: Estimate | None = None
+    differences: dict[str, Estimate] = Field(default_factory=dict)
 
 
 class SpeedRecord(Record):
@@ -92,8 +85,8 @@ class ExportRecord(FileRecord):
         precision: Arithmetic of the linear layers.
         method: Method that trained the model.
         base_model: The pre-trained encoder; of a folder, its own name alone.
-        task: What a text gets.
-        labels: The classes, in the order of the logits.
+        task: Name of the task.
+        labels: Its labels.
         max_length: Longest input in tokens, special tokens included.
         truncation: What is kept of a longer text.
         pad_id: Token id of the padding.
@@ -110,7 +103,7 @@ class ExportRecord(FileRecord):
     precision: Precision
     method: str
     base_model: BaseModelRecord
-    task: Task
+    task: TaskName
     labels: list[str]
     max_length: int
     truncation: Literal["head", "head+tail"]
@@ -122,7 +115,6 @@ class ExportRecord(FileRecord):
     speed: SpeedRecord | None
     files: dict[str, str]
 
-    @property
-    def label_set(self) -> LabelSet:
-        """The task and the classes."""
-        return LabelSet(tuple(self.labels), self.task)
+    def build_task(self) -> Task:
+        """Return the task with the labels of the run."""
+        return build_task(self.task, self.labels)
