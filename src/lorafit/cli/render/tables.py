@@ -1,11 +1,12 @@
 """Tables that fit the terminal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["has_room", "print_fitting"]
+__all__ = ["fit_columns", "has_room", "print_fitting"]
 
 
 def has_room(console: Console, table: Table) -> bool:
@@ -22,3 +23,35 @@ def print_fitting(console: Console, build: Callable[[str], Table]) -> None:
     """
     table = build(" ")
     console.print(table if has_room(console, table) else build("\n"))
+
+
+def fit_columns(console: Console, columns: Mapping[str, Sequence[str]], *, expendable: Sequence[str]) -> Table:
+    """Build a table with as many of its columns as there is room for; its caption names those that are left out.
+
+    Args:
+        console: Where it will be printed.
+        columns: The cells of each column by its title, equally many. Those of the first are flush left and may wrap.
+        expendable: Titles of columns that may be left out, in that order.
+
+    Returns:
+        The table.
+    """
+    left_out: list[str] = []
+    table = _draw(columns)
+    for name in expendable:
+        if has_room(console, table):
+            break
+        left_out.append(name)
+        table = _draw({title: cells for title, cells in columns.items() if title not in left_out})
+        table.caption = f"no room for: {', '.join(' '.join(title.split()) for title in left_out)}"
+        table.caption_justify = "left"
+    return table
+
+
+def _draw(columns: Mapping[str, Sequence[str]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for place, title in enumerate(columns):
+        table.add_column(title, justify="right" if place else "left", no_wrap=place > 0)
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*cells)
+    return table

@@ -11,7 +11,7 @@ from lorafit.models.method_settings import complete_settings, select_settings
 from lorafit.models.methods import find_method
 from lorafit.system.progress import Progress, Silent
 from lorafit.training.planning.budget import plan_run
-from lorafit.training.planning.forecast import Workload, forecast_run
+from lorafit.training.planning.forecast import Workload, forecast_run, measure_workload
 from lorafit.training.prepare import Material, prepare
 
 __all__ = ["fit_budget", "set_method"]
@@ -29,8 +29,8 @@ def set_method(config: Config, method: str, seed: int) -> Config:
     cell.method = select_settings(cell.method, method)
     cell.training.seed = seed
     cell.training.budget = None
-    cell.evaluation.baseline = False
-    cell.evaluation.cheap_baselines = False
+    cell.evaluation.before = False
+    cell.evaluation.baselines = False
     return complete_settings(cell)
 
 
@@ -42,18 +42,17 @@ def fit_budget(config: Config, methods: Sequence[str], seeds: int, material: Mat
         methods: The methods.
         seeds: How often each is trained.
         material: The rows and the encoder.
-        progress: Told what is chosen.
+        progress: Receives what is chosen.
 
     Returns:
-        The settings that all share, without a budget; those given where there was none, or no method can be measured.
+        The settings that all share, without a budget; those given where there is no budget, or no method can be
+        measured.
 
     Raises:
-        ConfigError: Nothing fits; what would is said.
+        ConfigError: Nothing fits; the message says what the smallest plan needs.
     """
     if config.training.budget is None:
         return config
-    from lorafit.training.planning.forecast import measure_workload
-
     began, workloads = time.perf_counter(), dict[str, Workload]()
     progress.start("forecasting time", total=len(methods), unit="method")
     for number, method in enumerate(methods, start=1):
@@ -68,7 +67,7 @@ def fit_budget(config: Config, methods: Sequence[str], seeds: int, material: Mat
     if not workloads:
         return config
     asked = config.model_copy(deep=True)
-    asked.evaluation.baseline = False
+    asked.evaluation.before = False
     plan = plan_run(
         asked,
         max(workloads.values(), key=lambda workload: workload.costs.layers),
@@ -79,21 +78,20 @@ def fit_budget(config: Config, methods: Sequence[str], seeds: int, material: Mat
     )
     for note in plan.notes:
         progress.say(note)
-    plan.config.evaluation.baseline = config.evaluation.baseline
+    plan.config.evaluation.before = config.evaluation.before
     return plan.config
 
 
 def _forecast_all(config: Config, *, workloads: Mapping[str, Workload], seeds: int) -> dict[str, float]:
-    """Forecast every cell with its own costs; the cheap baselines count once."""
+    """Forecast every cell with its own costs; the baselines are trained once."""
     stages: dict[str, float] = {}
-    cheap = 0.0
+    baselines: dict[str, float] = {}
     for method, workload in workloads.items():
         cell = set_method(config, method, config.training.seed)
-        cell.evaluation.cheap_baselines, cell.evaluation.report = config.evaluation.cheap_baselines, False
-        one = forecast_run(cell, workload)
-        cheap = one.pop("cheap baselines", 0.0)
-        for name, seconds in one.items():
-            stages[name] = stages.get(name, 0.0) + seeds * seconds
-    if cheap:
-        stages["cheap baselines"] = cheap
-    return stages
+        cell.evaluation.baselines, cell.evaluation.report = config.evaluation.baselines, False
+        for name, seconds in forecast_run(cell, workload).items():
+            if name == "baselines":
+                baselines = {name: seconds}
+            else:
+                stages[name] = stages.get(name, 0.0) + seeds * seconds
+    return stages | baselines

@@ -7,20 +7,15 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from lorafit.config import Config, load_config
-from lorafit.errors import (
-    ConfigError,
-    LorafitError,
-    NetworkUnavailableError,
-    RunError,
-    TrainingInterruptedError,
-)
+from lorafit.errors import ConfigError, LorafitError, NetworkUnavailableError, RunError, TrainingInterruptedError
 from lorafit.experiments.compare.budget import fit_budget, set_method
 from lorafit.experiments.compare.page import render_page
 from lorafit.experiments.compare.records import Cell, ComparisonLayout, ComparisonRecord
-from lorafit.experiments.compare.summary import CheapResult, summarise
+from lorafit.experiments.compare.summary import BaselineResult, CellResult, summarise
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.methods import METHODS, find_method
 from lorafit.runs.folder import RunLayout, check_same_settings, find_free_name, suggest_name
@@ -56,9 +51,9 @@ def compare(
     output: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Train several methods on the same rows and compare what they reach and cost.
+    """Train several methods on the same rows and compare their results and costs.
 
-    Started again with the same settings and folder, it goes on: what is finished is not trained again. A method that
+    Called again with the same settings and folder, it resumes: what has finished is not trained again. A method that
     fails does not stop the others.
 
     Args:
@@ -67,20 +62,18 @@ def compare(
         methods: Names of rows of the methods' table.
         seeds: How many seeds each is trained with: `training.seed` and those after it.
         output: The folder; None takes a free name below `runs/`.
-        progress: Told what is going on; None for silence.
+        progress: Receives the progress; None for silence.
 
     Returns:
         The comparison.
 
     Raises:
-        ConfigError: No method, an unknown one, or fewer than one seed.
+        ConfigError: No method, an unknown one, fewer than one seed, or settings that methods cannot share.
         RunError: The folder holds something else.
-        TrainingInterruptedError: It was interrupted; it can be gone on with.
+        TrainingInterruptedError: It was interrupted; the message gives the command that resumes it.
     """
     progress, began = progress or Silent(), time.perf_counter()
-    names = _check(methods, seeds)
-    if config.method.options:
-        raise ConfigError("method.options: they belong to one method and cannot be shared by those compared.")
+    names = _check(config, methods, seeds)
     suggestion = suggest_name("compare", config.data.source, config.model.name)
     root = Path(output).expanduser() if output else find_free_name(Path("runs") / suggestion)
     layout = ComparisonLayout(root.resolve())
@@ -89,25 +82,26 @@ def compare(
     shared = _choose_settings(config, names, seeds, layout, material, progress)
     if shared.data != config.data:
         material = load_material(shared)
-    cells = [Cell(method=name, seed=shared.training.seed + turn) for turn in range(seeds) for name in names]
-    cells = [*cells, *_find_others(cells, layout)]
+    grid = _Grid(shared, layout, material, progress)
+    asked = [Cell(method=name, seed=shared.training.seed + turn) for turn in range(seeds) for name in names]
     try:
-        cells = list(_train_all(cells, shared, layout, material, progress))
+        cells = list(grid.train([*asked, *grid.find_others(asked)]))
+        baselines = list(grid.measure_baselines()) if shared.evaluation.baselines else []
     except (KeyboardInterrupt, TrainingInterruptedError) as error:
         raise TrainingInterruptedError(
-            "Interrupted; what was done is kept. Go on with the same command and --output "
+            "Interrupted; what has finished is kept. Resume with the same command and --output "
             f"{shlex.quote(str(layout.root))}",
             run=layout.root,
         ) from error
-    cheap = _measure_cheap(layout, material, progress) if shared.evaluation.cheap_baselines else []
     shutil.rmtree(layout.prefix_cache, ignore_errors=True)
-    record = _record(cells, cheap, shared, layout, material).model_copy(update={"seconds": time.perf_counter() - began})
+    record = grid.build_record(cells, baselines, began=began)
     record.write(layout.record)
     write_atomic(layout.page, render_page(record))
     return Comparison(layout.root, record)
 
 
-def _check(methods: Sequence[str], seeds: int) -> list[str]:
+def _check(config: Config, methods: Sequence[str], seeds: int) -> list[str]:
+    """Return the methods, each once."""
     names = list(dict.fromkeys(methods))
     if not names:
         raise ConfigError(f"Name at least one method to compare, of: {', '.join(METHODS)}.")
@@ -115,13 +109,15 @@ def _check(methods: Sequence[str], seeds: int) -> list[str]:
         find_method(name)
     if seeds < 1:
         raise ConfigError(f"--seeds takes a number of 1 or more, got {seeds}.")
+    if config.method.options:
+        raise ConfigError("method.options: they belong to one method and cannot be shared by those compared.")
     return names
 
 
 def _choose_settings(
     config: Config, names: Sequence[str], seeds: int, layout: ComparisonLayout, material: Material, progress: Progress
 ) -> Config:
-    """Return the settings of all cells: those chosen when the comparison began, or those that fit a budget now."""
+    """Return the settings of all cells: those chosen when the comparison began, or those that fit the budget now."""
     if layout.chosen.is_file():
         if config.training.budget is not None:
             progress.say("the settings chosen before for this comparison's budget are kept, whatever is added to it")
@@ -133,150 +129,148 @@ def _choose_settings(
     return shared
 
 
-def _find_others(cells: Sequence[Cell], layout: ComparisonLayout) -> list[Cell]:
-    """Return the cells that were finished before and are not asked for this time; they stay in the table."""
-    asked, found = {(cell.method, cell.seed) for cell in cells}, []
-    for path in sorted(layout.root.glob("cells/*")):
-        method, _, seed = path.name.rpartition("-seed")
-        if method in METHODS and seed.isdigit() and (method, int(seed)) not in asked and _is_finished(RunLayout(path)):
-            found.append(Cell(method=method, seed=int(seed)))
-    return found
-
-
-def _train_all(
-    cells: Sequence[Cell], config: Config, layout: ComparisonLayout, material: Material, progress: Progress
-) -> Iterator[Cell]:
-    """Train every cell that is not finished; yield each with what went wrong, if anything did."""
-    base_digest = material.encoder.digest()
-    is_alike = config.method.layers != "all" or len({cell.seed for cell in cells}) > 1
-    share_test_rows = is_alike and len(cells) > 1 and config.training.prefix_cache == "auto"
-    for number, cell in enumerate(cells, start=1):
-        run = layout.cell(cell.method, cell.seed)
-        if _is_finished(run):
-            _check_same(run, material, base_digest)
-            progress.say(f"{number} of {len(cells)}: {cell.method}, seed {cell.seed}: finished before")
-            yield cell
-            continue
-        progress.say(f"{number} of {len(cells)}: {cell.method}, seed {cell.seed}")
-        try:
-            settings = set_method(config, cell.method, cell.seed)
-            _train(settings, run, layout, material, progress, share_test_rows=share_test_rows)
-        except TrainingInterruptedError:
-            raise
-        except LorafitError as error:
-            progress.say(f"{cell.method}, seed {cell.seed} failed: {error}")
-            yield cell.model_copy(update={"error": str(error)})
-        except Exception as error:  # noqa: BLE001 - one method's fault is not the others'
-            progress.say(f"{cell.method}, seed {cell.seed} failed: {type(error).__name__}: {error}")
-            yield cell.model_copy(update={"error": f"{type(error).__name__}: {error}"})
-        else:
-            yield cell
-
-
 def _is_finished(run: RunLayout) -> bool:
     return run.record.is_file() and RunRecord.read(run.record).status == "complete"
 
 
-def _check_same(run: RunLayout, material: Material, base_digest: str) -> None:
-    """Refuse a finished cell of other rows or another base."""
-    record, parts = RunRecord.read(run.record), material.splits.by_name
-    before = {name: split.fingerprint for name, split in record.data.splits.items()}
-    if before != {name: rows.fingerprint() for name, rows in parts.items()} or record.base_model.digest != base_digest:
-        raise RunError(
-            f"{run.root} was trained on other rows or another base model than there are now: choose another --output."
+@dataclass(frozen=True)
+class _Grid:
+    """The cells of a comparison: methods by seeds.
+
+    Attributes:
+        config: The settings that they share.
+        layout: The folder.
+        material: Rows, tokens and encoder.
+        progress: Receives the progress.
+    """
+
+    config: Config
+    layout: ComparisonLayout
+    material: Material
+    progress: Progress
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Those of the rows of each split."""
+        return {name: rows.fingerprint() for name, rows in self.material.splits.by_name.items()}
+
+    def find_others(self, asked: Sequence[Cell]) -> list[Cell]:
+        """Find the cells that finished before and are not asked for this time; they stay in the table."""
+        known, others = {(cell.method, cell.seed) for cell in asked}, []
+        for path in sorted(self.layout.root.glob("cells/*")):
+            method, _, seed = path.name.rpartition("-seed")
+            if method in METHODS and seed.isdigit() and (method, int(seed)) not in known:
+                others += [Cell(method=method, seed=int(seed))] if _is_finished(RunLayout(path)) else []
+        return others
+
+    def train(self, cells: Sequence[Cell]) -> Iterator[Cell]:
+        """Train every cell that has not finished; yield each with what went wrong, if anything did."""
+        base_digest = self.material.encoder.digest()
+        freezes_alike = self.config.method.layers != "all" or len({cell.seed for cell in cells}) > 1
+        share_test_rows = freezes_alike and len(cells) > 1 and self.config.training.prefix_cache == "auto"
+        for number, cell in enumerate(cells, start=1):
+            run, title = self.layout.cell(cell.method, cell.seed), f"{cell.method}, seed {cell.seed}"
+            if _is_finished(run):
+                self._check_same(run, base_digest)
+                self.progress.say(f"{number} of {len(cells)}: {title}: finished before")
+                yield cell
+                continue
+            self.progress.say(f"{number} of {len(cells)}: {title}")
+            try:
+                self._train(set_method(self.config, cell.method, cell.seed), run, share_test_rows=share_test_rows)
+            except TrainingInterruptedError:
+                raise
+            except Exception as error:  # noqa: BLE001 - one method's fault is not the others'
+                reason = str(error) if isinstance(error, LorafitError) else f"{type(error).__name__}: {error}"
+                self.progress.say(f"{title} failed: {reason}")
+                yield cell.model_copy(update={"error": reason})
+            else:
+                yield cell
+
+    def measure_baselines(self) -> Iterator[BaselineResult]:
+        """Train the baselines, or read the predictions that an earlier start wrote for the same rows."""
+        splits, known = self.material.splits, self._read_seconds()
+        for name in splits.task.baselines:
+            path = self.layout.predictions(name)
+            values = read_predictions(path, splits.test, splits.task) if name in known else None
+            if values is None:
+                began = time.perf_counter()
+                values = measure_baseline(name, splits, path, self.progress)
+                known[name] = time.perf_counter() - began
+            yield BaselineResult(name, values, known[name])
+
+    def build_record(
+        self, cells: Sequence[Cell], baselines: Sequence[BaselineResult], *, began: float
+    ) -> ComparisonRecord:
+        """Build the record from what is in the cells' folders; `began` is a time of `perf_counter`."""
+        splits, config = self.material.splits, self.config
+        finished = [self._read_result(cell) for cell in cells if cell.error is None]
+        best, methods, rows = summarise(finished, baselines, splits.test, splits.task, config.evaluation.resampling)
+        some = finished[0].record if finished else None
+        return ComparisonRecord(
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            versions=some.versions if some else {},
+            cpu=hardware.cpu_name(),
+            threads=some.hardware.threads if some else 0,
+            precision=some.hardware.precision if some else "",
+            task=splits.task.name,
+            source=splits.source,
+            base_model=self.material.encoder.name,
+            settings=config.model_dump(mode="json", include={"model", "training"}),
+            fingerprints=self.fingerprints,
+            rows={name: len(part) for name, part in splits.by_name.items()},
+            confidence_level=config.evaluation.confidence_level,
+            best=best,
+            methods=methods,
+            baselines=rows,
+            failed=[cell for cell in cells if cell.error is not None],
+            seconds=time.perf_counter() - began,
         )
 
+    def _train(self, config: Config, run: RunLayout, *, share_test_rows: bool) -> None:
+        gc.collect()
+        release_freed_memory()
+        hardware.reset_peak_memory()  # where the system cannot, the peak is that of all cells so far
+        prepared = prepare(config, self.progress, material=self.material)
+        open_run = RunStages.resume if run.record.is_file() else RunStages.begin
+        stages = open_run(prepared, run, self.progress)
+        with (
+            stages.journal.kept(),
+            stages.cache_frozen_layers(self.layout.prefix_cache, with_test_rows=share_test_rows),
+        ):
+            stages.fit()
+            calibration = stages.calibrate()
+            stages.save(calibration)
+            _, metrics = stages.evaluate(calibration=calibration)
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        try:
+            stages.track(metrics)
+        except NetworkUnavailableError as error:
+            title = f"{config.method.name}, seed {config.training.seed}"
+            self.progress.say(f"{title} is finished and not tracked to its end: {error}")
 
-def _train(
-    config: Config,
-    run: RunLayout,
-    layout: ComparisonLayout,
-    material: Material,
-    progress: Progress,
-    *,
-    share_test_rows: bool,
-) -> None:
-    gc.collect()
-    release_freed_memory()
-    hardware.reset_peak_memory()  # where the system cannot, the peak is that of all cells so far
-    prepared = prepare(config, progress, material=material)
-    open_run = RunStages.resume if run.record.is_file() else RunStages.begin
-    stages = open_run(prepared, run, progress)
-    with (
-        stages.journal.kept(),
-        stages.cache_frozen_layers(layout.prefix_cache, with_test_rows=share_test_rows),
-    ):
-        stages.fit()
-        calibration = stages.calibrate()
-        stages.save(calibration)
-        _, metrics = stages.evaluate(calibration=calibration)
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
-    try:
-        stages.track(metrics)
-    except NetworkUnavailableError as error:
-        progress.say(
-            f"{config.method.name}, seed {config.training.seed} is finished and not tracked to its end: {error}"
-        )
+    def _check_same(self, run: RunLayout, base_digest: str) -> None:
+        """Refuse a finished cell of other rows or another base model."""
+        record = RunRecord.read(run.record)
+        before = {name: split.fingerprint for name, split in record.data.splits.items()}
+        if before != self.fingerprints or record.base_model.digest != base_digest:
+            raise RunError(
+                f"{run.root} was trained on other rows or another base model than there are now: choose another "
+                "--output."
+            )
 
+    def _read_seconds(self) -> dict[str, float]:
+        """Return what each baseline took when an earlier start trained it on the same rows."""
+        if not self.layout.record.is_file():
+            return {}
+        before = ComparisonRecord.read(self.layout.record)
+        same = all(before.fingerprints.get(name) == self.fingerprints[name] for name in ("train", "test"))
+        return {row.name: row.seconds for row in before.baselines} if same else {}
 
-def _measure_cheap(layout: ComparisonLayout, material: Material, progress: Progress) -> list[CheapResult]:
-    """Train and measure the cheap baselines, or read what they said before."""
-    splits, results = material.splits, []
-    try:
-        before = ComparisonRecord.read(layout.record)
-    except RunError:  # there is none yet, or one of another version, whose seconds are lost
-        before = None
-    fingerprints = {"train": splits.train.fingerprint(), "test": splits.test.fingerprint()}
-    is_same = before is not None and fingerprints.items() <= before.fingerprints.items()
-    seconds = {row.name: row.seconds for row in before.cheap_baselines} if before is not None and is_same else {}
-    for name in splits.task.baselines:
-        path = layout.cheap_predictions(name)
-        values = read_predictions(path, splits.test, splits.task) if name in seconds else None
+    def _read_result(self, cell: Cell) -> CellResult:
+        run, splits = self.layout.cell(cell.method, cell.seed), self.material.splits
+        values = read_predictions(run.predictions("test", "after"), splits.test, splits.task)
         if values is None:
-            began = time.perf_counter()
-            values = measure_baseline(name, splits, path, progress)
-            seconds[name] = time.perf_counter() - began
-        results.append(CheapResult(name, values, seconds[name]))
-    return results
-
-
-def _record(
-    cells: Sequence[Cell],
-    cheap: Sequence[CheapResult],
-    config: Config,
-    layout: ComparisonLayout,
-    material: Material,
-) -> ComparisonRecord:
-    finished = [cell for cell in cells if cell.error is None]
-    runs = {(cell.method, cell.seed): layout.cell(cell.method, cell.seed) for cell in finished}
-    records = {key: RunRecord.read(run.record) for key, run in runs.items()}
-    test, task = material.splits.test, material.splits.task
-    predictions = {}
-    for key, run in runs.items():
-        said = read_predictions(run.predictions("test", "finetuned"), test, task)
-        if said is None:
             raise RunError(f"{run.root} holds no predictions of these test rows; remove it to train it again.")
-        predictions[key] = said
-    sizes = {key: sum(path.stat().st_size for path in run.trained.glob("*.safetensors")) for key, run in runs.items()}
-    methods, cheap_rows = summarise(records, predictions, sizes, cheap, test, task, config.evaluation)
-    ranked = min(methods, key=lambda row: row.validation_loss, default=None)
-    some = next(iter(records.values()), None)
-    splits = material.splits.by_name
-    return ComparisonRecord(
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        versions={} if some is None else some.versions,
-        cpu=hardware.cpu_name(),
-        threads=0 if some is None else some.hardware.threads,
-        precision="" if some is None else some.hardware.precision,
-        task=task.name,
-        source=material.splits.source,
-        base_model=material.encoder.name,
-        settings=config.model_dump(mode="json", include={"model", "training"}),
-        fingerprints={name: rows.fingerprint() for name, rows in splits.items()},
-        rows={name: len(rows) for name, rows in splits.items()},
-        confidence_level=config.evaluation.confidence_level,
-        best=None if ranked is None else ranked.method,
-        methods=methods,
-        cheap_baselines=cheap_rows,
-        failed=[cell for cell in cells if cell.error is not None],
-    )
+        size = sum(path.stat().st_size for path in run.trained.glob("*.safetensors"))
+        return CellResult(RunRecord.read(run.record), values, size)

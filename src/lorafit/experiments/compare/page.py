@@ -1,13 +1,11 @@
 """`comparison.html`: the methods in a table, and their scores over training time, in one file that needs no network."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING
 
-from lorafit.cheap_baselines import cheap_baselines_for
-from lorafit.evidence import Estimate
-from lorafit.experiments.compare.records import ComparisonRecord, MethodRow
+from lorafit.experiments.compare.records import ComparisonRecord, MethodRow, ScoredRow
 from lorafit.models.methods import METHODS
 from lorafit.reports import html
 from lorafit.reports.drawing import (
@@ -24,19 +22,14 @@ from lorafit.reports.drawing import (
 )
 from lorafit.system.extras import install_line
 from lorafit.system.text import format_duration
-from lorafit.task_figures import (
-    FIGURES,
-    judge_difference,
-    name_figure,
-    write_difference,
-    write_figure,
-    write_figure_value,
-)
+from lorafit.tasks.base import Metric
+from lorafit.tasks.format import write_p_value
+from lorafit.tasks.registry import get_task
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
-__all__ = ["find_pareto", "judge_cheap_baselines", "plot_scores", "render_page"]
+__all__ = ["find_pareto", "judge_baselines", "plot_scores", "render_page", "write_difference"]
 
 _TICKS = {
     count * seconds: f"{count} {unit}"
@@ -55,18 +48,17 @@ _MOST_TICKS = 6
 
 def render_page(record: ComparisonRecord) -> str:
     """Render the page; without matplotlib it has no plot, but says how to get it."""
-    columns = _list_columns(record)
     best = next((row for row in record.methods if row.method == record.best), None)
-    judged = _group_by_verdict(record, {_title(row.method): row.difference for row in record.methods})
+    columns = _list_columns(record)
     return html.render_page(
         "comparison.html",
         record=record,
-        metric=name_figure(record.figure),
+        metric=record.metric.title,
         best=None if best is None else _title(best.method),
-        score=None if best is None else write_figure(record.figure, best.score),
-        better=judged["better"],
-        unclear=judged["unclear"],
-        baselines=judge_cheap_baselines(record),
+        score=None if best is None else record.metric.write(best.score),
+        better=[_title(row.method) for row in record.methods if row.verdict == "better"],
+        inconclusive=[_title(row.method) for row in record.methods if row.verdict == "inconclusive"],
+        baselines=judge_baselines(record),
         titles=list(columns),
         rows=list(zip(*columns.values(), strict=True)),
         plot=plot_scores(record) if record.methods and can_draw() else None,
@@ -84,8 +76,8 @@ def find_pareto(rows: Sequence[MethodRow], *, higher_is_better: bool) -> list[Me
     return front
 
 
-def judge_cheap_baselines(record: ComparisonRecord) -> str:
-    """Say which baselines are better than the best method, may be, or are worse, judged by the intervals.
+def judge_baselines(record: ComparisonRecord) -> str:
+    """Say which baselines are better than the best method, which may be, and which are worse.
 
     Args:
         record: The results.
@@ -93,16 +85,21 @@ def judge_cheap_baselines(record: ComparisonRecord) -> str:
     Returns:
         Up to three sentences; empty without baselines.
     """
-    names, best = cheap_baselines_for(record.task), _title(record.best or "")
-    differences = {names.get(row.name, row.name): row.difference for row in record.cheap_baselines}
-    judged = _group_by_verdict(record, differences)
-    better, unclear, worse = judged["better"], judged["unclear"], judged["worse"]
+    best, judged = _title(record.best or ""), defaultdict[str | None, list[str]](list)
+    for row in record.baselines:
+        judged[row.verdict].append(record.title_of(row))
+    better, inconclusive, worse = (" and ".join(judged[verdict]) for verdict in ("better", "inconclusive", "worse"))
     sentences = [
-        f"{' and '.join(better)} {'are' if len(better) > 1 else 'is'} better than {best}." if better else "",
-        f"{best} is not shown to be better than {' and '.join(unclear)}." if unclear else "",
-        f"{best} is better than {' and '.join(worse)}." if worse else "",
+        f"{better} {'are' if len(judged['better']) > 1 else 'is'} better than {best}." if better else "",
+        f"{best} is not shown to be better than {inconclusive}." if inconclusive else "",
+        f"{best} is better than {worse}." if worse else "",
     ]
     return " ".join(filter(None, sentences))
+
+
+def write_difference(metric: Metric, row: ScoredRow, *, separator: str = " ") -> str:
+    """Write the difference from the best method; nothing where there is none."""
+    return "" if row.difference is None else metric.write_difference(row.difference, separator=separator)
 
 
 def plot_scores(record: ComparisonRecord) -> Plot:
@@ -114,12 +111,9 @@ def plot_scores(record: ComparisonRecord) -> Plot:
     Returns:
         The plot.
     """
-    metric, higher_is_better, is_share = (
-        name_figure(record.figure),
-        FIGURES[record.figure].is_higher_better,
-        FIGURES[record.figure].is_share,
-    )
-    front = find_pareto(record.methods, higher_is_better=higher_is_better)
+    metric = record.metric
+    title, better = metric.title, "higher" if metric.higher_is_better else "lower"
+    front = find_pareto(record.methods, higher_is_better=metric.higher_is_better)
     others = [row for row in record.methods if row not in front]
     with drawn():
         figure, (axes,) = new_figure(4.2)
@@ -129,23 +123,22 @@ def plot_scores(record: ComparisonRecord) -> Plot:
                 axes.vlines(times, [one.low for one in scores], [one.high for one in scores], colour, linewidth=1)
                 points = [one.value for one in scores]
                 axes.plot(times, points, color=colour, marker="o", linestyle=style, linewidth=1, label=name)
-        axes.set(xscale="log", xlabel="training time (logarithmic)", ylabel=metric)
+        axes.set(xscale="log", xlabel="training time (logarithmic)", ylabel=title)
         axes.margins(0.08)
         _show_times(axes.xaxis, [_seconds(row) for row in record.methods])
-        if is_share:
+        if metric.form == "percent":
             show_percent(axes.yaxis)
         add_legend(axes)
         label_points(
             axes, [(_seconds(row), row.score.value, shorten(_title(row.method), 18)) for row in (*front, *others)]
         )
-    better = "higher" if higher_is_better else "lower"
     level = f"{100 * record.confidence_level:g} %"
     return Plot(
         name="scores",
-        title=f"{metric[:1].upper()}{metric[1:]} against training time",
+        title=f"{title[:1].upper()}{title[1:]} against training time",
         caption=f"No other method is better than one on the Pareto front in less time; {better} is better. Vertical "
         f"lines are {level} intervals.",
-        label=f"{metric} of each method over its training time; {better} is better. On the Pareto front, quickest "
+        label=f"{title} of each method over its training time; {better} is better. On the Pareto front, quickest "
         f"first: {', '.join(_title(row.method) for row in front)}. The table above holds the numbers.",
         figure=figure,
     )
@@ -167,41 +160,25 @@ def _show_times(axis: "Axis", times: Sequence[float]) -> None:
     axis.set_ticks([], minor=True)
 
 
-def _group_by_verdict(
-    record: ComparisonRecord, differences: Mapping[str, Estimate | None]
-) -> defaultdict[str, list[str]]:
-    """Group names by what their difference from the best method shows: `better`, `worse` or `unclear`."""
-    judged = defaultdict[str, list[str]](list)
-    for name, difference in differences.items():
-        if difference is not None:
-            judged[judge_difference(record.figure, difference)].append(name)
-    return judged
-
-
 def _list_columns(record: ComparisonRecord) -> dict[str, list[str]]:
     """Return the cells of each column: of the methods, then of the baselines; a column without any is left out."""
-    figure, rows, baselines = record.figure, record.methods, record.cheap_baselines
-    titles, empty = cheap_baselines_for(record.task), [""] * len(record.cheap_baselines)
-    better = "" if FIGURES[figure].is_higher_better else " (lower is better)"
+    metric, rows, baselines = record.metric, record.methods, record.baselines
+    both, empty = [*rows, *baselines], [""] * len(baselines)
     columns = {
-        "method": [*(_title(row.method) for row in rows), *(titles.get(row.name, row.name) for row in baselines)],
-        f"{name_figure(figure)}{better}": [
-            *(write_figure(figure, row.score) for row in rows),
-            *(write_figure(figure, row.score) for row in baselines),
+        "method": [*(_title(row.method) for row in rows), *map(record.title_of, baselines)],
+        f"{metric.title}{'' if metric.higher_is_better else ' (lower is better)'}": [
+            metric.write(row.score) for row in both
         ],
         "by seed": [
-            *(
-                "; ".join(write_figure_value(figure, one) for one in row.score_by_seed[1:] and row.score_by_seed)
-                for row in rows
-            ),
+            *("; ".join(map(metric.write_value, row.score_by_seed[1:] and row.score_by_seed)) for row in rows),
             *empty,
         ],
         "validation loss": [*(f"{row.validation_loss:.4f}" for row in rows), *empty],
-        "difference from the best": [
-            *("best" if row.method == record.best else _write_difference(figure, row.difference) for row in rows),
-            *(_write_difference(figure, row.difference) for row in baselines),
+        f"{metric.difference_title} against the best": [
+            *("best" if row.method == record.best else write_difference(metric, row) for row in rows),
+            *(write_difference(metric, row) for row in baselines),
         ],
-        "p": [*("" if row.p_value is None else f"{row.p_value:.2g}" for row in rows), *empty],
+        get_task(record.task).wording.test: ["" if row.p_value is None else write_p_value(row.p_value) for row in both],
         "adapter": [*(f"{row.parameters.adapter:,}" for row in rows), *empty],
         "head": [*(f"{row.parameters.head:,}" for row in rows), *empty],
         "on disk": [*(f"{row.bytes_on_disk / 1e6:.1f} MB" for row in rows), *empty],
@@ -214,10 +191,6 @@ def _list_columns(record: ComparisonRecord) -> dict[str, list[str]]:
         "texts/s": [*(f"{row.texts_per_second:,.0f}" for row in rows), *empty],
     }
     return {title: cells for title, cells in columns.items() if any(cells)}
-
-
-def _write_difference(figure: str, difference: Estimate | None) -> str:
-    return "" if difference is None else write_difference(figure, difference)
 
 
 def _title(method: str) -> str:
@@ -234,8 +207,7 @@ def _describe(record: ComparisonRecord) -> list[tuple[str, str]]:
         ("training", "1 epoch" if epochs == 1 else f"{epochs:g} epochs"),
         (
             "intervals",
-            f"{100 * record.confidence_level:g} % bootstrap intervals over the test rows; with several seeds, of the "
-            "mean over them",
+            f"{100 * record.confidence_level:g} % over the test rows; with several seeds, of the mean over them",
         ),
         ("times", "without the output of frozen layers, which is computed once for all methods"),
         (

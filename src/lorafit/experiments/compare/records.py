@@ -1,4 +1,4 @@
-"""The folder of a comparison, and what is written in it."""
+"""The folder of a comparison, and the record in it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,14 +6,15 @@ from typing import Any
 
 from pydantic import Field
 
-from lorafit.evidence import Estimate
-from lorafit.labels import Task
 from lorafit.models.records import ParameterCounts
 from lorafit.runs.folder import RunLayout
 from lorafit.system.records import FileRecord, Record
-from lorafit.task_figures import LEADING
+from lorafit.tasks.base import Metric
+from lorafit.tasks.evaluation import Verdict
+from lorafit.tasks.records import Estimate
+from lorafit.tasks.registry import TaskName, get_task
 
-__all__ = ["Cell", "CheapRow", "ComparisonLayout", "ComparisonRecord", "MethodRow"]
+__all__ = ["BaselineRow", "Cell", "ComparisonLayout", "ComparisonRecord", "MethodRow", "ScoredRow"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class ComparisonLayout:
 
     @property
     def chosen(self) -> Path:
-        """The same after a budget was fitted: what the cells are trained with."""
+        """The settings that the cells are trained with: the same, fitted to the budget."""
         return self.root / "chosen.yaml"
 
     @property
@@ -48,12 +49,12 @@ class ComparisonLayout:
 
     @property
     def prefix_cache(self) -> Path:
-        """Hidden states of frozen layers that the cells share, while they are trained."""
+        """Hidden states of frozen layers, which the cells share while they are trained."""
         return self.root / "prefix_cache"
 
-    def cheap_predictions(self, name: str) -> Path:
-        """What a cheap baseline said of the test rows."""
-        return self.root / "predictions" / f"test.{name}.parquet"
+    def predictions(self, baseline: str) -> Path:
+        """Return the table of a baseline's predictions of the test rows."""
+        return self.root / "predictions" / f"test.{baseline}.parquet"
 
     def cell(self, method: str, seed: int) -> RunLayout:
         """Return the run folder of one method with one seed."""
@@ -74,34 +75,47 @@ class Cell(Record):
     error: str | None = None
 
 
-class MethodRow(Record):
-    """A method's results over its seeds; costs are means over them.
+class ScoredRow(Record):
+    """A model's primary metric on the test rows, and how it differs from the best method's.
+
+    What differs is None for the best method itself, and for all where no method finished.
+
+    Attributes:
+        score: The metric with its interval: over test rows, of the mean over seeds.
+        difference: The metric minus that of the best method, on the same resampled rows.
+        p_value: Exact two-sided sign test of the rows that the two predict better and worse (of single labels McNemar's
+            test); None where one of them has several seeds.
+        verdict: What is shown against the best method: by interval and test as `tasks.evaluation.judge`; by the
+            interval alone where there is no test.
+    """
+
+    score: Estimate
+    difference: Estimate | None = None
+    p_value: float | None = None
+    verdict: Verdict | None = None
+
+
+class MethodRow(ScoredRow):
+    """A method's results, as means over its seeds where nothing else is said.
 
     Attributes:
         method: Its name.
-        seeds: The seeds that ended well.
+        seeds: The seeds that finished.
         validation_loss: Mean of the lowest validation losses, which choose the best method.
-        score: Mean of the comparison's figure on the test rows, with a bootstrap interval over them.
-        score_by_seed: That figure of each seed.
-        difference: Mean score minus that of the best method, on the same resampled rows; None for the best itself.
-        p_value: Exact sign test of the rows that it gets better than the best method against those it gets worse (of
-            one label a text, McNemar's test), where each has one seed; else None.
+        score_by_seed: The primary metric of each seed.
         parameters: What is trained.
-        bytes_on_disk: Size of the weights that are saved.
-        training_seconds: Time of the training stage; what frozen layers give is computed once for all cells and left
-            out.
+        bytes_on_disk: Size of the saved weights.
+        training_seconds: Time of the training stage, without the output of frozen layers, which is computed once for
+            all cells.
         epoch_seconds: Time of the steps of one epoch.
-        peak_memory_bytes: Largest memory of the process.
-        texts_per_second: Speed on the test rows; on some of their batches where hidden states of theirs were kept.
+        peak_memory_bytes: Largest memory of the process, the maximum over seeds.
+        texts_per_second: Speed on the test rows; on some of their batches where hidden states were cached.
     """
 
     method: str
     seeds: list[int]
     validation_loss: float
-    score: Estimate
     score_by_seed: list[float]
-    difference: Estimate | None
-    p_value: float | None
     parameters: ParameterCounts
     bytes_on_disk: int
     training_seconds: float
@@ -110,19 +124,15 @@ class MethodRow(Record):
     texts_per_second: float
 
 
-class CheapRow(Record):
+class BaselineRow(ScoredRow):
     """A model without a neural network.
 
     Attributes:
-        name: As in `cheap_baselines_for` the task.
-        score: The comparison's figure on the test rows, with its interval.
-        difference: Its score minus that of the best method, on the same resampled rows; None if no method ended well.
+        name: A key of `Task.baselines`.
         seconds: Time of training and prediction.
     """
 
     name: str
-    score: Estimate
-    difference: Estimate | None
     seconds: float
 
 
@@ -133,20 +143,20 @@ class ComparisonRecord(FileRecord):
         created: When, ISO 8601.
         versions: Of the packages.
         cpu: The processor.
-        threads: Threads used.
+        threads: CPU threads.
         precision: Arithmetic of the encoder.
-        task: What a text gets.
+        task: The task's name, which says what the scores are.
         source: The data.
         base_model: The encoder, as lorafit names it.
-        settings: The model and training sections that all cells share.
+        settings: The model and training sections, which all cells share.
         fingerprints: Of the rows of each split.
         rows: Number of rows of each split.
         confidence_level: Level of the intervals.
-        best: The method with the lowest validation loss; None if none ended well.
-        methods: A row a method that ended well: those asked for last, in that order, then those finished before.
-        cheap_baselines: A row each.
+        best: The method with the lowest validation loss; None if no method finished.
+        methods: A row for each method that finished: those asked for last, in that order, then earlier ones.
+        baselines: A row each.
         failed: Cells without a result.
-        seconds: Time of this start; cells that were finished before cost nothing in it.
+        seconds: Time of the last start; cells that were finished before cost nothing in it.
     """
 
     created: str
@@ -154,7 +164,7 @@ class ComparisonRecord(FileRecord):
     cpu: str
     threads: int
     precision: str
-    task: Task
+    task: TaskName
     source: str
     base_model: str
     settings: dict[str, dict[str, Any]]
@@ -163,11 +173,15 @@ class ComparisonRecord(FileRecord):
     confidence_level: float
     best: str | None
     methods: list[MethodRow]
-    cheap_baselines: list[CheapRow]
+    baselines: list[BaselineRow]
     failed: list[Cell]
     seconds: float = Field(0.0, ge=0)
 
     @property
-    def figure(self) -> str:
-        """Name of the figure that is compared: `accuracy`, `micro_f1` or `mae`."""
-        return LEADING[self.task]
+    def metric(self) -> Metric:
+        """The primary metric, which the methods are compared by."""
+        return next(iter(get_task(self.task).metrics.values()))
+
+    def title_of(self, baseline: BaselineRow) -> str:
+        """Return the title of a baseline."""
+        return get_task(self.task).baselines.get(baseline.name, baseline.name)

@@ -1,124 +1,131 @@
-"""From the cells of a comparison to a row a method."""
+"""From the cells of a comparison to a row for each method and baseline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lorafit.config import EvaluationConfig
 from lorafit.data.rows import Split
-from lorafit.experiments.compare.records import CheapRow, MethodRow
-from lorafit.experiments.compare.scores import Score, measure_errors, measure_score
-from lorafit.labels import Task
-from lorafit.metrics.uncertainty import mcnemar_exact
+from lorafit.experiments.compare.records import BaselineRow, MethodRow
 from lorafit.runs.records import RunRecord, TrainingRecord
+from lorafit.tasks.base import Array, Task
+from lorafit.tasks.evaluation import compare, compare_means, estimate_mean, judge, judge_difference
+from lorafit.tasks.records import Resampling
 
-__all__ = ["CheapResult", "summarise"]
-
-Key = tuple[str, int]
-"""Method and seed."""
+__all__ = ["BaselineResult", "CellResult", "summarise"]
 
 
 @dataclass(frozen=True)
-class CheapResult:
-    """What a cheap baseline said of the test rows.
+class CellResult:
+    """A finished cell.
 
     Attributes:
-        name: As in `cheap_baselines_for` the task.
-        values: Shape (n, outputs).
+        record: That of its run.
+        values: Of the test rows, shape (n, labels).
+        bytes_on_disk: Size of its weights.
+    """
+
+    record: RunRecord
+    values: Array
+    bytes_on_disk: int
+
+    @property
+    def training(self) -> TrainingRecord:
+        """What training cost."""
+        if self.record.training is None:
+            raise ValueError("a finished run has a training record")
+        return self.record.training
+
+
+@dataclass(frozen=True)
+class BaselineResult:
+    """A trained baseline.
+
+    Attributes:
+        name: A key of `Task.baselines`.
+        values: Of the test rows, shape (n, labels).
         seconds: Time of training and prediction.
     """
 
     name: str
-    values: NDArray[np.float64]
+    values: Array
     seconds: float
 
 
 def summarise(
-    records: Mapping[Key, RunRecord],
-    predictions: Mapping[Key, NDArray[np.float64]],
-    sizes: Mapping[Key, int],
-    cheap: Sequence[CheapResult],
-    test: Split,
-    task: Task,
-    config: EvaluationConfig,
-) -> tuple[list[MethodRow], list[CheapRow]]:
-    """Average over seeds and compare with the best method, paired by test row.
+    cells: Sequence[CellResult], baselines: Sequence[BaselineResult], test: Split, task: Task, resampling: Resampling
+) -> tuple[str | None, list[MethodRow], list[BaselineRow]]:
+    """Average over seeds and compare with the best method on the same test rows.
 
-    The best is the one with the lowest mean validation loss: test rows choose nothing. With several seeds, intervals
-    are of the mean over seeds, and over rows, not over seeds; how much seeds differ is told by `score_by_seed`.
+    The best has the lowest mean validation loss: the test set is never used for selection. Intervals of several seeds
+    are of the mean over them and over rows, not over seeds; `score_by_seed` shows how much seeds differ.
 
     Args:
-        records: Of every finished cell.
-        predictions: Of every finished cell on the test rows, shape (n, outputs).
-        sizes: Bytes of the weights of every finished cell.
-        cheap: The cheap baselines.
+        cells: The finished cells.
+        baselines: The trained baselines.
         test: The n test rows.
-        task: What a text gets.
-        config: Level and resampling of the intervals.
+        task: The task.
+        resampling: Of the intervals.
 
     Returns:
-        A row a method, in order of first appearance, and a row a cheap baseline.
+        The best method, or None without cells; a row for each method, in order of first appearance; a row for each
+        baseline.
     """
-    keys: dict[str, list[Key]] = {}
-    for key in records:
-        keys.setdefault(key[0], []).append(key)
-    losses = {
-        method: fmean(_training(records[key]).best_validation_loss for key in own) for method, own in keys.items()
-    }
+    methods: dict[str, list[CellResult]] = {}
+    for cell in cells:
+        methods.setdefault(cell.record.method, []).append(cell)
+    losses = {method: fmean(cell.training.best_validation_loss for cell in own) for method, own in methods.items()}
     best = min(losses, key=lambda method: losses[method], default=None)
-    level = config.confidence_level
-    scores = {
-        method: measure_score(test, [predictions[key] for key in own], task, config) for method, own in keys.items()
-    }
-    errors = {key: measure_errors(test, said, task) for key, said in predictions.items()}
-    methods = []
-    for method, own in keys.items():
-        is_best = method == best
-        is_single = not is_best and best is not None and len(own) == len(keys[best]) == 1
-        methods.append(
+    reference = [] if best is None else [cell.values for cell in methods[best]]
+
+    return (
+        best,
+        [
             MethodRow(
                 method=method,
-                seeds=[seed for _, seed in own],
+                seeds=[cell.record.seed for cell in own],
                 validation_loss=losses[method],
-                score=scores[method].estimate(level),
-                score_by_seed=list(scores[method].by_model),
-                difference=None if is_best or best is None else (scores[method] - scores[best]).estimate(level),
-                p_value=_test_signs(errors[keys[best][0]], errors[own[0]]) if is_single and best is not None else None,
-                **_costs([records[key] for key in own], [sizes[key] for key in own]),
+                score_by_seed=[_measure(task, test, cell.values) for cell in own],
+                **_score(task, test, [cell.values for cell in own], [] if method == best else reference, resampling),
+                **_average_costs(own),
             )
-        )
-    best_score = None if best is None else scores[best]
-    return methods, [
-        _summarise_cheap(result, measure_score(test, [result.values], task, config), best_score, level)
-        for result in cheap
-    ]
+            for method, own in methods.items()
+        ],
+        [
+            BaselineRow(name=one.name, seconds=one.seconds, **_score(task, test, [one.values], reference, resampling))
+            for one in baselines
+        ],
+    )
 
 
-def _summarise_cheap(result: CheapResult, score: Score, best: Score | None, level: float) -> CheapRow:
-    difference = None if best is None else (score - best).estimate(level)
-    return CheapRow(name=result.name, score=score.estimate(level), difference=difference, seconds=result.seconds)
+def _measure(task: Task, test: Split, values: Array) -> float:
+    return float(task.compute(task.row_statistics(test.y, values).sum(axis=0))[task.primary])
 
 
-def _costs(records: Sequence[RunRecord], sizes: Sequence[int]) -> dict[str, object]:
-    trainings = [_training(record) for record in records]
+def _score(
+    task: Task, test: Split, models: Sequence[Array], best: Sequence[Array], resampling: Resampling
+) -> dict[str, Any]:
+    """Return the fields of a `ScoredRow`; `best` are the models to compare with, if any."""
+    scored: dict[str, Any] = {"score": estimate_mean(task, test.y, models, resampling)}
+    if len(best) == len(models) == 1:
+        paired = compare(task, test.y, best[0], models[0], resampling)
+        scored["difference"], scored["p_value"] = paired.differences[task.primary], paired.p_value
+        scored["verdict"] = judge(task, paired, resampling.level)
+    elif best:
+        scored["difference"] = compare_means(task, test.y, best, models, resampling)
+        scored["verdict"] = judge_difference(task.primary_metric, scored["difference"])
+    return scored
+
+
+def _average_costs(cells: Sequence[CellResult]) -> dict[str, Any]:
+    records = [cell.record for cell in cells]
     return {
         "parameters": records[0].parameters,
-        "bytes_on_disk": round(fmean(sizes)),
+        "bytes_on_disk": round(fmean(cell.bytes_on_disk for cell in cells)),
         "training_seconds": fmean(record.seconds["training"] for record in records),
-        "epoch_seconds": fmean(one.tokens / one.tokens_per_second / one.epochs for one in trainings),
+        "epoch_seconds": fmean(
+            cell.training.tokens / cell.training.tokens_per_second / cell.training.epochs for cell in cells
+        ),
         "peak_memory_bytes": max(record.peak_memory_bytes for record in records),
         "texts_per_second": fmean(record.texts_per_second or 0.0 for record in records),
     }
-
-
-def _test_signs(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
-    return mcnemar_exact(int((after < before).sum()), int((after > before).sum()))
-
-
-def _training(record: RunRecord) -> TrainingRecord:
-    if record.training is None:
-        raise ValueError("a finished run has a training record")
-    return record.training
