@@ -1,4 +1,4 @@
-"""`lorafit predict`: classify texts."""
+"""`lorafit predict`: predict texts."""
 
 import sys
 from pathlib import Path
@@ -37,11 +37,10 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object a text.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Classify texts, a file of any size, or standard input."""
-    from lorafit.cli.render.render import show_predictions
+    """Predict texts, a file of any size, or standard input."""
+    from lorafit.cli.render.predictions import show_predictions
     from lorafit.errors import UserInputError
-    from lorafit.inference.batch_job import open_file, open_table, run_job, stream_predictions
-    from lorafit.inference.batch_prediction import check_output, read_texts
+    from lorafit.inference.batch import check_output, open_file, open_table, read_texts, run_job, stream_predictions
     from lorafit.inference.loading import load
 
     if texts and file is not None:
@@ -64,7 +63,7 @@ def predict(
         predictor = load(run, raw=raw, target_accuracy=target_accuracy, verify=verify)
         if output is None:
             for part in stream_predictions(job, predictor, progress=progress):
-                show_predictions(part, json=json)
+                show_predictions(predictor.task, part, json=json)
             return
         rows = run_job(job, predictor, output, csv_safe=csv_safe, resume=resume, overwrite=overwrite, progress=progress)
     if not quiet:

@@ -1,20 +1,17 @@
 """What the commands print: tables for people, JSON for programs."""
 
-import json as json_format
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lorafit.answers import LabelsPrediction, NumberPrediction, Prediction
 from lorafit.cheap_baselines import CHEAP_BASELINES
-from lorafit.cli.render.answers import describe_answer, judge_answer, write_label
 from lorafit.cli.render.confidence import describe_confidence
+from lorafit.cli.render.predictions import build_sample_table
 from lorafit.cli.render.slices import print_slices
 from lorafit.cli.render.tables import print_fitting
 from lorafit.cli.render.tasks import VERDICTS, print_task_metrics
@@ -28,15 +25,12 @@ from lorafit.task_evidence import TaskMetricsRecord
 from lorafit.task_figures import describe_chance
 
 if TYPE_CHECKING:
-    from lorafit.inference.batch_prediction import PredictedTable
-    from lorafit.training.pipeline import Run, Sample
+    from lorafit.training.pipeline import Run
 
-__all__ = ["open_console", "show_metrics", "show_predictions", "show_run"]
+__all__ = ["open_console", "show_metrics", "show_run"]
 
 _WIDTH_WITHOUT_TERMINAL = 110
 _FEW_ROWS = 100
-
-_TRUTHS = {Prediction: "true label", LabelsPrediction: "true labels", NumberPrediction: "true number"}
 
 
 def show_run(run: "Run", *, quiet: bool) -> None:
@@ -48,7 +42,7 @@ def show_run(run: "Run", *, quiet: bool) -> None:
     _print_evidence(console, run.metrics, with_slices=any(one.column != LENGTH_COLUMN for one in run.metrics.slices))
     console.print()
     console.print("Test rows drawn at random, with what the model says of them", style="italic")
-    console.print(_samples_table(run.samples))
+    console.print(build_sample_table(run.record.build_task(), run.samples))
     console.print(_cost_table(run.record))
     console.print()
     for line in _next_steps(run):
@@ -58,18 +52,6 @@ def show_run(run: "Run", *, quiet: bool) -> None:
 def show_metrics(metrics: MetricsRecord | TaskMetricsRecord) -> None:
     """Print the scores of an evaluation, those of each slice too."""
     _print_evidence(open_console(), metrics, with_slices=bool(metrics.slices))
-
-
-def show_predictions(scored: "PredictedTable", *, json: bool) -> None:
-    """Print one prediction a line: label, confidence and text, or a JSON object."""
-    texts = scored.table.columns[scored.text_column]
-    if json:
-        for text, prediction in zip(texts, scored.predictions, strict=True):
-            answer = {"text": text, **asdict(prediction)}
-            sys.stdout.write(json_format.dumps(answer, ensure_ascii=False) + "\n")
-        return
-    for text, prediction in zip(texts, scored.predictions, strict=True):
-        sys.stdout.write(f"{describe_answer(prediction)}  {_one_line(str(text))}\n")
 
 
 def open_console() -> Console:
@@ -178,32 +160,6 @@ def _judge(paired: PairedComparison, other: str, metrics: MetricsRecord) -> str:
         f"{verdict} {other}: {paired.rows_gained:,} rows put right, {paired.rows_lost:,} made wrong "
         f"(exact McNemar test, {describe_chance(paired.mcnemar_p_value)})."
     )
-
-
-def _samples_table(samples: "tuple[Sample, ...]") -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("text", ratio=1)
-    kind = type(samples[0].after)
-    table.add_column(_TRUTHS[kind])
-    is_one = kind is not LabelsPrediction  # of which a line may not hold all
-    if any(sample.before for sample in samples):
-        table.add_column("before", justify="right", no_wrap=is_one)
-    table.add_column("after", justify="right", no_wrap=is_one)
-    for sample in samples:
-        before = [judge_answer(sample.before, sample.label)] if sample.before else []
-        text = _one_line(sample.text)
-        table.add_row(
-            text if len(text) <= 120 else text[:119] + "…",
-            write_label(sample.label),
-            *before,
-            judge_answer(sample.after, sample.label),
-        )
-    return table
-
-
-def _one_line(text: str) -> str:
-    """Fold white space, and show control characters, which could steer the terminal, as a replacement sign."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in " ".join(text.split()))
 
 
 def _cost_table(record: RunRecord) -> Table:
