@@ -26,8 +26,8 @@ COMMON = [
     "model.name=builtin:distil-minilm",
     "data.calibration_fraction=0",
     "evaluation.report=false",
-    "evaluation.baseline=false",
-    "evaluation.cheap_baselines=false",
+    "evaluation.before=false",
+    "evaluation.baselines=false",
     "training.early_stopping_patience=0",
 ]
 LINEAR = ["training.schedule=linear", "training.warmup_ratio=0.06"]

@@ -77,7 +77,7 @@ def train_base_shape(folder: Path) -> None:
 
     write_distilbert_base(folder / "base")
     cut_rows(folder, {"train": 64, "validation": 32, "test": 32})
-    quiet = [f"evaluation.{name}=false" for name in ("report", "baseline", "cheap_baselines")]
+    quiet = [f"evaluation.{name}=false" for name in ("report", "before", "baselines")]
     settings = [f"model.name={folder / 'base'}", "model.max_length=512", "training.max_steps=1"]
     train(load_config(overrides=[*quiet, *name_rows(folder), *settings]), output=folder / "run")
 

@@ -42,7 +42,7 @@ ROWS = {
     "cost": {"train": 5000, "validation": 1000, "test": 5000},
     "epoch": {"train": 512, "warm-up": 64, "validation": 32, "test": 32},
 }
-WITHOUT_BASELINES = ["evaluation.baseline=false", "evaluation.cheap_baselines=false"]
+WITHOUT_BASELINES = ["evaluation.before=false", "evaluation.baselines=false"]
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from trials import BUILTIN, RESULTS, cut_rows, name_rows, run_fresh, write_results
 
 SETTINGS = ["training.epochs=1", "training.evaluations_per_epoch=1"]
-QUIET = ["evaluation.report=false", "evaluation.baseline=false", "evaluation.cheap_baselines=false"]
+QUIET = ["evaluation.report=false", "evaluation.before=false", "evaluation.baselines=false"]
 RANK = 8
 KINDS = {
     "attention": ("scaled_dot_product", "flash_attention", "softmax", "bmm", "masked_fill", "_Attention"),

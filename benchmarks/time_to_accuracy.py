@@ -41,7 +41,7 @@ from trials import (
 from lorafit.config import load_config
 from lorafit.training.pipeline import train
 
-ALONE = ["evaluation.baseline=false", "evaluation.cheap_baselines=false", "evaluation.report=false"]
+ALONE = ["evaluation.before=false", "evaluation.baselines=false", "evaluation.report=false"]
 TEST_ROWS = 100
 """Rows that lorafit measures at the end; nothing here reads that."""
 

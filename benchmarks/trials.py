@@ -53,8 +53,8 @@ RESULTS = Path(__file__).with_name("results")
 BUILTIN = "builtin:distil-minilm"
 _COMMON = [
     "evaluation.report=false",
-    "evaluation.baseline=false",
-    "evaluation.cheap_baselines=false",
+    "evaluation.before=false",
+    "evaluation.baselines=false",
     "evaluation.bootstrap_samples=100",
     "training.early_stopping_patience=0",
 ]

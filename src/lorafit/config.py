@@ -184,8 +184,8 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """How results are measured."""
 
-    baseline: bool = Field(True, description="Measure the model before training, too.")
-    cheap_baselines: bool = Field(
+    before: bool = Field(True, description="Measure the model before training, too.")
+    baselines: bool = Field(
         True,
         description="Train NB-SVM and TF-IDF with logistic or, for numbers, ridge regression on the same rows for "
         "comparison.",

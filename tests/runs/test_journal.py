@@ -67,9 +67,9 @@ def test_interrupted_work_names_the_command_to_go_on(journal: Journal, layout: R
 
 
 def test_stage_is_timed(journal: Journal, layout: RunLayout) -> None:
-    with journal.stage("baseline"):
+    with journal.stage("before training"):
         time.sleep(0.05)
-    assert 0.05 <= written(layout).seconds["baseline"] < 5
+    assert 0.05 <= written(layout).seconds["before training"] < 5
 
 
 def test_seconds_of_a_resumed_stage_add_up(journal: Journal, layout: RunLayout) -> None:

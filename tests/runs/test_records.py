@@ -73,11 +73,11 @@ def test_the_layout_names_every_file_once_and_inside_the_run() -> None:
     layout = RunLayout(Path("runs/a"))
     named = [getattr(layout, name) for name, value in vars(RunLayout).items() if isinstance(value, property)]
     for split in ("validation", "test"):
-        named += [layout.predictions(split, "baseline"), layout.predictions(split, "finetuned")]
+        named += [layout.predictions(split, "before"), layout.predictions(split, "after")]
     named.remove(layout.trained)  # is another name for the adapter's or the model's folder
     assert len(set(named)) == len(named)
     assert all(path.is_relative_to(layout.root) and path != layout.root for path in named)
-    assert layout.predictions("test", "baseline") == Path("runs/a/predictions/test.baseline.parquet")
+    assert layout.predictions("test", "before") == Path("runs/a/predictions/test.before.parquet")
     assert {layout.golden, layout.labels / "config.json"} <= {layout.adapter / name for name in files.ADAPTER_FILES}
 
 

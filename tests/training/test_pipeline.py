@@ -236,7 +236,7 @@ def test_budget_for_other_tokens_gives_the_run_that_these_settings_give(
     rows = [f"{(GOOD, BAD)[row % 2][row % 4]} {'story ' * 300}{row},{row % 2}" for row in range(48)]
     source.write_text("\n".join(["text,label", *rows]))
     changes = {"training__epochs": 1, "model__max_length": 300}
-    changes |= {"evaluation__baseline": False, "evaluation__report": False}
+    changes |= {"evaluation__before": False, "evaluation__report": False}
     per_token = CostModel(0, 1e-3, 0)
     monkeypatch.setattr(costs, "measure_costs", lambda *_: Costs(per_token, per_token, layers=0, frozen=0))
     run = lorafit.train(make_config(encoder, source, training__budget="22s", **changes), output=tmp_path / "run")
@@ -317,7 +317,7 @@ def test_run_is_replaced_only_when_the_new_one_can_begin(
     with pytest.raises(DataError, match="There is no file"):
         lorafit.train(make_config(encoder, tmp_path / "none.csv"), output=path, overwrite=True)
     assert read_status(path) == "complete"
-    short = make_config(encoder, reviews, training__max_steps=1, evaluation__baseline=False)
+    short = make_config(encoder, reviews, training__max_steps=1, evaluation__before=False)
     with pytest.raises(Interrupted):
         lorafit.train(short, output=path, overwrite=True, progress=Trigger("saving", 0, press_ctrl_c))
     left = sorted(entry.name for entry in path.iterdir())
@@ -374,7 +374,7 @@ def test_settings_that_do_not_fit_the_model_leave_nothing_behind(
 
 
 def test_training_that_diverges_is_recorded_as_failed(encoder: Path, reviews: Path, tmp_path: Path) -> None:
-    config = make_config(encoder, reviews, training__learning_rate=1e38, evaluation__baseline=False)
+    config = make_config(encoder, reviews, training__learning_rate=1e38, evaluation__before=False)
     with pytest.raises(TrainingDivergedError, match=r"Training diverged: .* --set training\.learning_rate="):
         lorafit.train(config, output=tmp_path / "run")
     assert read_status(tmp_path / "run") == "failed"
@@ -491,7 +491,7 @@ def test_three_whole_numbers_as_labels_and_a_sample_of_the_rows(
     monkeypatch.chdir(tmp_path)
     rows = [{"text": f"{(*GOOD, *BAD)[row % 8]} {row}", "label": (2, 10, 1)[row % 3]} for row in range(90)]
     Path("My stars.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    changes = {"data__max_rows": 31, "training__max_steps": 2, "evaluation__baseline": False}
+    changes = {"data__max_rows": 31, "training__max_steps": 2, "evaluation__before": False}
     config = make_config(encoder, Path("My stars.jsonl"), **changes)
     run = lorafit.train(config)
     assert run.path == tmp_path / "runs" / f"my-stars-{encoder.name.replace('_', '-')}-lora"

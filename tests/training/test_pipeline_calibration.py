@@ -60,7 +60,7 @@ def config(build_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPath
         "training.precision": "fp32",
         "evaluation.bootstrap_samples": 100,
         "evaluation.report": False,
-        "evaluation.cheap_baselines": False,
+        "evaluation.baselines": False,
         "evaluation.target_accuracy": 0.7,
         "evaluation.coverage": 0.9,
     }

@@ -55,7 +55,7 @@ def full(encoder: Path, word_reviews: Path, tmp_path_factory: pytest.TempPathFac
 
 def test_head_alone_predicts_as_it_was_measured(encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
     """In fused blocks, as it was trained, whatever the precision."""
-    config = build_config(encoder, word_reviews, "method.name=head_only", "evaluation.baseline=false")
+    config = build_config(encoder, word_reviews, "method.name=head_only", "evaluation.before=false")
     run = lorafit.train(config, output=tmp_path / "run")
     assert evaluate(run.path).finetuned == run.metrics.finetuned
 
@@ -124,7 +124,7 @@ def test_cheap_baselines_stand_beside_the_model(full: Run) -> None:
 
 def test_cheap_baselines_can_be_switched_off(encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
     config = build_config(
-        encoder, word_reviews, "evaluation.cheap_baselines=false", "method.name=head_only", "evaluation.baseline=false"
+        encoder, word_reviews, "evaluation.baselines=false", "method.name=head_only", "evaluation.before=false"
     )
     run = lorafit.train(config, output=tmp_path / "run")
     assert run.metrics.cheap_baselines == {}
@@ -164,7 +164,7 @@ def test_virtual_tokens_are_taken_off_the_length(encoder: Path, word_reviews: Pa
 
 def test_head_alone_reads_what_the_frozen_encoder_gives(encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
     """The lowest layers are computed once; the result is that of computing them every time."""
-    settings = ("method.name=head_only", "training.learning_rate=0.02", "evaluation.baseline=false")
+    settings = ("method.name=head_only", "training.learning_rate=0.02", "evaluation.before=false")
     kept, never = (
         lorafit.train(
             build_config(encoder, word_reviews, *settings, f"training.prefix_cache={cache}"), output=tmp_path / cache

@@ -453,7 +453,7 @@ def test_other_rows_are_measured(run: Run, task: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def other(task: str, encoder: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the same rows that has learned less."""
-    unused = ("evaluation.report=false", "evaluation.baseline=false", "evaluation.cheap_baselines=false")
+    unused = ("evaluation.report=false", "evaluation.before=false", "evaluation.baselines=false")
     config = build_config(encoder, source, task, "training.epochs=1", *unused)
     return lorafit.train(config, output=tmp_path_factory.mktemp("other") / "run").path
 
@@ -485,7 +485,7 @@ def test_repetition_with_other_settings_is_told(
     run: Run, task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     layout = RunLayout(Path(shutil.copytree(run.path, tmp_path / "run")))
-    altered = {"training.epochs": 1, "evaluation.report": False, "evaluation.cheap_baselines": False}
+    altered = {"training.epochs": 1, "evaluation.report": False, "evaluation.baselines": False}
     layout.config.write_text(override_config(load_config(layout.config), altered).to_yaml(), encoding="utf-8")
     with pytest.raises(SystemExit) as caught:
         main(["reproduce", str(layout.root), "--output", str(tmp_path / "again"), "--quiet"])

@@ -57,7 +57,7 @@ def config(build_encoder: Callable[..., Path], tmp_path: Path) -> Config:
             "training.batch_size": 16,
             "training.threads": 1,
             "training.learning_rate": 0.01,
-            "evaluation.baseline": False,
+            "evaluation.before": False,
             "evaluation.bootstrap_samples": 100,
             "evaluation.report": False,
         }

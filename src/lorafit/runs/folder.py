@@ -136,13 +136,13 @@ class RunLayout:
 
     def owned(self) -> tuple[Path, ...]:
         """Return every file and folder that a run writes; anything else in its folder is the user's."""
-        predictions = self.predictions("test", "baseline").parent
+        predictions = self.predictions("test", "after").parent
         files = (self.record, self.config, self.metrics, self.mistakes, self.history, self.report)
         folders = (self.adapter, self.model, self.checkpoints, self.prefix_cache, self.tracking, predictions)
         return (*files, *folders, self.export("onnx"), self.export("onnx-int8"), self.export("merged"))
 
     def predictions(self, split: str, model: str) -> Path:
-        """Predictions of `baseline`, `finetuned` or another baseline, by its name, for the rows of one split."""
+        """Predictions for the rows of a split: `before` and `after` training, or of a baseline by its name."""
         return self.root / "predictions" / f"{split}.{model}.parquet"
 
 

@@ -33,8 +33,8 @@ class Sample:
     Attributes:
         text: The text.
         label: Its true label: a name, several, or a number.
-        before: The baseline's prediction, or None if there was no baseline.
-        after: The fine-tuned model's prediction.
+        before: The prediction before training, or None if that was not measured.
+        after: The prediction after training.
     """
 
     text: str
@@ -130,12 +130,12 @@ def _prepare_within_budget(config: Config, layout: RunLayout, progress: Progress
 
 def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
     with stages.journal.kept():
-        baseline = stages.measure_baseline()
+        before = stages.measure_before()
         with stages.cache_frozen_layers():
             stages.fit(expected_seconds=expected_seconds)
         calibration = stages.calibrate()
         stages.save(calibration)
-        predicted, metrics = stages.evaluate(baseline, calibration)
+        predicted, metrics = stages.evaluate(before, calibration)
     stages.report(predicted)
     stages.track(metrics)
     splits, seed = stages.prepared.splits, stages.prepared.config.evaluation.seed

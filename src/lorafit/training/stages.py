@@ -1,4 +1,4 @@
-"""The stages of a run: baseline, training, calibration, saving, evaluation, report."""
+"""The stages of a run: measuring before, training, calibration, saving, evaluation, report."""
 
 import shlex
 import shutil
@@ -96,18 +96,18 @@ class RunStages:
         """The run folder."""
         return self.journal.layout
 
-    def measure_baseline(self) -> Array | None:
+    def measure_before(self) -> Array | None:
         """Predict the test rows with the untrained model.
 
         Returns:
-            Values of shape (n, labels), which a resumed run reads from its folder; None where no baseline is wanted.
+            Values of shape (n, labels), which a resumed run reads from its folder; None where they are not wanted.
         """
-        if not self.prepared.config.evaluation.baseline:
+        if not self.prepared.config.evaluation.before:
             return None
-        with self.journal.stage("baseline"):
-            path = self.layout.predictions("test", "baseline")
+        with self.journal.stage("before training"):
+            path = self.layout.predictions("test", "before")
             kept = read_predictions(path, self.prepared.splits.test, self.prepared.task)
-            return self._predict_test_rows("baseline", self._untrained_runtime()) if kept is None else kept
+            return self._predict_test_rows("before", self._untrained_runtime()) if kept is None else kept
 
     @contextmanager
     def cache_frozen_layers(self, folder: Path | None = None, *, with_test_rows: bool = False) -> Iterator[None]:
@@ -239,32 +239,32 @@ class RunStages:
             self.progress.finish()
 
     def evaluate(
-        self, baseline: Array | None = None, calibration: Calibration | None = None
+        self, before: Array | None = None, calibration: Calibration | None = None
     ) -> tuple[Predicted, MetricsRecord]:
-        """Compute the test metrics of the trained model and of the baselines, and write them and the model card.
+        """Compute the test metrics of the trained model and of the baselines, and write metrics and model card.
 
         Args:
-            baseline: From `measure_baseline`.
+            before: From `measure_before`.
             calibration: From `calibrate`.
 
         Returns:
             The predictions of every model for the test rows, and the metrics.
         """
         splits, config, baselines = self.prepared.splits, self.prepared.config.evaluation, {}
-        if config.cheap_baselines:
+        if config.baselines:
             release_freed_memory()  # training's; the n-gram models need memory of their own
-            with self.journal.stage("cheap baselines"):
+            with self.journal.stage("baselines"):
                 baselines = {
                     name: measure_baseline(name, splits, self.layout.predictions("test", name), self.progress)
                     for name in splits.task.baselines
                 }
         with self.journal.stage("evaluation"):
             began = time.perf_counter()
-            after = self._predict_test_rows("finetuned", self.trained_runtime, calibration)
+            after = self._predict_test_rows("after", self.trained_runtime, calibration)
             seconds = time.perf_counter() - began
             is_cached = self.inputs["test"] is not self.prepared.tokens["test"]
             self.journal.update(texts_per_second=self._measure_speed() if is_cached else len(splits.test) / seconds)
-            predicted = Predicted(after, baseline, baselines, calibration)
+            predicted = Predicted(after, before, baselines, calibration)
             metrics = build_metrics("test", splits.test, splits.task, config, predicted)
             metrics.write(self.layout.metrics)
             write_atomic(self.layout.card, render_model_card(self.journal.record, metrics))
@@ -355,13 +355,13 @@ class RunStages:
         )
 
     def _predict_test_rows(
-        self, model: Literal["baseline", "finetuned"], runtime: Runtime, calibration: Calibration | None = None
+        self, model: Literal["before", "after"], runtime: Runtime, calibration: Calibration | None = None
     ) -> Array:
         """Predict the test rows and write the predictions."""
         rows, task = self.prepared.splits.test, self.prepared.task
-        self.progress.start(f"measuring the {model} model", total=len(rows), unit="text")
+        self.progress.start(f"measuring the model {model} training", total=len(rows), unit="text")
         logits = self._compute_logits(runtime, "test", self.progress)
-        if model == "baseline":
+        if model == "before":
             logits = self.prepared.scaler.undo(logits)  # `fit` folds the scaler into the head
         values = task.activate(logits, calibration)
         write_predictions(self.layout.predictions("test", model), rows, task, values)

@@ -43,13 +43,13 @@ def test_without_a_budget_settings_stay_and_the_forecast_is_told() -> None:
     assert answer.config == load_config(flags={"model.max_length": 512})
     assert answer.record.budget_seconds is None
     assert answer.record.given_up == []
-    stages = ["baseline", "training", "saving", "cheap baselines", "evaluation", "report"]
+    stages = ["before training", "training", "saving", "baselines", "evaluation", "report"]
     assert list(answer.record.seconds) == stages
     assert answer.record.peak_memory_bytes > 0
     (line,) = answer.notes
     assert re.fullmatch(
-        r"forecast: about [\d.]+ min: baseline \d+ s, training [\d.]+ min, saving 6 s, "
-        r"cheap baselines [\d.]+ s, evaluation \d+ s, report \d+ s; "
+        r"forecast: about [\d.]+ min: before training \d+ s, training [\d.]+ min, saving 6 s, "
+        r"baselines [\d.]+ s, evaluation \d+ s, report \d+ s; "
         r"at least \d+\.\d GB of memory",
         line,
     )
@@ -147,7 +147,7 @@ def test_budget_too_small_is_refused_with_what_would_fit() -> None:
 def test_test_rows_that_eat_the_budget_are_named() -> None:
     workload = build_workload(test=100_000)
     whole = seconds_of(plan(None, workload))
-    with pytest.raises(ConfigError, match=r"Measuring the test rows takes .* evaluation\.baseline=false halves that"):
+    with pytest.raises(ConfigError, match=r"Measuring the test rows takes .* evaluation\.before=false halves that"):
         plan("60s", workload)
     answer = plan(f"{0.95 * whole:.0f}s", workload)
     assert answer.notes[-1].startswith("measuring the test rows takes ")
@@ -161,9 +161,9 @@ def test_memory_that_may_not_suffice_is_said(monkeypatch: pytest.MonkeyPatch) ->
 def test_forecast_counts_epochs_steps_and_evaluations() -> None:
     one, two = (forecast_run(load_config(overrides=[f"training.epochs={epochs}"]), WORKLOAD) for epochs in (1, 2))
     assert two["training"] == pytest.approx(2 * one["training"])
-    assert one["baseline"] < one["evaluation"], "intervals are computed after it"
-    without = forecast_run(load_config(overrides=["evaluation.baseline=false"]), WORKLOAD)
-    assert "baseline" not in without
+    assert one["before training"] < one["evaluation"], "intervals are computed after it"
+    without = forecast_run(load_config(overrides=["evaluation.before=false"]), WORKLOAD)
+    assert "before training" not in without
     once = forecast_run(load_config(overrides=["training.evaluations_per_epoch=1", "training.epochs=1"]), WORKLOAD)
     assert once["training"] < one["training"]
 

@@ -228,7 +228,7 @@ def _describe(record: ForecastRecord, config: Config) -> Iterator[str]:
     yield f"forecast: about {format_duration(total)}: {stages}; at least {memory / 1e9:.1f} GB of memory"
     if record.given_up:
         yield f"to fit {config.training.budget}: {', '.join(record.given_up)}"
-    testing = record.seconds.get("baseline", 0.0) + record.seconds["evaluation"]
+    testing = record.seconds.get("before training", 0.0) + record.seconds["evaluation"]
     if record.budget_seconds is not None and testing > _LARGE_SHARE * total:
         yield _describe_testing(testing, config)
     available = hardware.memory_bytes()
@@ -240,13 +240,13 @@ def _describe(record: ForecastRecord, config: Config) -> Iterator[str]:
 
 
 def _describe_testing(seconds: float, config: Config) -> str:
-    hint = "; --set evaluation.baseline=false halves that" if config.evaluation.baseline else ""
+    hint = "; --set evaluation.before=false halves that" if config.evaluation.before else ""
     return f"measuring the test rows takes {format_duration(seconds)} of it{hint}"
 
 
 def _describe_refusal(cheapest: Config, seconds: float, budget: float, work: _Work) -> str:
     stages = work.forecast(cheapest)
-    testing = stages.get("baseline", 0.0) + stages["evaluation"]
+    testing = stages.get("before training", 0.0) + stages["evaluation"]
     text = (
         f"training.budget: {format_duration(budget)} is too short. The smallest plan needs about "
         f"{format_duration(seconds)}: give --budget {_round_up(seconds / _RESERVE * 1.05)}."

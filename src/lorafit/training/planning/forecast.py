@@ -108,19 +108,15 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
     )
     testing = costs.sum_forward(predicted["test"])
     rows = len(lengths["train"]) + len(lengths["test"])
-    cheap = config.evaluation.cheap_baselines
-    scored = 1 + config.evaluation.baseline + len(get_task(config.data.task).baselines) * cheap
+    baselines = get_task(config.data.task).baselines if config.evaluation.baselines else {}
+    scored = 1 + config.evaluation.before + len(baselines)
     return {
-        **({"baseline": testing} if config.evaluation.baseline else {}),
+        **({"before training": testing} if config.evaluation.before else {}),
         **({"frozen layers": once} if once else {}),
         "training": fit,
         **({"calibration": costs.sum_forward(predicted["calibration"])} if "calibration" in predicted else {}),
         "saving": _SAVING,
-        **(
-            {"cheap baselines": workload.characters * _CHARACTER * rows / workload.rows * workload.fits}
-            if cheap
-            else {}
-        ),
+        **({"baselines": workload.characters * _CHARACTER * rows / workload.rows * workload.fits} if baselines else {}),
         "evaluation": testing + scored * len(lengths["test"]) * config.evaluation.bootstrap_samples * _RESAMPLED_ROW,
         **({"report": _forecast_report(config, workload, lengths["test"])} if config.evaluation.report else {}),
     }
