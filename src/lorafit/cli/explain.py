@@ -16,7 +16,7 @@ def explain(
     label: Annotated[
         str | None,
         typer.Option(
-            "--label", help="The class to explain; default: the most probable one, also where a text may have several."
+            "--label", help="The label to explain; default: the predicted one, or of several the most probable."
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object a text.")] = False,

@@ -20,7 +20,7 @@ def export(
         Path | None, typer.Option("--output", "-o", help="Folder; default: onnx, onnx-int8 or merged in the run.")
     ] = None,
     allow_drift: Annotated[
-        bool, typer.Option("--allow-drift", help="Write it even if it says something else than the original.")
+        bool, typer.Option("--allow-drift", help="Write it even if it predicts something else than the original.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
     quiet: Quiet = False,

@@ -1,10 +1,10 @@
 """What `lorafit explain` prints."""
 
-import dataclasses
 import json as json_format
-import math
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import zip_longest
 
 from rich import box
 from rich.console import Console
@@ -13,8 +13,7 @@ from rich.text import Text
 
 from lorafit.cli.render.render import open_console
 from lorafit.inference.explanation import Explanation, WordContribution
-from lorafit.metrics.multi_label import decide
-from lorafit.task_figures import write_value
+from lorafit.system.text import clean_text
 
 __all__ = ["show_explanation", "show_explanations"]
 
@@ -47,7 +46,8 @@ def show_explanation(explanation: Explanation, *, json: bool) -> None:
 
 
 def _build_object(explanation: Explanation) -> dict[str, object]:
-    return dataclasses.asdict(explanation) | {
+    return asdict(explanation) | {
+        "task": explanation.task.name,
         "drop": explanation.drop,
         "random_drop": explanation.random_drop,
         "faithfulness": explanation.faithfulness,
@@ -56,25 +56,21 @@ def _build_object(explanation: Explanation) -> dict[str, object]:
 
 
 def _heading(explanation: Explanation) -> str:
-    if explanation.task == "regression":
-        return f"{_disarm(explanation.label)}  {write_value(explanation.score)}"
-    heading = f"{_disarm(explanation.label)}  {explanation.score:.1%}"
-    if explanation.task == "multi_label":
-        return heading if decide(explanation.score) else f"{heading}  (not given)"
-    if explanation.label != explanation.predicted:
-        heading += f"  (the most probable is {_disarm(explanation.predicted)})"
-    return heading
+    """Return the value that is explained and, where that is not all of it, the prediction."""
+    explained = explanation.task.describe_value(explanation.label, explanation.score)
+    predicted = explanation.prediction.describe()
+    return clean_text(explained if explained == predicted else f"{explained} (predicted: {predicted})")
 
 
 def _colour(explanation: Explanation) -> Text:
-    """Return the text on one line, green what speaks for the label or raises the number, red the opposite."""
+    """Return the text on one line, green what adds to the value, red what takes from it."""
     strongest = max((abs(word.contribution) for word in explanation.words), default=0)
     shown, place = Text(), 0
     for word in explanation.words:
-        shown.append(_disarm(explanation.text[place : word.start]))
-        shown.append(_disarm(word.text), _style(word.contribution, strongest))
+        shown.append(clean_text(explanation.text[place : word.start], strip=False))
+        shown.append(clean_text(word.text, strip=False), _style(word.contribution, strongest))
         place = word.end
-    shown.append(_disarm(explanation.text[place:]))
+    shown.append(clean_text(explanation.text[place:], strip=False))
     return shown
 
 
@@ -86,44 +82,29 @@ def _style(contribution: float, strongest: float) -> str:
 
 
 def _print_table(console: Console, explanation: Explanation) -> None:
-    label, is_number = _disarm(explanation.label), explanation.task == "regression"
-    title = f"What a word adds to the log-odds of {label}, and by how much it multiplies the odds"
-    console.print(Text(f"What a word adds to {label}" if is_number else title, "italic"))
+    task = explanation.task
+    title = task.wording.contribution_title.format(label=clean_text(explanation.label))
+    console.print(Text(title, "italic"))
     ranked = sorted(explanation.words, key=lambda word: -word.contribution)
-    parts = {
-        "raises" if is_number else "for": [word for word in ranked if word.contribution > 0],
-        "lowers" if is_number else "against": [word for word in reversed(ranked) if word.contribution < 0],
-    }
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in parts:
+    raises = [word for word in ranked if word.contribution > 0]
+    lowers = [word for word in reversed(ranked) if word.contribution < 0]
+    headings, table = list(task.contribution_columns(0)), Table(box=box.SIMPLE_HEAD)
+    for name in (task.wording.raises, task.wording.lowers):
         table.add_column(name)
-        for column in ("by",) if is_number else ("log-odds", "odds"):
-            table.add_column(column, justify="right", no_wrap=True)
-    for row in range(min(_MOST_ROWS, max(map(len, parts.values())))):
-        table.add_row(*(cell for words in parts.values() for cell in _cells(words, row, is_number=is_number)))
+        for heading in headings:
+            table.add_column(heading, justify="right", no_wrap=True)
+    empty = [""] * (1 + len(headings))
+    for pair in zip_longest(raises[:_MOST_ROWS], lowers[:_MOST_ROWS]):
+        table.add_row(*(cell for word in pair for cell in (empty if word is None else _cells(explanation, word))))
     console.print(table if table.row_count else "  No word changes anything.")
-    left_out = len(ranked) - sum(min(_MOST_ROWS, len(words)) for words in parts.values())
+    left_out = len(ranked) - sum(min(_MOST_ROWS, len(words)) for words in (raises, lowers))
     if table.row_count and left_out:
         console.print(f"  {left_out:,} more with less or no effect")
 
 
-def _cells(words: list[WordContribution], row: int, *, is_number: bool) -> Iterator[Text | str]:
-    if row >= len(words):
-        yield from ("", "") if is_number else ("", "", "")
-        return
-    word, style = words[row], "green" if words[row].contribution > 0 else "red"
-    text = _disarm(" ".join(word.text.split()))
-    yield Text(text if len(text) <= _LONGEST_WORD else text[: _LONGEST_WORD - 1] + "…", style)
-    if is_number:
-        yield write_value(word.contribution, sign=True)
-        return
-    yield f"{word.contribution:+.2f}"
-    yield f"x {_write_factor(word.contribution)}"
-
-
-def _write_factor(contribution: float) -> str:
-    factor = math.exp(contribution)
-    return f"{factor:.2f}" if 0.005 <= factor < 1000 else f"{factor:.0e}"
+def _cells(explanation: Explanation, word: WordContribution) -> list[Text | str]:
+    name = Text(clean_text(word.text, most=_LONGEST_WORD), "green" if word.contribution > 0 else "red")
+    return [name, *explanation.task.contribution_columns(word.contribution).values()]
 
 
 def _notes(explanation: Explanation) -> Iterator[str]:
@@ -148,23 +129,10 @@ def _judge(explanation: Explanation, drop: float, random_drop: float) -> str:
     verdict = "matter more than others drawn at random"
     if not explanation.beats_chance:
         verdict = "are not shown to matter more than others drawn at random, so take the numbers above with care"
-    is_number, label = explanation.task == "regression", _disarm(explanation.label)
-    subject = label if is_number else f"the probability of {label}"
-    role = f"raise {label}" if is_number else "speak for the label"
-    fall, random_fall = (_write_drop(one, is_number=is_number) for one in (drop, random_drop))
+    task = explanation.task
+    explained = task.wording.explained.format(label=clean_text(explanation.label))
+    fall, random_fall = (f"{'rises' if one < 0 else 'falls'} by {task.write_drop(one)}" for one in (drop, random_drop))
     return (
-        f"Deletion test: without the top {listed} of the {units} {subject} {fall} on average; without as many drawn at "
-        f"random it {random_fall} ({draws} draws). The {units} that {role} {verdict}."
-    )
-
-
-def _write_drop(drop: float, *, is_number: bool) -> str:
-    size = write_value(abs(drop)) if is_number else f"{100 * abs(drop):.1f} points"
-    return f"{'rises' if drop < 0 else 'falls'} by {size}"
-
-
-def _disarm(text: str) -> str:
-    """Show white space as blanks and control characters, which could steer the terminal, as a replacement sign."""
-    return "".join(
-        sign if sign.isprintable() else " " if sign.isspace() else "\N{REPLACEMENT CHARACTER}" for sign in text
+        f"Deletion test: without the top {listed} of the {units} {explained} {fall} on average; without as many drawn "
+        f"at random it {random_fall} ({draws} draws). The {units} that {task.wording.speak_for} {verdict}."
     )
