@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorafit.cli.render.render import open_console
+from lorafit.cli.render.tables import open_console
 from lorafit.inference.explanation import Explanation, WordContribution
 from lorafit.system.text import clean_text
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from rich import box
 from rich.table import Table
 
-from lorafit.cli.render.render import open_console
+from lorafit.cli.render.tables import open_console
 from lorafit.inference.export.export import Export
 from lorafit.inference.export.records import ExportLayout
 from lorafit.tasks.base import Metric

@@ -1,7 +1,6 @@
 """What the commands print: tables for people, JSON for programs."""
 
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from lorafit.cheap_baselines import CHEAP_BASELINES
 from lorafit.cli.render.confidence import describe_confidence
 from lorafit.cli.render.predictions import build_sample_table
 from lorafit.cli.render.slices import print_slices
-from lorafit.cli.render.tables import print_fitting
+from lorafit.cli.render.tables import open_console, print_fitting
 from lorafit.cli.render.tasks import VERDICTS, print_task_metrics
 from lorafit.data.rows import LENGTH_COLUMN
 from lorafit.evidence import Estimate, MetricsRecord, ModelScores, PairedComparison, SliceScores
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["open_console", "show_metrics", "show_run"]
 
-_WIDTH_WITHOUT_TERMINAL = 110
 _FEW_ROWS = 100
 
 
@@ -52,12 +50,6 @@ def show_run(run: "Run", *, quiet: bool) -> None:
 def show_metrics(metrics: MetricsRecord | TaskMetricsRecord) -> None:
     """Print the scores of an evaluation, those of each slice too."""
     _print_evidence(open_console(), metrics, with_slices=bool(metrics.slices))
-
-
-def open_console() -> Console:
-    """Return a console of the terminal's width, or of a fixed one where there is no terminal."""
-    width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
-    return Console(highlight=False, markup=False, width=width)
 
 
 def _print_evidence(console: Console, metrics: MetricsRecord | TaskMetricsRecord, *, with_slices: bool) -> None:

@@ -1,12 +1,21 @@
-"""Tables that fit the terminal."""
+"""The console, and tables that fit it."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["fit_columns", "has_room", "print_fitting"]
+__all__ = ["fit_columns", "has_room", "open_console", "print_fitting"]
+
+_WIDTH_WITHOUT_TERMINAL = 110
+
+
+def open_console() -> Console:
+    """Return a console of the terminal's width, or of a fixed one where there is no terminal."""
+    width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
+    return Console(highlight=False, markup=False, width=width)
 
 
 def has_room(console: Console, table: Table) -> bool:
