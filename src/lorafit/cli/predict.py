@@ -1,4 +1,4 @@
-"""`lorafit predict`: predict texts."""
+"""`lorafit predict`: apply a model to texts."""
 
 import sys
 from pathlib import Path
@@ -37,7 +37,7 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object a text.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Predict texts, a file of any size, or standard input."""
+    """Apply a model to texts, a file of any size, or standard input."""
     from lorafit.cli.render.predictions import show_predictions
     from lorafit.errors import UserInputError
     from lorafit.inference.batch import check_output, open_file, open_table, read_texts, run_job, stream_predictions
