@@ -1,10 +1,10 @@
 """Pages for people: one HTML file each that needs no network, light and dark, on a phone and in print."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from lorafit.evidence import Estimate
 from lorafit.reports.drawing import render_inline
 from lorafit.system.extras import require
 from lorafit.system.text import clean_text, format_duration
@@ -13,18 +13,22 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-__all__ = [
-    "FILTERS",
-    "render_details",
-    "render_document",
-    "render_facts",
-    "render_marked",
-    "render_page",
-    "render_table",
-    "write_number",
-    "write_percent",
-    "write_points",
-]
+__all__ = ["FILTERS", "Table", "render_marked", "render_page"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for people, as plain text that is not yet made safe.
+
+    Attributes:
+        label: What it holds.
+        titles: Of the columns.
+        rows: Its cells; each row begins with its heading.
+    """
+
+    label: str
+    titles: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 def render_page(template: str, **context: object) -> str:
@@ -83,7 +87,7 @@ FILTERS: Final[dict[str, Callable[..., str]]] = {
     "svg": render_inline,
     "thousands": "{:,}".format,
 }
-"""Filters of the templates by their names there. How numbers are written is added here."""
+"""Filters of the templates by their names there."""
 
 
 @cache
@@ -108,51 +112,3 @@ def _environment() -> "Environment":
 def _clean(value: object) -> object:
     """Clean what a template is about to print and escape; `Markup` is neither cleaned nor escaped."""
     return value if hasattr(value, "__html__") else clean_text(str(value), strip=False)
-
-
-# What follows serves the parts of the report that are not templates yet.
-
-
-def render_document(title: str, body: Iterable[str]) -> str:
-    """Render a page around HTML in which all that comes from outside is escaped."""
-    from markupsafe import Markup
-
-    return render_page("page.html", title=title, body=Markup("\n".join(body)))  # noqa: S704
-
-
-def render_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, label: str = "Table") -> Iterator[str]:
-    """Render the macro `table`."""
-    yield _macro("table")(titles, rows, label)
-
-
-def render_facts(facts: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Render the macro `facts`."""
-    yield _macro("facts")(facts)
-
-
-def render_details(summary: str, body: Iterable[str]) -> Iterator[str]:
-    """Render the macro `details` around HTML in which all that comes from outside is escaped."""
-    from markupsafe import Markup
-
-    yield _macro("details")(summary, caller=lambda: Markup("\n".join(body)))  # noqa: S704
-
-
-def write_percent(estimate: Estimate) -> str:
-    """Write a share with its interval in per cent."""
-    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-
-
-def write_points(estimate: Estimate) -> str:
-    """Write a difference of shares with its interval in points."""
-    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
-
-
-def write_number(estimate: Estimate, *, sign: bool = False) -> str:
-    """Write a value with its interval, to three digits after the point."""
-    form = "+.3f" if sign else ".3f"
-    return f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"
-
-
-def _macro(name: str) -> Callable[..., str]:
-    macro: Callable[..., str] = getattr(_environment().get_template("macros.html").module, name)
-    return macro

@@ -1,29 +1,45 @@
-"""`report.html`: a run's evidence as one page for people, in one file that needs no network."""
+"""`report.html`: the evidence of a run as one page for people, in one file that needs no network."""
 
 from pathlib import Path
 
 from lorafit.data.rows import Split
-from lorafit.reports.background import name_run, render_cost, render_data, render_method, render_reproduction
-from lorafit.reports.curves import Ranking, rank_classes
+from lorafit.errors import UserInputError
+from lorafit.reports import background, results
+from lorafit.reports.contents import RunContents, Texts, read_run, read_texts
 from lorafit.reports.drawing import Plot, drawn, require_matplotlib, save_files
-from lorafit.reports.html import render_document
+from lorafit.reports.html import render_page
 from lorafit.reports.plots import build_plots
-from lorafit.reports.reading import RunContents, Texts, read_finished_record, read_run, read_texts
-from lorafit.reports.results import (
-    render_classes,
-    render_comparison,
-    render_confidence,
-    render_mistakes,
-    render_opening,
-    render_samples,
-)
-from lorafit.reports.sections import check_places, render_sections, show_plots
-from lorafit.reports.task_page import write_task_report
-from lorafit.runs.folder import RunLayout
-from lorafit.system.atomic import write_atomic
+from lorafit.reports.rows import show_mistakes, show_samples
+from lorafit.reports.verdict import describe_verdict
+from lorafit.system.atomic import describe_obstacle, write_atomic
 from lorafit.system.progress import Progress, Silent
+from lorafit.tasks.evaluation import FEW_ROWS
 
-__all__ = ["render_page", "write_report"]
+__all__ = ["render_report", "write_report"]
+
+_SECTIONS = {
+    "comparison": "Before and after",
+    "samples": "Sample predictions",
+    "training": "Training",
+    "labels": "Labels",
+    "predictions": "Predictions",
+    "confidence": "Confidence",
+    "slices": "Length and slices",
+    "mistakes": "Mistakes",
+    "data": "Data",
+    "method": "Method and settings",
+    "cost": "Cost",
+    "reproduction": "How to reproduce",
+}
+"""Headings by the ids of their sections; that of the mistakes is the task's own."""
+
+_PLACES = {
+    **dict.fromkeys(("loss", "learning"), "training"),
+    **dict.fromkeys(("confusion_before", "confusion_after", "labels"), "labels"),
+    "predicted": "predictions",
+    **dict.fromkeys(("reliability", "risk_coverage", "roc", "precision_recall"), "confidence"),
+}
+"""Sections of plots; that of the primary metric belongs to the comparison."""
 
 
 def write_report(
@@ -35,14 +51,14 @@ def write_report(
     rows: Split | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the report of a finished run, of any task. No model is loaded.
+    """Write the report of a finished run. No model is loaded.
 
     Args:
         run: The run folder.
         texts: Whether to show sample texts and mistakes; `evaluation.report_texts` of the run must be true, too. They
             are read from the run's source again, and shown only if they still are those that were measured.
         output: The file; None takes `report.html` in the run folder. What stands there is replaced.
-        plots: A folder for the figures as PNG and SVG files; None writes none.
+        plots: A folder for the plots as PNG and SVG files; None writes none.
         rows: The test rows where they are at hand, so that they are not read again.
         progress: Told why texts are left out.
 
@@ -51,23 +67,20 @@ def write_report(
 
     Raises:
         RunError: The folder is not a finished run, or something in it is missing, damaged or altered.
-        UserInputError: The report or the figures cannot be written there.
+        UserInputError: The report or the plots cannot be written there.
         MissingExtraError: matplotlib is not installed; the message gives the pip line.
     """
     require_matplotlib()
-    if read_finished_record(RunLayout(Path(run).expanduser().resolve())).task != "single_label":
-        return write_task_report(run, texts=texts, output=output, plots=plots, rows=rows, progress=progress)
     progress = progress or Silent()
     contents = read_run(run)
     path = contents.layout.report if output is None else Path(output).expanduser()
     folder = None if plots is None else Path(plots).expanduser()
-    check_places(path, folder)
+    _check_places(path, folder)
     progress.start("writing the report")
     found = read_texts(contents, wanted=texts, rows=rows)
     with drawn():
-        rankings = _rank(contents)
-        figures = build_plots(contents, rankings)
-        write_atomic(path, render_page(contents, found, figures, rankings))
+        figures = build_plots(contents)
+        write_atomic(path, render_report(contents, found, figures))
         if folder is not None:
             for figure in figures.values():
                 save_files(figure, folder)
@@ -77,44 +90,79 @@ def write_report(
     return path
 
 
-def render_page(
-    contents: RunContents, texts: Texts, plots: dict[str, Plot], rankings: dict[str, list[Ranking | None]]
-) -> str:
+def render_report(contents: RunContents, texts: Texts, plots: dict[str, Plot]) -> str:
     """Put the page together.
 
     Args:
         contents: The run.
         texts: Of the test rows, or why there are none.
         plots: From `build_plots`.
-        rankings: How well each class is ranked, by `before` and `after`.
 
     Returns:
-        HTML, all that comes from outside escaped.
+        HTML.
     """
-    record, metrics = contents.record, contents.metrics
-    too_many = "confusion_after" not in plots
-    sections = {
-        "Before and after": [*render_comparison(metrics), *show_plots(plots, "accuracy")],
-        "Sample predictions": render_samples(contents, texts),
-        "Training": show_plots(plots, "loss", "learning"),
-        "Classes": [
-            *show_plots(plots, "confusion_before", "confusion_after"),
-            *render_classes(contents, rankings, with_confusions=too_many),
-        ],
-        "Confidence": [
-            *render_confidence(metrics.confidence),
-            *show_plots(plots, "reliability", "risk_coverage", "roc", "precision_recall"),
-        ],
-        "Length and slices": show_plots(plots, *(name for name in plots if name.startswith("slice"))),
-        "Most confident mistakes": render_mistakes(contents, texts),
-        "Data": render_data(record),
-        "Method and settings": render_method(record, contents.config),
-        "Cost": render_cost(record),
-        "How to reproduce": render_reproduction(record, contents.config, contents.layout.root.name),
+    record, config, task, metrics = contents.record, contents.config, contents.task, contents.metrics
+    placed = {name: [plot for plot in plots.values() if _place(plot.name) == name] for name in _SECTIONS}
+    labels = results.list_labels(contents)
+    shown = {
+        "training": bool(placed["training"]),
+        "labels": labels is not None,
+        "predictions": bool(placed["predictions"]),
+        "slices": bool(placed["slices"]),
     }
-    written = {heading: "\n".join(body) for heading, body in sections.items()}
-    return render_document(name_run(record), [*render_opening(metrics), *render_sections(written)])
+    headings = {**_SECTIONS, "mistakes": task.wording.mistakes}
+    calibrated = [] if metrics.calibration is None else metrics.calibration.metrics
+    return render_page(
+        "report.html",
+        title=background.name_run(record),
+        sections={name: heading for name, heading in headings.items() if shown.get(name, True)},
+        plots=placed,
+        task=task,
+        metrics=metrics,
+        record=record,
+        verdict=describe_verdict(task, metrics),
+        is_small=metrics.rows < FEW_ROWS,
+        left_out=texts.reason,
+        scores=results.list_scores(contents),
+        meanings=[(metric.title, metric.meaning) for metric in task.metrics.values()],
+        comparisons=results.list_comparisons(contents),
+        changed_rows=results.list_changed_rows(contents),
+        samples=show_samples(contents, texts),
+        labels=labels,
+        absent=results.name_absent_labels(contents),
+        confusions=None if "confusion_after" in plots else results.list_confusions(contents),
+        calibration=results.list_calibration(contents),
+        calibration_meanings=[
+            (metric.title, metric.meaning) for name, metric in task.calibration_metrics.items() if name in calibrated
+        ],
+        set_sizes=results.describe_set_sizes(contents),
+        weak_slices=results.list_weak_slices(contents),
+        mistakes=show_mistakes(contents, texts),
+        source=background.hide_folder(record.data.source),
+        splits=background.list_splits(record),
+        counts=background.list_counts(record),
+        method=background.list_method(record),
+        settings=background.list_settings(config),
+        times=background.list_times(record),
+        cost=background.list_cost(record),
+        commands=background.list_commands(contents.layout.root.name),
+        seeds=background.list_seeds(config),
+        versions=background.list_versions(record),
+        digests=background.list_digests(record),
+    )
 
 
-def _rank(contents: RunContents) -> dict[str, list[Ranking | None]]:
-    return {when: rank_classes(contents.labels, said) for when, said in contents.said.items()}
+def _place(plot: str) -> str:
+    """Return the section of a plot by its name."""
+    return "slices" if plot.startswith("slice") else _PLACES.get(plot, "comparison")
+
+
+def _check_places(path: Path, folder: Path | None) -> None:
+    """Make sure, before any work is done, that the report and the plots can be written."""
+    if path.is_dir():
+        raise UserInputError(
+            f"{path} is a folder; --output takes a file for the report, for example {path}/report.html"
+        )
+    for place in (path, *([folder / "plot.svg"] if folder is not None else [])):
+        if (obstacle := describe_obstacle(place)) is not None:
+            raise UserInputError(f"{place.name} cannot be written: {obstacle}. Choose another place.")

@@ -1,57 +1,77 @@
-"""Test rows on the page: what is true of each, its text, and what was said of it."""
+"""Test rows as the page shows them: their text, their true label, the predictions, and the words behind mistakes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.reports.html import render_marked
-from lorafit.reports.reading import Texts
+from lorafit.inference.mistakes import ExplainedMistake, SpanContribution
+from lorafit.reports.contents import RunContents, Texts
 from lorafit.system.text import clean_text
+from lorafit.tasks.base import Task
+from lorafit.tasks.evaluation import find_mistakes
 
-__all__ = [
-    "LONG_TEXT",
-    "SHORT_TEXT",
-    "ShownRow",
-    "choose_samples",
-    "render_answer",
-    "render_label",
-    "render_rows",
-    "render_verdict",
-]
-
-SHORT_TEXT: Final = 300
-"""Characters that are shown of a sample's text."""
-
-LONG_TEXT: Final = 500
-"""Characters that are shown of a mistake's text."""
+__all__ = ["ShownPrediction", "ShownRow", "ShownWords", "choose_samples", "show_mistakes", "show_samples"]
 
 _SAMPLES = 6
-_LONGEST_LABEL = 60
+_MOST_WORDS = 5
+_WEAK = 0.15
+"""Share of the strongest contribution below which a word is neither marked nor listed."""
+
+
+@dataclass(frozen=True)
+class ShownPrediction:
+    """A prediction for a test row.
+
+    Attributes:
+        model: `before` or `after`.
+        prediction: The prediction in words.
+        is_right: Whether it is the true label; None where it is never simply right or wrong.
+        error: How it differs from the true label, or nothing.
+    """
+
+    model: str
+    prediction: str
+    is_right: bool | None
+    error: str
+
+
+@dataclass(frozen=True)
+class ShownWords:
+    """The words that a wrong prediction rests on.
+
+    Attributes:
+        label: The label that it is wrong about.
+        marks: Parts of the text to be marked: first character, character after the last, and CSS class.
+        listed: The strongest words with their contributions, by the heading of those that add to the label's value and
+            of those that take from it.
+        is_doubtful: Whether they were not shown to matter more than other words.
+    """
+
+    label: str
+    marks: Sequence[tuple[int, int, str]]
+    listed: Mapping[str, str]
+    is_doubtful: bool
 
 
 @dataclass(frozen=True)
 class ShownRow:
-    """A test row as the page shows it. In all HTML, what comes from outside is escaped.
+    """A test row. What comes from outside is not yet made safe.
 
     Attributes:
-        place: Its place among the test rows, counted from 0.
         row_id: Its number in its source, counted from 1.
-        truth: HTML of what is true of it.
-        answers: HTML of what each model said, from `render_answer`.
-        marks: Parts of its text to be marked, as `render_marked` takes them.
-        note: HTML to stand below, or nothing.
+        truth: Its true label.
+        text: Its text, or None where texts are left out.
+        predictions: Those of each model.
+        words: What the prediction rests on, where that is known and the text is shown.
     """
 
-    place: int
     row_id: int
     truth: str
-    answers: Sequence[str]
-    marks: Sequence[tuple[int, int, str]] = ()
-    note: str = ""
+    text: str | None
+    predictions: Sequence[ShownPrediction]
+    words: ShownWords | None = None
 
 
 def choose_samples(rows: int, *, seed: int) -> NDArray[np.int64]:
@@ -67,55 +87,55 @@ def choose_samples(rows: int, *, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(rows, size=min(_SAMPLES, rows), replace=False))
 
 
-def render_rows(rows: Iterable[ShownRow], texts: Texts, *, most: int) -> Iterator[str]:
-    """Render rows with their texts; where there are none, with the reason above.
-
-    Args:
-        rows: In the order of the page.
-        texts: Of all test rows.
-        most: Characters after which a text is cut.
-
-    Yields:
-        HTML.
-    """
-    if texts.texts is None:
-        yield f'<p class="quiet">{escape(texts.reason)}</p>'
-    yield '<ul class="texts">'
-    for row in rows:
-        yield f"<li><p>Row {row.row_id:,}, {row.truth}</p>"
-        if texts.texts is not None:
-            yield f'<p class="text" dir="auto">{render_marked(texts.texts[row.place], row.marks, most=most)}</p>'
-        yield f"<p>{' '.join(row.answers)}</p>{row.note}</li>"
-    yield "</ul>"
+def show_samples(contents: RunContents, texts: Texts) -> list[ShownRow]:
+    """Show some test rows, drawn at random."""
+    places = choose_samples(len(contents.y), seed=contents.config.evaluation.seed)
+    return [_show(contents, texts, place) for place in places.tolist()]
 
 
-def render_answer(when: str, said: str) -> str:
-    """Render what a model said.
-
-    Args:
-        when: Which model: `before` or `after`.
-        said: HTML of its answer.
-
-    Returns:
-        HTML.
-    """
-    return f'<span class="answer">{when}: {said}</span>'
+def show_mistakes(contents: RunContents, texts: Texts) -> list[ShownRow]:
+    """Show the rows on which the fine-tuned model is most wrong, with the words that misled it where they are known."""
+    places = find_mistakes(contents.task, contents.y, contents.after).tolist()
+    return [_show(contents, texts, place, explained=True) for place in places]
 
 
-def render_verdict(words: str, *, is_good: bool) -> str:
-    """Render whether an answer is right, with a sign for those who do not see colours.
+def _show(contents: RunContents, texts: Texts, place: int, *, explained: bool = False) -> ShownRow:
+    row_id, truth = int(contents.row_ids[place]), contents.labels[place]
+    text = None if texts.texts is None else texts.texts[place]
+    mistake = contents.mistakes.get(row_id) if explained else None
+    return ShownRow(
+        row_id=row_id,
+        truth=contents.task.describe_label(truth),
+        text=text,
+        predictions=[
+            ShownPrediction(model, prediction.describe(), prediction.is_right(truth), prediction.describe_error(truth))
+            for model, prediction in contents.predict(place).items()
+        ],
+        words=None if mistake is None or text is None else _show_words(contents.task, mistake, text),
+    )
 
-    Args:
-        words: What is said of it; they are escaped here.
-        is_good: Whether that is as it should be.
 
-    Returns:
-        HTML.
-    """
-    kind, sign = ("right", "✓") if is_good else ("wrong", "✗")
-    return f'<span class="{kind}">{sign} {escape(words)}</span>'
+def _show_words(task: Task, mistake: ExplainedMistake, text: str) -> ShownWords:
+    """Choose the words that matter; of the strongest the contribution is told: some may stand where the text is cut."""
+    least = _WEAK * max((abs(word.contribution) for word in mistake.words), default=0)
+    strong = [word for word in mistake.words if word.contribution and abs(word.contribution) >= least]
+    ranked = sorted(strong, key=lambda word: -abs(word.contribution))
+    sides = {
+        task.wording.raises: [word for word in ranked if word.contribution > 0],
+        task.wording.lowers: [word for word in ranked if word.contribution < 0],
+    }
+    return ShownWords(
+        label=mistake.label,
+        marks=[(word.start, word.end, "for" if word.contribution > 0 else "against") for word in strong],
+        listed={
+            heading: ", ".join(_write_word(task, word, text) for word in words[:_MOST_WORDS])
+            for heading, words in sides.items()
+            if words
+        },
+        is_doubtful=mistake.beats_chance is False,
+    )
 
 
-def render_label(name: str) -> str:
-    """Render the name of a label, cut where it is long, and escaped."""
-    return f"<b>{escape(clean_text(name, most=_LONGEST_LABEL))}</b>"
+def _write_word(task: Task, word: SpanContribution, text: str) -> str:
+    contribution = next(iter(task.contribution_columns(word.contribution).values()))
+    return f"“{clean_text(text[word.start : word.end], most=40)}” {contribution}"

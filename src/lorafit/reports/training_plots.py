@@ -1,14 +1,13 @@
-"""Figures of how training went, from `history.jsonl`."""
+"""Plots of how training went, from `history.jsonl`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lorafit.labels import Task
+from lorafit.reports.contents import RunContents
 from lorafit.reports.curves import thin
 from lorafit.reports.drawing import AFTER, BEFORE, INK, THIRD, Plot, add_legend, new_figure, show_percent
-from lorafit.runs.records import TrainingRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,108 +20,81 @@ _MOST_TABLE_ROWS = 60
 _LOSSES = {"training": "loss", "validation": "eval_loss", "validation (calibrated)": "eval_calibrated_loss"}
 """Their names in the history, by those for people."""
 
-_SCORES = {"eval_accuracy": "accuracy", "eval_micro_f1": "F1 (micro)", "eval_mae": "MAE"}
-"""What tells most about the validation rows, by its name in the history; each task has one of them."""
-
 Series = tuple[list[float], list[float]]
-"""Steps, and a figure at each."""
+"""Steps, and a value at each."""
 
 
-def plot_loss(
-    history: Sequence[dict[str, float]], training: TrainingRecord | None, task: Task = "single_label"
-) -> Plot | None:
-    """Draw the loss of the training rows and of the validation rows over the steps.
-
-    Args:
-        history: What was logged, in order.
-        training: Which checkpoint was kept; None if that is not recorded.
-        task: What a text gets.
-
-    Returns:
-        The plot; None where no loss was logged.
-    """
-    losses = {name: series for name, key in _LOSSES.items() if (series := _pick(history, key))[0]}
+def plot_loss(contents: RunContents) -> Iterator[Plot]:
+    """Draw the loss of the training rows and of the validation rows over the steps."""
+    losses = {name: series for name, key in _LOSSES.items() if (series := _pick(contents, key))[0]}
     if losses.get("validation (calibrated)") == losses.get("validation"):
         losses.pop("validation (calibrated)", None)
     if not losses:
-        return None
+        return
     figure, (axes,) = new_figure(3.0)
-    chooses = list(losses)[-1]
     for name, series in losses.items():
-        style = "-" if name in {"training", chooses} else "--"
+        style = "-" if name in {"training", list(losses)[-1]} else "--"  # the last one chooses the checkpoint
         colour, marker = (BEFORE, "") if name == "training" else (AFTER, "o")
         _draw_line(axes, series, colour=colour, label=name, marker=marker, style=style)
-    words = [_span(f"{name} loss", series) for name, series in losses.items()]
+    words = [_span(f"{name} loss", series, "{:.3f}".format) for name, series in losses.items()]
+    training, wording = contents.record.training, contents.task.wording
     if training is not None:
-        axes.axvline(training.best_step, color=INK, linewidth=1, linestyle=":", label="kept")
+        axes.axvline(training.best_step, color=INK, linewidth=1, linestyle=":", label="checkpoint kept")
         words.append(
             f"the checkpoint of step {training.best_step:,} was kept, with a validation loss of "
             f"{training.best_validation_loss:.4f}"
         )
-    axes.set(xlabel="step", ylabel="loss (squared error)" if task == "regression" else "loss (nats)")
+    axes.set(xlabel="step", ylabel=wording.loss)
     add_legend(axes)
-    return Plot(
+    caption = (
+        "Where the training loss falls and the validation loss rises, the model overfits. The checkpoint with the "
+        f"lowest validation loss is kept, after calibration where that is shown. {wording.loss_note}"
+    )
+    yield Plot(
         name="loss",
         title="Loss",
-        caption="Where the training loss falls and the validation loss rises, the model learns its rows by heart. "
-        "What was kept is the checkpoint with the lowest validation loss, after calibration where that is shown."
-        + (" Numbers are standardised for it." if task == "regression" else ""),
+        caption=caption.strip(),
         label=f"Loss over the steps: {'; '.join(words)}.",
         figure=figure,
         titles=("step", *losses),
-        rows=_tabulate(*(("{:.4f}", series) for series in losses.values())),
+        rows=_tabulate(*(("{:.4f}".format, series) for series in losses.values())),
     )
 
 
-def plot_learning(history: Sequence[dict[str, float]]) -> Plot | None:
-    """Draw how well the validation rows come out, and below it the learning rate, over the steps.
-
-    Args:
-        history: What was logged, in order.
-
-    Returns:
-        The plot; None where neither was logged.
-    """
-    key = next((key for key in _SCORES if _pick(history, key)[0]), "eval_accuracy")
-    name, is_share = f"validation {_SCORES[key]}", key != "eval_mae"
-    score, rate = _pick(history, key), _pick(history, "learning_rate")
-    panels = [
-        (score, name, AFTER, "o"),
-        (rate, "learning rate", THIRD, ""),
-    ]
-    panels = [panel for panel in panels if panel[0][0]]
-    if not panels:
-        return None
-    figure, places = new_figure(1.5 * len(panels) + 0.5, rows=len(panels))
-    for axes, (series, title, colour, marker) in zip(places, panels, strict=True):
+def plot_learning(contents: RunContents) -> Iterator[Plot]:
+    """Draw the primary metric of the validation rows, and below it the learning rate, over the steps."""
+    metric = contents.task.primary_metric
+    score, rate = _pick(contents, f"eval_{contents.task.primary}"), _pick(contents, "learning_rate")
+    panels = [(score, f"validation {metric.title}", AFTER, "o"), (rate, "learning rate", THIRD, "")]
+    shown = [panel for panel in panels if panel[0][0]]
+    if not shown:
+        return
+    figure, places = new_figure(1.5 * len(shown) + 0.5, rows=len(shown))
+    for axes, (series, title, colour, marker) in zip(places, shown, strict=True):
         _draw_line(axes, series, colour=colour, label=title, marker=marker)
         axes.set_title(title)
-        if series is score and is_share:
-            show_percent(axes.yaxis)
         axes.sharex(places[0])
+        if series is score and metric.form == "percent":
+            show_percent(axes.yaxis)
     places[-1].set_xlabel("step")
     for axes in places[:-1]:
         axes.tick_params(labelbottom=False)
-    form = "{:.1%}" if is_share else "{:,.0f}" if max(score[1], default=0) >= 1000 else "{:.4g}"
-    words = [_span(name, score, form), _span("learning rate", rate, "{:.2g}")]
-    return Plot(
+    title = metric.title[:1].upper() + metric.title[1:]
+    words = [_span(panels[0][1], score, metric.write_value), _span("learning rate", rate, "{:.2g}".format)]
+    yield Plot(
         name="learning",
-        title=f"{_title(_SCORES[key])} and learning rate",
-        caption=f"{_title(_SCORES[key])} on the validation rows at each evaluation, and the learning rate (of the "
-        "first group of weights, where there are several).",
+        title=f"{title} and learning rate",
+        caption=f"{title} on the validation rows at each evaluation, and the learning rate (of the first group of "
+        "weights, where there are several).",
         label=f"Over the steps: {'; '.join(filter(None, words))}.",
         figure=figure,
-        titles=("step", name, "learning rate"),
-        rows=_tabulate((form, score), ("{:.3g}", rate)),
+        titles=("step", *(title for _, title, *_ in panels)),
+        rows=_tabulate((metric.write_value, score), ("{:.3g}".format, rate)),
     )
 
 
-def _title(name: str) -> str:
-    return name[0].upper() + name[1:]
-
-
-def _pick(history: Sequence[dict[str, float]], name: str) -> Series:
-    found = [(entry["step"], entry[name]) for entry in history if "step" in entry and name in entry]
+def _pick(contents: RunContents, name: str) -> Series:
+    found = [(entry["step"], entry[name]) for entry in contents.history if "step" in entry and name in entry]
     return [step for step, _ in found], [value for _, value in found]
 
 
@@ -135,14 +107,12 @@ def _draw_line(axes: "Axes", series: Series, *, colour: str, label: str, marker:
         )
 
 
-def _span(name: str, series: Series, form: str = "{:.3f}") -> str:
+def _span(name: str, series: Series, write: Callable[[float], str]) -> str:
     values = series[1]
-    if not values:
-        return ""
-    return f"{name} from {form.format(values[0])} to {form.format(values[-1])}, {len(values)} values"
+    return f"{name} from {write(values[0])} to {write(values[-1])}, {len(values)} values" if values else ""
 
 
-def _tabulate(*columns: tuple[str, Series]) -> list[list[str]]:
+def _tabulate(*columns: tuple[Callable[[float], str], Series]) -> list[list[str]]:
     """Put series with the same steps into one table; of many rows, some are shown."""
     values = [dict(zip(*series, strict=True)) for _, series in columns]
     steps = sorted({step for column in values for step in column})
@@ -153,8 +123,8 @@ def _tabulate(*columns: tuple[str, Series]) -> list[list[str]]:
         [
             f"{step:,.0f}",
             *(
-                form.format(column[step]) if step in column else ""
-                for (form, _), column in zip(columns, values, strict=True)
+                write(column[step]) if step in column else ""
+                for (write, _), column in zip(columns, values, strict=True)
             ),
         ]
         for step in shown
