@@ -10,7 +10,7 @@ from lorafit.reports import html
 from lorafit.reports.drawing import AFTER, BEFORE, Plot, add_legend, can_draw, drawn, new_figure, shorten, show_percent
 from lorafit.system.extras import install_line
 from lorafit.system.text import format_duration
-from lorafit.task_figures import name_figure, write_figure_value
+from lorafit.tasks.base import Metric
 
 __all__ = ["plot_history", "plot_importances", "rank_trials", "render_page", "write_score", "write_value"]
 
@@ -22,13 +22,13 @@ def render_page(record: SearchRecord) -> str:
     best = next((row for row in record.trials if row.number == record.best), None)
     counts = {state: sum(row.state == state for row in record.trials) for state in _STATES}
     has_losses = any(_has_loss(row) for row in record.trials)
-    metric = f"validation {name_figure(record.figure)}"
+    metric = f"validation {record.metric.title}"
     return html.render_page(
         "search.html",
         record=record,
         metric=metric,
         best=best,
-        score="" if best is None else write_score(best, record.figure),
+        score="" if best is None else write_score(record.metric, best),
         states=", ".join(f"{count:,} {state}" for state, count in counts.items() if count),
         has_losses=has_losses,
         history=plot_history(record.trials) if has_losses and can_draw() else None,
@@ -55,9 +55,9 @@ def write_value(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def write_score(row: TrialRow, figure: str) -> str:
+def write_score(metric: Metric, row: TrialRow) -> str:
     """Write the primary metric of a trial; nothing where it was not measured."""
-    return "" if row.score is None else write_figure_value(figure, row.score)
+    return "" if row.score is None else metric.write_value(row.score)
 
 
 def plot_history(trials: Sequence[TrialRow]) -> Plot:
@@ -150,7 +150,7 @@ def _list_cells(row: TrialRow, record: SearchRecord) -> list[str]:
     return [
         str(row.number + 1),
         "" if row.loss is None else f"{row.loss:.4f}",
-        write_score(row, record.figure),
+        write_score(record.metric, row),
         *(write_value(row.values[name]) if name in row.values else "" for name in record.space),
         "" if row.seconds is None else format_duration(row.seconds),
         row.state if row.same_as is None else f"same as trial {row.same_as + 1}",

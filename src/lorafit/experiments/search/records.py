@@ -1,13 +1,13 @@
-"""The folder of a search, and what is written in it."""
+"""The folder of a search, and the record in it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lorafit.labels import Task
 from lorafit.runs.folder import RunLayout
 from lorafit.system.records import FileRecord, Record
-from lorafit.task_figures import LEADING
+from lorafit.tasks.base import Metric
+from lorafit.tasks.registry import TaskName, get_task
 
 __all__ = ["SearchLayout", "SearchRecord", "TrialRow"]
 
@@ -24,7 +24,7 @@ class SearchLayout:
 
     @property
     def config(self) -> Path:
-        """The settings that all trials share, with the space; a name that no other folder has."""
+        """The settings that all trials share, with the space; no other kind of folder has a file of this name."""
         return self.root / "search.yaml"
 
     @property
@@ -54,11 +54,11 @@ class SearchLayout:
 
     @property
     def prefix_cache(self) -> Path:
-        """Hidden states of frozen layers that the trials share, while they are trained."""
+        """Hidden states of frozen layers, which the trials share while they are trained."""
         return self.root / "prefix_cache"
 
     def trial(self, number: int) -> RunLayout:
-        """Return the folder of a trial: its settings and its history."""
+        """Return the folder of a trial, which holds its settings and its history."""
         return RunLayout(self.root / "trials" / f"{number:04d}")
 
 
@@ -69,9 +69,9 @@ class TrialRow(Record):
         number: Its number, from 0.
         state: `complete`, `pruned`, `failed`, or `running` in this or another process.
         values: What was tried, by setting.
-        loss: Lowest validation loss (nats a row or a decision, or the squared error of standardised numbers), of a
-            pruned trial that before it was stopped; None if there is none.
-        score: The search's figure there, on the validation rows.
+        loss: Lowest validation loss (`Wording.loss`), of a trial that is not complete the lowest so far; None if there
+            is none.
+        score: The primary metric on the validation rows at that point.
         seconds: Time it took; None while it runs.
         error: Why it failed.
         same_as: Number of the trial with the same settings, which was not trained again; None if this one was trained.
@@ -94,10 +94,10 @@ class SearchRecord(FileRecord):
         created: When it was written, ISO 8601.
         versions: Of the packages.
         cpu: The processor.
-        task: What a text gets.
+        task: The task's name, which says what scores are.
         source: The data.
         base_model: The encoder, as lorafit names it.
-        rows: Number of rows of the splits that trials read; test rows are not among them.
+        rows: Number of rows of the splits that trials read, which are not the test rows.
         fingerprints: Of the same splits.
         space: What was varied.
         best: Number of the complete trial with the lowest validation loss; None if there is none.
@@ -109,7 +109,7 @@ class SearchRecord(FileRecord):
     created: str
     versions: dict[str, str]
     cpu: str
-    task: Task
+    task: TaskName
     source: str
     base_model: str
     rows: dict[str, int]
@@ -120,6 +120,6 @@ class SearchRecord(FileRecord):
     trials: list[TrialRow]
 
     @property
-    def figure(self) -> str:
-        """Name of the figure that is told beside the loss: `accuracy`, `micro_f1` or `mae`."""
-        return LEADING[self.task]
+    def metric(self) -> Metric:
+        """The primary metric, which is shown beside the loss."""
+        return next(iter(get_task(self.task).metrics.values()))

@@ -1,35 +1,38 @@
-"""Search for good settings on validation rows; test rows play no part."""
+"""Search for settings on validation rows; test rows are neither used for selection nor measured."""
 
+import datetime
 import shlex
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from lorafit.config import Config
+from lorafit.config import Config, load_config
 from lorafit.errors import ConfigError, RunError, TrainingInterruptedError
+from lorafit.experiments.search.page import render_page
 from lorafit.experiments.search.records import SearchLayout, SearchRecord, TrialRow
-from lorafit.experiments.search.results import list_trials, write_results
 from lorafit.experiments.search.space import read_space
-from lorafit.experiments.search.study import open_study, require_optuna
+from lorafit.experiments.search.study import list_trials, measure_importances, open_study, require_optuna
 from lorafit.experiments.search.trials import Trials
 from lorafit.runs.folder import check_same_settings, find_free_name, suggest_name
+from lorafit.system import hardware
 from lorafit.system.atomic import write_atomic
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import format_duration, parse_duration
-from lorafit.training.planning.forecast import forecast_run
-from lorafit.training.prepare import load_material, prepare
+from lorafit.training.planning.forecast import forecast_run, measure_workload
+from lorafit.training.prepare import collect_versions, load_material, prepare
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Search", "search"]
+__all__ = ["Search", "expect_seconds", "search", "write_results"]
 
 _MOST_DISTINCT_FAILURES, _MOST_FAILURES = 3, 10
-"""So many failures of this start, with different values or in all, end a search in which no trial ended well."""
+"""So many failures since the start, with different values or in all, end a search without a complete trial."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +59,23 @@ def search(
     """Train with settings drawn from a space and keep those with the lowest validation loss.
 
     The first trial takes the settings as they are; Optuna's TPE sampler (Bergstra et al. 2011) draws the others.
-    Started again with the same settings and folder, it goes on; started several times at once, the processes share the
-    trials. Test rows choose nothing: measure the winner with `train`.
+    Called again with the same settings and folder, it resumes; in several processes at once, these share the trials.
+    Test rows are never used for selection: measure the winner with `train`.
 
     Args:
         config: The settings that all trials share, with the space in `search.space`.
-        trials: How many trials there will be, those of earlier starts and of other processes among them.
-        budget: Time this start may take, such as 30m; no trial begins that would probably end later. None for no end.
+        trials: How many trials there will be, earlier ones and those of other processes included.
+        budget: Time the call may take, such as 30m; no trial begins that would probably end later. None for no limit.
         output: The folder; None takes a free name below `runs/`.
-        progress: Told what is going on; None for silence.
+        progress: Receives the progress; None for silence.
 
     Returns:
         The search.
 
     Raises:
         ConfigError: Fewer than one trial, a space that cannot be used, or a budget too small for one trial.
-        RunError: The folder holds something else, its store cannot be used, or no trial ended well.
-        TrainingInterruptedError: It was interrupted; it can be gone on with.
+        RunError: The folder holds something else, its store cannot be used, or no trial is complete.
+        TrainingInterruptedError: It was interrupted; the message gives the command that resumes it.
     """
     require_optuna()
     progress, began = progress or Silent(), time.perf_counter()
@@ -123,8 +126,6 @@ def _check(config: Config, trials: int, budget: str | None) -> float | None:
 
 def _forecast(objective: Trials, budget: float | None) -> float:
     """Say how long a trial with the settings as they are takes, and refuse a budget that has no room for it."""
-    from lorafit.training.planning.forecast import measure_workload
-
     progress = objective.progress
     progress.start("forecasting time")
     plain = objective.space.build_config(objective.config, {})
@@ -148,7 +149,7 @@ def _run_trials(study: "optuna.Study", objective: Trials, control: "_Control") -
         study.optimize(objective, catch=(Exception,), callbacks=[control, keep])
     except KeyboardInterrupt as error:
         raise TrainingInterruptedError(
-            "Interrupted; what was done is kept. Go on with the same command and --output "
+            "Interrupted; what has finished is kept. Resume with the same command and --output "
             f"{shlex.quote(str(objective.layout.root))}",
             run=objective.layout.root,
         ) from error
@@ -159,8 +160,52 @@ def _run_trials(study: "optuna.Study", objective: Trials, control: "_Control") -
         ) from error
 
 
+def write_results(study: "optuna.Study", objective: Trials) -> SearchRecord:
+    """Write the record, the page, and the settings of the best trial.
+
+    The study is read under the lock under which the results are written: of several processes, the last one to write
+    has seen the trials of all.
+
+    Args:
+        study: The study.
+        objective: What the trials share.
+
+    Returns:
+        The record.
+    """
+    from filelock import FileLock
+
+    layout, splits = objective.layout, objective.material.splits
+    parts = {name: splits.by_name[name] for name in ("train", "validation")}
+    with FileLock(layout.lock):
+        trials = list_trials(study, objective.space)
+        losses = {row.number: row.loss for row in trials if row.state == "complete" and row.loss is not None}
+        best = min(losses, key=lambda number: losses[number], default=None)
+        record = SearchRecord(
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            versions={**collect_versions(), "optuna": version("optuna")},
+            cpu=hardware.cpu_name(),
+            task=splits.task.name,
+            source=splits.source,
+            base_model=objective.material.encoder.name,
+            rows={name: len(split) for name, split in parts.items()},
+            fingerprints={name: split.fingerprint() for name, split in parts.items()},
+            space=objective.space.describe(),
+            best=best,
+            importances=measure_importances(study, trials),
+            trials=trials,
+        )
+        record.write(layout.record)
+        write_atomic(layout.page, render_page(record))
+        if best is not None:
+            winner = load_config(layout.trial(best).config)
+            winner.training.threads = None
+            write_atomic(layout.best, winner.to_yaml())
+    return record
+
+
 def _check_ending(record: SearchRecord, layout: SearchLayout, progress: Progress) -> None:
-    """Remove what is no longer needed, and raise the reason if no trial ended well."""
+    """Remove what is no longer needed; raise the reason if no trial is complete."""
     if running := sum(row.state == "running" for row in record.trials):
         progress.say(
             f"{running} trial(s) are under way in other processes; one that was killed leaves its trial to the same "
@@ -173,7 +218,14 @@ def _check_ending(record: SearchRecord, layout: SearchLayout, progress: Progress
     if running:
         raise RunError("No trial has ended yet; all are under way in other processes. Look again when they are done.")
     errors = [row.error for row in record.trials if row.error is not None]
-    raise RunError(f"No trial ended well. The last one: {errors[-1] if errors else 'it was pruned'}")
+    raise RunError(f"No trial is complete. The last one: {errors[-1] if errors else 'it was pruned'}")
+
+
+def expect_seconds(trials: Sequence[TrialRow], forecast: float) -> float:
+    """Return how long a trial takes: the mean of those that were trained, or the forecast where there are none."""
+    trained = [row for row in trials if row.state in {"complete", "pruned"} and row.same_as is None]
+    times = [row.seconds for row in trained if row.seconds is not None]
+    return fmean(times) if times else forecast
 
 
 class _Control:
@@ -216,9 +268,7 @@ class _Control:
         return self._has_no_room(rows)
 
     def _has_no_room(self, rows: Sequence[TrialRow]) -> bool:
-        trained = [row for row in rows if row.state in {"complete", "pruned"} and row.same_as is None]
-        times = [row.seconds for row in trained if row.seconds is not None]
-        expected = fmean(times) if times else self._expected
+        expected = expect_seconds(rows, self._expected)
         if self._deadline is None or time.perf_counter() + expected <= self._deadline:
             return False
         self._objective.progress.say(

@@ -1,16 +1,17 @@
 """The store of a search: Optuna's study in an SQLite file, which several processes may work on."""
 
 import json
+import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorafit.config import SearchConfig
 from lorafit.errors import RunError
-from lorafit.experiments.search.records import SearchLayout
-from lorafit.experiments.search.space import Plain
+from lorafit.experiments.search.records import SearchLayout, TrialRow
+from lorafit.experiments.search.space import Plain, Space
 from lorafit.system.atomic import create_file
 from lorafit.system.extras import require
 
@@ -18,7 +19,21 @@ if TYPE_CHECKING:
     import optuna
     from sqlalchemy.engine import Connection, Engine
 
-__all__ = ["open_study", "require_optuna", "seed_sampler"]
+__all__ = [
+    "ERROR",
+    "INTERRUPTED",
+    "SAME_AS",
+    "SCORE",
+    "list_trials",
+    "measure_importances",
+    "open_study",
+    "require_optuna",
+    "seed_sampler",
+]
+
+SCORE, ERROR, SAME_AS, INTERRUPTED = "score", "error", "same_as", "interrupted"
+"""Names under which the study keeps of a trial its primary metric on the validation rows, why it failed, the trial with
+the same settings, and whether it was interrupted."""
 
 _NAME = "lorafit"
 _IDENTITY = "identity"
@@ -30,6 +45,10 @@ _HEARTBEAT = 60
 
 _WARM_UP = 4
 """Complete trials that there must be, with a loss at the same share of their steps, before any is pruned."""
+
+_FEWEST_FOR_IMPORTANCES = 20
+_GOOD = 0.25
+"""Share of the trials that count as good for the importances: five of twenty."""
 
 
 def require_optuna() -> None:
@@ -94,6 +113,62 @@ def seed_sampler(study: "optuna.Study", seed: int) -> None:
     import optuna
 
     study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+
+def list_trials(study: "optuna.Study", space: Space) -> list[TrialRow]:
+    """List the trials of a study.
+
+    Args:
+        study: The study.
+        space: What is varied.
+
+    Returns:
+        Those that have begun, in order of their numbers, without those that were interrupted and begun again.
+    """
+    from optuna.storages import RetryHeartbeatStaleTrialCallback
+
+    trials = study.get_trials(deepcopy=False)
+    begun_again = {number for one in trials for number in RetryHeartbeatStaleTrialCallback.retry_history(one)}
+    return [
+        _describe(trial, space.decode(trial.params))
+        for trial in trials
+        if trial.state.name != "WAITING" and trial.number not in begun_again and INTERRUPTED not in trial.user_attrs
+    ]
+
+
+def _describe(trial: "optuna.trial.FrozenTrial", values: dict[str, Any]) -> TrialRow:
+    state = trial.state.name
+    seen = [loss for loss in trial.intermediate_values.values() if math.isfinite(loss)]
+    error = trial.user_attrs.get(ERROR, "its process was killed" if state == "FAIL" else None)
+    return TrialRow(
+        number=trial.number,
+        state={"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}[state],
+        values=values,
+        loss=trial.values[0] if state == "COMPLETE" and trial.values else min(seen, default=None),
+        score=trial.user_attrs.get(SCORE),
+        seconds=None if trial.duration is None else trial.duration.total_seconds(),
+        error=error,
+        same_as=trial.user_attrs.get(SAME_AS),
+    )
+
+
+def measure_importances(study: "optuna.Study", trials: Sequence[TrialRow]) -> dict[str, float]:
+    """Measure how much each setting contributes to a trial being among the best quarter (PED-ANOVA).
+
+    Args:
+        study: The study.
+        trials: Its trials, from `list_trials`.
+
+    Returns:
+        Shares by setting, largest first; nothing with fewer than 20 trials that were trained to their end, or where all
+        of these have the same loss.
+    """
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    trained = [row.loss for row in trials if row.state == "complete" and row.same_as is None]
+    if len(trained) < _FEWEST_FOR_IMPORTANCES or len(set(trained)) == 1:
+        return {}
+    return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=_GOOD)))
 
 
 def _create(layout: SearchLayout, identity: Mapping[str, Any], first: Mapping[str, Plain]) -> None:

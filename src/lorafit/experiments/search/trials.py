@@ -13,7 +13,7 @@ from lorafit.errors import ConfigError, LorafitError, TrainingInterruptedError
 from lorafit.experiments.search.page import write_value
 from lorafit.experiments.search.records import SearchLayout
 from lorafit.experiments.search.space import Space
-from lorafit.experiments.search.study import seed_sampler
+from lorafit.experiments.search.study import ERROR, INTERRUPTED, SAME_AS, SCORE, seed_sampler
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.system.progress import Progress, Silent
 from lorafit.training.prepare import Material, Prepared, prepare
@@ -22,11 +22,10 @@ from lorafit.training.stages import RunStages
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["ERROR", "INTERRUPTED", "SAME_AS", "SCORE", "Trials"]
+__all__ = ["Trials"]
 
-SCORE, ERROR, SAME_AS, INTERRUPTED, IMPOSSIBLE = "score", "error", "same_as", "interrupted", "impossible"
-"""Names under which the study keeps a trial's leading figure on validation rows, why it failed, the trial it would have
-repeated, and whether it was interrupted or cannot be trained with its settings."""
+_IMPOSSIBLE = "impossible"
+"""Name under which the study keeps that a trial cannot be trained with its settings."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +102,13 @@ class Trials:
         try:
             return prepare(config, Silent(), material=self.material)
         except ConfigError:
-            trial.set_user_attr(IMPOSSIBLE, value=True)
+            trial.set_user_attr(_IMPOSSIBLE, value=True)
             raise
 
     def _find_known(self, trial: "optuna.Trial", config: Config) -> "optuna.trial.FrozenTrial | None":
         """Return a trial of the same settings that was trained to its end, or could not be trained with them."""
         for one in trial.study.get_trials(deepcopy=False):
-            is_known = one.state.name == "COMPLETE" or IMPOSSIBLE in one.user_attrs
+            is_known = one.state.name == "COMPLETE" or _IMPOSSIBLE in one.user_attrs
             if is_known and SAME_AS not in one.user_attrs:
                 known = self.space.build_config(self.config, self.space.decode(one.params))
                 if known == config:
