@@ -254,11 +254,11 @@ def test_calibration_is_told(finish: Callable[..., Finished], task: str) -> None
     [
         (
             {"accept_threshold": 0.91, "accepted_share": 0.83, "accepted_accuracy": 0.981},
-            "predictions with a confidence of less than 91.0 % abstain; 83.0 % are accepted, and of those 98.1 % are right.",
+            "confidence of less than 91.0 % abstain; 83.0 % are accepted, and of those 98.1 % are right.",
         ),
         (
             {"accept_threshold": 0.91, "accepted_share": 0.0, "accepted_accuracy": math.nan},
-            "predictions with a confidence of less than 91.0 % abstain; 0.0 % are accepted, and of those there are none.",
+            "confidence of less than 91.0 % abstain; 0.0 % are accepted, and of those there are none.",
         ),
         (
             {"accept_threshold": math.nan, "accepted_share": 0.0, "accepted_accuracy": math.nan},

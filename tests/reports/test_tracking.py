@@ -1,6 +1,7 @@
-"""Tracking with the real TensorBoard and MLflow: one tiny run is trained, and what they hold is read back."""
+"""Tracking with the real TensorBoard and MLflow: one tiny run is trained, others are written, all are read back."""
 
 import logging
+import math
 import os
 import shutil
 import sys
@@ -14,11 +15,12 @@ import pytest
 import lorafit
 from lorafit.config import Config, load_config
 from lorafit.errors import MissingExtraError, NetworkUnavailableError
-from lorafit.evidence import MetricsRecord
 from lorafit.experiments.compare.compare import compare
-from lorafit.reports.tracking import open_trackers, require_trackers
+from lorafit.reports.tracking import open_trackers, require_trackers, track_results
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
+from lorafit.tasks.records import MetricsRecord
+from lorafit.tasks.registry import TASKS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
@@ -40,7 +42,7 @@ class Tracked:
 
     Attributes:
         layout: Its folder, with a space in its name.
-        metrics: Its measurements.
+        metrics: Its metrics.
         folder: The folder that was the current one.
         environment: The trackers' variables afterwards.
     """
@@ -61,6 +63,7 @@ def flags(build_encoder: Callable[..., Path], word_reviews: Path) -> dict[str, A
         "training.learning_rate": 0.01,
         "training.threads": 1,
         "evaluation.bootstrap_samples": 100,
+        "evaluation.baselines": False,
         "training.track": ["tensorboard", "mlflow"],
     }
 
@@ -74,6 +77,23 @@ def tracked(flags: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
         patch.chdir(folder)
         run = lorafit.train(load_config(flags=flags), output=tmp_path_factory.mktemp("runs") / "my run")
         yield Tracked(RunLayout(run.path), run.metrics, folder, read_environment())
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store without runs: MLflow takes seconds to make one. Tests copy it."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    open_store(path).search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An MLflow store of the user's own, which the environment names."""
+    monkeypatch.chdir(tmp_path)  # MLflow puts files of a local store below the current folder
+    path = Path(shutil.copy(empty_store, tmp_path / "mine.db"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
+    return path
 
 
 def open_store(path: Path) -> Any:  # noqa: ANN401 - mlflow's client has a type of its own
@@ -93,7 +113,7 @@ def read_history(layout: RunLayout) -> list[dict[str, Any]]:
     return [json.loads(line) for line in layout.history.read_text().splitlines()]
 
 
-def test_tensorboard_holds_settings_curves_and_final_figures(tracked: Tracked) -> None:
+def test_tensorboard_holds_settings_curves_and_final_metrics(tracked: Tracked) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util import tensor_util
 
@@ -108,13 +128,13 @@ def test_tensorboard_holds_settings_curves_and_final_figures(tracked: Tracked) -
     assert len(logged) >= 2
     assert len(events.Scalars("eval/loss")) >= 2
     (final,) = events.Scalars("test/finetuned/accuracy")
-    assert (final.step, final.value) == (12, pytest.approx(tracked.metrics.finetuned.accuracy.value))
+    assert (final.step, final.value) == (12, pytest.approx(tracked.metrics.after.metrics["accuracy"].value))
     (before,) = events.Scalars("test/baseline/log_loss")
-    assert tracked.metrics.baseline is not None
-    assert before.value == pytest.approx(tracked.metrics.baseline.log_loss.value)
+    assert tracked.metrics.before is not None
+    assert before.value == pytest.approx(tracked.metrics.before.metrics["log_loss"].value)
 
 
-def test_mlflows_store_holds_settings_curves_final_figures_and_files(tracked: Tracked) -> None:
+def test_mlflows_store_holds_settings_curves_final_metrics_and_files(tracked: Tracked) -> None:
     client = open_store(tracked.layout.tracking / "mlflow.db")
     (run,) = find_runs(client)
     assert (run.info.status, run.info.run_name) == ("FINISHED", "my run")
@@ -123,8 +143,8 @@ def test_mlflows_store_holds_settings_curves_final_figures_and_files(tracked: Tr
     logged = [line["loss"] for line in read_history(tracked.layout) if "loss" in line]
     history = client.get_metric_history(run.info.run_id, "loss")
     assert [point.value for point in sorted(history, key=lambda point: point.step)] == pytest.approx(logged)
-    assert run.data.metrics["test/finetuned/accuracy"] == tracked.metrics.finetuned.accuracy.value
-    assert run.data.metrics["test/nb_svm/accuracy"] == tracked.metrics.cheap_baselines["nb_svm"].scores.accuracy.value
+    assert run.data.metrics["test/finetuned/accuracy"] == tracked.metrics.after.metrics["accuracy"].value
+    assert run.data.metrics["cost/seconds"] > 0
     assert {one.path for one in client.list_artifacts(run.info.run_id)} == {
         "adapter", "config.yaml", "metrics.json", "report.html"
     }  # fmt: skip
@@ -145,13 +165,56 @@ def test_no_text_of_the_data_is_tracked_and_nothing_is_written_elsewhere(tracked
         assert b" film 1" not in path.read_bytes(), path.name
 
 
-def test_every_run_of_a_comparison_is_tracked(
-    flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mine.db'}")
-    monkeypatch.chdir(tmp_path)  # MLflow puts files of a local store below the current folder
-    compared = compare(load_config(flags=flags), ["lora", "ia3"], output=tmp_path / "methods")
-    runs = {run.data.params["method.name"]: run for run in find_runs(open_store(tmp_path / "mine.db"))}
+BESIDE = {
+    "single_label": {"finetuned/ece_raw", "finetuned/coverage", "finetuned/accuracy_low", "finetuned/accuracy_high"},
+    "multi_label": {"finetuned/ece_raw", "finetuned/micro_f1_low"},
+    "regression": {"finetuned/coverage", "finetuned/half_width", "finetuned/mae_high"},
+    "ordinal": {"finetuned/ece", "finetuned/accept_threshold", "finetuned/mae_low"},
+}
+"""Some of what is tracked beside metrics and comparisons, by task."""
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_metrics_of_every_task_are_tracked(write_run: Callable[..., Path], store: Path, task: str) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    layout = RunLayout(write_run(task))
+    config = load_config(layout.config, flags={"training.track": ["tensorboard", "mlflow"]})
+    record, metrics = RunRecord.read(layout.record), MetricsRecord.read(layout.metrics)
+    undefined = {"undefined": metrics.after.metrics[record.build_task().primary].model_copy(update={"value": math.nan})}
+    after = metrics.after.model_copy(update={"metrics": {**metrics.after.metrics, **undefined}})
+    with open_trackers(config, layout, record):
+        pass
+    track_results(config, layout, record, metrics.model_copy(update={"after": after}), None)
+
+    (run,) = find_runs(open_store(store))
+    values = {name.removeprefix("test/"): value for name, value in run.data.metrics.items()}
+    assert metrics.before is not None
+    assert metrics.comparison is not None
+    models = {"finetuned": metrics.after, "baseline": metrics.before}
+    models |= {name: one.scores for name, one in metrics.baselines.items()}
+    expected = {
+        f"{model}/{name}": one.value for model, scores in models.items() for name, one in scores.metrics.items()
+    }
+    assert {name: values[name] for name in expected} == expected
+    assert set(models) == {"finetuned", "baseline", *record.build_task().baselines}
+    assert values.keys() >= BESIDE[task]
+    differences = metrics.comparison.differences
+    assert {
+        f"finetuned_minus_baseline/{name}": one.value for name, one in differences.items()
+    }.items() <= values.items()
+    assert values["finetuned_minus_baseline/rows_fixed"] == metrics.comparison.rows_fixed
+    for name, one in metrics.baselines.items():
+        assert values[f"finetuned_minus_{name}/p_value"] == one.comparison.p_value
+    assert "finetuned/undefined" not in values
+    scalars = EventAccumulator(str(layout.tracking)).Reload().Tags()["scalars"]
+    assert sorted(name.removeprefix("test/") for name in scalars) == sorted(values)
+
+
+def test_every_run_of_a_comparison_is_tracked(flags: dict[str, Any], store: Path, tmp_path: Path) -> None:
+    config = load_config(flags={**flags, "training.max_steps": 2, "training.track": ["mlflow"]})
+    compared = compare(config, ["lora", "ia3"], output=tmp_path / "methods")
+    runs = {run.data.params["method.name"]: run for run in find_runs(open_store(store))}
     assert set(runs) == {"lora", "ia3"}
     for row in compared.record.methods:
         assert runs[row.method].data.metrics["test/finetuned/accuracy"] == pytest.approx(row.score.value)
@@ -174,23 +237,21 @@ def test_run_that_goes_on_is_the_same_one_in_mlflow(tracked: Tracked, flags: dic
 
 
 def test_run_that_replaces_another_gets_a_store_of_its_own(
-    flags: dict[str, Any], run_record: RunRecord, tmp_path: Path
+    flags: dict[str, Any], run_record: RunRecord, empty_store: Path, tmp_path: Path
 ) -> None:
     config, layout = load_config(flags=flags), RunLayout(tmp_path)
     for created in ("2025-01-01T00:00:00+00:00", "2025-01-01T00:00:07+00:00"):
         shutil.rmtree(layout.tracking, ignore_errors=True)
+        layout.tracking.mkdir()
+        shutil.copy(empty_store, layout.tracking / "mlflow.db")
         with open_trackers(config, layout, run_record.model_copy(update={"created": created})):
             pass
-        assert (layout.tracking / "mlflow.db").stat().st_size > 10_000
     assert len(find_runs(open_store(layout.tracking / "mlflow.db"))) == 1
 
 
 def test_store_and_experiment_of_the_users_own_are_used(
-    flags: dict[str, Any], run_record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: dict[str, Any], run_record: RunRecord, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    address = f"sqlite:///{tmp_path / 'mine.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mails")
     layout = RunLayout(tmp_path / "run")
     layout.root.mkdir()
@@ -198,9 +259,9 @@ def test_store_and_experiment_of_the_users_own_are_used(
 
     with mlflow.start_run(), open_trackers(load_config(flags=flags), layout, run_record):
         assert mlflow.active_run().info.run_name == "run", "inside a run of the user's own"
-    assert os.environ["MLFLOW_TRACKING_URI"] == address
+    assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{store}"
     assert not (layout.tracking / "mlflow.db").exists()
-    client = open_store(tmp_path / "mine.db")
+    client = open_store(store)
     found = client.search_runs([client.get_experiment_by_name("mails").experiment_id])
     assert [run.info.status for run in found if run.info.run_name == "run"] == ["FINISHED"]
     assert len(found) == 2

@@ -1,11 +1,12 @@
-"""TensorBoard and MLflow: told settings and curves while a run trains, results and files when it is done.
+"""TensorBoard and MLflow: parameters and learning curves while a run trains, metrics and files when it is done.
 
-Curves come from the callbacks that transformers' Trainer has for both. Nothing is tracked unless `training.track` says
-so, and no text of the data is ever handed on.
+Learning curves come from the callbacks that transformers' Trainer has for both. Nothing is tracked unless
+`training.track` says so, and no text of the data is ever passed on.
 """
 
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,16 +15,14 @@ from typing import Any, Final
 
 from lorafit.config import Config
 from lorafit.errors import NetworkUnavailableError
-from lorafit.evidence import MetricsRecord, ModelScores
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.extras import missing_modules, require
-from lorafit.task_evidence import TaskMetricsRecord
+from lorafit.tasks.records import MetricsRecord
 
 __all__ = ["open_trackers", "require_trackers", "track_results"]
 
 _MODULES: Final = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
-_SCORES: Final = ("accuracy", "macro_f1", "mcc", "log_loss")
 _RUN_TAG: Final = "lorafit.run"
 _LONGEST_VALUE: Final = 500
 
@@ -51,12 +50,12 @@ def open_trackers(config: Config, layout: RunLayout, record: RunRecord) -> Itera
     Both find their place through environment variables, which are as before afterwards.
 
     Args:
-        config: The settings, which MLflow is told as parameters.
+        config: The settings, which become MLflow's parameters.
         layout: The run folder.
-        record: The run's record, by which a resumed run is known again.
+        record: The run's record, by which MLflow finds a resumed run again.
 
     Yields:
-        Nothing; training goes on inside.
+        Nothing; training runs inside.
 
     Raises:
         NetworkUnavailableError: MLflow's server or store cannot be reached.
@@ -75,40 +74,40 @@ def track_results(
     config: Config,
     layout: RunLayout,
     record: RunRecord,
-    metrics: MetricsRecord | TaskMetricsRecord,
+    metrics: MetricsRecord,
     report: Path | None,
 ) -> None:
-    """Hand a finished run's figures to its trackers, and to MLflow its files.
+    """Log the metrics of a finished run to its trackers, and its files to MLflow.
 
     Args:
         config: The settings.
         layout: The run folder.
         record: The run's record.
-        metrics: Its measurements.
-        report: The page for people, without texts, or None.
+        metrics: Its metrics.
+        report: The report without texts, or None.
 
     Raises:
         NetworkUnavailableError: MLflow's server or store cannot be reached.
     """
-    figures = dict(_figures(record, metrics))
+    values = dict(_list_values(record, metrics))
     step = 0 if record.training is None else record.training.steps
     if "tensorboard" in config.training.track:
-        _write_events(layout.tracking, config, figures, step)
+        _write_events(layout.tracking, config, values, step)
     if "mlflow" in config.training.track:
         with _mlflow_run(layout, record) as mlflow:
-            mlflow.log_metrics(figures, step=step)
+            mlflow.log_metrics(values, step=step)
             mlflow.log_artifacts(str(layout.trained), artifact_path=layout.trained.name)
             for path in (layout.config, layout.metrics, report):
                 if path is not None:
                     mlflow.log_artifact(str(path))
 
 
-def _write_events(folder: Path, config: Config, figures: Mapping[str, float], step: int) -> None:
+def _write_events(folder: Path, config: Config, values: Mapping[str, float], step: int) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(folder)) as writer:
         writer.add_text("settings", "\n".join(f"    {line}" for line in config.to_yaml().splitlines()), step)
-        for name, value in figures.items():
+        for name, value in values.items():
             writer.add_scalar(name, value, step)
 
 
@@ -174,35 +173,33 @@ def _flatten(config: Config) -> dict[str, str]:
     }
 
 
-def _figures(record: RunRecord, metrics: MetricsRecord | TaskMetricsRecord) -> Iterator[tuple[str, float]]:
-    yield from _task_scores(metrics) if isinstance(metrics, TaskMetricsRecord) else _scores(metrics)
+def _list_values(record: RunRecord, metrics: MetricsRecord) -> Iterator[tuple[str, float]]:
+    """Yield what is tracked, `split/model/name` and `cost/name`; what is undefined is left out."""
+    for name, value in _list_metrics(metrics, primary=record.build_task().primary):
+        if math.isfinite(value):
+            yield f"{metrics.split}/{name}", value
     yield "cost/seconds", sum(record.seconds.values())
     yield "cost/peak_memory_bytes", float(record.peak_memory_bytes)
 
 
-def _task_scores(metrics: TaskMetricsRecord) -> Iterator[tuple[str, float]]:
-    models = {"finetuned": metrics.finetuned, "baseline": metrics.baseline}
-    for model, scores in {**models, **{name: cheap.scores for name, cheap in metrics.cheap_baselines.items()}}.items():
+def _list_metrics(metrics: MetricsRecord, *, primary: str) -> Iterator[tuple[str, float]]:
+    models = {"finetuned": metrics.after, "baseline": metrics.before}
+    for model, scores in {**models, **{name: one.scores for name, one in metrics.baselines.items()}}.items():
         if scores is not None:
-            yield from ((f"{metrics.split}/{model}/{name}", figure.value) for name, figure in scores.figures.items())
-    if metrics.confidence is not None:
-        for name, figure in metrics.confidence.figures.items():
-            yield f"{metrics.split}/finetuned/{name}", figure.value
-
-
-def _scores(metrics: MetricsRecord) -> Iterator[tuple[str, float]]:
-    models: dict[str, ModelScores | None] = {"finetuned": metrics.finetuned, "baseline": metrics.baseline}
-    models |= {name: cheap.scores for name, cheap in metrics.cheap_baselines.items()}
-    for model, scores in models.items():
-        if scores is not None:
-            yield from ((f"{metrics.split}/{model}/{name}", getattr(scores, name).value) for name in _SCORES)
-    accuracy, confidence = metrics.finetuned.accuracy, metrics.confidence
-    yield f"{metrics.split}/finetuned/accuracy_low", accuracy.low
-    yield f"{metrics.split}/finetuned/accuracy_high", accuracy.high
-    if confidence is not None:
-        yield f"{metrics.split}/finetuned/ece_raw", confidence.raw.ece.value
-        yield f"{metrics.split}/finetuned/ece", confidence.calibrated.ece.value
-        yield f"{metrics.split}/finetuned/coverage", confidence.coverage.value
+            yield from ((f"{model}/{name}", estimate.value) for name, estimate in scores.metrics.items())
+    interval = metrics.after.metrics[primary]
+    yield from ((f"finetuned/{primary}_low", interval.low), (f"finetuned/{primary}_high", interval.high))
+    comparisons = {"baseline": metrics.comparison, **{name: one.comparison for name, one in metrics.baselines.items()}}
+    for model, comparison in comparisons.items():
+        if comparison is not None:
+            for name, difference in comparison.differences.items():
+                yield f"finetuned_minus_{model}/{name}", difference.value
+            yield f"finetuned_minus_{model}/rows_fixed", comparison.rows_fixed
+            yield f"finetuned_minus_{model}/rows_broken", comparison.rows_broken
+            yield f"finetuned_minus_{model}/p_value", comparison.p_value
+    if metrics.calibration is not None:
+        yield from ((f"finetuned/{name}", one.value) for name, one in metrics.calibration.metrics.items())
+        yield from ((f"finetuned/{name}_raw", one.value) for name, one in metrics.calibration.raw.items())
 
 
 @contextmanager
