@@ -1,435 +1,369 @@
-import csv
-import json
-import shutil
+"""What changes from one run to another, on predictions known in advance."""
+
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from scipy.stats import binomtest
 
-import lorafit
-from lorafit.config import Config, load_config
-from lorafit.data.sources import load_splits
-from lorafit.errors import ConfigError, DataError, RunError, UserInputError
-from lorafit.evidence import Estimate, MetricsRecord
+from lorafit.errors import ConfigError, DataError, RunError
 from lorafit.experiments.diff.diff import diff
+from lorafit.experiments.diff.gates import list_gates
 from lorafit.experiments.diff.records import DiffRecord
-from lorafit.inference.export.records import ExportLayout, ExportRecord
 from lorafit.runs.folder import RunLayout
-from lorafit.runs.golden import GoldenRecord
 from lorafit.runs.records import RunRecord
-from lorafit.system.atomic import compute_digest
 from lorafit.system.progress import Silent
+from lorafit.tasks.evaluation import judge
+from lorafit.tasks.records import MetricsRecord
+from lorafit.tasks.registry import build_task
+from lorafit.tasks.statistics import adjust_p_values
 
+Draw = Callable[..., SimpleNamespace]
 WriteRun = Callable[..., Path]
-ZERO = Estimate(value=0, low=0, high=0)
+WritePair = Callable[..., tuple[Path, Path]]
 TRUTH = ["neg", "pos"] * 100
-GOOD, BAD = ("fine", "great", "lovely", "superb"), ("awful", "boring", "dull", "poor")
 
 
-def flip(answers: list[str], *rows: int) -> list[str]:
-    return [{"neg": "pos", "pos": "neg"}[one] if row in rows else one for row, one in enumerate(answers)]
+def flip(guesses: list[str], *rows: int) -> list[str]:
+    return [{"neg": "pos", "pos": "neg"}[one] if row in rows else one for row, one in enumerate(guesses)]
 
 
 def read_slices(record: DiffRecord, column: str) -> dict[str, tuple[int, int, int]]:
-    """Rows, rows gained and rows lost of each slice of a column."""
+    """Rows, rows fixed and rows broken of each slice of a column."""
     return {
-        one.value: (one.rows, one.comparison.rows_gained, one.comparison.rows_lost)
+        one.value: (one.rows, one.comparison.rows_fixed, one.comparison.rows_broken)
         for one in record.slices
         if one.column == column
     }
 
 
-def test_known_flips_are_counted(write_run: WriteRun) -> None:
-    a = write_run("a", TRUTH, flip(TRUTH, 0, 1, 2, 3, 4))
-    b = write_run("b", TRUTH, flip(TRUTH, 0, 1, 7, 9, 11, 13))
-    record = diff(a, b)
-    paired = record.comparison
-    assert (record.rows, paired.rows_gained, paired.rows_lost) == (200, 3, 4)
-    assert paired.accuracy_difference.value == -1 / 200
-    assert paired.mcnemar_p_value == 1
-    assert (record.negative_flips.value, record.churn.value) == (4 / 200, 7 / 200)
-    assert record.negative_flips.low < 4 / 200 < record.negative_flips.high
-    assert (record.a.scores.accuracy.value, record.b.scores.accuracy.value) == (195 / 200, 194 / 200)
-    assert read_slices(record, "label") == {"neg": (100, 2, 0), "pos": (100, 1, 4)}
-    macro_f1 = record.b.scores.macro_f1.value - record.a.scores.macro_f1.value
-    assert record.macro_f1_difference.value == pytest.approx(macro_f1)
-    assert record.ece_difference == pytest.approx(record.b.ece.value - record.a.ece.value)
-    turned = diff(b, a)
-    assert (turned.comparison.rows_gained, turned.comparison.rows_lost) == (4, 3)
-    assert turned.negative_flips.value == 3 / 200
+# What is measured
 
 
-def test_a_run_against_itself_changes_nothing(write_run: WriteRun) -> None:
-    run = write_run("run", TRUTH, flip(TRUTH, 5, 6))
-    record = diff(run, run, gate="accuracy>=0,log_loss<=0,ece<=0,churn<=0,negative_flips<=0,slowdown<=1")
+def test_scores_are_those_of_the_runs_and_differences_b_minus_a(models: SimpleNamespace, write_pair: WritePair) -> None:
+    a, b = write_pair(models)
+    record, task = diff(a, b), models.task
+    own = [MetricsRecord.read(RunLayout(run).metrics).after for run in (a, b)]
+    assert [record.a.scores, record.b.scores] == own
+    assert (record.task, record.rows, record.labels) == (task.name, 200, list(task.label_names))
+    assert list(record.comparison.differences) == list(task.metrics)
+    pairs = [(record.comparison.differences[name], *(one.metrics[name] for one in own)) for name in task.metrics]
+    pairs += [(record.diff_metrics[name], record.a.metrics[name], record.b.metrics[name]) for name in record.a.metrics]
+    for difference, before, after in pairs:
+        assert difference.value == pytest.approx(after.value - before.value)
+        assert math.isnan(difference.low) or difference.low <= difference.value <= difference.high
+    assert set(record.diff_metrics) == set(task.diff_metrics)
+    assert judge(task, record.comparison, 0.95) == "better"
+    assert record.slowdown == 1.25
+
+
+def test_rows_fixed_and_broken_are_counted_and_tested_exactly(models: SimpleNamespace, write_pair: WritePair) -> None:
+    paired = diff(*write_pair(models)).comparison
+    was, now = (models.task.row_errors(models.y, values) for values in (models.before, models.after))
+    fixed, broken = int((now < was).sum()), int((now > was).sum())
+    assert (paired.rows_fixed, paired.rows_broken) == (fixed, broken)
+    assert 0 < broken < fixed
+    assert paired.p_value == pytest.approx(binomtest(fixed, fixed + broken).pvalue)
+
+
+def test_a_run_against_itself_changes_nothing(models: SimpleNamespace, write_pair: WritePair) -> None:
+    run = write_pair(models)[0]
+    record = diff(run, run, gate=",".join(f"{name}<=0" for name in list_gates(models.task)[:-1]))
+    assert all(one.value == 0 and one.low <= 0 <= one.high for one in record.comparison.differences.values())
     paired = record.comparison
-    differences = [paired.accuracy_difference, paired.log_loss_difference, record.macro_f1_difference]
-    assert [*differences, record.mcc_difference] == [ZERO] * 4
-    assert record.ece_difference == 0
-    assert (paired.rows_gained, paired.rows_lost, paired.mcnemar_p_value) == (0, 0, 1)
-    assert (record.negative_flips.value, record.churn.value, record.slowdown) == (0, 0, 1)
-    assert all(result.holds for result in record.gates)
+    assert (paired.rows_fixed, paired.rows_broken, paired.p_value, record.slowdown) == (0, 0, 1, 1)
+    assert len(record.gates) == len(list_gates(models.task)) - 1
+    assert all(result.holds and result.value == 0 for result in record.gates)
     assert {one.adjusted_p_value for one in record.slices} == {1}
     assert record.a == record.b
-    assert DiffRecord.model_validate_json(record.model_dump_json()) == record
+    text = record.model_dump_json()
+    assert DiffRecord.model_validate_json(text).model_dump_json() == text
 
 
-def test_calibration_change_is_seen_where_no_label_changes(write_run: WriteRun) -> None:
-    answers = flip(TRUTH, *range(20))
-    sure, calibrated = write_run("sure", TRUTH, answers, confidence=0.999), write_run("calibrated", TRUTH, answers)
-    record = diff(sure, calibrated)
-    assert record.churn.value == 0
-    assert record.a.ece.value == pytest.approx(0.099)
-    assert record.b.ece.value == pytest.approx(0)
-    assert record.ece_difference == pytest.approx(-0.099)
-    assert record.comparison.log_loss_difference.high < 0
+def test_known_flips_are_counted(write_guesses: WriteRun) -> None:
+    a = write_guesses("a", TRUTH, flip(TRUTH, 0, 1, 2, 3, 4))
+    b = write_guesses("b", TRUTH, flip(TRUTH, 0, 1, 7, 9, 11, 13))
+    record = diff(a, b)
+    paired, flips = record.comparison, record.diff_metrics["negative_flips"]
+    assert (paired.rows_fixed, paired.rows_broken, paired.p_value) == (3, 4, 1)
+    assert paired.differences["accuracy"].value == pytest.approx(-1 / 200)
+    assert (flips.value, record.diff_metrics["churn"].value) == (4 / 200, 7 / 200)
+    assert flips.low < 4 / 200 < flips.high
+    assert read_slices(record, "label") == {"neg": (100, 2, 0), "pos": (100, 1, 4)}
+    turned = diff(b, a)
+    assert (turned.comparison.rows_fixed, turned.comparison.rows_broken) == (4, 3)
+    assert turned.diff_metrics["negative_flips"].value == 3 / 200
 
 
-def test_ten_rows_are_measured_and_called_few(write_run: WriteRun) -> None:
-    a, b = write_run("a", TRUTH[:10], TRUTH[:10]), write_run("b", TRUTH[:10], flip(TRUTH[:10], 3))
+def test_a_row_with_several_labels_flips_once_they_are_not_exactly_right(
+    draw_models: Draw, write_pair: WritePair
+) -> None:
+    models = draw_models("multi_label")
+    record = diff(*write_pair(models))
+    was, now = models.before >= 0.5, models.after >= 0.5
+    right, wrong = (was == models.y).all(axis=1), (now != models.y).any(axis=1)
+    assert record.diff_metrics["negative_flips"].value == (right & wrong).sum() / 200
+    assert 0 < (right & wrong).sum() < record.comparison.rows_broken, "a row may get worse that was wrong before"
+    assert record.diff_metrics["churn"].value == (was != now).any(axis=1).sum() / 200
+
+
+def test_a_score_that_is_nearer_is_fixed_though_still_wrong(write_values: WriteRun) -> None:
+    task, y = build_task("ordinal", ("1", "2", "3", "4", "5")), np.zeros(40, dtype=np.int64)
+    guess = np.where(np.arange(40) < 10, 3, 0)
+    a = write_values("a", task, y, np.eye(5)[guess])
+    b = write_values("b", task, y, np.eye(5)[np.where(np.arange(40) < 10, 1, guess)])
+    record = diff(a, b)
+    assert (record.comparison.rows_fixed, record.comparison.rows_broken) == (10, 0)
+    assert record.comparison.differences["mae"].value == pytest.approx(-20 / 40)
+    assert record.comparison.differences["accuracy"].value == 0
+    assert (record.diff_metrics["negative_flips"].value, record.diff_metrics["churn"].value) == (0, 10 / 40)
+
+
+def test_intervals_of_numbers_are_measured_by_their_coverage_and_width(
+    draw_models: Draw, write_pair: WritePair
+) -> None:
+    models = draw_models("regression")
+    record = diff(*write_pair(models))
+    sides = ((record.a, models.before, 10), (record.b, models.after, 6))
+    held = [(np.abs(values[:, 0] - models.y) <= width).sum() for _, values, width in sides]
+    assert [side.metrics["coverage"].value for side, *_ in sides] == [count / 200 for count in held]
+    assert [side.metrics["half_width"].value for side, *_ in sides] == [10, 6]
+    assert record.diff_metrics["half_width"].value == -4
+    assert (record.a.asked, record.b.asked) == ({"coverage": 0.9}, {"coverage": 0.9})
+    assert not any("calibrated for" in note for note in record.notes)
+
+
+def test_models_without_a_calibration_are_compared_by_the_rest(draw_models: Draw, write_pair: WritePair) -> None:
+    models = draw_models("regression")
+    a, b = write_pair(models, calibration=False)
+    record = diff(a, b)
+    assert (record.a.metrics, record.a.asked, record.diff_metrics) == ({}, {}, {})
+    for gate in ("coverage>=-0.1", "half_width<=1"):
+        with pytest.raises(RunError, match=rf"gate {gate} cannot be judged: .* \S+a or \S+b has no calibration"):
+            diff(a, b, gate=gate)
+
+
+def test_calibrations_for_another_coverage_are_told(draw_models: Draw, write_values: WriteRun) -> None:
+    models = draw_models("regression")
+    first, second = models.calibrations
+    a = write_values("a", models.task, models.y, models.before, calibration=first)
+    other = second.model_copy(update={"coverage": 0.95})
+    b = write_values("b", models.task, models.y, models.after, calibration=other)
+    (note,) = (note for note in diff(a, b).notes if "calibrated for" in note)
+    assert note.startswith("A was calibrated for a coverage of 90 %, B for 95 %")
+
+
+def test_calibration_change_is_seen_where_no_label_changes(write_guesses: WriteRun) -> None:
+    guesses = flip(TRUTH, *range(20))
+    sure = write_guesses("sure", TRUTH, guesses, confidence=0.999)
+    record = diff(sure, write_guesses("calibrated", TRUTH, guesses))
+    assert record.diff_metrics["churn"].value == 0
+    assert record.a.metrics["ece"].value == pytest.approx(0.099)
+    assert record.b.metrics["ece"].value == pytest.approx(0)
+    assert record.diff_metrics["ece"].value == pytest.approx(-0.099)
+    assert record.comparison.differences["log_loss"].high < 0
+
+
+def test_ten_rows_are_measured_and_called_few(write_guesses: WriteRun) -> None:
+    a, b = write_guesses("a", TRUTH[:10], TRUTH[:10]), write_guesses("b", TRUTH[:10], flip(TRUTH[:10], 3))
     record = diff(a, b)
     assert record.rows == 10
-    assert record.negative_flips.value == 0.1
-    assert record.negative_flips.high > 0.4
+    assert record.diff_metrics["negative_flips"].value == 0.1
+    assert record.diff_metrics["negative_flips"].high > 0.4
     assert any(note.startswith("10 rows are few: the intervals are wide") for note in record.notes)
-    assert not any("few" in note for note in diff(*(write_run(n, TRUTH, TRUTH) for n in "cd")).notes)
+    assert not any("few" in note for note in diff(*(write_guesses(name, TRUTH, TRUTH) for name in "cd")).notes)
 
 
-def test_a_class_without_test_rows_is_measured(write_run: WriteRun) -> None:
+def test_a_class_without_test_rows_is_measured(write_guesses: WriteRun) -> None:
     truth, labels = ["neg", "pos"] * 20, ("neg", "neutral", "pos")
-    a = write_run("a", truth, ["neutral", *truth[1:]], labels=labels)
-    b = write_run("b", truth, [*truth[:-1], "neutral"], labels=labels)
+    a = write_guesses("a", truth, ["neutral", *truth[1:]], labels=labels)
+    b = write_guesses("b", truth, [*truth[:-1], "neutral"], labels=labels)
     record = diff(a, b)
-    assert (record.comparison.rows_gained, record.comparison.rows_lost) == (1, 1)
+    assert (record.comparison.rows_fixed, record.comparison.rows_broken) == (1, 1)
     assert list(read_slices(record, "label")) == ["neg", "pos"]
     assert [one.support for one in record.a.scores.per_class] == [20, 0, 20]
 
 
-def test_a_constant_predictor_is_measured(write_run: WriteRun) -> None:
-    record = diff(write_run("a", TRUTH, ["neg"] * 200), write_run("b", TRUTH, ["pos"] * 200))
-    assert (record.comparison.rows_gained, record.comparison.rows_lost) == (100, 100)
-    assert record.churn.value == 1
-    assert (record.mcc_difference, record.macro_f1_difference.value) == (ZERO, 0)
+def test_a_constant_predictor_is_measured(write_guesses: WriteRun) -> None:
+    record = diff(write_guesses("a", TRUTH, ["neg"] * 200), write_guesses("b", TRUTH, ["pos"] * 200))
+    assert (record.comparison.rows_fixed, record.comparison.rows_broken) == (100, 100)
+    assert record.diff_metrics["churn"].value == 1
+    assert record.comparison.differences["mcc"].value == 0
+    assert record.comparison.differences["macro_f1"].value == 0
 
 
-def test_labels_in_another_order_are_aligned_by_name(write_run: WriteRun, tmp_path: Path) -> None:
-    for name in ("train", "test"):
-        lines = [f"{name} {row},{label}\n" for row, label in enumerate(TRUTH)]
-        (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(lines), encoding="utf-8")
-    flags = {"data.source": str(tmp_path / "train.csv"), "data.test": str(tmp_path / "test.csv")}
-    rows = load_splits(load_config(flags=flags).data).test
-    turned = type(rows)(rows.ids, rows.texts, 1 - rows.labels)
-    answers, settings = flip(TRUTH, 0, 2, 4), {"flags": flags, "labels": ("neg", "pos")}
-    a = write_run("a", TRUTH, answers, rows=rows, fingerprint=rows.fingerprint(), **settings)
-    settings["labels"] = ("pos", "neg")
-    b = write_run("b", TRUTH, flip(answers, 1), rows=turned, fingerprint=turned.fingerprint(), **settings)
-    record = diff(a, b)
-    assert record.labels == ["neg", "pos"]
-    assert (record.comparison.rows_gained, record.comparison.rows_lost) == (0, 1)
-    assert [one.label for one in record.b.scores.per_class] == ["neg", "pos"]
-
-
-def test_other_labels_are_refused(write_run: WriteRun) -> None:
-    a, b = write_run("a", TRUTH, TRUTH), write_run("b", ["bad", "good"], ["bad", "good"], labels=("bad", "good"))
-    with pytest.raises(RunError, match=r"same labels apart: \S+a has \['neg', 'pos'\], \S+b has \['bad', 'good'\]"):
-        diff(a, b)
-
-
-def test_other_test_rows_are_refused_with_what_to_do(write_run: WriteRun) -> None:
-    a, b = write_run("a", TRUTH, TRUTH), write_run("b", TRUTH, TRUTH, fingerprint="other rows")
-    with pytest.raises(DataError, match=r"measured on different test rows.*lorafit diff A B DATA"):
-        diff(a, b)
-
-
-def test_predictions_of_other_rows_under_the_same_fingerprint_are_refused(write_run: WriteRun) -> None:
-    a, b = write_run("a", TRUTH, TRUTH), write_run("b", TRUTH[::-1], TRUTH)
-    with pytest.raises(RunError, match=r"are of different rows.*one was altered"):
-        diff(a, b)
-
-
-def test_gates_are_read_before_any_row(write_run: WriteRun) -> None:
-    run = write_run("run", TRUTH, TRUTH)
-    with pytest.raises(ConfigError, match="cannot limit 'acc'"):
-        diff(run, run, "none.csv", gate="acc>=0")
-
-
-def test_rows_are_told_apart_by_length_and_column_where_the_data_are_still_there(
-    write_run: WriteRun, tmp_path: Path
-) -> None:
-    texts = [f"{'word ' * (20 if row % 4 < 2 else 2)}{row}" for row in range(200)]
-    with (tmp_path / "test.csv").open("w", newline="") as file:
-        kinds = ["book" if row < 50 else "film" for row in range(200)]
-        csv.writer(file).writerows([("text", "label", "kind"), *zip(texts, TRUTH, kinds, strict=True)])
-    (tmp_path / "train.csv").write_text(
-        "text,label,kind\n" + "".join(f"{name} {row},{name},film\n" for name in ("neg", "pos") for row in range(20))
-    )
-    flags = {
-        "data.source": str(tmp_path / "train.csv"),
-        "data.test": str(tmp_path / "test.csv"),
-        "data.slice_columns": ["kind"],
-    }
-    rows = load_splits(load_config(flags=flags).data).test
-    settings: dict[str, Any] = {"rows": rows, "fingerprint": rows.fingerprint(), "flags": flags}
-    a = write_run("a", TRUTH, flip(TRUTH, 0), **settings)
-    b = write_run("b", TRUTH, flip(TRUTH, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19), **settings)
-    record = diff(a, b)
-    assert record.notes == []
-    assert read_slices(record, "words") == {"1-15": (100, 0, 10), "16-63": (100, 1, 0)}
-    assert read_slices(record, "kind") == {"film": (150, 0, 0), "book": (50, 1, 10)}
-    short = next(one for one in record.slices if one.value == "1-15")
-    assert short.accuracy == (1.0, 0.9)
-    assert short.comparison.mcnemar_p_value == pytest.approx(2 / 2**10)
-    assert short.adjusted_p_value == pytest.approx(6 * 2 / 2**10), "of six slices the clearest"
-    (tmp_path / "test.csv").write_text("text,label,kind\nfine,pos,film\n")
-    record = diff(a, b)
-    assert [one.column for one in record.slices] == ["label", "label"]
-    assert any("cannot be read as it was" in note for note in record.notes)
-    (tmp_path / "train.csv").unlink()
-    assert diff(a, b).notes == record.notes
-
-
-def test_speeds_of_different_machines_are_called_so(write_run: WriteRun, run_record: RunRecord) -> None:
+def test_speeds_of_different_machines_are_called_so(write_guesses: WriteRun, run_record: RunRecord) -> None:
     hardware = run_record.hardware.model_copy(update={"threads": 1})
-    a, b = write_run("a", TRUTH, TRUTH), write_run("b", TRUTH, TRUTH, hardware=hardware)
+    a, b = write_guesses("a", TRUTH, TRUTH), write_guesses("b", TRUTH, TRUTH, hardware=hardware)
     (note,) = (note for note in diff(a, b).notes if "machines" in note)
     assert note == "Speeds were measured on different machines: A on c, 2 threads, fp32; B on c, 1 thread, fp32."
 
 
+# Slices
+
+
 class Recorder(Silent):
-    """A progress that remembers the stages."""
+    """A progress that remembers the stages with their lengths, and how far the last that was counted came."""
 
     def __init__(self) -> None:
-        self.stages: list[str] = []
+        self.stages: list[tuple[str, int | None]] = []
+        self.done = 0
 
-    def start(self, stage: str, **_: object) -> None:
-        self.stages.append(stage)
+    def start(self, stage: str, *, total: int | None = None, **_: object) -> None:
+        self.stages.append((stage, total))
 
-
-def list_reviews(count: int, *, first: int = 0) -> list[tuple[str, str]]:
-    return [
-        (f"the film was {(BAD, GOOD)[row % 2][row // 2 % 4]} {row}", ("neg", "pos")[row % 2])
-        for row in range(first, first + count)
-    ]
+    def update(self, done: int, **_: object) -> None:
+        self.done = done
 
 
-@pytest.fixture(scope="module")
-def config(build_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Settings of a run of a second or two."""
-    source = tmp_path_factory.mktemp("data") / "reviews.csv"
-    with source.open("w", newline="") as file:
-        csv.writer(file).writerows([("text", "label"), *list_reviews(120)])
-    flags = {
-        "data.source": str(source),
-        "data.test_fraction": 0.3,
-        "model.name": str(build_encoder("distilbert", initializer_range=0.3)),
-        "model.max_length": 32,
-        "training.max_steps": 8,
-        "training.learning_rate": 0.005,
-        "training.precision": "fp32",
-        "training.threads": 1,
-        "evaluation.bootstrap_samples": 200,
-        "evaluation.report": False,
-        "evaluation.baseline": False,
-        "evaluation.cheap_baselines": False,
-    }
-    return load_config(flags=flags)
-
-
-@pytest.fixture(scope="module")
-def trained(config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two runs on the same rows, of which the second has hardly learned anything."""
-    folder, short = tmp_path_factory.mktemp("runs"), config.model_copy(deep=True)
-    short.training.max_steps = 1
-    return lorafit.train(config, output=folder / "a").path, lorafit.train(short, output=folder / "b").path
-
-
-def test_runs_of_the_same_data_are_compared_by_what_they_said(trained: tuple[Path, Path]) -> None:
-    a, b = trained
-    record = diff(a, b)
-    told = [RunRecord.read(RunLayout(run).record) for run in trained]
-    assert record.rows == told[0].data.splits["test"].rows == 36
-    assert [side.texts_per_second for side in (record.a, record.b)] == [one.texts_per_second for one in told]
-    assert record.a.parameters == told[0].parameters
-    assert read_slices(record, "words")["1-15"][0] == 36
-    metrics = [MetricsRecord.read(RunLayout(run).metrics).finetuned for run in trained]
-    assert [record.a.scores, record.b.scores] == metrics
-    assert record.churn.value > 0
-
-
-def test_other_rows_are_predicted_by_both(
-    trained: tuple[Path, Path], write_reviews: Callable[[str, list[tuple[str, str]]], Path]
+def test_slices_are_labels_lengths_and_columns_each_with_its_own_test(
+    models: SimpleNamespace, write_pair: WritePair
 ) -> None:
-    path, progress = write_reviews("more.csv", list_reviews(40, first=1000)), Recorder()
-    record = diff(*trained, str(path), progress=progress)
-    texts, labels = zip(*list_reviews(40, first=1000), strict=True)
-    answers = [[one.label for one in lorafit.load(run, precision="fp32").predict(texts)] for run in trained]
-    assert record.rows == 40
-    assert record.source == str(path)
-    right = [[answer == label for answer, label in zip(told, labels, strict=True)] for told in answers]
-    assert [side.scores.accuracy.value for side in (record.a, record.b)] == [sum(one) / 40 for one in right]
-    assert record.comparison.rows_lost == sum(was and not now for was, now in zip(*right, strict=True))
-    assert progress.stages == ["measuring A", "measuring B", "comparing slices", "comparing"]
-
-
-def test_the_own_data_as_other_rows_are_the_test_rows_again(trained: tuple[Path, Path], config: Config) -> None:
-    kept, again = diff(*trained), diff(*trained, config.data.source)
-    assert again.comparison.rows_gained == kept.comparison.rows_gained
-    assert again.churn == kept.churn
-    assert again.comparison.log_loss_difference.value == pytest.approx(
-        kept.comparison.log_loss_difference.value, abs=1e-6
+    task, kinds = models.task, ["book", "film", "film", "film"]
+    progress = Recorder()
+    record = diff(
+        *write_pair(models, columns={"kind": kinds}, texts=lambda row, _: f"{'word ' * (20 * (row % 2))}{row} film"),
+        progress=progress,
     )
-
-
-def test_rows_that_a_run_was_trained_on_are_refused(trained: tuple[Path, Path], config: Config, tmp_path: Path) -> None:
-    b = RunLayout(Path(shutil.copytree(trained[1], tmp_path / "b")))
-    record = RunRecord.read(b.record)
-    split = record.data.splits["test"].model_copy(update={"fingerprint": "cut with another seed"})
-    data = record.data.model_copy(update={"splits": {**record.data.splits, "test": split}})
-    record.model_copy(update={"data": data}).write(b.record)
-    with pytest.raises(DataError, match="different test rows"):
-        diff(trained[0], b.root)
-    with pytest.raises(DataError, match=r"\S+/b was trained on \S+reviews\.csv, and these rows are not its test rows"):
-        diff(trained[0], b.root, config.data.source)
-
-
-def test_a_link_to_the_training_file_is_the_training_file(
-    trained: tuple[Path, Path], config: Config, tmp_path: Path
-) -> None:
-    (tmp_path / "link.csv").symlink_to(config.data.source)
-    record = diff(*trained, str(tmp_path / "link.csv"))
-    assert record.rows == 36, "the test rows, not those of training"
-
-
-@pytest.mark.parametrize("linked", [False, True])
-@pytest.mark.parametrize("side", [0, 1])
-def test_the_validation_file_of_either_run_is_refused(
-    trained: tuple[Path, Path],
-    tmp_path: Path,
-    write_reviews: Callable[[str, list[tuple[str, str]]], Path],
-    linked: bool,
-    side: int,
-) -> None:
-    data = write_reviews("validation.csv", list_reviews(40, first=1000))
-    layout, runs = RunLayout(Path(shutil.copytree(trained[side], tmp_path / "run"))), list(trained)
-    runs[side] = layout.root
-    layout.config.write_text(load_config(layout.config, flags={"data.validation": str(data)}).to_yaml())
-    (tmp_path / "link.csv").symlink_to(data)
-    with pytest.raises(DataError, match=r"is the validation file of \S+run: its rows chose and calibrated"):
-        diff(*runs, str(tmp_path / "link.csv") if linked else str(data))
-
-
-def test_a_run_with_its_classes_turned_round_is_the_same(
-    trained: tuple[Path, Path],
-    tmp_path: Path,
-    config: Config,
-    write_reviews: Callable[[str, list[tuple[str, str]]], Path],
-) -> None:
-    turned = turn_classes_round(trained[0], tmp_path / "turned")
-    assert lorafit.load(turned).labels == ("pos", "neg")
-    for data in (str(write_reviews("more.csv", list_reviews(40, first=1000))), config.data.source):
-        record = diff(trained[0], turned, data)
-        assert record.labels == ["neg", "pos"]
-        assert record.churn.value == 0
-        assert record.comparison.log_loss_difference.value == pytest.approx(0, abs=1e-6)
-
-
-def turn_classes_round(run: Path, target: Path) -> Path:
-    """Copy a run of two classes and exchange them everywhere: in the head, the golden logits, labels and record."""
-    layout = RunLayout(Path(shutil.copytree(run, target)))
-    record, weights = RunRecord.read(layout.record), load_file(layout.adapter / "adapter_model.safetensors")
-    heads = {name: np.ascontiguousarray(value[::-1]) for name, value in weights.items() if ".classifier." in name}
-    assert len(heads) == 2
-    save_file({**weights, **heads}, layout.adapter / "adapter_model.safetensors", metadata={"format": "pt"})
-    labels = json.loads((layout.labels / "config.json").read_text())
-    labels |= {"id2label": {"0": "pos", "1": "neg"}, "label2id": {"pos": 0, "neg": 1}}
-    (layout.labels / "config.json").write_text(json.dumps(labels))
-    golden = GoldenRecord.read(layout.golden)
-    golden.model_copy(update={"logits": [row[::-1] for row in golden.logits]}).write(layout.golden)
-    rows = load_splits(load_config(layout.config).data).test
-    split = record.data.splits["test"].model_copy(
-        update={"fingerprint": type(rows)(rows.ids, rows.texts, 1 - rows.labels).fingerprint()}
+    assert record.notes == []
+    marks = task.mark_labels(models.y)
+    members = {("label", name): has for name, has in zip(task.label_names, marks.T, strict=False)}
+    assert bool(members) is (task.count(models.y) != {})
+    odd, book = np.arange(200) % 2 == 1, np.arange(200) % 4 == 0
+    members |= {("words", "1-15"): ~odd, ("words", "16-63"): odd, ("kind", "film"): ~book, ("kind", "book"): book}
+    assert [(one.column, one.value) for one in record.slices] == list(members)
+    for one, rows in zip(record.slices, members.values(), strict=True):
+        y, values = models.y[rows], (models.before[rows], models.after[rows])
+        assert one.rows == rows.sum()
+        points = [float(task.compute(task.row_statistics(y, given).sum(axis=0))[task.primary]) for given in values]
+        assert [one.before[task.primary], one.after[task.primary]] == pytest.approx(points)
+        assert list(one.comparison.differences) == list(task.slice_metrics), "nothing else is resampled"
+        difference = one.comparison.differences[task.primary]
+        assert difference.value == pytest.approx(points[1] - points[0])
+        assert difference.low <= difference.value <= difference.high
+        was, now = (task.row_errors(y, given) for given in values)
+        assert (one.comparison.rows_fixed, one.comparison.rows_broken) == ((now < was).sum(), (now > was).sum())
+    assert [one.adjusted_p_value for one in record.slices] == adjust_p_values(
+        [one.comparison.p_value for one in record.slices]
     )
-    changes = {
-        "labels": ["pos", "neg"],
-        "files": {name: compute_digest(layout.adapter / name) for name in record.files},
-        "data": record.data.model_copy(update={"splits": {**record.data.splits, "test": split}}),
-    }
-    record.model_copy(update=changes).write(layout.record)
-    return layout.root
+    assert progress.stages == [("comparing slices", len(members)), ("comparing", None)]
+    assert progress.done == len(members)
 
 
-@pytest.fixture(scope="module")
-def exported(trained: tuple[Path, Path]) -> Path:
-    return lorafit.export(trained[0], int8=True).path
+def test_without_the_data_slices_are_labels_alone(models: SimpleNamespace, write_pair: WritePair) -> None:
+    a, b = write_pair(models)
+    (a.parent / "a-test.jsonl").write_text('{"text": "changed", "label": "1"}\n', encoding="utf-8")
+    changed = diff(a, b)
+    (a.parent / "a.jsonl").unlink()
+    gone = diff(a, b)
+    for record in (changed, gone):
+        assert {one.column for one in record.slices} <= {"label"}
+        (note,) = (note for note in record.notes if "cannot be read as it was" in note)
+        assert note.startswith(str(a.parent / "a.jsonl"))
+    with pytest.raises(DataError, match=r"a\.jsonl"):
+        diff(a, b, flags={"data.slice_columns": ["kind"]})
 
 
-def test_an_exported_model_is_compared_with_its_run(trained: tuple[Path, Path], exported: Path, config: Config) -> None:
-    record = diff(trained[0], exported, gate="accuracy>=-0.1,churn<=0.1")
-    kept = diff(*trained)
-    assert (record.rows, record.source, record.a) == (kept.rows, kept.source, kept.a)
-    assert (record.b.exported, record.b.method, record.b.parameters) == ("int8", "lora", record.a.parameters)
-    assert all(result.holds for result in record.gates)
-    assert 0 < abs(record.comparison.log_loss_difference.value) < 0.05
-    rows = load_splits(config.data).test
-    truth, said = rows.labels, lorafit.load(exported).predict_proba(rows.texts)
-    assert record.b.scores.accuracy.value == (said.argmax(axis=1) == truth).mean()
-    assert record.b.scores.log_loss.value == pytest.approx(-np.log(said[np.arange(len(truth)), truth]).mean())
-    assert record.b.texts_per_second == ExportRecord.read(ExportLayout(exported).record).speed.texts_per_second > 0
-    assert any("speed of B was measured when it was exported" in note for note in record.notes)
-    turned = diff(exported, trained[0])
-    assert turned.comparison.log_loss_difference.value == pytest.approx(-record.comparison.log_loss_difference.value)
-    assert turned.a.scores == record.b.scores
+def test_a_label_that_no_row_has_is_no_slice(write_values: WriteRun) -> None:
+    task, y = build_task("multi_label", ("bad", "long", "odd")), np.array([[1, 0, 0], [1, 1, 0]] * 20)
+    a, b = (write_values(name, task, y, y * 0.8 + 0.1) for name in "ab")
+    assert [one.value for one in diff(a, b).slices if one.column == "label"] == ["bad", "long"]
 
 
-def test_exported_models_are_compared_on_rows_that_they_predict_now(
-    trained: tuple[Path, Path], exported: Path, write_reviews: Callable[[str, list[tuple[str, str]]], Path]
+def test_slices_without_any_label_are_undefined(write_values: WriteRun) -> None:
+    """Rows of the kind `bare` have no label; B gives one of them a label, A none."""
+    task, y = build_task("multi_label", ("bad", "odd")), np.array([[0, 0], [1, 0]] * 30)
+    values = y * 0.8 + 0.1
+    worse = values.copy()
+    worse[0, 0] = 0.9
+    wishes = {"columns": {"kind": ["bare", "book"]}}
+    a, b = (write_values(name, task, y, one, **wishes) for name, one in (("a", values), ("b", worse)))
+    for record, expected in ((diff(a, a), math.nan), (diff(a, b), 0.0)):
+        bare = next(change for change in record.slices if change.value == "bare")
+        assert (bare.rows, bare.before["micro_f1"]) == (30, pytest.approx(math.nan, nan_ok=True))
+        assert bare.after["micro_f1"] == pytest.approx(expected, nan_ok=True)
+        assert math.isnan(bare.comparison.differences["micro_f1"].value)
+        again = DiffRecord.model_validate_json(record.model_dump_json())
+        assert math.isnan(next(change for change in again.slices if change.value == "bare").before["micro_f1"])
+    assert bare.comparison.rows_broken == 1
+
+
+# Labels in another order
+
+
+@pytest.mark.parametrize("name", ["single_label", "multi_label"])
+def test_labels_in_another_order_are_aligned_by_name(
+    draw_models: Draw, write_pair: WritePair, write_values: WriteRun, name: str
 ) -> None:
-    with pytest.raises(UserInputError, match=r"do not hold what they said of their test rows.*lorafit diff A B DATA"):
-        diff(exported, exported)
-    path = write_reviews("more.csv", list_reviews(40, first=1000))
-    record = diff(exported, exported, str(path))
-    assert (record.rows, record.churn.value, record.a.exported) == (40, 0, "int8")
-    assert diff(trained[1], exported, str(path)).b.scores.accuracy.value == record.b.scores.accuracy.value
+    models = draw_models(name)
+    texts = {"texts": lambda row, _: f"film {row}"}
+    a, b = write_pair(models, **texts)
+    straight, task = diff(a, b), build_task(name, models.task.label_names[::-1])
+    y = task.encode(models.task.decode(models.y))
+    turned = write_values("turned", task, y, models.after[:, ::-1], **texts)
+    record = diff(a, turned)
+    assert record.labels == straight.labels
+    assert record.comparison == straight.comparison
+    assert record.slices == straight.slices
+    assert [one.label for one in record.b.scores.per_class] == list(models.task.label_names)
+    layout = RunLayout(turned)
+    own, wrong = (RunRecord.read(RunLayout(run).record).data.splits["test"].fingerprint for run in (turned, a))
+    assert own != wrong
+    layout.record.write_text(layout.record.read_text(encoding="utf-8").replace(own, wrong), encoding="utf-8")
+    with pytest.raises(DataError, match="measured on different test rows"):
+        diff(a, turned)
+    (a.parent / "a-test.jsonl").unlink()
+    with pytest.raises(DataError, match=r"labels in another order.*cannot be read as it was.*lorafit diff A B DATA"):
+        diff(a, turned)
 
 
-def test_rows_that_an_exported_model_was_trained_on_are_refused(
-    exported: Path, config: Config, write_reviews: Callable[[str, list[tuple[str, str]]], Path], tmp_path: Path
+# What cannot be compared
+
+
+def test_other_labels_and_tasks_are_refused(draw_models: Draw, write_guesses: WriteRun, write_pair: WritePair) -> None:
+    a = write_guesses("one", TRUTH, TRUTH)
+    b = write_guesses("other", ["bad", "good"] * 5, ["bad", "good"] * 5, labels=("bad", "good"))
+    with pytest.raises(RunError, match=r"same labels: \S+one has \['neg', 'pos'\], \S+other has \['bad', 'good'\]"):
+        diff(a, b)
+    numbers = write_pair(draw_models("regression"))[0]
+    with pytest.raises(RunError, match=r"same task: \S+one has single_label, \S+a has regression"):
+        diff(a, numbers, "other.csv")
+    with pytest.raises(RunError, match=r"same task: \S+a has regression, \S+one has single_label"):
+        diff(numbers, a)
+
+
+def test_other_test_rows_are_refused_with_what_to_do(
+    models: SimpleNamespace, write_pair: WritePair, write_values: WriteRun
 ) -> None:
-    moved = shutil.copy(config.data.source, tmp_path / "elsewhere.csv")
-    for source in (config.data.source, str(moved)):
-        with pytest.raises(DataError, match=r"was trained on .* and these rows are not its test rows"):
-            diff(exported, exported, source)
-    held = write_reviews("validation.csv", list_reviews(40, first=2000))
-    own, other = config.model_copy(deep=True), write_reviews("other.csv", list_reviews(40, first=3000))
-    own.data.validation, own.training.max_steps = str(held), 1
-    chosen = lorafit.export(lorafit.train(own, output=tmp_path / "run").path).path
-    assert diff(chosen, chosen, str(other)).rows == 40
-    for file in (held, shutil.copy(held, tmp_path / "held.csv")):
-        with pytest.raises(DataError, match="is the validation file of"):
-            diff(chosen, chosen, str(file))
+    a, _ = write_pair(models)
+    fewer = write_values("fewer", models.task, models.y[:-1], models.after[:-1])
+    with pytest.raises(DataError, match=r"measured on different test rows.*lorafit diff A B DATA"):
+        diff(a, fewer)
 
 
-def test_an_exported_model_cannot_predict_test_rows_that_have_changed(
-    trained: tuple[Path, Path], exported: Path, config: Config, tmp_path: Path
+def test_predictions_of_other_rows_under_the_same_fingerprint_are_refused(
+    models: SimpleNamespace, write_pair: WritePair, write_values: WriteRun
 ) -> None:
-    source = tmp_path / "reviews.csv"
-    source.write_text("\n".join(Path(config.data.source).read_text().splitlines()[:-30]) + "\n")
-    with pytest.raises(DataError, match=r"has changed since training.*lorafit diff A B DATA"):
-        diff(trained[0], exported, flags={"data.source": str(source)})
-    with pytest.raises(DataError, match=r"cannot predict the run's test rows: .*gone\.csv.*lorafit diff A B DATA"):
-        diff(trained[0], exported, flags={"data.source": str(tmp_path / "gone.csv")})
+    """One altered, then both alike: then the data, where they are still there, tell."""
+    a, b = write_pair(models)
+    other = write_values("other", models.task, models.y[::-1], models.after[::-1])
+    RunLayout(other).predictions("test", "after").replace(RunLayout(b).predictions("test", "after"))
+    with pytest.raises(RunError, match=r"are of different rows.*one was altered"):
+        diff(a, b)
+    with pytest.raises(RunError, match=r"\S+b are not of its test rows: they were altered"):
+        diff(b, b)
 
 
-def test_an_exported_model_without_a_measured_speed_cannot_be_held_to_one(
-    trained: tuple[Path, Path], exported: Path, tmp_path: Path
-) -> None:
-    copy = ExportLayout(Path(shutil.copytree(exported, tmp_path / "copy")))
-    ExportRecord.read(copy.record).model_copy(update={"speed": None}).write(copy.record)
-    record = diff(trained[0], copy.root)
-    assert (record.b.texts_per_second, record.slowdown) == (None, None)
-    assert not any("speed" in note.lower() for note in record.notes)
-    with pytest.raises(RunError, match="slowdown"):
-        diff(trained[0], copy.root, gate="slowdown<=2")
+def test_gates_are_read_before_any_row(write_guesses: WriteRun) -> None:
+    run = write_guesses("run", TRUTH, TRUTH)
+    with pytest.raises(ConfigError, match="cannot limit 'acc'"):
+        diff(run, run, "none.csv", gate="acc>=0")
+
+
+def test_a_folder_of_the_home_directory_is_found(write_guesses: WriteRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_guesses("run", TRUTH, TRUTH)
+    monkeypatch.setenv("HOME", str(run.parent))
+    assert diff("~/run", "~/run").a.run == str(run)

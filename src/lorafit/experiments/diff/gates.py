@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import ge, gt, le, lt
 from typing import Final, Literal, get_args
 
 from lorafit.errors import ConfigError, GateBrokenError, RunError
@@ -16,7 +15,17 @@ __all__ = ["Gate", "describe_gate", "enforce_gates", "judge_gates", "list_gates"
 
 Operator = Literal[">=", "<=", ">", "<"]
 
-_OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {">=": ge, "<=": le, ">": gt, "<": lt}
+_ROUNDING: Final = 1e-12
+"""The size of a rounding error of a difference, which must not decide."""
+
+_OPERATORS: Final[dict[str, Callable[[float], bool]]] = {
+    ">=": lambda excess: excess >= -_ROUNDING,
+    "<=": lambda excess: excess <= _ROUNDING,
+    ">": lambda excess: excess > _ROUNDING,
+    "<": lambda excess: excess < -_ROUNDING,
+}
+"""What holds by how far a value is above its limit."""
+
 _FORM = re.compile(r"(?P<name>[^<>=\s]*)\s*(?P<operator>>=|<=|>|<)\s*(?P<limit>[^<>=\s]+)")
 _SLOWDOWN: Final = "slowdown"
 
@@ -139,7 +148,7 @@ def _judge(gate: Gate, record: DiffRecord) -> GateResult:
         limit=gate.limit,
         value=measured.value,
         interval=None if math.isnan(measured.low) else measured,
-        holds=_OPERATORS[gate.operator](measured.value, gate.limit),
+        holds=_OPERATORS[gate.operator](measured.value - gate.limit),
     )
 
 
