@@ -263,6 +263,10 @@ def _write_tokenizer(folder: Path, model_type: str) -> int:
 @pytest.fixture
 def run_record() -> RunRecord:
     """The record of a finished run, as small as it can be."""
+    return _build_record()
+
+
+def _build_record() -> RunRecord:
     return RunRecord(
         status="complete",
         created="2025-01-01T00:00:00+00:00",
@@ -292,10 +296,16 @@ LABELS: dict[str, tuple[str, ...]] = {
 """Label names of a written run by its task, unless it is given others."""
 
 
+@pytest.fixture(scope="session")
+def write_run_in() -> WriteRun:
+    """Writes a finished run of any task into a folder: `write_run` for fixtures that last longer than a test."""
+    return lambda root, task="single_label", **wishes: _write_run(_build_record(), root, task, **wishes)
+
+
 @pytest.fixture
-def write_run(run_record: RunRecord, tmp_path: Path) -> WriteRun:
+def write_run(write_run_in: WriteRun, tmp_path: Path) -> WriteRun:
     """Writes a finished run of any task without training: see `_write_run`; two runs of a test have different names."""
-    return lambda task="single_label", **wishes: _write_run(run_record, tmp_path, task, **wishes)
+    return lambda task="single_label", **wishes: write_run_in(tmp_path, task, **wishes)
 
 
 def _write_run(
@@ -494,16 +504,3 @@ def _draw_logits(task: "Task", y: "NDArray[Any]", strength: float, rng: "Generat
     if task.name == "single_label":
         targets = np.eye(len(task.label_names))[targets]
     return strength * (targets - 0.5) + rng.normal(size=targets.shape)
-
-
-@pytest.fixture
-def write_values(write_run: WriteRun) -> Callable[..., Path]:
-    """`write_run` as the tests of diff call it."""
-
-    def write(name: str, labels: Any, *told: Any, **wishes: Any) -> Path:  # noqa: ANN401
-        from lorafit.tasks.registry import build_task
-
-        task, (y, values) = build_task(labels.task, labels.names), told
-        return write_run(task, name=name, y=y, after=values, before=False, baselines=False, **wishes)
-
-    return write
