@@ -7,14 +7,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lorafit.cli.render.render import open_console
-from lorafit.cli.render.tables import print_fitting
+from lorafit.cli.render.tables import open_console, print_fitting
 from lorafit.experiments.diff.gates import describe_gate
 from lorafit.experiments.diff.records import DiffRecord
 from lorafit.system.text import clean_text
 from lorafit.tasks.base import Metric, Task
-from lorafit.tasks.evaluation import Verdict, judge
-from lorafit.tasks.format import write_p_value
+from lorafit.tasks.evaluation import Verdict, describe_changed_rows, judge
+from lorafit.tasks.format import write_estimate
 from lorafit.tasks.records import SliceComparison
 
 __all__ = ["show_diff"]
@@ -31,8 +30,6 @@ _MOST_LABELS: Final = 20
 _LONGEST_NAME: Final = 40
 _ROOM_FOR_NAMES: Final = 12
 """Characters a line that names get at least."""
-
-_F1: Final = Metric("F1", "harmonic mean of precision and recall", form="percent")
 
 
 def show_diff(record: DiffRecord, console: Console | None = None) -> None:
@@ -113,7 +110,7 @@ def _list_labels(record: DiffRecord, separator: str) -> Iterator[tuple[str, ...]
     """Yield the F1 of labels over all rows, where labels that are given too often show, too; most rows first."""
     pairs = zip(record.a.scores.per_class, record.b.scores.per_class, strict=True)
     for one, other in sorted(pairs, key=lambda pair: -pair[0].support)[:_MOST_LABELS]:
-        cells = (_F1.write(scores.f1, separator=separator) for scores in (one, other))
+        cells = (write_estimate("percent", scores.f1, separator=separator) for scores in (one, other))
         yield f"F1 {clean_text(one.label, most=_LONGEST_NAME)}", *cells, ""
 
 
@@ -126,11 +123,8 @@ def _list_costs(record: DiffRecord) -> Iterator[tuple[str, ...]]:
 
 
 def _describe(record: DiffRecord, task: Task) -> Iterator[str]:
-    paired, words = record.comparison, task.wording
-    fixed = words.fixed.format(count=f"{paired.rows_fixed:,}")
-    broken = words.broken.format(count=f"{paired.rows_broken:,}")
-    verdict = _VERDICTS[judge(task, paired, record.confidence_level)]
-    yield f"{verdict}: {fixed}, {broken} ({words.test}, {write_p_value(paired.p_value)})."
+    verdict = _VERDICTS[judge(task, record.comparison, record.confidence_level)]
+    yield f"{verdict}: {describe_changed_rows(task, record.comparison)}."
     for name, metric in task.diff_metrics.items():
         measured = record.diff_metrics.get(name)
         if measured is not None and name not in record.a.metrics:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from lorafit.cli.render.render import open_console
+from lorafit.cli.render.tables import open_console
 from lorafit.tasks.registry import get_task
 
 if TYPE_CHECKING:
