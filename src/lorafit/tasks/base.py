@@ -421,8 +421,8 @@ class Task(ABC):
         """
         if target is not None:
             raise UserInputError(
-                f"A target accuracy is for models with one label a text (single_label); the task here is {cls.name}. "
-                "Leave it out."
+                f"A target accuracy is for tasks that give a text one label (single_label, ordinal); the task here is "
+                f"{cls.name}. Leave it out."
             )
 
     def choose_operating_point(self, calibration: Calibration, target: float) -> Calibration:
@@ -505,7 +505,7 @@ class Task(ABC):
             values: Shape (n, labels).
 
         Returns:
-            Shape (n, k), k growing with the number of labels and not with its square. The first column is 1.
+            Shape (n, k), k growing with the number of labels and not with its square.
 
         Raises:
             ValueError: No rows, shapes that do not fit, or values that the task does not have.
@@ -541,13 +541,13 @@ class Task(ABC):
     def row_errors(self, y: NDArray[Any], values: Array) -> Array:
         """Return how wrong each row is, shape (n,): 0 where it is right."""
 
-    def slice_statistics(self, y: NDArray[Any], values: Array) -> Array:
-        """Return what `slice_loss` is made of once it is summed over the rows of a slice, shape (n, j)."""
-        return np.column_stack([self.row_errors(y, values), np.ones(len(y))])
+    @abstractmethod
+    def slice_statistics(self, statistics: Array) -> Array:
+        """Return the few of `row_statistics`, shape (..., k), that slices are scored by, shape (..., j)."""
 
-    def slice_loss(self, sums: Array) -> Array:
-        """Compute the loss of the primary metric from sums of `slice_statistics`, shape (..., j); less is better."""
-        return np.asarray(sums[..., 0] / sums[..., 1])
+    @abstractmethod
+    def compute_slices(self, sums: Array) -> dict[str, Array]:
+        """Compute the `slice_metrics` from sums of `slice_statistics`, shape (..., j); each has the shape (...)."""
 
     @abstractmethod
     def mistake_severity(self, y: NDArray[Any], values: Array) -> Array:

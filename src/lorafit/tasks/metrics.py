@@ -12,6 +12,7 @@ from lorafit.tasks.records import ClassScores, Estimate
 from lorafit.tasks.statistics import f1_interval, wilson_interval
 
 __all__ = [
+    "binary_loss",
     "check_ids",
     "check_marks",
     "check_probabilities",
@@ -53,6 +54,11 @@ def to_losses(likelihoods: ArrayLike) -> Array:
     probability nearer to 1 than that from 1, so this is where losses of both sides end.
     """
     return np.asarray(np.abs(np.log(np.clip(likelihoods, np.finfo(np.float64).eps, 1.0))))
+
+
+def binary_loss(marks: NDArray[np.bool_], logits: Array) -> float:
+    """Return the mean negative log likelihood, in nats, of logits that each stand for a decision of their own."""
+    return float((np.logaddexp(0, logits) - marks * logits).mean())
 
 
 def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:
@@ -179,7 +185,8 @@ def check_marks(marks: ArrayLike, labels: int) -> NDArray[np.bool_]:
         raise ValueError(f"An indicator matrix must have the shape (n, {labels}), got {given.shape}.")
     if len(given) == 0:
         raise ValueError("Metrics need at least one row, got none.")
-    _refuse_rows(~((given == 0) | (given == 1)).all(axis=1), given, "Indicators must be 0 or 1")
+    wrong = np.asarray(~((given == 0) | (given == 1)).all(axis=1))
+    _refuse_rows(wrong, given, "Indicators must be 0 or 1")
     return np.asarray(given == 1)
 
 
@@ -200,7 +207,7 @@ def check_shares(values: ArrayLike, rows: int, labels: int) -> Array:
     given = np.asarray(values, dtype=np.float64)
     if given.shape != (rows, labels):
         raise ValueError(f"Probabilities must have the shape ({rows}, {labels}), got {given.shape}.")
-    outside = ~((given >= 0) & (given <= 1)).all(axis=1)
+    outside = np.asarray(~((given >= 0) & (given <= 1)).all(axis=1))
     _refuse_rows(outside, given, "Probabilities must lie between 0 and 1 (logits are activated first)")
     return given
 
@@ -214,7 +221,7 @@ def check_probabilities(values: ArrayLike, rows: int, classes: int) -> Array:
 
 
 def _undefined_ratio(above: Array, below: Array) -> Array:
-    return np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0)
+    return np.asarray(np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0))
 
 
 def _refuse_rows(wrong: NDArray[np.bool_], values: NDArray[np.generic], rule: str) -> None:

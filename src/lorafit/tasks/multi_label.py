@@ -20,7 +20,7 @@ from lorafit.tasks.labels import (
     read_names,
     sort_names,
 )
-from lorafit.tasks.metrics import check_marks, check_shares, f1, ratio, score_classes, sigmoid, to_losses
+from lorafit.tasks.metrics import binary_loss, check_marks, check_shares, f1, ratio, score_classes, sigmoid, to_losses
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, Scores
 from lorafit.tasks.single_label import CALIBRATION_METRICS, describe_temperature, log_odds
 
@@ -93,8 +93,9 @@ class MultiLabelCalibration(Calibration):
 class MultiLabel(Task):
     """A text has any number of labels. `y` is an indicator matrix, int64 of shape (n, labels).
 
-    A decision is one label of one text; values are probabilities, each by itself. The statistics of a row are 1, whether
-    all its decisions are right, and its mean log loss a decision; then, label by label, whether it was rightly given, whether it was given, and whether it is true.
+    A decision is one label of one text; values are probabilities, each by itself. The statistics of a row are 1,
+    whether all its decisions are right, and its mean log loss a decision; then, each label by label, whether it was
+    rightly given, whether it was given, and whether it is true.
     """
 
     name: ClassVar[str] = "multi_label"
@@ -217,8 +218,8 @@ class MultiLabel(Task):
         del scaler
         values, marks = self.activate(logits), y == 1
         return {
-            "loss": _binary_loss(marks, logits),
-            "calibrated_loss": _binary_loss(marks, logits / fit_binary_temperature(marks, logits)),
+            "loss": binary_loss(marks, logits),
+            "calibrated_loss": binary_loss(marks, logits / fit_binary_temperature(marks, logits)),
             self.primary: float(np.nan_to_num(self.compute(self.row_statistics(y, values).sum(axis=0))[self.primary])),
         }
 
@@ -241,12 +242,12 @@ class MultiLabel(Task):
         return MultiLabelCalibration(
             rows=len(y),
             temperature=temperature,
-            log_loss_before=_binary_loss(marks, logits),
-            log_loss_after=_binary_loss(marks, logits / temperature),
+            log_loss_before=binary_loss(marks, logits),
+            log_loss_after=binary_loss(marks, logits / temperature),
         )
 
     def activate(self, logits: ArrayLike, calibration: Calibration | None = None) -> Array:
-        temperature = calibration.temperature if isinstance(calibration, MultiLabelCalibration) else 1.0
+        temperature = 1.0 if calibration is None else expect(calibration, MultiLabelCalibration).temperature
         return sigmoid(np.asarray(logits, dtype=np.float64) / temperature)
 
     def predict(self, values: Array, calibration: Calibration | None = None) -> MultiLabelPrediction:
@@ -280,10 +281,8 @@ class MultiLabel(Task):
     def compute(self, sums: Array) -> dict[str, Array]:
         rows, exact, loss = np.moveaxis(sums[..., :3], -1, 0)
         hits, given, true = np.split(sums[..., 3:], 3, axis=-1)
-        marks = given.sum(axis=-1) + true.sum(axis=-1)
         return {
-            # Where no row has a label and none is given, there is nothing that could be right or wrong.
-            "micro_f1": np.where(marks > 0, ratio(2 * hits.sum(axis=-1), marks), np.nan),
+            "micro_f1": _micro_f1(hits.sum(axis=-1), (given + true).sum(axis=-1)),
             "macro_f1": f1(hits, given, true).mean(axis=-1),
             "exact_match": np.asarray(exact / rows),
             "hamming_loss": (given + true - 2 * hits).sum(axis=-1) / (rows * hits.shape[-1]),
@@ -309,15 +308,16 @@ class MultiLabel(Task):
 
     def row_errors(self, y: NDArray[Any], values: Array) -> Array:
         """Return the number of wrong decisions about each row."""
-        return (_decide(values) != (y == 1)).sum(axis=1).astype(np.float64)
+        return np.asarray((_decide(values) != (y == 1)).sum(axis=1), dtype=np.float64)
 
-    def slice_statistics(self, y: NDArray[Any], values: Array) -> Array:
-        given, true = _decide(values), y == 1
-        return np.column_stack([(given & true).sum(axis=1), given.sum(axis=1) + true.sum(axis=1)]).astype(np.float64)
+    def slice_statistics(self, statistics: Array) -> Array:
+        """Return 1, whether a row is exactly right, how many labels are rightly given, and how many given plus true."""
+        hits, given, true = (part.sum(axis=-1) for part in np.split(statistics[..., 3:], 3, axis=-1))
+        return np.stack([statistics[..., 0], statistics[..., 1], hits, given + true], axis=-1)
 
-    def slice_loss(self, sums: Array) -> Array:
-        """Compute 1 - micro F1; where there is no label, nothing is wrong."""
-        return np.where(sums[..., 1] > 0, 1 - ratio(2 * sums[..., 0], sums[..., 1]), 0.0)
+    def compute_slices(self, sums: Array) -> dict[str, Array]:
+        rows, exact, hits, marks = np.moveaxis(sums, -1, 0)
+        return {"micro_f1": _micro_f1(hits, marks), "exact_match": np.asarray(exact / rows)}
 
     def mistake_severity(self, y: NDArray[Any], values: Array) -> Array:
         """Return the confidence of the surest wrong decision."""
@@ -380,6 +380,11 @@ class MultiLabel(Task):
         return np.where(_decide(values) != (y == 1), np.maximum(values, 1 - values), 0.0)
 
 
+def _micro_f1(hits: Array, marks: Array) -> Array:
+    """Compute F1; undefined where no row has a label and none is given, so that nothing could be right or wrong."""
+    return np.where(marks > 0, ratio(2 * hits, marks), np.nan)
+
+
 def _names(label: Label) -> tuple[str, ...]:
     return label if isinstance(label, tuple) else (str(label),)
 
@@ -391,8 +396,3 @@ def _decide(values: Array) -> NDArray[np.bool_]:
 def _judge(y: NDArray[Any], values: Array) -> tuple[NDArray[np.bool_], Array]:
     """Return whether each decision is right, and with what confidence, 0.5 to 1, it was made."""
     return _decide(values) == (y == 1), np.maximum(values, 1 - values)
-
-
-def _binary_loss(marks: NDArray[np.bool_], logits: Array) -> float:
-    """Return the mean negative log likelihood of all decisions, in nats."""
-    return float((np.logaddexp(0, logits) - marks * logits).mean())

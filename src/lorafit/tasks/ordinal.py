@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,11 +12,14 @@ from lorafit.errors import DataError
 from lorafit.tasks.base import Array, Metric, TargetScaler, Wording, measure_spread
 from lorafit.tasks.calibration import fit_binary_temperature
 from lorafit.tasks.labels import Label
-from lorafit.tasks.metrics import ratio, sigmoid
+from lorafit.tasks.metrics import binary_loss, ratio, sigmoid
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Scores
-from lorafit.tasks.single_label import ClassCalibration, SingleLabel
+from lorafit.tasks.single_label import ClassCalibration, SingleLabel, read_temperature
 
 __all__ = ["Ordinal", "OrdinalCalibration"]
+
+_WHOLE: Final = re.compile(r"(-?\d{1,15})(?:\.0*)?")
+"""A whole number as text; tables with gaps write 3 as 3.0."""
 
 
 class OrdinalCalibration(ClassCalibration):
@@ -78,6 +81,11 @@ class Ordinal(SingleLabel):
         gate_example="mae<=0.02,negative_flips<=0.01",
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(_WHOLE.fullmatch(name) for name in self.label_names) or (np.diff(self.scores) <= 0).any():
+            raise DataError(f"Ordinal scores must be whole numbers in rising order, got {list(self.label_names)}.")
+
     @property
     def output_names(self) -> tuple[str, ...]:
         """One for every score but the lowest."""
@@ -91,12 +99,13 @@ class Ordinal(SingleLabel):
     @classmethod
     def parse_label(cls, cell: object, where: str, *, separator: str) -> Label | None:
         label = super().parse_label(cell, where, separator=separator)
-        if label is not None and not re.fullmatch(r"-?\d{1,15}", str(label)):
+        whole = None if label is None else _WHOLE.fullmatch(str(label))
+        if label is not None and whole is None:
             raise DataError(
                 f"{where} has the label '{str(label)[:40]}'. Ordinal scores are whole numbers: choose their column "
                 "(--label-column), or leave --task ordinal out to train a classifier."
             )
-        return None if label is None else str(int(str(label)))
+        return None if whole is None else str(int(whole[1]))
 
     def reorder(self, published: Sequence[str]) -> tuple[Self, list[str]]:
         """Leave the order of the scores as it is."""
@@ -107,19 +116,24 @@ class Ordinal(SingleLabel):
         del scaler
         return self._reached(y).astype(np.float32)
 
+    def compute_loss(self, y: NDArray[Any], logits: Array) -> float:
+        """Compute the loss that training minimises: that of the cumulative logits."""
+        return binary_loss(self._reached(y), logits)
+
     def fit_temperature(self, y: NDArray[Any], logits: Array) -> float:
         """Find the temperature with the lowest loss of the cumulative logits."""
         return fit_binary_temperature(self._reached(y), logits)
 
     def activate(self, logits: ArrayLike, calibration: Calibration | None = None) -> Array:
-        temperature = calibration.temperature if isinstance(calibration, ClassCalibration) else 1.0
-        reached = np.minimum.accumulate(sigmoid(np.asarray(logits, dtype=np.float64) / temperature), axis=-1)
-        ends = (np.ones((*reached.shape[:-1], 1)), np.zeros((*reached.shape[:-1], 1)))
-        return np.asarray(-np.diff(np.concatenate([ends[0], reached, ends[1]], axis=-1), axis=-1))
+        given = np.asarray(logits, dtype=np.float64) / read_temperature(calibration)
+        reached = np.minimum.accumulate(sigmoid(given), axis=1)
+        ends = np.ones((len(reached), 1)), np.zeros((len(reached), 1))
+        steps = np.concatenate([ends[0], reached, ends[1]], axis=1)
+        return np.asarray(steps[:, :-1] - steps[:, 1:])
 
     def main_output(self, values: Array) -> NDArray[np.int64]:
-        """Return the median score of each row, shape (n,)."""
-        return np.asarray((_cumulate(values) >= 0.5).sum(axis=1), dtype=np.int64)
+        """Return the median score of each row, shape (n,); where one half lies on either side, the lower."""
+        return np.asarray((_cumulate(values) > 0.5).sum(axis=1), dtype=np.int64)
 
     def row_statistics(self, y: NDArray[Any], values: Array) -> Array:
         base = super().row_statistics(y, values)
@@ -136,12 +150,13 @@ class Ordinal(SingleLabel):
         error, squared, within = np.moveaxis(sums[..., :3], -1, 0)
         base = super().compute(sums[..., 3:])
         rows, (_, predicted, true) = sums[..., 3], np.split(sums[..., 6:], 3, axis=-1)
-        scores = self.scores
-        by_chance = (predicted + true) @ scores**2 - ratio(2 * (predicted @ scores) * (true @ scores), rows)
+        scores = self.scores - self.scores.mean()  # so that squares of large scores lose no digits
+        squares = (predicted + true) @ scores**2
+        by_chance = squares - ratio(2 * (predicted @ scores) * (true @ scores), rows)
         return {
             "mae": np.asarray(error / rows),
             # Where neither scores nor predictions differ, there is no agreement beyond chance.
-            "qwk": np.where(by_chance > 1e-12 * rows, 1 - ratio(squared, by_chance), 0.0),
+            "qwk": np.where(by_chance > 1e-12 * squares, 1 - ratio(squared, by_chance), 0.0),
             "within_one": np.asarray(within / rows),
             "accuracy": base["accuracy"],
             "log_loss": base["log_loss"],
@@ -163,6 +178,14 @@ class Ordinal(SingleLabel):
     def row_errors(self, y: NDArray[Any], values: Array) -> Array:
         """Return how far off each score is."""
         return np.asarray(np.abs(self.scores[self.main_output(values)] - self.scores[y]))
+
+    def slice_statistics(self, statistics: Array) -> Array:
+        """Return 1, the absolute error and whether a row is right."""
+        return statistics[..., [3, 0, 4]]
+
+    def compute_slices(self, sums: Array) -> dict[str, Array]:
+        rows, error, right = np.moveaxis(sums, -1, 0)
+        return {"mae": np.asarray(error / rows), "accuracy": np.asarray(right / rows)}
 
     def mistake_severity(self, y: NDArray[Any], values: Array) -> Array:
         """Return how far off a score is and, of equal errors, the confidence."""

@@ -135,7 +135,8 @@ class Regression(Task):
         broken="{count} farther",
         test="exact sign test",
         mistakes="Largest errors",
-        mistakes_intro="The rows whose number is farthest off after training. Some may have a wrong number in the data.",
+        mistakes_intro="The rows whose number is farthest off after training. Some may have a wrong number in the "
+        "data.",
         no_mistakes="every number is exactly right",
         contribution="the number",
         contribution_title="What a word adds to the number",
@@ -257,9 +258,10 @@ class Regression(Task):
 
     def predict(self, values: Array, calibration: Calibration | None = None) -> RegressionPrediction:
         value = float(values[0])
-        if not isinstance(calibration, RegressionCalibration):
+        if calibration is None:
             return RegressionPrediction(value)
-        return RegressionPrediction(value, value - calibration.half_width, value + calibration.half_width)
+        reach = expect(calibration, RegressionCalibration).half_width
+        return RegressionPrediction(value, value - reach, value + reach)
 
     def require_probabilities(self) -> None:
         raise UserInputError("This model gives each text a number, which has no probability. predict gives the number.")
@@ -338,6 +340,13 @@ class Regression(Task):
     def row_errors(self, y: NDArray[Any], values: Array) -> Array:
         """Return how far off each number is."""
         return np.asarray(np.abs(values[:, 0] - y))
+
+    def slice_statistics(self, statistics: Array) -> Array:
+        """Return 1 and the error."""
+        return statistics[..., [0, 6]]
+
+    def compute_slices(self, sums: Array) -> dict[str, Array]:
+        return {"mae": np.asarray(sums[..., 1] / sums[..., 0])}
 
     def mistake_severity(self, y: NDArray[Any], values: Array) -> Array:
         """Return how far off each number is."""

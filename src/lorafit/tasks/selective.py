@@ -20,7 +20,6 @@ __all__ = [
     "choose_accept_threshold",
     "choose_set_threshold",
     "conformal_rank",
-    "conformal_sets",
     "trace_risk",
 ]
 
@@ -94,21 +93,6 @@ def choose_set_threshold(likelihoods: Array, coverage: float) -> float:
     """
     needed = conformal_rank(len(likelihoods), coverage)
     return float(np.sort(likelihoods)[::-1][needed - 1]) if needed <= len(likelihoods) else 0.0
-
-
-def conformal_sets(values: Array, set_threshold: float) -> NDArray[np.bool_]:
-    """Return the conformal set of each row: classes probable enough, and always the most probable one.
-
-    Args:
-        values: Shape (n, classes): probabilities.
-        set_threshold: From `choose_set_threshold`.
-
-    Returns:
-        Shape (n, classes).
-    """
-    inside = values >= set_threshold
-    inside[np.arange(len(values)), values.argmax(axis=1)] = True
-    return inside
 
 
 def conformal_rank(rows: int, coverage: float) -> int:

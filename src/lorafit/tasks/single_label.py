@@ -43,7 +43,6 @@ from lorafit.tasks.selective import (
     NEVER,
     choose_accept_threshold,
     choose_set_threshold,
-    conformal_sets,
     trace_risk,
 )
 from lorafit.tasks.statistics import bootstrap_mean
@@ -56,6 +55,7 @@ __all__ = [
     "SingleLabelCalibration",
     "describe_temperature",
     "log_odds",
+    "read_temperature",
 ]
 
 _STORED_POINTS, _SHOWN_POINTS = 1000, 200
@@ -272,12 +272,16 @@ class SingleLabel(Task):
         anyway, on rows of its own.
         """
         del scaler
-        values, cooled = self.activate(logits), self.activate(logits / self.fit_temperature(y, logits))
+        sums = self.row_statistics(y, self.activate(logits)).sum(axis=0)
         return {
-            "loss": float(self.row_losses(y, values).mean()),
-            "calibrated_loss": float(self.row_losses(y, cooled).mean()),
-            self.primary: float(self.compute(self.row_statistics(y, values).sum(axis=0))[self.primary]),
+            "loss": self.compute_loss(y, logits),
+            "calibrated_loss": self.compute_loss(y, logits / self.fit_temperature(y, logits)),
+            self.primary: float(self.compute(sums)[self.primary]),
         }
+
+    def compute_loss(self, y: NDArray[Any], logits: Array) -> float:
+        """Compute the loss that training minimises, in nats."""
+        return float(self.row_losses(y, self.activate(logits)).mean())
 
     # Prediction
 
@@ -317,16 +321,17 @@ class SingleLabel(Task):
         return known.model_copy(update={"target_accuracy": target, "accept_threshold": threshold})
 
     def activate(self, logits: ArrayLike, calibration: Calibration | None = None) -> Array:
-        return softmax(np.asarray(logits, dtype=np.float64) / _temperature(calibration))
+        return softmax(np.asarray(logits, dtype=np.float64) / read_temperature(calibration))
 
     def predict(self, values: Array, calibration: Calibration | None = None) -> Prediction:
         best, abstain, inside = int(self.main_output(values[np.newaxis])[0]), None, None
         score = float(values[best])
-        if isinstance(calibration, ClassCalibration):
-            held = conformal_sets(values[np.newaxis], calibration.set_threshold)[0]
+        if calibration is not None:
+            known = expect(calibration, ClassCalibration)
+            held = self._build_sets(values[np.newaxis], known.set_threshold)[0]
             inside = tuple(name for name, is_in in zip(self.label_names, held, strict=True) if is_in)
-            if calibration.accept_threshold is not None:
-                abstain = score < calibration.accept_threshold
+            if known.accept_threshold is not None:
+                abstain = score < known.accept_threshold
         scores = dict(zip(self.label_names, values.tolist(), strict=True))
         return Prediction(self.label_names[best], score, scores, abstain=abstain, conformal_set=inside)
 
@@ -396,6 +401,13 @@ class SingleLabel(Task):
         """Return 1 for a wrong row and 0 for a right one."""
         return np.asarray(self.main_output(values) != y, dtype=np.float64)
 
+    def slice_statistics(self, statistics: Array) -> Array:
+        """Return 1 and whether a row is right."""
+        return statistics[..., :2]
+
+    def compute_slices(self, sums: Array) -> dict[str, Array]:
+        return {"accuracy": np.asarray(sums[..., 1] / sums[..., 0])}
+
     def mistake_severity(self, y: NDArray[Any], values: Array) -> Array:
         """Return the confidence in a wrong class."""
         return np.where(self.row_errors(y, values) > 0, self._confidence(values), 0.0)
@@ -407,7 +419,7 @@ class SingleLabel(Task):
         level, right = resampling.level, self.row_errors(y, values) == 0
         confidence = self._confidence(values)
         uncalibrated = self._undo_temperature(values, calibration.temperature)
-        sets = conformal_sets(values, calibration.set_threshold)
+        sets = self._build_sets(values, calibration.set_threshold)
         held = int(sets[np.arange(len(y)), y].sum())
         metrics = {
             **self._score_confidence(y, values, resampling),
@@ -509,6 +521,12 @@ class SingleLabel(Task):
         """Return the probability of the predicted class, shape (n,)."""
         return np.asarray(values[np.arange(len(values)), self.main_output(values)])
 
+    def _build_sets(self, values: Array, set_threshold: float) -> NDArray[np.bool_]:
+        """Return the conformal sets, shape (n, labels): classes that are probable enough, and always the prediction."""
+        sets = values >= set_threshold
+        sets[np.arange(len(values)), self.main_output(values)] = True
+        return sets
+
     def _undo_temperature(self, values: Array, temperature: float) -> Array:
         return undo_temperature(values, temperature)
 
@@ -541,8 +559,9 @@ def log_odds(probabilities: Array, others: Array) -> Array:
     return np.asarray(np.log(np.maximum(probabilities, floor)) - np.log(np.maximum(others, floor)))
 
 
-def _temperature(calibration: Calibration | None) -> float:
-    return calibration.temperature if isinstance(calibration, ClassCalibration) else 1.0
+def read_temperature(calibration: Calibration | None) -> float:
+    """Return what logits are divided by."""
+    return 1.0 if calibration is None else expect(calibration, ClassCalibration).temperature
 
 
 def _split_brier(y: NDArray[Any], values: Array) -> dict[str, float]:
