@@ -6,31 +6,28 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import DropBadRows, LabelColumn, LabelSeparator, Quiet, SliceColumns, TextColumn
+from lorafit.cli.options import Quiet, RowOptions, SliceColumns
 from lorafit.cli.render.progress import open_progress
 
 
 def diff(
-    a: Annotated[Path, typer.Argument(help="The run folder, or that of an exported model, that is compared with.")],
-    b: Annotated[Path, typer.Argument(help="The one that may take its place.")],
+    a: Annotated[Path, typer.Argument(help="The run or exported model to compare with: its folder.")],
+    b: Annotated[Path, typer.Argument(help="The run or exported model that may replace it.")],
     data: Annotated[
-        str | None, typer.Argument(help="Labelled data that both predict now; default: the test rows they share.")
+        str | None, typer.Argument(help="Labelled data that both predict; default: the test rows they share.")
     ] = None,
     *,
     gate: Annotated[
         str,
         typer.Option(
             metavar="GATES",
-            help='End with 1 unless these hold, e.g. "accuracy>=-0.002,negative_flips<=0.01": B minus A of a metric, a '
-            "share of rows, or slowdown, the time B takes for a text over A's. A name that the task lacks is answered "
-            "with those it has.",
+            help='Exit with 1 unless these hold, e.g. "accuracy>=-0.002,negative_flips<=0.01": B minus A of a metric, a '
+            "share of rows, or slowdown (the time that B takes for a text, over A's). An unknown name lists those of "
+            "the task.",
         ),
     ] = "",
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    label_separator: LabelSeparator = None,
+    rows: RowOptions,
     slices: SliceColumns = None,
-    drop_bad_rows: DropBadRows = False,
     json: Annotated[bool, typer.Option("--json", help="Write the record instead of tables.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -39,13 +36,7 @@ def diff(
     from lorafit.experiments.diff.diff import diff as compare_runs
     from lorafit.experiments.diff.gates import enforce_gates
 
-    flags = {
-        "data.text_column": text_column,
-        "data.label_column": label_column,
-        "data.label_separator": label_separator,
-        "data.slice_columns": slices or None,
-        "data.drop_bad_rows": drop_bad_rows or None,
-    }
+    flags = rows.collect({"data.slice_columns": slices})
     with open_progress(quiet=quiet) as progress:
         record = compare_runs(a, b, data, gate=gate, flags=flags, progress=progress)
     if json:

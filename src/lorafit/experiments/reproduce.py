@@ -231,7 +231,7 @@ def _read_metrics(side: RunSide, task: Task) -> dict[str, float]:
 
 
 def _compare_metric(name: str, then: float, now: float, tolerance: float) -> RepeatedMetric:
-    agrees = math.isnan(then + now) if math.isnan(then) else abs(now - then) <= tolerance + _ROUNDING
+    agrees = math.isnan(now) if math.isnan(then) else abs(now - then) <= tolerance + _ROUNDING
     return RepeatedMetric(name=name, then=then, now=now, tolerance=tolerance, agrees=agrees)
 
 

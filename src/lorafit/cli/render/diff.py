@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorafit.cli.render.tables import open_console, print_fitting
-from lorafit.experiments.diff.gates import describe_gate
+from lorafit.experiments.diff.gates import describe_value
 from lorafit.experiments.diff.records import DiffRecord
 from lorafit.system.text import clean_text
 from lorafit.tasks.base import Metric, Task
@@ -59,7 +59,7 @@ def show_diff(record: DiffRecord, console: Console | None = None) -> None:
         console.print(f"note: {note}", soft_wrap=True)
     for result in record.gates:
         state, style = ("holds", "green") if result.holds else ("BROKEN", "red")
-        console.print(f"gate {state}: {describe_gate(result, record)}", style=style, soft_wrap=True)
+        console.print(f"gate {result.gate}: {state}, {describe_value(result, record)}", style=style, soft_wrap=True)
     if record.gates and all(result.holds for result in record.gates):
         console.print("All gates hold.")
 

@@ -11,7 +11,7 @@ from lorafit.experiments.diff.records import DiffRecord, GateResult
 from lorafit.tasks.base import Task
 from lorafit.tasks.records import Estimate
 
-__all__ = ["Gate", "describe_gate", "enforce_gates", "judge_gates", "list_gates", "parse_gates"]
+__all__ = ["Gate", "describe_value", "enforce_gates", "judge_gates", "list_gates", "parse_gates"]
 
 Operator = Literal[">=", "<=", ">", "<"]
 
@@ -100,15 +100,15 @@ def enforce_gates(record: DiffRecord) -> None:
     """
     broken = [result for result in record.gates if not result.holds]
     if broken:
-        listed = "".join(f"\n  {describe_gate(result, record)}" for result in broken)
+        listed = "".join(f"\n  {result.gate}: {describe_value(result, record)}" for result in broken)
         raise GateBrokenError(f"{len(broken)} of {len(record.gates)} gates broken:{listed}")
 
 
-def describe_gate(result: GateResult, record: DiffRecord) -> str:
-    """Return a gate with what was measured, signed where it is a difference, and its interval where it has one."""
+def describe_value(result: GateResult, record: DiffRecord) -> str:
+    """Return what a gate measured, signed where it is a difference, with its interval where it has one."""
     form = "+.5g" if result.name in record.a.scores.metrics or result.name in record.a.metrics else ".5g"
     interval = "" if result.interval is None else f" [{result.interval.low:{form}}, {result.interval.high:{form}}]"
-    return f"{result.gate}: {result.value:{form}}{interval}"
+    return f"{result.value:{form}}{interval}"
 
 
 def _parse(part: str, task: Task) -> Gate:
