@@ -6,62 +6,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import lorafit
-from lorafit.answers import build_answer
-from lorafit.config import ModelConfig, load_config
 from lorafit.errors import RunError, UserInputError
 from lorafit.inference.predictor import Predictor
-from lorafit.labels import LabelSet
-from lorafit.models.acceleration.precision import PrecisionChoice
-from lorafit.models.load import load_tokenizer, load_with_head, locate_encoder
-from lorafit.models.runtimes.pytorch import TorchRuntime
-from lorafit.models.tokenization import Truncation
 from lorafit.runs.folder import ADAPTER_FILES, RunLayout
 from lorafit.runs.golden import GoldenRecord
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import compute_digest
+from lorafit.tasks.base import Task
+from lorafit.tasks.registry import build_task
 
-LABELS = LabelSet(("bad", "fair", "good"))
+from .conftest import LABELS
+
 WORDS = ("a", "wonderful", "film", "from", "the", "first", "minute", "to", "last", "was", "superb", "and", "my", "life")
 
 
 @pytest.fixture(scope="module")
-def encoder(build_encoder: Callable[..., Path]) -> Path:
-    return build_encoder("distilbert", initializer_range=0.3)  # wide weights, so that outputs differ from text to text
-
-
-@pytest.fixture(scope="module")
-def predictor(encoder: Path) -> Predictor:
-    torch.set_num_threads(1)
-    model = load_with_head(locate_encoder(ModelConfig(name=str(encoder))), LABELS).model
-    tokenizer, pad_id = load_tokenizer(encoder)
-    return Predictor(
-        TorchRuntime(model, PrecisionChoice("fp32", "for the test")),
-        tokenizer,
-        pad_id=pad_id,
-        labels=LABELS,
-        truncation=Truncation(64),
-    )
-
-
-@pytest.fixture(scope="module")
-def trained(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    lines = [json.dumps({"text": f"{WORDS[row % 14]} {WORDS[row // 2]} {row}", "label": row % 2}) for row in range(16)]
-    (folder / "rows.jsonl").write_text("\n".join(lines))
-    flags = {
-        "data.source": str(folder / "rows.jsonl"),
-        "model.name": str(encoder),
-        "model.max_length": 64,
-        "training.max_steps": 1,
-        "training.threads": 1,
-        "evaluation.baseline": False,
-        "evaluation.bootstrap_samples": 100,
-        "evaluation.report": False,
-    }
-    return lorafit.train(load_config(flags=flags), output=folder / "run").path
+def predictor(build_predictor: Callable[..., Predictor]) -> Predictor:
+    return build_predictor(build_task("single_label", LABELS["single_label"]))
 
 
 @pytest.fixture
@@ -95,17 +58,32 @@ def test_probabilities_sum_to_one(predictor: Predictor) -> None:
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-12)
 
 
-def test_predictions_name_the_most_probable_class_and_give_all_of_them(predictor: Predictor) -> None:
-    texts = make_texts(20)
-    for row, prediction in zip(predictor.predict_proba(texts), predictor.predict(texts), strict=True):
-        assert prediction.scores == dict(zip(predictor.labels, row.tolist(), strict=True))
-        assert prediction.label == predictor.labels[row.argmax()]
-        assert prediction.score == max(prediction.scores.values())
+def test_every_task_predicts_in_its_own_class(task: Task, build_predictor: Callable[..., Predictor]) -> None:
+    predictor, texts = build_predictor(task), make_texts(20)
+    logits, values = predictor.compute_logits(texts), predictor.compute_values(texts)
+    assert logits.shape == (20, len(task.output_names))
+    assert values.shape == (20, len(task.label_names))
+    assert predictor.labels == task.label_names
+    np.testing.assert_allclose(values, task.activate(logits))
+    for row, prediction in zip(values, predictor.predict(texts), strict=True):
+        assert prediction == task.predict(row)
 
 
-def test_of_equal_probabilities_the_first_class_wins() -> None:
-    prediction = build_answer(np.array([0.2, 0.4, 0.4]), LABELS)
-    assert (prediction.label, prediction.score) == ("fair", 0.4)
+def test_a_calibration_makes_predictions_hold(task: Task, build_predictor: Callable[..., Predictor]) -> None:
+    texts, raw = make_texts(40), build_predictor(task)
+    logits = raw.compute_logits(texts)
+    labels = {"multi_label": (logits > 0).astype(np.int64), "regression": logits[:, 0] + 1}
+    y = labels.get(task.name, np.arange(40) % len(task.label_names))
+    calibration = task.fit_calibration(y, logits, coverage=0.9)
+    predictor = build_predictor(task, calibration=calibration)
+    values = task.activate(logits, calibration)
+    np.testing.assert_allclose(predictor.compute_values(texts), values)
+    assert predictor.predict(texts) == [task.predict(row, calibration) for row in values]
+
+
+def test_numbers_have_no_probabilities(build_predictor: Callable[..., Predictor]) -> None:
+    with pytest.raises(UserInputError, match="gives each text a number, which has no probability"):
+        build_predictor(build_task("regression", ("value",))).predict_proba(["fine"])
 
 
 def test_no_texts_give_no_predictions(predictor: Predictor) -> None:
@@ -130,7 +108,7 @@ def test_unusable_texts_are_refused_with_their_rows(predictor: Predictor) -> Non
     with pytest.raises(UserInputError) as caught:
         predictor.predict_proba(["fine", "", None, " \n", 7])  # type: ignore[list-item]
     assert str(caught.value) == (
-        "4 of 5 texts cannot be classified: an empty text (rows 2, 4); no text (row 3); a text of type int (row 5). "
+        "4 of 5 texts cannot be predicted: an empty text (rows 2, 4); no text (row 3); a text of type int (row 5). "
         "`lorafit predict --drop-bad-rows` leaves them out."
     )
 
@@ -180,10 +158,10 @@ def test_a_model_that_does_not_give_its_golden_logits_is_refused(run: RunLayout)
 
 
 def test_another_base_model_than_the_one_trained_on_is_refused(
-    run: RunLayout, encoder: Path, build_encoder: Callable[..., Path], tmp_path: Path
+    run: RunLayout, build_encoder: Callable[..., Path], tmp_path: Path
 ) -> None:
     base = json.loads(run.record.read_text())["base_model"]
-    other = shutil.copytree(encoder, tmp_path / "other")
+    other = shutil.copytree(base["name"], tmp_path / "other")
     shutil.copy(build_encoder("distilbert", initializer_range=0.4) / "model.safetensors", other)
     rewrite(run.record, base_model=base | {"name": str(other)})
     with pytest.raises(RunError, match=r"is not the one this adapter was trained on: its weights have another digest"):

@@ -1,8 +1,10 @@
+import io
 import json
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,23 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from lorafit.answers import Prediction
+from lorafit import Prediction, Predictor
 from lorafit.data import writing as table_writing
 from lorafit.data.tables import Table, read_table
 from lorafit.data.writing import write_table
 from lorafit.errors import DataError, JobInterruptedError, RunError, UserInputError
-from lorafit.inference import batch_job
-from lorafit.inference.batch_job import open_file, open_table, run_job, stream_predictions
+from lorafit.inference import batch
+from lorafit.inference.batch import check_output, open_file, open_table, read_texts, run_job, stream_predictions
 from lorafit.system.progress import Silent
+from lorafit.tasks.base import Task
 
+TEXTS = ["superb", 'she said "a dull, dull film"\nand left', "été in Zürich 🎬 評論", "the end of the story"]
+STARS = [5, 1, 4, 3]
 SUFFIXES = [".csv", ".tsv", ".jsonl", ".parquet"]
 
 
 class Length:
-    """A classifier in a line: a text is long or short. Counts what it was asked, and may stop at a text."""
+    """A model in a line: a text is long or short. Counts what it was asked, and may stop at a text."""
 
     fingerprint = "length"
 
@@ -49,7 +54,7 @@ class Length:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_job, "_PART_ROWS", 3)
+    monkeypatch.setattr(batch, "_PART_ROWS", 3)
 
 
 def write_rows(path: Path, count: int = 10) -> Path:
@@ -238,7 +243,7 @@ def test_a_file_without_rows_or_with_texts_of_no_kind_is_refused(tmp_path: Path)
     (tmp_path / "in.csv").write_text("text\n")
     with pytest.raises(DataError, match=r"in\.csv has no rows"):
         open_file(tmp_path / "in.csv")
-    with pytest.raises(UserInputError, match="none of its 2 texts can be classified"):
+    with pytest.raises(UserInputError, match="none of its 2 texts can be predicted"):
         open_table(Table({"text": [None, ""]}, "stdin"), drop_bad_rows=True)
     with pytest.raises(DataError, match=r"no column 'text'\. Its columns: \['review'\]"):
         open_table(Table({"review": ["a"]}, "stdin"))
@@ -248,10 +253,10 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_batch_job import Length
-from lorafit.inference import batch_job
+from test_batch import Length
+from lorafit.inference import batch
 
-batch_job._PART_ROWS = int(sys.argv[3])
+batch._PART_ROWS = int(sys.argv[3])
 
 class Slow(Length):
     def predict(self, texts, *, on_progress=None):
@@ -261,7 +266,7 @@ class Slow(Length):
         return super().predict(texts)
 
 file = Path(sys.argv[1])
-batch_job.run_job(batch_job.open_file(file), Slow(), file.with_name("out.csv"))
+batch.run_job(batch.open_file(file), Slow(), file.with_name("out.csv"))
 """
 
 
@@ -318,14 +323,14 @@ MANY = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_batch_job import Length
-from lorafit.inference.batch_job import open_file, run_job
+from test_batch import Length
+from lorafit.inference.batch import open_file, run_job
 
 class Light(Length):
     def predict(self, texts, *, on_progress=None):
-        answers = super().predict(texts)
+        predictions = super().predict(texts)
         self.asked.clear()
-        return answers
+        return predictions
 
 file = Path(sys.argv[1])
 rows = run_job(open_file(file), Light(), file.with_name(f"out{file.suffix}"))
@@ -351,3 +356,134 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str) -> None
         assert done == rows
         peaks.append(kilobytes)
     assert peaks[1] < peaks[0] + 30_000, "kilobytes; the file has 60,000 more"
+
+
+@pytest.fixture
+def terminal() -> Iterator[io.TextIOWrapper]:
+    """Standard input as a person at a keyboard has it."""
+    master, slave = os.openpty()
+    with open(slave) as stream:  # noqa: PTH123 - a descriptor has no path
+        yield stream
+    os.close(master)
+
+
+def write_texts(folder: Path, suffix: str, columns: dict[str, Sequence[object]]) -> Path:
+    path = folder / f"in{suffix}"
+    write_table(path, columns)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".ndjson"])
+def test_a_table_keeps_its_columns_and_its_order(tmp_path: Path, suffix: str) -> None:
+    path, model = write_texts(tmp_path, suffix, {"stars": STARS, "text": TEXTS}), Length()
+    output = tmp_path / f"out{suffix}"
+    assert run_job(open_file(path), model, output) == 4
+    written = read_table(output).columns
+    assert list(written) == ["stars", "text", "label", "score", "probability_short", "probability_long"]
+    assert written["text"] == TEXTS
+    assert [int(str(stars)) for stars in written["stars"]] == STARS
+    expected = model.predict(TEXTS)
+    assert written["label"] == [prediction.label for prediction in expected]
+    for column, values in {
+        "score": [prediction.score for prediction in expected],
+        "probability_long": [prediction.scores["long"] for prediction in expected],
+    }.items():
+        assert [float(str(value)) for value in written[column]] == pytest.approx(values, abs=1e-9)
+
+
+def test_columns_are_those_of_the_task(task: Task, build_predictor: Callable[..., Predictor], tmp_path: Path) -> None:
+    predictor = build_predictor(task)
+    run_job(open_file(write_texts(tmp_path, ".jsonl", {"text": TEXTS})), predictor, tmp_path / "out.parquet")
+    columns = read_table(tmp_path / "out.parquet").columns
+    expected = [prediction.columns() for prediction in predictor.predict(TEXTS)]
+    assert list(columns) == ["text", *expected[0]]
+    for name in expected[0]:
+        values = [row[name] for row in expected]
+        assert columns[name] == (pytest.approx(values, abs=1e-5) if isinstance(values[0], float) else values)
+
+
+@pytest.mark.parametrize("column", ["text", "review"])
+def test_a_txt_file_has_one_text_a_line(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("superb\nété 🎬\r\nthe end\n", encoding="utf-8")
+    (part,) = stream_predictions(open_file(path, text_column=column), Length())
+    assert part.table.columns == {column: ["superb", "été 🎬", "the end"]}
+    assert len(part.predictions) == 3
+
+
+def test_words_come_before_standard_input() -> None:
+    table = read_texts(["superb", "dull"], io.StringIO("from the stream"), text_column="review")
+    assert table.columns == {"review": ["superb", "dull"]}
+
+
+def test_standard_input_has_one_text_a_line_and_blank_lines_are_rows() -> None:
+    content = "superb\r\n\r\n  \nété 🎬\u2028still the same text\x0cand still\nthe end".encode()
+    stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
+    table = read_texts([], stream, text_column="text")
+    texts = ["superb", "", "  ", "été 🎬\u2028still the same text\x0cand still", "the end"]
+    assert table.columns == {"text": texts}
+    job = open_table(Table(table.columns | {"row": [1, 2, 3, 4, 5]}, "stdin"), drop_bad_rows=True)
+    assert next(job.parts())[1].columns == {"text": [texts[0], texts[3], texts[4]], "row": [1, 4, 5]}
+    assert (job.rows, job.usable) == (5, 3)
+
+
+def test_dropping_every_row_is_refused() -> None:
+    with pytest.raises(UserInputError, match=r"stdin: none of its 2 texts can be predicted"):
+        open_table(Table({"text": ["", None]}, "stdin"), drop_bad_rows=True)
+
+
+def test_standard_input_that_is_not_utf8_is_refused() -> None:
+    stream = io.TextIOWrapper(io.BytesIO("café".encode("latin1")), encoding="utf-8")
+    with pytest.raises(UserInputError, match=r"Standard input is not UTF-8"):
+        read_texts([], stream, text_column="text")
+
+
+def test_empty_standard_input_is_refused() -> None:
+    with pytest.raises(UserInputError, match="Nothing to predict: standard input is empty"):
+        read_texts([], io.StringIO(""), text_column="text")
+
+
+def test_a_person_at_a_terminal_is_told_what_to_give(terminal: io.TextIOWrapper) -> None:
+    with pytest.raises(UserInputError, match=r'Nothing to predict\. Give texts \("I loved it"\), --file'):
+        read_texts([], terminal, text_column="text")
+
+
+def test_a_missing_column_lists_those_there(tmp_path: Path) -> None:
+    path = write_texts(tmp_path, ".csv", {"review": TEXTS, "stars": STARS})
+    with pytest.raises(DataError, match=r"no column 'text'\. Its columns: \['review', 'stars'\].*--text-column"):
+        open_file(path)
+
+
+def test_new_columns_whose_names_are_taken_get_a_prefix() -> None:
+    columns: dict[str, list[object]] = {"label": ["pos"], "predicted_label": ["neg"], "text": ["fine"], "score": [1]}
+    (part,) = stream_predictions(open_table(Table(dict(columns), "a test")), Length())
+    predicted = part.columns()
+    assert list(predicted) == [
+        "label", "predicted_label", "text", "score", "predicted_predicted_label", "predicted_score",
+        "probability_short", "probability_long",
+    ]  # fmt: skip
+    assert {name: predicted[name] for name in columns} == columns
+    assert predicted["predicted_predicted_label"] == ["short"]
+
+
+def test_an_output_that_is_there_is_refused_unless_it_may_be_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    check_output(path, overwrite=False)
+    path.write_text("precious")
+    with pytest.raises(UserInputError, match=r"out\.csv already exists.*--overwrite"):
+        check_output(path, overwrite=False)
+    check_output(path, overwrite=True)
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["out.txt", "out.xlsx", "out"])
+def test_an_output_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserInputError, match=r"allowed suffixes are \.csv, \.tsv, \.jsonl, \.ndjson, \.parquet"):
+        check_output(tmp_path / name, overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_as_output_is_refused(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "out.csv").mkdir()
+    with pytest.raises(UserInputError, match=r"out\.csv is a folder; give the name of a file"):
+        check_output(tmp_path / "out.csv", overwrite=overwrite)
