@@ -12,12 +12,13 @@ from lorafit.config import Config, load_config
 from lorafit.data.sources import load_splits
 from lorafit.data.tables import read_table
 from lorafit.errors import RunError, UserInputError
-from lorafit.evidence import CalibrationRecord, MetricsRecord
-from lorafit.metrics.calibration import fit_temperature
-from lorafit.metrics.scores import softmax
 from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Silent
+from lorafit.tasks.calibration import fit_temperature
+from lorafit.tasks.metrics import softmax
+from lorafit.tasks.records import MetricsRecord
+from lorafit.tasks.single_label import SingleLabelCalibration
 from lorafit.training.evaluation import evaluate
 from lorafit.training.pipeline import Run
 
@@ -73,8 +74,8 @@ def run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def calibration(run: Run) -> CalibrationRecord:
-    return CalibrationRecord.read(RunLayout(run.path).calibration)
+def calibration(run: Run) -> SingleLabelCalibration:
+    return SingleLabelCalibration.read(RunLayout(run.path).calibration)
 
 
 def test_calibration_rows_neither_train_nor_choose_nor_test(config: Config, run: Run) -> None:
@@ -89,18 +90,18 @@ def test_calibration_rows_neither_train_nor_choose_nor_test(config: Config, run:
 
 
 def test_the_temperature_is_that_of_the_calibration_rows(
-    config: Config, run: Run, calibration: CalibrationRecord
+    config: Config, run: Run, calibration: SingleLabelCalibration
 ) -> None:
     rows = load_splits(config.data).calibration
     assert rows is not None
     logits = lorafit.load(run.path, precision="fp32").compute_logits(rows.texts)
     assert calibration.rows == len(rows)
-    assert calibration.temperature == pytest.approx(fit_temperature(rows.labels, logits), rel=1e-4)
+    assert calibration.temperature == pytest.approx(fit_temperature(rows.y, logits), rel=1e-4)
     assert calibration.temperature != 1
     assert (calibration.coverage, calibration.target_accuracy) == (0.9, 0.7)
 
 
-def test_predictions_are_calibrated_and_raw_ones_are_not(run: Run, calibration: CalibrationRecord) -> None:
+def test_predictions_are_calibrated_and_raw_ones_are_not(run: Run, calibration: SingleLabelCalibration) -> None:
     texts = ["superb great film", "dull boring film", "film"]
     predictor = lorafit.load(run.path, precision="fp32")
     logits = predictor.compute_logits(texts)
@@ -110,7 +111,9 @@ def test_predictions_are_calibrated_and_raw_ones_are_not(run: Run, calibration: 
     assert {(answer.abstain, answer.conformal_set) for answer in raw.predict(texts)} == {(None, None)}
 
 
-def test_answers_say_whether_to_abstain_and_what_else_may_be_true(run: Run, calibration: CalibrationRecord) -> None:
+def test_answers_say_whether_to_abstain_and_what_else_may_be_true(
+    run: Run, calibration: SingleLabelCalibration
+) -> None:
     texts = [f"{word} film {number}" for word in (*GOOD, *BAD, "film") for number in range(5)]
     threshold = calibration.accept_threshold
     assert threshold is not None
@@ -122,40 +125,40 @@ def test_answers_say_whether_to_abstain_and_what_else_may_be_true(run: Run, cali
         assert set(answer.conformal_set) == expected | {answer.label}
 
 
-def test_another_target_can_be_named_later(run: Run, calibration: CalibrationRecord) -> None:
+def test_another_target_can_be_named_later(run: Run, calibration: SingleLabelCalibration) -> None:
     strict = lorafit.load(run.path, target_accuracy=0.9999).predict(["superb film", "dull film"])
     assert [answer.abstain for answer in strict] == [True, True]
     lax = lorafit.load(run.path, target_accuracy=0.01).predict(["superb film", "dull film"])
     assert [answer.abstain for answer in lax] == [False, False]
-    assert CalibrationRecord.read(RunLayout(run.path).calibration) == calibration
+    assert SingleLabelCalibration.read(RunLayout(run.path).calibration) == calibration
     with pytest.raises(UserInputError, match="between 0 and 1"):
         lorafit.load(run.path, target_accuracy=98)
 
 
 def test_metrics_are_those_of_the_calibrated_model_and_say_how_the_confidence_holds(
-    run: Run, calibration: CalibrationRecord
+    run: Run, calibration: SingleLabelCalibration
 ) -> None:
     layout = RunLayout(run.path)
-    columns = read_table(layout.predictions("test", "finetuned")).columns
+    columns = read_table(layout.predictions("test", "after")).columns
     stored = np.array([columns["probability_neg"], columns["probability_pos"]], dtype=np.float64).T
     labels = np.array([("neg", "pos").index(str(label)) for label in columns["true_label"]])
-    confidence = run.metrics.confidence
-    assert confidence is not None
+    scores = run.metrics.calibration
+    assert scores is not None
     likelihoods = stored[np.arange(len(labels)), labels]
-    assert run.metrics.finetuned.log_loss.value == pytest.approx(-np.log(likelihoods).mean())
+    assert run.metrics.after.metrics["log_loss"].value == pytest.approx(-np.log(likelihoods).mean())
     inside = (likelihoods >= calibration.set_threshold) | (stored.argmax(axis=1) == labels)
-    assert confidence.coverage.value == pytest.approx(inside.mean())
-    assert confidence.temperature == calibration.temperature
-    assert confidence.abstention is not None
-    assert MetricsRecord.read(layout.metrics) == run.metrics
+    assert scores.metrics["coverage"].value == pytest.approx(inside.mean())
+    assert scores.asked["coverage"] == calibration.coverage
+    assert "accepted_accuracy" in scores.metrics
+    assert MetricsRecord.read(layout.metrics).model_dump_json() == run.metrics.model_dump_json()
 
 
 def test_measured_again_the_confidence_is_the_same(run: Run) -> None:
-    again = evaluate(run.path).confidence
+    again, then = evaluate(run.path).calibration, run.metrics.calibration
     assert again is not None
-    assert run.metrics.confidence is not None
-    assert again.coverage == run.metrics.confidence.coverage
-    assert again.calibrated.ece.value == pytest.approx(run.metrics.confidence.calibrated.ece.value, abs=1e-6)
+    assert then is not None
+    assert again.metrics["coverage"] == then.metrics["coverage"]
+    assert again.metrics["ece"].value == pytest.approx(then.metrics["ece"].value, abs=1e-6)
 
 
 def test_a_calibration_that_was_altered_is_refused(run: Run, tmp_path: Path) -> None:
@@ -183,7 +186,7 @@ def test_too_few_validation_rows_are_said_and_confidence_stays_the_models_own(co
     assert any("too few to calibrate" in line for line in said.lines)
     assert "calibration" not in run.record.data.splits
     assert not RunLayout(run.path).calibration.exists()
-    assert run.metrics.confidence is None
+    assert run.metrics.calibration is None
     assert lorafit.load(run.path).predict(["superb film"])[0].conformal_set is None
     with pytest.raises(RunError, match="no calibration"):
         lorafit.load(run.path, target_accuracy=0.9)

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import lorafit
-from lorafit.cheap_baselines import CHEAP_BASELINES
 from lorafit.config import Config, load_config
 from lorafit.errors import ConfigError, RunError, TrainingInterruptedError
 from lorafit.models.acceleration.encoder_block import is_fused
@@ -57,7 +56,7 @@ def test_head_alone_predicts_as_it_was_measured(encoder: Path, word_reviews: Pat
     """In fused blocks, as it was trained, whatever the precision."""
     config = build_config(encoder, word_reviews, "method.name=head_only", "evaluation.before=false")
     run = lorafit.train(config, output=tmp_path / "run")
-    assert evaluate(run.path).finetuned == run.metrics.finetuned
+    assert evaluate(run.path).after.model_dump_json() == run.metrics.after.model_dump_json()
 
 
 def test_model_itself_is_saved_where_it_was_trained(full: Run) -> None:
@@ -66,11 +65,12 @@ def test_model_itself_is_saved_where_it_was_trained(full: Run) -> None:
     assert not layout.adapter.exists()
     assert sorted(full.record.files) == sorted(MODEL_FILES)
     assert full.record.parameters.adapter + full.record.parameters.head == full.record.parameters.total
-    assert full.metrics.finetuned.accuracy.value > 0.9
+    assert full.metrics.after.metrics["accuracy"].value > 0.9
     assert full.load().predict(TEXTS)[0].label == "pos"
-    again = evaluate(full.path).finetuned
-    assert again.confusion_matrix == full.metrics.finetuned.confusion_matrix
-    assert again.log_loss.value == pytest.approx(full.metrics.finetuned.log_loss.value, abs=0.02)  # in fused blocks now
+    again = evaluate(full.path).after
+    assert again.confusion_matrix == full.metrics.after.confusion_matrix
+    then, now = (scores.metrics["log_loss"].value for scores in (full.metrics.after, again))
+    assert now == pytest.approx(then, abs=0.02)  # in fused blocks now
 
 
 def test_card_of_a_whole_model_tells_how_to_open_it(full: Run) -> None:
@@ -97,7 +97,7 @@ def test_loaded_model_is_fused_whatever_the_method(
     for run in (full, dora):
         runtime: Any = run.load()._runtime
         assert is_fused(runtime._model)
-        assert evaluate(run.path).finetuned == run.metrics.finetuned
+        assert evaluate(run.path).after.model_dump_json() == run.metrics.after.model_dump_json()
 
 
 def test_altered_model_is_refused(full: Run, tmp_path: Path) -> None:
@@ -110,24 +110,24 @@ def test_altered_model_is_refused(full: Run, tmp_path: Path) -> None:
         lorafit.load(copy)
 
 
-def test_cheap_baselines_stand_beside_the_model(full: Run) -> None:
-    assert set(full.metrics.cheap_baselines) == set(CHEAP_BASELINES)
-    for cheap in full.metrics.cheap_baselines.values():
-        assert cheap.scores.accuracy.value > 0.9, "single words decide"
-        after, before = full.metrics.finetuned.accuracy.value, cheap.scores.accuracy.value
-        assert cheap.comparison.accuracy_difference.value == pytest.approx(after - before)
-    again = evaluate(full.path).cheap_baselines
-    assert {name: cheap.scores for name, cheap in again.items()} == {
-        name: cheap.scores for name, cheap in full.metrics.cheap_baselines.items()
-    }, "those that were kept"
+def test_baselines_are_scored_beside_the_model(full: Run) -> None:
+    assert list(full.metrics.baselines) == list(full.load().task.baselines)
+    for baseline in full.metrics.baselines.values():
+        assert baseline.scores.metrics["accuracy"].value > 0.9, "single words decide"
+        after, before = (scores.metrics["accuracy"].value for scores in (full.metrics.after, baseline.scores))
+        assert baseline.comparison.differences["accuracy"].value == pytest.approx(after - before)
+    again = evaluate(full.path).baselines
+    assert {name: one.scores.model_dump_json() for name, one in again.items()} == {
+        name: one.scores.model_dump_json() for name, one in full.metrics.baselines.items()
+    }, "their predictions are kept"
 
 
-def test_cheap_baselines_can_be_switched_off(encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
+def test_baselines_can_be_switched_off(encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
     config = build_config(
         encoder, word_reviews, "evaluation.baselines=false", "method.name=head_only", "evaluation.before=false"
     )
     run = lorafit.train(config, output=tmp_path / "run")
-    assert run.metrics.cheap_baselines == {}
+    assert run.metrics.baselines == {}
     assert list(run.record.seconds) == ["frozen layers", "training", "saving", "evaluation"]
 
 
