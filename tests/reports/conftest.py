@@ -1,11 +1,15 @@
-"""What the report's tests share: a page as its elements, and figures drawn in the house's style."""
+"""What the report's tests share: a page as its elements, plots in the house's style, and a written run of each task."""
 
+import functools
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
+from lorafit.reports.contents import RunContents, read_run
 from lorafit.reports.drawing import drawn
+from lorafit.tasks.registry import TASKS
 
 VOID = {"meta", "link", "br", "img", "input"}
 
@@ -47,7 +51,7 @@ class Page(HTMLParser):
         return [attributes for tag, attributes in self.elements if tag in tags]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def take_apart() -> Callable[[str], Page]:
     """Takes a page apart; its elements must be closed in order."""
     return Page
@@ -58,3 +62,16 @@ def house_style() -> Iterator[None]:
     """Draw as the report does."""
     with drawn():
         yield
+
+
+@pytest.fixture(scope="session")
+def written_run(write_run_in: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives a written run of a task: 120 test rows, with slices and everything else. It must not be changed."""
+    shops = {"shop": ["Paris", "Rome", "Oslo"]}
+    return functools.cache(lambda task: write_run_in(tmp_path_factory.mktemp(task), task, rows=120, columns=shops))
+
+
+@pytest.fixture(params=TASKS)
+def contents(request: pytest.FixtureRequest, written_run: Callable[[str], Path]) -> RunContents:
+    """The contents of a written run of each task."""
+    return read_run(written_run(request.param))
