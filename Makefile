@@ -52,16 +52,18 @@ test-browser: $(READY)/dev $(READY)/package $(READY)/carriers $(READY)/npm  ## L
 	@echo "==> Running the tests in the browser"
 	@$(BIN)/python -m pytest -m browser
 
-check: $(READY)/dev $(READY)/package  ## Check format, lint, types, layers and docstrings
+check: $(READY)/dev $(READY)/package  ## Check format, lint, types, rooms, docstrings and duplicates
 	@echo "==> ruff: format and lint"
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@echo "==> mypy: types"
 	@$(BIN)/mypy
-	@echo "==> import-linter: layers"
+	@echo "==> import-linter: rooms"
 	@$(BIN)/lint-imports --no-logo
 	@echo "==> pydoclint: docstrings against signatures"
 	@$(BIN)/pydoclint --quiet src
+	@echo "==> pylint: logic that stands twice"
+	@$(BIN)/pylint src/lorafit
 
 lock: $(READY)/python  ## Resolve pyproject.toml's dependencies into requirements/*.lock
 	@echo "==> Resolving the dependencies"
