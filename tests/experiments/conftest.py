@@ -11,7 +11,7 @@ from lorafit.system.records import FileRecord
 HOSTILE = "</title><img src=x onerror='1'><script>alert(\"2\")</script> | ](x)\n\N{RIGHT-TO-LEFT OVERRIDE}"
 CLEAN = "</title><img src=x onerror='1'><script>alert(\"2\")</script> | ](x) �"
 
-CHECKED = {"task", "state"}
+CHECKED = {"task", "state", "verdict"}
 """Fields that take words of a list only."""
 
 OPEN = {"versions", "rows", "space", "values", "importances"}

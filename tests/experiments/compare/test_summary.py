@@ -108,11 +108,11 @@ def test_intervals_are_as_wide_as_resampled_rows_scatter(
     values = {("lora", 0): predict(0.5, 0), ("lora", 1): predict(0.5, 1), ("ia3", 0): predict(1.0, 2)}
     cells = [make_cell(method, seed, 0.4 if method == "lora" else 0.5, one) for (method, seed), one in values.items()]
     _, (own, other), _ = summarise(cells, [], test_rows, task, RESAMPLING)
-    rng, plain = np.random.default_rng(0), PLAIN[task.name]
-    drawn, differences = [], []
+    statistics = [task.row_statistics(test_rows.y, one) for one in values.values()]
+    rng, drawn, differences = np.random.default_rng(0), [], []
     for _ in range(200):
         rows = rng.integers(ROWS, size=ROWS)
-        *lora, ia3 = (plain(test_rows.y[rows], one[rows]) for one in values.values())
+        *lora, ia3 = (float(task.compute(one[rows].sum(axis=0))[task.primary]) for one in statistics)
         drawn.append(np.mean(lora))
         differences.append(ia3 - np.mean(lora))
     assert other.difference is not None

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from lorafit.cli.render.render import open_console
-from lorafit.cli.render.tables import fit_columns
+from lorafit.cli.render.tables import fit_columns, open_console
 from lorafit.experiments.compare.page import judge_baselines, write_difference
 from lorafit.experiments.compare.records import ComparisonRecord, MethodRow
 from lorafit.system.text import format_duration
@@ -46,7 +45,7 @@ def build_table(console: Console, record: ComparisonRecord) -> Table:
     better = "" if metric.higher_is_better else "\n(lower is better)"
     columns = {
         "method": [
-            *(f"{row.method} *" if row.method == record.best else row.method for row in rows),
+            *(f"{row.method}*" if row.method == record.best else row.method for row in rows),
             *map(record.title_of, baselines),
         ],
         f"{metric.title}{better}": [

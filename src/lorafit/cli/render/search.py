@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from lorafit.cli.render.render import open_console
-from lorafit.cli.render.tables import fit_columns
+from lorafit.cli.render.tables import fit_columns, open_console
 from lorafit.experiments.search.page import rank_trials, write_score, write_value
 from lorafit.experiments.search.records import SearchRecord
 from lorafit.system.text import format_duration
@@ -61,5 +60,7 @@ def build_table(console: Console, record: SearchRecord) -> Table:
         },
         "time": ["" if row.seconds is None else format_duration(row.seconds) for row in rows],
     }
-    least = sorted(list(record.space)[::-1], key=lambda name: record.importances.get(name, 0.0))
+    least = sorted(record.space, key=lambda name: record.importances.get(name, 0.0))
+    if not record.importances:
+        least.reverse()
     return fit_columns(console, columns, expendable=["time", record.metric.title, *(titles[name] for name in least)])

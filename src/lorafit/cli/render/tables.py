@@ -45,15 +45,16 @@ def fit_columns(console: Console, columns: Mapping[str, Sequence[str]], *, expen
     Returns:
         The table.
     """
-    left_out: list[str] = []
-    table = _draw(columns)
+    first, kept, left_out = next(iter(columns)), dict(columns), list[str]()
+    words = {first: [max(cell.split(), key=len, default="") for cell in columns[first]]}
     for name in expendable:
-        if has_room(console, table):
+        if has_room(console, _draw(kept | words)):
             break
-        left_out.append(name)
-        table = _draw({title: cells for title, cells in columns.items() if title not in left_out})
-        table.caption = f"no room for: {', '.join(' '.join(title.split()) for title in left_out)}"
-        table.caption_justify = "left"
+        del kept[name]
+        left_out.append(" ".join(name.split()))
+    table = _draw(kept)
+    if left_out:
+        table.caption, table.caption_justify = f"no room for: {', '.join(left_out)}", "left"
     return table
 
 
