@@ -11,19 +11,19 @@ from lorafit.cli.render.progress import open_progress
 
 
 def diff(
-    a: Annotated[Path, typer.Argument(help="The run or exported model to compare with: its folder.")],
-    b: Annotated[Path, typer.Argument(help="The run or exported model that may replace it.")],
+    a: Annotated[Path, typer.Argument(help="The run folder, or that of an exported model, that is compared with.")],
+    b: Annotated[Path, typer.Argument(help="The one that may take its place.")],
     data: Annotated[
-        str | None, typer.Argument(help="Labelled data that both predict; default: the test rows they share.")
+        str | None, typer.Argument(help="Labelled data that both predict now; default: the test rows they share.")
     ] = None,
     *,
     gate: Annotated[
         str,
         typer.Option(
             metavar="GATES",
-            help='Exit with 1 unless these hold, e.g. "accuracy>=-0.002,negative_flips<=0.01": B minus A of a metric, a '
-            "share of rows, or slowdown (the time that B takes for a text, over A's). An unknown name lists those of "
-            "the task.",
+            help='End with 1 unless these limits hold, e.g. "accuracy>=-0.002,negative_flips<=0.01": on B minus A of a '
+            "metric, a share of rows, or slowdown, the time B takes for a text over A's. An unknown name lists those "
+            "of the task.",
         ),
     ] = "",
     rows: RowOptions,

@@ -1,17 +1,16 @@
 """`lorafit reproduce`: a run repeated from its folder."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import Output, Quiet
+from lorafit.cli.options import Output, Quiet, TrainedRun
 from lorafit.cli.render.progress import open_progress
 
 
 def reproduce(
-    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    run: TrainedRun,
     *,
     output: Output = None,
     tolerance: Annotated[
