@@ -3,10 +3,10 @@
 Run: LORAFIT_DATA=… python benchmarks/methods.py small|all|epoch|cost [--folder FOLDER] [--methods lora,full,…]
 [--layers top3,all] [--set section.key=value …]
 
-`small`: seven methods and the cheap baselines with three seeds on 5,000 training, 1,000 validation and 2,000 held-out
+`small`: seven methods and the baselines with three seeds on 5,000 training, 1,000 validation and 2,000 held-out
 reviews of IMDb's train split, two epochs. `all`: the same methods with one seed on all of IMDb, an epoch, measured on
 its test split. Both are `lorafit compare` with its defaults, each method with its own rates; a comparison that is in
-FOLDER already is gone on with. Seconds in it are worth nothing if the machine did other work.
+FOLDER already is resumed. Seconds in it are worth nothing if the machine did other work.
 
 `epoch`: seconds that the steps of an epoch on 512 reviews take with each of the methods, after a warm-up on others,
 each in a process of its own.
@@ -26,13 +26,12 @@ from pathlib import Path
 from environment import describe_environment
 from trials import BUILTIN, RESULTS, Ledger, cut_rows, measure_lorafit, name_rows, run_fresh
 
-from lorafit.cheap_baselines import CHEAP_BASELINES
 from lorafit.cli.render.progress import PlainProgress
 from lorafit.config import load_config
 from lorafit.experiments.compare.compare import compare
+from lorafit.experiments.compare.page import write_difference
 from lorafit.experiments.compare.records import ComparisonRecord
 from lorafit.system.atomic import write_atomic
-from lorafit.task_figures import write_difference, write_figure, write_figure_value
 from lorafit.training.pipeline import train
 
 METHODS = ["lora", "full", "head_only", "bitfit", "ia3", "dora", "vera"]
@@ -89,22 +88,19 @@ def run_comparison(settings: list[str], methods: list[str], seeds: int, folder: 
 
 def print_table(record: ComparisonRecord) -> None:
     """Print the comparison as Markdown."""
-    print("| method | accuracy | by seed | against the best | validation loss | trained | an epoch | memory |")
+    metric = record.metric
+    print(f"| method | {metric.title} | by seed | against the best | validation loss | trained | an epoch | memory |")
     print("|---|---|---|---|---|---|---|---|")
-    figure = record.figure
     for row in record.methods:
-        score = write_figure(figure, row.score)
-        difference = "best" if row.difference is None else write_difference(figure, row.difference)
-        by_seed = ", ".join(write_figure_value(figure, value) for value in row.score_by_seed)
+        by_seed = ", ".join(map(metric.write_value, row.score_by_seed))
         print(
-            f"| {row.method} | {score} | {by_seed} | {difference} | {row.validation_loss:.4f} | "
-            f"{row.parameters.adapter + row.parameters.head:,} | {row.epoch_seconds:.0f} s | "
-            f"{row.peak_memory_bytes / 1e9:.1f} GB |"
+            f"| {row.method} | {metric.write(row.score)} | {by_seed} | {write_difference(metric, row) or 'best'} | "
+            f"{row.validation_loss:.4f} | {row.parameters.adapter + row.parameters.head:,} | "
+            f"{row.epoch_seconds:.0f} s | {row.peak_memory_bytes / 1e9:.1f} GB |"
         )
-    for cheap in record.cheap_baselines:
-        difference = "" if cheap.difference is None else write_difference(figure, cheap.difference)
-        name = CHEAP_BASELINES[cheap.name]
-        print(f"| {name} | {write_figure(figure, cheap.score)} | | {difference} | | | {cheap.seconds:.0f} s in all | |")
+    for baseline in record.baselines:
+        score, difference = metric.write(baseline.score), write_difference(metric, baseline)
+        print(f"| {record.title_of(baseline)} | {score} | | {difference} | | | {baseline.seconds:.0f} s in all | |")
 
 
 def measure_epochs(settings: list[str], warm_up: Path, overrides: list[str]) -> None:

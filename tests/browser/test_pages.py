@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from lorafit.evidence import Estimate
 from lorafit.experiments.compare.page import render_page as render_comparison
-from lorafit.experiments.compare.records import Cell, CheapRow, ComparisonRecord, MethodRow
+from lorafit.experiments.compare.records import BaselineRow, Cell, ComparisonRecord, MethodRow
 from lorafit.experiments.search.page import render_page as render_search
 from lorafit.experiments.search.records import SearchRecord, TrialRow
 from lorafit.models.records import ParameterCounts
+from lorafit.tasks.records import Estimate
 
 pytestmark = pytest.mark.browser
 
@@ -40,7 +40,8 @@ def write_comparison() -> str:
             score=estimate(0.8 + 0.02 * place),
             score_by_seed=[0.8, 0.82],
             difference=estimate(-0.01) if place else None,
-            p_value=0.03,
+            p_value=0.03 if place else None,
+            verdict="inconclusive" if place else None,
             parameters=ParameterCounts(adapter=100_000, head=1000, total=22_000_000),
             bytes_on_disk=10**6,
             training_seconds=10.0 * 3**place,
@@ -59,7 +60,9 @@ def write_comparison() -> str:
             confidence_level=0.95,
             best="lora",
             methods=methods,
-            cheap_baselines=[CheapRow(name="nb_svm", score=estimate(0.7), difference=estimate(-0.1), seconds=1)],
+            baselines=[
+                BaselineRow(name="nb_svm", score=estimate(0.7), difference=estimate(-0.1), verdict="worse", seconds=1)
+            ],
             failed=[Cell(method="dora", seed=0, error=f"<script>alert(1)</script> {'unbreakable' * 20}")],
         )
     )
