@@ -1,22 +1,16 @@
-"""`lorafit demo`: the whole way on the built-in data and model."""
+"""`lorafit demo`: training on the built-in data and model."""
 
-from lorafit.cli.options import Output, Overwrite, Quiet, Settings
+from lorafit.cli.options import Output, Overwrite, Quiet, Settings, TrainingOptions
 
 
 def demo(
     *, settings: Settings = None, output: Output = None, overwrite: Overwrite = False, quiet: Quiet = False
 ) -> None:
-    """Show it all on the built-in data and model.
+    """Train on the built-in data and model.
 
     The same as: lorafit train builtin:rotten-tomatoes --model builtin:distil-minilm
     """
     from lorafit.cli.train import train
 
-    train(
-        "builtin:rotten-tomatoes",
-        model="builtin:distil-minilm",
-        settings=settings,
-        output=output,
-        overwrite=overwrite,
-        quiet=quiet,
-    )
+    options = TrainingOptions(model="builtin:distil-minilm", settings=settings)
+    train("builtin:rotten-tomatoes", options=options, output=output, overwrite=overwrite, quiet=quiet)

@@ -1,4 +1,4 @@
-"""`lorafit doctor`: what this machine has and lacks."""
+"""`lorafit doctor`: whether this machine is ready."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 def doctor(
     *,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object instead of tables.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not ask whether the Hub answers.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not check whether the Hub answers.")] = False,
 ) -> None:
-    """Tell what this machine has and lacks.
+    """Check whether this machine has what training needs.
 
-    Ends with 0 if everything that `lorafit demo` needs is there, else with 3 and what to do.
+    Exits with 0 if everything that `lorafit demo` needs is there, else with 3 and what to do.
     """
     from lorafit.errors import EnvironmentUnfitError
     from lorafit.training.doctor import diagnose

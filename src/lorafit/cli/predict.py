@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import DropBadRows, Quiet, TargetAccuracy, TextColumn
+from lorafit.cli.options import DropBadRows, Quiet, RunOrExport, TargetAccuracy, TextColumn
 from lorafit.cli.render.progress import open_progress
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="The run folder, or that of an exported model.")],
+    run: RunOrExport,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; default: one a line from standard input.")] = None,
     *,
     file: Annotated[
@@ -19,25 +19,29 @@ def predict(
     ] = None,
     text_column: TextColumn = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write csv, tsv, jsonl or parquet, original columns kept.")
+        Path | None,
+        typer.Option("--output", "-o", help="csv, tsv, jsonl or parquet file to write, with all columns."),
     ] = None,
     drop_bad_rows: DropBadRows = False,
     target_accuracy: TargetAccuracy = None,
-    raw: Annotated[bool, typer.Option("--raw", help="The model's own confidence, not calibrated.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Uncalibrated confidence.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the output file, and parts of a job that was stopped.")
+        bool, typer.Option("--overwrite", help="Replace the output file, and what is left of a stopped job.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a file whose job was stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a stopped job.")] = False,
     csv_safe: Annotated[
-        bool, typer.Option("--csv-safe", help="Put a ' before cells of csv and tsv that begin like a formula.")
+        bool,
+        typer.Option(
+            "--csv-safe", help="Put a ' before csv and tsv cells that a spreadsheet would take for a formula."
+        ),
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Compare the loaded model with its golden logits.")
+        bool, typer.Option("--verify/--no-verify", help="Check the loaded model against its golden logits.")
     ] = True,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object a text.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Apply a model to texts, a file of any size, or standard input."""
+    """Predict labels or numbers for texts, a file of any size, or standard input."""
     from lorafit.cli.render.predictions import show_predictions
     from lorafit.errors import UserInputError
     from lorafit.inference.batch import check_output, open_file, open_table, read_texts, run_job, stream_predictions
@@ -46,9 +50,9 @@ def predict(
     if texts and file is not None:
         raise UserInputError("Give texts or --file, not both.")
     if resume and (file is None or output is None):
-        raise UserInputError("--resume goes on with a job that had --file and --output.")
+        raise UserInputError("--resume needs the --file and --output of the job it resumes.")
     if csv_safe and output is None:
-        raise UserInputError("--csv-safe is for a csv or tsv file: name it with --output.")
+        raise UserInputError("--csv-safe is for csv and tsv files: name one with --output.")
     if output is not None:
         check_output(output, overwrite=overwrite, csv_safe=csv_safe)
     column = text_column or "text"
@@ -59,7 +63,7 @@ def predict(
         else:
             job = open_file(file, text_column=column, drop_bad_rows=drop_bad_rows, progress=progress)
         if job.usable < job.rows:
-            progress.say(f"{job.rows - job.usable:,} rows without a text are left out")
+            progress.say(f"{job.rows - job.usable:,} rows without a text are skipped")
         predictor = load(run, raw=raw, target_accuracy=target_accuracy, verify=verify)
         if output is None:
             for part in stream_predictions(job, predictor, progress=progress):

@@ -1,86 +1,66 @@
-"""`lorafit train`: fine-tune an encoder and show the model before and after."""
+"""`lorafit train`: fine-tune an encoder and show its metrics before and after."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lorafit.cli.options import (
+    SOURCES,
     Budget,
-    ConfigFile,
-    DropBadRows,
-    InterruptedRun,
-    LabelColumn,
-    LabelSeparator,
-    Model,
+    Method,
     Output,
     Overwrite,
     Quiet,
-    Settings,
     SliceColumns,
     TargetAccuracy,
-    Task,
-    TextColumn,
+    TrainingOptions,
 )
 from lorafit.cli.render.progress import open_progress
 
 
 def train(
-    data: Annotated[
-        str | None,
-        typer.Argument(help="builtin:rotten-tomatoes, imdb, hub:owner/name, or a csv, tsv, jsonl or parquet file."),
-    ] = None,
+    data: Annotated[str | None, typer.Argument(help=SOURCES)] = None,
     *,
-    model: Model = None,
-    method: Annotated[str | None, typer.Option(help="How the encoder is adapted [lora].")] = None,
+    options: TrainingOptions,
+    method: Method = None,
     validation: Annotated[str | None, typer.Option(help="File with validation rows.")] = None,
     test: Annotated[str | None, typer.Option(help="File with test rows.")] = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    label_separator: LabelSeparator = None,
-    task: Task = None,
     slices: SliceColumns = None,
-    drop_bad_rows: DropBadRows = False,
-    config: ConfigFile = None,
-    settings: Settings = None,
     budget: Budget = None,
     target_accuracy: TargetAccuracy = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of head, batches and dropout [0].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the head, the batches and dropout [0].")] = None,
     output: Output = None,
     overwrite: Overwrite = False,
-    resume: InterruptedRun = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Resume an interrupted run.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Fine-tune an encoder on your texts."""
-    from lorafit.cli.render.render import show_run
-    from lorafit.config import load_config
+    """Fine-tune an encoder on labelled texts."""
+    from lorafit.cli.render.run import show_run
     from lorafit.errors import ConfigError
-    from lorafit.training import pipeline as finetune
+    from lorafit.training import pipeline
 
-    flags = {
+    own = {
         "data.source": data,
         "data.validation": validation,
         "data.test": test,
-        "data.text_column": text_column,
-        "data.label_column": label_column,
-        "data.label_separator": label_separator,
-        "data.task": task,
-        "data.slice_columns": slices or None,
-        "data.drop_bad_rows": drop_bad_rows or None,
-        "model.name": model,
+        "data.slice_columns": slices,
         "method.name": method,
         "training.budget": budget,
-        "evaluation.target_accuracy": target_accuracy,
         "training.seed": seed,
+        "evaluation.target_accuracy": target_accuracy,
     }
     if resume is not None:
-        if any(value is not None for value in (*flags.values(), config, output)) or settings or overwrite:
-            raise ConfigError("--resume takes data and settings from the run; leave the others out (all but --quiet).")
+        given = (*options.collect(own).values(), options.config, options.settings or None, output, overwrite or None)
+        if any(value is not None for value in given):
+            raise ConfigError("--resume takes data and settings from the run: leave out all other options but --quiet.")
         with open_progress(quiet=quiet) as progress:
-            run = finetune.resume(resume, progress=progress)
+            run = pipeline.resume(resume, progress=progress)
     else:
-        resolved = load_config(config, flags=flags, overrides=settings or ())
-        if data is None and config is None and "data.source" not in [text.partition("=")[0] for text in settings or ()]:
+        config = options.load_config(own)
+        named = {text.partition("=")[0].strip() for text in options.settings or ()}
+        if data is None and options.config is None and "data.source" not in named:
             raise ConfigError("Say what to train on, for example: lorafit train reviews.csv (or lorafit train --help)")
         with open_progress(quiet=quiet) as progress:
-            run = finetune.train(resolved, output=output, overwrite=overwrite, progress=progress)
+            run = pipeline.train(config, output=output, overwrite=overwrite, progress=progress)
     show_run(run, quiet=quiet)

@@ -17,8 +17,8 @@ from lorafit.runs.records import RunRecord
 from lorafit.system.extras import require
 from lorafit.system.text import clean_text
 from lorafit.tasks.base import Task
-from lorafit.tasks.evaluation import find_weak_slices
-from lorafit.tasks.format import write_estimate, write_p_value
+from lorafit.tasks.evaluation import describe_changed_rows, find_weak_slices
+from lorafit.tasks.format import write_estimate
 from lorafit.tasks.records import Estimate, MetricsRecord
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
                 "after": after,
                 **{titles[name]: baseline.scores for name, baseline in metrics.baselines.items()},
             },
+            changed_rows=metrics.comparison and describe_changed_rows(task, metrics.comparison),
             weak=find_weak_slices(task, metrics.slices, metrics.confidence_level)[:_WEAK_SLICES],
             slice_columns=list(dict.fromkeys(one.column for one in metrics.slices)),
             measured_labels=labels,
@@ -157,7 +158,6 @@ def _environment() -> "Environment":
         "counts": _count_labels,
         "fill": _fill,
         "listed": _list_names,
-        "p_value": write_p_value,
         "share": _write_share,
         "thousands": "{:,}".format,
     }
