@@ -14,7 +14,7 @@ from lorafit.tasks.calibration import fit_binary_temperature
 from lorafit.tasks.labels import Label
 from lorafit.tasks.metrics import binary_loss, ratio, sigmoid
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Scores
-from lorafit.tasks.single_label import ClassCalibration, SingleLabel, read_temperature
+from lorafit.tasks.single_label import ClassCalibration, SingleLabel
 
 __all__ = ["Ordinal", "OrdinalCalibration"]
 
@@ -125,7 +125,7 @@ class Ordinal(SingleLabel):
         return fit_binary_temperature(self._reached(y), logits)
 
     def activate(self, logits: ArrayLike, calibration: Calibration | None = None) -> Array:
-        given = np.asarray(logits, dtype=np.float64) / read_temperature(calibration)
+        given = np.asarray(logits, dtype=np.float64) / self.read_temperature(calibration)
         reached = np.minimum.accumulate(sigmoid(given), axis=1)
         ends = np.ones((len(reached), 1)), np.zeros((len(reached), 1))
         steps = np.concatenate([ends[0], reached, ends[1]], axis=1)

@@ -55,7 +55,6 @@ __all__ = [
     "SingleLabelCalibration",
     "describe_temperature",
     "log_odds",
-    "read_temperature",
 ]
 
 _STORED_POINTS, _SHOWN_POINTS = 1000, 200
@@ -285,6 +284,10 @@ class SingleLabel(Task):
 
     # Prediction
 
+    def read_temperature(self, calibration: Calibration | None) -> float:
+        """Return what logits are divided by."""
+        return 1.0 if calibration is None else expect(calibration, self.calibration_type).temperature
+
     def fit_temperature(self, y: NDArray[Any], logits: Array) -> float:
         """Find the temperature with the lowest loss of n rows."""
         return fit_temperature(y, logits)
@@ -316,18 +319,18 @@ class SingleLabel(Task):
 
     def choose_operating_point(self, calibration: Calibration, target: float) -> Calibration:
         self.check_target_accuracy(target)
-        known = expect(calibration, ClassCalibration)
+        known = expect(calibration, self.calibration_type)
         threshold = choose_accept_threshold(known.curve, target)
         return known.model_copy(update={"target_accuracy": target, "accept_threshold": threshold})
 
     def activate(self, logits: ArrayLike, calibration: Calibration | None = None) -> Array:
-        return softmax(np.asarray(logits, dtype=np.float64) / read_temperature(calibration))
+        return softmax(np.asarray(logits, dtype=np.float64) / self.read_temperature(calibration))
 
     def predict(self, values: Array, calibration: Calibration | None = None) -> Prediction:
         best, abstain, inside = int(self.main_output(values[np.newaxis])[0]), None, None
         score = float(values[best])
         if calibration is not None:
-            known = expect(calibration, ClassCalibration)
+            known = expect(calibration, self.calibration_type)
             held = self._build_sets(values[np.newaxis], known.set_threshold)[0]
             inside = tuple(name for name, is_in in zip(self.label_names, held, strict=True) if is_in)
             if known.accept_threshold is not None:
@@ -415,7 +418,7 @@ class SingleLabel(Task):
     def calibration_scores(
         self, y: NDArray[Any], values: Array, calibration: Calibration, resampling: Resampling
     ) -> CalibrationScores:
-        calibration = expect(calibration, ClassCalibration)
+        calibration = expect(calibration, self.calibration_type)
         level, right = resampling.level, self.row_errors(y, values) == 0
         confidence = self._confidence(values)
         uncalibrated = self._undo_temperature(values, calibration.temperature)
@@ -557,11 +560,6 @@ def log_odds(probabilities: Array, others: Array) -> Array:
     """Return log-odds in nats, with probabilities of at least 1e-12, so that they stay within ±27.6."""
     floor = 1e-12
     return np.asarray(np.log(np.maximum(probabilities, floor)) - np.log(np.maximum(others, floor)))
-
-
-def read_temperature(calibration: Calibration | None) -> float:
-    """Return what logits are divided by."""
-    return 1.0 if calibration is None else expect(calibration, ClassCalibration).temperature
 
 
 def _split_brier(y: NDArray[Any], values: Array) -> dict[str, float]:
