@@ -2,13 +2,26 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+import typer
+
+from lorafit.cli import app
+from lorafit.cli.render.reproduction import show_reproduction
 from lorafit.config import load_config, override_config
-from lorafit.experiments.reproduce import ReproductionRecord
+from lorafit.experiments.reproduce import Change, RepeatedMetric, ReproductionRecord
 from lorafit.runs.folder import RunLayout
+from lorafit.tasks.registry import TASKS, get_task
 
 Call = Callable[..., Any]
+
+
+@pytest.fixture
+def copy(trained: Path, tmp_path: Path) -> RunLayout:
+    """A copy of the run, to be changed."""
+    return RunLayout(Path(shutil.copytree(trained, tmp_path / "run")))
 
 
 def test_a_run_is_repeated_and_found_to_agree(call: Call, trained: Path, tmp_path: Path) -> None:
@@ -23,32 +36,86 @@ def test_a_run_is_repeated_and_found_to_agree(call: Call, trained: Path, tmp_pat
     assert "changed since" not in answer.out
 
 
-def test_json_is_the_record_and_other_numbers_end_with_1(call: Call, trained: Path, tmp_path: Path) -> None:
-    layout = RunLayout(Path(shutil.copytree(trained, tmp_path / "run")))
-    settings = {"training.learning_rate": 1e-5, "evaluation.baseline": False, "evaluation.cheap_baselines": False}
-    layout.config.write_text(override_config(load_config(layout.config), settings).to_yaml())
-    words = ["--output", tmp_path / "again", "--tolerance", "1", "--log-loss-tolerance", "0.001", "--json", "--quiet"]
-    answer = call("reproduce", layout.root, *words)
+def test_json_is_the_record_and_other_numbers_end_with_1(
+    call: Call, copy: RunLayout, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = json.loads(copy.metrics.read_text())
+    content["after"]["metrics"]["log_loss"]["value"] += 0.002
+    copy.metrics.write_text(json.dumps(content))
+    monkeypatch.setattr("lorafit.experiments.reproduce.train", lambda *_, **__: SimpleNamespace(path=trained))
+    words = ["--tolerance", "1", "--log-loss-tolerance", "0.001", "--json", "--quiet"]
+    answer = call("reproduce", copy.root, *words)
     record = ReproductionRecord.model_validate(json.loads(answer.out))
     assert answer.code == 1
-    assert {figure.name: (figure.tolerance, figure.agrees) for figure in record.figures} == {
+    assert {metric.name: (metric.tolerance, metric.agrees) for metric in record.metrics} == {
         "accuracy": (1.0, True),
         "log_loss": (0.001, False),
     }
-    assert answer.err.startswith(f"{layout.root} is not reproduced:\n  log_loss: ")
+    assert answer.err.startswith(f"{copy.root} is not reproduced:\n  log_loss: ")
 
 
-def test_an_altered_config_ends_with_1_and_trains_nothing(call: Call, trained: Path, tmp_path: Path) -> None:
-    layout = RunLayout(Path(shutil.copytree(trained, tmp_path / "run")))
-    layout.config.write_text(override_config(load_config(layout.config), {"training.seed": 5}).to_yaml())
-    answer = call("reproduce", layout.root, "--output", tmp_path / "again", "--quiet")
+def test_an_altered_config_ends_with_1_and_trains_nothing(call: Call, copy: RunLayout, tmp_path: Path) -> None:
+    copy.config.write_text(override_config(load_config(copy.config), {"training.seed": 5}).to_yaml())
+    answer = call("reproduce", copy.root, "--output", tmp_path / "again", "--quiet")
     assert (answer.code, answer.out) == (1, "")
     assert "training.seed is 5, the run was made with 0" in answer.err
     assert not (tmp_path / "again").exists()
 
 
-def test_what_is_no_run_and_a_tolerance_below_0_end_with_2(call: Call, trained: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_used_ends_with_2(call: Call, trained: Path, tmp_path: Path) -> None:
     assert "run.json is missing" in call("reproduce", tmp_path).err
     answer = call("reproduce", trained, "--tolerance", "-1")
     assert answer.code == 2
     assert "--tolerance" in answer.err
+    answer = call("reproduce", trained, "--r2-tolerance", "0.1")
+    assert answer.code == 2
+    assert "accuracy (--tolerance) and log_loss (--log-loss-tolerance)" in answer.err
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_tolerance_of_a_task_has_an_option(call: Call, task: str) -> None:
+    call("--version")  # the commands join the app when it is called
+    command = typer.main.get_command(app).commands["reproduce"]  # type: ignore[attr-defined]
+    options = {name for param in command.params for name in param.opts}
+    first, *others = get_task(task).reproduction_tolerances
+    assert first == next(iter(get_task(task).metrics)), "that of --tolerance"
+    assert {f"--{name.replace('_', '-')}-tolerance" for name in others} <= options
+
+
+@pytest.mark.parametrize(
+    ("task", "difference"),
+    [
+        ("single_label", "Largest difference of a test probability: 0.2; 3 of 10 rows get another label."),
+        ("multi_label", "Largest difference of a test probability: 0.2; 3 of 10 rows get other labels."),
+        ("regression", "Largest difference of a predicted number: 0.2."),
+        ("ordinal", "Largest difference of a test probability: 0.2; 3 of 10 rows get another score."),
+    ],
+)
+def test_differences_are_said_in_the_words_of_the_task(
+    capsys: pytest.CaptureFixture[str], task: str, difference: str
+) -> None:
+    kind = get_task(task)
+    first, second = kind.reproduction_tolerances
+    show_reproduction(
+        ReproductionRecord(
+            task=task,
+            run="runs/a",
+            repetition="runs/b",
+            agrees=False,
+            identical=False,
+            rows=10,
+            metrics=[
+                RepeatedMetric(name=first, then=61234.5, now=61235.75, tolerance=0.5, agrees=False),
+                RepeatedMetric(name=second, then=0.25, now=0.25, tolerance=0.01, agrees=True),
+            ],
+            largest_difference=0.2,
+            rows_changed=None if task == "regression" else 3,
+            changes=[Change(name="torch", then="1.0", now="2.0")],
+        )
+    )
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert f"{kind.metrics[first].title} 61234.5 61235.8 +1.25 0.5 DIFFERS" in lines
+    assert f"{kind.metrics[second].title} 0.25 0.25 +0 0.01 agrees" in lines
+    assert difference in lines
+    assert "changed since: torch 1.0 -> 2.0" in lines
+    assert "Reproduced." not in lines

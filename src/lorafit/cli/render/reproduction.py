@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 
 from lorafit.cli.render.tables import open_console
+from lorafit.tasks.base import Wording
 from lorafit.tasks.registry import get_task
 
 if TYPE_CHECKING:
@@ -32,16 +33,19 @@ def show_reproduction(record: "ReproductionRecord") -> None:
             "agrees" if metric.agrees else "DIFFERS",
         )
     console.print(table)
-    if record.identical:
-        console.print(f"Every {task.wording.value} is the same to the last digit.")
-    else:
-        changed = f"; {record.rows_changed:,} of {record.rows:,} rows get {task.wording.changed}"
-        console.print(
-            f"Largest difference of a {task.wording.value}: {record.largest_difference:.2g}"
-            f"{'' if record.rows_changed is None else changed}."
-        )
+    console.print(_describe_predictions(record, task.wording))
     for change in record.changes:
         console.print(f"changed since: {change.name} {change.then} -> {change.now}", soft_wrap=True)
     console.print(f"run folder  {record.repetition}", soft_wrap=True)
     if record.agrees:
         console.print("Reproduced.", style="green")
+
+
+def _describe_predictions(record: "ReproductionRecord", words: Wording) -> str:
+    """Say how far the predictions of the test rows are the same."""
+    if record.identical:
+        return f"Every {words.value} is the same to the last digit."
+    largest = f"Largest difference of a {words.value}: {record.largest_difference:.2g}"
+    if record.rows_changed is None:
+        return f"{largest}."
+    return f"{largest}; {record.rows_changed:,} of {record.rows:,} rows get {words.changed}."
