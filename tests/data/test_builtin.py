@@ -35,8 +35,7 @@ def test_rows_and_labels_are_as_published_in_the_documentation(splits: RawSplits
         {"fresh": 830, "rotten": 458},
         {"fresh": 716, "rotten": 529},
     ]
-    assert splits.labels is not None
-    assert splits.labels.names == ("rotten", "fresh")
+    assert splits.label_names == ("rotten", "fresh")
 
 
 def test_rows_are_those_of_the_corpus(splits: RawSplits, corpus: list[dict[str, str]]) -> None:

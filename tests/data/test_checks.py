@@ -3,21 +3,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from lorafit.data.checks import (
-    CheckedRows,
-    build_labels,
-    check_rows,
-    count_labels,
-    describe_rows,
-    describe_text_fault,
-    encode_labels,
-    encode_rows,
-    name_labels,
-)
-from lorafit.data.label_values import LabelValue
+from lorafit.data.checks import CheckedRows, check_rows, describe_rows, describe_text_fault, encode_rows
 from lorafit.data.rows import RawRows
 from lorafit.errors import DataError
-from lorafit.labels import LabelSet
+from lorafit.tasks.registry import TASKS, build_task, get_task
+
+CLASSES = get_task("single_label")
 
 
 def make_raw(texts: Sequence[object], labels: Sequence[object], ids: Sequence[int] | None = None) -> RawRows:
@@ -30,7 +21,7 @@ def make_checked(labels: Sequence[str]) -> CheckedRows:
 
 
 def test_good_rows_pass_as_they_are() -> None:
-    rows = check_rows(make_raw([" a ", "b"], [" x ", "y"]), drop_bad_rows=False)
+    rows = check_rows(make_raw([" a ", "b"], [" x ", "y"]), CLASSES, drop_bad_rows=False)
     assert rows.texts == (" a ", "b")
     assert rows.labels == ("x", "y")
     assert rows.ids.tolist() == [1, 2]
@@ -42,7 +33,7 @@ def test_good_rows_pass_as_they_are() -> None:
     ("value", "label"), [(1, "1"), (-1, "-1"), (True, "true"), (False, "false"), (1.0, "1"), (" 1.0 ", "1.0")]
 )
 def test_label_of_each_kind_becomes_text(value: object, label: str) -> None:
-    assert check_rows(make_raw(["a"], [value]), drop_bad_rows=False).labels == (label,)
+    assert check_rows(make_raw(["a"], [value]), CLASSES, drop_bad_rows=False).labels == (label,)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +54,7 @@ def test_fault_of_a_text_is_described(text: object, fault: str | None) -> None:
 def test_bad_rows_are_listed_by_fault_with_their_numbers() -> None:
     raw = make_raw(["a", "", "secret", None, "secret", " "], ["x", "y", None, "y", float("nan"), "x"])
     with pytest.raises(DataError) as caught:
-        check_rows(raw, drop_bad_rows=False)
+        check_rows(raw, CLASSES, drop_bad_rows=False)
     assert str(caught.value) == (
         "a.csv: 5 of 6 rows cannot be used: an empty text (rows 2, 6); an empty label (rows 3, 5); no text (row 4). "
         "Mend them, or leave them out with --drop-bad-rows."
@@ -72,7 +63,7 @@ def test_bad_rows_are_listed_by_fault_with_their_numbers() -> None:
 
 def test_bad_rows_are_dropped_with_a_note() -> None:
     raw = make_raw(["a", "", "b", 5], ["x", "y", "z", "y"], ids=[10, 20, 30, 40])
-    rows = check_rows(raw, drop_bad_rows=True)
+    rows = check_rows(raw, CLASSES, drop_bad_rows=True)
     assert rows.ids.tolist() == [10, 30]
     assert rows.texts == ("a", "b")
     assert rows.labels == ("x", "z")
@@ -82,7 +73,7 @@ def test_bad_rows_are_dropped_with_a_note() -> None:
 def test_columns_lose_the_dropped_rows_and_become_text() -> None:
     values = [1.0, "dropped", None, True, "  two\nlines ", 2.5, float("nan"), [1]]
     raw = RawRows("a.csv", ["a", "", *"cdefgh"], ["x", "y"] * 4, columns={"shop": values})
-    split = encode_rows(check_rows(raw, drop_bad_rows=True), LabelSet(("x", "y")))
+    split = encode_rows(check_rows(raw, CLASSES, drop_bad_rows=True), build_task("single_label", "xy"))
     assert split.columns == {"shop": ("1", "", "true", "two\nlines", "2.5", "", "[1]")}
 
 
@@ -91,7 +82,7 @@ def test_no_usable_row_points_at_the_columns(drop_bad_rows: bool) -> None:
     with pytest.raises(
         DataError, match=r"none of its 2 rows can be used: a text of type int \(rows 1, 2\).*--text-col"
     ):
-        check_rows(make_raw([1, 2], ["x", "y"]), drop_bad_rows=drop_bad_rows)
+        check_rows(make_raw([1, 2], ["x", "y"]), CLASSES, drop_bad_rows=drop_bad_rows)
 
 
 def test_long_lists_of_rows_are_cut() -> None:
@@ -103,61 +94,32 @@ def test_long_lists_of_rows_are_cut() -> None:
 @pytest.mark.parametrize("value", [0.5, float("inf")])
 def test_fraction_looks_like_regression(value: float) -> None:
     with pytest.raises(DataError, match=r"row 2 has the label .*regression"):
-        check_rows(make_raw(["a", "b"], [1.0, value]), drop_bad_rows=True)
+        check_rows(make_raw(["a", "b"], [1.0, value]), CLASSES, drop_bad_rows=True)
 
 
 def test_label_of_another_type_is_refused() -> None:
     with pytest.raises(DataError, match="row 1 has a list of labels"):
-        check_rows(make_raw(["a"], [["x"]]), drop_bad_rows=True)
-
-
-def test_labels_are_built_in_order() -> None:
-    assert build_labels(make_checked(["10", "9"])).names == ("9", "10")
-
-
-def test_one_label_only_is_refused() -> None:
-    with pytest.raises(DataError, match=r"a\.csv: all 3 rows have the same label, 'x'.*--label-column"):
-        build_labels(make_checked(["x"] * 3))
-
-
-def test_a_label_a_row_is_taken_for_the_wrong_column() -> None:
-    with pytest.raises(DataError, match=r"120 rows have 120 different labels.*--label-column"):
-        build_labels(make_checked([f"label {number}" for number in range(120)]))
-    assert len(build_labels(make_checked([f"label {number // 2}" for number in range(240)]))) == 120
-    assert len(build_labels(make_checked([f"label {number}" for number in range(100)]))) == 100
+        check_rows(make_raw(["a"], [["x"]]), CLASSES, drop_bad_rows=True)
 
 
 def test_rows_are_encoded() -> None:
-    split = encode_rows(make_checked(["y", "x", "y"]), LabelSet(("x", "y")))
-    assert split.labels.tolist() == [1, 0, 1]
-    assert split.labels.dtype == np.int64
+    split = encode_rows(make_checked(["y", "x", "y"]), build_task("single_label", "xy"))
+    assert split.y.tolist() == [1, 0, 1]
+    assert split.y.dtype == np.int64
     assert split.ids.tolist() == [1, 2, 3]
 
 
-@pytest.mark.parametrize(
-    ("values", "labels", "encoded", "counts"),
-    [
-        (("y", "x", "y"), LabelSet(("x", "y", "z")), [1, 0, 1], {"x": 1, "y": 2, "z": 0}),
-        ((("x", "y"), (), ("y",)), LabelSet(("x", "y"), "multi_label"), [[1, 1], [0, 0], [0, 1]], {"x": 1, "y": 2}),
-        ((0.5, 2.0), LabelSet(("value",), "regression"), [0.5, 2.0], {}),
-    ],
-)
-def test_labels_are_encoded_by_task_counted_and_named_again(
-    values: Sequence[LabelValue], labels: LabelSet, encoded: list[object], counts: dict[str, int]
-) -> None:
-    found = encode_labels(values, labels)
-    assert found.tolist() == encoded
-    assert name_labels(found, labels) == values
-    assert count_labels(found, labels) == counts
-
-
-def test_label_that_is_not_known_is_not_encoded() -> None:
-    with pytest.raises(KeyError):
-        encode_labels([("x", "new")], LabelSet(("x", "y"), "multi_label"))
-
-
 def test_unknown_label_is_named_with_the_numbers_of_its_rows() -> None:
-    rows = check_rows(make_raw(["", "a", "b"], ["x", "x", "z"]), drop_bad_rows=True)
+    rows = check_rows(make_raw(["", "a", "b"], ["x", "x", "z"]), CLASSES, drop_bad_rows=True)
     with pytest.raises(DataError) as caught:
-        encode_rows(rows, LabelSet(("x", "y")))
+        encode_rows(rows, build_task("single_label", "xy"))
     assert str(caught.value) == "a.csv has labels that training did not have: ['z'] (row 3). Allowed: ['x', 'y']."
+
+
+def test_cells_of_every_task_are_read_and_encoded() -> None:
+    cells = {"single_label": ["a", "b"], "multi_label": ["b;a", ""], "regression": ["2.5", 1], "ordinal": ["3", 1.0]}
+    expected = {"single_label": [0, 1], "multi_label": [[1, 1], [0, 0]], "regression": [2.5, 1.0], "ordinal": [1, 0]}
+    for name in TASKS:
+        rows = check_rows(make_raw(["t", "u"], cells[name]), get_task(name), drop_bad_rows=False, separator=";")
+        split = encode_rows(rows, get_task(name).from_labels(rows.labels, rows.origin))
+        assert split.y.tolist() == expected[name]

@@ -46,7 +46,7 @@ def test_published_splits_are_kept(tmp_path: Path) -> None:
     assert loaded.validation.texts == ["c"]
     assert loaded.test is not None
     assert loaded.test.labels == ["y"]
-    assert loaded.labels is None
+    assert loaded.label_names is None
     assert loaded.notes == ()
 
 
@@ -64,8 +64,7 @@ def test_class_labels_give_names_and_order(tmp_path: Path) -> None:
     write_class_labels(folder / "train.parquet", [1, 0, -1])
     loaded = load_published(str(folder), origin="hub:d", text_column="review", label_column="stars")
     assert loaded.train.labels == ["good", "bad", None]
-    assert loaded.labels is not None
-    assert loaded.labels.names == ("bad", "good")
+    assert loaded.label_names == ("bad", "good")
     assert loaded.test is None
 
 
@@ -76,8 +75,7 @@ def test_lists_of_class_labels_give_names_and_order(tmp_path: Path) -> None:
     datasets.Dataset.from_dict(rows, features=names).to_parquet(tmp_path / "d" / "train.parquet")
     loaded = load_published(str(tmp_path / "d"), origin="hub:d")
     assert loaded.train.labels == [["glad", "sad"], [], ["sad"]]
-    assert loaded.labels is not None
-    assert loaded.labels.names == ("sad", "glad")
+    assert loaded.label_names == ("sad", "glad")
 
 
 def test_slice_columns_are_kept_with_class_names(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from lorafit.data import imdb
 from lorafit.data.imdb import load_imdb
 from lorafit.data.rows import RawRows, RawSplits
 from lorafit.errors import DataError, NetworkUnavailableError
-from lorafit.labels import LabelSet
 
 REVIEWS = {
     "train/pos/2_9.txt": "good é",
@@ -65,8 +64,7 @@ def assert_expected(splits: RawSplits) -> None:
     assert splits.test is not None
     assert (list(splits.test.texts), list(splits.test.labels)) == EXPECTED_TEST
     assert splits.validation is None
-    assert splits.labels is not None
-    assert splits.labels.names == ("negative", "positive")
+    assert splits.label_names == ("negative", "positive")
     assert splits.notes == (
         "imdb train: 3 rows instead of the published 25,000.",
         "imdb test: 2 rows instead of the published 25,000.",
@@ -176,7 +174,7 @@ def test_rows_of_the_hub_get_the_same_label_names(folder: Path, monkeypatch: pyt
         RawRows(f"imdb {name}", texts, [label[:3] for label in labels])
         for name, (texts, labels) in (("train", EXPECTED_TRAIN), ("test", EXPECTED_TEST))
     )
-    published = RawSplits(train, test=test, labels=LabelSet(("neg", "pos")))
+    published = RawSplits(train, test=test, label_names=("neg", "pos"))
     monkeypatch.setattr(imdb, "load_hub", lambda _: published)
     assert_expected(load_imdb())
 

@@ -11,7 +11,7 @@ from lorafit.data.sources import load_evaluation_rows, load_splits
 from lorafit.data.splits import count_shared_texts
 from lorafit.data.writing import write_table
 from lorafit.errors import DataError
-from lorafit.labels import LabelSet
+from lorafit.tasks.registry import build_task
 
 
 def write_csv(path: Path, labels: Sequence[str], *, start: int = 0, header: str = "text,label") -> str:
@@ -25,9 +25,9 @@ def test_file_is_cut_into_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     splits = load_splits(DataConfig(source="a.csv"))
     assert splits.source == str(tmp_path / "a.csv")
-    assert splits.labels.names == ("x", "y")
+    assert splits.task.label_names == ("x", "y")
     parts = (splits.train, splits.validation, splits.test)
-    assert [np.bincount(part.labels).tolist() for part in parts] == [[41, 41], [4, 4], [5, 5]]
+    assert [np.bincount(part.y).tolist() for part in parts] == [[41, 41], [4, 4], [5, 5]]
     assert sorted(row for part in parts for row in part.ids) == list(range(1, 101))
     assert splits.notes == (
         "test: 10 rows cut from train (10% of each label, seed 0).",
@@ -62,11 +62,11 @@ def test_slice_columns_of_a_file_go_with_their_rows(tmp_path: Path, suffix: str)
     splits = load_splits(DataConfig(source=str(path), slice_columns=["row", "label"], max_rows=20))
     for part in splits.by_name.values():
         assert part.columns["row"] == tuple(map(str, part.ids))
-        assert part.columns["label"] == tuple(splits.labels.names[label] for label in part.labels)
+        assert part.columns["label"] == tuple(splits.task.label_names[label] for label in part.y)
     plain = load_splits(DataConfig(source=str(path), max_rows=20))
     assert plain.train.columns == {}
     assert plain.train.fingerprint() == splits.train.fingerprint()
-    evaluated = load_evaluation_rows(str(path), DataConfig(source="imdb", slice_columns=["site"]), splits.labels)
+    evaluated = load_evaluation_rows(str(path), DataConfig(source="imdb", slice_columns=["site"]), splits.task)
     assert evaluated.columns == {"site": ("s",) * 60}
 
 
@@ -77,8 +77,8 @@ def test_slice_columns_of_named_sources_are_those_asked_for(monkeypatch: pytest.
     assert len(set(test.columns["movie"])) > 40
     assert not set(test.columns["movie"]) & set(splits.validation.columns["movie"])
     assert load_splits(DataConfig()).test.columns == {}
-    labels = LabelSet(("fresh", "rotten"))
-    again = load_evaluation_rows("builtin:rotten-tomatoes", DataConfig(source="imdb", slice_columns=["movie"]), labels)
+    task = build_task("single_label", ("fresh", "rotten"))
+    again = load_evaluation_rows("builtin:rotten-tomatoes", DataConfig(source="imdb", slice_columns=["movie"]), task)
     assert again.columns == test.columns
     rated = RawRows("imdb train", [f"text {number}" for number in range(40)], ["a", "b"] * 20, columns={"r": [1] * 40})
     monkeypatch.setattr(sources, "load_imdb", lambda: RawSplits(rated))
@@ -106,7 +106,9 @@ def test_slice_column_that_cannot_be_had_is_refused(
         load_splits(config)
     if source is None:
         with pytest.raises(DataError, match=message):
-            load_evaluation_rows(path, config.model_copy(update={"source": "imdb"}), LabelSet(("x", "y")))
+            load_evaluation_rows(
+                path, config.model_copy(update={"source": "imdb"}), build_task("single_label", ("x", "y"))
+            )
 
 
 def test_files_of_ones_own_for_validation_and_test_are_used(tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_files_of_ones_own_for_validation_and_test_are_used(tmp_path: Path) -> N
     )
     splits = load_splits(config)
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (20, 2, 3)
-    assert splits.validation.labels.tolist() == [1, 0]
+    assert splits.validation.y.tolist() == [1, 0]
     assert splits.notes == (
         "test: 2 of its texts are in train, too, character for character.",
         "validation: 1 of its texts are in train, too, character for character.",
@@ -159,7 +161,7 @@ def test_max_rows_samples_train_after_the_cut(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "a.csv", ["x", "y"] * 50)
     whole = load_splits(DataConfig(source=source))
     sampled = load_splits(DataConfig(source=source, max_rows=20))
-    assert np.bincount(sampled.train.labels).tolist() == [10, 10]
+    assert np.bincount(sampled.train.y).tolist() == [10, 10]
     assert set(sampled.train.ids) <= set(whole.train.ids)
     assert sampled.test.fingerprint() == whole.test.fingerprint()
     assert sampled.validation.fingerprint() == whole.validation.fingerprint()
@@ -169,7 +171,7 @@ def test_max_rows_samples_train_after_the_cut(tmp_path: Path) -> None:
 def test_builtin_source_has_its_own_splits(tmp_path: Path) -> None:
     splits = load_splits(DataConfig())
     assert splits.source == "builtin:rotten-tomatoes"
-    assert splits.labels.names == ("rotten", "fresh")
+    assert splits.task.label_names == ("rotten", "fresh")
     assert {name: len(part) for name, part in splits.by_name.items()} == {
         "train": 10_219,
         "validation": 644,
@@ -181,7 +183,7 @@ def test_builtin_source_has_its_own_splits(tmp_path: Path) -> None:
         "(data.calibration_fraction=0.5, seed 0).",
     )
     mine = write_csv(tmp_path / "t.csv", ["fresh", "rotten"])
-    assert load_splits(DataConfig(test=mine)).test.labels.tolist() == [1, 0]
+    assert load_splits(DataConfig(test=mine)).test.y.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("fraction", [0.2, 0.5, 0.8])
@@ -193,7 +195,7 @@ def test_calibration_rows_are_cut_off_validation_and_come_back_the_same(tmp_path
     whole = load_splits(config.model_copy(update={"calibration_fraction": 0})).validation
     assert sorted([*splits.validation.ids, *splits.calibration.ids]) == whole.ids.tolist()
     assert len(splits.calibration) == pytest.approx(fraction * len(whole), abs=2)
-    shares = [np.bincount(part.labels)[0] / len(part) for part in (whole, splits.calibration, splits.validation)]
+    shares = [np.bincount(part.y)[0] / len(part) for part in (whole, splits.calibration, splits.validation)]
     assert shares == pytest.approx([1 / 3] * 3, abs=0.02)
     again = load_splits(config).calibration
     assert again is not None
@@ -208,7 +210,7 @@ def test_a_rare_label_stays_with_the_rows_that_choose(tmp_path: Path) -> None:
     Path(source).write_text(Path(source).read_text() + "a,z\nb,z\nc,z\n")
     splits = load_splits(DataConfig(source=source, validation=str(rare)))
     assert splits.calibration is not None
-    assert np.bincount(splits.calibration.labels).tolist() == [16, 15]
+    assert np.bincount(splits.calibration.y).tolist() == [16, 15]
     assert "one of its kind" in splits.validation.texts
     assert len(splits.validation) + len(splits.calibration) == 62
 
@@ -217,7 +219,7 @@ def make_published(train: int, test: Sequence[str], labels: tuple[str, ...] | No
     texts = [f"text {number}" for number in range(train)]
     rows = RawRows("imdb train", texts, ["negative", "positive"] * (train // 2))
     rated = RawRows("imdb test", test, ["positive"] * len(test))
-    return RawSplits(rows, test=rated, labels=LabelSet(labels) if labels else None, notes=("a note",))
+    return RawSplits(rows, test=rated, label_names=labels, notes=("a note",))
 
 
 def test_imdb_has_its_test_kept_and_repeats_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,14 +242,14 @@ def test_hub_source_gets_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     splits = load_splits(DataConfig(source="hub:owner/name", text_column="review", slice_columns=["shop", "shop"]))
     assert asked == {"hub:owner/name": {"text_column": "review", "label_column": "label", "slice_columns": ["shop"]}}
     assert splits.source == "hub:owner/name"
-    assert splits.labels.names == ("negative", "positive")
+    assert splits.task.label_names == ("negative", "positive")
 
 
 def test_published_labels_without_rows_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     published = make_published(40, ["a"], ("positive", "neutral", "negative"))
     monkeypatch.setattr(sources, "load_hub", lambda *_, **__: published)
     splits = load_splits(DataConfig(source="hub:owner/name"))
-    assert splits.labels.names == ("positive", "negative")
+    assert splits.task.label_names == ("positive", "negative")
     assert "imdb train: no rows of the labels ['neutral']; they are left out." in splits.notes
 
 
@@ -270,36 +272,40 @@ def test_unknown_source_is_explained(
     with pytest.raises(DataError, match=message):
         load_splits(DataConfig(source=source))
     with pytest.raises(DataError, match=message):
-        load_evaluation_rows(source, DataConfig(), LabelSet(("x", "y")))
+        load_evaluation_rows(source, DataConfig(), build_task("single_label", ("x", "y")))
 
 
 def test_all_rows_of_a_file_are_evaluated(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", ["y", "x", "y"])
-    rows = load_evaluation_rows(path, DataConfig(), LabelSet(("x", "y", "z")))
-    assert rows.labels.tolist() == [1, 0, 1]
+    rows = load_evaluation_rows(path, DataConfig(), build_task("single_label", ("x", "y", "z")))
+    assert rows.y.tolist() == [1, 0, 1]
     assert rows.ids.tolist() == [1, 2, 3]
     with pytest.raises(DataError, match=r"labels that training did not have: \['y'\] \(rows 1, 3\)"):
-        load_evaluation_rows(path, DataConfig(), LabelSet(("a", "x")))
+        load_evaluation_rows(path, DataConfig(), build_task("single_label", ("a", "x")))
 
 
 def test_named_source_is_evaluated_on_its_split() -> None:
-    rows = load_evaluation_rows("builtin:rotten-tomatoes", DataConfig(source="imdb"), LabelSet(("fresh", "rotten")))
-    assert np.bincount(rows.labels).tolist() == [716, 529]
-    validation = load_evaluation_rows(
-        "builtin:rotten-tomatoes", DataConfig(), LabelSet(("rotten", "fresh")), split="validation"
+    rows = load_evaluation_rows(
+        "builtin:rotten-tomatoes", DataConfig(source="imdb"), build_task("single_label", ("fresh", "rotten"))
     )
-    assert np.bincount(validation.labels).tolist() == [229, 415]
+    assert np.bincount(rows.y).tolist() == [716, 529]
+    validation = load_evaluation_rows(
+        "builtin:rotten-tomatoes", DataConfig(), build_task("single_label", ("rotten", "fresh")), split="validation"
+    )
+    assert np.bincount(validation.y).tolist() == [229, 415]
     with pytest.raises(DataError, match=r"builtin:rotten-tomatoes test has labels that training did not have"):
-        load_evaluation_rows("builtin:rotten-tomatoes", DataConfig(), LabelSet(("negative", "positive")))
+        load_evaluation_rows(
+            "builtin:rotten-tomatoes", DataConfig(), build_task("single_label", ("negative", "positive"))
+        )
 
 
 def test_settings_of_the_run_serve_only_its_own_source(tmp_path: Path) -> None:
-    labels = LabelSet(("rotten", "fresh"))
+    task = build_task("single_label", ("rotten", "fresh"))
     mine = write_csv(tmp_path / "t.csv", ["fresh", "rotten"])
-    assert len(load_evaluation_rows("builtin:rotten-tomatoes", DataConfig(test=mine), labels)) == 2
+    assert len(load_evaluation_rows("builtin:rotten-tomatoes", DataConfig(test=mine), task)) == 2
     other = DataConfig(source="imdb", test=mine, max_rows=10)
-    assert len(load_evaluation_rows("builtin:rotten-tomatoes", other, labels)) == 1_245
-    assert len(load_evaluation_rows("builtin:rotten-tomatoes", other, labels, split="train")) == 10_219
+    assert len(load_evaluation_rows("builtin:rotten-tomatoes", other, task)) == 1_245
+    assert len(load_evaluation_rows("builtin:rotten-tomatoes", other, task, split="train")) == 10_219
 
 
 def test_file_that_trained_the_run_is_evaluated_on_its_test_rows(
@@ -309,5 +315,5 @@ def test_file_that_trained_the_run_is_evaluated_on_its_test_rows(
     config = DataConfig(source=path, max_rows=20)
     monkeypatch.chdir(tmp_path)
     for source in (path, "a.csv", f"../{tmp_path.name}/a.csv"):
-        rows = load_evaluation_rows(source, config, LabelSet(("x", "y")))
+        rows = load_evaluation_rows(source, config, build_task("single_label", ("x", "y")))
         assert rows.fingerprint() == load_splits(config).test.fingerprint()
