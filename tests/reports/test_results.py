@@ -1,195 +1,202 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lorafit.evidence import ExplainedMistake, MistakesRecord, SpanContribution
-from lorafit.reports.curves import rank_classes
-from lorafit.reports.html import render_marked
-from lorafit.reports.reading import RunContents, Texts, read_run, read_texts
+from lorafit.reports.contents import RunContents, read_run
 from lorafit.reports.results import (
-    render_classes,
-    render_comparison,
-    render_confidence,
-    render_mistakes,
-    render_opening,
-    render_samples,
+    describe_set_sizes,
+    list_calibration,
+    list_changed_rows,
+    list_comparisons,
+    list_confusions,
+    list_labels,
+    list_scores,
+    list_weak_slices,
+    name_absent_labels,
 )
-from lorafit.runs.folder import RunLayout
+from lorafit.tasks.records import Estimate
+from lorafit.tasks.registry import TASKS
 
-BuildRun = Callable[..., Path]
-TakeApart = Callable[[str], Any]
-
-
-def rank(contents: RunContents) -> dict[str, Any]:
-    return {"after": rank_classes(contents.labels, contents.finetuned)}
+WriteRun = Callable[..., Path]
 
 
-def test_few_rows_are_said_to_be_few(build_run: BuildRun) -> None:
-    few = read_run(build_run(rows=10)).metrics
-    assert "These are only 10 rows, so the intervals are wide. In brackets: 95 % bootstrap" in "".join(
-        render_opening(few)
-    )
-    many = few.model_copy(update={"rows": 1000})
-    assert "only" not in "".join(render_opening(many))
+def with_calibration(contents: RunContents, **changes: Any) -> RunContents:
+    scores = contents.metrics.calibration
+    assert scores is not None
+    changed = {"calibration": scores.model_copy(update=changes)}
+    return replace(contents, metrics=contents.metrics.model_copy(update=changed))
 
 
-def test_an_interval_without_width_is_not_called_certain(build_run: BuildRun) -> None:
-    perfect = read_run(build_run(predict=lambda labels, _: 9.0 * np.eye(2)[labels])).metrics
-    assert "that is not certainty" in "".join(render_opening(perfect))
-    other = perfect.model_copy(update={"finetuned": perfect.baseline})
-    assert "that is not certainty" not in "".join(render_opening(other))
+def test_every_model_has_a_row_of_every_metric(contents: RunContents) -> None:
+    table, metrics = list_scores(contents), contents.task.metrics
+    assert table.titles == ("", *(metric.title for metric in metrics.values()))
+    assert [row[0] for row in table.rows] == ["before", "after", *contents.task.baselines.values()]
+    after = contents.metrics.after.metrics
+    assert table.rows[1][1:] == [metric.write(after[name]) for name, metric in metrics.items()]
 
 
-def test_confidence_that_was_not_calibrated_is_said_not_to_be() -> None:
-    assert "was not calibrated" in "".join(render_confidence(None))
+def test_every_comparison_has_a_row_and_its_test(contents: RunContents) -> None:
+    table, others = list_comparisons(contents), ["before", *contents.task.baselines.values()]
+    assert table is not None
+    assert [row[0] for row in table.rows] == others
+    assert table.rows[0][1] == "better"
+    comparison = contents.metrics.comparison
+    assert comparison is not None
+    primary = comparison.differences[contents.task.primary]
+    assert table.rows[0][2] == contents.task.primary_metric.write_difference(primary)
+    changed = dict(list_changed_rows(contents))
+    assert list(changed) == others
+    assert changed["before"].startswith(f"{comparison.rows_fixed} rows ")
+    assert f"{comparison.rows_broken} " in changed["before"]
+    assert changed["before"].endswith(f"({contents.task.wording.test}, p < 0.000001)")
 
 
-def test_every_model_and_every_comparison_has_a_row(build_run: BuildRun, take_apart: TakeApart) -> None:
-    metrics = read_run(build_run()).metrics
-    page = "".join(render_comparison(metrics))
-    heads = [part.partition("</th>")[0] for part in page.split('<th scope="row">')[1:]]
-    cheap = ["NB-SVM", "TF-IDF and logistic regression"]
-    assert heads == ["before", "after", *cheap, "before", *cheap]
-    assert f"{100 * metrics.finetuned.accuracy.value:.1f} % [" in page
-    assert metrics.comparison is not None
-    assert f"<td>{metrics.comparison.rows_gained}</td><td>{metrics.comparison.rows_lost}</td>" in page
-    take_apart(page)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_model_that_did_not_change_is_not_shown_to_be_better(write_run: WriteRun, task: str) -> None:
+    contents = read_run(write_run(task))
+    table = list_comparisons(read_run(write_run(task, name="same", after=contents.after, before=contents.after)))
+    assert table is not None
+    assert table.rows[0][1] == "not shown to be better"
 
 
-def test_without_other_models_there_is_no_comparison(build_run: BuildRun) -> None:
-    page = "".join(render_comparison(read_run(build_run(baseline=False, cheap=False)).metrics))
-    assert "<h3>" not in page
-    assert page.count("<tr>") == 2
+@pytest.mark.parametrize("task", TASKS)
+def test_without_other_models_there_is_no_comparison(write_run: WriteRun, task: str) -> None:
+    contents = read_run(write_run(task, rows=20, before=False, baselines=False))
+    assert list_comparisons(contents) is None
+    assert list_changed_rows(contents) == []
+    assert len(list_scores(contents).rows) == 1
 
 
-def test_samples_are_those_that_the_end_of_a_training_shows(build_run: BuildRun) -> None:
-    contents = read_run(build_run(rows=60))
-    page = "".join(render_samples(contents, read_texts(contents)))
-    drawn = sorted(np.random.default_rng(0).choice(60, size=6, replace=False))
-    assert [f"film {row}</p>" in page for row in drawn] == [True] * 6
-    assert page.count("<li>") == 6
-    assert page.count("before: ") == page.count("after: ") == 6
+def test_labels_have_scores_where_there_are_labels(contents: RunContents) -> None:
+    table = list_labels(contents)
+    if not contents.metrics.after.per_class:
+        assert (contents.task.name, table) == ("regression", None)
+        return
+    assert table is not None
+    assert tuple(row[0] for row in table.rows) == contents.task.label_names
+    assert table.titles == ("label", "rows", "precision", "recall", "F1", "F1 before")
+    assert {len(row) for row in table.rows} == {6}
+    assert name_absent_labels(contents) == ""
 
 
-def test_texts_are_cut_and_escaped(build_run: BuildRun, take_apart: TakeApart) -> None:
-    contents = read_run(build_run(rows=4))
-    page = "".join(render_samples(contents, Texts(("<b>bold</b>", "x" * 1000, "\x00", "&amp;"))))
-    assert "&lt;b&gt;bold&lt;/b&gt;" in page
-    assert f">{'x' * 299}…<" in page
-    assert "&amp;amp;" in page
-    assert "\x00" not in page
-    assert len(take_apart(page).named("li")) == 4
+def test_without_a_model_before_labels_are_not_compared(write_run: WriteRun) -> None:
+    table = list_labels(read_run(write_run("multi_label", rows=20, before=False)))
+    assert table is not None
+    assert table.titles[-1] == "F1"
 
 
-def test_without_texts_rows_are_named_by_their_number(build_run: BuildRun) -> None:
-    contents = read_run(build_run(rows=4))
-    page = "".join(render_samples(contents, Texts(None, "Because.")))
-    assert "Because." in page
-    assert "Row 4, true label <b>pos</b>" in page
-    assert "film" not in page
+def test_labels_without_test_rows_are_named(write_run: WriteRun) -> None:
+    assert name_absent_labels(read_run(write_run(labels=["a", "b", "<c>"], rows=2))) == "<c>"
+    many = write_run(labels=[f"{number:02}" for number in range(40)], name="many", rows=5)
+    assert name_absent_labels(read_run(many)).endswith("23, 24 and others")
+    nothing = list_labels(read_run(write_run(labels=["a", "b", "c"], name="none", y=[0, 0], after=[[1.0, 0, 0]] * 2)))
+    assert nothing is not None
+    assert nothing.rows[1][2:5] == ["undefined"] * 3
 
 
-def test_mistakes_come_by_confidence_and_with_what_was_said(build_run: BuildRun) -> None:
-    logits = np.array([[0, 5], [0, 3], [1, 0], [0, 1]])  # rows 1 and 3 are wrong: pos for neg, and neg for ... neg
-    contents = read_run(build_run(rows=4, predict=lambda *_: logits.astype(float), calibrated=False))
-    page = "".join(render_mistakes(contents, read_texts(contents)))
-    assert page.count("<li>") == 1
-    assert "Row 1, true label <b>neg</b>" in page
-    assert 'after: <b>pos</b> 99.3% <span class="wrong">✗ wrong</span>' in page
-
-
-def test_a_model_without_mistakes_has_none_to_show(build_run: BuildRun) -> None:
-    contents = read_run(build_run(predict=lambda labels, _: 9.0 * np.eye(2)[labels]))
-    assert "every test row is right" in "".join(render_mistakes(contents, Texts(None, "")))
-
-
-def test_classes_of_a_binary_task_have_scores_and_no_areas(build_run: BuildRun) -> None:
-    contents = read_run(build_run())
-    page = "".join(render_classes(contents, rank(contents), with_confusions=False))
-    assert page.count("<table>") == 1
-    assert "F1 before" in page
-
-
-def test_many_classes_are_shown_when_asked_for_and_the_most_confused_at_once(build_run: BuildRun) -> None:
+def test_labels_taken_for_each_other_are_listed_with_those_before(write_run: WriteRun) -> None:
     names = [f"class {number}" for number in range(30)]
-    contents = read_run(build_run(names=names, rows=90))
-    page = "".join(render_classes(contents, rank(contents), with_confusions=True))
-    assert page.count("<details>") == 2
-    assert "Scores of each class after training (30)" in page
-    confused = page.partition("Classes taken for each other most often")[2]
-    assert 10 <= confused.count("<tr>") <= 21
+    contents = read_run(write_run(labels=names, rows=90))
+    table = list_confusions(contents)
+    assert table is not None
+    assert 9 <= len(table.rows) <= 20
+    true, predicted, rows, share, before = table.rows[0]
+    place = names.index(true), names.index(predicted)
+    assert contents.metrics.before is not None
+    assert before == str(contents.metrics.before.confusion_matrix[place[0]][place[1]])
+    assert (rows, share) == (str(contents.metrics.after.confusion_matrix[place[0]][place[1]]), f"{int(rows) / 3:.1%}")
 
 
-def test_a_class_without_test_rows_is_named(build_run: BuildRun) -> None:
-    contents = read_run(build_run(names=["a", "b", "<c>"], rows=2))
-    page = "".join(render_classes(contents, rank(contents), with_confusions=False))
-    assert "No test row has the label &lt;c&gt;: how well it is found is not known." in page
+@pytest.mark.parametrize("task", ["multi_label", "regression"])
+def test_rows_without_one_label_are_not_confused(written_run: Callable[[str], Path], task: str) -> None:
+    assert list_confusions(read_run(written_run(task))) is None
 
 
-def test_confidence_is_told_in_sentences(build_run: BuildRun) -> None:
-    confidence = read_run(build_run(rows=400)).metrics.confidence
-    assert confidence is not None
-    page = "".join(render_confidence(confidence))
-    assert "An accuracy of 90 % was asked for: of the answers with a confidence of at least 0." in page
-    assert "Sets of labels that are to hold the true one for 95 % of the texts hold it for " in page
-    assert " with 1" in page
-    nobody = confidence.abstention.model_copy(update={"accuracy": None})  # type: ignore[union-attr]
-    assert "abstains from all" in "".join(render_confidence(confidence.model_copy(update={"abstention": nobody})))
-    page = "".join(render_confidence(confidence.model_copy(update={"abstention": None, "set_sizes": [5] * 30})))
-    assert "asked for" not in page
-    assert "5 with 8 and so on)" in page
-
-
-@pytest.mark.parametrize("wishes", [{}, {"names": ["a", "b", "c"]}])
-def test_parts_are_well_formed(build_run: BuildRun, take_apart: TakeApart, wishes: dict[str, object]) -> None:
-    contents = read_run(build_run(**wishes))
-    assert contents.metrics.confidence is not None
-    parts = [
-        *render_opening(contents.metrics),
-        *render_classes(contents, rank(contents), with_confusions=True),
-        *render_confidence(contents.metrics.confidence),
-        *render_mistakes(contents, read_texts(contents)),
-    ]
-    assert take_apart("".join(parts)).open == []
-
-
-def test_words_of_a_mistake_are_marked_and_named(build_run: BuildRun, take_apart: TakeApart) -> None:
-    run = build_run(
-        rows=4, predict=lambda labels, _: 9.0 * np.eye(2)[1 - labels], texts="dull <b> superb end {0}".format
-    )
-    words = [
-        SpanContribution(start=0, end=4, contribution=2.0),
-        SpanContribution(start=5, end=8, contribution=-1.5),
-        SpanContribution(start=9, end=15, contribution=0.1),
-    ]
-    mistake = ExplainedMistake(row_id=int(read_run(run).row_ids[0]), label="pos", words=words, beats_chance=False)
-    MistakesRecord(mistakes=[mistake]).write(RunLayout(run).mistakes)
-    contents = read_run(run)
-    page = "".join(render_mistakes(contents, read_texts(contents)))
-    assert '<mark class="for">dull</mark> <mark class="against">&lt;b&gt;</mark> superb end 0' in page
-    assert page.count('<mark class="for">') == 1
-    assert (
-        "for <b>pos</b>: “dull” +2.0, “superb” +0.1; against <b>pos</b>: “&lt;b&gt;” -1.5; not shown to matter" in page
-    )
-    take_apart(page)
-    assert "dull" not in "".join(render_mistakes(contents, Texts(None, "left out")))
+def test_calibration_stands_beside_the_uncalibrated_and_what_was_asked_for(contents: RunContents) -> None:
+    table, scores = list_calibration(contents), contents.metrics.calibration
+    assert table is not None
+    assert scores is not None
+    metrics = {name: metric for name, metric in contents.task.calibration_metrics.items() if name in scores.metrics}
+    cells = {row[0]: dict(zip(table.titles[1:], row[1:], strict=True)) for row in table.rows}
+    assert list(cells) == [metric.title for metric in metrics.values()]
+    for name, metric in metrics.items():
+        assert cells[metric.title]["calibrated"] == metric.write(scores.metrics[name])
+        if scores.raw:
+            assert cells[metric.title]["uncalibrated"] == (metric.write(scores.raw[name]) if name in scores.raw else "")
+        if name in scores.asked:
+            assert cells[metric.title]["asked for"].startswith(metric.write_value(scores.asked[name]))
+    assert ("uncalibrated" in table.titles, "asked for" in table.titles) == (bool(scores.raw), bool(scores.asked))
 
 
 @pytest.mark.parametrize(
-    ("text", "mark", "most", "shown"),
-    [
-        ("x" * 20 + "  word  " + "y" * 400, (22, 26), 30, f"{'x' * 20} [word] yyy…"),
-        ("x" * 20 + "  word  " + "y" * 400, (22, 26), 22, f"{'x' * 20} […]"),
-        ("aaa bbb ccc", (8, 11), 5, "aaa…"),
-        ("aaaa bbb", (5, 8), 5, "aaaa […]"),
-        ("aaaa bbb", (5, 8), 8, "aaaa [bbb]"),
-        ("a\x00b", (2, 3), 9, "a\N{REPLACEMENT CHARACTER}[b]"),
-        (" short ", (1, 6), 30, "[short]"),
-    ],
+    ("low", "high", "said"),
+    [(0.9, 0.96, "95.0 %"), (0.9, 0.94, "95.0 %, not reached"), (0.96, 0.99, "95.0 %, exceeded")],
 )
-def test_a_marked_text_is_cut_where_any_other_is(text: str, mark: tuple[int, int], most: int, shown: str) -> None:
-    html = render_marked(text, [(*mark, "for")], most=most)
-    assert html.replace('<mark class="for">', "[").replace("</mark>", "]") == shown
+@pytest.mark.parametrize("task", ["single_label", "regression", "ordinal"])
+def test_coverage_is_held_against_what_was_asked_for(
+    written_run: Callable[[str], Path], task: str, low: float, high: float, said: str
+) -> None:
+    contents = read_run(written_run(task))
+    scores = contents.metrics.calibration
+    assert scores is not None
+    metrics = {**scores.metrics, "coverage": Estimate(value=0.95, low=low, high=high)}
+    table = list_calibration(with_calibration(contents, metrics=metrics))
+    assert table is not None
+    (row,) = [row for row in table.rows if row[0].startswith("coverage")]
+    assert row[-1] == said
+
+
+def test_accuracy_that_no_confidence_promises_is_undefined(written_run: Callable[[str], Path]) -> None:
+    contents = read_run(written_run("single_label"))
+    scores = contents.metrics.calibration
+    assert scores is not None
+    nothing = Estimate(value=float("nan"), low=float("nan"), high=float("nan"))
+    table = list_calibration(with_calibration(contents, metrics={**scores.metrics, "accepted_accuracy": nothing}))
+    assert table is not None
+    (row,) = [row for row in table.rows if row[0] == "accuracy of accepted rows"]
+    assert row[-2:] == ["undefined", "90.0 %"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_without_calibration_has_no_metrics_of_it(write_run: WriteRun, task: str) -> None:
+    contents = read_run(write_run(task, rows=20, calibration=False))
+    assert list_calibration(contents) is None
+    assert describe_set_sizes(contents) == ""
+
+
+def test_sizes_of_conformal_sets_are_counted(written_run: Callable[[str], Path]) -> None:
+    contents = read_run(written_run("single_label"))
+    assert describe_set_sizes(with_calibration(contents, set_sizes=[1200, 0, 5])) == "1,200 of 1, 5 of 3"
+    assert describe_set_sizes(with_calibration(contents, set_sizes=[5] * 30)).endswith("5 of 8 and so on")
+
+
+def test_weak_slices_are_named_the_weakest_first(contents: RunContents) -> None:
+    assert list_weak_slices(contents) == []
+    metric, slices = contents.task.primary_metric, contents.metrics.slices
+    values = (0.2, 0.1) if metric.higher_is_better else (0.1, 0.2)
+    weak = [
+        one.model_copy(
+            update={
+                "metrics": {**one.metrics, contents.task.primary: Estimate(value=value, low=value, high=value)},
+                "adjusted_p_value": 0.01,
+            }
+        )
+        for one, value in zip(slices[-2:], values, strict=True)
+    ]
+    metrics = contents.metrics.model_copy(update={"slices": [*slices[:-2], *weak]})
+    names = [one.value for one in slices[-2:]]
+    assert list_weak_slices(replace(contents, metrics=metrics)) == [
+        f"shop {name} ({metric.title} {metric.write_value(value)} on 40 rows)"
+        for name, value in zip(names[::-1], values[::-1], strict=True)
+    ]
+
+
+def test_a_slice_that_is_worse_than_chance_is_found(write_run: WriteRun) -> None:
+    y = np.arange(200) % 2
+    after = np.eye(2)[np.where(np.arange(200) % 4 == 3, 1 - y, y)]
+    contents = read_run(write_run(y=y, after=after, columns={"place": ["a", "b", "a", "c"]}))
+    assert list_weak_slices(contents) == ["place c (accuracy 0.0 % on 50 rows)"]
