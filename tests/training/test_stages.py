@@ -9,6 +9,7 @@ import lorafit
 from lorafit.config import Config, load_config
 from lorafit.data.writing import write_table
 from lorafit.errors import TrainingInterruptedError
+from lorafit.models.acceleration.precision import choose_precision
 from lorafit.models.acceleration.prefix_cache import PrefixCache
 from lorafit.runs.folder import RunLayout
 from lorafit.system.progress import Silent
@@ -37,20 +38,20 @@ class Notes(Silent):
         return "\n".join(self.lines)
 
 
-@pytest.fixture
-def config(build_encoder: Callable[..., Path], tmp_path: Path) -> Config:
+@pytest.fixture(scope="module")
+def config(build_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A run of seconds whose lower layer is frozen."""
-    rng = np.random.default_rng(0)
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "data.parquet"
     words = (("awful", "boring"), ("lovely", "superb"))
     labels = [row % 2 for row in range(120)]
     texts = [
         f"{rng.choice(words[label])} film " + "of those " * int(rng.integers(0, 5)) + str(row)
         for row, label in enumerate(labels)
     ]
-    write_table(tmp_path / "data.parquet", {"text": texts, "label": labels})
+    write_table(path, {"text": texts, "label": labels})
     return load_config(
         flags={
-            "data.source": str(tmp_path / "data.parquet"),
+            "data.source": str(path),
             "model.name": str(build_encoder("distilbert")),
             "model.max_length": 32,
             "method.layers": "top1",
@@ -58,6 +59,7 @@ def config(build_encoder: Callable[..., Path], tmp_path: Path) -> Config:
             "training.threads": 1,
             "training.learning_rate": 0.01,
             "evaluation.before": False,
+            "evaluation.baselines": False,
             "evaluation.bootstrap_samples": 100,
             "evaluation.report": False,
         }
@@ -71,54 +73,65 @@ def train(config: Config, output: Path, progress: Silent | None = None, **settin
     return lorafit.train(changed, output=output, progress=progress)
 
 
-def weights(run: Run) -> str:
-    return run.record.files["adapter_model.safetensors"]
+@pytest.fixture(scope="module")
+def plain(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same run without the cache."""
+    return train(config, tmp_path_factory.mktemp("plain") / "run", prefix_cache="never")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "auto"])
-def test_run_comes_to_the_same_numbers_with_and_without_the_cache(
-    config: Config, tmp_path: Path, precision: str
-) -> None:
+def assert_same_numbers(first: Run, second: Run) -> None:
+    weights = "adapter_model.safetensors"
+    assert first.record.files[weights] == second.record.files[weights]
+    assert first.metrics.model_dump_json() == second.metrics.model_dump_json()
+
+
+def test_run_comes_to_the_same_numbers_with_and_without_the_cache(config: Config, plain: Run, tmp_path: Path) -> None:
     notes = Notes()
-    cached = train(config, tmp_path / "cached", notes, precision=precision)
-    plain = train(config, tmp_path / "plain", precision=precision, prefix_cache="never")
+    cached = train(config, tmp_path / "cached", notes)
     assert "caching the frozen layers' hidden states on disk" in notes.text
-    assert weights(cached) == weights(plain)
-    assert cached.metrics.model_dump_json() == plain.metrics.model_dump_json()
+    assert_same_numbers(cached, plain)
     assert not RunLayout(cached.path).prefix_cache.exists()
 
 
-def test_shared_cache_serves_the_next_run(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(choose_precision("auto").name != "bf16", reason="this CPU has no bfloat16 unit")
+def test_run_in_fp32_does_so_too_where_bf16_is_the_default(config: Config, tmp_path: Path) -> None:
+    cached = train(config, tmp_path / "cached", precision="fp32")
+    assert_same_numbers(cached, train(config, tmp_path / "plain", precision="fp32", prefix_cache="never"))
+
+
+def test_shared_cache_serves_the_next_run(
+    config: Config, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LORAFIT_CACHE", str(tmp_path / "cache"))
     first = train(config, tmp_path / "first", prefix_cache="shared")
     written = {path: path.stat().st_ino for path in (tmp_path / "cache" / "prefix_cache").iterdir()}
     assert len(written) == 4
     second = train(config, tmp_path / "second", prefix_cache="shared")
     assert written == {path: path.stat().st_ino for path in (tmp_path / "cache" / "prefix_cache").iterdir()}
-    assert weights(first) == weights(second)
+    for run in (first, second):
+        assert_same_numbers(run, plain)
 
 
-def test_too_large_a_cache_is_left_out_and_that_is_said(config: Config, tmp_path: Path) -> None:
+def test_too_large_a_cache_is_left_out_and_that_is_said(config: Config, plain: Run, tmp_path: Path) -> None:
     notes = Notes()
     small = train(config, tmp_path / "small", notes, prefix_cache_gb=1e-6)
     assert "are not cached: they take" in notes.text
     assert "more than training.prefix_cache_gb" in notes.text
-    assert weights(small) == weights(train(config, tmp_path / "plain", prefix_cache="never"))
+    assert_same_numbers(small, plain)
 
 
-def test_full_disk_is_survived(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_survived(config: Config, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     notes = Notes()
-    with monkeypatch.context() as patch:
-        patch.setattr(PrefixCache, "_compute", refuse)
-        run = train(config, tmp_path / "run", notes)
+    monkeypatch.setattr(PrefixCache, "_compute", refuse)
+    run = train(config, tmp_path / "run", notes)
     assert "they could not be written (No space left on device)" in notes.text
-    assert weights(run) == weights(train(config, tmp_path / "plain", prefix_cache="never"))
+    assert_same_numbers(run, plain)
 
 
-def test_interrupted_run_keeps_its_cache_and_goes_on_with_it(config: Config, tmp_path: Path) -> None:
+def test_interrupted_run_keeps_its_cache_and_goes_on_with_it(config: Config, plain: Run, tmp_path: Path) -> None:
     def interrupt(stage: str) -> None:
         if stage == "training":
             raise KeyboardInterrupt
@@ -127,8 +140,7 @@ def test_interrupted_run_keeps_its_cache_and_goes_on_with_it(config: Config, tmp
         train(config, tmp_path / "run", Notes(interrupt))
     layout = RunLayout(tmp_path / "run")
     assert len(list(layout.prefix_cache.glob("*.bin"))) == 2
-    went_on = resume(layout.root)
-    assert weights(went_on) == weights(train(config, tmp_path / "plain"))
+    assert_same_numbers(resume(layout.root), plain)
     assert not layout.prefix_cache.exists()
 
 
