@@ -1,4 +1,4 @@
-"""What the machine has and lacks for lorafit, as `lorafit doctor` tells it."""
+"""What `lorafit doctor` finds: packages, processor, disk, network, and the problems among them."""
 
 import os
 import platform
@@ -14,8 +14,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from lorafit.models.builtin import cache_folder
-from lorafit.system import assets as carriers
-from lorafit.system import extras, hardware
+from lorafit.system import assets, extras, hardware
 
 __all__ = ["CarrierReport", "Diagnosis", "Folder", "Hub", "Package", "Precision", "Problem", "Processor", "diagnose"]
 
@@ -38,7 +37,7 @@ class Finding(BaseModel):
 
 
 class Problem(Finding):
-    """Something that keeps `lorafit demo` from running, and what to do about it."""
+    """Something that keeps `lorafit demo` from running, and its remedy."""
 
     what: str
     remedy: str
@@ -49,10 +48,10 @@ class Package(Finding):
 
     Attributes:
         name: Its name on the package index.
-        wanted: The versions that do, as pip writes them.
-        extra: The extra that brings it, or None for the core.
+        wanted: The versions required, as pip writes them.
+        extra: The extra that installs it, or None for the core.
         installed: The version found, or None.
-        fits: Whether that version is a wanted one.
+        fits: Whether that version satisfies `wanted`.
     """
 
     name: str
@@ -63,13 +62,13 @@ class Package(Finding):
 
 
 class Processor(Finding):
-    """The CPU and what this process may use of it.
+    """The CPU, and what this process may use of it.
 
     Attributes:
-        name: As its maker writes it.
-        cores: Cores left by affinity and control groups.
-        threads: Threads that torch takes by default, or None without torch.
-        features: Instruction sets that decide the speed, and whether they are there.
+        name: The vendor's name.
+        cores: Cores available under affinity and control groups.
+        threads: Threads that torch uses by default, or None without torch.
+        features: Instruction sets that matter for speed, and whether they are available.
     """
 
     name: str
@@ -79,7 +78,7 @@ class Processor(Finding):
 
 
 class Precision(Finding):
-    """What `training.precision: auto` takes on this machine, and why."""
+    """The precision that `training.precision: auto` chooses on this machine, and why."""
 
     name: Literal["fp32", "bf16"]
     reason: str
@@ -106,8 +105,8 @@ class Folder(Finding):
 
     Attributes:
         path: The folder, or None where its variable is not set.
-        state: What is there.
-        free_bytes: Free space on its disk, or None where that is not asked.
+        state: What was found there.
+        free_bytes: Free space on its disk, or None where that does not matter.
     """
 
     path: Path | None
@@ -139,17 +138,14 @@ class Diagnosis(Finding):
 
 
 def diagnose(*, ask_network: bool = True) -> Diagnosis:
-    """Look at this machine; nothing is changed, and nothing but the Hub's address is asked.
+    """Inspect this machine without changing anything.
 
     Args:
-        ask_network: Whether to ask if the Hub answers (at most 3 seconds).
-
-    Returns:
-        What was found, with the problems that keep `lorafit demo` from running.
+        ask_network: Whether to try to reach the Hub (at most 3 seconds).
     """
     packages = _find_packages()
     torch_fault = _try_torch()
-    reports = [_check_carrier(name) for name in carriers.CARRIERS]
+    reports = [_check_carrier(name) for name in assets.CARRIERS]
     cache = _inspect_cache()
     return Diagnosis(
         lorafit=_installed_version("lorafit"),
@@ -168,7 +164,7 @@ def diagnose(*, ask_network: bool = True) -> Diagnosis:
 
 
 def _find_packages() -> list[Package]:
-    """Return what lorafit's own metadata asks for, core first."""
+    """Return the requirements in lorafit's own metadata, core first."""
     try:
         requirements = requires("lorafit") or []
     except PackageNotFoundError:
@@ -178,7 +174,7 @@ def _find_packages() -> list[Package]:
 
 
 def _read_requirement(text: str) -> Package:
-    """Read a line such as `torch>=2.13; extra == 'train'`."""
+    """Parse a requirement such as `torch>=2.13; extra == 'train'`."""
     requirement, _, marker = text.partition(";")
     name = re.match(r"[A-Za-z0-9._-]+", requirement.strip())
     extra = re.search(r"extra == ['\"]([^'\"]+)['\"]", marker)
@@ -195,7 +191,7 @@ def _read_requirement(text: str) -> Package:
 
 
 def _is_wanted(installed: str, wanted: str) -> bool:
-    """Compare a version with the versions that do; without `packaging` (the extra brings it) any version does."""
+    """Check a version against a specifier; without `packaging`, which the extra installs, any version passes."""
     try:
         from packaging.specifiers import SpecifierSet
     except ModuleNotFoundError:
@@ -211,11 +207,11 @@ def _installed_version(name: str) -> str | None:
 
 
 def _try_torch() -> str | None:
-    """Import torch; return None if that works, else why not."""
+    """Import torch; return None if that works, else the reason."""
     if extras.missing_modules("train"):
         return "not installed"
     try:
-        import torch  # noqa: F401 - only whether it loads
+        import torch  # noqa: F401 - only to see whether it loads
     except (ImportError, OSError, RuntimeError) as error:
         return str(error)
     return None
@@ -248,7 +244,7 @@ def _choose_precision() -> Precision:
 
 
 def _check_carrier(name: str) -> CarrierReport:
-    status = carriers.check_carrier(name)
+    status = assets.check_carrier(name)
     return CarrierReport(asset=f"builtin:{name}", state=status.state, detail=status.detail)
 
 
@@ -264,7 +260,7 @@ def _inspect_hub(*, ask: bool) -> Hub:
 
 
 def _ask(endpoint: str) -> str | None:
-    """Return None if an address answers anything within the time, else why not."""
+    """Return None if an address answers within the time limit, else the reason."""
     faults = [f"no answer within {HUB_TIMEOUT_SECONDS:g} s"]
 
     def ask() -> None:
@@ -278,7 +274,7 @@ def _ask(endpoint: str) -> str | None:
             return
         faults.clear()
 
-    thread = threading.Thread(target=ask, daemon=True)  # looking up a name knows no timeout of its own
+    thread = threading.Thread(target=ask, daemon=True)  # a name lookup has no timeout of its own
     thread.start()
     thread.join(HUB_TIMEOUT_SECONDS)
     return faults[-1] if faults else None
@@ -301,7 +297,7 @@ def _inspect_data() -> Folder:
 
 
 def _inspect_cache() -> Folder:
-    """Look at the cache, or where it is not there yet, at the folder that it will be made in."""
+    """Inspect the cache or, before it exists, the folder in which it will be created."""
     folder = cache_folder()
     present = next(path for path in (folder, *folder.parents) if path.exists())
     writable = present.is_dir() and os.access(present, os.W_OK | os.X_OK)
@@ -332,7 +328,7 @@ def _find_asset_problems(reports: list[CarrierReport], cache: Folder) -> list[Pr
     problems = []
     if unfit := [report for report in reports if report.state != "ok"]:
         what = "; ".join(f"{report.asset} is {report.state}: {report.detail}" for report in unfit)
-        problems.append(Problem(what=f"{what}.", remedy=carriers.install_line()))
+        problems.append(Problem(what=f"{what}.", remedy=assets.install_line()))
     if cache.state == "not writable":
         remedy = "Set LORAFIT_CACHE to a folder that you may write to."
         problems.append(Problem(what=f"The cache folder {cache.path} is not writable.", remedy=remedy))
