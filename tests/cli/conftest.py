@@ -1,11 +1,13 @@
 """What the command line's tests share: a tiny run trained once by the command itself, and ways to call commands."""
 
 import csv
+import io
 import os
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,16 +132,16 @@ def settings(encoder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def quiet_training(
-    spawn: Spawn, reviews: Path, settings: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> "subprocess.CompletedProcess[str]":
-    """The process that trained `trained`, with --quiet."""
-    output = tmp_path_factory.mktemp("trained") / "run"
-    return spawn("train", reviews, *settings, "--output", output, "--quiet")
+def quiet_training(reviews: Path, settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Answer:
+    """What the command that trained `trained` said, with --quiet."""
+    output, out, err = tmp_path_factory.mktemp("trained") / "run", io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as caught:
+        main([*map(str, ("train", reviews, *settings, "--output", output)), "--quiet"])
+    return Answer(int(caught.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="session")
-def trained(quiet_training: "subprocess.CompletedProcess[str]") -> Path:
-    """A finished run. Tests copy it before they change it."""
-    assert quiet_training.returncode == 0, quiet_training.stderr
-    return Path(quiet_training.stdout.strip())
+def trained(quiet_training: Answer) -> Path:
+    """A finished run with one label a text. Tests copy it before they change it."""
+    assert quiet_training.code == 0, quiet_training.err
+    return Path(quiet_training.out.strip())

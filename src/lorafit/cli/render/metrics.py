@@ -1,6 +1,8 @@
 """The metrics of a model before and after training, as `lorafit train` and `lorafit evaluate` print them."""
 
 import math
+import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Final
@@ -48,8 +50,8 @@ def print_metrics(console: Console, task: Task, metrics: MetricsRecord, *, with_
     labels = len(metrics.after.per_class)
     if (left := labels - _SHOWN_LABELS) > 0:
         console.print(f"Of {labels:,} labels the {_SHOWN_LABELS} with the most rows are shown, {left:,} are not.")
-    for line in _describe(task, metrics):
-        console.print(line)
+    for sentence in _describe(task, metrics):
+        console.print(_wrap(clean_text(sentence), console.width), soft_wrap=True)
     if metrics.rows < FEW_ROWS:
         few = "1 row is very little" if metrics.rows == 1 else f"{metrics.rows} rows are few"
         console.print(f"{few}: the intervals are wide.")
@@ -102,10 +104,16 @@ def _describe(task: Task, metrics: MetricsRecord) -> Iterator[str]:
         yield f"Compared with before: {describe_changed_rows(task, metrics.comparison)}."
     for name, baseline in metrics.baselines.items():
         written = task.primary_metric.write(baseline.scores.metrics[task.primary])
-        title = f"{clean_text(task.baselines.get(name, name))} ({task.primary_metric.title} {written})"
+        title = f"{task.baselines.get(name, name)} ({task.primary_metric.title} {written})"
         yield f"Compared with {title}: {describe_changed_rows(task, baseline.comparison)}."
     if metrics.calibration is not None:
         yield from task.describe_calibration(metrics.calibration)
+
+
+def _wrap(sentence: str, width: int) -> str:
+    """Break a sentence into lines without tearing an interval apart."""
+    whole = re.sub(r"\[[^]]*]", lambda interval: interval[0].replace(" ", "\0"), sentence)
+    return textwrap.fill(whole, width, break_long_words=False, break_on_hyphens=False).replace("\0", " ")
 
 
 def _print_slices(console: Console, task: Task, slices: Sequence[SliceScores]) -> None:
