@@ -185,7 +185,7 @@ def estimate_mean(task: Task, y: NDArray[Any], models: Sequence[Array], resampli
     Returns:
         The mean and its interval over rows: of one model as in `estimate`, of several a bootstrap interval of the mean.
     """
-    resampled = _Resampled(task, y, models, [], resampling)
+    resampled = _Resampled(task, y, [], models, resampling)
     if len(models) == 1:
         return resampled.estimate(0)[task.primary]
     drawn = resampled.drawn[task.primary].mean(axis=1)
