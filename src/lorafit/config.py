@@ -295,6 +295,9 @@ def load_config(
         flags: Dotted key to value; None means that the flag was not given.
         overrides: Strings of the form `section.key=value`, the value in YAML.
 
+    Returns:
+        The checked settings.
+
     Raises:
         ConfigError: The file cannot be read, or settings are unknown or out of range; the message lists all of them.
     """
@@ -311,11 +314,14 @@ def load_config(
 
 
 def override_config(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return a copy of the settings with some changed.
+    """Change settings by their dotted names.
 
     Args:
-        config: The settings.
+        config: The settings, which stay as they are.
         values: Dotted key to value.
+
+    Returns:
+        The checked settings.
 
     Raises:
         ConfigError: Settings are unknown or out of range; the message lists all of them.

@@ -55,13 +55,14 @@ class GoldenRecord(FileRecord):
 
 
 def choose_golden_texts(tokenizer: Tokenizer, max_length: int) -> list[str]:
-    """Return the sentences that fit into the input, or all if none does.
-
-    Other tools do not know `head+tail` and truncate longer ones differently.
+    """Leave out sentences that would be truncated: other tools do not know `head+tail` and keep another part.
 
     Args:
         tokenizer: The model's, without truncation of its own.
         max_length: Longest input in tokens, special tokens included.
+
+    Returns:
+        Those of `GOLDEN_TEXTS` that fit, or all of them if none does.
     """
     return [text for text in GOLDEN_TEXTS if len(tokenizer.encode(text).ids) <= max_length] or list(GOLDEN_TEXTS)
 

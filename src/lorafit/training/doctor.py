@@ -142,6 +142,9 @@ def diagnose(*, ask_network: bool = True) -> Diagnosis:
 
     Args:
         ask_network: Whether to try to reach the Hub (at most 3 seconds).
+
+    Returns:
+        What was found.
     """
     packages = _find_packages()
     torch_fault = _try_torch()

@@ -124,6 +124,9 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
         config: The settings.
         progress: Receives the progress, and what was left out or truncated.
         material: From `load_material` with the same data and encoder; None loads it.
+
+    Returns:
+        Everything that training needs.
     """
     torch = _require_training()
     require_trackers(config.training.track)

@@ -1,4 +1,4 @@
-"""The stages of a run: measuring before, training, calibration, saving, evaluation, report."""
+"""The stages of a run, from measuring the untrained model to the report."""
 
 import shlex
 import shutil
@@ -51,11 +51,8 @@ _TIMED_BATCHES = 8
 class RunStages:
     """A run under way. Its stages are methods, in the order in which a run calls them; what is not wanted is skipped.
 
-    Attributes:
-        prepared: Data and model; `fit` trains the model in place.
-        journal: Keeps `run.json`.
-        progress: Receives the progress of every stage.
-        inputs: Texts by split, as the model reads them: as tokens, or as hidden states inside `cache_frozen_layers`.
+    `fit` trains the model of `prepared` in place, and `journal` keeps `run.json`. `inputs` are the texts by split as
+    the model reads them: as tokens or, inside `cache_frozen_layers`, as hidden states.
     """
 
     def __init__(self, prepared: Prepared, journal: Journal, progress: Progress) -> None:
@@ -74,19 +71,24 @@ class RunStages:
 
     @classmethod
     def resume(cls, prepared: Prepared, layout: RunLayout, progress: Progress) -> Self:
-        """Go on with a run that did not end, adding to what it has cost so far.
+        """Open a run that did not end, with what it has cost so far.
+
+        Args:
+            prepared: Data and model, prepared again from the run's settings.
+            layout: The run folder.
+            progress: Receives the progress of every stage.
+
+        Returns:
+            The run.
 
         Raises:
             RunError: The data or the base model have changed since the run began.
         """
         old, record = RunRecord.read(layout.record), describe(prepared)
-        for what, then, now in (
-            ("data", old.data.splits, record.data.splits),
-            ("base model", old.base_model.digest, record.base_model.digest),
-        ):
-            if then != now:
-                verb = "has" if what == "base model" else "have"
-                raise RunError(f"The {what} of {layout.root} {verb} changed since it began: start a new run.")
+        if record.data.splits != old.data.splits:
+            raise RunError(f"The data of {layout.root} have changed since it began: start a new run.")
+        if record.base_model.digest != old.base_model.digest:
+            raise RunError(f"The base model of {layout.root} has changed since it began: start a new run.")
         names = ("created", "forecast", "seconds", "peak_memory_bytes", "energy_joules")
         kept = {name: getattr(old, name) for name in names}
         return cls(prepared, Journal(layout, record.model_copy(update=kept)), progress)
@@ -107,7 +109,7 @@ class RunStages:
         with self.journal.stage("before training"):
             path = self.layout.predictions("test", "before")
             kept = read_predictions(path, self.prepared.splits.test, self.prepared.task)
-            return self._predict_test_rows("before", self._untrained_runtime()) if kept is None else kept
+            return self._predict_test_rows("before", self._current_runtime()) if kept is None else kept
 
     @contextmanager
     def cache_frozen_layers(self, folder: Path | None = None, *, with_test_rows: bool = False) -> Iterator[None]:
@@ -175,7 +177,7 @@ class RunStages:
         from lorafit.training.targets import fold_scaler
         from lorafit.training.trainer import TrainingJob, fit
 
-        prepared, splits, runtime = self.prepared, self.prepared.splits, self._untrained_runtime()
+        prepared, splits, runtime = self.prepared, self.prepared.splits, self._current_runtime()
         task, scaler = prepared.task, prepared.scaler
         job = TrainingJob(
             adapted=prepared.adapted,
@@ -325,14 +327,14 @@ class RunStages:
         model = self.prepared.adapted.model
         return TorchRuntime(make_fast(model) if model.device.type == "cpu" else model, self.prepared.precision)
 
-    def _untrained_runtime(self) -> Runtime:
-        """Return what runs the model at its current weights, however often they change."""
+    def _current_runtime(self) -> Runtime:
+        """Return a runtime of the model at its current weights, also while they change."""
         from lorafit.models.runtimes.pytorch import TorchRuntime
 
         return TorchRuntime(self.prepared.adapted.model, self.prepared.precision)
 
     def _find_checkpoint(self) -> Path | None:
-        """Return the checkpoint to go on from; those of a method that cannot go on are removed."""
+        """Return the checkpoint to resume from; those of a method that cannot resume are removed."""
         from lorafit.training.callbacks import find_latest_checkpoint
 
         checkpoint, damaged = find_latest_checkpoint(self.layout.checkpoints)

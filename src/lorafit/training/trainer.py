@@ -228,6 +228,9 @@ def build_arguments(config: TrainingConfig, *, checkpoints: Path, steps_per_epoc
         config: The training section.
         checkpoints: Folder for the Trainer's checkpoints.
         steps_per_epoch: Number of batches per epoch.
+
+    Returns:
+        Arguments for `transformers.Trainer`.
     """
     max_steps = config.max_steps or steps_per_epoch * config.epochs
     return TrainingArguments(

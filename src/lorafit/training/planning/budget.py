@@ -100,6 +100,9 @@ def plan_run(
         forecast: Forecasts seconds by stage for some settings; None forecasts one run.
         can_halve: Whether adapting only the upper layers is an option; None asks the method.
 
+    Returns:
+        The plan.
+
     Raises:
         ConfigError: Nothing fits the budget; the message says what would.
     """
@@ -129,12 +132,15 @@ def needs_preparation(asked: Config, chosen: Config) -> bool:
 
 
 def describe_changes(asked: Config, chosen: Config, *, rows: int) -> list[str]:
-    """Say what was given up, in a phrase for each setting that differs.
+    """Say what was given up.
 
     Args:
         asked: The settings asked for.
         chosen: Those that fit.
         rows: Number of training rows.
+
+    Returns:
+        A phrase for each setting that differs.
     """
     phrases = []
     if (now := chosen.data.max_rows) != asked.data.max_rows:

@@ -88,6 +88,9 @@ class Costs:
             shapes: Rows and length of each batch, shape (batches, 2).
             frozen: Number of lowest layers without an adapter.
             kept: Whether their hidden states are read from disk instead of computed.
+
+        Returns:
+            Seconds.
         """
         forward = self.forward.sum_over(shapes)
         above = self.train.sum_over(shapes) - self._share(self.frozen) * forward
@@ -108,6 +111,9 @@ def fit_cost_model(timings: Sequence[Timing]) -> CostModel:
 
     Args:
         timings: At least one; fewer than three different shapes fit fewer terms.
+
+    Returns:
+        The terms.
     """
     from scipy.optimize import nnls
 
@@ -149,6 +155,9 @@ def measure_costs(
         rows: Tokenised training rows.
         config: The training section.
         precision: Arithmetic of the forward pass.
+
+    Returns:
+        The costs.
     """
     shapes = _choose_shapes(rows.texts.lengths, config)
     runtime, device = TorchRuntime(model, precision), next(model.parameters()).device

@@ -63,6 +63,9 @@ def measure_workload(prepared: "Prepared", *, free_bytes: float = inf) -> Worklo
     Args:
         prepared: Data and model.
         free_bytes: Free disk space for hidden states.
+
+    Returns:
+        The measurements.
     """
     from lorafit.training.inputs import TrainingRows
     from lorafit.training.planning.costs import measure_costs
