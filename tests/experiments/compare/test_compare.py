@@ -1,8 +1,7 @@
+"""Comparisons that train."""
+
 import json
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,229 +10,187 @@ import numpy as np
 import pytest
 
 import lorafit
+from lorafit.cli import main
 from lorafit.config import Config, load_config
 from lorafit.data.tables import read_table
 from lorafit.errors import ConfigError, NetworkUnavailableError, RunError, TrainingInterruptedError
-from lorafit.experiments.compare.budget import set_method
+from lorafit.experiments.compare.budget import fit_budget, set_method
 from lorafit.experiments.compare.compare import Comparison, compare
 from lorafit.experiments.compare.records import ComparisonLayout, ComparisonRecord
-from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
-from lorafit.system.progress import Silent
 from lorafit.system.records import SCHEMA_VERSION
+from lorafit.tasks.records import MetricsRecord
+from lorafit.tasks.registry import TASKS
+from lorafit.training.prepare import load_material
 from lorafit.training.stages import RunStages
 
-METHODS = ["lora", "ia3", "head_only"]
+METHODS = ["lora", "head_only"]
+Settings = Callable[..., list[str]]
+Listen = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def config(build_encoder: Callable[..., Path], word_reviews: Path) -> Config:
-    """Settings of cells of a second or two."""
-    return load_config(
-        overrides=[
-            f"data.source={word_reviews}",
-            "data.test_fraction=0.25",
-            f"model.name={build_encoder('distilbert', initializer_range=0.1)}",
-            "model.max_length=32",
-            "method.layers=top1",
-            "training.batch_size=16",
-            "training.epochs=2",
-            "training.learning_rate=5e-3",
-            "training.threads=1",
-            "evaluation.bootstrap_samples=100",
-            "evaluation.report=false",
-        ]
-    )
+def config(tiny_settings: Settings) -> Config:
+    """Settings of cells of a second, with more time than they need."""
+    return load_config(overrides=[*tiny_settings(), "training.budget=1h"])
 
 
 @pytest.fixture(scope="module")
 def finished(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Both methods with two seeds. Tests leave it as it is."""
     return compare(config, METHODS, seeds=2, output=tmp_path_factory.mktemp("comparison") / "all")
 
 
-class Lines(Silent):
-    """Remembers what was said, and presses Ctrl-C at a training step of a cell if told to."""
-
-    def __init__(self, *, stop_in: str = "", at: int = 0) -> None:
-        self.lines: list[str] = []
-        self._stop_in, self._at = stop_in, at
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def update(self, done: int, **figures: float) -> None:
-        cell = next((line for line in reversed(self.lines) if re.match(r"\d+ of \d+: ", line)), "")
-        if "loss" in figures and done == self._at and self._stop_in in cell:
-            signal.raise_signal(signal.SIGINT)
+@pytest.fixture
+def one_seed(config: Config) -> Config:
+    """Settings without a budget, which needs no forecast."""
+    plain = config.model_copy(deep=True)
+    plain.training.budget = None
+    return plain
 
 
-def test_every_cell_is_a_run_of_its_own(finished: Comparison, config: Config) -> None:
+def test_every_cell_is_a_run_of_its_own(finished: Comparison) -> None:
     layout = ComparisonLayout(finished.path)
     for method in METHODS:
         for seed in (0, 1):
             run = layout.cell(method, seed)
             record = RunRecord.read(run.record)
             assert (record.status, record.method, record.seed) == ("complete", method, seed)
-            assert lorafit.load(run.root).predict(["a superb film"])[0].label in {"neg", "pos"}
+            fingerprints = {name: split.fingerprint for name, split in record.data.splits.items()}
+            assert fingerprints == finished.record.fingerprints
             assert not run.checkpoints.exists()
+        assert lorafit.load(layout.cell(method, 0).root).predict(["a superb film"])[0].label in {"neg", "pos"}
     assert not layout.prefix_cache.exists()
-    fingerprints = {
-        name: {RunRecord.read(layout.cell(method, 0).record).data.splits[name].fingerprint for method in METHODS}
-        for name in ("train", "validation", "test")
-    }
-    assert {name: {value} for name, value in finished.record.fingerprints.items()} == fingerprints
 
 
-def test_states_of_the_frozen_layers_are_shared_and_change_nothing(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    methods, kept = ["lora", "dora"], []
-    evaluate = RunStages.evaluate
-
-    def watch(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - what `evaluate` returns
-        kept.append(sorted(path.name for path in (tmp_path / "shared" / "prefix_cache").glob("*.bin")))
-        return evaluate(*arguments, **named)
-
-    monkeypatch.setattr(RunStages, "evaluate", watch)
-    shared = ComparisonLayout(compare(config, methods, output=tmp_path / "shared").path)
-    assert kept[0] == kept[1]
-    assert len(kept[0]) == 3, "training, validation and test rows; there are too few to calibrate"
-    apart = config.model_copy(deep=True)
-    apart.training.prefix_cache = "never"
-    plain = ComparisonLayout(compare(apart, methods, output=tmp_path / "apart").path)
-    for method in methods:
-        first, second = (read_table(of.cell(method, 0).predictions("test", "finetuned")) for of in (shared, plain))
-        assert first.columns == second.columns
-        assert RunRecord.read(shared.cell(method, 0).record).texts_per_second > 0
-
-
-def test_rows_that_no_other_run_reads_are_not_kept(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = []
-    cache = RunStages.cache_frozen_layers
-
-    def watch(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - a context manager
-        wanted.append(named["with_test_rows"])
-        return cache(*arguments, **named)
-
-    monkeypatch.setattr(RunStages, "cache_frozen_layers", watch)
-    compare(config, ["lora"], output=tmp_path / "one")
-    everywhere = config.model_copy(deep=True)
-    everywhere.method.layers = "all"
-    compare(everywhere, ["lora", "ia3"], output=tmp_path / "all layers")
-    assert wanted == [False, False, False]
-
-
-def test_tracker_that_fails_at_the_end_leaves_a_finished_run(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise NetworkUnavailableError("no answer")
-
-    monkeypatch.setattr(RunStages, "track", fail)
-    lines = Lines()
-    compared = compare(config, ["ia3"], output=tmp_path / "methods", progress=lines)
-    assert compared.record.failed == []
-    assert not ComparisonLayout(compared.path).cell("ia3", 0).checkpoints.exists()
-    assert "ia3, seed 0 is finished and not tracked to its end: no answer" in lines.lines
-
-
-def test_table_is_what_the_runs_say(finished: Comparison) -> None:
-    record = ComparisonRecord.read(ComparisonLayout(finished.path).record)
+def test_table_repeats_what_the_runs_hold(finished: Comparison) -> None:
+    layout = ComparisonLayout(finished.path)
+    record = ComparisonRecord.read(layout.record)
     assert record == finished.record
     assert [row.method for row in record.methods] == METHODS
     assert record.failed == []
-    right = {
-        row.method: np.mean([read_right(finished, row.method, seed) for seed in (0, 1)], axis=0)
-        for row in record.methods
-    }
-    losses = {row.method: row.validation_loss for row in record.methods}
-    assert record.best == min(losses, key=lambda method: losses[method])
     for row in record.methods:
+        runs = [layout.cell(row.method, seed) for seed in row.seeds]
+        scores = [MetricsRecord.read(run.metrics).after.metrics["accuracy"].value for run in runs]
+        records = [RunRecord.read(run.record) for run in runs]
         assert row.seeds == [0, 1]
-        assert row.score.value == pytest.approx(right[row.method].mean())
-        assert row.score_by_seed == [read_right(finished, row.method, seed).mean() for seed in (0, 1)]
-        assert row.score.low <= row.score.value <= row.score.high
-        if row.method == record.best:
-            assert row.difference is None
-        else:
-            assert row.difference is not None
-            assert row.difference.value == pytest.approx((right[row.method] - right[record.best]).mean())
-        assert row.p_value is None, "a test for one seed each"
-        runs = [RunRecord.read(ComparisonLayout(finished.path).cell(row.method, seed).record) for seed in (0, 1)]
-        assert row.training_seconds == pytest.approx(np.mean([run.seconds["training"] for run in runs]))
-        assert row.parameters == runs[0].parameters
+        assert row.score_by_seed == pytest.approx(scores)
+        assert row.score.value == pytest.approx(np.mean(scores))
+        assert row.training_seconds == pytest.approx(np.mean([run.seconds["training"] for run in records]))
+        assert row.parameters == records[0].parameters
         assert row.bytes_on_disk > 1000
         assert row.peak_memory_bytes > 1e8
         assert row.texts_per_second > 0
-    assert [row.name for row in record.cheap_baselines] == ["nb_svm", "tfidf"]
-    assert all(row.score.value > 0.9 and row.difference is not None for row in record.cheap_baselines)
-
-
-def read_right(finished: Comparison, method: str, seed: int) -> np.ndarray:
-    path = ComparisonLayout(finished.path).cell(method, seed).predictions("test", "finetuned")
-    columns = read_table(path).columns
-    return np.array([true == said for true, said in zip(columns["true_label"], columns["label"], strict=True)], float)
+    losses = {row.method: row.validation_loss for row in record.methods}
+    assert record.best == min(losses, key=lambda method: losses[method])
+    assert [row.name for row in record.baselines] == ["nb_svm", "tfidf"]
+    assert all(row.score.value > 0.9 and row.difference is not None for row in record.baselines)
 
 
 def test_page_needs_nothing_from_outside_and_shows_every_method(finished: Comparison) -> None:
     page = ComparisonLayout(finished.path).page.read_text(encoding="utf-8")
     assert not re.search(r"<script|<link (?!rel=\"icon\" href=\"data:,\">)|https?://|url\((?!#)", page)
-    for title in ("LoRA", "IA3", "head only", "NB-SVM"):
-        assert title in page
+    assert all(title in page for title in ("LoRA", "head only", "NB-SVM"))
     assert page.count("<svg") == 1
 
 
-def test_one_seed_each_is_tested_by_mcnemar(config: Config, tmp_path: Path) -> None:
-    record = compare(config, ["lora", "head_only"], output=tmp_path / "one").record
-    other = next(row for row in record.methods if row.method != record.best)
-    assert other.p_value is not None
-    assert 0 < other.p_value <= 1
+@pytest.mark.parametrize("task", [name for name in TASKS if name != "single_label"])
+def test_every_task_is_compared_by_its_primary_metric(task: str, tiny_settings: Settings, tmp_path: Path) -> None:
+    record = compare(load_config(overrides=tiny_settings(task)), ["head_only"], output=tmp_path / "methods").record
+    (row,), layout = record.methods, ComparisonLayout(tmp_path / "methods")
+    metrics = MetricsRecord.read(layout.cell("head_only", 0).metrics)
+    primary = next(iter(metrics.after.metrics))
+    assert row.score.model_dump() == pytest.approx(metrics.after.metrics[primary].model_dump())
+    best = row.score.value
+    assert all(
+        one.difference is not None and one.difference.value == pytest.approx(one.score.value - best)
+        for one in record.baselines
+    )
+    assert record.metric.title in layout.page.read_text(encoding="utf-8")
 
 
-def test_started_again_nothing_is_trained_again(finished: Comparison, config: Config) -> None:
-    lines = Lines()
-    again = compare(config, METHODS, seeds=2, output=finished.path, progress=lines)
-    assert sum("finished before" in line for line in lines.lines) == 6
+def test_cached_layers_are_shared_and_change_no_prediction(
+    finished: Comparison, one_seed: Config, tmp_path: Path
+) -> None:
+    one_seed.training.prefix_cache = "never"
+    apart = ComparisonLayout(compare(one_seed, METHODS, output=tmp_path / "apart").path)
+    for method in METHODS:
+        first, second = (
+            read_table(of.cell(method, 0).predictions("test", "after")).columns
+            for of in (ComparisonLayout(finished.path), apart)
+        )
+        assert first == second
+
+
+@pytest.mark.parametrize(
+    ("methods", "layers", "kept"),
+    [(["lora", "dora"], "top1", True), (["lora"], "top1", False), (["lora", "ia3"], "all", False)],
+)
+def test_test_rows_are_cached_where_another_cell_reads_them(
+    one_seed: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    methods: list[str],
+    layers: str,
+    kept: bool,
+) -> None:
+    files = []
+
+    def look(stages: RunStages, **_: Any) -> None:
+        files.append(sorted(path.name for path in (tmp_path / "x" / "prefix_cache").glob("*.bin")))
+        raise ConfigError("enough is seen")
+
+    monkeypatch.setattr(RunStages, "fit", look)
+    one_seed.method.layers = layers
+    one_seed.evaluation.baselines = False
+    assert len(compare(one_seed, methods, output=tmp_path / "x").record.failed) == len(methods)
+    assert files == [files[0]] * len(methods), "later cells read what the first wrote"
+    assert len(files[0]) == (3 if kept else 2 if layers != "all" else 0)
+
+
+def test_tracker_that_fails_at_the_end_leaves_a_finished_run(
+    one_seed: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listen: Listen
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise NetworkUnavailableError("no answer")
+
+    monkeypatch.setattr(RunStages, "track", fail)
+    one_seed.evaluation.baselines = False
+    lines = listen()
+    compared = compare(one_seed, ["head_only"], output=tmp_path / "methods", progress=lines)
+    assert (compared.record.failed, compared.record.baselines) == ([], [])
+    assert not ComparisonLayout(compared.path).cell("head_only", 0).checkpoints.exists()
+    assert "head_only, seed 0 is finished and not tracked to its end: no answer" in lines.lines
+
+
+def test_called_again_it_trains_nothing_twice(finished: Comparison, config: Config, listen: Listen) -> None:
+    lines = listen()
+    again = compare(config, METHODS[:1], seeds=2, output=finished.path, progress=lines)
+    assert sum("finished before" in line for line in lines.lines) == 4, "a method not asked for stays"
+    assert any("settings chosen before" in line for line in lines.lines)
     assert again.record.methods == finished.record.methods
-    assert again.record.cheap_baselines == finished.record.cheap_baselines
+    assert again.record.baselines == finished.record.baselines
 
 
-def test_interrupted_comparison_goes_on_where_it_was(finished: Comparison, config: Config, tmp_path: Path) -> None:
-    path = tmp_path / "all"
-    with pytest.raises(TrainingInterruptedError, match=rf"Go on with the same command and --output {path}"):
-        compare(config, METHODS, seeds=2, output=path, progress=Lines(stop_in="ia3, seed 0", at=5))
-    layout = ComparisonLayout(path)
-    assert RunRecord.read(layout.cell("ia3", 0).record).status == "interrupted"
-    lines = Lines()
-    again = compare(config, METHODS, seeds=2, output=path, progress=lines)
+def test_interrupted_comparison_resumes_where_it_was(
+    finished: Comparison, one_seed: Config, tmp_path: Path, listen: Listen
+) -> None:
+    def stop(lines: list[str], step: int) -> bool:
+        return step == 5 and any("2 of 2: head_only" in line for line in lines)
+
+    path = tmp_path / "some"
+    with pytest.raises(TrainingInterruptedError, match=rf"Resume with the same command and --output {path}"):
+        compare(one_seed, METHODS, output=path, progress=listen(stop))
+    assert RunRecord.read(ComparisonLayout(path).cell("head_only", 0).record).status == "interrupted"
+    lines = listen()
+    again = compare(one_seed, METHODS, output=path, progress=lines)
     assert sum("finished before" in line for line in lines.lines) == 1
     for row, whole in zip(again.record.methods, finished.record.methods, strict=True):
-        assert row.score_by_seed == whole.score_by_seed
-        assert row.validation_loss == whole.validation_loss
+        assert row.score_by_seed == whole.score_by_seed[:1]
 
 
-def test_method_that_fails_does_not_stop_the_others(config: Config, tmp_path: Path) -> None:
-    wide = config.model_copy(deep=True)
-    wide.method.r = 40
-    record = compare(wide, ["lora", "head_only"], output=tmp_path / "some").record
-    assert [row.method for row in record.methods] == ["head_only"]
-    (failed,) = record.failed
-    assert (failed.method, failed.seed) == ("lora", 0)
-    assert "method.r=40 is larger than the layer" in str(failed.error)
-
-
-def test_nothing_that_ends_well_is_said(config: Config, tmp_path: Path) -> None:
-    wide = config.model_copy(deep=True)
-    wide.method.r = 40
-    record = compare(wide, ["lora"], output=tmp_path / "none").record
-    assert (record.best, record.methods, len(record.failed)) == (None, [], 1)
-    assert "No method finished" in ComparisonLayout(tmp_path / "none").page.read_text()
-
-
-def test_fault_inside_a_library_is_a_failed_cell_too(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_cell_that_fails_stops_no_other_and_is_tried_again(
+    one_seed: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit = RunStages.fit
 
@@ -242,14 +199,26 @@ def test_fault_inside_a_library_is_a_failed_cell_too(
             raise MemoryError("no room")
         fit(stages)
 
-    monkeypatch.setattr(RunStages, "fit", fail_for_lora)
-    record = compare(config, ["lora", "head_only"], output=tmp_path / "some").record
-    assert [cell.error for cell in record.failed] == ["MemoryError: no room"]
-    monkeypatch.undo()
-    assert compare(config, ["lora", "head_only"], output=tmp_path / "some").record.failed == []
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStages, "fit", fail_for_lora)
+        record = compare(one_seed, METHODS, output=tmp_path / "some").record
+    assert [row.method for row in record.methods] == ["head_only"]
+    assert [(cell.method, cell.seed, cell.error) for cell in record.failed] == [("lora", 0, "MemoryError: no room")]
+    again = compare(one_seed, METHODS, output=tmp_path / "some").record
+    assert [row.method for row in again.methods] == METHODS
+    assert again.failed == []
 
 
-def test_settings_are_given_to_those_that_take_them() -> None:
+def test_comparison_in_which_every_cell_fails_has_a_record_and_a_page(one_seed: Config, tmp_path: Path) -> None:
+    one_seed.method.r = 40
+    record = compare(one_seed, ["lora"], output=tmp_path / "none").record
+    assert (record.best, record.methods) == (None, [])
+    assert "method.r=40 is larger than the layer" in str(record.failed[0].error)
+    assert all(row.difference is None for row in record.baselines)
+    assert "No method finished" in ComparisonLayout(tmp_path / "none").page.read_text()
+
+
+def test_methods_take_the_settings_that_they_know() -> None:
     config = load_config(overrides=["method.r=16", "method.layers=top1", "training.learning_rate=1e-3"])
     lora, ia3, full = (set_method(config, name, 3) for name in ("lora", "ia3", "full"))
     assert (lora.method.r, lora.method.layers, lora.training.seed) == (16, "top1", 3)
@@ -266,11 +235,14 @@ def test_settings_are_given_to_those_that_take_them() -> None:
         (["lora"], 0, "--seeds takes a number of 1 or more, got 0"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_before_any_work(
-    config: Config, tmp_path: Path, methods: list[str], seeds: int, message: str
+def test_wrong_arguments_are_refused_before_any_work(
+    one_seed: Config, tmp_path: Path, methods: list[str], seeds: int, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        compare(config, methods, seeds=seeds, output=tmp_path / "x")
+        compare(one_seed, methods, seeds=seeds, output=tmp_path / "x")
+    one_seed.method.options = {"init_lora_weights": True}
+    with pytest.raises(ConfigError, match=r"method\.options: they belong to one method"):
+        compare(one_seed, ["lora"], output=tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -284,32 +256,32 @@ def test_folder_of_something_else_is_left_alone(finished: Comparison, config: Co
         compare(other, METHODS, output=finished.path)
 
 
-def test_budget_is_one_for_all(config: Config, tmp_path: Path) -> None:
-    tight = config.model_copy(deep=True)
-    tight.training.epochs, tight.training.budget = 500, "60s"
-    lines = Lines()
-    record = compare(tight, ["lora", "head_only"], output=tmp_path / "quick", progress=lines).record
+def test_one_budget_is_fitted_for_all_methods(finished: Comparison, one_seed: Config, listen: Listen) -> None:
+    chosen = load_config(ComparisonLayout(finished.path).chosen)
+    assert chosen == one_seed, "there is time enough"
+    material = load_material(one_seed)
+    one_seed.training.epochs, one_seed.training.budget = 500, "60s"
+    lines = listen()
+    shared = fit_budget(one_seed, METHODS, 2, material, lines)
     assert any(line.startswith("to fit 60s: ") for line in lines.lines)
-    assert [line for line in lines.lines if "report" in line] == [], "cells have none"
-    layout = ComparisonLayout(tmp_path / "quick")
-    settings = [load_config(RunLayout(layout.cell(name, 0).root).config) for name in ("lora", "head_only")]
-    assert settings[0].training.epochs == settings[1].training.epochs < 500
-    assert record.failed == []
-    impossible = tight.model_copy(deep=True)
-    impossible.training.budget = "1s"
+    assert not any("report" in line for line in lines.lines), "cells have none"
+    assert shared.training.epochs < 500
+    assert (shared.training.budget, shared.evaluation.before) == (None, True)
+    one_seed.training.budget = "1s"
     with pytest.raises(ConfigError, match=r"1 s is too short\. The smallest plan needs about .*: give --budget"):
-        compare(impossible, ["lora", "head_only"], output=tmp_path / "never")
+        fit_budget(one_seed, METHODS, 2, material, listen())
 
 
-def test_command_prints_the_table(finished: Comparison, config: Config) -> None:
-    command = [sys.executable, "-m", "lorafit", "compare", config.data.source, "--methods", "lora,ia3,head_only"]
-    command += ["--seeds", "2", "--config", str(ComparisonLayout(finished.path).config), "--output", str(finished.path)]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_command_prints_the_table(finished: Comparison, config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = ComparisonLayout(finished.path)
+    words = ["compare", config.data.source, "--methods", ",".join(METHODS), "--seeds", "2"]
+    words += ["--config", str(layout.config), "--output", str(finished.path)]
+    with pytest.raises(SystemExit, match="0"):
+        main(words)
+    shown = capsys.readouterr().out
     assert "lowest validation loss; test rows choose nothing" in shown
-    for method in METHODS:
-        assert method in shown
-    assert "NB-SVM" in shown
-    assert str(ComparisonLayout(finished.path).page) in shown
-    quiet = subprocess.run([*command, "--quiet"], capture_output=True, text=True, check=True).stdout
-    assert quiet.strip() == str(finished.path)
-    assert json.loads(ComparisonLayout(finished.path).record.read_text())["schema_version"] == SCHEMA_VERSION
+    assert all(name in shown for name in (*METHODS, "NB-SVM", str(layout.page)))
+    with pytest.raises(SystemExit, match="0"):
+        main([*words, "--quiet"])
+    assert capsys.readouterr().out.strip() == str(finished.path)
+    assert json.loads(layout.record.read_text())["schema_version"] == SCHEMA_VERSION
