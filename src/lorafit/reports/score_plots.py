@@ -291,7 +291,7 @@ def _draw_matrix(axes: "Axes", matrix: Sequence[Sequence[int]], names: Sequence[
     short, size = [shorten(name, 16 if count <= 4 else 12) for name in names], 11 if count <= 6 else 8
     axes.set_yticks(range(count), short, fontsize=size)
     axes.set_xticks(range(count), short, fontsize=size)
-    if count > 3:
+    if count > 3 and max(map(len, short)) > 3:
         axes.tick_params(axis="x", rotation=45)
         for label in axes.get_xticklabels():
             label.set_horizontalalignment("right")
