@@ -1,11 +1,13 @@
 """Models of every task: tiny untrained ones, and one trained run each, made once for all tests of inference."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.records import Calibration
@@ -120,22 +122,27 @@ def train_run(build_encoder: Callable[..., Path], tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
-def trained(train_run: TrainRun) -> Path:
-    """A trained run of a single-label task that has a target accuracy. Tests copy it before they change it."""
-    return train_run("single_label", "evaluation.target_accuracy=0.9")
+def trained_of(train_run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Returns the trained run of a task by its name: made once for all workers, and not to be changed."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    settings = {"single_label": ["evaluation.target_accuracy=0.9"]}
+
+    def find(task: str) -> Path:
+        made = shared / f"trained-{task}.txt"
+        with FileLock(f"{made}.lock"):
+            if not made.is_file():
+                made.write_text(str(train_run(task, *settings.get(task, []))))
+        return Path(made.read_text())
+
+    return find
 
 
 @pytest.fixture(scope="session")
-def trained_of(trained: Path, train_run: TrainRun) -> Callable[[str], Path]:
-    """Returns the trained run of a task by its name; each is made once."""
-    made = {"single_label": trained}
-
-    def find(task: str) -> Path:
-        if task not in made:
-            made[task] = train_run(task)
-        return made[task]
-
-    return find
+def trained(trained_of: Callable[[str], Path]) -> Path:
+    """A trained run of a single-label task that has a target accuracy. Tests copy it before they change it."""
+    return trained_of("single_label")
 
 
 def write_rows(path: Path, task: str, rows: int = 240) -> Path:

@@ -27,8 +27,8 @@ NEAR = {"fp32": 1e-4, "int8": 0.05}
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["fp32", "int8"])
-def exported(request: pytest.FixtureRequest, trained: Path) -> Export:
-    return export(trained, int8=request.param)
+def exported(request: pytest.FixtureRequest, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    return export(trained, int8=request.param, output=tmp_path_factory.mktemp("exported") / "model")
 
 
 def rewrite(path: Path, **changes: object) -> None:
@@ -172,6 +172,8 @@ def test_precision_is_the_exports(exported: Export) -> None:
 
 
 def test_an_export_is_not_replaced_unless_asked(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    assert export(run, int8=True).path == run / "onnx-int8"
     first = export(trained, output=tmp_path / "one")
     with pytest.raises(RunError, match=r"holds an export already.*--overwrite"):
         export(trained, output=first.path)

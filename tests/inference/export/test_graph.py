@@ -14,23 +14,24 @@ from lorafit.errors import ConfigError
 from lorafit.inference.export.graph import build_graph, can_build
 from lorafit.inference.export.int8 import ReachMeter, quantize_graph, quantize_weight
 from lorafit.inference.export.tracing import trace_graph
-from lorafit.labels import LabelSet
 from lorafit.models.architectures import ARCHITECTURES
 from lorafit.models.load import load_with_head, locate_encoder
+from lorafit.tasks.base import Task
+from lorafit.tasks.registry import build_task
 
 Build = Callable[..., PreTrainedModel]
 FAMILIES = ["distilbert", "bert", "roberta", "xlm-roberta", "camembert", "electra"]
 TRACED = sorted(name for name, one in ARCHITECTURES.items() if one.block is None and name != "gemma2")
 """gemma2 has the modules of gemma, which stands for it. `test_export.py` traces ALBERT in every run of the tests."""
 
-LABELS = LabelSet(("neg", "pos", "none"))
+THREE = build_task("single_label", ("neg", "none", "pos"))
 
 
 @pytest.fixture
 def build_model(build_encoder: Callable[..., Path]) -> Build:
-    def build(family: str, **settings: object) -> PreTrainedModel:
+    def build(family: str, *, task: Task = THREE, **settings: object) -> PreTrainedModel:
         folder = build_encoder(family, initializer_range=0.3, **settings)
-        return load_with_head(locate_encoder(ModelConfig(name=str(folder))), LABELS).model
+        return load_with_head(locate_encoder(ModelConfig(name=str(folder))), task).model
 
     return build
 
@@ -64,6 +65,15 @@ def test_graph_gives_the_models_logits(build_model: Build, family: str, rows: in
     expected = ask_torch(model, *batch)
     assert np.abs(expected).max() > 0.1
     assert np.abs(run(graph, *batch) - expected).max() < 1e-4
+
+
+def test_a_graph_has_the_outputs_of_its_task(build_model: Build, task: Task) -> None:
+    model = build_model("distilbert", task=task)
+    batch = draw_batch(model, 3, 9)
+    graph = build_graph(model)
+    for one in (graph, quantize_graph(graph)):
+        assert one.graph.output[0].type.tensor_type.shape.dim[1].dim_value == len(task.output_names)
+        assert run(one, *batch).shape == (3, len(task.output_names))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -210,10 +220,10 @@ def test_biases_are_taken_in_where_they_are_biases(
     assert kinds.count("Add") == additions
     assert kinds.count("MatMul") == 1, "the head"
     x = {"x": RNG.normal(size=(5, WIDTH)).astype(np.float32)}
-    said, wanted = (
+    got, expected = (
         onnxruntime.InferenceSession(one.SerializeToString()).run(["logits"], x)[0] for one in (quantized, graph)
     )
-    assert 0 < np.abs(said - wanted).max() < 0.1 * np.abs(wanted).max()
+    assert 0 < np.abs(got - expected).max() < 0.1 * np.abs(expected).max()
 
 
 def test_a_weight_that_something_else_reads_stays() -> None:
