@@ -1,5 +1,6 @@
-"""`lorafit train` as a user sees it: a terminal, a pipe, Ctrl-C."""
+"""`lorafit train` as a user sees it: with and without words, on every task, with Ctrl-C."""
 
+import json
 import os
 import re
 import shlex
@@ -12,18 +13,17 @@ from typing import Any
 
 import pytest
 
-from lorafit.evidence import MetricsRecord
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
-from lorafit.task_evidence import TaskMetricsRecord
+from lorafit.tasks.records import MetricsRecord
+from lorafit.tasks.registry import TASKS
 
 Call = Callable[..., Any]
 
 
-def test_quiet_prints_only_the_run_folder(quiet_training: "subprocess.CompletedProcess[str]") -> None:
-    assert quiet_training.returncode == 0
-    assert quiet_training.stderr == ""
-    (line,) = quiet_training.stdout.splitlines()
+def test_quiet_prints_only_the_run_folder(quiet_training: Any) -> None:  # noqa: ANN401 - a conftest's class
+    assert (quiet_training.code, quiet_training.err) == (0, "")
+    (line,) = quiet_training.out.splitlines()
     assert RunRecord.read(RunLayout(Path(line)).record).status == "complete"
 
 
@@ -53,7 +53,7 @@ def test_plain_output_tells_the_whole_story(call: Call, reviews: Path, settings:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to a child")
 def test_ctrl_c_keeps_a_checkpoint_and_prints_the_command_to_go_on(
-    reviews: Path, settings: list[str], tmp_path: Path
+    call: Call, reviews: Path, settings: list[str], tmp_path: Path
 ) -> None:
     output = tmp_path / "my run"
     words = ["train", str(reviews), *settings, "--set", "training.epochs=6", "--output", str(output)]
@@ -71,19 +71,18 @@ def test_ctrl_c_keeps_a_checkpoint_and_prints_the_command_to_go_on(
     said += rest
     assert child.returncode == 130, said
     assert out == ""
+    assert "before training" in said
     assert "stopping after this step and saving" in said
     assert "Traceback" not in said
     assert RunRecord.read(RunLayout(output).record).status == "interrupted"
 
     command = said.strip().splitlines()[-1].strip()
     assert shlex.split(command) == ["lorafit", "train", "--resume", str(output)]
-    program = f"{shlex.quote(sys.executable)} -m lorafit"
-    resumed = subprocess.run(
-        ["bash", "-c", f'lorafit() {{ {program} "$@"; }}; {command}'], capture_output=True, text=True, check=False
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    assert "Measured on 12 rows of " in resumed.stdout
-    assert "measuring the baseline" not in resumed.stderr, "what was measured is not measured again"
+    resumed = call(*shlex.split(command)[1:])
+    assert resumed.code == 0, resumed.err
+    assert "Measured on 12 rows of " in resumed.out
+    assert "before" in resumed.out
+    assert "before training" not in resumed.err, "what was measured is not measured again"
     record = RunRecord.read(RunLayout(output).record)
     assert record.status == "complete"
     assert record.training is not None
@@ -100,42 +99,44 @@ def test_run_in_the_working_folder_needs_no_name(
     assert os.fspath(run).endswith("-lora")
 
 
-def test_slices_that_were_named_are_shown_kept_and_measured_again(
-    call: Call, reviews: Path, settings: list[str], tmp_path: Path
-) -> None:
-    header, *rows = reviews.read_text().splitlines()
-    path, run = tmp_path / "shops.csv", tmp_path / "run"
-    path.write_text("\n".join([f"{header},shop", *(f"{row},shop {n % 2}" for n, row in enumerate(rows))]) + "\n")
-    words = ["--set", "training.max_steps=2", "--set", "data.test_fraction=0.4", "--output", run]
-    answer = call("train", path, "--slice", "shop", *settings, *words)
-    assert answer.code == 0, answer.err
-    assert re.search(r"shop shop 1 +\d+ +\d+\.\d % \[.*\] +[+-]\d", answer.out)
-    named = {(one.column, one.value) for one in MetricsRecord.read(RunLayout(run).metrics).slices}
-    assert named == {("words", "1-15"), ("shop", "shop 0"), ("shop", "shop 1")}
-    assert "shop shop 1" in call("evaluate", run).out
-    other = call("evaluate", run, reviews)
-    assert other.code == 0, "other data need not have the run's columns"
-    assert "shop" not in other.out.replace(str(run), "")
+LABELS: dict[str, Callable[[str, int], object]] = {
+    "single_label": lambda label, _: label,
+    "multi_label": lambda label, row: [label, *(["odd"] if row % 2 else [])],
+    "regression": lambda label, row: {"neg": 10.5, "pos": 20.5}[label] + row % 3,
+    "ordinal": lambda label, row: {"neg": 1, "pos": 4}[label] + row % 2,
+}
+"""The label of a row with one of two, by task."""
 
 
-@pytest.mark.parametrize("task", ["multi_label", "regression"])
-def test_slices_of_other_tasks_are_shown_and_reported(
-    call: Call, reviews: Path, settings: list[str], tmp_path: Path, task: str
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_is_trained_measured_again_and_applied_with_a_home_folder_in_quotes(
+    call: Call, reviews: Path, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    header, *rows = reviews.read_text().splitlines()
-    numbers = {"neg": 10, "pos": 20}
-    path, run = tmp_path / "shops.csv", tmp_path / "run"
-    lines = [f"{header},shop"]
-    for place, row in enumerate(rows):
-        text, _, label = row.rpartition(",")
-        lines.append(f"{text},{numbers[label] if task == 'regression' else label},shop {place % 2}")
-    path.write_text("\n".join(lines) + "\n")
-    words = ["--set", "training.max_steps=2", "--set", "data.test_fraction=0.4", "--output", run]
-    answer = call("train", path, "--task", task, "--slice", "shop", *settings, *words)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _, *rows = reviews.read_text().splitlines()
+    with (tmp_path / "shops.jsonl").open("w") as file:
+        for place, row in enumerate(rows):
+            text, _, label = row.rpartition(",")
+            shown = {"text": text.strip('"'), "label": LABELS[task](label, place), "shop": f"shop {place % 2}"}
+            file.write(f"{json.dumps(shown)}\n")
+    (tmp_path / "config.yaml").write_text("training: {max_steps: 2}\ndata: {test_fraction: 0.4}\n")
+    words = ["--config", "~/config.yaml", "--output", "~/run", "--set", "evaluation.baselines=false"]
+    answer = call("train", "~/shops.jsonl", "--task", task, "--slice", "shop", *settings, *words)
     assert answer.code == 0, answer.err
+    assert "Compared with before: " in answer.out
     assert re.search(r"shop shop 1 +\d+ +\d+\.\d.* \[.*\] +[+-]\d", answer.out)
-    named = {(one.column, one.value) for one in TaskMetricsRecord.read(RunLayout(run).metrics).slices}
+    layout = RunLayout(tmp_path / "run")
+    named = {(one.column, one.value) for one in MetricsRecord.read(layout.metrics).slices}
     assert named == {("words", "1-15"), ("shop", "shop 0"), ("shop", "shop 1")}
-    assert "By column shop" in RunLayout(run).report.read_text(encoding="utf-8")
-    assert "told apart by `words`, `shop`" in RunLayout(run).card.read_text(encoding="utf-8")
-    assert "shop shop 1" in call("evaluate", run).out
+    assert "`words`, `shop` (" in layout.card.read_text(encoding="utf-8")
+    assert layout.report.is_file()
+
+    again = call("evaluate", "~/run", "--json", "--quiet")
+    assert (again.code, again.err) == (0, "")
+    measured, recorded = MetricsRecord.model_validate(json.loads(again.out)), MetricsRecord.read(layout.metrics)
+    values = [{name: one.value for name, one in record.after.metrics.items()} for record in (measured, recorded)]
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+    predicted = call("predict", "~/run", "--file", "~/shops.jsonl", "--output", "~/out.jsonl")
+    assert predicted.code == 0, predicted.err
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == len(rows)
+    assert call("predict", "~/run", "fine film").out.rstrip().endswith("fine film")

@@ -119,14 +119,15 @@ def _wrap(sentence: str, width: int) -> str:
 def _print_slices(console: Console, task: Task, slices: Sequence[SliceScores]) -> None:
     """Print a line a slice; of a column with many values the weakest."""
     console.print()
-    console.print(f"{task.primary_metric.title} by length of the text and by column", style="italic")
+    title = task.primary_metric.title
+    console.print(f"{title[0].upper()}{title[1:]} by length of the text and by column", style="italic")
     shown = list(_choose_slices(console, task, slices))
     lines = [_write_slice(task, one, " ") for one in shown]
     widths = (max(map(len, cells)) for cells in zip(*lines, strict=True))
     separator = " " if sum(widths) <= console.width - _ROOM_FOR_NAMES else "\n"
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("", overflow="fold")
-    for name in ("rows", task.primary_metric.title, "difference")[: 1 + len(lines[0])]:
+    for name in ("rows", title, "difference")[: 1 + len(lines[0])]:
         table.add_column(name, justify="right", no_wrap=True)
     for one in shown:
         table.add_row(clean_text(f"{one.column} {one.value}"), f"{one.rows:,}", *_write_slice(task, one, separator))
