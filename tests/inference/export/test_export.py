@@ -223,7 +223,7 @@ def test_an_encoder_of_another_kind_is_traced(
     build_encoder: Callable[..., Path], train_run: Callable[..., Path]
 ) -> None:
     encoder = build_encoder("albert", initializer_range=0.1, hidden_size=128, embedding_size=128, intermediate_size=256)
-    run = train_run("single_label", "training.max_steps=20", encoder=encoder)
+    run = train_run("single_label", "training.max_steps=2", encoder=encoder)
     exported = export(run, int8=True)
     assert exported.record.parity.agreement.value > 0.95
     graph = onnx.load(exported.path / "model_quantized.onnx")

@@ -6,23 +6,23 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import lorafit
-from lorafit.config import load_config
 from lorafit.errors import MissingExtraError
-from lorafit.training.pipeline import Run
+from lorafit.tasks.registry import TASKS
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 TEXTS = ["a superb film", "a dull, boring story", "Great great great!", "the end"]
 ABSENT = ("torch", "transformers", "peft", "accelerate", "datasets", "pyarrow", "pandas", "sklearn", "scipy", "onnx")
-FORMS = {"fp32": ("onnx", 1e-5), "int8": ("onnx-int8", 0.02)}
-"""Folder, and how far a probability may be from this process's: int8 can round a value otherwise elsewhere."""
+NEAR = {"fp32": 1e-5, "int8": 0.02}
+"""How far a value, relative to its size, may be from this process's: int8 can round otherwise elsewhere."""
 
 LOOK = """
 import importlib.util, json, sys
@@ -33,31 +33,18 @@ print(json.dumps({"lorafit": lorafit.__file__, "found": found}))
 PREDICT = """
 import json, sys
 import lorafit
-print(json.dumps(lorafit.load(sys.argv[1]).predict_proba(json.loads(sys.argv[2])).tolist()))
+predictor = lorafit.load(sys.argv[1])
+texts = json.loads(sys.argv[2])
+print(json.dumps([predictor.compute_values(texts).tolist(), [one.describe() for one in predictor.predict(texts)]]))
 """
 
 
 @pytest.fixture(scope="module")
-def trained(build_encoder: Callable[..., Path], word_reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    config = load_config(
-        overrides=[
-            f"data.source={word_reviews}",
-            "data.test_fraction=0.2",
-            "data.validation_fraction=0.4",
-            f"model.name={build_encoder('distilbert', initializer_range=0.1)}",
-            "model.max_length=32",
-            "training.batch_size=16",
-            "training.epochs=3",
-            "training.learning_rate=5e-3",
-            "training.threads=1",
-            "evaluation.report=false",
-            "evaluation.cheap_baselines=false",
-        ]
-    )
-    run = lorafit.train(config, output=tmp_path_factory.mktemp("alone") / "run")
-    for form in FORMS:
-        lorafit.export(run.path, int8=form == "int8")
-    return run
+def exports(trained_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Exports of a run of each task in fp32, and of one in int8."""
+    folder = tmp_path_factory.mktemp("exports")
+    made = {task: lorafit.export(trained_of(task), output=folder / task).path for task in TASKS}
+    return made | {"int8": lorafit.export(trained_of("single_label"), int8=True, output=folder / "int8").path}
 
 
 @pytest.fixture(scope="module")
@@ -87,36 +74,36 @@ def test_nothing_else_is_installed(environment: Path) -> None:
     assert seen["found"] == ["onnxruntime", "tokenizers"]
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_python_and_commands_say_what_is_said_here(environment: Path, trained: Run, tmp_path: Path, form: str) -> None:
-    folder, near = FORMS[form]
-    export = trained.path / folder
+@pytest.mark.parametrize("form", [*TASKS, "int8"])
+def test_python_and_commands_predict_what_is_predicted_here(
+    environment: Path, exports: dict[str, Path], tmp_path: Path, form: str
+) -> None:
+    export, near = exports[form], NEAR["int8" if form == "int8" else "fp32"]
     here = lorafit.load(export)
-    expected, labels = here.predict_proba(TEXTS), [one.label for one in here.predict(TEXTS)]
-    assert set(labels) == {"neg", "pos"}
-    got = json.loads(answer(environment / "python", "-c", PREDICT, export, json.dumps(TEXTS)))
-    assert np.abs(np.array(got) - expected).max() < near
+    expected, predictions = here.compute_values(TEXTS), here.predict(TEXTS)
+    values, described = json.loads(answer(environment / "python", "-c", PREDICT, export, json.dumps(TEXTS)))
+    assert np.abs(np.array(values) - expected).max() < near * max(1, np.abs(expected).max())
+    if form != "int8":
+        assert described == [one.describe() for one in predictions]
 
-    (single,) = here.predict(TEXTS[:1])
-    told = json.loads(answer(environment / "lorafit", "predict", export, TEXTS[0], "--json"))
-    assert (told["text"], told["label"]) == (TEXTS[0], single.label)
-    assert told["score"] == pytest.approx(single.score, abs=near)
+    shown = json.loads(answer(environment / "lorafit", "predict", export, TEXTS[0], "--json"))
+    assert list(shown) == ["text", *asdict(predictions[0])]
 
-    table, output = tmp_path / "texts.csv", tmp_path / "answers.csv"
+    table, output = tmp_path / "texts.csv", tmp_path / "predictions.csv"
     with table.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["number", "text"], *enumerate(TEXTS)])
     answer(environment / "lorafit", "predict", export, "--file", table, "--output", output)
     with output.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["number"], row["text"]) for row in rows] == [(str(row), text) for row, text in enumerate(TEXTS)]
-    assert [row["label"] for row in rows] == labels
+    assert list(rows[0]) == ["number", "text", *predictions[0].columns()]
 
 
 NEEDS_MORE = {
     "train": ("train", "train {data}"),
     "evaluate": ("train", "evaluate {run} {data}"),
     "predict with a run": ("train", "predict {run} text"),
-    "predict into parquet": ("train", "predict {run}/onnx --file {data} --output {folder}/answers.parquet"),
+    "predict into parquet": ("train", "predict {export} --file {data} --output {folder}/predictions.parquet"),
     "export": ("export", "export {run}"),
 }
 """Commands, and the extra that they miss."""
@@ -124,10 +111,11 @@ NEEDS_MORE = {
 
 @pytest.mark.parametrize("what", NEEDS_MORE)
 def test_a_command_that_needs_more_gives_the_pip_line(
-    environment: Path, trained: Run, word_reviews: Path, tmp_path: Path, what: str
+    environment: Path, trained: Path, exports: dict[str, Path], word_reviews: Path, tmp_path: Path, what: str
 ) -> None:
     extra, line = NEEDS_MORE[what]
-    words = [word.format(run=trained.path, data=word_reviews, folder=tmp_path) for word in line.split()]
+    places = {"run": trained, "export": exports["int8"], "data": word_reviews, "folder": tmp_path}
+    words = [word.format(**places) for word in line.split()]
     child = call(environment / "lorafit", *words)
     assert child.returncode == MissingExtraError.exit_code
     assert child.stderr.rstrip().endswith(f"pip install 'lorafit[{extra}]'")
