@@ -290,13 +290,15 @@ class MultiLabel(Task):
         }
 
     def edge_statistics(self, y: NDArray[Any], values: Array) -> Array:
-        """Return a row that gets the labels of another, and one that gets its own."""
+        """Return a row that gets the labels of another, of which at least one is wrong, and one that gets its own."""
         marks, given = y == 1, _decide(values)
         true, chosen = marks.mean(axis=0), given.mean(axis=0)
+        hits = true * chosen
+        lacking = np.maximum(0, 1 - (true + chosen - 2 * hits).sum()) / len(self.label_names)
         losses, others = to_losses(values), to_losses(1 - values)
         chance = (true * losses.mean(axis=0) + (1 - true) * others.mean(axis=0)).mean()
         certain = np.where(given, losses, others).mean()
-        wrong = np.concatenate([[1, 0, chance], true * chosen, chosen, true])
+        wrong = np.concatenate([[1, 0, chance], hits, chosen + lacking / 2, true + lacking / 2])
         return np.stack([wrong, np.concatenate([[1, 1, certain], chosen, chosen, chosen])])
 
     def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:

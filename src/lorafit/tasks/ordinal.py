@@ -165,8 +165,8 @@ class Ordinal(SingleLabel):
     def edge_statistics(self, y: NDArray[Any], values: Array) -> Array:
         wrong, right = super().edge_statistics(y, values)
         error = np.abs(self.scores[self.main_output(values)][:, np.newaxis] - self.scores)
-        others = error.size - len(error)
-        off = [error.sum() / others, (error**2).sum() / others, (error[error > 0] <= 1).sum() / others]
+        chances = self.draw_wrong(y, values)
+        off = [(part * chances).sum(axis=1).mean() for part in (error, error**2, error <= 1)]
         return np.stack([[*off, *wrong], [0, 0, 1, *right]])
 
     def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:

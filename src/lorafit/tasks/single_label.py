@@ -376,18 +376,22 @@ class SingleLabel(Task):
         }
 
     def edge_statistics(self, y: NDArray[Any], values: Array) -> Array:
-        """Return a row of the mean values with a wrong class, and one with the predicted class."""
-        del y
-        classes, rows = len(self.label_names), np.arange(len(values))
-        best = self.main_output(values)
-        predicted = np.eye(classes)[best]
-        losses = to_losses(values)
-        right_loss = losses[rows, best]
-        wrong_loss = (losses.sum(axis=1) - right_loss) / (classes - 1)
-        ones = np.ones(len(values))
-        wrong = np.column_stack([ones, 0 * ones, wrong_loss, 0 * predicted, predicted, (1 - predicted) / (classes - 1)])
-        right = np.column_stack([ones, ones, right_loss, predicted, predicted, predicted])
-        return np.stack([wrong.mean(axis=0), right.mean(axis=0)])
+        """Return the mean row with a wrong class, and with the predicted class."""
+        predicted, chances = np.eye(len(self.label_names))[self.main_output(values)], self.draw_wrong(y, values)
+        wrong_loss, right_loss = ((to_losses(values) * part).sum(axis=1).mean() for part in (chances, predicted))
+        chosen = predicted.mean(axis=0)
+        wrong = np.concatenate([[1, 0, wrong_loss], 0 * chosen, chosen, chances.mean(axis=0)])
+        return np.stack([wrong, np.concatenate([[1, 1, right_loss], chosen, chosen, chosen])])
+
+    def draw_wrong(self, y: NDArray[Any], values: Array) -> Array:
+        """Return the chance of each class to be that of a row whose prediction is wrong, shape (n, labels).
+
+        Classes that neither occur nor are predicted have none: they are left out of metrics, too.
+        """
+        best, classes = self.main_output(values), len(self.label_names)
+        occurs = np.bincount(np.concatenate([y, best]), minlength=classes) > 0
+        others = (occurs if occurs.sum() > 1 else np.full(classes, fill_value=True)) & (np.eye(classes)[best] == 0)
+        return np.asarray(others / others.sum(axis=1, keepdims=True))
 
     def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
         return {"accuracy": (float(sums[1]), float(sums[0]))}
