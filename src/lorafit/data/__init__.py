@@ -1,1 +1,1 @@
-"""data."""
+"""From any source to checked, split rows."""

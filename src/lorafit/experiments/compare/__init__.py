@@ -1,1 +1,1 @@
-"""comparison."""
+"""Methods beside each other on the same rows."""

@@ -1,1 +1,1 @@
-"""search."""
+"""Trials of settings on validation rows."""

@@ -1,1 +1,1 @@
-"""acceleration."""
+"""Encoder and adapter, fast on a CPU."""

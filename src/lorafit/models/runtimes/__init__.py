@@ -1,1 +1,1 @@
-"""runtimes."""
+"""What runs a trained model: PyTorch, onnxruntime, plain libraries."""

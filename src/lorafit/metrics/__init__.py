@@ -1,1 +1,0 @@
-"""Scores of a classifier and how sure they are: numpy in, numpy or records out."""
