@@ -369,8 +369,8 @@ class Regression(Task):
 
     def describe_calibration(self, scores: CalibrationScores) -> list[str]:
         return [
-            f"Intervals: meant to hold the true number of {_COVERAGE.write_value(scores.asked['coverage'])} of the "
-            f"texts, they hold it for {_COVERAGE.write(scores.metrics['coverage'])}; they reach "
+            f"Intervals: meant to hold the true number of {100 * scores.asked['coverage']:g} % of the texts, "
+            f"they hold it for {_COVERAGE.write(scores.metrics['coverage'])}; they reach "
             f"{_HALF_WIDTH.write(scores.metrics['half_width'])} to each side of the prediction. Their width comes from "
             f"{scores.rows:,} rows that were used neither for training nor for model selection."
         ]

@@ -12,7 +12,7 @@ from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exact
 from lorafit.tasks.baselines import CLASSIFIERS
 from lorafit.tasks.calibration import (
     bin_adaptively,
-    estimate_ece,
+    estimate_calibration_errors,
     expected_calibration_error,
     fit_temperature,
     list_reliability,
@@ -45,7 +45,6 @@ from lorafit.tasks.selective import (
     choose_set_threshold,
     trace_risk,
 )
-from lorafit.tasks.statistics import bootstrap_mean
 
 __all__ = [
     "CALIBRATION_METRICS",
@@ -426,10 +425,11 @@ class SingleLabel(Task):
         level, right = resampling.level, self.row_errors(y, values) == 0
         confidence = self._confidence(values)
         uncalibrated = self._undo_temperature(values, calibration.temperature)
+        calibrated, raw = self._score_confidence(y, [values, uncalibrated], resampling)
         sets = self._build_sets(values, calibration.set_threshold)
         held = int(sets[np.arange(len(y)), y].sum())
         metrics = {
-            **self._score_confidence(y, values, resampling),
+            **calibrated,
             "temperature": exactly(calibration.temperature),
             "coverage": share(held, len(y), level),
         }
@@ -442,7 +442,7 @@ class SingleLabel(Task):
         return CalibrationScores(
             rows=calibration.rows,
             metrics=metrics,
-            raw=self._score_confidence(y, uncalibrated, resampling),
+            raw=raw,
             asked=calibration.asked,
             reliability=list_reliability(right, confidence, level),
             reliability_raw=list_reliability(
@@ -453,19 +453,19 @@ class SingleLabel(Task):
         )
 
     def describe_calibration(self, scores: CalibrationScores) -> list[str]:
-        metrics, asked = self.calibration_metrics, scores.asked
+        metrics, asked = self.calibration_metrics, {name: f"{100 * one:g} %" for name, one in scores.asked.items()}
         written = {name: metrics[name].write(estimate) for name, estimate in scores.metrics.items()}
         rows = sum(scores.set_sizes)
         size = sum(count * labels for labels, count in enumerate(scores.set_sizes, start=1)) / rows
         sentences = [
             describe_temperature(scores, metrics["ece"]),
-            f"Conformal sets: meant to hold the true label of {metrics['coverage'].write_value(asked['coverage'])} of "
-            f"the texts, they hold it for {written['coverage']}; they have {size:.2f} labels on average, and "
+            f"Conformal sets: meant to hold the true label of {asked['coverage']} of the texts, "
+            f"they hold it for {written['coverage']}; they have {size:.2f} labels on average, and "
             f"{100 * scores.set_sizes[0] / rows:.1f} % of them a single one.",
         ]
         if "accept_threshold" not in written:
             return sentences
-        target = metrics["accepted_accuracy"].write_value(asked["accepted_accuracy"])
+        target = asked["accepted_accuracy"]
         if np.isnan(scores.metrics["accept_threshold"].value):
             never = (
                 f"Abstaining: no confidence is high enough for an accuracy of {target}, so every prediction abstains."
@@ -488,7 +488,9 @@ class SingleLabel(Task):
         """Measure the calibration error, with or without a calibration."""
         del calibration
         right, confidence = self.row_errors(y, values) == 0, self._confidence(values)
-        return {"ece": estimate_ece(right[:, np.newaxis], confidence[:, np.newaxis], resampling)}
+        pair = right[:, np.newaxis], confidence[:, np.newaxis]
+        (error,) = estimate_calibration_errors([pair], resampling)
+        return {"ece": error}
 
     def measure_diff(
         self,
@@ -537,17 +539,25 @@ class SingleLabel(Task):
     def _undo_temperature(self, values: Array, temperature: float) -> Array:
         return undo_temperature(values, temperature)
 
-    def _score_confidence(self, y: NDArray[Any], values: Array, resampling: Resampling) -> dict[str, Estimate]:
-        right, confidence = self.row_errors(y, values) == 0, self._confidence(values)
-        squares = (values**2).sum(axis=1) - 2 * values[np.arange(len(y)), y] + 1
-        parts = _split_brier(y, values)
-        adaptive = expected_calibration_error(right, confidence, adaptive=True)
-        exact = {"adaptive_ece": adaptive, **parts}
-        return {
-            "ece": estimate_ece(right[:, np.newaxis], confidence[:, np.newaxis], resampling),
-            "brier": bootstrap_mean(squares, resampling.level, resampling.samples, resampling.seed),
-            **{name: exactly(value) for name, value in exact.items()},
-        }
+    def _score_confidence(
+        self, y: NDArray[Any], models: Sequence[Array], resampling: Resampling
+    ) -> list[dict[str, Estimate]]:
+        """Measure calibration errors and Brier scores of models on the same rows."""
+        decisions = [(self.row_errors(y, values) == 0, self._confidence(values)) for values in models]
+        squares = [(values**2).sum(axis=1) - 2 * values[np.arange(len(y)), y] + 1 for values in models]
+        pairs = [(right[:, np.newaxis], confidence[:, np.newaxis]) for right, confidence in decisions]
+        estimates = estimate_calibration_errors(pairs, resampling, *squares)
+        return [
+            {
+                "ece": error,
+                "adaptive_ece": exactly(expected_calibration_error(*decided, adaptive=True)),
+                "brier": brier,
+                **{name: exactly(value) for name, value in _split_brier(y, values).items()},
+            }
+            for values, decided, error, brier in zip(
+                models, decisions, estimates[: len(models)], estimates[len(models) :], strict=True
+            )
+        ]
 
 
 def describe_temperature(scores: CalibrationScores, ece: Metric, *, of: str = "") -> str:
