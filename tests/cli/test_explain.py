@@ -5,15 +5,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import lorafit
+from lorafit import RegressionPrediction
 from lorafit.cli.render.explanation import show_explanation
 from lorafit.inference.explanation import Deletion, Explanation, WordContribution
 from lorafit.inference.predictor import Predictor
+from lorafit.tasks.registry import build_task
 
 Call = Callable[..., Any]
 TEXT = "superb great film, dull boring story"
+TASKS = {
+    "single_label": build_task("single_label", ("neg", "pos")),
+    "multi_label": build_task("multi_label", ("neg", "pos")),
+    "regression": build_task("regression", ("value",)),
+    "ordinal": build_task("ordinal", ("1", "2", "3")),
+}
+VALUES = {"single_label": [0.1, 0.9], "multi_label": [0.1, 0.9], "regression": [3.4567], "ordinal": [0.1, 0.2, 0.7]}
 EVIL = "superb\x1b[31m\x07 \u202efilm [bold]dull[/bold]\nboring 🎬"
 
 
@@ -29,12 +39,23 @@ class Terminal(io.StringIO):
         return True
 
 
-def build(*words: tuple[str, float], deletions: tuple[Deletion, ...] = (), **changes: Any) -> Explanation:
+def build(
+    *words: tuple[str, float], task: str = "single_label", deletions: tuple[Deletion, ...] = (), **changes: Any
+) -> Explanation:
+    """An explanation of the last label, which is the predicted one."""
     text, contributions = " ".join(word for word, _ in words), []
     for word, contribution in words:
         start = contributions[-1].end + 1 if contributions else 0
         contributions.append(WordContribution(word, start, start + len(word), contribution))
-    given = {"text": text, "task": "single_label", "label": "pos", "score": 0.9, "predicted": "pos", "words_a_span": 1}
+    known, values = TASKS[task], np.array(VALUES[task])
+    given = {
+        "text": text,
+        "task": known,
+        "label": known.label_names[-1],
+        "score": values[-1],
+        "prediction": known.predict(values),
+        "words_a_span": 1,
+    }
     return Explanation(**(given | {"words": tuple(contributions), "deletions": deletions} | changes))
 
 
@@ -48,7 +69,8 @@ def test_json_is_what_python_gives(call: Call, trained: Path, predictor: Predict
     assert answer.code == 0
     for line, text in zip(answer.out.splitlines(), (TEXT, EVIL), strict=True):
         told, expected = json.loads(line), lorafit.explain(predictor, text)
-        assert (told["text"], told["label"], told["predicted"]) == (text, expected.label, expected.predicted)
+        assert (told["text"], told["task"], told["label"]) == (text, "single_label", expected.label)
+        assert told["prediction"]["label"] == expected.prediction.label
         assert told["score"] == pytest.approx(expected.score, abs=1e-6)
         assert [(word["text"], word["start"], word["end"]) for word in told["words"]] == [
             (word.text, word.start, word.end) for word in expected.words
@@ -66,7 +88,7 @@ def test_people_get_the_text_a_table_and_the_test(call: Call, trained: Path, pre
     expected = lorafit.explain(predictor, TEXT)
     lines = answer.out.splitlines()
     assert answer.err == ""
-    assert lines[:2] == [f"{expected.label}  {expected.score:.1%}", TEXT]
+    assert lines[:2] == [f"{expected.label} {expected.score:.1%}", TEXT]
     table = "\n".join(lines[2:])
     strongest = max(expected.words, key=lambda word: word.contribution)
     assert re.search(rf"{strongest.text} +\+{strongest.contribution:.1f}", table)
@@ -79,20 +101,20 @@ def test_people_get_the_text_a_table_and_the_test(call: Call, trained: Path, pre
 def test_several_texts_are_counted_unless_quiet(call: Call, trained: Path) -> None:
     answer = call("explain", trained, TEXT, "superb")
     assert answer.err.startswith("explaining: 2 texts")
-    assert re.search(r"random.*\n\n(neg|pos)  \d+\.\d%\nsuperb\n", answer.out, flags=re.DOTALL)
+    assert re.search(r"random.*\n\n(neg|pos) \d+\.\d%\nsuperb\n", answer.out, flags=re.DOTALL)
     assert answer.out.endswith("superb\nA text of one word: without it nothing is left, so nothing can be compared.\n")
     assert call("explain", trained, TEXT, "superb", "--quiet").err == ""
 
 
-def test_another_class_can_be_asked_for(call: Call, trained: Path, predictor: Predictor) -> None:
+def test_another_label_can_be_asked_for(call: Call, trained: Path, predictor: Predictor) -> None:
     best = predictor.predict([TEXT])[0]
     other = min(best.scores, key=best.scores.__getitem__)
     shown = call("explain", trained, TEXT, "--label", other).out
-    assert shown.startswith(f"{other}  {best.scores[other]:.1%}  (the most probable is {best.label})\n")
+    assert shown.startswith(f"{other} {best.scores[other]:.1%} (predicted: {best.describe()})\n")
     assert f"What a word adds to the log-odds of {other}," in shown
 
 
-def test_an_unknown_class_is_refused_with_those_there_are(call: Call, trained: Path) -> None:
+def test_an_unknown_label_is_refused_with_those_there_are(call: Call, trained: Path) -> None:
     answer = call("explain", trained, TEXT, "--label", "good")
     assert (answer.code, answer.out) == (2, "")
     assert "There is no label 'good'. Allowed: 'neg', 'pos'." in answer.err
@@ -167,9 +189,11 @@ def test_the_deletion_test_is_told_in_a_sentence(
     assert f"Deletion test: {sentence}" in " ".join(shown.split())
 
 
-def test_names_of_classes_are_neither_markup_nor_codes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_of_labels_are_neither_markup_nor_codes(capsys: pytest.CaptureFixture[str]) -> None:
     label, deletions = "[red]:joy:\x1b", (Deletion(0.5, 2, 0.5, (0.0,)),)
-    shown = show(build(("fine", 1.0), ("the", 0.5), ("end", 0.0), label=label, deletions=deletions), capsys)
+    task = build_task("single_label", (label, "other"))
+    prediction, words = task.predict(np.array([0.2, 0.8])), (("fine", 1.0), ("the", 0.5), ("end", 0.0))
+    shown = show(build(*words, label=label, deletions=deletions, prediction=prediction), capsys)
     assert shown.count("[red]:joy:�") == 3
     assert "\x1b" not in shown
 
@@ -183,15 +207,62 @@ def test_groups_of_words_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"  a fine film +\+1\.00", shown)
 
 
-def test_number_is_shown_in_its_unit(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("task", "heading", "title", "columns", "row", "drops"),
+    [
+        (
+            "single_label",
+            "pos 90.0%",
+            "What a word adds to the log-odds of pos, and by how much it multiplies the odds",
+            "for log-odds odds against log-odds odds",
+            "superb +1.50 x 4.48 dull -0.25 x 0.78",
+            "the probability of pos falls by 125.0 points on average; without as many drawn at random it falls by 62.5 "
+            "points (2 draws). The words that speak for the label matter more",
+        ),
+        (
+            "multi_label",
+            "pos 90.0%",
+            "What a word adds to the log-odds of pos, and by how much it multiplies the odds",
+            "for log-odds odds against log-odds odds",
+            "superb +1.50 x 4.48 dull -0.25 x 0.78",
+            "the probability of pos falls by",
+        ),
+        (
+            "regression",
+            "3.457",
+            "What a word adds to the number",
+            "raises by lowers by",
+            "superb +1.500 dull -0.250",
+            "the number falls by 1.250 on average; without as many drawn at random it falls by 0.625 (2 draws). The "
+            "words that raise the number matter more",
+        ),
+        (
+            "ordinal",
+            "3 70.0%",
+            "What a word adds to the log-odds of 3, and by how much it multiplies the odds",
+            "for log-odds odds against log-odds odds",
+            "superb +1.50 x 4.48 dull -0.25 x 0.78",
+            "the probability of 3 falls by",
+        ),
+    ],
+)
+def test_every_task_is_explained_in_its_words(
+    capsys: pytest.CaptureFixture[str], task: str, heading: str, title: str, columns: str, row: str, drops: str
+) -> None:
     deletion = Deletion(share=0.5, count=2, drop=1.25, random_drops=(0.5, 0.75))
-    number = {"task": "regression", "label": "stars", "predicted": "stars", "score": 3.4567}
-    shown = show(build(("superb", 1.5), ("dull", -0.25), ("film", 0.0), deletions=(deletion,), **number), capsys)
-    assert shown.startswith("stars  3.457\n")
-    assert "What a word adds to stars" in shown
-    assert re.search(r"raises +by +lowers +by", shown)
-    assert re.search(r"superb +\+1.500 +dull +-0.250", shown)
-    assert "odds" not in shown
-    told = " ".join(shown.split())
-    assert "of the words stars falls by 1.250 on average; without as many drawn at random it falls by 0.625" in told
-    assert "The words that raise stars matter more than others drawn at random." in told
+    shown = show(build(("superb", 1.5), ("dull", -0.25), ("film", 0.0), task=task, deletions=(deletion,)), capsys)
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert lines[0] == heading
+    assert {title, columns, row} <= set(lines)
+    assert f"50 % of the words {drops}" in " ".join(lines)
+
+
+def test_what_else_is_predicted_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("fine", 1.0), ("end", 0.0)
+    several, none = (TASKS["multi_label"].predict(np.array(values)) for values in ([0.75, 0.9], [0.2, 0.3]))
+    assert show(build(*words, prediction=several), capsys).startswith("pos 90.0% (predicted: neg 75.0%, pos 90.0%)\n")
+    shown = show(build(*words, task="multi_label", score=0.3, prediction=none), capsys)
+    assert shown.startswith("pos 30.0% (predicted: (none))\n")
+    interval = RegressionPrediction(3.4567, 1.0, 6.0)
+    shown = show(build(*words, task="regression", prediction=interval), capsys)
+    assert shown.startswith("3.457 (predicted: 3.457 [1.000, 6.000])\n")

@@ -1,0 +1,85 @@
+import json
+
+import numpy as np
+import pytest
+
+from lorafit.cli.render.predictions import show_predictions
+from lorafit.data.tables import Table
+from lorafit.inference.batch import PredictedTable
+from lorafit.tasks.base import Task
+from lorafit.tasks.records import Calibration
+from lorafit.tasks.registry import build_task
+from lorafit.tasks.regression import RegressionCalibration
+from lorafit.tasks.single_label import SingleLabelCalibration
+
+EVIL = "[bold]evil\x1b[31m\n"
+TEXTS = ["a superb film", "dull\nand\tboring \x1b[31m", "été 🎬"]
+
+
+def show(
+    capsys: pytest.CaptureFixture[str],
+    task: Task,
+    values: list[list[float]],
+    *,
+    calibration: Calibration | None = None,
+    as_json: bool = False,
+) -> list[str]:
+    predictions = tuple(task.predict(np.array(row), calibration) for row in values)
+    table = PredictedTable(Table({"text": TEXTS[: len(values)]}, "a test"), "text", predictions)
+    show_predictions(task, table, json=as_json)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_labels_and_confidence_stand_in_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    task = build_task("single_label", ("no", "positive", EVIL))
+    assert show(capsys, task, [[0.05, 0.9, 0.05], [1, 0, 0], [0.2, 0.3, 0.5]]) == [
+        "positive          90.0%  a superb film",
+        "no               100.0%  dull and boring �[31m",
+        "[bold]evil�[31m   50.0%  été 🎬",
+    ]
+
+
+def test_what_abstains_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    calibration = SingleLabelCalibration(
+        rows=9,
+        temperature=1,
+        log_loss_before=1,
+        log_loss_after=1,
+        coverage=0.9,
+        set_threshold=0.5,
+        curve=[],
+        target_accuracy=0.99,
+        accept_threshold=0.95,
+    )
+    task = build_task("single_label", ("neg", "pos"))
+    assert show(capsys, task, [[0.1, 0.9], [0.98, 0.02]], calibration=calibration) == [
+        "pos   90.0%  abstain  a superb film",
+        "neg   98.0%           dull and boring �[31m",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "values", "lines"),
+    [
+        ("multi_label", ("a, b", EVIL), [[0.75, 0.6], [0.2, 0.1]], ["a, b 75.0%, [bold]evil�[31m 60.0%", "(none)"]),
+        ("regression", ("value",), [[78.9], [-1234.5]], ["78.90  [75.40, 82.40]", "-1,234  [-1,238, -1,231]"]),
+        ("ordinal", ("-1", "10"), [[0.25, 0.75], [1, 0]], ["10   75.0%", "-1  100.0%"]),
+    ],
+)
+def test_other_tasks_stand_before_their_texts(
+    capsys: pytest.CaptureFixture[str], name: str, labels: tuple[str, ...], values: list[list[float]], lines: list[str]
+) -> None:
+    task = build_task(name, labels)
+    calibration = RegressionCalibration(rows=9, coverage=0.9, half_width=3.5) if name == "regression" else None
+    shown = show(capsys, task, values, calibration=calibration)
+    texts = ("a superb film", "dull and boring �[31m")
+    assert [" ".join(line.split()) for line in shown] == [
+        " ".join(f"{line} {text}".split()) for line, text in zip(lines, texts, strict=True)
+    ]
+
+
+def test_json_has_all_of_a_prediction(capsys: pytest.CaptureFixture[str]) -> None:
+    (line, _) = show(capsys, build_task("multi_label", ("a", "b")), [[0.75, 0.6], [0, 0]], as_json=True)
+    assert json.loads(line) == {"text": "a superb film", "labels": ["a", "b"], "scores": {"a": 0.75, "b": 0.6}}
+    (line,) = show(capsys, build_task("regression", ("value",)), [[1.5]], as_json=True)
+    assert json.loads(line) == {"text": "a superb film", "value": 1.5, "low": None, "high": None}
