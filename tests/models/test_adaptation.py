@@ -9,13 +9,13 @@ import torch
 
 from lorafit.config import MethodConfig, ModelConfig, TargetGroup
 from lorafit.errors import ConfigError
-from lorafit.labels import LabelSet
 from lorafit.models import adaptation
 from lorafit.models.adaptation import AdaptedModel, apply_method, count_parameters
 from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.methods import METHODS
+from lorafit.tasks.registry import build_task
 
-LABELS = LabelSet(("neg", "pos"))
+TASK = build_task("single_label", ("neg", "pos"))
 
 Adapt = Callable[..., AdaptedModel]
 
@@ -25,7 +25,7 @@ def adapt(tiny_distilbert: Path) -> Adapt:
     """Adapts a tiny encoder; takes its folder, the seed and settings of the method."""
 
     def build(folder: Path = tiny_distilbert, *, seed: int = 0, **settings: Any) -> AdaptedModel:
-        loaded = load_with_head(locate_encoder(ModelConfig(name=str(folder))), LABELS)
+        loaded = load_with_head(locate_encoder(ModelConfig(name=str(folder))), TASK)
         config = MethodConfig(**settings)
         return apply_method(loaded.model, config, newly_initialised=loaded.newly_initialised, seed=seed)
 
@@ -41,7 +41,7 @@ def test_parameters_are_those_of_the_arithmetic(adapt: Adapt, tiny_distilbert: P
     attention, feed_forward = 4 * (32 + 32), 2 * (32 + 64)
     assert counts.adapter == 2 * 8 * (attention + feed_forward)
     assert counts.head == (32 * 32 + 32) + (32 * 2 + 2)
-    loaded = load_with_head(locate_encoder(ModelConfig(name=str(tiny_distilbert))), LABELS)
+    loaded = load_with_head(locate_encoder(ModelConfig(name=str(tiny_distilbert))), TASK)
     assert counts.total == sum(tensor.numel() for tensor in loaded.model.parameters()) + counts.adapter
 
 

@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lorafit.models import builtin
 from safetensors.numpy import load_file
 from transformers import AutoModel, BertConfig, BertModel
 
 from lorafit.errors import ConfigError, MissingCarrierError
+from lorafit.models import builtin
 from lorafit.models.builtin import (
     BUILTIN_ENCODERS,
     cache_folder,

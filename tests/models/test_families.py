@@ -11,15 +11,15 @@ from safetensors.torch import load_file, save_file
 
 from lorafit.config import MethodConfig, ModelConfig, TargetGroup
 from lorafit.errors import ConfigError
-from lorafit.labels import LabelSet
 from lorafit.models.adaptation import apply_method
 from lorafit.models.architectures import ARCHITECTURES, find_norms, find_targets
 from lorafit.models.load import LoadedModel, load_with_head, locate_encoder, quiet_transformers
 from lorafit.models.methods import METHODS
 from lorafit.models.runtimes import plain
 from lorafit.runs.saving import write_trained
+from lorafit.tasks.registry import build_task
 
-LABELS = LabelSet(("bad", "good"))
+TASK = build_task("single_label", ("bad", "good"))
 TEXTS = ["a wonderful film", "dull and far too long", "not bad"]
 
 SAME = {"mistral", "qwen2", "qwen3", "gemma", "gemma2", "camembert"}
@@ -34,7 +34,7 @@ def folders(build_encoder: Callable[..., Path]) -> dict[str, Path]:
 
 
 def load(folder: Path) -> LoadedModel:
-    return load_with_head(locate_encoder(ModelConfig(name=str(folder))), LABELS)
+    return load_with_head(locate_encoder(ModelConfig(name=str(folder))), TASK)
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
@@ -97,7 +97,7 @@ def test_decoder_without_a_padding_token_gets_the_tokenizers(
 ) -> None:
     folder = build_encoder("llama", pad_token_id=None, initializer_range=0.2)
     encoder = locate_encoder(ModelConfig(name=str(folder)))
-    loaded = load_with_head(encoder, LABELS, pad_id=0)
+    loaded = load_with_head(encoder, TASK, pad_id=0)
     adapted = apply_method(loaded.model, MethodConfig(), newly_initialised=loaded.newly_initialised)
     write_trained(adapted, encoder, tmp_path, max_length=64)
     with quiet_transformers():

@@ -17,7 +17,6 @@ from transformers.utils import logging as transformers_logging
 
 from lorafit.config import ModelConfig
 from lorafit.errors import ConfigError, NetworkUnavailableError
-from lorafit.labels import LabelSet
 from lorafit.models.builtin import load_builtin_encoder
 from lorafit.models.load import (
     Encoder,
@@ -28,8 +27,9 @@ from lorafit.models.load import (
     quiet_transformers,
 )
 from lorafit.system.atomic import compute_digest
+from lorafit.tasks.registry import build_task
 
-LABELS = LabelSet(("negative", "neutral", "positive"))
+TASK = build_task("single_label", ("negative", "neutral", "positive"))
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 ANSWERS = {
@@ -144,7 +144,7 @@ def test_hub_id_is_found_in_the_hubs_own_cache(tiny_bert: Path, hub_cache: Path)
         "digest": compute_digest(tiny_bert / "model.safetensors"),
         "architecture": "bert",
     }
-    assert load_with_head(found, LABELS).model.config.model_type == "bert"
+    assert load_with_head(found, TASK).model.config.model_type == "bert"
 
 
 def test_answers_of_the_hub_are_told_apart(hub_endpoint: str) -> None:
@@ -176,7 +176,7 @@ def test_digest_of_several_files_is_that_of_each_in_order(tmp_path: Path) -> Non
 
 
 def test_labels_stand_in_the_config(folder: Path) -> None:
-    config = load_with_head(locate(folder), LABELS).model.config
+    config = load_with_head(locate(folder), TASK).model.config
     assert config.id2label == {0: "negative", 1: "neutral", 2: "positive"}
     assert config.label2id == {"negative": 0, "neutral": 1, "positive": 2}
     assert (config.num_labels, config.problem_type) == (3, "single_label_classification")
@@ -186,13 +186,13 @@ def test_model_is_loaded_in_fp32_for_evaluation(folder: Path) -> None:
     from transformers import AutoModel
 
     AutoModel.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
-    model = load_with_head(locate(folder), LABELS).model
+    model = load_with_head(locate(folder), TASK).model
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert not model.training
 
 
 def test_random_parameters_are_named(folder: Path) -> None:
-    assert load_with_head(locate(folder), LABELS).newly_initialised == (
+    assert load_with_head(locate(folder), TASK).newly_initialised == (
         "classifier.bias",
         "classifier.weight",
         "pre_classifier.bias",
@@ -205,14 +205,14 @@ def test_pooler_that_the_weights_lack_is_named(tiny_bert: Path, tmp_path: Path) 
 
     shutil.copytree(tiny_bert, tmp_path, dirs_exist_ok=True)
     BertModel.from_pretrained(tiny_bert, add_pooling_layer=False).save_pretrained(tmp_path)
-    assert "bert.pooler.dense.weight" in load_with_head(locate(tmp_path), LABELS).newly_initialised
-    assert "bert.pooler.dense.weight" not in load_with_head(locate(tiny_bert), LABELS).newly_initialised
+    assert "bert.pooler.dense.weight" in load_with_head(locate(tmp_path), TASK).newly_initialised
+    assert "bert.pooler.dense.weight" not in load_with_head(locate(tiny_bert), TASK).newly_initialised
 
 
 def test_seed_decides_the_head_and_leaves_the_caller_randomness_alone(folder: Path) -> None:
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
-    heads = [load_with_head(locate(folder), LABELS, seed=seed).model.classifier.weight for seed in (1, 1, 2)]
+    heads = [load_with_head(locate(folder), TASK, seed=seed).model.classifier.weight for seed in (1, 1, 2)]
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -220,7 +220,7 @@ def test_seed_decides_the_head_and_leaves_the_caller_randomness_alone(folder: Pa
 
 @pytest.mark.parametrize("base_dropout", [False, True])
 def test_base_dropout_is_off_unless_asked_for(folder: Path, base_dropout: bool) -> None:
-    model = load_with_head(locate(folder), LABELS, base_dropout=base_dropout).model.train()
+    model = load_with_head(locate(folder), TASK, base_dropout=base_dropout).model.train()
     ids = torch.arange(5, 21).reshape(2, 8)
     first, second = (model.distilbert(ids).last_hidden_state for _ in range(2))
     assert torch.equal(first, second) is not base_dropout
@@ -256,11 +256,11 @@ def change_a_size(folder: Path) -> None:
 def test_model_that_transformers_cannot_load_is_refused(folder: Path, spoil: Callable[[Path], None]) -> None:
     spoil(folder)
     with pytest.raises(ConfigError, match=r"transformers cannot load .*model as a text classifier: "):
-        load_with_head(locate(folder), LABELS)
+        load_with_head(locate(folder), TASK)
 
 
 def test_length_beyond_the_positions_is_refused(folder: Path) -> None:
-    config = build_model_config(folder, LABELS)
+    config = build_model_config(folder, TASK)
     check_max_length(config, 128)
     with pytest.raises(ConfigError, match=r"model\.max_length=129, but this encoder reads at most 128 tokens"):
         check_max_length(config, 129)
@@ -296,9 +296,9 @@ def test_transformers_is_quiet_inside_the_block_and_as_before_after_it(had_bars:
 
 
 def test_head_of_other_classes_is_replaced_and_told(folder: Path, tmp_path: Path) -> None:
-    two = load_with_head(locate(folder), LabelSet(("no", "yes"))).model
+    two = load_with_head(locate(folder), build_task("single_label", ("no", "yes"))).model
     saved = Path(shutil.copytree(folder, tmp_path / "two"))
     two.save_pretrained(saved)
-    loaded = load_with_head(locate(saved), LABELS)
+    loaded = load_with_head(locate(saved), TASK)
     assert loaded.newly_initialised == ("classifier.bias", "classifier.weight")
     assert loaded.model.config.num_labels == 3

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lorafit.models import token_cache
 from tokenizers import Tokenizer
 
+from lorafit.models import token_cache
 from lorafit.models.token_cache import tokenize_once
 from lorafit.models.tokenization import TokenizedTexts, Truncation, read_tokenizer, tokenize
 

@@ -11,7 +11,6 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lorafit.config import MethodConfig, ModelConfig
-from lorafit.labels import LabelSet
 from lorafit.models.acceleration.encoder_block import (
     _OWN_BLOCKS,
     FusedBlock,
@@ -27,8 +26,9 @@ from lorafit.models.adaptation import apply_method
 from lorafit.models.architectures import ARCHITECTURES
 from lorafit.models.load import load_with_head, locate_encoder, quiet_transformers
 from lorafit.models.methods import METHODS
+from lorafit.tasks.registry import build_task
 
-LABELS = LabelSet(("neg", "pos"))
+TASK = build_task("single_label", ("neg", "pos"))
 FP32, BF16 = PrecisionChoice("fp32", ""), PrecisionChoice("bf16", "")
 
 BF16_LOGITS, BF16_GRADIENTS, BF16_PARAMETER = 3e-2, 5e-2, 0.15
@@ -59,7 +59,7 @@ def build(architecture: str, build_once: Callable[[str], Path]) -> Build:
 
     def build(targets: Any = "all-linear", *, of: str = architecture, dropout: bool = False, **settings: Any) -> Model:  # noqa: ANN401 - as the config takes it
         folder = build_once(of)
-        loaded = load_with_head(locate_encoder(ModelConfig(name=str(folder))), LABELS, base_dropout=dropout)
+        loaded = load_with_head(locate_encoder(ModelConfig(name=str(folder))), TASK, base_dropout=dropout)
         model: Any = loaded.model
         with torch.no_grad():  # random weights of 0.02 would hide attention and the feed-forward network
             for name, parameter in model.named_parameters():

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from lorafit.config import MethodConfig, ModelConfig
-from lorafit.labels import LabelSet
 from lorafit.models.acceleration.encoder_block import at_precision, compute_prefix, frozen_depth, fuse_encoder
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.acceleration.prefix_cache import PrefixCache, PrefixedTexts
@@ -18,14 +17,16 @@ from lorafit.models.adaptation import apply_method
 from lorafit.models.batching import plan_batches
 from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.tokenization import TokenizedTexts
+from lorafit.tasks.registry import build_task
 
 FP32, BF16 = PrecisionChoice("fp32", ""), PrecisionChoice("bf16", "")
+TASK = build_task("single_label", ("bad", "good"))
 PAD = 0
 Open = Callable[..., PrefixedTexts]
 
 
 def build_model(folder: Path, layers: str = "top1", method: str = "lora") -> Any:  # noqa: ANN401 - PEFT's model
-    loaded = load_with_head(locate_encoder(ModelConfig(name=str(folder))), LabelSet(("bad", "good")))
+    loaded = load_with_head(locate_encoder(ModelConfig(name=str(folder))), TASK)
     config = MethodConfig(name=method, layers=layers)
     adapted = apply_method(loaded.model, config, newly_initialised=loaded.newly_initialised)
     assert (fuse_encoder(adapted.model) is None) is (method == "lora")
@@ -267,7 +268,7 @@ def test_files_that_were_not_used_for_longest_make_room(
 
 
 def test_trained_embeddings_leave_no_frozen_prefix(tiny_distilbert: Path) -> None:
-    loaded = load_with_head(locate_encoder(ModelConfig(name=str(tiny_distilbert))), LabelSet(("bad", "good")))
+    loaded = load_with_head(locate_encoder(ModelConfig(name=str(tiny_distilbert))), TASK)
     missing = ["distilbert.embeddings.LayerNorm.weight"]
     adapted = apply_method(loaded.model, MethodConfig(layers="top1"), newly_initialised=missing)
     assert fuse_encoder(adapted.model) is None
