@@ -1,7 +1,7 @@
 """Record what lorafit measures and predicts, so that a change of its structure can be held against it.
 
     python scripts/freeze_numbers.py freeze FOLDER    # trains three runs, compares, searches and diffs into FOLDER
-    python scripts/freeze_numbers.py compare OLD NEW  # tables of what moved between two such folders
+    python scripts/freeze_numbers.py compare OLD NEW  # what moved between two such folders; ends with 1 if a point did
 
 `freeze` runs the `lorafit` that is importable, each command in a process of its own, with fixed seeds and threads.
 It needs `LORAFIT_DATA` with IMDb. Folders belong below runs/, which git ignores.
@@ -11,16 +11,52 @@ import argparse
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 MODEL = "builtin:distil-minilm"
+RENAMED = (
+    ("cheap_baselines", "baselines"),
+    ("finetuned", "after"),
+    ("figures", "metrics"),
+    (r"^baseline\b", "before"),
+    (r"(^|\.)(after|before|scores)\.(accuracy|macro_f1|mcc|log_loss)\b", r"\1\2.metrics.\3"),
+    (r"comparison\.(accuracy|log_loss)_difference", r"comparison.differences.\1"),
+    (r"^(macro_f1|mcc)_difference", r"comparison.differences.\1"),
+    ("rows_gained", "rows_fixed"),
+    ("rows_lost", "rows_broken"),
+    ("mcnemar_p_value", "p_value"),
+    (r"^(slices\.\d+)\.accuracy\.(value|low|high)", r"\1.metrics.accuracy.\2"),
+    (r"^(slices\.\d+)\.difference\b", r"\1.differences.accuracy"),
+    (r"^confidence\.calibration_rows", "calibration.rows"),
+    (r"^confidence\.abstention\.accuracy", "calibration.metrics.accepted_accuracy"),
+    (r"^confidence\.abstention\.accepted_share", "calibration.metrics.accepted_share"),
+    (r"^confidence\.raw\.bins", "calibration.reliability_raw"),
+    (r"^confidence\.calibrated\.bins", "calibration.reliability"),
+    (r"^confidence\.(metrics\.ece_raw|raw)\b", "calibration.raw"),
+    (r"^calibration\.raw\.(value|low|high)", r"calibration.raw.ece.\1"),
+    (r"^confidence\.calibrated\b", "calibration.metrics"),
+    (r"^confidence\.coverage\.", "calibration.metrics.coverage."),
+    (r"^confidence\.coverage_asked", "calibration.asked.coverage"),
+    (r"^confidence\.(set_sizes|risk_coverage)", r"calibration.\1"),
+    (r"^confidence\.metrics", "calibration.metrics"),
+    (r"(adaptive_ece|brier_reliability|brier_resolution|brier_uncertainty)$", r"\1.value"),
+    (r"^ece_difference", "diff_metrics.ece.value"),
+    (r"^(negative_flips|churn)\b", r"diff_metrics.\1"),
+    (r"^([ab])\.ece\b", r"\1.metrics.ece"),
+    (r"^(slices\.\d+)\.accuracy\.0", r"\1.metrics.0"),
+)
+"""Places in records of the code before tasks were one object, as regular expressions, and where they are now."""
+
+TIMED = re.compile(r"seconds|texts_per_second|memory|schema_version|bytes_on_disk|slowdown|half_width\.(low|high)")
+"""What is not the same from run to run, or no number of the evaluation."""
+
 SHORT = ["training.epochs=1", "model.max_length=64", "evaluation.report=false"]
 
 
@@ -79,55 +115,50 @@ def _run(*words: object) -> str:
 
 
 def compare(old: Path, new: Path) -> int:
-    """Print what differs by more than 1e-6 between two frozen folders; return how many numbers moved."""
+    """Print what moved by more than 1e-6 between two frozen folders; return how many points or p-values did."""
     moved = 0
     for name in ("single", "single-short", "regression", "multi"):
-        moved += _report(f"{name}/metrics.json", _read(old / name / "metrics.json"), _read(new / name / "metrics.json"))
-        parts = ("adapter", "model")
-        for part in parts:
-            where = Path(name) / part / "calibration.json"
-            if (old / where).exists():
-                moved += _report(str(where), _read(old / where), _read(new / where))
+        for path in ("metrics.json", "adapter/calibration.json", "model/calibration.json"):
+            if (old / name / path).exists():
+                moved += _compare_records(old / name / path, new / name / path)
         for path in sorted((old / name / "predictions").glob("*.parquet")):
-            moved += _compare_tables(path, new / name / "predictions" / path.name)
-    for path in ("compare/comparison.json", "search/search.json", "diff.json"):
-        if (old / path).exists():
-            moved += _report(path, _read(old / path), _read(new / path))
-    print(f"{moved} numbers moved by more than 1e-6")
+            renamed = path.name.replace(".finetuned.", ".after.").replace(".baseline.", ".before.")
+            moved += _compare_tables(path, new / name / "predictions" / renamed)
+    for place in ("compare/comparison.json", "search/search.json", "diff.json"):
+        moved += _compare_records(old / place, new / place)
+    print(f"{moved} points, predictions or p-values moved by more than 1e-6")
     return moved
-
-
-def _read(path: Path) -> Any:  # noqa: ANN401 - JSON of any shape
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _compare_tables(old: Path, new: Path) -> int:
     one, other = pq.read_table(old), pq.read_table(new)
     moved = 0
     for name in one.column_names:
-        first, second = one[name], other[name]
         if name.startswith(("probability_", "value")):
-            difference = pc.max(pc.abs(pc.subtract(first, second))).as_py()
+            difference = pc.max(pc.abs(pc.subtract(one[name], other[name]))).as_py()
             same = difference <= 1e-6
         else:
-            same = first.equals(second)
+            same = one[name].equals(other[name])
         if not same:
-            print(f"{old.parent.parent.name}/{old.name}: {name} differs")
+            print(f"{new}: {name} differs")
             moved += 1
     return moved
 
 
-def _report(title: str, old: object, new: object) -> int:
-    before, after = dict(_flatten(old)), dict(_flatten(new))
+def _compare_records(old: Path, new: Path) -> int:
+    before, after = (dict(_flatten(json.loads(path.read_text(encoding="utf-8")))) for path in (old, new))
     moved = 0
-    for name, value in before.items():
-        other = after.get(name)
-        if other is None:
-            print(f"{title}: {name} {value:.6g} -> (not there)")
-            moved += 1
-        elif not math.isclose(value, other, abs_tol=1e-6, rel_tol=1e-6):
-            print(f"{title}: {name} {value:.6g} -> {other:.6g}")
-            moved += 1
+    for told, value in before.items():
+        name = told
+        for pattern, place in RENAMED:
+            name = re.sub(pattern, place, name)
+        if TIMED.search(name):
+            continue
+        now = after.get(name, after.get(told, math.nan))
+        if not math.isclose(value, now, abs_tol=1e-6, rel_tol=1e-6):
+            is_end = name.endswith((".low", ".high"))
+            moved += not is_end
+            print(f"{'end  ' if is_end else 'POINT'} {new.parent.name}/{new.name}: {name} {value:.6g} -> {now:.6g}")
     return moved
 
 
@@ -141,6 +172,8 @@ def _flatten(value: object, name: str = "") -> Iterator[tuple[str, float]]:
             yield from _flatten(inner, f"{name}.{index}")
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         yield name, float(value)
+    elif value == "NaN":
+        yield name, math.nan
 
 
 if __name__ == "__main__":
