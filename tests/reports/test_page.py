@@ -12,12 +12,12 @@ import pytest
 
 from lorafit.errors import MissingExtraError, RunError, UserInputError
 from lorafit.inference.mistakes import ExplainedMistake, MistakesRecord, SpanContribution
-from lorafit.reports.contents import read_run
-from lorafit.reports.page import write_report
+from lorafit.reports.contents import Texts, read_run
+from lorafit.reports.page import render_report, write_report
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord
 from lorafit.system.progress import Silent
-from lorafit.tasks.evaluation import FEW_ROWS, find_mistakes
+from lorafit.tasks.evaluation import FEW_ROWS, describe_changed_rows, find_mistakes
 from lorafit.tasks.records import MetricsRecord
 from lorafit.tasks.registry import TASKS
 
@@ -141,6 +141,22 @@ def test_report_opens_with_the_verdict_and_holds_every_part(
     for words in ("95 % confidence intervals over the test rows", "lorafit reproduce", "What the metrics mean"):
         assert words in parts.text
     assert len(weak_items(page)) == 6
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_comparison_has_its_test_and_calibration_its_sentences(
+    written_run: Callable[[str], Path], take_apart: TakeApart, task: str
+) -> None:
+    contents = read_run(written_run(task))
+    scores = contents.metrics.calibration
+    assert scores is not None
+    text = " ".join(take_apart(render_report(contents, Texts(None, "Because."), {})).text.split())
+    for model, comparison in contents.comparisons.items():
+        assert f"{model}{describe_changed_rows(contents.task, comparison)}" in text, (
+            "name and value are apart on the page"
+        )
+    for sentence in contents.task.describe_calibration(scores):
+        assert sentence.split(": ", 1)[1] in text
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -13,7 +13,7 @@ from lorafit.reports.rows import show_mistakes, show_samples
 from lorafit.reports.verdict import describe_verdict
 from lorafit.system.atomic import describe_obstacle, write_atomic
 from lorafit.system.progress import Progress, Silent
-from lorafit.tasks.evaluation import FEW_ROWS
+from lorafit.tasks.evaluation import FEW_ROWS, describe_changed_rows
 
 __all__ = ["render_report", "write_report"]
 
@@ -111,7 +111,8 @@ def render_report(contents: RunContents, texts: Texts, plots: dict[str, Plot]) -
         "slices": bool(placed["slices"]),
     }
     headings = {**_SECTIONS, "mistakes": task.wording.mistakes}
-    calibrated = [] if metrics.calibration is None else metrics.calibration.metrics
+    calibrated = {} if metrics.calibration is None else metrics.calibration.metrics
+    sentences = [] if metrics.calibration is None else task.describe_calibration(metrics.calibration)
     return render_page(
         "report.html",
         title=background.name_run(record),
@@ -126,16 +127,16 @@ def render_report(contents: RunContents, texts: Texts, plots: dict[str, Plot]) -
         scores=results.list_scores(contents),
         meanings=[(metric.title, metric.meaning) for metric in task.metrics.values()],
         comparisons=results.list_comparisons(contents),
-        changed_rows=results.list_changed_rows(contents),
+        changed_rows=[(name, describe_changed_rows(task, one)) for name, one in contents.comparisons.items()],
         samples=show_samples(contents, texts),
         labels=labels,
         absent=results.name_absent_labels(contents),
         confusions=None if "confusion_after" in plots else results.list_confusions(contents),
         calibration=results.list_calibration(contents),
+        calibration_sentences=[sentence.split(": ", 1) for sentence in sentences],
         calibration_meanings=[
             (metric.title, metric.meaning) for name, metric in task.calibration_metrics.items() if name in calibrated
         ],
-        set_sizes=results.describe_set_sizes(contents),
         weak_slices=results.list_weak_slices(contents),
         mistakes=show_mistakes(contents, texts),
         source=background.hide_folder(record.data.source),

@@ -5,13 +5,11 @@ from lorafit.reports.curves import find_confusions
 from lorafit.reports.html import Table
 from lorafit.system.text import clean_text
 from lorafit.tasks.evaluation import find_weak_slices, judge
-from lorafit.tasks.format import write_estimate, write_p_value
+from lorafit.tasks.format import write_estimate
 from lorafit.tasks.records import Estimate
 
 __all__ = [
-    "describe_set_sizes",
     "list_calibration",
-    "list_changed_rows",
     "list_comparisons",
     "list_confusions",
     "list_labels",
@@ -21,7 +19,6 @@ __all__ = [
 ]
 
 _VERDICTS = {"better": "better", "worse": "worse", "inconclusive": "not shown to be better"}
-_MOST_SIZES = 8
 _MOST_NAMED = 20
 _LONGEST_NAME = 60
 
@@ -49,19 +46,6 @@ def list_comparisons(contents: RunContents) -> Table | None:
     ]
     titles = ("against", "after is", *(metric.difference_title for metric in task.metrics.values()))
     return Table("After training, compared row by row", titles, rows) if rows else None
-
-
-def list_changed_rows(contents: RunContents) -> list[tuple[str, str]]:
-    """Say of each comparison how many rows were fixed and broken, and whether that is more than chance."""
-    wording = contents.task.wording
-    return [
-        (
-            model,
-            f"{wording.fixed.format(count=f'{one.rows_fixed:,}')}, {wording.broken.format(count=f'{one.rows_broken:,}')} "
-            f"({wording.test}, {write_p_value(one.p_value)})",
-        )
-        for model, one in contents.comparisons.items()
-    ]
 
 
 def list_labels(contents: RunContents) -> Table | None:
@@ -124,13 +108,6 @@ def list_calibration(contents: RunContents) -> Table | None:
     shown = {title: column for title, column in columns.items() if column}
     rows = [[metric.title, *(column.get(name, "") for column in shown.values())] for name, metric in metrics.items()]
     return Table("Calibration metrics", ("", *shown), rows)
-
-
-def describe_set_sizes(contents: RunContents) -> str:
-    """Say how many rows have conformal sets of which size; nothing where there are none."""
-    sizes = [] if contents.metrics.calibration is None else contents.metrics.calibration.set_sizes
-    held = [f"{rows:,} of {size}" for size, rows in enumerate(sizes, start=1) if rows]
-    return ", ".join(held[:_MOST_SIZES]) + (" and so on" if len(held) > _MOST_SIZES else "")
 
 
 def list_weak_slices(contents: RunContents) -> list[str]:
