@@ -1,4 +1,4 @@
-"""The store of a search: Optuna's study in an SQLite file, which several processes may work on."""
+"""The study of a search: Optuna's store in an SQLite file, which several processes may use at once."""
 
 import json
 import math
@@ -38,10 +38,10 @@ the same settings, and whether it was interrupted."""
 _NAME = "lorafit"
 _IDENTITY = "identity"
 _WAIT = 60
-"""Seconds to wait for another process that writes."""
+"""Seconds to wait while another process writes."""
 
 _HEARTBEAT = 60
-"""Seconds between signs of life of a process; a trial without one for twice as long is begun again by another."""
+"""Seconds between the heartbeats of a process; without one for twice as long, its trial is begun again by another."""
 
 _WARM_UP = 4
 """Complete trials that there must be, with a loss at the same share of their steps, before any is pruned."""
@@ -64,13 +64,13 @@ def require_optuna() -> None:
 def open_study(
     layout: SearchLayout, config: SearchConfig, identity: Mapping[str, Any], first: Mapping[str, Plain]
 ) -> Iterator["optuna.Study"]:
-    """Open the study of a folder, or make it; what killed processes left is begun again by whoever is next.
+    """Open or create the study of a folder; trials of killed processes are put back into the queue.
 
     Args:
         layout: The folder, which exists.
         config: Whether to prune.
-        identity: What must be the same for every process that works on the study: space, settings, rows, base model.
-        first: What the first trial takes; the rest of it is drawn.
+        identity: What must be the same in every process: space, settings, rows, base model.
+        first: Values of the first trial; those that are missing are drawn.
 
     Yields:
         The study.
@@ -83,7 +83,7 @@ def open_study(
     from sqlalchemy.exc import SQLAlchemyError
 
     verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # what happens is told by lorafit
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # lorafit reports what happens
     try:
         with warnings.catch_warnings(), ExitStack() as stack:
             warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, and the sampler for several processes
@@ -104,7 +104,7 @@ def open_study(
 
 
 def seed_sampler(study: "optuna.Study", seed: int) -> None:
-    """Let the next values be drawn with a seed: the trial's own, so that processes do not draw alike.
+    """Seed the sampler for the next trial: with a seed of its own, so that processes do not draw the same values.
 
     Args:
         study: The study.
@@ -172,7 +172,7 @@ def measure_importances(study: "optuna.Study", trials: Sequence[TrialRow]) -> di
 
 
 def _create(layout: SearchLayout, identity: Mapping[str, Any], first: Mapping[str, Plain]) -> None:
-    """Make the store whole, under a temporary name: of several processes that begin at once, one makes it for all."""
+    """Create the store under a temporary name, and rename it: of processes that start together, the first one wins."""
     import optuna
 
     with create_file(layout.study) as path, ExitStack() as stack:
@@ -217,10 +217,10 @@ def _open_storage(path: Path, stack: ExitStack) -> "optuna.storages.RDBStorage":
 
 
 def _lock_first(engine: "Engine") -> None:
-    """Let transactions begin with the lock: Python's driver takes it at the first change, after what was read.
+    """Let transactions begin with the lock; Python's driver takes it at the first write, after the reads.
 
-    Two processes that read side by side that a trial is waiting would both take it. Source: SQLAlchemy's documentation
-    of SQLite, "Serializable isolation / Savepoints / Transactional DDL".
+    Otherwise two processes that read at the same time that a trial is waiting would both take it. Source: SQLAlchemy's
+    documentation of SQLite, "Serializable isolation / Savepoints / Transactional DDL".
     """
     from sqlalchemy import event
 
@@ -236,9 +236,9 @@ def _lock_first(engine: "Engine") -> None:
 
 
 def _check_identity(study: "optuna.Study", layout: SearchLayout, identity: Mapping[str, Any]) -> None:
-    said, known = json.loads(json.dumps(identity)), json.loads(study.user_attrs.get(_IDENTITY, "{}"))
-    if known != said:
-        other = [name for name in said if known.get(name) != said[name]]
+    ours, known = json.loads(json.dumps(identity)), json.loads(study.user_attrs.get(_IDENTITY, "{}"))
+    if known != ours:
+        other = [name for name in ours if known.get(name) != ours[name]]
         raise RunError(
             f"{layout.study} holds a search with other {' and '.join(other) or 'parts'}. Choose another --output."
         )

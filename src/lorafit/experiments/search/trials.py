@@ -1,4 +1,4 @@
-"""One trial: train with what was drawn, measure on validation rows, stop early where it is not promising."""
+"""One trial: train with the settings drawn, measure on validation rows, and stop early if it is not promising."""
 
 import gc
 import math
@@ -30,14 +30,14 @@ _IMPOSSIBLE = "impossible"
 
 @dataclass(frozen=True)
 class Trials:
-    """What all trials of this process share; called by the study with each.
+    """What all trials of this process share; the study calls it with each trial.
 
     Attributes:
         config: The settings.
         space: What is varied.
         layout: The folder.
         material: Rows, tokens and encoder.
-        progress: Told what is going on.
+        progress: Receives the progress.
     """
 
     config: Config
@@ -64,9 +64,9 @@ class Trials:
         except optuna.TrialPruned:
             raise
         except Exception as error:
-            said = str(error) if isinstance(error, LorafitError) else f"{type(error).__name__}: {error}"
-            trial.set_user_attr(ERROR, said)
-            self.progress.say(f"trial {trial.number + 1} failed: {said}")
+            reason = str(error) if isinstance(error, LorafitError) else f"{type(error).__name__}: {error}"
+            trial.set_user_attr(ERROR, reason)
+            self.progress.say(f"trial {trial.number + 1} failed: {reason}")
             raise
 
     def _repeat(self, trial: "optuna.Trial", known: "optuna.trial.FrozenTrial") -> float:
@@ -98,7 +98,7 @@ class Trials:
         return watch.loss
 
     def _prepare(self, trial: "optuna.Trial", config: Config) -> Prepared:
-        """Prepare a trial; what its settings make impossible is remembered, so that it is not tried again."""
+        """Prepare a trial; settings with which that is impossible are remembered and not tried again."""
         try:
             return prepare(config, Silent(), material=self.material)
         except ConfigError:
@@ -106,7 +106,7 @@ class Trials:
             raise
 
     def _find_known(self, trial: "optuna.Trial", config: Config) -> "optuna.trial.FrozenTrial | None":
-        """Return a trial of the same settings that was trained to its end, or could not be trained with them."""
+        """Return a trial with the same settings that is complete, or that could not be trained with them."""
         for one in trial.study.get_trials(deepcopy=False):
             is_known = one.state.name == "COMPLETE" or _IMPOSSIBLE in one.user_attrs
             if is_known and SAME_AS not in one.user_attrs:
@@ -117,14 +117,14 @@ class Trials:
 
 
 class _Watch:
-    """Remembers the lowest validation loss of a trial and ends it where the study's pruner says so."""
+    """Remembers the lowest validation loss of a trial, and prunes the trial where the study's pruner says so."""
 
     def __init__(self, trial: "optuna.Trial", metric: str) -> None:
         self._trial, self._metric = trial, metric
         self.loss = math.inf
 
     def see(self, share: float, metrics: Mapping[str, float]) -> None:
-        """Take in a validation result; schedules of different lengths are compared at the same share of their steps."""
+        """Record a validation; trials of different lengths are compared at the same share of their steps."""
         import optuna
 
         loss = metrics["calibrated_loss"]
@@ -139,5 +139,5 @@ class _Watch:
 
 
 def _describe_values(values: Mapping[str, Any]) -> str:
-    """Write what was drawn: `learning_rate 0.00031, r 8`."""
+    """Write the values drawn: `learning_rate 0.00031, r 8`."""
     return ", ".join(f"{name.partition('.')[2]} {write_value(value)}" for name, value in values.items())
