@@ -12,7 +12,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 from lorafit.tasks.base import Array
 from lorafit.tasks.calibration import (
     BINS,
-    estimate_ece,
+    estimate_calibration_errors,
     expected_calibration_error,
     fit_binary_temperature,
     fit_temperature,
@@ -20,7 +20,7 @@ from lorafit.tasks.calibration import (
     undo_temperature,
 )
 from lorafit.tasks.metrics import sigmoid, softmax
-from lorafit.tasks.records import CalibrationScores, Resampling
+from lorafit.tasks.records import CalibrationScores, Estimate, Resampling
 from lorafit.tasks.registry import build_task
 
 if TYPE_CHECKING:
@@ -46,6 +46,11 @@ def draw_linked(
     shared, own = rng.normal(size=(rows, 1)), rng.normal(size=(rows, labels))
     is_right = scipy.stats.norm.cdf(np.sqrt(link) * shared + np.sqrt(1 - link) * own) < sigmoid(np.abs(logits))
     return ((logits >= 0) == is_right).astype(np.int64), logits * temperature
+
+
+def estimate_ece(right: NDArray[np.bool_], confidence: Array, resampling: Resampling) -> Estimate:
+    (error,) = estimate_calibration_errors([(right, confidence)], resampling)
+    return error
 
 
 def decide(y: NDArray[np.int64], values: Array) -> Decisions:
@@ -197,6 +202,19 @@ def test_the_interval_of_the_ece_is_that_of_resampled_texts() -> None:
         ece = estimate_ece(right.reshape(shape), confidence.reshape(shape), Resampling(samples=1000))
         low, high = 2 * ece.value - np.quantile(resample_slowly(right, confidence, 500), [0.975, 0.025])
         assert [ece.low, ece.high] == pytest.approx([low, high], abs=0.008)
+
+
+def test_models_and_means_are_resampled_together() -> None:
+    y, logits = draw(300, temperature=2.0)
+    pairs = [tuple(part[:, np.newaxis] for part in decide(y, softmax(logits / t))) for t in (1.0, 2.0)]
+    values = np.arange(300.0)
+    resampling = Resampling(samples=400)
+    first, second, mean = estimate_calibration_errors(pairs, resampling, values)
+    assert first == estimate_ece(*pairs[0], resampling)
+    assert second.value == estimate_ece(*pairs[1], resampling).value
+    assert mean.value == values.mean()
+    half = 1.96 * values.std() / np.sqrt(300)
+    assert [mean.low, mean.high] == pytest.approx([values.mean() - half, values.mean() + half], abs=0.15 * half)
 
 
 def count_covered(

@@ -7,6 +7,7 @@ A decision is what confidence is about: the most probable class of a text, or wh
 hold several. Functions take decisions as two arrays: whether they are right, and with what confidence they were made.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -19,7 +20,7 @@ from lorafit.tasks.statistics import percentile_interval, resample_row_sums
 
 __all__ = [
     "bin_adaptively",
-    "estimate_ece",
+    "estimate_calibration_errors",
     "expected_calibration_error",
     "fit_binary_temperature",
     "fit_temperature",
@@ -107,8 +108,10 @@ def expected_calibration_error(right: NDArray[np.bool_], confidence: Array, *, a
     return float(np.abs(gaps).sum() / right.size)
 
 
-def estimate_ece(right: NDArray[np.bool_], confidence: Array, resampling: Resampling) -> Estimate:
-    """Estimate the expected calibration error over all decisions, 15 bins of equal width.
+def estimate_calibration_errors(
+    decisions: Sequence[tuple[NDArray[np.bool_], Array]], resampling: Resampling, *means: Array
+) -> list[Estimate]:
+    """Estimate the expected calibration error of several models on the same texts, 15 bins of equal width.
 
     Chance makes every measured ECE, and every resampled one still more, larger than the truth. So the interval is the
     basic bootstrap one (Efron and Tibshirani 1993, chapter 13), which takes that off again, and it begins at 0 where a
@@ -117,26 +120,24 @@ def estimate_ece(right: NDArray[np.bool_], confidence: Array, resampling: Resamp
     wrong together, which draws one by one would not show.
 
     Args:
-        right: Shape (n, m): whether each of the m decisions about n texts is right.
-        confidence: Same shape: its confidence, 0 to 1.
-        resampling: Of whole texts.
+        decisions: Of each model, shape (n, m): whether each of the m decisions about n texts is right, and with what
+            confidence, 0 to 1, it was made.
+        resampling: Of whole texts, the same for all.
+        means: Values of shape (n,), whose means are estimated from the same resamples.
 
     Returns:
-        The error, 0 to 1, with its interval.
+        The errors, 0 to 1, with their intervals; then the means with percentile intervals.
     """
-    place = np.arange(len(right))[:, np.newaxis] * BINS + _bin_evenly(confidence)
-    sums = np.bincount(place.ravel(), weights=(right - confidence).ravel(), minlength=len(right) * BINS)
-    gaps = sums.astype(np.float64, copy=False).reshape(len(right), BINS)
-    total = gaps.sum(axis=0)
-    drawn = resample_row_sums(gaps, resampling.samples, np.random.default_rng(resampling.seed))
-    point = float(np.abs(total).sum() / right.size)
-    low, high = percentile_interval(np.abs(drawn).sum(axis=1) / right.size, resampling.level)
-    usual = percentile_interval(np.abs(drawn - total).sum(axis=1) / right.size, resampling.level)[1]
-    return Estimate(
-        value=point,
-        low=0.0 if point <= usual else min(point, max(0.0, 2 * point - float(high))),
-        high=max(point, 2 * point - float(low)),
-    )
+    gaps = [_sum_gaps(right, confidence) for right, confidence in decisions]
+    columns = [*gaps, *(values[:, np.newaxis] / len(values) for values in means)]
+    rng = np.random.default_rng(resampling.seed)
+    drawn = resample_row_sums(np.concatenate(columns, axis=1), resampling.samples, rng)
+    parts = np.split(drawn, np.cumsum([column.shape[1] for column in columns])[:-1], axis=1)
+    found = [_bound_error(one.sum(axis=0), part, resampling.level) for one, part in zip(gaps, parts, strict=False)]
+    for values, part in zip(means, parts[len(gaps) :], strict=True):
+        point, (low, high) = float(values.mean()), percentile_interval(part[:, 0], resampling.level)
+        found.append(Estimate(value=point, low=min(point, float(low)), high=max(point, float(high))))
+    return found
 
 
 def list_reliability(right: NDArray[np.bool_], confidence: Array, level: float) -> list[ReliabilityBin]:
@@ -160,3 +161,22 @@ def _bin_evenly(confidence: Array) -> NDArray[np.int64]:
     # By way of 20 cells a bin, as multiples of a cell's width are hit by the same confidences on every machine.
     cells = BINS * 20
     return np.minimum((confidence * cells).astype(np.int64), cells - 1) // 20
+
+
+def _sum_gaps(right: NDArray[np.bool_], confidence: Array) -> Array:
+    """Return what each text adds to the gaps of the bins, shape (n, bins), as a share of all decisions."""
+    place = np.arange(len(right))[:, np.newaxis] * BINS + _bin_evenly(confidence)
+    sums = np.bincount(place.ravel(), weights=(right - confidence).ravel(), minlength=len(right) * BINS)
+    return np.asarray(sums.reshape(len(right), BINS) / right.size)
+
+
+def _bound_error(gaps: Array, drawn: Array, level: float) -> Estimate:
+    """Put an interval around the sum of the gaps, shape (bins,), from resamples of them, (samples, bins)."""
+    point = float(np.abs(gaps).sum())
+    low, high = percentile_interval(np.abs(drawn).sum(axis=1), level)
+    usual = percentile_interval(np.abs(drawn - gaps).sum(axis=1), level)[1]
+    return Estimate(
+        value=point,
+        low=0.0 if point <= usual else min(point, max(0.0, 2 * point - float(high))),
+        high=max(point, 2 * point - float(low)),
+    )

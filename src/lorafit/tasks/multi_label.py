@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect
 from lorafit.tasks.baselines import CLASSIFIERS, predict_marks
-from lorafit.tasks.calibration import estimate_ece, expected_calibration_error, fit_binary_temperature
+from lorafit.tasks.calibration import estimate_calibration_errors, expected_calibration_error, fit_binary_temperature
 from lorafit.tasks.labels import (
     Label,
     check_label_names,
@@ -335,13 +335,12 @@ class MultiLabel(Task):
         known = expect(calibration, MultiLabelCalibration)
         smallest = np.finfo(np.float64).tiny
         odds = np.log(np.maximum(values, smallest)) - np.log(np.maximum(1 - values, smallest))
+        decisions = [_judge(y, values), _judge(y, sigmoid(odds * known.temperature))]
+        calibrated, raw = estimate_calibration_errors(decisions, resampling)
         return CalibrationScores(
             rows=known.rows,
-            metrics={
-                "ece": estimate_ece(*_judge(y, values), resampling),
-                "temperature": exactly(known.temperature),
-            },
-            raw={"ece": estimate_ece(*_judge(y, sigmoid(odds * known.temperature)), resampling)},
+            metrics={"ece": calibrated, "temperature": exactly(known.temperature)},
+            raw={"ece": raw},
         )
 
     def describe_calibration(self, scores: CalibrationScores) -> list[str]:
@@ -352,7 +351,8 @@ class MultiLabel(Task):
     ) -> dict[str, Estimate]:
         """Measure the calibration error, with or without a calibration."""
         del calibration
-        return {"ece": estimate_ece(*_judge(y, values), resampling)}
+        (error,) = estimate_calibration_errors([_judge(y, values)], resampling)
+        return {"ece": error}
 
     def measure_diff(
         self,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -18,10 +18,13 @@ from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.base import Array, TargetScaler, Task
-from lorafit.tasks.evaluation import compare, cut_into_slices, estimate, score_slices
-from lorafit.tasks.records import BaselineScores, Calibration, MetricsRecord
+from lorafit.tasks.evaluation import cut_into_slices, score_models, score_slices
+from lorafit.tasks.records import Calibration, MetricsRecord
 
 __all__ = ["Predicted", "build_metrics", "compute_validation", "evaluate"]
+
+_BEFORE: Final = "before"
+"""No baseline has this name, which the file of predictions before training has."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,9 @@ def build_metrics(split: str, rows: Split, task: Task, config: EvaluationConfig,
     """
     resampling, after, before = config.resampling, predicted.after, predicted.before
     slicings = list(cut_into_slices(rows.texts, rows.columns))
+    others = {**({} if before is None else {_BEFORE: before}), **predicted.baselines}
+    scores, compared = score_models(task, rows.y, after, others, resampling)
+    untrained = compared.pop(_BEFORE, None)
     calibration = None
     if predicted.calibration is not None:
         calibration = task.calibration_scores(rows.y, after, predicted.calibration, resampling)
@@ -128,16 +134,10 @@ def build_metrics(split: str, rows: Split, task: Task, config: EvaluationConfig,
         rows=len(rows),
         confidence_level=resampling.level,
         bootstrap_samples=resampling.samples,
-        before=None if before is None else estimate(task, rows.y, before, resampling),
-        after=estimate(task, rows.y, after, resampling),
-        comparison=None if before is None else compare(task, rows.y, before, after, resampling),
-        baselines={
-            name: BaselineScores(
-                scores=estimate(task, rows.y, values, resampling),
-                comparison=compare(task, rows.y, values, after, resampling),
-            )
-            for name, values in predicted.baselines.items()
-        },
+        before=None if untrained is None else untrained.scores,
+        after=scores,
+        comparison=None if untrained is None else untrained.comparison,
+        baselines=compared,
         calibration=calibration,
         slices=score_slices(task, rows.y, after, before, slicings, resampling),
     )
