@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lorafit.evidence import MetricsRecord
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.golden import GoldenRecord
 from lorafit.runs.records import RunRecord
+from lorafit.tasks.records import MetricsRecord
 
 PLAIN = """
 import json, sys
@@ -46,7 +46,7 @@ def run_lorafit(*words: object, folder: Path) -> str:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> RunLayout:
     folder = tmp_path_factory.mktemp("demo")
-    settings = ("training.max_steps=8", "evaluation.bootstrap_samples=200")
+    settings = ("training.max_steps=8", "evaluation.bootstrap_samples=200", "evaluation.baselines=false")
     words = [word for setting in settings for word in ("--set", setting)]
     shown = run_lorafit("demo", *words, "--output", "my demo", folder=folder)
     layout = RunLayout(folder / "my demo")
@@ -67,8 +67,9 @@ def test_the_demo_leaves_a_complete_run_with_evidence(demo: RunLayout) -> None:
     assert record.training is not None
     assert (record.training.steps, record.training.adapted_modules) == (8, 36)
     assert metrics.rows == 1245
-    assert metrics.baseline is not None
-    assert 0.4 < metrics.baseline.accuracy.value < 0.6
+    assert metrics.before is not None
+    assert 0.4 < metrics.before.metrics["accuracy"].value < 0.6
+    assert demo.mistakes.is_file()
 
 
 def test_plain_peft_in_a_fresh_process_gives_the_golden_logits(demo: RunLayout) -> None:
@@ -88,10 +89,10 @@ def test_plain_peft_in_a_fresh_process_gives_the_golden_logits(demo: RunLayout) 
     assert answer["labels"] == {"0": "rotten", "1": "fresh"}
 
 
-def test_the_trained_run_answers(demo: RunLayout) -> None:
+def test_the_trained_run_predicts(demo: RunLayout) -> None:
     shown = run_lorafit("predict", demo.root, "A gem.", "A bore.", "--json", folder=demo.root.parent)
-    answers = [json.loads(line) for line in shown.splitlines()]
-    assert [answer["text"] for answer in answers] == ["A gem.", "A bore."]
-    for answer in answers:
-        assert answer["label"] in {"rotten", "fresh"}
-        assert sum(answer["scores"].values()) == pytest.approx(1)
+    predictions = [json.loads(line) for line in shown.splitlines()]
+    assert [one["text"] for one in predictions] == ["A gem.", "A bore."]
+    for one in predictions:
+        assert one["label"] in {"rotten", "fresh"}
+        assert sum(one["scores"].values()) == pytest.approx(1)
