@@ -1,6 +1,6 @@
 """Training speed by how attention and the encoder's blocks are computed, side by side by text length.
 
-Run: python benchmarks/attention.py
+Run: python benchmarks/attention.py [--lengths 32,64,128,256,512] [--repeats 3]
 
     sdpa   transformers' blocks with torch's flash attention
     eager  transformers' blocks with plain matrix products
@@ -11,36 +11,37 @@ Full batches of 4,096 tokens of one length (at most 32 rows), adapters on all li
 takes here. Interleaved repeats; the median counts. Writes benchmarks/results/attention.json.
 """
 
-import json
+import argparse
 import statistics
 import time
-from pathlib import Path
 
 import torch
-from environment import describe_environment
 from peft import PeftModel
+from trials import BUILTIN, RESULTS, write_results
 
 from lorafit.config import MethodConfig, ModelConfig
-from lorafit.labels import LabelSet
 from lorafit.models.acceleration.attention import use_attention
 from lorafit.models.acceleration.encoder_block import at_precision, fuse_encoder
 from lorafit.models.acceleration.memory import keep_freed_memory
 from lorafit.models.acceleration.precision import PrecisionChoice, choose_precision
 from lorafit.models.adaptation import apply_method
 from lorafit.models.load import load_with_head, locate_encoder
+from lorafit.tasks.registry import build_task
 
-RESULTS = Path(__file__).with_name("results") / "attention.json"
-LENGTHS = (32, 64, 128, 256, 512)
-REPEATS = 3
+TASK = build_task("single_label", ("no", "yes"))
 
 
 def main() -> None:
     """Measure every length with every model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", default="32,64,128,256,512", help="comma-separated, in tokens")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
     keep_freed_memory()
     precision = choose_precision("auto")
     models = build_models()
     results = {}
-    for length in LENGTHS:
+    for length in map(int, arguments.lengths.split(",")):
         rows = min(32, 4096 // length)
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(1000, 30000, (rows, length), generator=generator)
@@ -50,7 +51,7 @@ def main() -> None:
             "labels": torch.zeros(rows, dtype=torch.long),
         }
         seconds: dict[str, list[float]] = {name: [] for name in models}
-        for repeat in range(REPEATS + 1):
+        for repeat in range(arguments.repeats + 1):
             for name, model in models.items():
                 passed = measure_step(model, batch, precision)
                 if repeat:
@@ -58,15 +59,14 @@ def main() -> None:
         speed = {name: rows * length / statistics.median(times) for name, times in seconds.items()}
         results[length] = speed
         print(f"{length:4d} tokens x {rows:2d}: {', '.join(f'{name} {speed[name]:6,.0f}' for name in speed)} tokens/s")
-    report = {"environment": describe_environment(), "precision": precision.name, "tokens_per_second": results}
-    RESULTS.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_results(RESULTS / "attention.json", {"precision": precision.name, "tokens_per_second": results})
 
 
 def build_models() -> dict[str, PeftModel]:
     """Build one model for each way to compute, with the same weights."""
     models = {}
     for name in ("sdpa", "eager", "own", "fused"):
-        loaded = load_with_head(locate_encoder(ModelConfig(name="builtin:distil-minilm")), LabelSet(("no", "yes")))
+        loaded = load_with_head(locate_encoder(ModelConfig(name=BUILTIN)), TASK)
         model = apply_method(loaded.model, MethodConfig(), newly_initialised=loaded.newly_initialised).model.train()
         if name == "own":
             use_attention(model.get_base_model())

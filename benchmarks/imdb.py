@@ -17,7 +17,6 @@ from trials import read_history
 
 from lorafit.cli.render.progress import PlainProgress
 from lorafit.config import load_config
-from lorafit.evidence import Estimate
 from lorafit.training.pipeline import train
 
 RESULTS = Path(__file__).with_name("results") / "imdb.json"
@@ -49,18 +48,14 @@ def main() -> None:
     record, metrics = run.record, run.metrics
     if record.training is None:
         raise RuntimeError("the run is not complete")
-    before = "not measured" if metrics.baseline is None else percent(metrics.baseline.accuracy)
+    accuracy = run.record.build_task().metrics["accuracy"]
+    before = "not measured" if metrics.before is None else accuracy.write(metrics.before.metrics["accuracy"])
     print(
-        f"| {before} | {percent(metrics.finetuned.accuracy)} | "
-        f"{metrics.finetuned.log_loss.value:.3f} | {record.training.epochs:.1f} epochs in "
+        f"| {before} | {accuracy.write(metrics.after.metrics['accuracy'])} | "
+        f"{metrics.after.metrics['log_loss'].value:.3f} | {record.training.epochs:.1f} epochs in "
         f"{record.training.seconds / 60:.0f} min | {record.training.tokens_per_second:,.0f} tokens/s | "
         f"{record.peak_memory_bytes / 1e9:.1f} GB |"
     )
-
-
-def percent(estimate: Estimate) -> str:
-    """Return a share in percent with its interval."""
-    return f"{100 * estimate.value:.2f} % [{100 * estimate.low:.2f}, {100 * estimate.high:.2f}]"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from ceiling import median_seconds
@@ -162,13 +162,11 @@ def draw_rows(source: str, count: int) -> tuple[list[str], list[str], list[str]]
     from lorafit.data.sources import load_splits
 
     splits = load_splits(load_config(overrides=[f"data.source={source}"]).data)
-    test, names = splits.test, splits.labels.names
-    chosen = np.random.default_rng(0).permutation(len(test.texts))[:count]
-    labels = [names[test.labels[row]] for row in chosen]
-    return [test.texts[row] for row in chosen], labels, list(splits.train.texts[:WARM_UP])
+    test = splits.test.select(np.random.default_rng(0).permutation(len(splits.test))[:count])
+    return list(test.texts), list(map(str, splits.task.decode(test.y))), list(splits.train.texts[:WARM_UP])
 
 
-def ask_lorafit(path: Path, source: str, count: int, precision: str) -> dict[str, Any]:
+def ask_lorafit(path: Path, source: str, count: int, precision: Literal["auto", "fp32"]) -> dict[str, Any]:
     """Predict in this process."""
     import lorafit
 
@@ -176,7 +174,7 @@ def ask_lorafit(path: Path, source: str, count: int, precision: str) -> dict[str
     predictor = lorafit.load(path, precision=precision)
     predictor.predict(warm_up)
     began = time.perf_counter()
-    answers = [one.label for one in predictor.predict(texts)]
+    answers = [str(one.columns()["label"]) for one in predictor.predict(texts)]
     return describe(time.perf_counter() - began, answers, labels, read_lengths(path, texts))
 
 

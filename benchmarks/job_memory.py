@@ -62,7 +62,7 @@ def make_model(folder: Path) -> None:
         "training.max_steps=1",
         "data.max_rows=200",
         "evaluation.report=false",
-        "evaluation.cheap_baselines=false",
+        "evaluation.baselines=false",
     ]
     config = load_config(overrides=["data.source=builtin:rotten-tomatoes", f"model.name={encoder}", *settings])
     run = train(config, output=folder / "run", progress=PlainProgress())

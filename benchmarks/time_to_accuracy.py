@@ -147,11 +147,12 @@ def run_recipe(base: str, folder: Path, learning_rate: float, max_length: int) -
     from recipe import PaddedRows, build_model, fit_recipe
 
     from lorafit.inference.predictor import compute_logits
-    from lorafit.metrics.scores import row_log_losses, softmax
     from lorafit.models.acceleration.precision import PrecisionChoice
     from lorafit.models.load import load_tokenizer
     from lorafit.models.runtimes.pytorch import TorchRuntime
     from lorafit.models.tokenization import Truncation, tokenize
+    from lorafit.tasks.base import TargetScaler
+    from lorafit.tasks.registry import build_task
 
     encoder = encoder_folder(base)
     model = build_model(encoder)
@@ -161,9 +162,10 @@ def run_recipe(base: str, folder: Path, learning_rate: float, max_length: int) -
     tokenizer, pad_id = load_tokenizer(encoder)
     runtime = TorchRuntime(model, PrecisionChoice("fp32", "the recipe's"))
     tokens = tokenize(tokenizer, texts, Truncation(max_length))
-    logits = compute_logits(runtime, tokens, pad_id, classes=2)
-    loss = row_log_losses(np.array(labels), softmax(logits)).mean()
-    return {"seconds": seconds, "accuracy": float((logits.argmax(axis=1) == labels).mean()), "loss": float(loss)}
+    logits = compute_logits(runtime, tokens, pad_id, outputs=2)
+    task = build_task("single_label", ("negative", "positive"))
+    metrics = task.validation_metrics(np.array(labels), logits, TargetScaler())
+    return {"seconds": seconds, "accuracy": metrics["accuracy"], "loss": metrics["loss"]}
 
 
 def measure_schedule(
@@ -257,8 +259,8 @@ def run_curve(overrides: list[str]) -> dict[str, Any]:
     return {
         **training.model_dump(mode="json"),
         "step_seconds": step_seconds(run),
-        "test_accuracy": run.metrics.finetuned.accuracy.model_dump(),
-        "test_log_loss": run.metrics.finetuned.log_loss.model_dump(),
+        "test_accuracy": run.metrics.after.metrics["accuracy"].model_dump(),
+        "test_log_loss": run.metrics.after.metrics["log_loss"].model_dump(),
         "test_rows": run.metrics.rows,
         "peak_memory_bytes": run.record.peak_memory_bytes,
         "blocks": run.record.encoder_blocks,
