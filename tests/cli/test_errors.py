@@ -72,7 +72,7 @@ def assert_refused(answer: Any, code: int, *parts: str) -> None:  # noqa: ANN401
         (["reviews.csv", "--model", "builtin:bert"], ["no built-in encoder 'builtin:bert'", "builtin:distil-minilm"]),
         ([], ["Say what to train on", "lorafit train reviews.csv"]),
         (["--resume", "none"], ["run.json is missing", "not a complete run folder"]),
-        (["--resume", "none", "--seed", "1"], ["--resume takes data and settings from the run; leave the others out"]),
+        (["--resume", "none", "--seed", "0"], ["--resume takes data and settings from the run: leave out all other"]),
         (["reviews.csv", "--resume", "none"], ["--resume takes data and settings from the run"]),
         (["--resume", "none", "--overwrite"], ["--resume takes data and settings from the run"]),
     ],
@@ -111,11 +111,11 @@ def folder(tmp_path: Path, reviews: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     ("words", "parts"),
     [
         (["predict", "none", "fine"], ["none/run.json is missing"]),
-        (["predict", "RUN", ""], ["1 of 1 texts cannot be classified: an empty text (row 1)"]),
+        (["predict", "RUN", ""], ["1 of 1 texts cannot be predicted: an empty text (row 1)"]),
         (["predict", "RUN", "fine", "--file", "reviews.csv"], ["Give texts or --file, not both"]),
         (["predict", "RUN", "--file", "none.csv"], ["There is no file none.csv"]),
         (["predict", "RUN", "--file", "reviews.csv", "--text-column", "x"], ["no column 'x'", "['text', 'label']"]),
-        (["predict", "RUN", "--file", "gaps.csv"], ["1 of 6 texts cannot be classified: an empty text (row 2)"]),
+        (["predict", "RUN", "--file", "gaps.csv"], ["1 of 6 texts cannot be predicted: an empty text (row 2)"]),
         (["predict", "none", "fine", "--output", "out.xlsx"], ["--output out.xlsx: allowed suffixes are .csv"]),
         (["predict", "none", "fine", "--output", "reviews.csv"], ["reviews.csv already exists", "--overwrite"]),
         (["predict", "none", "fine", "--output", "old"], ["allowed suffixes"]),
@@ -133,6 +133,44 @@ def test_predict_and_evaluate_refuse(
     assert_refused(answer, 2, *parts)
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("train --resume ~/none", "none/run.json"),
+        ("train ~/none.csv", "none.csv"),
+        ("train reviews.csv --validation ~/none.csv", "none.csv"),
+        ("train reviews.csv --test ~/none.csv", "none.csv"),
+        ("train reviews.csv --config ~/none.yaml", "none.yaml"),
+        ("train reviews.csv --model ~/old", "old"),
+        ("train reviews.csv --output ~/old", "old-2"),
+        ("evaluate ~/none", "none/run.json"),
+        ("predict ~/none fine", "none/run.json"),
+        ("predict RUN --file ~/none.csv", "none.csv"),
+        ("predict RUN fine --output ~/reviews.csv", "reviews.csv already exists"),
+        ("explain ~/none fine", "none/run.json"),
+        ("export ~/none", "none/run.json"),
+        ("report ~/none", "none/run.json"),
+        ("reproduce ~/none", "none/run.json"),
+        ("diff ~/none RUN", "none/run.json"),
+        ("diff RUN ~/none", "none/run.json"),
+        ("compare reviews.csv --methods lora --output ~/old", "old holds something else"),
+        ("search reviews.csv --trials 1 --output ~/old", "old holds something else"),
+    ],
+)
+def test_home_folder_in_quotes_is_found(
+    call: Call, write_run: Callable[..., Path], folder: Path, monkeypatch: pytest.MonkeyPatch, words: str, found: str
+) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    run = write_run() if "RUN" in words else None
+    answer = call(*(str(run) if word == "RUN" else word for word in words.split()))
+    assert_refused(answer, 2, f"{folder}/{found}")
+
+
+def test_home_folder_of_nobody_is_told(call: Call) -> None:
+    answer = call("predict", "~nobody-of-that-name/run", "fine")
+    assert_refused(answer, 2, "there is no user nobody-of-that-name", "write ./~nobody-of-that-name/run")
+
+
 def test_data_named_by_set_alone_will_do(call: Call, encoder: Path, folder: Path) -> None:
     answer = call("train", "--set", "data.source=header.csv", "--model", encoder)
     assert_refused(answer, 2, "header.csv has no rows")
@@ -146,9 +184,9 @@ def test_a_spoiled_run_is_named(call: Call, trained: Path, tmp_path: Path) -> No
     assert_refused(call("predict", run, "fine"), 2, "run.json is damaged")
 
 
-def test_nothing_to_classify(call: Call, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_to_predict(call: Call, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-    assert_refused(call("predict", trained), 2, "Nothing to classify: standard input is empty")
+    assert_refused(call("predict", trained), 2, "Nothing to predict: standard input is empty")
 
 
 def test_a_model_of_the_hub_without_a_network(call: Call, reviews: Path) -> None:

@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 
-from lorafit.evidence import MetricsRecord
 from lorafit.runs.folder import RunLayout
+from lorafit.tasks.records import MetricsRecord
 
 Call = Callable[..., Any]
 
 
-def test_own_test_rows_give_the_figures_of_the_run(call: Call, trained: Path) -> None:
+def test_own_test_rows_give_the_metrics_of_the_run(call: Call, trained: Path) -> None:
     answer = call("evaluate", trained, "--json", "--quiet")
     assert (answer.code, answer.err) == (0, "")
-    recorded = MetricsRecord.read(RunLayout(trained).metrics).finetuned
-    again = MetricsRecord.model_validate(json.loads(answer.out)).finetuned
-    assert again.accuracy.value == recorded.accuracy.value
-    assert again.log_loss.value == pytest.approx(recorded.log_loss.value, abs=1e-6)
+    recorded = MetricsRecord.read(RunLayout(trained).metrics).after.metrics
+    again = MetricsRecord.model_validate(json.loads(answer.out)).after.metrics
+    assert again["accuracy"] == recorded["accuracy"]
+    assert again["log_loss"].value == pytest.approx(recorded["log_loss"].value, abs=1e-6)
 
 
 def test_table_shows_one_model_with_intervals(call: Call, trained: Path) -> None:
@@ -25,9 +25,9 @@ def test_table_shows_one_model_with_intervals(call: Call, trained: Path) -> None
     assert answer.code == 0
     lines = answer.out.splitlines()
     assert lines[0].startswith("Measured on 12 rows of ")
-    assert lines[0].endswith("(95 % interval in brackets)")
+    assert lines[0].endswith("(95 % intervals in brackets)")
     assert [name for name in ("accuracy", "log loss", "recall pos") if not any(name in line for line in lines)] == []
-    assert "before" not in answer.out
+    assert "before" not in lines[2]
     assert "measuring: 12 texts" in answer.err
     assert "\x1b" not in answer.out + answer.err
 

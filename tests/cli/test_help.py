@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ import typer
 
 import lorafit
 from lorafit.cli import COMMANDS, app
+from lorafit.tasks.registry import TASKS
 
 HELP_SECONDS = 0.3
 WIDE = {"COLUMNS": "200"}
@@ -56,19 +58,48 @@ def test_help_of_a_command_shows_its_options(commands: dict[str, click.Command],
     assert answer.err == ""
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_a_command_imports_neither_torch_nor_transformers(name: str) -> None:
-    child = [sys.executable, "-X", "importtime", "-m", "lorafit", name, "--help"]
-    report = subprocess.run(child, check=True, capture_output=True, text=True).stderr
-    imported = {line.rpartition("|")[2].strip() for line in report.splitlines() if line.startswith("import time:")}
-    assert f"lorafit.cli.{name}" in imported
-    assert imported & {"torch", "transformers", "peft", "datasets", "sklearn", "pyarrow", "numpy"} == set()
+def test_help_of_no_command_imports_a_heavy_library() -> None:
+    code = f"""
+import sys
+from lorafit.cli import main
+for name in {list(COMMANDS)}:
+    try:
+        main([name, "--help"])
+    except SystemExit as end:
+        assert not end.code
+sys.stdout = sys.stderr
+print(*sys.modules)
+"""
+    child = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    imported = set(child.stderr.split())
+    assert {f"lorafit.cli.{name}" for name in COMMANDS} <= imported
+    assert imported.isdisjoint({"torch", "transformers", "peft", "datasets", "sklearn", "scipy", "pyarrow", "numpy"})
+
+
+@pytest.mark.parametrize("name", ["train", "compare", "search"])
+def test_tasks_are_those_of_the_registry(call: Callable[..., Any], reviews: Path, name: str) -> None:
+    assert ", ".join(TASKS) in " ".join(call(name, "--help").out.split())
+    needed = {"train": [], "compare": ["--methods", "lora"], "search": ["--trials", "1"]}[name]
+    answer = call(name, reviews, *needed, "--task", "stars")
+    assert answer.code == 2
+    assert f"data.task: allowed are {', '.join(TASKS)}, got 'stars'" in answer.err
+
+
+def test_options_that_commands_share_are_described_alike(commands: dict[str, click.Command]) -> None:
+    told: dict[str, set[str]] = {}
+    for command in commands.values():
+        for param in command.params:
+            told.setdefault(param.opts[0], set()).add(str(getattr(param, "help", "")))
+    alike = ("--text-column", "--label-column", "--label-separator", "--task", "--slice", "--drop-bad-rows", "--set")
+    assert {name: len(told[name]) for name in (*alike, "--config", "--model", "--method", "--quiet")} == dict.fromkeys(
+        (*alike, "--config", "--model", "--method", "--quiet"), 1
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="measures processor time, which other work does not lengthen")
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
 def test_help_answers_at_once(words: list[str]) -> None:
-    assert min(_measure(words) for _ in range(15)) < HELP_SECONDS  # the least disturbed of many
+    assert any(_measure(words) < HELP_SECONDS for _ in range(15)), "not even once undisturbed"
 
 
 def _measure(words: list[str]) -> float:

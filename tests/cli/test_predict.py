@@ -58,12 +58,12 @@ def test_standard_input_is_read_line_by_line(call: Call, trained: Path, monkeypa
     monkeypatch.setattr(sys, "stdin", io.StringIO("superb great film\n\ndull film\n"))
     answer = call("predict", trained)
     assert answer.code == 2
-    assert "1 of 3 texts cannot be classified: an empty text (row 2)" in answer.err
+    assert "1 of 3 texts cannot be predicted: an empty text (row 2)" in answer.err
     assert "--drop-bad-rows" in answer.err
     monkeypatch.setattr(sys, "stdin", io.StringIO("superb great film\n\ndull film\n"))
     answer = call("predict", trained, "--drop-bad-rows")
     assert [line.split("  ")[-1] for line in answer.out.splitlines()] == ["superb great film", "dull film"]
-    assert "1 rows without a text are left out" in answer.err
+    assert "1 rows without a text are skipped" in answer.err
 
 
 def test_a_file_is_answered_in_a_file(call: Call, trained: Path, reviews: Path, tmp_path: Path) -> None:
@@ -102,7 +102,9 @@ def test_a_stopped_job_goes_on_and_formulas_are_disarmed(call: Call, trained: Pa
     assert call("predict", trained, "--file", file, "--output", output, "--csv-safe").code == 0
     assert read_table(output).columns["text"] == ["superb", "'=1+1 film"]
     parts.mkdir()
-    (parts / "job.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "settings": {}, "rows": 1, "parts": 1}))
+    (parts / "job.json").write_text(
+        json.dumps({"schema_version": SCHEMA_VERSION, "settings": {}, "rows": 1, "parts": 1})
+    )
     answer = call("predict", trained, "--file", file, "--output", output, "--overwrite", "--resume")
     assert answer.code == 2
     assert "other values for: the model, the texts" in answer.err
@@ -114,8 +116,8 @@ def test_a_stopped_job_goes_on_and_formulas_are_disarmed(call: Call, trained: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("fine", "--resume"), "--resume goes on with a job that had --file and --output"),
-        (("fine", "--csv-safe"), "--csv-safe is for a csv or tsv file: name it with --output"),
+        (("fine", "--resume"), "--resume needs the --file and --output of the job it resumes"),
+        (("fine", "--csv-safe"), "--csv-safe is for csv and tsv files: name one with --output"),
         (("fine", "--csv-safe", "--output", "a.jsonl"), "--csv-safe is for csv and tsv files; a.jsonl is another kind"),
         (("fine", "--file", "new.csv"), "Give texts or --file, not both"),
     ],

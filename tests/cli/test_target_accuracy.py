@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from lorafit.data.tables import read_table
+from lorafit.runs.folder import RunLayout
 
 Call = Callable[..., Any]
 GOOD, BAD = ("fine", "great", "lovely", "superb"), ("awful", "boring", "dull", "poor")
@@ -33,7 +35,7 @@ def calibrated(settings: list[str], tmp_path_factory: pytest.TempPathFactory) ->
     return folder / "run"
 
 
-def test_answers_below_the_confidence_that_the_target_needs_abstain(call: Call, calibrated: Path) -> None:
+def test_predictions_below_the_confidence_that_the_target_needs_abstain(call: Call, calibrated: Path) -> None:
     accepted = call("predict", calibrated, *TEXTS).out.splitlines()
     assert len(accepted) == 2
     assert not any("abstain" in line for line in accepted)
@@ -62,12 +64,11 @@ def test_raw_confidence_is_another_and_abstains_from_nothing(call: Call, calibra
 
 def test_evaluate_says_whether_confidence_sets_and_target_hold(call: Call, calibrated: Path) -> None:
     out = " ".join(call("evaluate", calibrated).out.split())
-    assert "Confidence is off by" in out
-    assert "hold the true one in" in out
-    assert "right on" in out
-    assert "asked for: 60 %" in out
+    assert "Calibration: expected calibration error " in out
+    assert "Conformal sets: meant to hold the true label of 95 % of the texts, they hold it for " in out
+    assert "Abstaining: for an accuracy of 60 %, predictions with a confidence of less than " in out
     out = " ".join(call("evaluate", calibrated, "--target-accuracy", "0.9999").out.split())
-    assert "No confidence is high enough for an accuracy of 99.99 %: every answer abstains." in out
+    assert "no confidence is high enough for an accuracy of 99.99 %, so every prediction abstains." in out
 
 
 def test_a_run_without_calibration_says_why_no_target_can_be_met(call: Call, trained: Path) -> None:
@@ -78,11 +79,11 @@ def test_a_run_without_calibration_says_why_no_target_can_be_met(call: Call, tra
 
 
 def test_a_run_whose_target_nothing_could_calibrate_is_evaluated_all_the_same(
-    call: Call, reviews: Path, settings: list[str], tmp_path: Path
+    call: Call, trained: Path, tmp_path: Path
 ) -> None:
-    answer = call("train", reviews, *settings, "--output", tmp_path / "run", "--target-accuracy", "0.9")
-    assert answer.code == 0
-    assert "no confidence can be chosen for an accuracy of 0.9" in answer.err
+    config = RunLayout(Path(shutil.copytree(trained, tmp_path / "run"))).config
+    config.write_text(config.read_text().replace("target_accuracy: null", "target_accuracy: 0.9"))
+    assert "target_accuracy: 0.9" in config.read_text()
     answer = call("evaluate", tmp_path / "run")
     assert answer.code == 0
     assert "12 rows are few" in answer.out

@@ -1,4 +1,4 @@
-"""The command table, and how errors become messages and exit codes."""
+"""The table of commands, and how errors become messages and exit codes."""
 
 import functools
 import io
@@ -111,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in options
     if debug:
         words.remove("--debug")
+    app.registered_commands.clear()  # of an earlier call
     for name, command in COMMANDS.items():
         app.command(name)(_guarded(take_options(command), debug=debug))
     app(args=words, prog_name="lorafit")

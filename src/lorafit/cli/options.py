@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 import typer
 
+from lorafit.errors import UserInputError
 from lorafit.tasks.registry import TASKS
 
 if TYPE_CHECKING:
@@ -153,5 +154,8 @@ def take_options(command: Callable[..., None]) -> Callable[..., None]:
 def _expand_home(path: Path) -> Path:
     try:
         return path.expanduser()
-    except RuntimeError:  # there is no such user: a shell leaves the name as it is, too
-        return path
+    except RuntimeError as error:
+        raise UserInputError(
+            f"{path}: there is no user {path.parts[0][1:]} with a home folder. If the name itself begins with ~, "
+            f"write ./{path}"
+        ) from error

@@ -41,7 +41,7 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object a text.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Predict labels or numbers for texts, a file of any size, or standard input."""
+    """Predict texts, a file of any size, or standard input."""
     from lorafit.cli.render.predictions import show_predictions
     from lorafit.errors import UserInputError
     from lorafit.inference.batch import check_output, open_file, open_table, read_texts, run_job, stream_predictions
