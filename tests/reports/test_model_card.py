@@ -261,7 +261,7 @@ def test_calibration_is_told(finish: Callable[..., Finished], task: str) -> None
         ),
         (
             {"accept_threshold": math.nan, "accepted_share": 0.0, "accepted_accuracy": math.nan},
-            "no confidence is high enough for an accuracy of 90.0 %, so every prediction abstains.",
+            "no confidence is high enough for an accuracy of 90 %, so every prediction abstains.",
         ),
     ],
 )
