@@ -32,7 +32,7 @@ def test_file_is_cut_into_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert splits.notes == (
         "test: 10 rows cut from train (10% of each label, seed 0).",
         "validation: 8 rows cut from train (10% of each label, seed 0).",
-        "validation: 8 rows are too few to calibrate with some of them; confidence stays as the model gives it.",
+        "validation: 8 rows are too few to calibrate with some of them; predictions stay as the model gives them.",
     )
 
 
@@ -124,7 +124,7 @@ def test_files_of_ones_own_for_validation_and_test_are_used(tmp_path: Path) -> N
         "test: 2 of its texts are in train, too, character for character.",
         "validation: 1 of its texts are in train, too, character for character.",
         "test: 2 of its texts are in validation, too, character for character.",
-        "validation: 2 rows are too few to calibrate with some of them; confidence stays as the model gives it.",
+        "validation: 2 rows are too few to calibrate with some of them; predictions stay as the model gives them.",
     )
 
 

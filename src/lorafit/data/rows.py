@@ -118,4 +118,3 @@ class Splits:
         """The splits that there are, by their names."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return parts if self.calibration is None else {**parts, "calibration": self.calibration}
-

@@ -219,9 +219,7 @@ def _name_source(source: str) -> str:
 
 
 def _check(raw: RawRows, config: DataConfig, notes: list[str]) -> CheckedRows:
-    rows = check_rows(
-        raw, get_task(config.task), drop_bad_rows=config.drop_bad_rows, separator=config.label_separator
-    )
+    rows = check_rows(raw, get_task(config.task), drop_bad_rows=config.drop_bad_rows, separator=config.label_separator)
     notes += rows.notes
     return rows
 
@@ -254,9 +252,7 @@ def _describe_shared(first: Split, other: Split, name: str, first_name: str = "t
     return [f"{name}: {shared:,} of its texts are in {first_name}, too, character for character."] if shared else []
 
 
-def _cut_calibration(
-    validation: Split, config: DataConfig, task: Task, notes: list[str]
-) -> tuple[Split, Split | None]:
+def _cut_calibration(validation: Split, config: DataConfig, task: Task, notes: list[str]) -> tuple[Split, Split | None]:
     """Cut off the rows that calibrate; where there are too few, all of them choose and nothing is calibrated.
 
     A stratum that has one text among them stays with the rows that choose.
@@ -272,8 +268,8 @@ def _cut_calibration(
         calibration = cut_split(common, config.calibration_fraction, config.seed, task)[1]
     if calibration is None or len(calibration) < _FEWEST_CALIBRATION_ROWS:
         notes.append(
-            f"validation: {len(validation):,} rows are too few to calibrate with some of them; confidence stays as the "
-            "model gives it."
+            f"validation: {len(validation):,} rows are too few to calibrate with some of them; predictions stay as the "
+            "model gives them."
         )
         return validation, None
     notes.append(
