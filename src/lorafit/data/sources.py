@@ -268,8 +268,8 @@ def _cut_calibration(validation: Split, config: DataConfig, task: Task, notes: l
         calibration = cut_split(common, config.calibration_fraction, config.seed, task)[1]
     if calibration is None or len(calibration) < _FEWEST_CALIBRATION_ROWS:
         notes.append(
-            f"validation: {len(validation):,} rows are too few to calibrate with some of them; predictions stay as the "
-            "model gives them."
+            f"validation: {len(validation):,} rows are too few to calibrate with some of them; predictions stay as "
+            "the model gives them."
         )
         return validation, None
     notes.append(
