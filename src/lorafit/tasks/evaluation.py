@@ -92,7 +92,8 @@ def estimate(
         y: Labels of n rows, at least one.
         values: Shape (n, labels).
         resampling: Of the intervals.
-        groups: Shape (n,), ids of rows that belong together and are resampled together, or None.
+        groups: Shape (n,), ids of rows that belong together and are resampled together, or None. Shares then have
+            bootstrap intervals, too; those of single labels take rows as independent all the same.
 
     Returns:
         The scores.

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Final
-
-from pydantic import AfterValidator
-from pydantic_core import PydanticCustomError
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
     from lorafit.tasks.base import Task
 
 __all__ = ["TASKS", "TaskName", "build_task", "get_task"]
@@ -18,7 +18,7 @@ TASKS: Final = {
     "regression": "lorafit.tasks.regression:Regression",
     "ordinal": "lorafit.tasks.ordinal:Ordinal",
 }
-"""Module and class by name. They are imported when asked for, so that `lorafit --help` loads no numpy."""
+"""Module and class by name. They are imported when asked for: `lorafit --help` loads neither numpy nor pydantic."""
 
 
 def get_task(name: str) -> "type[Task]":
@@ -33,11 +33,20 @@ def build_task(name: str, label_names: Sequence[str]) -> "Task":
     return get_task(name)(tuple(label_names))
 
 
-def _check_name(name: str) -> str:
-    if name not in TASKS:
-        raise PydanticCustomError("task", "allowed are {names}", {"names": ", ".join(TASKS)})
-    return name
+class _KnownName:
+    """Lets pydantic, which is not imported before it is needed, check the name of a task."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: "GetCoreSchemaHandler") -> "CoreSchema":  # noqa: ANN401
+        from pydantic_core import PydanticCustomError, core_schema
+
+        def check(name: str) -> str:
+            if name not in TASKS:
+                raise PydanticCustomError("task", "allowed are {names}", {"names": ", ".join(TASKS)})
+            return name
+
+        return core_schema.no_info_after_validator_function(check, handler(source))
 
 
-TaskName = Annotated[str, AfterValidator(_check_name)]
+TaskName = Annotated[str, _KnownName]
 """A key of `TASKS`, checked by pydantic."""

@@ -1,31 +1,100 @@
-"""Provisional: replaced by the finished module."""
+"""Confidence intervals and tests: Wilson's interval for shares, one bootstrap for everything else, sign test, Holm.
+
+`benchmarks/coverage.py` measures how often the intervals hold the truth.
+"""
 
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.tasks.records import Estimate
 
+__all__ = [
+    "adjust_p_values",
+    "bootstrap_mean",
+    "f1_interval",
+    "percentile_interval",
+    "resample_row_sums",
+    "sign_test",
+    "wilson_interval",
+]
+
 Array = NDArray[np.float64]
+
+_RARE: Final = 3
+"""Up to so many successes or failures, Wilson's interval is corrected."""
+
+_MANY: Final = 400
+"""From so many rows on, the weights' correction for few rows changes widths by less than half a percent."""
+
+_SAMPLES, _ROWS = 64, 4096
+"""Weights drawn at a time, 2 MB: they stay in the processor's cache and bound the memory whatever the data."""
 
 
 def wilson_interval(successes: ArrayLike, trials: ArrayLike, level: float) -> tuple[Array, Array]:
-    """Provisional."""
-    s, t = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    with np.errstate(all="ignore"):
-        p = s / t
-        c = (p + z * z / (2 * t)) / (1 + z * z / t)
-        h = z * np.sqrt(p * (1 - p) / t + z * z / (4 * t * t)) / (1 + z * z / t)
-    return np.minimum(p, np.maximum(0, c - h)), np.maximum(p, np.minimum(1, c + h))
+    """Return the interval of each of several shares, also where all or none succeed.
+
+    Wilson's score interval holds the truth too rarely (84 instead of 95 %) where about one success in six samples is
+    expected. So the lower end for 1 to 3 successes, and the upper end for as many failures, is that of a Poisson
+    count, as Brown, Cai and DasGupta propose.
+
+    Sources: Wilson (1927), "Probable Inference", JASA 22; Brown, Cai and DasGupta (2001), "Interval Estimation for a
+    Binomial Proportion", Statistical Science 16, section 4.1.1.
+
+    Args:
+        successes: Whole numbers, 0 to `trials`.
+        trials: Whole numbers that broadcast with `successes`; where 0, the ends are NaN.
+        level: Above 0 and below 1.
+
+    Returns:
+        Lower and upper ends, with low <= share <= high.
+
+    Raises:
+        ValueError: Counts or a level out of range.
+    """
+    count, total = np.broadcast_arrays(np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64))
+    if (count < 0).any() or (count > total).any():
+        raise ValueError("There must be 0 or more successes, and no more than trials.")
+    tail = _tail(level)
+    return _wilson_low(count, total, tail), 1 - _wilson_low(total - count, total, tail)
+
+
+def _wilson_low(count: Array, total: Array, tail: float) -> Array:
+    from scipy.special import gammaincinv
+
+    z = NormalDist().inv_cdf(1 - tail)
+    with np.errstate(divide="ignore", invalid="ignore"):  # no trials: NaN
+        share = count / total
+        centre = share + z**2 / (2 * total)
+        low = (centre - z * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))) / (1 + z**2 / total)
+        is_rare = (count >= 1) & (count <= _RARE)
+        rare = np.where(is_rare, gammaincinv(np.clip(count, 1, _RARE), 2 * tail) / total, low)
+    return np.asarray(np.minimum(np.minimum(low, rare), share).clip(min=0.0))
 
 
 def f1_interval(true_positives: ArrayLike, false: ArrayLike, level: float) -> tuple[Array, Array]:
-    """Provisional."""
-    low, high = wilson_interval(true_positives, np.asarray(true_positives) + np.asarray(false), level)
-    return 2 * low / (1 + low), 2 * high / (1 + high)
+    """Return the interval of the F1 of each of several classes.
+
+    F1 = 2 J / (1 + J), where J is the share of true positives among the rows that are of the class or predicted as it.
+    Given the number of these rows, J is a binomial share, and its interval carries over.
+
+    Args:
+        true_positives: Whole numbers, 0 or more.
+        false: Rows wrongly predicted as the class plus rows of it that are missed, whole numbers.
+        level: Above 0 and below 1.
+
+    Returns:
+        Lower and upper ends; NaN where a class neither occurs nor is predicted.
+
+    Raises:
+        ValueError: Counts or a level out of range.
+    """
+    hits = np.asarray(true_positives, dtype=np.float64)
+    low, high = (2 * end / (1 + end) for end in wilson_interval(hits, hits + false, level))
+    return low, high
 
 
 def resample_row_sums(
@@ -36,33 +105,162 @@ def resample_row_sums(
     groups: NDArray[np.int64] | None = None,
     edges: Array | None = None,
 ) -> Array:
-    """Provisional."""
-    rows = statistics if edges is None else np.concatenate([statistics, edges])
-    shape = np.ones(len(rows))
-    shape[len(statistics) :] = 0.5
-    out = np.empty((samples, statistics.shape[1]))
-    step = max(16, 2**22 // len(rows))
-    for start in range(0, samples, step):
-        w = rng.standard_gamma(shape, size=(min(step, samples - start), len(rows)))
-        out[start : start + step] = (w / w.sum(axis=1, keepdims=True) * len(statistics)) @ rows
-    return out
+    """Draw the sums over rows that other rows of the same kind could give: a Bayesian bootstrap.
+
+    A resample gives each row a random weight (Rubin 1981, "The Bayesian Bootstrap", Annals of Statistics 9). No weight
+    is 0, so what is defined for the rows is defined for every resample. With few rows the weights vary more, so that
+    means vary as Student's t has it.
+
+    Rows without a mistake do not show that there is none. So a resample also holds one of the `edges`, such as a worst
+    and a best possible row, with the weight of a row, each of them in equally many resamples. For a share of rows, from
+    400 rows on, the percentile interval is then exactly the mid-P interval (Lancaster 1961, "Significance Tests in
+    Discrete Distributions", JASA 56), halfway between the two distributions of which Clopper and Pearson's is made; for
+    the mean of a bounded variable, halfway between those of Gaffke (2005), "Three Test Statistics for a Nonparametric
+    One-Sided Hypothesis on the Mean of a Nonnegative Variable", Mathematical Methods of Statistics 14.
+
+    Weights depend on the number of rows, `samples`, `groups` and `rng` alone: the same seed gives the rows of two
+    models the same weights, with or without edges.
+
+    Args:
+        statistics: Shape (n, k), n at least 1.
+        samples: Number of resamples, at least 1.
+        rng: Source of randomness.
+        groups: Shape (n,), ids of rows that belong together and get one weight, or None.
+        edges: Shape (m, k), statistics of rows that were not seen but could have been; none of them, as None: the
+            resamples hold the n rows alone, and vary not at all where these are all alike.
+
+    Returns:
+        Shape (samples, k), scaled to the weight of n rows.
+
+    Raises:
+        ValueError: A number of samples out of range.
+    """
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}.")
+    units, sizes = (statistics, np.ones(len(statistics))) if groups is None else _sum_groups(statistics, groups)
+    extra = rng.standard_exponential(samples)
+    sums, rows = np.zeros((samples, statistics.shape[1])), np.zeros(samples)
+    for start in range(0, samples, _SAMPLES):
+        block = slice(start, min(start + _SAMPLES, samples))
+        for first in range(0, len(units), _ROWS):
+            part = slice(first, min(first + _ROWS, len(units)))
+            weights = _draw_weights(len(units), (block.stop - block.start, part.stop - part.start), rng)
+            sums[block] += weights @ units[part]
+            rows[block] += weights @ sizes[part]
+    if edges is not None and len(edges):
+        extra *= sizes.mean()
+        sums += extra[:, np.newaxis] * edges[np.arange(samples) % len(edges)]
+        rows += extra
+    return np.asarray(sums * (len(statistics) / rows)[:, np.newaxis])
 
 
-def percentile_interval(drawn: Array, level: float) -> tuple[Array, Array]:
-    """Provisional."""
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return low, high
+def _draw_weights(count: int, shape: tuple[int, int], rng: np.random.Generator) -> Array:
+    """Draw weights of some of `count` rows, which add up to about 1 each.
+
+    Means of weights from Gamma(1 - 4/n) have (n - 1) / (n - 3) times the variance that is estimated from n rows, as
+    Student's t with n - 1 degrees of freedom has.
+    """
+    return rng.standard_exponential(shape) if count >= _MANY else rng.standard_gamma(max(1 - 4 / count, 0.2), shape)
+
+
+def _sum_groups(statistics: Array, groups: NDArray[np.int64]) -> tuple[Array, Array]:
+    """Return sums over the rows of each group, shape (groups, k), and its number of rows, in order of the ids."""
+    order = np.argsort(groups, kind="stable")
+    _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    return np.add.reduceat(statistics[order], starts, axis=0), sizes.astype(np.float64)
+
+
+def percentile_interval(resampled: Array, level: float, point: ArrayLike | None = None) -> tuple[Array, Array]:
+    """Return the percentile interval of resampled metrics.
+
+    Where resamples are off on average, as those of the F1 of rare classes are, by so much the metric is likely off from
+    the truth. With `point`, the end on that side is moved outwards by twice as much: the bias-corrected interval of
+    Efron (1981), "Nonparametric Standard Errors and Confidence Intervals", Canadian Journal of Statistics 9, with the
+    bias of the mean in standard errors, and with no end moved inwards.
+
+    Args:
+        resampled: Shape (samples, ...), one metric a resample.
+        level: Above 0 and below 1.
+        point: Shape (...), the metrics of all rows, which the interval then holds; where NaN, the ends are NaN.
+
+    Returns:
+        Lower and upper ends, each of shape (...).
+
+    Raises:
+        ValueError: A level out of range.
+    """
+    tail = _tail(level)
+    if point is None:
+        low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+        return low, high
+    normal, points = NormalDist(), np.asarray(point, dtype=np.float64)
+    z, spread, lack = normal.inv_cdf(1 - tail), resampled.std(axis=0), points - resampled.mean(axis=0)
+    is_spread = spread > 1e-9 * np.abs(points)  # anything less is a rounding error
+    shift = 2 * np.divide(lack, spread, out=np.zeros_like(spread), where=is_spread)
+    ends = np.empty((2, *points.shape))
+    for place in np.ndindex(points.shape):
+        levels = [normal.cdf(min(shift[place], 0.0) - z), normal.cdf(max(shift[place], 0.0) + z)]
+        ends[(slice(None), *place)] = np.quantile(resampled[(slice(None), *place)], levels)
+    return np.minimum(ends[0], points), np.maximum(ends[1], points)
+
+
+def bootstrap_mean(values: Array, level: float, samples: int, seed: int, *, largest: float | None = None) -> Estimate:
+    """Estimate the mean of values such as differences between two models.
+
+    Args:
+        values: Shape (n,), n at least 1.
+        level: Of the interval, above 0 and below 1.
+        samples: Resamples behind it, at least 1.
+        seed: Of the resampling.
+        largest: Largest size that a value of either sign could have; as None, the largest that there is.
+
+    Returns:
+        The mean with its interval.
+
+    Raises:
+        ValueError: A level or number of samples out of range.
+    """
+    most, point = float(np.abs(values).max()) if largest is None else largest, values.mean()
+    edges, rng = np.array([[-most], [most]]), np.random.default_rng(seed)
+    drawn = resample_row_sums(values[:, np.newaxis], samples, rng, edges=edges)[:, 0] / len(values)
+    low, high = percentile_interval(drawn, level, point)
+    return Estimate(value=float(point), low=float(low), high=float(high))
 
 
 def sign_test(fixed: int, broken: int) -> float:
-    """Provisional."""
-    from scipy.stats import binomtest
+    """Test exactly, on both sides, whether rows are fixed as easily as broken: for right and wrong rows McNemar's test.
 
-    return 1.0 if fixed + broken == 0 else float(binomtest(fixed, fixed + broken).pvalue)
+    Given their number, rows fixed are binomial with a share of one half if neither model is better. Source: McNemar
+    (1947), Psychometrika 12; exact form as in Dietterich (1998), Neural Computation 10.
+
+    Args:
+        fixed: Rows that the second model has better than the first, 0 or more.
+        broken: Rows that it has worse.
+
+    Returns:
+        The p-value; 1 where nothing changed.
+
+    Raises:
+        ValueError: A negative count.
+    """
+    from scipy.special import bdtr
+
+    if fixed < 0 or broken < 0:
+        raise ValueError(f"Counts must not be negative, got {fixed} fixed and {broken} broken.")
+    return min(1.0, 2 * float(bdtr(min(fixed, broken), fixed + broken, 0.5)))
 
 
 def adjust_p_values(p_values: Sequence[float]) -> list[float]:
-    """Provisional."""
+    """Raise p-values so that among all of them a chance finding is as rare as in one test.
+
+    Source: Holm (1979), "A Simple Sequentially Rejective Multiple Test Procedure", Scand. J. of Statistics 6.
+
+    Args:
+        p_values: Any number of p-values, each 0 to 1, of tests that may depend on each other.
+
+    Returns:
+        The adjusted ones in the same order, 0 to 1.
+    """
     adjusted, highest = [1.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
@@ -70,8 +268,7 @@ def adjust_p_values(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def bootstrap_mean(values: Array, level: float, samples: int, seed: int) -> Estimate:
-    """Provisional."""
-    drawn = resample_row_sums(values[:, np.newaxis], samples, np.random.default_rng(seed))[:, 0] / len(values)
-    low, high = percentile_interval(drawn, level)
-    return Estimate(value=float(values.mean()), low=float(low), high=float(high))
+def _tail(level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"A confidence level lies between 0 and 1, got {level}.")
+    return (1 - level) / 2
