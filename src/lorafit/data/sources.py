@@ -273,8 +273,8 @@ def _cut_calibration(validation: Split, config: DataConfig, task: Task, notes: l
         )
         return validation, None
     notes.append(
-        f"calibration: {len(calibration):,} of the validation rows fit the {task.wording.calibrates} and choose nothing "
-        f"(data.calibration_fraction={config.calibration_fraction:g}, seed {config.seed})."
+        f"calibration: {len(calibration):,} of the validation rows fit the {task.wording.calibrates} and choose "
+        f"nothing (data.calibration_fraction={config.calibration_fraction:g}, seed {config.seed})."
     )
     return validation.select(np.flatnonzero(~np.isin(validation.ids, calibration.ids))), calibration
 

@@ -123,7 +123,7 @@ def estimate_calibration_errors(
         decisions: Of each model, shape (n, m): whether each of the m decisions about n texts is right, and with what
             confidence, 0 to 1, it was made.
         resampling: Of whole texts, the same for all.
-        means: Values of shape (n,), whose means are estimated from the same resamples.
+        *means: Values of shape (n,), whose means are estimated from the same resamples.
 
     Returns:
         The errors, 0 to 1, with their intervals; then the means with percentile intervals.

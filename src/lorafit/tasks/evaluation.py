@@ -390,6 +390,15 @@ def find_weak_slices(task: Task, slices: Sequence[SliceScores], level: float) ->
 class _Resampled:
     """Metrics of several models on the same rows, and on the same resamples of them.
 
+    Args:
+        task: The task.
+        y: Labels of n rows.
+        before: Values of some models, shape (n, labels).
+        after: Values of others, which the differences of `subtract` are in favour of.
+        resampling: Of the intervals.
+        groups: As in `estimate`.
+        sliced: Whether it is the metrics of slices that are wanted.
+
     Attributes:
         points: By name, shape (models,).
         sums: Of `Task.row_statistics`, shape (models, k).

@@ -19,7 +19,7 @@ def write_numbers(form: Form, *numbers: float, sign: bool = False) -> list[str]:
 
     Args:
         form: How.
-        numbers: Any; NaN is `undefined`, and a minus zero is a zero.
+        *numbers: Any; NaN is `undefined`, and a minus zero is a zero.
         sign: Whether what is above zero gets a sign, too.
 
     Returns:
