@@ -80,7 +80,7 @@ def test_scores_are_written_by_the_primary_metric_of_the_task(name: str) -> None
     other = make_row("ia3", 0.8, 30, difference=DIFFERENCE, p_value=0.5, verdict="inconclusive")
     baselines = [make_baseline(baseline, "worse") for baseline in task.baselines]
     record = make_record(task=name, methods=[make_row("lora", 0.9, 20), other], baselines=baselines)
-    page, table = render_page(record), print_table(record, 110)
+    page, table = render_page(record), print_table(record, 160)
     better = "" if metric.higher_is_better else " (lower is better)"
     assert f'<th scope="col">{metric.title}{better}</th>' in page
     assert f'<th scope="col">{metric.difference_title} against the best</th>' in page
