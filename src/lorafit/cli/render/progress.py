@@ -42,12 +42,12 @@ def open_progress(*, quiet: bool) -> Iterator[Progress]:
             bar.close()
 
 
-def describe_figures(figures: dict[str, float]) -> str:
-    """Put figures such as `loss` and `tokens_per_second` into words; those not known yet (NaN) are left out."""
+def describe_metrics(metrics: dict[str, float]) -> str:
+    """Put metrics such as `loss` and `tokens_per_second` into words; a loss that is not known yet (NaN) is left out."""
     words = []
-    if (loss := figures.get("loss")) is not None and loss == loss:  # noqa: PLR0124 - NaN is the one value that differs
+    if (loss := metrics.get("loss")) is not None and loss == loss:  # noqa: PLR0124 - NaN is the one value that differs
         words.append(f"loss {loss:.3f}")
-    if (speed := figures.get("tokens_per_second")) is not None:
+    if (speed := metrics.get("tokens_per_second")) is not None:
         words.append(f"{speed:,.0f} tokens/s")
     return "  ".join(words)
 
@@ -94,7 +94,7 @@ class PlainProgress:
         count = "" if total is None else f": {total:,} {unit}s"
         self.say(f"{stage}{count}{'' if seconds is None else f', about {format_duration(seconds)}'} …")
 
-    def update(self, done: int, **figures: float) -> None:
+    def update(self, done: int, **metrics: float) -> None:
         """Say how far it is, at most every few seconds."""
         left = self._remaining.measure(done)
         now = time.monotonic()
@@ -103,7 +103,7 @@ class PlainProgress:
         self._last = now
         of = f" of {self._total:,}" if self._total else ""
         until = "" if left is None else f", {left:,.0f} s left"
-        self.say(f"  {self._unit} {done:,}{of}{until}  {describe_figures(figures)}".rstrip())
+        self.say(f"  {self._unit} {done:,}{of}{until}  {describe_metrics(metrics)}".rstrip())
 
     def finish(self, note: str = "") -> None:
         """Say how long it took."""
@@ -129,11 +129,11 @@ class BarProgress:
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[count]}", style="progress.download"),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[metrics]}"),
             TextColumn("{task.fields[left]}", style="progress.remaining"),
             console=self._console,
             transient=True,
-            redirect_stdout=sys.stdout.isatty(),  # answers stand above the bar; in a pipe they stay where they go
+            redirect_stdout=sys.stdout.isatty(),  # predictions are printed above the bar, unless they go into a pipe
         )
         self._task: TaskID | None = None
         self._stage = self._unit = ""
@@ -145,15 +145,15 @@ class BarProgress:
         """Show a new bar; a stage without a total gets a pulsing one."""
         self._stage, self._total, self._unit, self._began = stage, total, unit, time.monotonic()
         self._remaining = RemainingTime(total, seconds)
-        self._task = self._bars.add_task(stage, total=total, count=self._count(0), figures="", left=_clock(seconds))
+        self._task = self._bars.add_task(stage, total=total, count=self._count(0), metrics="", left=_clock(seconds))
         self._bars.start()
 
-    def update(self, done: int, **figures: float) -> None:
+    def update(self, done: int, **metrics: float) -> None:
         """Move the bar."""
         if self._task is not None:
             left = _clock(self._remaining.measure(done))
-            figures_text = describe_figures(figures)
-            self._bars.update(self._task, completed=done, count=self._count(done), figures=figures_text, left=left)
+            described = describe_metrics(metrics)
+            self._bars.update(self._task, completed=done, count=self._count(done), metrics=described, left=left)
 
     def finish(self, note: str = "") -> None:
         """Replace the bar by a line."""
