@@ -3,14 +3,14 @@
 Run: python scripts/reference.py
 """
 
+import io
 import os
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import get_args, get_origin
 
-from lorafit.cli import COMMANDS
+from lorafit.cli import COMMANDS, main
 from lorafit.config import Config
 from lorafit.models.methods import METHODS, Limit
 from lorafit.tasks.registry import TASKS
@@ -112,15 +112,15 @@ def _describe(annotation: object, metadata: list[object]) -> str:
 
 
 def _help(words: list[str]) -> list[str]:
-    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
-    process = subprocess.run(
-        [sys.executable, "-m", "lorafit", *words, "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environment,
-    )
-    return ["```", *process.stdout.strip("\n").splitlines(), "```"]
+    before, written = dict(os.environ), io.StringIO()
+    os.environ |= {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    try:
+        with redirect_stdout(written), suppress(SystemExit):
+            main([*words, "--help"])
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return ["```", *written.getvalue().strip("\n").splitlines(), "```"]
 
 
 if __name__ == "__main__":
