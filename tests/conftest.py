@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 from tokenizers import Tokenizer
 
 from lorafit.models.records import BaseModelRecord, ParameterCounts
@@ -60,6 +61,8 @@ TINY: dict[str, dict[str, Any]] = {
 """Sizes by transformers' `model_type`."""
 
 BuildEncoder = Callable[..., Path]
+SharedFolder = Callable[[str, Callable[[Path], object]], Path]
+TrainRun = Callable[..., Path]
 WriteRun = Callable[..., Path]
 
 # The Hub's libraries read these when they are imported, which the conftest of a folder may do before any hook runs.
@@ -82,13 +85,50 @@ def ctrl_c_is_heard() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> SharedFolder:
+    """Returns the folder of a name, filled once for all workers. Tests do not change it; they copy it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+
+    def find(name: str, fill: Callable[[Path], object]) -> Path:
+        folder = shared / name
+        filled = folder.with_name(f"{name}.filled")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{name}.lock")):
+            if not filled.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what a worker left that failed
+                folder.mkdir()
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return find
+
+
 @pytest.fixture(scope="session", autouse=True)
 def lorafit_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """lorafit's cache, one for all tests: the built-in encoder is converted once."""
+    """lorafit's cache, one for all tests of a worker."""
     with pytest.MonkeyPatch.context() as patch:
         cache = tmp_path_factory.mktemp("cache")
         patch.setenv("LORAFIT_CACHE", str(cache))
         yield cache
+
+
+@pytest.fixture(scope="session")
+def builtin_encoder(lorafit_cache: Path, shared_folder: SharedFolder) -> Path:
+    """The built-in encoder in lorafit's cache, converted once for all workers."""
+    from lorafit.models.builtin import load_builtin_encoder
+
+    def convert(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LORAFIT_CACHE", str(folder))
+            load_builtin_encoder("builtin:distil-minilm")
+
+    encoders = lorafit_cache / "encoders"
+    if not encoders.exists():
+        encoders.symlink_to(shared_folder("cache", convert) / "encoders")
+    return load_builtin_encoder("builtin:distil-minilm")
 
 
 @pytest.fixture(autouse=True)
@@ -212,6 +252,72 @@ def word_reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
             turn = row // 2
             first, second = words[row % 2][turn % 4], words[row % 2][turn // 4 % 4]
             writer.writerow([f"{first} {second} film {row}", ("neg", "pos")[row % 2]])
+    return path
+
+
+@pytest.fixture(scope="session")
+def train_run(build_encoder: BuildEncoder, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
+    """Trains a run of a task by its name, a tiny one that has learned its words; settings in dotted form."""
+
+    def train(task: str, *overrides: str, encoder: Path | None = None, folder: Path | None = None) -> Path:
+        import lorafit
+        from lorafit.config import load_config
+
+        folder = folder or tmp_path_factory.mktemp(task)
+        name = encoder or build_encoder("distilbert", initializer_range=0.1)
+        config = load_config(
+            overrides=[
+                f"data.source={_write_rows(folder / 'rows.jsonl', task)}",
+                f"data.task={task}",
+                "data.test_fraction=0.2",
+                "data.validation_fraction=0.4",
+                f"model.name={name}",
+                "model.max_length=32",
+                "training.batch_size=16",
+                "training.epochs=4",
+                "training.learning_rate=1e-2",
+                "training.threads=1",
+                "evaluation.before=false",
+                "evaluation.baselines=false",
+                "evaluation.report=false",
+                "evaluation.bootstrap_samples=100",
+                *overrides,
+            ]
+        )
+        return lorafit.train(config, output=folder / "run").path
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def trained_of(train_run: TrainRun, shared_folder: SharedFolder) -> Callable[[str], Path]:
+    """Returns the trained run of a task by its name: made once for all workers, and not to be changed."""
+    settings = {"single_label": ["evaluation.target_accuracy=0.9"]}
+
+    def find(task: str) -> Path:
+        def train(folder: Path) -> None:
+            train_run(task, *settings.get(task, []), folder=folder)
+
+        return shared_folder(f"trained-{task}", train) / "run"
+
+    return find
+
+
+def _write_rows(path: Path, task: str, rows: int = 240) -> Path:
+    """Write texts whose words tell their label."""
+    words = (("awful", "poor"), ("boring", "dull"), ("of", "to"), ("fine", "good"), ("great", "superb"))
+    with path.open("w", encoding="utf-8") as file:
+        for row in range(rows):
+            stars, long = row % 5, row // 5 % 2
+            text = f"{words[stars][row // 10 % 2]} film {('minute', 'hours')[long]} {row}"
+            names = [name for name, has in (("good", stars > 2), ("long", long)) if has]
+            labels = {
+                "single_label": ("neg", "pos")[stars > 1],
+                "multi_label": names,
+                "regression": 50 + 10 * stars + 5 * long,
+                "ordinal": 1 + stars,
+            }
+            file.write(json.dumps({"text": text, "label": labels[task]}) + "\n")
     return path
 
 

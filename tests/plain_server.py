@@ -2,7 +2,7 @@
 
 Run as a script: each line of the input is `[FOLDER, TEXTS]` in JSON, each line of the output `{"logits": …}` or
 `{"error": …}`. Every folder is opened in a process of its own, forked before anything was opened; nothing of lorafit's
-package is imported. `tests/test_saving.py` proves saved folders in processes that are started anew.
+package is imported. `tests/runs/test_saving.py` proves saved folders in processes that are started anew.
 """
 
 import json

@@ -1,6 +1,6 @@
-import csv
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,32 +8,25 @@ import numpy as np
 import pytest
 
 import lorafit
-from lorafit.config import EvaluationConfig, load_config
+from lorafit.config import Config, EvaluationConfig, load_config
 from lorafit.data.rows import Split
-from lorafit.data.sources import load_splits
-from lorafit.data.tables import read_table
+from lorafit.data.sources import load_evaluation_rows, load_splits
 from lorafit.errors import DataError
-from lorafit.evidence import MetricsRecord
-from lorafit.labels import LabelSet
-from lorafit.metrics.calibration import calibrated_log_loss
 from lorafit.runs.folder import RunLayout
-from lorafit.training.evaluation import (
-    Predicted,
-    build_metrics,
-    compute_validation,
-    evaluate,
-    read_predictions,
-    write_predictions,
-)
+from lorafit.runs.predictions import read_predictions, write_predictions
+from lorafit.tasks.base import TargetScaler
+from lorafit.tasks.evaluation import estimate
+from lorafit.tasks.records import MetricsRecord
+from lorafit.tasks.registry import TASKS, build_task
+from lorafit.training.evaluation import Predicted, build_metrics, compute_validation, evaluate
 
-LABELS = LabelSet(("neg", "pos"))
-ROWS = Split(ids=np.array([7, 3, 12]), texts=("c", "a", "b"), labels=np.array([0, 1, 1]))
+TASK = build_task("single_label", ("neg", "pos"))
+ROWS = Split(ids=np.array([7, 3, 12]), texts=("c", "a", "b"), y=np.array([0, 1, 1]))
 PROBABILITIES = np.array([[0.9, 0.1], [0.2, 0.8], [0.75, 0.25]])
-GOOD, BAD = ("fine", "great", "lovely", "superb"), ("awful", "boring", "dull", "poor")
 
 
 class Recorder:
-    """A progress that remembers what it was told."""
+    """A progress that remembers what it is told."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -41,8 +34,8 @@ class Recorder:
     def start(self, stage: str, *, total: int | None = None, unit: str = "") -> None:
         self.told.append(f"start {stage} {total} {unit}")
 
-    def update(self, done: int, **figures: float) -> None:
-        self.told.append(f"update {done} {figures}")
+    def update(self, done: int, **metrics: float) -> None:
+        self.told.append(f"update {done} {metrics}")
 
     def finish(self, note: str = "") -> None:
         self.told.append(f"finish {note}")
@@ -51,140 +44,168 @@ class Recorder:
         self.told.append(f"say {line}")
 
 
-def write_reviews(path: Path, count: int, *, header: tuple[str, str] = ("text", "label")) -> Path:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        for row in range(count):
-            writer.writerow([f"the film was {(BAD, GOOD)[row % 2][row % 4]} {row}", ("neg", "pos")[row % 2]])
-    return path
-
-
-@pytest.fixture(scope="module")
-def run(build_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> RunLayout:
-    folder = tmp_path_factory.mktemp("evaluation")
-    flags = {
-        "data.source": str(write_reviews(folder / "reviews.csv", 120)),
-        "data.test_fraction": 0.3,
-        "model.name": str(build_encoder("distilbert", initializer_range=0.3)),
-        "model.max_length": 32,
-        "training.max_steps": 8,
-        "training.learning_rate": 0.005,
-        "training.precision": "fp32",
-        "training.threads": 1,
-        "evaluation.bootstrap_samples": 200,
-        "evaluation.report": False,
-    }
-    return RunLayout(lorafit.train(load_config(flags=flags), output=folder / "run").path)
+@pytest.fixture(params=TASKS)
+def every_run(request: pytest.FixtureRequest, trained_of: Callable[[str], Path]) -> RunLayout:
+    """A trained run of each task in turn, not to be changed."""
+    return RunLayout(trained_of(request.param))
 
 
 @pytest.fixture
-def reviews(run: RunLayout) -> Path:
-    return run.root.parent / "reviews.csv"
+def run(trained_of: Callable[[str], Path]) -> RunLayout:
+    """A trained run with one label a text, not to be changed."""
+    return RunLayout(trained_of("single_label"))
 
 
-def test_a_run_measured_again_gives_its_own_figures(run: RunLayout) -> None:
-    recorded, again = MetricsRecord.read(run.metrics), evaluate(run.root)
-    assert again.baseline is again.comparison is None
-    assert again.rows == recorded.rows
-    assert again.finetuned.confusion_matrix == recorded.finetuned.confusion_matrix
-    for name in ("accuracy", "macro_f1", "mcc", "log_loss"):
-        figure, other = getattr(again.finetuned, name), getattr(recorded.finetuned, name)
-        assert figure.model_dump() == pytest.approx(other.model_dump(), abs=1e-6), name
+@pytest.fixture
+def copy(run: RunLayout, tmp_path: Path) -> RunLayout:
+    """A copy of it that the test may change."""
+    return RunLayout(Path(shutil.copytree(run.root, tmp_path / "run")))
 
 
-@pytest.mark.parametrize("model", ["baseline", "finetuned"])
-def test_predictions_of_a_run_stand_in_input_order_with_row_ids(run: RunLayout, reviews: Path, model: str) -> None:
-    columns = read_table(run.predictions("test", model)).columns  # type: ignore[arg-type]
-    rows = load_splits(load_config(run.config).data).test
-    assert list(columns) == ["row_id", "true_label", "label", "probability_neg", "probability_pos"]
-    assert columns["row_id"] == rows.ids.tolist() == sorted(rows.ids.tolist())
-    labels = read_table(reviews).columns["label"]
-    assert columns["true_label"] == [labels[row - 1] for row in rows.ids]
-    pairs = list(zip(columns["probability_neg"], columns["probability_pos"], strict=True))
-    assert [sum(pair) for pair in pairs] == pytest.approx([1] * len(pairs))  # type: ignore[arg-type]
-    assert columns["label"] == [("neg", "pos")[pair[1] > pair[0]] for pair in pairs]  # type: ignore[operator]
+def read_settings(run: RunLayout) -> Config:
+    return load_config(run.config)
+
+
+def write_csv(path: Path, *rows: str, header: str = "text,label") -> Path:
+    path.write_text("\n".join([header, *rows, ""]))
+    return path
+
+
+def test_a_run_measured_again_gives_its_own_metrics(every_run: RunLayout) -> None:
+    recorded, again = MetricsRecord.read(every_run.metrics), evaluate(every_run.root)
+    assert again.before is again.comparison is None
+    assert (again.task, again.split, again.rows) == (recorded.task, "test", recorded.rows)
+    assert again.calibration is not None
+    ours, theirs = again.model_dump(), recorded.model_dump()
+    for part in ("after", "calibration", "slices"):
+        assert flatten(ours[part]) == pytest.approx(flatten(theirs[part]), abs=1e-6, nan_ok=True), part
+
+
+def flatten(part: object) -> list[float]:
+    """Return all numbers in nested records."""
+    if isinstance(part, dict | list):
+        return [number for one in (part.values() if isinstance(part, dict) else part) for number in flatten(one)]
+    return [float(part)] if isinstance(part, int | float) else []
+
+
+def test_baselines_whose_predictions_were_kept_are_measured_again(copy: RunLayout) -> None:
+    assert evaluate(copy.root).baselines == {}
+    rows = load_splits(read_settings(copy).data).test
+    write_predictions(copy.predictions("test", "nb_svm"), rows, TASK, np.full((len(rows), 2), 0.5))
+    metrics = evaluate(copy.root)
+    assert list(metrics.baselines) == ["nb_svm"]
+    scores, comparison = metrics.baselines["nb_svm"].scores, metrics.baselines["nb_svm"].comparison
+    assert scores.metrics["log_loss"].value == pytest.approx(math.log(2))
+    gain = metrics.after.metrics["accuracy"].value - scores.metrics["accuracy"].value
+    assert comparison.differences["accuracy"].value == pytest.approx(gain)
 
 
 def test_another_file_is_measured_on_all_of_its_rows(run: RunLayout, tmp_path: Path) -> None:
-    path = write_reviews(tmp_path / "more.csv", 30, header=("review", "mood"))
+    texts = [f"{word} film {row}" for row in range(15) for word in ("awful", "superb", "of")]
+    labels = [("neg", "pos")[row % 2] for row in range(len(texts))]
+    lines = [f"{text},{label}" for text, label in zip(texts, labels, strict=True)]
+    path = write_csv(tmp_path / "more.csv", *lines, header="review,mood")
     metrics = evaluate(run.root, str(path), flags={"data.text_column": "review", "data.label_column": "mood"})
-    columns = read_table(path).columns
-    answers = lorafit.load(run.root, precision="fp32").predict([str(text) for text in columns["review"]])
-    right = [answer.label == label for answer, label in zip(answers, columns["mood"], strict=True)]
-    assert metrics.rows == 30
-    assert metrics.finetuned.accuracy.value == pytest.approx(sum(right) / 30)
+    predictions = lorafit.load(run.root, precision="fp32").predict(texts)
+    right = [prediction.is_right(label) for prediction, label in zip(predictions, labels, strict=True)]
+    assert (metrics.split, metrics.rows) == ("more.csv", 45)
+    assert metrics.after.metrics["accuracy"].value == pytest.approx(np.mean(right))  # type: ignore[arg-type]
+
+
+def test_slices_are_those_of_the_columns_that_are_named(run: RunLayout, tmp_path: Path) -> None:
+    rows = [f"{('awful', 'superb')[row % 2]} film {row},{('neg', 'pos')[row % 2]},{'ab'[row % 2]}" for row in range(40)]
+    path = str(write_csv(tmp_path / "more.csv", *rows, header="text,label,shop"))
+    assert {one.column for one in evaluate(run.root, path).slices} == {"words"}
+    named = evaluate(run.root, path, flags={"data.slice_columns": ["shop"]}).slices
+    assert [(one.column, one.value, one.rows) for one in named[1:]] == [("shop", "a", 20), ("shop", "b", 20)]
 
 
 def test_progress_is_told(run: RunLayout, tmp_path: Path) -> None:
     recorder = Recorder()
-    evaluate(run.root, str(write_reviews(tmp_path / "more.csv", 10)), progress=recorder)
+    path = write_csv(tmp_path / "more.csv", *(f"fine film {row},pos" for row in range(10)))
+    evaluate(run.root, str(path), progress=recorder)
     assert recorder.told == ["start measuring 10 text", "update 10 {}", "finish "]
 
 
 def test_labels_that_training_did_not_have_are_refused_with_their_rows(run: RunLayout, tmp_path: Path) -> None:
-    (tmp_path / "more.csv").write_text("text,label\nfine,pos\ndull,meh\npoor,neg\nso,meh\n")
+    path = write_csv(tmp_path / "more.csv", "fine,pos", "dull,meh", "poor,neg", "so,meh")
     with pytest.raises(DataError, match=r"labels that training did not have: \['meh'\] \(rows 2, 4\).*'neg', 'pos'"):
-        evaluate(run.root, str(tmp_path / "more.csv"))
+        evaluate(run.root, str(path))
 
 
 def test_bad_rows_are_refused_or_left_out(run: RunLayout, tmp_path: Path) -> None:
-    (tmp_path / "more.csv").write_text("text,label\nfine,pos\n,pos\npoor,neg\n")
+    path = str(write_csv(tmp_path / "more.csv", "fine,pos", ",pos", "poor,neg"))
     with pytest.raises(DataError, match=r"1 of 3 rows cannot be used: an empty text \(row 2\)"):
-        evaluate(run.root, str(tmp_path / "more.csv"))
-    assert evaluate(run.root, str(tmp_path / "more.csv"), flags={"data.drop_bad_rows": True}).rows == 2
+        evaluate(run.root, path)
+    assert evaluate(run.root, path, flags={"data.drop_bad_rows": True}).rows == 2
 
 
 @pytest.mark.parametrize("named", ["", "file", "link"])
 def test_the_own_test_rows_are_not_guessed_when_the_data_have_changed(
-    run: RunLayout, reviews: Path, tmp_path: Path, named: str
+    run: RunLayout, copy: RunLayout, tmp_path: Path, named: str
 ) -> None:
-    (tmp_path / "link.csv").symlink_to(reviews)
-    source = {"": None, "file": str(reviews), "link": str(tmp_path / "link.csv")}[named]
-    before = reviews.read_text()
-    reviews.write_text(before + "the film was great once more,pos\nthe film was dull once more,neg\n")
-    try:
-        with pytest.raises(DataError, match=r"\.csv has changed since training.*could now be among the test"):
-            evaluate(run.root, source)
-    finally:
-        reviews.write_text(before)
+    source = Path(read_settings(run).data.source)
+    rows = Path(shutil.copy(source, tmp_path))
+    copy.config.write_text(copy.config.read_text().replace(str(source), str(rows)))
+    assert evaluate(copy.root).rows == MetricsRecord.read(run.metrics).rows, "the same rows elsewhere"
+    (tmp_path / "link.jsonl").symlink_to(rows)
+    with rows.open("a") as file:
+        for text, label in (("great once more", "pos"), ("dull once more", "neg")):
+            file.write(json.dumps({"text": text, "label": label}) + "\n")
+    data = {"": None, "file": str(rows), "link": str(tmp_path / "link.jsonl")}[named]
+    with pytest.raises(DataError, match=r"\.jsonl has changed since training.*could now be among the test"):
+        evaluate(copy.root, data)
 
 
-def test_predictions_are_read_back_for_the_rows_they_were_written_for(tmp_path: Path) -> None:
-    path = tmp_path / "p.parquet"
-    write_predictions(path, ROWS, LABELS, PROBABILITIES)
-    np.testing.assert_array_equal(read_predictions(path, ROWS, LABELS), PROBABILITIES)
-    assert read_table(path).columns["row_id"] == [7, 3, 12]
-    assert read_table(path).columns["label"] == ["neg", "pos", "neg"]
+def test_settings_of_another_task_are_refused(copy: RunLayout) -> None:
+    copy.config.write_text(copy.config.read_text().replace("task: single_label", "task: multi_label"))
+    with pytest.raises(DataError, match=r"trained with --task single_label; its config\.yaml says multi_label"):
+        evaluate(copy.root)
 
 
-def test_predictions_of_other_rows_or_labels_are_not_taken(tmp_path: Path) -> None:
-    path = tmp_path / "p.parquet"
-    assert read_predictions(path, ROWS, LABELS) is None
-    write_predictions(path, ROWS, LABELS, PROBABILITIES)
-    assert read_predictions(path, ROWS.select(np.array([1, 0, 2])), LABELS) is None
-    assert read_predictions(path, ROWS.select(np.array([0, 1])), LABELS) is None
-    assert read_predictions(path, ROWS, LabelSet(("neg", "other"))) is None
+def test_predictions_of_a_run_stand_in_input_order(every_run: RunLayout) -> None:
+    config = read_settings(every_run)
+    splits = load_splits(config.data)
+    assert splits.test.ids.tolist() == sorted(splits.test.ids.tolist())
+    assert load_evaluation_rows(config.data.source, config.data, splits.task).ids.tolist() == splits.test.ids.tolist()
+    values = read_predictions(every_run.predictions("test", "after"), splits.test, splits.task)
+    assert values is not None
+    expected = lorafit.load(every_run.root).compute_values(splits.test.texts)
+    np.testing.assert_allclose(values, expected, atol=1e-6)
 
 
-def test_validation_figures_are_plain_means() -> None:
-    figures = compute_validation(ROWS, np.log(PROBABILITIES) + 3)
-    assert figures["accuracy"] == pytest.approx(2 / 3)
-    assert figures["loss"] == pytest.approx(-(math.log(0.9) + math.log(0.8) + math.log(0.25)) / 3)
-    assert figures["calibrated_loss"] == calibrated_log_loss(ROWS.labels, np.log(PROBABILITIES))
+@pytest.mark.parametrize("name", TASKS)
+def test_validation_is_measured_as_the_task_does(name: str) -> None:
+    task = build_task(name, ("1", "2", "3") if name != "regression" else ("value",))
+    y = np.eye(3, dtype=np.int64) if name == "multi_label" else np.array([0, 1, 2])
+    logits = np.random.default_rng(0).normal(size=(3, len(task.output_names)))
+    rows, scaler = Split(ids=np.arange(3), texts=("a", "b", "c"), y=y), TargetScaler(0.5, 2.0)
+    assert compute_validation(rows, logits, task, scaler) == task.validation_metrics(y, logits, scaler)
+    broken = compute_validation(rows, np.where(np.arange(3)[:, np.newaxis] == 1, math.nan, logits), task, scaler)
+    assert set(broken) == {"loss", "calibrated_loss"}
+    assert all(math.isnan(loss) for loss in broken.values())
 
 
-def test_validation_figures_of_outputs_that_are_no_numbers_are_none_either() -> None:
-    figures = compute_validation(ROWS, np.where(ROWS.labels[:, None] == 0, math.nan, PROBABILITIES))
-    assert all(math.isnan(figure) for figure in figures.values())
-
-
-def test_metrics_compare_with_the_baseline_on_the_same_rows() -> None:
+def test_metrics_compare_with_every_other_model_on_the_same_rows() -> None:
     config = EvaluationConfig(bootstrap_samples=100, confidence_level=0.9)
-    metrics = build_metrics("test", ROWS, LABELS, config, Predicted(PROBABILITIES, np.full((3, 2), 0.5)))
-    assert (metrics.split, metrics.rows, metrics.confidence_level) == ("test", 3, 0.9)
-    assert metrics.baseline is not None
-    assert metrics.baseline.log_loss.value == pytest.approx(math.log(2))
+    even = np.full((3, 2), 0.5)
+    predicted = Predicted(PROBABILITIES, before=even, baselines={"nb_svm": even})
+    metrics = build_metrics("test", ROWS, TASK, config, predicted)
+    assert (metrics.task, metrics.split, metrics.rows) == ("single_label", "test", 3)
+    assert (metrics.confidence_level, metrics.bootstrap_samples) == (0.9, 100)
+    for scores, values in (
+        (metrics.after, PROBABILITIES),
+        (metrics.before, even),
+        (metrics.baselines["nb_svm"].scores, even),
+    ):
+        assert scores is not None
+        assert scores.metrics.keys() == TASK.metrics.keys()
+        expected = estimate(TASK, ROWS.y, values, config.resampling)
+        for name, one in expected.metrics.items():
+            assert scores.metrics[name].value == pytest.approx(one.value, nan_ok=True), name
+        assert scores.confusion_matrix == expected.confusion_matrix
     assert metrics.comparison is not None
-    assert (metrics.comparison.rows_gained, metrics.comparison.rows_lost) == (1, 0)
-    assert json.loads(metrics.model_dump_json())["comparison"]["accuracy_difference"]["value"] == pytest.approx(1 / 3)
+    assert metrics.comparison == metrics.baselines["nb_svm"].comparison
+    assert metrics.comparison.differences["accuracy"].value == pytest.approx(1 / 3)
+    assert (metrics.comparison.rows_fixed, metrics.comparison.rows_broken) == (1, 0)
+    assert metrics.calibration is None
