@@ -35,6 +35,7 @@ RENAMED = (
     (r"^(slices\.\d+)\.accuracy\.(value|low|high)", r"\1.metrics.accuracy.\2"),
     (r"^(slices\.\d+)\.difference\b", r"\1.differences.accuracy"),
     (r"^confidence\.calibration_rows", "calibration.rows"),
+    (r"^confidence\.abstention\.target_accuracy", "calibration.asked.accepted_accuracy"),
     (r"^confidence\.abstention\.accuracy", "calibration.metrics.accepted_accuracy"),
     (r"^confidence\.abstention\.accepted_share", "calibration.metrics.accepted_share"),
     (r"^confidence\.raw\.bins", "calibration.reliability_raw"),
@@ -54,8 +55,11 @@ RENAMED = (
 )
 """Places in records of the code before tasks were one object, as regular expressions, and where they are now."""
 
-TIMED = re.compile(r"seconds|texts_per_second|memory|schema_version|bytes_on_disk|slowdown|half_width\.(low|high)")
-"""What is not the same from run to run, or no number of the evaluation."""
+LEFT_OUT = re.compile(
+    r"seconds|texts_per_second|memory|schema_version|bytes_on_disk|slowdown|half_width\.(low|high)"
+    r"|confidence\.(temperature|abstention\.accept_threshold)"
+)
+"""What differs from run to run, is no number of the evaluation, or is in `calibration.json` alone now."""
 
 SHORT = ["training.epochs=1", "model.max_length=64", "evaluation.report=false"]
 
@@ -152,7 +156,7 @@ def _compare_records(old: Path, new: Path) -> int:
         name = told
         for pattern, place in RENAMED:
             name = re.sub(pattern, place, name)
-        if TIMED.search(name):
+        if LEFT_OUT.search(name):
             continue
         now = after.get(name, after.get(told, math.nan))
         if not math.isclose(value, now, abs_tol=1e-6, rel_tol=1e-6):
