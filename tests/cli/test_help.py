@@ -62,19 +62,20 @@ def test_help_of_no_command_imports_a_heavy_library() -> None:
     code = f"""
 import sys
 from lorafit.cli import main
-for name in {list(COMMANDS)}:
+for words in {[[], *([name] for name in COMMANDS)]}:
     try:
-        main([name, "--help"])
+        main([*words, "--help"])
     except SystemExit as end:
         assert not end.code
+    assert words or "pydantic" not in sys.modules  # which typer itself takes for the options of a command
 sys.stdout = sys.stderr
 print(*sys.modules)
 """
     child = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     imported = set(child.stderr.split())
     assert {f"lorafit.cli.{name}" for name in COMMANDS} <= imported
-    heavy = {"torch", "transformers", "peft", "datasets", "sklearn", "scipy", "pyarrow", "numpy", "jinja2", "pydantic"}
-    assert imported.isdisjoint(heavy)
+    heavy = {"torch", "transformers", "peft", "datasets", "sklearn", "scipy", "pyarrow", "numpy", "jinja2"}
+    assert imported & heavy == set()
 
 
 @pytest.mark.parametrize("name", ["train", "compare", "search"])
