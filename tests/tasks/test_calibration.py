@@ -208,7 +208,7 @@ def test_models_and_means_are_resampled_together() -> None:
     y, logits = draw(300, temperature=2.0)
     pairs = [tuple(part[:, np.newaxis] for part in decide(y, softmax(logits / t))) for t in (1.0, 2.0)]
     values = np.arange(300.0)
-    resampling = Resampling(samples=400)
+    resampling = Resampling(samples=2000)
     first, second, mean = estimate_calibration_errors(pairs, resampling, values)
     assert first == estimate_ece(*pairs[0], resampling)
     assert second.value == estimate_ece(*pairs[1], resampling).value

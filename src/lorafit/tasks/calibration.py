@@ -135,8 +135,9 @@ def estimate_calibration_errors(
     parts = np.split(drawn, np.cumsum([column.shape[1] for column in columns])[:-1], axis=1)
     found = [_bound_error(one.sum(axis=0), part, resampling.level) for one, part in zip(gaps, parts, strict=False)]
     for values, part in zip(means, parts[len(gaps) :], strict=True):
-        point, (low, high) = float(values.mean()), percentile_interval(part[:, 0], resampling.level)
-        found.append(Estimate(value=point, low=min(point, float(low)), high=max(point, float(high))))
+        point = float(values.mean())
+        low, high = percentile_interval(part[:, 0], resampling.level, point=point)
+        found.append(Estimate(value=point, low=float(low), high=float(high)))
     return found
 
 

@@ -430,10 +430,10 @@ class _Resampled:
 
     @cached_property
     def drawn(self) -> dict[str, Array]:
-        """Metrics of the resamples by name, shape (samples, models)."""
+        """Metrics of the resamples by name, and last those of their mean, shape (samples + 1, models)."""
         rng, samples = np.random.default_rng(self._resampling.seed), self._resampling.samples
         sums = resample_row_sums(self._statistics, samples, rng, groups=self._groups, edges=self._edges)
-        return self._compute(sums.reshape(samples, self._models, -1))
+        return self._compute(np.vstack([sums, sums.mean(axis=0)]).reshape(samples + 1, self._models, -1))
 
     def estimate(self, place: int) -> dict[str, Estimate]:
         """Estimate every metric of one model."""
@@ -473,10 +473,9 @@ def _compare(
 
 
 def _bound(point: float, drawn: Array, level: float) -> Estimate:
-    if math.isnan(point):
-        return Estimate(value=point, low=point, high=point)
-    low, high = percentile_interval(drawn, level)
-    return Estimate(value=point, low=min(point, float(low)), high=max(point, float(high)))
+    """Put an interval around a metric, from those of `_Resampled.drawn`."""
+    low, high = percentile_interval(drawn[:-1], level, point=point, centre=drawn[-1])
+    return Estimate(value=point, low=float(low), high=float(high))
 
 
 def _test_slices(task: Task, statistics: Array, slicing: Slicing, samples: int, seed: int) -> list[float]:

@@ -375,12 +375,12 @@ class SingleLabel(Task):
         }
 
     def edge_statistics(self, y: NDArray[Any], values: Array) -> Array:
-        """Return the mean row with a wrong class, and with the predicted class."""
+        """Return the mean row with a wrong class, and with the predicted class, spread over the classes."""
         predicted, chances = np.eye(len(self.label_names))[self.main_output(values)], self.draw_wrong(y, values)
         wrong_loss, right_loss = ((to_losses(values) * part).sum(axis=1).mean() for part in (chances, predicted))
-        chosen = predicted.mean(axis=0)
-        wrong = np.concatenate([[1, 0, wrong_loss], 0 * chosen, chosen, chances.mean(axis=0)])
-        return np.stack([wrong, np.concatenate([[1, 1, right_loss], chosen, chosen, chosen])])
+        spread = (chances > 0).any(axis=0) / (chances > 0).any(axis=0).sum()  # evenly, for the sake of rare classes
+        wrong = np.concatenate([[1, 0, wrong_loss], 0 * spread, spread, spread])
+        return np.stack([wrong, np.concatenate([[1, 1, right_loss], spread, spread, spread])])
 
     def draw_wrong(self, y: NDArray[Any], values: Array) -> Array:
         """Return the chance of each class to be that of a row whose prediction is wrong, shape (n, labels).
