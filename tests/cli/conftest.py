@@ -2,13 +2,13 @@
 
 import csv
 import io
-import os
+import json
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -47,24 +47,6 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
 
 
 @pytest.fixture(scope="session")
-def spawn() -> Spawn:
-    """Runs a command in a process of its own; None takes a variable out of the environment."""
-
-    def spawn(*words: object, environment: dict[str, str | None] | None = None, **options: object) -> object:
-        return subprocess.run(
-            [sys.executable, "-m", "lorafit", *map(str, words)],
-            env=build_environment(environment or {}),
-            text=True,
-            encoding="utf-8",
-            capture_output=True,
-            check=False,
-            **options,  # type: ignore[call-overload]
-        )
-
-    return spawn  # type: ignore[return-value]
-
-
-@pytest.fixture(scope="session")
 def spawn_without(tmp_path_factory: pytest.TempPathFactory) -> Spawn:
     """Runs a command in a process of its own whose site-packages are this one's without some entries."""
     site = Path(sysconfig.get_path("purelib"))
@@ -77,7 +59,6 @@ def spawn_without(tmp_path_factory: pytest.TempPathFactory) -> Spawn:
         code = f"import sys; sys.path[:0] = {[str(packages), str(SOURCE)]}; from lorafit.cli import main; main()"
         return subprocess.run(
             [sys.executable, "-S", "-c", code, *map(str, words)],
-            env=build_environment({}),
             text=True,
             encoding="utf-8",
             capture_output=True,
@@ -85,12 +66,6 @@ def spawn_without(tmp_path_factory: pytest.TempPathFactory) -> Spawn:
         )
 
     return spawn_without  # type: ignore[return-value]
-
-
-def build_environment(changes: dict[str, str | None]) -> dict[str, str]:
-    """Return this process's environment with some variables changed or taken out."""
-    merged = {**os.environ, **changes}
-    return {name: value for name, value in merged.items() if value is not None}
 
 
 @pytest.fixture(scope="session")
@@ -132,16 +107,23 @@ def settings(encoder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def quiet_training(reviews: Path, settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Answer:
+def quiet_training(
+    reviews: Path, settings: list[str], shared_folder: Callable[[str, Callable[[Path], object]], Path]
+) -> Answer:
     """What the command that trained `trained` said, with --quiet."""
-    output, out, err = tmp_path_factory.mktemp("trained") / "run", io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as caught:
-        main([*map(str, ("train", reviews, *settings, "--output", output)), "--quiet"])
-    return Answer(int(caught.value.code or 0), out.getvalue(), err.getvalue())
+
+    def train(folder: Path) -> None:
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as caught:
+            main([*map(str, ("train", reviews, *settings, "--output", folder / "run")), "--quiet"])
+        answer = Answer(int(caught.value.code or 0), out.getvalue(), err.getvalue())
+        (folder / "answer.json").write_text(json.dumps(asdict(answer)))
+
+    return Answer(**json.loads((shared_folder("cli", train) / "answer.json").read_text()))
 
 
 @pytest.fixture(scope="session")
 def trained(quiet_training: Answer) -> Path:
-    """A finished run with one label a text. Tests copy it before they change it."""
+    """A finished run with one label a text, trained once for all workers. Tests copy it before they change it."""
     assert quiet_training.code == 0, quiet_training.err
     return Path(quiet_training.out.strip())

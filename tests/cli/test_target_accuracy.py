@@ -1,4 +1,3 @@
-import csv
 import json
 import re
 import shutil
@@ -12,27 +11,13 @@ from lorafit.data.tables import read_table
 from lorafit.runs.folder import RunLayout
 
 Call = Callable[..., Any]
-GOOD, BAD = ("fine", "great", "lovely", "superb"), ("awful", "boring", "dull", "poor")
 TEXTS = ["superb great film", "dull boring film"]
 
 
-@pytest.fixture(scope="module")
-def calibrated(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with enough rows to calibrate with, and a target that it reaches."""
-    from lorafit.cli import main
-
-    folder = tmp_path_factory.mktemp("calibrated")
-    with (folder / "reviews.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for row in range(320):
-            words = (BAD, GOOD)[row % 2]
-            writer.writerow([f"{words[row // 2 % 4]} {words[row // 8 % 4]} film {row}", ("neg", "pos")[row % 2]])
-    words = ["train", folder / "reviews.csv", *settings, "--output", folder / "run", "--quiet"]
-    with pytest.raises(SystemExit) as caught:
-        main([*map(str, words), "--set", "data.validation_fraction=0.3", "--target-accuracy", "0.6"])
-    assert not caught.value.code
-    return folder / "run"
+@pytest.fixture
+def calibrated(trained_of: Callable[[str], Path]) -> Path:
+    """A run with a calibration, and a target that it reaches."""
+    return trained_of("single_label")
 
 
 def test_predictions_below_the_confidence_that_the_target_needs_abstain(call: Call, calibrated: Path) -> None:
@@ -66,7 +51,7 @@ def test_evaluate_says_whether_confidence_sets_and_target_hold(call: Call, calib
     out = " ".join(call("evaluate", calibrated).out.split())
     assert "Calibration: expected calibration error " in out
     assert "Conformal sets: meant to hold the true label of 95 % of the texts, they hold it for " in out
-    assert "Abstaining: for an accuracy of 60 %, predictions with a confidence of less than " in out
+    assert "Abstaining: for an accuracy of 90 %, predictions with a confidence of less than " in out
     out = " ".join(call("evaluate", calibrated, "--target-accuracy", "0.9999").out.split())
     assert "no confidence is high enough for an accuracy of 99.99 %, so every prediction abstains." in out
 
