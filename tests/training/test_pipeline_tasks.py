@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lorafit.inference.batch_job import open_file, run_job
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lorafit
 from lorafit.answers import LabelsPrediction, NumberPrediction
 from lorafit.cli import main
 from lorafit.cli.render.explanation import show_explanation
-from lorafit.cli.render.render import show_run
+from lorafit.cli.render.run import show_run
 from lorafit.cli.render.search import show_search
 from lorafit.config import Config, load_config, override_config
 from lorafit.data.rows import Split
@@ -30,7 +31,6 @@ from lorafit.experiments.compare.compare import compare
 from lorafit.experiments.compare.records import ComparisonLayout
 from lorafit.experiments.diff.records import TaskDiffRecord
 from lorafit.experiments.search.search import search
-from lorafit.inference.batch_job import open_file, run_job
 from lorafit.inference.export.export import export, export_merged
 from lorafit.inference.export.parity import check_parity, measure_parity
 from lorafit.labels import LabelSet
