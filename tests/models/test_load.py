@@ -17,7 +17,6 @@ from transformers.utils import logging as transformers_logging
 
 from lorafit.config import ModelConfig
 from lorafit.errors import ConfigError, NetworkUnavailableError
-from lorafit.models.builtin import load_builtin_encoder
 from lorafit.models.load import (
     Encoder,
     build_model_config,
@@ -95,10 +94,9 @@ def test_local_folder_below_the_home_is_found(folder: Path, monkeypatch: pytest.
     assert locate_encoder(ModelConfig(name="~/model")).folder == folder.resolve()
 
 
-def test_builtin_encoder_keeps_its_name() -> None:
-    folder = load_builtin_encoder("builtin:distil-minilm")
+def test_builtin_encoder_keeps_its_name(builtin_encoder: Path) -> None:
     encoder = locate_encoder(ModelConfig(name="builtin:distil-minilm"))
-    assert encoder == Encoder("builtin:distil-minilm", folder, str(folder), None)
+    assert encoder == Encoder("builtin:distil-minilm", builtin_encoder, str(builtin_encoder), None)
 
 
 @pytest.mark.parametrize("missing", ["config.json", "tokenizer.json"])

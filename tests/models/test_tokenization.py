@@ -8,7 +8,6 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from lorafit.errors import ConfigError, RunError
-from lorafit.models.builtin import load_builtin_encoder
 from lorafit.models.load import load_tokenizer
 from lorafit.models.tokenization import TokenizedTexts, Truncation, read_tokenizer, tokenize
 
@@ -28,7 +27,8 @@ TEXTS = [
 
 @pytest.fixture(scope="module", params=["tiny", "builtin"])
 def folder(request: pytest.FixtureRequest, tiny_distilbert: Path) -> Path:
-    return tiny_distilbert if request.param == "tiny" else load_builtin_encoder("builtin:distil-minilm")
+    folder: Path = tiny_distilbert if request.param == "tiny" else request.getfixturevalue("builtin_encoder")
+    return folder
 
 
 @pytest.fixture(scope="module")

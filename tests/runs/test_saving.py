@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,9 @@ COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 FP32 = PrecisionChoice("fp32", "asked for")
 
 
-@pytest.fixture(scope="module", autouse=True)
+@contextmanager
 def fresh_process() -> Iterator[None]:
-    """Here each folder is opened in a process that is started anew, as `train` does it."""
+    """Load what is saved in a process that is started anew, as `train` does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saving, "compute_plain_logits", compute_plain_logits)
         yield
@@ -91,6 +92,8 @@ def trained(tiny_distilbert: Path) -> Trained:
 def stored(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Saved:
     """The adapter saved once, with its proof in a fresh process. Tests do not change it."""
     layout = RunLayout(tmp_path_factory.mktemp("run"))
+    with fresh_process():
+        files = trained.save(layout)
     record = RunRecord(
         status="complete",
         created="2025-01-01T00:00:00+00:00",
@@ -108,7 +111,7 @@ def stored(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Saved:
         ),
         encoder_blocks="fused",
         parameters=count_parameters(trained.adapted),
-        files=trained.save(layout),
+        files=files,
     )
     return Saved(layout, record)
 
@@ -232,13 +235,14 @@ def exchange_weights(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("damage", "process", "message"),
     [
         (
             truncate_weights,
+            fresh_process,
             "fresh process with plain PEFT cannot load what was just written:\n(.|\n)*Error",
         ),
-        (exchange_weights, r"run by torch does not give its golden logits"),
+        (exchange_weights, nullcontext, r"run by torch does not give its golden logits"),
     ],
 )
 def test_adapter_that_fails_the_proof_does_not_appear(
@@ -246,6 +250,7 @@ def test_adapter_that_fails_the_proof_does_not_appear(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     damage: Callable[[Path], None],
+    process: Callable[[], AbstractContextManager[None]],
     message: str,
 ) -> None:
     def write_damaged(adapted: AdaptedModel, encoder: Encoder, folder: Path, **settings: Any) -> None:
@@ -253,7 +258,7 @@ def test_adapter_that_fails_the_proof_does_not_appear(
         damage(folder)
 
     monkeypatch.setattr(saving, "write_trained", write_damaged)
-    with pytest.raises(LorafitError, match=message):
+    with process(), pytest.raises(LorafitError, match=message):
         trained.save(RunLayout(tmp_path / "run"))
     assert list((tmp_path / "run").iterdir()) == []
 
@@ -270,5 +275,5 @@ def test_base_from_the_hub_is_named_with_its_commit_and_found_by_plain_peft(
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("owner/tiny-distilbert", COMMIT)
     assert str(hub_cache) not in "".join(path.read_text() for path in tmp_path.rglob("*.json"))
-    plain = compute_plain_logits(tmp_path, ["a good film", "a bad, boring film"])
+    plain = saving.compute_plain_logits(tmp_path, ["a good film", "a bad, boring film"])
     assert np.abs(np.array(plain) - trained.compute_logits(["a good film", "a bad, boring film"])).max() < 1e-5

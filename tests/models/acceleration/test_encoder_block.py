@@ -36,6 +36,19 @@ BF16_LOGITS, BF16_GRADIENTS, BF16_PARAMETER = 3e-2, 5e-2, 0.15
 by up to 2^-9 = 2e-3 follow one another through two blocks, forward and backward: measured on 48 batches an architecture
 are at most 1.8, 2.0 and 7.2 %, and as much with stock blocks under autocast."""
 
+BLOCKS = [
+    pytest.param(
+        architecture,
+        padded,
+        targets,
+        marks=() if architecture == "distilbert" or (padded and targets == "all-linear") else pytest.mark.slow,
+    )
+    for architecture in ("distilbert", "bert", "roberta", "electra")
+    for padded in (True, False)
+    for targets in ("all-linear", "query-value", None)
+]
+"""Architecture, whether texts have different lengths, and adapted layers: `make test` takes each architecture once."""
+
 Model = PreTrainedModel | PeftModel
 Batch = dict[str, torch.Tensor]
 Build = Callable[..., Model]
@@ -134,9 +147,7 @@ def difference(tensor: torch.Tensor, reference: torch.Tensor) -> float:
     return float((tensor.float() - reference).norm() / reference.norm())
 
 
-@pytest.mark.parametrize("architecture", ["distilbert", "bert", "roberta", "electra"], indirect=True)
-@pytest.mark.parametrize("padded", [True, False])
-@pytest.mark.parametrize("targets", ["all-linear", "query-value", None])
+@pytest.mark.parametrize(("architecture", "padded", "targets"), BLOCKS, indirect=["architecture"])
 def test_logits_and_gradients_are_those_of_the_stock_model(
     build: Build, batch: Batch, padded: bool, targets: str | None
 ) -> None:
@@ -154,7 +165,16 @@ def test_logits_and_gradients_are_those_of_the_stock_model(
 
 
 @pytest.mark.parametrize(
-    "name", [row.name for row in METHODS.values() if row.place == "linears" and "fused-blocks" not in row.limits]
+    ("architecture", "name"),
+    [
+        pytest.param(
+            architecture, row.name, marks=() if architecture == "distilbert" or row.name == "lora" else pytest.mark.slow
+        )
+        for row in METHODS.values()
+        if row.place == "linears" and "fused-blocks" not in row.limits
+        for architecture in ("distilbert", "bert")
+    ],
+    indirect=["architecture"],
 )
 def test_every_method_without_that_limit_is_trained_in_fused_blocks(build: Build, batch: Batch, name: str) -> None:
     model = build(name=name).eval()  # LoHa and LoKr draw numbers in training, which the head's dropout would miss
@@ -171,9 +191,7 @@ def test_every_method_without_that_limit_is_trained_in_fused_blocks(build: Build
         assert float((gradients[key] - reference).norm()) <= 1e-3 * max(least, float(reference.norm())), key
 
 
-@pytest.mark.parametrize("architecture", ["distilbert", "bert", "roberta", "electra"], indirect=True)
-@pytest.mark.parametrize("padded", [True, False])
-@pytest.mark.parametrize("targets", ["all-linear", "query-value", None])
+@pytest.mark.parametrize(("architecture", "padded", "targets"), BLOCKS, indirect=["architecture"])
 def test_bfloat16_differs_from_fp32_by_its_rounding_alone(
     build: Build, batch: Batch, padded: bool, targets: str | None
 ) -> None:

@@ -10,14 +10,13 @@ from lorafit.models.acceleration.memory import keep_freed_memory
 ROUNDS, TENSORS = 10, 6
 COUNT_PAGE_FAULTS = f"""
 import resource
-import sys
 
 import torch
 
 from lorafit.models.acceleration.memory import keep_freed_memory
 
 torch.set_num_threads(1)
-done = keep_freed_memory() if sys.argv[1] == "keep" else None
+done = keep_freed_memory()
 
 
 def work():
@@ -34,20 +33,21 @@ print(done, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def count_page_faults(mode: str) -> tuple[str, int]:
+def count_page_faults() -> tuple[str, int]:
     """Return what `keep_freed_memory` said in a fresh process, and the page faults a round of 20 MB tensors."""
-    command = [sys.executable, "-c", COUNT_PAGE_FAULTS, mode]
+    command = [sys.executable, "-c", COUNT_PAGE_FAULTS]
     done, faults = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return done, int(faults) // ROUNDS
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
 def test_tensors_get_pages_that_the_process_had_before() -> None:
-    tries = [count_page_faults("keep") for _ in range(3)]
-    kept = min(faults for _, faults in tries)  # a kernel that is short of memory takes pages back meanwhile
-    assert {done for done, _ in tries} == {"True"}
+    done, kept = count_page_faults()
+    for _ in range(2):  # a kernel that is short of memory takes pages back meanwhile
+        if kept >= TENSORS:
+            done, kept = count_page_faults()
+    assert done == "True"
     assert kept < TENSORS, "less than one a tensor"
-    assert kept <= count_page_faults("leave")[1], "which depends on where the blocks lie, and may be none"
 
 
 def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

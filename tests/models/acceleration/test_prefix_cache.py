@@ -42,9 +42,16 @@ def build_texts(count: int, seed: int = 0) -> TokenizedTexts:
 
 
 @pytest.fixture(params=["distilbert", "bert", "distilbert with OFT", "bert with OFT"])
-def model(request: pytest.FixtureRequest, tiny_distilbert: Path, tiny_bert: Path) -> Any:  # noqa: ANN401 - PEFT's model
+def every_model(request: pytest.FixtureRequest, tiny_distilbert: Path, tiny_bert: Path) -> Any:  # noqa: ANN401 - PEFT's
+    """A model with LoRA in fused blocks, and one with stock blocks on frozen ones, of two architectures."""
     folder = tiny_bert if request.param.startswith("bert") else tiny_distilbert
     return build_model(folder, method="oft" if "OFT" in request.param else "lora")
+
+
+@pytest.fixture
+def model(tiny_distilbert: Path) -> Any:  # noqa: ANN401 - PEFT's model
+    """A model, where any will do."""
+    return build_model(tiny_distilbert)
 
 
 @pytest.fixture
@@ -77,18 +84,18 @@ def fail(_: int) -> None:
 
 @pytest.mark.parametrize("precision", [FP32, BF16])
 def test_kept_hidden_states_are_those_of_the_frozen_layers(
-    model: Any,  # noqa: ANN401 - PEFT's model
+    every_model: Any,  # noqa: ANN401 - PEFT's model
     texts: TokenizedTexts,
     open_texts: Open,
     precision: PrecisionChoice,
 ) -> None:
-    kept = open_texts(model, precision=precision)
+    kept = open_texts(every_model, precision=precision)
     rows = [7, 3, 30]
     input_ids, mask, states = kept.pad(rows, PAD)
     np.testing.assert_array_equal(input_ids, texts.pad(rows, PAD)[0])
     np.testing.assert_array_equal(mask, texts.pad(rows, PAD)[1])
-    with torch.no_grad(), at_precision(model, precision):
-        expected = compute_prefix(model, torch.from_numpy(input_ids), torch.from_numpy(mask))
+    with torch.no_grad(), at_precision(every_model, precision):
+        expected = compute_prefix(every_model, torch.from_numpy(input_ids), torch.from_numpy(mask))
     assert states.dtype == expected.dtype == (torch.float32 if precision is FP32 else torch.bfloat16)
     tokens = torch.from_numpy(mask).bool()
     torch.testing.assert_close(states[tokens], expected[tokens], rtol=0, atol=1e-5 if precision is FP32 else 0.05)
@@ -97,20 +104,20 @@ def test_kept_hidden_states_are_those_of_the_frozen_layers(
 
 @pytest.mark.parametrize("precision", [FP32, BF16])
 def test_model_gives_the_same_with_kept_hidden_states_in_the_batches_they_were_computed_in(
-    model: Any,  # noqa: ANN401 - PEFT's model
+    every_model: Any,  # noqa: ANN401 - PEFT's model
     texts: TokenizedTexts,
     open_texts: Open,
     precision: PrecisionChoice,
 ) -> None:
-    kept = open_texts(model, precision=precision)
+    kept = open_texts(every_model, precision=precision)
     plan = plan_batches(texts.lengths, max_rows=8, max_tokens=100)
     for batch in range(len(plan)):
         input_ids, mask, states = kept.pad(plan[batch], PAD)
         ids = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
-        with torch.no_grad(), at_precision(model, precision):
-            expected = model(**ids).logits
-            assert torch.equal(model(**ids, prefix_hidden_states=states).logits, expected)
-            assert not torch.equal(model(**ids, prefix_hidden_states=states + 1).logits, expected)
+        with torch.no_grad(), at_precision(every_model, precision):
+            expected = every_model(**ids).logits
+            assert torch.equal(every_model(**ids, prefix_hidden_states=states).logits, expected)
+            assert not torch.equal(every_model(**ids, prefix_hidden_states=states + 1).logits, expected)
 
 
 def test_hidden_states_are_computed_once(model: Any, open_texts: Open) -> None:  # noqa: ANN401 - PEFT's model
