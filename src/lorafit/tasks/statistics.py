@@ -30,16 +30,16 @@ _RARE: Final = 3
 _MANY: Final = 400
 """From so many rows on, the weights' correction for few rows changes widths by less than half a percent."""
 
-_SAMPLES, _ROWS = 64, 4096
+_SAMPLES, _ROWS = 128, 2048
 """Weights drawn at a time, 2 MB: they stay in the processor's cache and bound the memory whatever the data."""
 
 
 def wilson_interval(successes: ArrayLike, trials: ArrayLike, level: float) -> tuple[Array, Array]:
     """Return the interval of each of several shares, also where all or none succeed.
 
-    Wilson's score interval holds the truth too rarely (84 instead of 95 %) where about one success in six samples is
-    expected. So the lower end for 1 to 3 successes, and the upper end for as many failures, is that of a Poisson
-    count, as Brown, Cai and DasGupta propose.
+    Wilson's score interval holds the truth too rarely (as rarely as 84 instead of 95 %) where few successes or failures
+    are to be expected. So its lower end for 1 to 3 successes, and its upper end for as many failures, is that of a
+    Poisson count, as Brown, Cai and DasGupta propose.
 
     Sources: Wilson (1927), "Probable Inference", JASA 22; Brown, Cai and DasGupta (2001), "Interval Estimation for a
     Binomial Proportion", Statistical Science 16, section 4.1.1.
@@ -93,7 +93,7 @@ def f1_interval(true_positives: ArrayLike, false: ArrayLike, level: float) -> tu
         ValueError: Counts or a level out of range.
     """
     hits = np.asarray(true_positives, dtype=np.float64)
-    low, high = (2 * end / (1 + end) for end in wilson_interval(hits, hits + false, level))
+    low, high = (2 * end / (1 + end) for end in wilson_interval(hits, hits + np.asarray(false), level))
     return low, high
 
 
@@ -126,11 +126,11 @@ def resample_row_sums(
         samples: Number of resamples, at least 1.
         rng: Source of randomness.
         groups: Shape (n,), ids of rows that belong together and get one weight, or None.
-        edges: Shape (m, k), statistics of rows that were not seen but could have been; none of them, as None: the
-            resamples hold the n rows alone, and vary not at all where these are all alike.
+        edges: Shape (..., m, k), statistics of rows that were not seen but could have been; sets of them give sets of
+            resamples. Without any (None, or m = 0), resamples do not vary where the rows are all alike.
 
     Returns:
-        Shape (samples, k), scaled to the weight of n rows.
+        Shape (..., samples, k), scaled to the weight of n rows.
 
     Raises:
         ValueError: A number of samples out of range.
@@ -147,9 +147,9 @@ def resample_row_sums(
             weights = _draw_weights(len(units), (block.stop - block.start, part.stop - part.start), rng)
             sums[block] += weights @ units[part]
             rows[block] += weights @ sizes[part]
-    if edges is not None and len(edges):
+    if edges is not None and edges.shape[-2]:
         extra *= sizes.mean()
-        sums += extra[:, np.newaxis] * edges[np.arange(samples) % len(edges)]
+        sums = sums + extra[:, np.newaxis] * edges[..., np.arange(samples) % edges.shape[-2], :]
         rows += extra
     return np.asarray(sums * (len(statistics) / rows)[:, np.newaxis])
 
@@ -170,18 +170,22 @@ def _sum_groups(statistics: Array, groups: NDArray[np.int64]) -> tuple[Array, Ar
     return np.add.reduceat(statistics[order], starts, axis=0), sizes.astype(np.float64)
 
 
-def percentile_interval(resampled: Array, level: float, point: ArrayLike | None = None) -> tuple[Array, Array]:
+def percentile_interval(
+    resampled: Array, level: float, *, point: ArrayLike | None = None, centre: ArrayLike | None = None
+) -> tuple[Array, Array]:
     """Return the percentile interval of resampled metrics.
 
-    Where resamples are off on average, as those of the F1 of rare classes are, by so much the metric is likely off from
-    the truth. With `point`, the end on that side is moved outwards by twice as much: the bias-corrected interval of
-    Efron (1981), "Nonparametric Standard Errors and Confidence Intervals", Canadian Journal of Statistics 9, with the
-    bias of the mean in standard errors, and with no end moved inwards.
+    The mean of resampled metrics is not the metric of mean resampled sums: the F1 of a rare class is lower in most
+    resamples, and by as much the measured one is probably lower than the truth. With `centre`, the end on that side is
+    moved outwards by twice as much. That is the bias-corrected interval of Efron (1981), "Nonparametric Standard Errors
+    and Confidence Intervals", Canadian Journal of Statistics 9, with the bias of the mean in standard errors for that
+    of the median, and with no end moved inwards. Means have no such bias.
 
     Args:
         resampled: Shape (samples, ...), one metric a resample.
         level: Above 0 and below 1.
-        point: Shape (...), the metrics of all rows, which the interval then holds; where NaN, the ends are NaN.
+        point: Shape (...), metrics that the intervals are to hold; where NaN, the ends are NaN.
+        centre: Shape (...), metrics of the mean of the resampled sums, or None for no correction.
 
     Returns:
         Lower and upper ends, each of shape (...).
@@ -190,18 +194,22 @@ def percentile_interval(resampled: Array, level: float, point: ArrayLike | None 
         ValueError: A level out of range.
     """
     tail = _tail(level)
-    if point is None:
+    if centre is None:
         low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
-        return low, high
-    normal, points = NormalDist(), np.asarray(point, dtype=np.float64)
-    z, spread, lack = normal.inv_cdf(1 - tail), resampled.std(axis=0), points - resampled.mean(axis=0)
-    is_spread = spread > 1e-9 * np.abs(points)  # anything less is a rounding error
-    shift = 2 * np.divide(lack, spread, out=np.zeros_like(spread), where=is_spread)
-    ends = np.empty((2, *points.shape))
-    for place in np.ndindex(points.shape):
-        levels = [normal.cdf(min(shift[place], 0.0) - z), normal.cdf(max(shift[place], 0.0) + z)]
+    else:
+        low, high = _quantiles_without_bias(resampled, tail, np.asarray(centre, dtype=np.float64))
+    return (low, high) if point is None else (np.minimum(low, point), np.maximum(high, point))
+
+
+def _quantiles_without_bias(resampled: Array, tail: float, centre: Array) -> Array:
+    normal, spread = NormalDist(), resampled.std(axis=0)
+    is_spread = spread > 1e-9 * np.abs(centre)  # anything less is a rounding error
+    lack = np.divide(centre - resampled.mean(axis=0), spread, out=np.zeros_like(spread), where=is_spread)
+    z, ends = normal.inv_cdf(1 - tail), np.empty((2, *spread.shape))
+    for place in np.ndindex(spread.shape):
+        levels = [normal.cdf(min(2 * lack[place], 0.0) - z), normal.cdf(max(2 * lack[place], 0.0) + z)]
         ends[(slice(None), *place)] = np.quantile(resampled[(slice(None), *place)], levels)
-    return np.minimum(ends[0], points), np.maximum(ends[1], points)
+    return ends
 
 
 def bootstrap_mean(values: Array, level: float, samples: int, seed: int, *, largest: float | None = None) -> Estimate:
@@ -223,7 +231,7 @@ def bootstrap_mean(values: Array, level: float, samples: int, seed: int, *, larg
     most, point = float(np.abs(values).max()) if largest is None else largest, values.mean()
     edges, rng = np.array([[-most], [most]]), np.random.default_rng(seed)
     drawn = resample_row_sums(values[:, np.newaxis], samples, rng, edges=edges)[:, 0] / len(values)
-    low, high = percentile_interval(drawn, level, point)
+    low, high = percentile_interval(drawn, level, point=point)
     return Estimate(value=float(point), low=float(low), high=float(high))
 
 
