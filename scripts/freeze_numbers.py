@@ -51,7 +51,8 @@ RENAMED = (
     (r"^ece_difference", "diff_metrics.ece.value"),
     (r"^(negative_flips|churn)\b", r"diff_metrics.\1"),
     (r"^([ab])\.ece\b", r"\1.metrics.ece"),
-    (r"^(slices\.\d+)\.accuracy\.0", r"\1.metrics.0"),
+    (r"^(slices\.\d+)\.accuracy\.0$", r"\1.before.accuracy"),
+    (r"^(slices\.\d+)\.accuracy\.1$", r"\1.after.accuracy"),
 )
 """Places in records of the code before tasks were one object, as regular expressions, and where they are now."""
 
