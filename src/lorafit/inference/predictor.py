@@ -1,4 +1,4 @@
-"""Use a trained model: labels and probabilities for texts."""
+"""A trained model at work: predictions for texts."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ _BATCH_TOKENS = 4096
 
 
 class Runtime(Protocol):
-    """Something that runs a trained classifier on padded batches."""
+    """Something that runs a trained model on padded batches."""
 
     name: str
 
@@ -43,7 +43,7 @@ class Runtime(Protocol):
     def logits(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], *kept: Any
     ) -> NDArray[np.float32]:
-        """Compute logits of shape (rows, classes) for ids and mask of shape (rows, length).
+        """Compute logits of shape (rows, outputs) for ids and mask of shape (rows, length).
 
         `kept` is what else the texts' `pad` gave, for a runtime that knows it.
         """
