@@ -4,10 +4,10 @@ Run: LORAFIT_DATA=… python benchmarks/inference.py RUN [--data imdb|rotten-tom
 or: LORAFIT_DATA=… python benchmarks/inference.py --base-shape --rows 60 --pipeline-rows 16
 
 RUN is a run of `benchmarks/imdb.py --run RUN`, or any other; `--base-shape` makes one of DistilBERT-base's shape with
-random weights, whose answers mean nothing. The rows are drawn from the test split with a seed; the pipeline, which is
-slower, gets the first of them. Every form is a process of its own, warmed up on texts of its own; tokenising is in the
-time, loading is not. The pipeline pads and runs in fp32, as it does by default, on the merged model. The share of the
-int8 ceiling counts what the encoder's linear layers execute, padding included, against the same products alone in
+random weights, whose predictions mean nothing. The rows are drawn from the test split with a seed; the pipeline, which
+is slower, gets the first of them. Every form is a process of its own, warmed up on texts of its own; tokenising is in
+the time, loading is not. The pipeline pads and runs in fp32, as it does by default, on the merged model. The share of
+the int8 ceiling counts what the encoder's linear layers execute, padding included, against the same products alone in
 onnxruntime, 4,096 tokens at a time. Cold start is the whole of `lorafit predict FOLDER TEXT` and of a script with a
 pipeline, the best of three. Parts are kept in benchmarks/results/inference-DATA.json and not measured again for the
 same run, unless with --again: after a change of lorafit all are to be.
@@ -174,8 +174,8 @@ def ask_lorafit(path: Path, source: str, count: int, precision: Literal["auto", 
     predictor = lorafit.load(path, precision=precision)
     predictor.predict(warm_up)
     began = time.perf_counter()
-    answers = [str(one.columns()["label"]) for one in predictor.predict(texts)]
-    return describe(time.perf_counter() - began, answers, labels, read_lengths(path, texts))
+    predictions = [str(one.columns()["label"]) for one in predictor.predict(texts)]
+    return describe(time.perf_counter() - began, predictions, labels, read_lengths(path, texts))
 
 
 def ask_pipeline(folder: Path, source: str, count: int, batch: int, length: int) -> dict[str, Any]:
@@ -186,8 +186,8 @@ def ask_pipeline(folder: Path, source: str, count: int, batch: int, length: int)
     classify = pipeline("text-classification", model=str(folder), truncation=True, max_length=length, batch_size=batch)
     classify(warm_up)
     began = time.perf_counter()
-    answers = [one["label"] for one in classify(texts)]
-    return describe(time.perf_counter() - began, answers, labels, read_lengths(folder, texts, length))
+    predictions = [one["label"] for one in classify(texts)]
+    return describe(time.perf_counter() - began, predictions, labels, read_lengths(folder, texts, length))
 
 
 def read_lengths(folder: Path, texts: list[str], length: int | None = None) -> NDArray[np.int64]:
@@ -203,19 +203,19 @@ def read_lengths(folder: Path, texts: list[str], length: int | None = None) -> N
     return np.array([min(len(one.ids), most) for one in tokenizer.encode_batch(texts)])
 
 
-def describe(seconds: float, answers: list[str], labels: list[str], lengths: NDArray[np.int64]) -> dict[str, Any]:
+def describe(seconds: float, predictions: list[str], labels: list[str], lengths: NDArray[np.int64]) -> dict[str, Any]:
     """Return what is kept of a measurement; positions are those of lorafit's batches."""
     from lorafit.inference.predictor import plan_prediction
     from lorafit.system import hardware
 
-    right = np.mean([one == other for one, other in zip(answers, labels, strict=True)])
+    right = np.mean([one == other for one, other in zip(predictions, labels, strict=True)])
     return {
-        "texts": len(answers),
+        "texts": len(predictions),
         "seconds": seconds,
         "tokens": int(lengths.sum()),
         "positions": int(plan_prediction(lengths).shapes(lengths).prod(axis=1).sum()),
         "accuracy": float(right),
-        "labels": " ".join(answers),
+        "labels": " ".join(predictions),
         "peak_memory_bytes": hardware.peak_memory_bytes(),
     }
 

@@ -86,17 +86,17 @@ def measure(folder: Path) -> dict[str, float]:
     """Classify the first rows, then all, in this process."""
     predictor = load(folder / "export")
     hardware.reset_peak_memory()  # loading takes more for a moment, which would hide what grows
-    run_job(open_file(folder / "first.csv"), predictor, folder / "first-answers.csv")
+    run_job(open_file(folder / "first.csv"), predictor, folder / "first-predictions.csv")
     model_bytes = hardware.peak_memory_bytes()
     hardware.reset_peak_memory()
     began = time.perf_counter()
     job = open_file(folder / "rows.csv", progress=PlainProgress())
-    run_job(job, predictor, folder / "answers.csv", progress=PlainProgress())
+    run_job(job, predictor, folder / "predictions.csv", progress=PlainProgress())
     seconds = time.perf_counter() - began
-    with (folder / "answers.csv").open(encoding="utf-8") as answers:
-        written = sum(1 for _ in answers) - 1
+    with (folder / "predictions.csv").open(encoding="utf-8") as predictions:
+        written = sum(1 for _ in predictions) - 1
     if written != job.rows:
-        raise RuntimeError(f"{written:,} answers to {job.rows:,} rows.")
+        raise RuntimeError(f"{written:,} predictions for {job.rows:,} rows.")
     return {
         "model_bytes": model_bytes,
         "peak_bytes": hardware.peak_memory_bytes(),

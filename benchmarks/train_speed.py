@@ -123,7 +123,7 @@ def summarise(turns: dict[str, Any], shape: Shape) -> dict[str, Any]:
 
 
 def summarise_side(repeats: list[dict[str, Any]], shape: Shape, ceiling: float) -> dict[str, Any]:
-    """Return the figures of one side."""
+    """Return what is reported of one side."""
     first = repeats[0]
     seconds = statistics.median(repeat["seconds"] for repeat in repeats)
     flop = shape.training_flop(first["positions"], first["rows"], fused=first["blocks"] == "fused")
