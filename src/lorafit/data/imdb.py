@@ -15,8 +15,6 @@ from lorafit.data.rows import RawRows, RawSplits
 from lorafit.data.tables import read_table
 from lorafit.errors import DataError, NetworkUnavailableError
 
-__all__ = ["DATA_VARIABLE", "IMDB_LABELS", "load_imdb"]
-
 DATA_VARIABLE = "LORAFIT_DATA"
 """Environment variable that names the folder of large data sets."""
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from lorafit.tasks.base import Task
 
-__all__ = ["RawRows", "RawSplits", "Split", "Splits"]
-
 
 @dataclass(frozen=True)
 class RawRows:

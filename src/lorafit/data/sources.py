@@ -23,8 +23,6 @@ from lorafit.tasks.base import Task
 from lorafit.tasks.evaluation import LENGTH_COLUMN
 from lorafit.tasks.registry import get_task
 
-__all__ = ["NAMED_SOURCES", "is_same_source", "load_evaluation_rows", "load_splits"]
-
 _FEWEST_CALIBRATION_ROWS = 20
 
 NAMED_SOURCES = (*BUILTIN_SOURCES, "imdb")

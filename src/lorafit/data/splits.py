@@ -9,8 +9,6 @@ from lorafit.data.rows import Split
 from lorafit.errors import DataError
 from lorafit.tasks.base import Task
 
-__all__ = ["check_distinct_texts", "count_shared_texts", "cut_split", "sample_rows"]
-
 
 def cut_split(split: Split, fraction: float, seed: int, task: Task) -> tuple[Split, Split]:
     """Cut a share off a split, the same share of every stratum. Rows with the same text stay together.

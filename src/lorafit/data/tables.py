@@ -17,15 +17,6 @@ from typing import NamedTuple, TextIO, TypeVar
 from lorafit.errors import DataError
 from lorafit.system.extras import require
 
-__all__ = [
-    "DELIMITERS",
-    "READABLE_SUFFIXES",
-    "Table",
-    "check_columns",
-    "read_table",
-    "stream_table",
-]
-
 _Row = TypeVar("_Row")
 
 

@@ -16,8 +16,6 @@ from lorafit.errors import UserInputError
 from lorafit.system.atomic import replace_file, write_atomic
 from lorafit.system.extras import require
 
-__all__ = ["WRITABLE_SUFFIXES", "check_types", "join_tables", "write_table"]
-
 WRITABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """Files that `write_table` makes."""
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel
 
-__all__ = ["AdaptedModel", "apply_method", "base_of", "count_parameters", "merge_adapter"]
-
 
 @dataclass(frozen=True)
 class AdaptedModel:

@@ -16,16 +16,6 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = [
-    "ARCHITECTURES",
-    "Architecture",
-    "BlockParts",
-    "disable_base_dropout",
-    "find_head",
-    "find_norms",
-    "find_targets",
-]
-
 
 @dataclass(frozen=True)
 class BlockParts:

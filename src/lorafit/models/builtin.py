@@ -19,8 +19,6 @@ from lorafit.models.tokenization import read_tokenizer
 from lorafit.system.assets import locate_carrier_file
 from lorafit.system.atomic import atomic_directory, compute_digest
 
-__all__ = ["BUILTIN_ENCODERS", "cache_folder", "load_builtin_encoder"]
-
 BUILTIN_ENCODERS = ("builtin:distil-minilm",)
 
 _CARRIER = "distil-minilm"

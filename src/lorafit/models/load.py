@@ -22,18 +22,6 @@ from lorafit.tasks.base import Task
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = [
-    "COUNTS_FROM_PADDING",
-    "Encoder",
-    "LoadedModel",
-    "build_model_config",
-    "check_max_length",
-    "load_tokenizer",
-    "load_with_head",
-    "locate_encoder",
-    "quiet_transformers",
-]
-
 _HUB_ID = re.compile(r"^(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*$")
 COUNTS_FROM_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
 """Encoders whose first position has the number after the padding token's id: so many positions are never used."""

@@ -4,8 +4,6 @@ from lorafit.config import Config, MethodConfig
 from lorafit.errors import ConfigError
 from lorafit.models.methods import find_method
 
-__all__ = ["complete_method", "complete_settings", "select_settings"]
-
 _DECIDED = {
     *("task_type", "peft_type", "target_modules", "modules_to_save", "inference_mode", "base_model_name_or_path"),
     *("r", "lora_alpha", "lora_dropout", "alpha", "randlora_alpha", "init_r", "target_r", "num_virtual_tokens"),

@@ -16,8 +16,6 @@ from lorafit.models.peft_configs import (
     build_ranked,
 )
 
-__all__ = ["METHODS", "Limit", "Method", "find_method"]
-
 Limit = Literal["merge", "mixed-batches", "fused-blocks", "decoder", "resume"]
 """What a method cannot do: be merged into the base, serve several adapters in one batch, be trained in lorafit's fused
 blocks, adapt a decoder, go on from a checkpoint (which then begins anew)."""

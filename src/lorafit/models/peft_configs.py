@@ -10,17 +10,6 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedModel
 
-__all__ = [
-    "Build",
-    "Site",
-    "build_adalora",
-    "build_ia3",
-    "build_lora",
-    "build_plain",
-    "build_prompt",
-    "build_ranked",
-]
-
 
 @dataclass(frozen=True)
 class Site:

@@ -2,8 +2,6 @@
 
 from lorafit.system.records import Record
 
-__all__ = ["BaseModelRecord", "ParameterCounts"]
-
 
 class BaseModelRecord(Record):
     """The pre-trained encoder of a run.

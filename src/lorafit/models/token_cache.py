@@ -16,8 +16,6 @@ from lorafit.models.builtin import cache_folder
 from lorafit.models.tokenization import TokenizedTexts, Truncation, tokenize
 from lorafit.system.atomic import write_atomic
 
-__all__ = ["tokenize_once"]
-
 _CHARACTERS = 2_000_000
 _BYTES = 500_000_000
 

@@ -15,8 +15,6 @@ from tokenizers import Tokenizer
 from lorafit.errors import ConfigError, RunError
 from lorafit.models.batching import pad_lengths
 
-__all__ = ["TokenizedTexts", "Truncation", "read_tokenizer", "tokenize"]
-
 _CHUNK = 512
 _HEAD_SHARE = 0.25
 

@@ -10,8 +10,6 @@ from typing import Literal
 from lorafit.errors import MissingCarrierError
 from lorafit.system.atomic import compute_digest
 
-__all__ = ["CARRIERS", "Carrier", "CarrierStatus", "check_carrier", "install_line", "locate_carrier_file"]
-
 
 @dataclass(frozen=True)
 class Carrier:

@@ -8,15 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = [
-    "atomic_directory",
-    "compute_digest",
-    "create_file",
-    "describe_obstacle",
-    "replace_file",
-    "write_atomic",
-]
-
 
 def compute_digest(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from lorafit.system.hardware import SYSTEM_ROOT
 
-__all__ = ["EnergyMeter"]
-
 _ZONES = "sys/class/powercap/intel-rapl:*"
 """Named so for processors of AMD, too. Those of cores and graphics have a name of their own and lie in a package."""
 

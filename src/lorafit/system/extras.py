@@ -6,8 +6,6 @@ from types import ModuleType
 
 from lorafit.errors import MissingExtraError
 
-__all__ = ["EXTRAS", "install_line", "missing_modules", "require"]
-
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("torch", "transformers", "peft", "accelerate", "datasets", "pyarrow", "sklearn", "scipy", "jinja2"),
     "search": ("filelock", "optuna"),

@@ -6,17 +6,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = [
-    "available_cores",
-    "cpu_flags",
-    "cpu_name",
-    "cpu_quota",
-    "memory_bytes",
-    "memory_limit",
-    "peak_memory_bytes",
-    "reset_peak_memory",
-]
-
 SYSTEM_ROOT = Path("/")
 
 

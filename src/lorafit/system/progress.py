@@ -2,8 +2,6 @@
 
 from typing import Protocol
 
-__all__ = ["Progress", "Silent"]
-
 
 class Progress(Protocol):
     """Receives the stages of a long job. Calls come in order: `start`, any number of `update`, `finish`."""

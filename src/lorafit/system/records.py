@@ -9,8 +9,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lorafit.errors import RunError
 from lorafit.system.atomic import write_atomic
 
-__all__ = ["SCHEMA_VERSION", "FileRecord", "Record"]
-
 SCHEMA_VERSION: Final = 2
 """Raised whenever the fields of any record change, so that older files get one clear error."""
 

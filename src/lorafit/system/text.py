@@ -2,8 +2,6 @@
 
 import re
 
-__all__ = ["clean_text", "format_duration", "parse_duration"]
-
 _JOINERS = frozenset("\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}")
 """Not printable by themselves, but part of words in some scripts and of emoji."""
 

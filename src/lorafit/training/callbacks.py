@@ -20,19 +20,6 @@ from lorafit.system.progress import Progress
 from lorafit.tasks.base import Metric
 from lorafit.training.inputs import EpochBatches
 
-__all__ = [
-    "DivergenceGuard",
-    "EpochOrder",
-    "History",
-    "InterruptGuard",
-    "ProgressReport",
-    "RankAllocation",
-    "Schedule",
-    "find_latest_checkpoint",
-    "is_complete",
-    "mark_complete",
-]
-
 
 class EpochOrder(TrainerCallback):
     """Sets the epoch of the batch sampler, also when training resumes in the middle of one."""

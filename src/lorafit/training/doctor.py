@@ -16,8 +16,6 @@ from pydantic import BaseModel, ConfigDict, computed_field
 from lorafit.models.builtin import cache_folder
 from lorafit.system import assets, extras, hardware
 
-__all__ = ["CarrierReport", "Diagnosis", "Folder", "Hub", "Package", "Precision", "Problem", "Processor", "diagnose"]
-
 HUB_TIMEOUT_SECONDS = 3.0
 NEEDED_DISK_BYTES = 500_000_000
 """Room for the converted base model and one run."""

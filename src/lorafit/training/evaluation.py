@@ -21,8 +21,6 @@ from lorafit.tasks.base import Array, TargetScaler, Task
 from lorafit.tasks.evaluation import cut_into_slices, score_models, score_slices
 from lorafit.tasks.records import Calibration, MetricsRecord
 
-__all__ = ["Predicted", "build_metrics", "compute_validation", "evaluate"]
-
 _BEFORE: Final = "before"
 """No baseline has this name, which the file of predictions before training has."""
 

@@ -14,9 +14,6 @@ from lorafit.models.batching import BatchPlan, plan_batches
 from lorafit.models.tokenization import TokenizedTexts
 from lorafit.system.progress import Progress
 
-__all__ = ["EpochBatches", "ModelInputs", "TrainingRows", "build_train_loader", "cache_hidden_states"]
-
-
 ModelInputs = TokenizedTexts | PrefixedTexts
 """Texts as the model reads them: their tokens, with the frozen layers' hidden states where these are cached."""
 

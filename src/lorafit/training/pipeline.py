@@ -23,8 +23,6 @@ from lorafit.training.planning.forecast import measure_workload
 from lorafit.training.prepare import Prepared, prepare
 from lorafit.training.stages import RunStages
 
-__all__ = ["Run", "Sample", "resume", "train"]
-
 
 @dataclass(frozen=True)
 class Sample:

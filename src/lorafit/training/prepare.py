@@ -29,8 +29,6 @@ from lorafit.system.progress import Progress
 from lorafit.tasks.base import TargetScaler, Task
 from lorafit.tasks.registry import get_task
 
-__all__ = ["Material", "Prepared", "collect_versions", "describe", "load_material", "prepare"]
-
 _KEPT = 2
 """How many truncations of the texts are kept in memory for several runs."""
 

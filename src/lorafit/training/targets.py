@@ -8,8 +8,6 @@ from torch import nn
 from lorafit.models.adaptation import AdaptedModel
 from lorafit.tasks.base import TargetScaler
 
-__all__ = ["find_output_layer", "fold_scaler", "unfold_known_head"]
-
 
 def fold_scaler(adapted: AdaptedModel, scaler: TargetScaler) -> None:
     """Let a model that has learned standardised numbers give them in their own unit, by its last layer.

@@ -44,8 +44,6 @@ from lorafit.training.callbacks import (
 )
 from lorafit.training.inputs import EpochBatches, TrainingRows, build_train_loader
 
-__all__ = ["OnValidation", "TrainingJob", "Validate", "build_arguments", "build_optimizer", "fit"]
-
 Validate = Callable[[], Mapping[str, float]]
 """Computes the validation metrics of the current model, at least `loss` and `calibrated_loss`."""
 

@@ -20,8 +20,6 @@ from lorafit.models.acceleration.precision import PrecisionChoice
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["ATTENTION", "attend", "attention_for_training", "padding_mask", "use_attention"]
-
 ATTENTION = "lorafit"
 """Name in transformers' registries of attention functions and of mask functions."""
 

@@ -18,8 +18,6 @@ from peft.tuners.randlora.layer import Linear as RandLoraLinear
 from peft.tuners.vera.layer import Linear as VeraLinear
 from torch import nn
 
-__all__ = ["DROPOUTS", "base_linear", "can_be_composed", "compose_weight", "list_factors"]
-
 _COMPOSED = (LoraLinear, SVDLinear, VeraLinear, RandLoraLinear, LohaLinear, LokrLinear, FourierFTLinear)
 """PEFT's layers that add `get_delta_weight` to the base; DoRA scales the rows of the sum."""
 

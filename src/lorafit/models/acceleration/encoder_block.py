@@ -21,17 +21,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = [
-    "FusedBlock",
-    "at_precision",
-    "compute_prefix",
-    "find_block_obstacle",
-    "frozen_depth",
-    "fuse_encoder",
-    "is_fused",
-    "learns_tokens",
-]
-
 _dtype: ContextVar[torch.dtype] = ContextVar("dtype of the products in fused blocks", default=torch.float32)
 _OWN_BLOCKS = "the method changes more than the weights of frozen linear layers"
 _prefix_alone: ContextVar[bool] = ContextVar("whether only the frozen prefix is computed", default=False)

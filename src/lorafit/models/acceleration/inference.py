@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-__all__ = ["make_fast"]
-
 
 def make_fast(model: "PreTrainedModel | PeftModel") -> "PreTrainedModel | PeftModel":
     """Return a copy of a trained model with its adapter merged and the encoder's blocks fused.

@@ -18,8 +18,6 @@ from torch.nn import functional
 
 from lorafit.models.acceleration.composed_weight import base_linear, can_be_composed, compose_weight, list_factors
 
-__all__ = ["LinearGroup", "can_be_grouped"]
-
 
 @dataclass(frozen=True)
 class _Adapter:

@@ -3,8 +3,6 @@
 import ctypes
 import sys
 
-__all__ = ["keep_freed_memory", "release_freed_memory"]
-
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _MEBIBYTE = 1 << 20
 

@@ -5,8 +5,6 @@ from typing import Literal
 
 from lorafit.errors import ConfigError
 
-__all__ = ["Device", "PrecisionChoice", "choose_device", "choose_precision"]
-
 Device = Literal["cpu", "cuda"]
 """What a model can run on. Everything is made for CPUs; a GPU runs the libraries' own blocks under autocast."""
 

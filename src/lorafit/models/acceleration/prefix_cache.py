@@ -30,8 +30,6 @@ from lorafit.models.batching import BatchPlan
 from lorafit.models.tokenization import TokenizedTexts
 from lorafit.system.atomic import compute_digest, write_atomic
 
-__all__ = ["PrefixCache", "PrefixedTexts"]
-
 _DTYPES: dict[str, np.dtype[Any]] = {"bf16": np.dtype(np.int16), "fp32": np.dtype(np.float32)}
 """How each precision lies in the file; numpy knows no bfloat16, so its bits stand as integers."""
 

@@ -10,8 +10,6 @@ from lorafit.errors import MissingExtraError, RunError
 from lorafit.system.extras import require
 from lorafit.system.hardware import available_cores
 
-__all__ = ["OnnxRuntime", "open_session"]
-
 
 def open_session(model: str | bytes, *, extra: str, purpose: str) -> Any:  # noqa: ANN401 - onnxruntime has no types
     """Open a graph on the CPU, with as many threads as there are cores.

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from lorafit.models.acceleration.encoder_block import at_precision
 from lorafit.models.acceleration.precision import PrecisionChoice
 
-__all__ = ["TorchRuntime"]
-
 
 class TorchRuntime:
     """Runs a classifier in evaluation mode. `name` is for messages."""

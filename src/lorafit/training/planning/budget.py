@@ -13,8 +13,6 @@ from lorafit.system import hardware
 from lorafit.system.text import format_duration, parse_duration
 from lorafit.training.planning.forecast import Workload, forecast_run, frozen_layers
 
-__all__ = ["LADDER", "Plan", "Rung", "describe_changes", "needs_preparation", "plan_run"]
-
 
 @dataclass(frozen=True)
 class Rung:

@@ -22,14 +22,6 @@ from lorafit.models.load import quiet_transformers
 from lorafit.models.runtimes.pytorch import TorchRuntime
 from lorafit.training.inputs import TrainingRows
 
-__all__ = [
-    "CostModel",
-    "Costs",
-    "Timing",
-    "fit_cost_model",
-    "measure_costs",
-]
-
 _LAST_LAYER = 0.2
 """Cost of the last fused block relative to the others: only its keys and values are computed for all tokens."""
 

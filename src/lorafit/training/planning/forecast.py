@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from lorafit.training.planning.costs import Costs
     from lorafit.training.prepare import Prepared
 
-__all__ = ["Workload", "forecast_run", "frozen_layers", "measure_workload"]
-
 _SAVING = 6.0
 _REPORT = 3.0
 _CHECKPOINT = 0.1
