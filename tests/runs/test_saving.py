@@ -55,7 +55,7 @@ class Trained:
 
     def save(self, layout: RunLayout, **changes: Any) -> dict[str, str]:
         settings = {"max_length": MAX_LENGTH, "compute_logits": self.compute_logits}
-        return save_trained(self.adapted, self.encoder, layout, **(settings | changes))
+        return save_trained(self.adapted, self.encoder, layout, TASK, **(settings | changes))
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def test_loaded_adapter_gives_the_golden_logits(saved: Saved) -> None:
     model = load_trained(saved.layout, saved.record)
     assert not model.training
     compute = predict_with(model, saved.layout.adapter)
-    assert verify_golden(saved.layout.golden, compute, runtime="torch") < 1e-5
+    assert verify_golden(saved.layout.golden, compute, TASK, runtime="torch") < 1e-5
 
 
 def test_seed_of_the_fresh_head_leaves_no_trace(saved: Saved, trained: Trained) -> None:
@@ -220,7 +220,7 @@ def test_moved_base_model_is_taken_from_its_new_place(saved: Saved, tiny_distilb
     base = saved.record.base_model.model_copy(update={"name": str(moved)})
     model = load_trained(saved.layout, saved.record.model_copy(update={"base_model": base}))
     compute = predict_with(model, saved.layout.adapter)
-    assert verify_golden(saved.layout.golden, compute, runtime="torch") < 1e-5
+    assert verify_golden(saved.layout.golden, compute, TASK, runtime="torch") < 1e-5
 
 
 def truncate_weights(folder: Path) -> None:

@@ -98,7 +98,7 @@ def _load_run(
         for choice in (GOLDEN_PRECISION, choose_precision(precision, device))
     )
     if verify:
-        verify_golden(layout.golden, exact.compute_logits, runtime=TorchRuntime.name)
+        verify_golden(layout.golden, exact.compute_logits, exact.task, runtime=TorchRuntime.name)
     return predictor
 
 
@@ -121,5 +121,5 @@ def _load_export(layout: ExportLayout, *, raw: bool, target_accuracy: float | No
         settings=(record.files, raw, target_accuracy),
     )
     if verify:
-        verify_golden(layout.golden, predictor.compute_logits, runtime=runtime.name)
+        verify_golden(layout.golden, predictor.compute_logits, predictor.task, runtime=runtime.name)
     return predictor

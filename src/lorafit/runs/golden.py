@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from lorafit.errors import RunError
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.system.records import FileRecord
+from lorafit.tasks.base import Task
 
 __all__ = ["GOLDEN_TEXTS", "GOLDEN_TOLERANCE", "GoldenRecord", "choose_golden_texts", "verify_golden"]
 
@@ -37,6 +38,9 @@ _CAUSES = {
         "the run here, or without --int8, or open it with --no-verify."
     ),
 }
+
+_LEAST_SCALE = 0.1
+"""Logits that are all smaller are compared as if they were so large."""
 
 GOLDEN_PRECISION = PrecisionChoice("fp32", "golden logits are compared in full precision")
 """The precision of the comparison, whatever precision the model predicts in."""
@@ -70,6 +74,7 @@ def choose_golden_texts(tokenizer: Tokenizer, max_length: int) -> list[str]:
 def verify_golden(
     path: Path,
     compute_logits: Callable[[list[str]], NDArray[np.floating]],
+    task: Task,
     *,
     runtime: str,
 ) -> float:
@@ -78,6 +83,7 @@ def verify_golden(
     Args:
         path: The `golden.json`.
         compute_logits: Texts to logits of shape (texts, outputs), at `GOLDEN_PRECISION`.
+        task: The model's task.
         runtime: Name of the runtime, a key of `GOLDEN_TOLERANCE`.
 
     Returns:
@@ -90,18 +96,10 @@ def verify_golden(
     expected = np.array(golden.logits)
     got = compute_logits(golden.texts)
     difference = float(np.abs(got - expected).max()) if got.shape == expected.shape else float("inf")
-    allowed = GOLDEN_TOLERANCE[runtime] * _measure_size(expected)
+    allowed = GOLDEN_TOLERANCE[runtime] * task.logit_scale(expected, least=_LEAST_SCALE)
     if not difference <= allowed:
         raise RunError(
             f"The model run by {runtime} does not give its golden logits: they differ by "
             f"{difference:.4g}, allowed are {allowed:.4g}. {_CAUSES[runtime]}"
         )
     return difference
-
-
-def _measure_size(logits: NDArray[np.floating]) -> float:
-    """Return the scale of the logits: the largest one or, of a single output in its own unit, the largest deviation."""
-    largest = float(np.abs(logits).max())
-    if logits.shape[1] > 1:
-        return max(0.1, largest)
-    return max(float(np.abs(logits - logits.mean()).max()), 1e-3 * largest)

@@ -24,6 +24,7 @@ from lorafit.runs.folder import ADAPTER_FILES, CALIBRATION_FILE, MODEL_FILES, Ru
 from lorafit.runs.golden import GoldenRecord, choose_golden_texts, verify_golden
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import atomic_directory, compute_digest
+from lorafit.tasks.base import Task
 from lorafit.tasks.records import Calibration
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def save_trained(
     adapted: AdaptedModel,
     encoder: Encoder,
     layout: RunLayout,
+    task: Task,
     *,
     max_length: int,
     compute_logits: Callable[[list[str]], NDArray[np.floating]],
@@ -50,6 +52,7 @@ def save_trained(
         adapted: The trained model.
         encoder: Its base.
         layout: The run folder; `adapter/` or `model/` appears in it only after the check.
+        task: Its task.
         max_length: Longest input in tokens, for the tokenizer's own truncation.
         compute_logits: Texts to logits of the trained model in this process, at `GOLDEN_PRECISION`.
         calibration: Its calibration, or None.
@@ -63,7 +66,7 @@ def save_trained(
         texts = choose_golden_texts(read_tokenizer(staging), max_length)
         golden = staging / layout.golden.name
         GoldenRecord(texts=texts, logits=compute_plain_logits(staging, texts)).write(golden)
-        verify_golden(golden, compute_logits, runtime="torch")
+        verify_golden(golden, compute_logits, task, runtime="torch")
         if calibration is not None:
             calibration.write(staging / CALIBRATION_FILE)
             names = (*names, CALIBRATION_FILE)

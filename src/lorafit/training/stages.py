@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from lorafit.training.inputs import ModelInputs
     from lorafit.training.trainer import OnValidation
 
-__all__ = ["RunStages", "measure_baseline"]
-
 _TIMED_BATCHES = 8
 """Batches that the speed is measured on where the test rows were predicted from cached hidden states."""
 
@@ -233,6 +231,7 @@ class RunStages:
                 self.prepared.adapted,
                 self.prepared.encoder,
                 self.layout,
+                self.prepared.task,
                 max_length=self.prepared.max_length,
                 compute_logits=self._build_predictor(exact).compute_logits,
                 calibration=calibration,

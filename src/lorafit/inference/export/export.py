@@ -230,7 +230,12 @@ def export_merged(run: str | Path, *, output: str | Path | None = None, overwrit
         _copy_tokenizer(layout, staging)
         golden = ExportLayout(staging).golden
         shutil.copyfile(layout.golden, golden)
-        verify_golden(golden, lambda texts: np.array(compute_plain_logits(staging, texts)), runtime="torch")
+        verify_golden(
+            golden,
+            lambda texts: np.array(compute_plain_logits(staging, texts)),
+            record.build_task(),
+            runtime="torch",
+        )
     return folder
 
 
