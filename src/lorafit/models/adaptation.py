@@ -1,7 +1,8 @@
 """Puts a method on a model: what is trained, what is frozen, and what there is of both."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lorafit.config import MethodConfig
@@ -86,7 +87,8 @@ def apply_method(
         # old files, which the Trainer would pass over when it loads them; transformers has no other way to say so
         return adapted
     targets = _find_places(model, method, settings)
-    return AdaptedModel(_wrap(model, method, settings, targets, head, seed), tuple(targets), tuple(head))
+    site = Site(model=model, targets=targets, down=_ending_feed_forward(model, targets), head=head)
+    return AdaptedModel(_wrap(method, partial(method.build, settings, site), site, seed), tuple(targets), tuple(head))
 
 
 def count_parameters(adapted: AdaptedModel) -> ParameterCounts:
@@ -144,25 +146,17 @@ def _find_places(model: "PreTrainedModel", method: Method, settings: MethodConfi
     return targets
 
 
-def _wrap(
-    model: "PreTrainedModel",
-    method: Method,
-    settings: MethodConfig,
-    targets: Sequence[str],
-    head: Sequence[str],
-    seed: int,
-) -> "PeftModel":
+def _wrap(method: Method, build_config: Callable[[], "PeftConfig"], site: Site, seed: int) -> "PeftModel":
     import torch
     from peft import get_peft_model
 
-    site = Site(model=model, targets=targets, down=_ending_feed_forward(model, targets), head=head)
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         try:
-            adapted: PeftModel = get_peft_model(model, _build_config(method, settings, site))
+            adapted: PeftModel = get_peft_model(site.model, build_config())
         except (ValueError, TypeError, RuntimeError) as error:  # what PEFT says of a layer or an option
             raise ConfigError(f"{method.title} cannot be put on this encoder: {error}") from error
-    _check_adapted(adapted, method, targets)
+    _check_adapted(adapted, method, site.targets)
     if method.frozen:
         for name, parameter in adapted.named_parameters():
             if method.frozen in name:
@@ -170,18 +164,11 @@ def _wrap(
     return adapted
 
 
-def _build_config(method: Method, settings: MethodConfig, site: Site) -> "PeftConfig":
-    if method.build is None:
-        raise ValueError(f"{method.name} trains the model itself and has no config of PEFT's")
-    return method.build(settings, site)
-
-
 def _ending_feed_forward(model: "PreTrainedModel", targets: Sequence[str]) -> list[str]:
     architecture = ARCHITECTURES.get(model.config.model_type)
     if architecture is None:
         return []
-    layers = range(len(model.get_submodule(architecture.layers)))  # type: ignore[arg-type]  # a ModuleList has a length
-    ends = {f"{architecture.layers}.{layer}.{architecture.down}" for layer in layers}
+    ends = {f"{layer}.{architecture.feed_forward[-1]}" for layer in architecture.name_layers(model)}
     return [name for name in targets if name in ends]
 
 

@@ -38,12 +38,9 @@ class Architecture:
 
     Attributes:
         layers: Path of the list of encoder layers inside the model.
-        query: The projection to the queries; where one product gives all three, its name stands three times.
-        key: The projection to the keys.
-        value: The projection to the values.
-        output: The projection after attention.
-        up: What the feed-forward network begins with.
-        down: What it ends with.
+        attention: The projections to queries, keys and values, and the one after attention; where one product gives the
+            first three, its name stands three times.
+        feed_forward: What the feed-forward network begins with, and last of all what it ends with.
         head: Top-level modules of the classification head.
         block: The other parts of one block, where it is a BERT-like one that can be fused and the head reads nothing
             but the first token; else None.
@@ -55,12 +52,8 @@ class Architecture:
     """
 
     layers: str
-    query: str
-    key: str
-    value: str
-    output: str
-    up: tuple[str, ...]
-    down: str
+    attention: tuple[str, str, str, str]
+    feed_forward: tuple[str, ...]
     head: tuple[str, ...]
     block: BlockParts | None = None
     base_dropout: tuple[str, ...] = ()
@@ -71,19 +64,23 @@ class Architecture:
     @property
     def linears(self) -> tuple[str, str, str, str, str, str]:
         """Query, key, value and output of attention; first and last of the feed-forward network."""
-        return self.query, self.key, self.value, self.output, self.up[0], self.down
+        return *self.attention, self.feed_forward[0], self.feed_forward[-1]
 
     def group(self, name: TargetGroup) -> tuple[str, ...]:
         """Return the linear layers of a named group, each once."""
-        attention, feed_forward = (self.query, self.key, self.value, self.output), (*self.up, self.down)
+        query, key, value, _ = self.attention
         groups: dict[TargetGroup, tuple[str, ...]] = {
-            "query-value": (self.query, self.value),
-            "attention": attention,
-            "feed-forward": feed_forward,
-            "key-value-down": (self.key, self.value, self.down),
-            "all-linear": attention + feed_forward,
+            "query-value": (query, value),
+            "attention": self.attention,
+            "feed-forward": self.feed_forward,
+            "key-value-down": (key, value, self.feed_forward[-1]),
+            "all-linear": self.attention + self.feed_forward,
         }
         return tuple(dict.fromkeys(groups[name]))
+
+    def name_layers(self, model: "PreTrainedModel") -> list[str]:
+        """Return the full names of a model's encoder layers, from the lowest up."""
+        return [f"{self.layers}.{index}" for index, _ in model.get_submodule(self.layers).named_children()]
 
 
 _BERT_BLOCK = BlockParts("attention.output.LayerNorm", "intermediate.intermediate_act_fn", "output.LayerNorm")
@@ -92,12 +89,8 @@ _BERT_BLOCK = BlockParts("attention.output.LayerNorm", "intermediate.intermediat
 def _like_bert(prefix: str, *, head: tuple[str, ...] = ("classifier",), fused: bool = True) -> Architecture:
     return Architecture(
         layers=f"{prefix}.encoder.layer",
-        query="attention.self.query",
-        key="attention.self.key",
-        value="attention.self.value",
-        output="attention.output.dense",
-        up=("intermediate.dense",),
-        down="output.dense",
+        attention=("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
+        feed_forward=("intermediate.dense", "output.dense"),
         head=head,
         block=_BERT_BLOCK if fused else None,
         base_dropout=("hidden_dropout_prob", "attention_probs_dropout_prob"),
@@ -107,12 +100,8 @@ def _like_bert(prefix: str, *, head: tuple[str, ...] = ("classifier",), fused: b
 
 _LIKE_LLAMA = Architecture(
     layers="model.layers",
-    query="self_attn.q_proj",
-    key="self_attn.k_proj",
-    value="self_attn.v_proj",
-    output="self_attn.o_proj",
-    up=("mlp.gate_proj", "mlp.up_proj"),
-    down="mlp.down_proj",
+    attention=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+    feed_forward=("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
     head=("score",),
     is_decoder=True,
 )
@@ -120,12 +109,8 @@ _LIKE_LLAMA = Architecture(
 ARCHITECTURES: dict[str, Architecture] = {
     "distilbert": Architecture(
         layers="distilbert.transformer.layer",
-        query="attention.q_lin",
-        key="attention.k_lin",
-        value="attention.v_lin",
-        output="attention.out_lin",
-        up=("ffn.lin1",),
-        down="ffn.lin2",
+        attention=("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
+        feed_forward=("ffn.lin1", "ffn.lin2"),
         head=("pre_classifier", "classifier"),
         block=BlockParts("sa_layer_norm", "ffn.activation", "output_layer_norm"),
         base_dropout=("dropout", "attention_dropout"),
@@ -137,38 +122,35 @@ ARCHITECTURES: dict[str, Architecture] = {
     "electra": _like_bert("electra"),
     "deberta-v2": replace(
         _like_bert("deberta", head=("pooler", "classifier"), fused=False),
-        query="attention.self.query_proj",
-        key="attention.self.key_proj",
-        value="attention.self.value_proj",
+        attention=(
+            "attention.self.query_proj",
+            "attention.self.key_proj",
+            "attention.self.value_proj",
+            "attention.output.dense",
+        ),
         head_dropout="cls_dropout",
     ),
     "albert": Architecture(
         layers="albert.encoder.albert_layer_groups",
-        query="albert_layers.0.attention.query",
-        key="albert_layers.0.attention.key",
-        value="albert_layers.0.attention.value",
-        output="albert_layers.0.attention.dense",
-        up=("albert_layers.0.ffn",),
-        down="albert_layers.0.ffn_output",
+        attention=(
+            "albert_layers.0.attention.query",
+            "albert_layers.0.attention.key",
+            "albert_layers.0.attention.value",
+            "albert_layers.0.attention.dense",
+        ),
+        feed_forward=("albert_layers.0.ffn", "albert_layers.0.ffn_output"),
         head=("classifier",),
         shares_layers=True,
     ),
     "mpnet": replace(
         _like_bert("mpnet", fused=False),
-        query="attention.attn.q",
-        key="attention.attn.k",
-        value="attention.attn.v",
-        output="attention.attn.o",
+        attention=("attention.attn.q", "attention.attn.k", "attention.attn.v", "attention.attn.o"),
         head_dropout="",
     ),
     "modernbert": Architecture(
         layers="model.layers",
-        query="attn.Wqkv",
-        key="attn.Wqkv",
-        value="attn.Wqkv",
-        output="attn.Wo",
-        up=("mlp.Wi",),
-        down="mlp.Wo",
+        attention=("attn.Wqkv", "attn.Wqkv", "attn.Wqkv", "attn.Wo"),
+        feed_forward=("mlp.Wi", "mlp.Wo"),
         head=("head", "classifier"),
     ),
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"), _LIKE_LLAMA),
@@ -216,12 +198,12 @@ def _find_in_all_layers(
             f"Candidates: {_candidates(linears)}."
         )
     parts = architecture.group(wanted)
-    layers = len(model.get_submodule(architecture.layers))  # type: ignore[arg-type]  # a ModuleList has a length
-    names = {f"{architecture.layers}.{layer}.{part}" for layer in range(layers) for part in parts}
+    layers = architecture.name_layers(model)
+    names = {f"{layer}.{part}" for layer in layers for part in parts}
     found = [name for name in linears if name in names]
-    if len(found) != layers * len(parts):
+    if len(found) != len(names):
         raise ConfigError(
-            f"The encoder has {layers} layers, so {wanted!r} should match {layers * len(parts)} linear layers, but "
+            f"The encoder has {len(layers)} layers, so {wanted!r} should match {len(names)} linear layers, but "
             f"{len(found)} were found. Candidates: {_candidates(linears)}."
         )
     missed = [name for name in linears if name.startswith(f"{architecture.layers}.") and name not in names]
@@ -242,12 +224,12 @@ def _top_layers(model: "PreTrainedModel", count: int) -> tuple[str, ...]:
             f"method.layers=top{count} is not known for encoders of type {model.config.model_type!r} (known: "
             f"{', '.join(sorted(ARCHITECTURES))}). Name the modules yourself in method.target_modules."
         )
-    layers = len(model.get_submodule(architecture.layers))  # type: ignore[arg-type]  # a ModuleList has a length
+    layers = architecture.name_layers(model)
     if architecture.shares_layers:
         raise ConfigError(f"method.layers=top{count}: all layers of this encoder share their weights.")
-    if count > layers:
-        raise ConfigError(f"method.layers=top{count}, but this encoder has {layers} layers.")
-    return tuple(f"{architecture.layers}.{layer}." for layer in range(layers - count, layers))
+    if count > len(layers):
+        raise ConfigError(f"method.layers=top{count}, but this encoder has {len(layers)} layers.")
+    return tuple(f"{layer}." for layer in layers[-count:])
 
 
 def find_norms(model: "PreTrainedModel") -> list[str]:
@@ -299,20 +281,15 @@ def disable_base_dropout(config: "PretrainedConfig") -> None:
         config: The model's config, changed in place.
     """
     architecture = ARCHITECTURES.get(config.model_type)
-    if (
-        architecture is not None
-        and architecture.head_dropout
-        and getattr(config, architecture.head_dropout, None) is None
-    ):
-        setattr(config, architecture.head_dropout, config.hidden_dropout_prob)
     if architecture is not None and architecture.base_dropout:
-        for name in architecture.base_dropout:
-            setattr(config, name, 0.0)
-        return
-    for name, value in config.to_dict().items():
-        is_rate = isinstance(value, float) and "dropout" in name
-        if is_rate and not any(part in name for part in ("classif", "head")):
-            setattr(config, name, 0.0)
+        if architecture.head_dropout and getattr(config, architecture.head_dropout, None) is None:
+            setattr(config, architecture.head_dropout, config.hidden_dropout_prob)
+        names = architecture.base_dropout
+    else:
+        rates = [name for name, value in config.to_dict().items() if isinstance(value, float) and "dropout" in name]
+        names = tuple(name for name in rates if "classif" not in name and "head" not in name)
+    for name in names:
+        setattr(config, name, 0.0)
 
 
 def _encoder_linears(model: "PreTrainedModel") -> dict[str, "nn.Module"]:
