@@ -18,20 +18,6 @@ from lorafit.system.text import parse_duration
 from lorafit.tasks.records import Resampling
 from lorafit.tasks.registry import TaskName
 
-__all__ = [
-    "Config",
-    "DataConfig",
-    "EvaluationConfig",
-    "MethodConfig",
-    "ModelConfig",
-    "SearchConfig",
-    "SearchRange",
-    "Section",
-    "TargetGroup",
-    "TrainingConfig",
-    "load_config",
-    "override_config",
-]
 
 TargetGroup = Literal["all-linear", "attention", "query-value", "feed-forward", "key-value-down"]
 """Named groups of linear layers of the encoder that an adapter can be put on."""

@@ -26,7 +26,6 @@ from lorafit.cli.search import search
 from lorafit.cli.train import train
 from lorafit.errors import LorafitError, TrainingInterruptedError
 
-__all__ = ["COMMANDS", "app", "main"]
 
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command

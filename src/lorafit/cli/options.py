@@ -15,25 +15,6 @@ from lorafit.tasks.registry import TASKS
 if TYPE_CHECKING:
     from lorafit.config import Config
 
-__all__ = [
-    "SOURCES",
-    "Budget",
-    "DataSource",
-    "DropBadRows",
-    "Method",
-    "Output",
-    "Overwrite",
-    "Quiet",
-    "RowOptions",
-    "RunOrExport",
-    "Settings",
-    "SliceColumns",
-    "TargetAccuracy",
-    "TextColumn",
-    "TrainedRun",
-    "TrainingOptions",
-    "take_options",
-]
 
 SOURCES: Final = "builtin:rotten-tomatoes, imdb, hub:owner/name, or a csv, tsv, jsonl or parquet file."
 DataSource = Annotated[str, typer.Argument(help=SOURCES)]

@@ -23,16 +23,6 @@ from lorafit.system.progress import Progress, Silent
 from lorafit.system.records import FileRecord
 from lorafit.tasks.base import Prediction
 
-__all__ = [
-    "BatchJob",
-    "PredictedTable",
-    "check_output",
-    "open_file",
-    "open_table",
-    "read_texts",
-    "run_job",
-    "stream_predictions",
-]
 
 _PART_ROWS = 4096
 _PART_CHARACTERS = 1 << 24

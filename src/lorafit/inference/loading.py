@@ -14,8 +14,6 @@ from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import compute_digest
 from lorafit.system.extras import require
 
-__all__ = ["load"]
-
 
 def load(
     path: str | Path,

@@ -10,7 +10,6 @@ from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Array
 from lorafit.tasks.evaluation import find_mistakes
 
-__all__ = ["ExplainedMistake", "MistakesRecord", "SpanContribution", "explain_mistakes", "list_explained_lengths"]
 
 _MISTAKES = 10
 _SPANS = 64

@@ -17,15 +17,6 @@ from lorafit.models.tokenization import Truncation, tokenize
 from lorafit.tasks.base import Array, Prediction, Task
 from lorafit.tasks.records import Calibration
 
-__all__ = [
-    "Inputs",
-    "ModelRecord",
-    "Predictor",
-    "Runtime",
-    "compute_logits",
-    "plan_prediction",
-    "read_calibration",
-]
 
 _BATCH_ROWS = 64
 _BATCH_TOKENS = 4096

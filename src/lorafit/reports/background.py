@@ -11,20 +11,6 @@ from lorafit.reports.html import Table
 from lorafit.runs.records import RunRecord
 from lorafit.system.text import clean_text, format_duration
 
-__all__ = [
-    "hide_folder",
-    "list_commands",
-    "list_cost",
-    "list_counts",
-    "list_digests",
-    "list_method",
-    "list_seeds",
-    "list_settings",
-    "list_splits",
-    "list_times",
-    "list_versions",
-    "name_run",
-]
 
 Facts = list[tuple[str, str]]
 """Names, each with its value."""

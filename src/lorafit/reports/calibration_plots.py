@@ -12,7 +12,6 @@ from lorafit.tasks.records import ReliabilityBin, RiskPoint
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_reliability", "plot_risk"]
 
 _TABLE_ROWS = 21
 _SHADE = 0.18

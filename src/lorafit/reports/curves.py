@@ -5,16 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "Confusion",
-    "Ranking",
-    "average_roc",
-    "find_confusions",
-    "rank_class",
-    "rank_classes",
-    "thin",
-]
-
 
 @dataclass(frozen=True)
 class Ranking:

@@ -21,23 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
 
-__all__ = [
-    "AFTER",
-    "BEFORE",
-    "INK",
-    "THIRD",
-    "Plot",
-    "add_legend",
-    "can_draw",
-    "drawn",
-    "label_points",
-    "new_figure",
-    "render_inline",
-    "require_matplotlib",
-    "save_files",
-    "shorten",
-    "show_percent",
-]
 
 INK, LINE, AFTER, BEFORE, THIRD = "#1c2430", "#c9ced6", "#2563eb", "#5f6673", "#b45309"
 """Colours of a figure on white: text and axes, grid, the model after training, the one before, and a third thing."""

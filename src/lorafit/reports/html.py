@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-__all__ = ["FILTERS", "Table", "render_marked", "render_page"]
-
 
 @dataclass(frozen=True)
 class Table:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-__all__ = ["render_model_card"]
 
 _LISTED: Final = 20
 """Of more labels, the first are named."""

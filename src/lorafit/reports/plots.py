@@ -17,7 +17,6 @@ from lorafit.reports.score_plots import (
 )
 from lorafit.reports.training_plots import plot_learning, plot_loss
 
-__all__ = ["PLOTS", "build_plots"]
 
 PLOTS: Final[dict[str, tuple[Callable[[RunContents], Iterator[Plot]], ...]]] = {
     "single_label": (

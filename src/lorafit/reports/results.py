@@ -8,15 +8,6 @@ from lorafit.tasks.evaluation import find_weak_slices, judge
 from lorafit.tasks.format import write_estimate
 from lorafit.tasks.records import Estimate
 
-__all__ = [
-    "list_calibration",
-    "list_comparisons",
-    "list_confusions",
-    "list_labels",
-    "list_scores",
-    "list_weak_slices",
-    "name_absent_labels",
-]
 
 _VERDICTS = {"better": "better", "worse": "worse", "inconclusive": "not shown to be better"}
 _MOST_NAMED = 20

@@ -12,7 +12,6 @@ from lorafit.system.text import clean_text
 from lorafit.tasks.base import Task
 from lorafit.tasks.evaluation import find_mistakes
 
-__all__ = ["ShownPrediction", "ShownRow", "ShownWords", "choose_samples", "show_mistakes", "show_samples"]
 
 _SAMPLES = 6
 _MOST_WORDS = 5

@@ -17,17 +17,6 @@ from lorafit.tasks.records import Estimate, SliceScores
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "MOST_CLASSES_IN_MATRIX",
-    "STRONGEST",
-    "plot_confusion",
-    "plot_labels",
-    "plot_numbers",
-    "plot_precision_recall",
-    "plot_roc",
-    "plot_scores",
-    "plot_slices",
-]
 
 MOST_CLASSES_IN_MATRIX = 12
 """With more classes the cells of a confusion matrix are too small to be read."""

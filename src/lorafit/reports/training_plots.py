@@ -12,7 +12,6 @@ from lorafit.reports.drawing import AFTER, BEFORE, INK, THIRD, Plot, add_legend,
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_learning", "plot_loss"]
 
 _MOST_POINTS = 400
 _MOST_TABLE_ROWS = 60

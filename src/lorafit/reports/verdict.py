@@ -6,8 +6,6 @@ from lorafit.tasks.base import Metric, Task
 from lorafit.tasks.evaluation import Verdict, judge
 from lorafit.tasks.records import Estimate, MetricsRecord
 
-__all__ = ["describe_verdict"]
-
 
 def describe_verdict(task: Task, metrics: MetricsRecord) -> str:
     """Say in one sentence whether training was worth it.

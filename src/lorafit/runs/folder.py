@@ -11,17 +11,6 @@ from lorafit.errors import RunError
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import describe_obstacle
 
-__all__ = [
-    "ADAPTER_FILES",
-    "CALIBRATION_FILE",
-    "MODEL_FILES",
-    "RunLayout",
-    "check_same_settings",
-    "choose_run_folder",
-    "claim_run_folder",
-    "find_free_name",
-    "suggest_name",
-]
 
 CALIBRATION_FILE = "calibration.json"
 """Beside the files below, with its digest in the run record, where there are calibration rows."""

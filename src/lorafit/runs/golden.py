@@ -12,7 +12,6 @@ from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.system.records import FileRecord
 from lorafit.tasks.base import Task
 
-__all__ = ["GOLDEN_TEXTS", "GOLDEN_TOLERANCE", "GoldenRecord", "choose_golden_texts", "verify_golden"]
 
 GOLDEN_TEXTS = (
     "A wonderful film, from the first minute to the last.",

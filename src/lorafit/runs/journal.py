@@ -12,8 +12,6 @@ from lorafit.runs.records import RunRecord
 from lorafit.system import hardware
 from lorafit.system.energy import EnergyMeter
 
-__all__ = ["Journal"]
-
 
 class Journal:
     """The record of a run under way; every change is written to `run.json` at once."""

@@ -12,8 +12,6 @@ from lorafit.data.tables import read_table
 from lorafit.data.writing import write_table
 from lorafit.tasks.base import Array, Task
 
-__all__ = ["parse_predictions", "read_predictions", "write_predictions"]
-
 
 def write_predictions(path: Path, rows: Split, task: Task, values: Array) -> None:
     """Write the predictions of n rows as parquet.

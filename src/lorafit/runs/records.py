@@ -9,8 +9,6 @@ from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Task
 from lorafit.tasks.registry import TaskName, build_task
 
-__all__ = ["DataRecord", "ForecastRecord", "HardwareRecord", "RunRecord", "SplitRecord", "TrainingRecord"]
-
 
 class SplitRecord(Record):
     """One split of the data as it was used.

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-__all__ = ["check_files", "compute_plain_logits", "load_trained", "save_trained", "write_trained"]
 
 _PLAIN = Path(__file__).parents[1] / "models" / "runtimes" / "plain.py"
 

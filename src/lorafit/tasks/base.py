@@ -23,18 +23,6 @@ from lorafit.tasks.labels import Label
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, Scores
 from lorafit.tasks.statistics import wilson_interval
 
-__all__ = [
-    "Array",
-    "Metric",
-    "Prediction",
-    "TargetScaler",
-    "Task",
-    "Wording",
-    "exactly",
-    "expect",
-    "measure_spread",
-    "share",
-]
 
 Array = NDArray[np.float64]
 

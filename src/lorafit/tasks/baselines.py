@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CLASSIFIERS", "REGRESSORS", "predict_classes", "predict_marks", "predict_numbers"]
 
 Array = NDArray[np.float64]
 

@@ -18,15 +18,6 @@ from lorafit.tasks.metrics import softmax
 from lorafit.tasks.records import Estimate, ReliabilityBin, Resampling
 from lorafit.tasks.statistics import percentile_interval, resample_row_sums
 
-__all__ = [
-    "bin_adaptively",
-    "estimate_calibration_errors",
-    "expected_calibration_error",
-    "fit_binary_temperature",
-    "fit_temperature",
-    "list_reliability",
-    "undo_temperature",
-]
 
 BINS: Final = 15
 _COLDEST, _HOTTEST, _HALVINGS = 0.05, 20.0, 40

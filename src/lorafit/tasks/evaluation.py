@@ -29,25 +29,6 @@ from lorafit.tasks.statistics import (
     sign_test,
 )
 
-__all__ = [
-    "FEW_ROWS",
-    "LENGTH_COLUMN",
-    "Slicing",
-    "Verdict",
-    "compare",
-    "compare_means",
-    "compare_slices",
-    "cut_into_slices",
-    "describe_changed_rows",
-    "estimate",
-    "estimate_mean",
-    "find_mistakes",
-    "find_weak_slices",
-    "judge",
-    "judge_difference",
-    "score_models",
-    "score_slices",
-]
 
 Verdict = Literal["better", "worse", "inconclusive"]
 

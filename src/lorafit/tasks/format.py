@@ -5,7 +5,6 @@ from typing import Final, Literal
 
 from lorafit.tasks.records import Estimate
 
-__all__ = ["Form", "write_estimate", "write_label_number", "write_number", "write_numbers", "write_p_value"]
 
 Form = Literal["percent", "plain", "unit"]
 """Per cent with one decimal; three decimals; or the unit of the labels, with as many digits as its size asks for."""

@@ -12,19 +12,6 @@ from numpy.typing import NDArray
 
 from lorafit.errors import DataError
 
-__all__ = [
-    "Label",
-    "check_label_names",
-    "check_not_constant",
-    "check_not_unique",
-    "is_missing",
-    "join_small_strata",
-    "read_name",
-    "read_names",
-    "read_number",
-    "refuse",
-    "sort_names",
-]
 
 Label = str | tuple[str, ...] | float
 """The label of a row: a class name, several of them, or a number."""

@@ -11,21 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from lorafit.tasks.records import ClassScores, Estimate
 from lorafit.tasks.statistics import f1_interval, wilson_interval
 
-__all__ = [
-    "binary_loss",
-    "check_ids",
-    "check_marks",
-    "check_probabilities",
-    "check_shares",
-    "confusion_matrix",
-    "f1",
-    "mcc",
-    "ratio",
-    "score_classes",
-    "sigmoid",
-    "softmax",
-    "to_losses",
-]
 
 Array = NDArray[np.float64]
 

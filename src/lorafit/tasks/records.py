@@ -7,23 +7,6 @@ from pydantic import Field
 from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.registry import TaskName
 
-__all__ = [
-    "BaselineScores",
-    "Calibration",
-    "CalibrationScores",
-    "ClassScores",
-    "Comparison",
-    "Estimate",
-    "MetricsRecord",
-    "ReliabilityBin",
-    "Resampling",
-    "RiskPoint",
-    "Scores",
-    "Slice",
-    "SliceComparison",
-    "SliceScores",
-]
-
 
 @dataclass(frozen=True)
 class Resampling:

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
     from lorafit.tasks.base import Task
 
-__all__ = ["TASKS", "TaskName", "build_task", "get_task"]
 
 TASKS: Final = {
     "single_label": "lorafit.tasks.single_label:SingleLabel",

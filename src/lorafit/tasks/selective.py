@@ -15,13 +15,6 @@ from numpy.typing import NDArray
 from lorafit.tasks.base import Array
 from lorafit.tasks.records import RiskPoint
 
-__all__ = [
-    "NEVER",
-    "choose_accept_threshold",
-    "choose_set_threshold",
-    "conformal_rank",
-    "trace_risk",
-]
 
 NEVER: Final = 2.0
 """A threshold that no confidence reaches."""

@@ -46,15 +46,6 @@ from lorafit.tasks.selective import (
     trace_risk,
 )
 
-__all__ = [
-    "CALIBRATION_METRICS",
-    "ClassCalibration",
-    "Prediction",
-    "SingleLabel",
-    "SingleLabelCalibration",
-    "describe_temperature",
-    "log_odds",
-]
 
 _STORED_POINTS, _SHOWN_POINTS = 1000, 200
 

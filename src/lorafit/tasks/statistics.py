@@ -12,15 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from lorafit.tasks.records import Estimate
 
-__all__ = [
-    "adjust_p_values",
-    "bootstrap_mean",
-    "f1_interval",
-    "percentile_interval",
-    "resample_row_sums",
-    "sign_test",
-    "wilson_interval",
-]
 
 Array = NDArray[np.float64]
 

@@ -14,8 +14,6 @@ from lorafit.tasks.base import Metric
 if TYPE_CHECKING:
     from lorafit.experiments.compare.compare import Comparison
 
-__all__ = ["build_table", "show_comparison"]
-
 
 def show_comparison(comparison: "Comparison", *, quiet: bool) -> None:
     """Print the table, what it means and where the runs are; with `quiet` only the folder."""

@@ -15,7 +15,6 @@ from lorafit.cli.render.tables import open_console
 from lorafit.inference.explanation import Explanation, WordContribution
 from lorafit.system.text import clean_text
 
-__all__ = ["show_explanation", "show_explanations"]
 
 _MOST_ROWS = 8
 _LONGEST_WORD = 30

@@ -18,7 +18,6 @@ from lorafit.tasks.labels import Label
 if TYPE_CHECKING:
     from lorafit.training.pipeline import Sample
 
-__all__ = ["build_sample_table", "show_predictions"]
 
 _LONGEST_TEXT = 120
 _WIDEST = 40

@@ -13,7 +13,6 @@ from lorafit.system.text import format_duration
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-__all__ = ["BarProgress", "PlainProgress", "open_progress"]
 
 _SECONDS_BETWEEN_LINES = 15.0
 _ENOUGH = 0.05

@@ -12,8 +12,6 @@ from lorafit.tasks.registry import get_task
 if TYPE_CHECKING:
     from lorafit.experiments.reproduce import ReproductionRecord
 
-__all__ = ["show_reproduction"]
-
 
 def show_reproduction(record: "ReproductionRecord") -> None:
     """Print what agrees, and what else differs."""

@@ -17,8 +17,6 @@ from lorafit.tasks.evaluation import LENGTH_COLUMN
 if TYPE_CHECKING:
     from lorafit.training.pipeline import Run
 
-__all__ = ["show_run"]
-
 
 def show_run(run: "Run", *, quiet: bool) -> None:
     """Print what a run achieved, what it cost and what to do next; with `quiet` only the run folder."""

@@ -14,7 +14,6 @@ from lorafit.system.text import format_duration
 if TYPE_CHECKING:
     from lorafit.experiments.search.search import Search
 
-__all__ = ["build_table", "show_search"]
 
 _MOST_ROWS = 8
 

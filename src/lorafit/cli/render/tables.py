@@ -7,7 +7,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["fit_columns", "has_room", "open_console", "print_fitting"]
 
 _WIDTH_WITHOUT_TERMINAL = 110
 

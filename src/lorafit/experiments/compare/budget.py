@@ -14,8 +14,6 @@ from lorafit.training.planning.budget import plan_run
 from lorafit.training.planning.forecast import Workload, forecast_run, measure_workload
 from lorafit.training.prepare import Material, prepare
 
-__all__ = ["fit_budget", "set_method"]
-
 
 def set_method(config: Config, method: str, seed: int) -> Config:
     """Return the settings of one cell.

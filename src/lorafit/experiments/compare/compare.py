@@ -27,8 +27,6 @@ from lorafit.system.progress import Progress, Silent
 from lorafit.training.prepare import Material, load_material, prepare
 from lorafit.training.stages import RunStages, measure_baseline
 
-__all__ = ["Comparison", "compare"]
-
 
 @dataclass(frozen=True)
 class Comparison:

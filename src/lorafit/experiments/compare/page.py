@@ -29,7 +29,6 @@ from lorafit.tasks.registry import get_task
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
-__all__ = ["find_pareto", "judge_baselines", "plot_scores", "render_page", "write_difference"]
 
 _TICKS = {
     count * seconds: f"{count} {unit}"

@@ -14,8 +14,6 @@ from lorafit.tasks.evaluation import Verdict
 from lorafit.tasks.records import Estimate
 from lorafit.tasks.registry import TaskName, get_task
 
-__all__ = ["BaselineRow", "Cell", "ComparisonLayout", "ComparisonRecord", "MethodRow", "ScoredRow"]
-
 
 @dataclass(frozen=True)
 class ComparisonLayout:

@@ -12,8 +12,6 @@ from lorafit.tasks.base import Array, Task
 from lorafit.tasks.evaluation import compare, compare_means, estimate_mean, judge, judge_difference
 from lorafit.tasks.records import Resampling
 
-__all__ = ["BaselineResult", "CellResult", "summarise"]
-
 
 @dataclass(frozen=True)
 class CellResult:

@@ -11,7 +11,6 @@ from lorafit.experiments.diff.records import DiffRecord, GateResult
 from lorafit.tasks.base import Task
 from lorafit.tasks.records import Estimate
 
-__all__ = ["Gate", "describe_value", "enforce_gates", "judge_gates", "list_gates", "parse_gates"]
 
 Operator = Literal[">=", "<=", ">", "<"]
 

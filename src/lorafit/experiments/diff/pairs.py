@@ -14,8 +14,6 @@ from lorafit.inference.loading import load
 from lorafit.system.progress import Progress
 from lorafit.tasks.base import Array, Task
 
-__all__ = ["Pair", "predict_test_rows", "predict_with_both", "read_both"]
-
 
 @dataclass(frozen=True)
 class Pair:

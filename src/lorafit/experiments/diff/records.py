@@ -10,8 +10,6 @@ from lorafit.tasks.base import Task
 from lorafit.tasks.records import Comparison, Estimate, Scores, SliceComparison
 from lorafit.tasks.registry import TaskName, build_task
 
-__all__ = ["DiffRecord", "DiffSide", "GateResult"]
-
 
 class DiffSide(Record):
     """One of the two models.

@@ -19,17 +19,6 @@ from lorafit.system.atomic import compute_digest
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.records import Calibration
 
-__all__ = [
-    "OTHER_ROWS",
-    "ExportedSide",
-    "Predictions",
-    "RunSide",
-    "Side",
-    "open_run",
-    "open_side",
-    "read_side_calibration",
-    "read_test_predictions",
-]
 
 OTHER_ROWS: Final = "Give labelled rows that both then predict: lorafit diff A B DATA"
 """What to do where test rows cannot be compared on."""

@@ -12,7 +12,6 @@ from lorafit.system.extras import install_line
 from lorafit.system.text import format_duration
 from lorafit.tasks.base import Metric
 
-__all__ = ["plot_history", "plot_importances", "rank_trials", "render_page", "write_score", "write_value"]
 
 _STATES = ("complete", "pruned", "failed", "running")
 

@@ -9,8 +9,6 @@ from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Metric
 from lorafit.tasks.registry import TaskName, get_task
 
-__all__ = ["SearchLayout", "SearchRecord", "TrialRow"]
-
 
 @dataclass(frozen=True)
 class SearchLayout:

@@ -29,7 +29,6 @@ from lorafit.training.prepare import collect_versions, load_material, prepare
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Search", "expect_seconds", "search", "write_results"]
 
 _MOST_DISTINCT_FAILURES, _MOST_FAILURES = 3, 10
 """So many failures since the start, with different values or in all, end a search without a complete trial."""

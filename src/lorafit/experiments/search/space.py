@@ -14,7 +14,6 @@ from lorafit.models.methods import find_method
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Dimension", "Plain", "Space", "read_space"]
 
 Plain: TypeAlias = str | int | float | bool | None
 """What a study can hold."""

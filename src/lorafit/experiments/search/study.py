@@ -19,17 +19,6 @@ if TYPE_CHECKING:
     import optuna
     from sqlalchemy.engine import Connection, Engine
 
-__all__ = [
-    "ERROR",
-    "INTERRUPTED",
-    "SAME_AS",
-    "SCORE",
-    "list_trials",
-    "measure_importances",
-    "open_study",
-    "require_optuna",
-    "seed_sampler",
-]
 
 SCORE, ERROR, SAME_AS, INTERRUPTED = "score", "error", "same_as", "interrupted"
 """Names under which the study keeps of a trial its primary metric on the validation rows, why it failed, the trial with

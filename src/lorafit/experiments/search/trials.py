@@ -22,7 +22,6 @@ from lorafit.training.stages import RunStages
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Trials"]
 
 _IMPOSSIBLE = "impossible"
 """Name under which the study keeps that a trial cannot be trained with its settings."""

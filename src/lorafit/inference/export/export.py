@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     import onnx
     from transformers import PreTrainedModel
 
-__all__ = ["Export", "export", "export_merged"]
 
 _PRECISIONS: dict[bool, Precision] = {False: "fp32", True: "int8"}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import onnx
     from transformers import PreTrainedModel
 
-__all__ = ["FUSED_DOMAIN", "OPSET", "build_graph", "can_build", "refuse"]
 
 FUSED_DOMAIN = "com.microsoft"
 """Domain of onnxruntime's own operators."""

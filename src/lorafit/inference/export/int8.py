@@ -19,7 +19,6 @@ from lorafit.system.extras import require
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["ReachMeter", "quantize_graph", "quantize_weight"]
 
 _MOST = 127
 _ORDINARY = 0.98

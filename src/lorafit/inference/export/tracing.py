@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import onnx
     from transformers import PreTrainedModel
 
-__all__ = ["trace_graph"]
 
 _ROWS, _LENGTH = 2, 7
 """Shape of the batch that is traced: a size of 1 would be taken for a fixed one."""
