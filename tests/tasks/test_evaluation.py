@@ -1,6 +1,7 @@
 """Scores, comparisons and verdicts of every task: intervals that are intervals, pairs, seeds, and what is undefined."""
 
 import math
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -320,3 +321,10 @@ def test_a_model_is_better_where_interval_and_test_agree(
     )
     assert judge(task, comparison, 0.95) == verdict
     assert judge(task, comparison, 1 - p_value / 2) == "inconclusive"
+
+
+def test_two_thousand_resamples_of_25000_rows_and_several_models_take_seconds(build_case: "BuildCase") -> None:
+    y, before, after = build_case("single_label", "ab").draw_values(25_000)
+    began = time.process_time()
+    score_models(build_case("single_label", "ab").task, y, after, {"before": before, "other": before}, Resampling())
+    assert time.process_time() - began < 5
