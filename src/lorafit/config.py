@@ -18,7 +18,6 @@ from lorafit.system.text import parse_duration
 from lorafit.tasks.records import Resampling
 from lorafit.tasks.registry import TaskName
 
-
 TargetGroup = Literal["all-linear", "attention", "query-value", "feed-forward", "key-value-down"]
 """Named groups of linear layers of the encoder that an adapter can be put on."""
 

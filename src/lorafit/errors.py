@@ -23,6 +23,24 @@ turns them into exit codes and prints them.
 from pathlib import Path
 from typing import ClassVar
 
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "EnvironmentUnfitError",
+    "ExportDriftError",
+    "GateBrokenError",
+    "JobInterruptedError",
+    "LorafitError",
+    "MissingCarrierError",
+    "MissingExtraError",
+    "NetworkUnavailableError",
+    "NotReproducedError",
+    "RunError",
+    "TrainingDivergedError",
+    "TrainingInterruptedError",
+    "UserInputError",
+]
+
 
 class LorafitError(Exception):
     """Root of the tree. `exit_code` is what the command line ends with."""

@@ -26,7 +26,6 @@ from lorafit.cli.search import search
 from lorafit.cli.train import train
 from lorafit.errors import LorafitError, TrainingInterruptedError
 
-
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
     for command in (demo, train, evaluate, predict, export, report, explain, diff, reproduce, compare, search, doctor)

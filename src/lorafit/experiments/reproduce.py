@@ -23,7 +23,6 @@ from lorafit.tasks.records import MetricsRecord
 from lorafit.tasks.registry import TaskName
 from lorafit.training.pipeline import train
 
-
 _ROUNDING: Final = 1e-12
 """A difference of two decimal fractions may be off by so much."""
 

@@ -23,7 +23,6 @@ from lorafit.system.progress import Progress, Silent
 from lorafit.system.records import FileRecord
 from lorafit.tasks.base import Prediction
 
-
 _PART_ROWS = 4096
 _PART_CHARACTERS = 1 << 24
 """A part ends after so many rows or characters, so that memory does not grow with the file."""

@@ -12,7 +12,6 @@ from lorafit.inference.words import Span, cut_spans, leave_out
 from lorafit.tasks.base import Array, Prediction, Task
 from lorafit.tasks.records import Calibration
 
-
 MAX_SPANS = 256
 """At most so many parts of a text are left out in turn; longer texts are cut into groups of words."""
 

@@ -10,7 +10,6 @@ from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Array
 from lorafit.tasks.evaluation import find_mistakes
 
-
 _MISTAKES = 10
 _SPANS = 64
 """Parts in which a text is explained; a long review has groups of words."""

@@ -17,7 +17,6 @@ from lorafit.models.tokenization import Truncation, tokenize
 from lorafit.tasks.base import Array, Prediction, Task
 from lorafit.tasks.records import Calibration
 
-
 _BATCH_ROWS = 64
 _BATCH_TOKENS = 4096
 

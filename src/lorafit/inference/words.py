@@ -9,7 +9,6 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-
 Span = tuple[int, int]
 """The first character, counted from 0, and the one after the last."""
 

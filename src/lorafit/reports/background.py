@@ -11,7 +11,6 @@ from lorafit.reports.html import Table
 from lorafit.runs.records import RunRecord
 from lorafit.system.text import clean_text, format_duration
 
-
 Facts = list[tuple[str, str]]
 """Names, each with its value."""
 

@@ -25,7 +25,6 @@ from lorafit.tasks.base import Array, Prediction, Task
 from lorafit.tasks.labels import Label
 from lorafit.tasks.records import Calibration, Comparison, MetricsRecord, Scores
 
-
 _TOLERANCE = 1e-6
 """By how much, as a share, a metric of the predictions may differ from that in `metrics.json`."""
 

@@ -15,7 +15,6 @@ from lorafit.system.atomic import describe_obstacle, write_atomic
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.evaluation import FEW_ROWS, describe_changed_rows
 
-
 _SECTIONS = {
     "comparison": "Before and after",
     "samples": "Sample predictions",

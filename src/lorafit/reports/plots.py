@@ -17,7 +17,6 @@ from lorafit.reports.score_plots import (
 )
 from lorafit.reports.training_plots import plot_learning, plot_loss
 
-
 PLOTS: Final[dict[str, tuple[Callable[[RunContents], Iterator[Plot]], ...]]] = {
     "single_label": (
         *(plot_scores, plot_loss, plot_learning, plot_confusion, plot_reliability, plot_risk, plot_roc),

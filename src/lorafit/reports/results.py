@@ -8,7 +8,6 @@ from lorafit.tasks.evaluation import find_weak_slices, judge
 from lorafit.tasks.format import write_estimate
 from lorafit.tasks.records import Estimate
 
-
 _VERDICTS = {"better": "better", "worse": "worse", "inconclusive": "not shown to be better"}
 _MOST_NAMED = 20
 _LONGEST_NAME = 60

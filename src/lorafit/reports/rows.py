@@ -12,7 +12,6 @@ from lorafit.system.text import clean_text
 from lorafit.tasks.base import Task
 from lorafit.tasks.evaluation import find_mistakes
 
-
 _SAMPLES = 6
 _MOST_WORDS = 5
 _WEAK = 0.15

@@ -20,7 +20,6 @@ from lorafit.runs.records import RunRecord
 from lorafit.system.extras import missing_modules, require
 from lorafit.tasks.records import MetricsRecord
 
-
 _MODULES: Final = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
 _RUN_TAG: Final = "lorafit.run"
 _LONGEST_VALUE: Final = 500

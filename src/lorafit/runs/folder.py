@@ -11,7 +11,6 @@ from lorafit.errors import RunError
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import describe_obstacle
 
-
 CALIBRATION_FILE = "calibration.json"
 """Beside the files below, with its digest in the run record, where there are calibration rows."""
 

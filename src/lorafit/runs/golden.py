@@ -12,7 +12,6 @@ from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.system.records import FileRecord
 from lorafit.tasks.base import Task
 
-
 GOLDEN_TEXTS = (
     "A wonderful film, from the first minute to the last.",
     "I want those two hours of my life back.",

@@ -23,7 +23,6 @@ from lorafit.tasks.labels import Label
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, Scores
 from lorafit.tasks.statistics import wilson_interval
 
-
 Array = NDArray[np.float64]
 
 AnyCalibration = TypeVar("AnyCalibration", bound=Calibration)

@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-
 Array = NDArray[np.float64]
 
 CLASSIFIERS: Final = {"nb_svm": "NB-SVM", "tfidf": "TF-IDF and logistic regression"}

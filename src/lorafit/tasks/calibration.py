@@ -18,7 +18,6 @@ from lorafit.tasks.metrics import softmax
 from lorafit.tasks.records import Estimate, ReliabilityBin, Resampling
 from lorafit.tasks.statistics import percentile_interval, resample_row_sums
 
-
 BINS: Final = 15
 _COLDEST, _HOTTEST, _HALVINGS = 0.05, 20.0, 40
 

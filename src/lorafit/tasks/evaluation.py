@@ -29,7 +29,6 @@ from lorafit.tasks.statistics import (
     sign_test,
 )
 
-
 Verdict = Literal["better", "worse", "inconclusive"]
 
 FEW_ROWS: Final = 100

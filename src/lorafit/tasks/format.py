@@ -5,7 +5,6 @@ from typing import Final, Literal
 
 from lorafit.tasks.records import Estimate
 
-
 Form = Literal["percent", "plain", "unit"]
 """Per cent with one decimal; three decimals; or the unit of the labels, with as many digits as its size asks for."""
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from lorafit.errors import DataError
 
-
 Label = str | tuple[str, ...] | float
 """The label of a row: a class name, several of them, or a number."""
 

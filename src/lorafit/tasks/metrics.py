@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from lorafit.tasks.records import ClassScores, Estimate
 from lorafit.tasks.statistics import f1_interval, wilson_interval
 
-
 Array = NDArray[np.float64]
 
 _SUM_TOLERANCE: Final = 1e-3

@@ -24,7 +24,6 @@ from lorafit.tasks.metrics import binary_loss, check_marks, check_shares, f1, ra
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, Scores
 from lorafit.tasks.single_label import CALIBRATION_METRICS, describe_temperature, log_odds
 
-
 _THRESHOLD: Final = 0.5
 """A label is given where it is at least as probable as not."""
 

@@ -16,7 +16,6 @@ from lorafit.tasks.metrics import binary_loss, ratio, sigmoid
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Scores
 from lorafit.tasks.single_label import ClassCalibration, SingleLabel
 
-
 _WHOLE: Final = re.compile(r"(-?\d{1,15})(?:\.0*)?")
 """A whole number as text; tables with gaps write 3 as 3.0."""
 

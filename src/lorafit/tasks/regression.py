@@ -17,7 +17,6 @@ from lorafit.tasks.records import Calibration, CalibrationScores, Estimate, Resa
 from lorafit.tasks.selective import conformal_rank
 from lorafit.tasks.statistics import bootstrap_mean
 
-
 _LARGEST: Final = 1e100
 """Of larger numbers, sums of squares would not be finite."""
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from lorafit.tasks.base import Array
 from lorafit.tasks.records import RiskPoint
 
-
 NEVER: Final = 2.0
 """A threshold that no confidence reaches."""
 

@@ -46,7 +46,6 @@ from lorafit.tasks.selective import (
     trace_risk,
 )
 
-
 _STORED_POINTS, _SHOWN_POINTS = 1000, 200
 
 CALIBRATION_METRICS: Final = {

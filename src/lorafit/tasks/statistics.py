@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from lorafit.tasks.records import Estimate
 
-
 Array = NDArray[np.float64]
 
 _RARE: Final = 3

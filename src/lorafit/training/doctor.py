@@ -13,8 +13,10 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
+from lorafit.models.acceleration.precision import PrecisionChoice, choose_device, choose_precision
 from lorafit.models.builtin import cache_folder
 from lorafit.system import assets, extras, hardware
+from lorafit.system.atomic import describe_obstacle
 
 HUB_TIMEOUT_SECONDS = 3.0
 NEEDED_DISK_BYTES = 500_000_000
@@ -75,13 +77,6 @@ class Processor(Finding):
     features: dict[str, bool]
 
 
-class Precision(Finding):
-    """The precision that `training.precision: auto` chooses on this machine, and why."""
-
-    name: Literal["fp32", "bf16"]
-    reason: str
-
-
 class CarrierReport(Finding):
     """A wheel that carries a built-in asset."""
 
@@ -121,7 +116,7 @@ class Diagnosis(Finding):
     packages: list[Package]
     processor: Processor
     memory_bytes: int
-    precision: Precision | None
+    precision: PrecisionChoice | None
     carriers: list[CarrierReport]
     hub: Hub
     data: Folder
@@ -146,7 +141,8 @@ def diagnose(*, ask_network: bool = True) -> Diagnosis:
     """
     packages = _find_packages()
     torch_fault = _try_torch()
-    reports = [_check_carrier(name) for name in assets.CARRIERS]
+    found = {name: assets.check_carrier(name) for name in assets.CARRIERS}
+    reports = [CarrierReport(asset=f"builtin:{name}", state=it.state, detail=it.detail) for name, it in found.items()]
     cache = _inspect_cache()
     return Diagnosis(
         lorafit=_installed_version("lorafit"),
@@ -155,7 +151,7 @@ def diagnose(*, ask_network: bool = True) -> Diagnosis:
         packages=packages,
         processor=_inspect_processor(with_torch=torch_fault is None),
         memory_bytes=hardware.memory_bytes(),
-        precision=_choose_precision() if torch_fault is None else None,
+        precision=choose_precision("auto", choose_device("auto")) if torch_fault is None else None,
         carriers=reports,
         hub=_inspect_hub(ask=ask_network),
         data=_inspect_data(),
@@ -237,18 +233,6 @@ def _inspect_processor(*, with_torch: bool) -> Processor:
     )
 
 
-def _choose_precision() -> Precision:
-    from lorafit.models.acceleration.precision import choose_device, choose_precision
-
-    choice = choose_precision("auto", choose_device("auto"))
-    return Precision(name=choice.name, reason=choice.reason)
-
-
-def _check_carrier(name: str) -> CarrierReport:
-    status = assets.check_carrier(name)
-    return CarrierReport(asset=f"builtin:{name}", state=status.state, detail=status.detail)
-
-
 def _inspect_hub(*, ask: bool) -> Hub:
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
@@ -301,13 +285,8 @@ def _inspect_cache() -> Folder:
     """Inspect the cache or, before it exists, the folder in which it will be created."""
     folder = cache_folder()
     present = next(path for path in (folder, *folder.parents) if path.exists())
-    writable = present.is_dir() and os.access(present, os.W_OK | os.X_OK)
-    there = "there" if present == folder else "not there yet"
-    return Folder(
-        path=folder,
-        state=there if writable else "not writable",
-        free_bytes=shutil.disk_usage(present).free,
-    )
+    state = "not writable" if describe_obstacle(folder) else "there" if present == folder else "not there yet"
+    return Folder(path=folder, state=state, free_bytes=shutil.disk_usage(present).free)
 
 
 def _find_package_problems(packages: list[Package], torch_fault: str | None) -> list[Problem]:

@@ -16,7 +16,6 @@ from lorafit.tasks.evaluation import Verdict, describe_changed_rows, judge
 from lorafit.tasks.format import write_estimate
 from lorafit.tasks.records import SliceComparison
 
-
 _VERDICTS: Final[dict[Verdict, str]] = {
     "better": "B is better than A",
     "worse": "B is worse than A",

@@ -15,7 +15,6 @@ from lorafit.cli.render.tables import open_console
 from lorafit.inference.explanation import Explanation, WordContribution
 from lorafit.system.text import clean_text
 
-
 _MOST_ROWS = 8
 _LONGEST_WORD = 30
 _STRONG, _WEAK = 0.5, 0.15

@@ -11,7 +11,6 @@ from lorafit.inference.export.export import Export
 from lorafit.inference.export.records import ExportLayout
 from lorafit.tasks.base import Metric
 
-
 _AGREEMENT = Metric("same predictions", "share of the rows that get the same prediction", form="percent")
 
 

@@ -19,7 +19,6 @@ from lorafit.tasks.evaluation import FEW_ROWS, describe_changed_rows
 from lorafit.tasks.format import write_estimate
 from lorafit.tasks.records import ClassScores, Estimate, MetricsRecord, SliceScores
 
-
 _SHOWN_LABELS: Final = 20
 """Of more labels, those with the most rows are shown."""
 

@@ -7,7 +7,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-
 _WIDTH_WITHOUT_TERMINAL = 110
 
 

@@ -18,7 +18,6 @@ from lorafit.tasks.base import Array, Task
 from lorafit.tasks.evaluation import FEW_ROWS, compare, compare_slices, cut_into_slices, estimate
 from lorafit.tasks.records import Calibration, Resampling, SliceComparison
 
-
 LABEL_COLUMN: Final = "label"
 """Name under which slices by label stand."""
 

@@ -11,7 +11,6 @@ from lorafit.experiments.diff.records import DiffRecord, GateResult
 from lorafit.tasks.base import Task
 from lorafit.tasks.records import Estimate
 
-
 Operator = Literal[">=", "<=", ">", "<"]
 
 _ROUNDING: Final = 1e-12

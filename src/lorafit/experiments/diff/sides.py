@@ -19,7 +19,6 @@ from lorafit.system.atomic import compute_digest
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.records import Calibration
 
-
 OTHER_ROWS: Final = "Give labelled rows that both then predict: lorafit diff A B DATA"
 """What to do where test rows cannot be compared on."""
 

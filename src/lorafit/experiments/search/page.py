@@ -12,7 +12,6 @@ from lorafit.system.extras import install_line
 from lorafit.system.text import format_duration
 from lorafit.tasks.base import Metric
 
-
 _STATES = ("complete", "pruned", "failed", "running")
 
 

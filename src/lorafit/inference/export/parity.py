@@ -12,7 +12,6 @@ from lorafit.tasks.evaluation import compare
 from lorafit.tasks.format import write_numbers
 from lorafit.tasks.records import Calibration, Estimate, Resampling
 
-
 _LARGEST_DIFFERENCE: Final[dict[Precision, float]] = {"fp32": 1e-3, "int8": 0.25}
 """Of a logit, relative to `Task.logit_scale`."""
 

@@ -13,7 +13,6 @@ from lorafit.tasks.base import Task
 from lorafit.tasks.records import Estimate
 from lorafit.tasks.registry import TaskName, build_task
 
-
 Precision = Literal["fp32", "int8"]
 """Arithmetic of an exported model's linear layers."""
 
