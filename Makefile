@@ -9,6 +9,7 @@ PIP_FLAGS ?=
 LOCK_FLAGS ?=
 
 WORKERS ?= auto
+QUICK := tests/tasks tests/data tests/system tests/test_config.py tests/test_errors.py tests/test_house.py
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,7 +30,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-browser check lock clean
+.PHONY: help demo quick test test-slow test-browser check lock clean
 
 help:  ## Print the targets
 	@echo "lorafit: make TARGET"
@@ -38,6 +39,9 @@ help:  ## Print the targets
 demo: $(READY)/package $(READY)/carriers  ## Set up .venv, then train, compare before and after, and predict
 	@echo "==> Running: lorafit demo"
 	@$(BIN)/lorafit demo
+
+quick: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests that train nothing, in seconds: tasks, data, system, settings, rules
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q -m "not slow and not network and not browser" $(QUICK)
 
 test: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests with coverage (all but those marked slow, network or browser)
 	@echo "==> Running the tests"
