@@ -27,9 +27,7 @@ class EpochOrder(TrainerCallback):
     def __init__(self, batches: EpochBatches) -> None:
         self._batches = batches
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Set the epoch."""
         self._batches.set_epoch(state.global_step // len(self._batches))
 
@@ -42,16 +40,13 @@ class Schedule(TrainerCallback):
         self._steps_per_epoch = steps_per_epoch
         self._points = {round(part * steps_per_epoch / count) for part in range(1, count + 1)}
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Request a validation and a checkpoint where they are due, and at the last step."""
         within = (state.global_step - 1) % self._steps_per_epoch + 1
         if within in self._points or state.global_step >= state.max_steps:
             control.should_log = True  # stores the training time, from which a resumed run continues
             control.should_evaluate = True
             control.should_save = True
-        return control
 
 
 class ProgressReport(TrainerCallback):
@@ -82,27 +77,18 @@ class ProgressReport(TrainerCallback):
         """Tokens trained per second, without padding, pauses, and the time between interruption and resume."""
         return self._tokens / max(self.step_seconds, 1e-9)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Start the clock, at the time stored in the checkpoint if there is one."""
         self._mark = time.perf_counter()
         self._tokens = int(state.num_input_tokens_seen)
         self.step_seconds = next((entry["step_seconds"] for entry in reversed(state.log_history)), 0.0)
         self._progress.start("training", total=state.max_steps, unit="step", seconds=self._expected_seconds)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, **given: Any) -> None:
         """Remember the loss."""
-        self._loss = (logs or {}).get("loss", self._loss)
+        self._loss = given["logs"].get("loss", self._loss)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Report the step."""
         now = time.perf_counter()
         self.step_seconds += now - self._mark
@@ -110,20 +96,13 @@ class ProgressReport(TrainerCallback):
         self._tokens = int(state.num_input_tokens_seen)
         self._progress.update(state.global_step, loss=self._loss, tokens_per_second=self.tokens_per_second)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Exclude the writing of a checkpoint from the speed."""
         self._mark = time.perf_counter()
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, *_: Any, **given: Any) -> None:
         """Report the validation metrics."""
-        values = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
+        values = {name.removeprefix("eval_"): value for name, value in given["metrics"].items()}
         loss, calibrated = values.pop("loss"), values.pop("calibrated_loss")
         after = "" if calibrated == loss else f" ({calibrated:.4f} calibrated)"
         words = [f"epoch {state.epoch or 0:.2f}: validation loss {loss:.4f}{after}"]
@@ -138,14 +117,12 @@ class History(TrainerCallback):
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Write the log so far, and mark the checkpoint just written as complete."""
         mark_complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
         self._write(state)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Write the whole log."""
         self._write(state)
 
@@ -156,17 +133,10 @@ class History(TrainerCallback):
 class DivergenceGuard(TrainerCallback):
     """Stops training as soon as a logged loss or gradient norm is NaN or infinite."""
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, **given: Any) -> None:
         """Raise `TrainingDivergedError` if a logged value is not finite."""
         for name in ("loss", "grad_norm", "eval_loss"):
-            value = (logs or {}).get(name)
+            value = given["logs"].get(name)
             if value is not None and not math.isfinite(value):
                 raise TrainingDivergedError(
                     f"Training diverged: {name} is {value} at step {state.global_step}. Lower the learning rate "
@@ -188,18 +158,14 @@ class RankAllocation(TrainerCallback):
         self._model = model
         self._pattern: dict[str, list[bool]] | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Set PEFT's schedule, in steps."""
         config = self._model.peft_config["default"]
         config.total_step = state.max_steps
         config.tinit, config.tfinal = state.max_steps // 10, 3 * state.max_steps // 10
         self._model.base_model.rankallocator.set_total_step(state.max_steps)
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Prune or restore ranks while the gradients are still there."""
         if state.max_steps < _FEWEST_STEPS:
             return  # too few for a cut between the first and the last
@@ -233,15 +199,12 @@ class InterruptGuard(TrainerCallback):
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save and stop if a signal came, after a validation that is due, so that a resumed run ends the same."""
         if self.interrupted:
             control.should_log = True
             control.should_save = True
             control.should_training_stop = True
-        return control
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.interrupted:
