@@ -115,7 +115,7 @@ def load_published(
 def _probe(name: str, revision: str | None) -> None:
     """Ask for one small file: without a network `load_dataset` itself gives up only after half a minute."""
     hub = require("huggingface_hub", extra="train", purpose="loading a data set from the Hub")
-    errors = require("huggingface_hub.errors", extra="train", purpose="loading a data set from the Hub")
+    errors = hub.errors
     try:
         hub.snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=["README.md"])
     except errors.LocalEntryNotFoundError as error:
@@ -132,7 +132,7 @@ def _probe(name: str, revision: str | None) -> None:
 
 def _load(path_or_id: str, revision: str | None, origin: str) -> dict[str, Any]:
     datasets = require("datasets", extra="train", purpose="loading a data set from the Hub")
-    exceptions = require("datasets.exceptions", extra="train", purpose="loading a data set from the Hub")
+    exceptions = datasets.exceptions
     try:
         return dict(datasets.load_dataset(path_or_id, revision=revision))
     except ConnectionError as error:

@@ -236,11 +236,6 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _is_loadable(folder: Path) -> bool:
-    files = (folder / "config.json", folder / "tokenizer.json")
-    return all(file.is_file() for file in files) and any(folder.glob("*.safetensors"))
-
-
 def _check_folder(folder: Path, name: str) -> None:
     missing = [file for file in ("config.json", "tokenizer.json") if not (folder / file).is_file()]
     if missing:
@@ -258,10 +253,12 @@ def _download(name: str, revision: str | None) -> Path:
 
     patterns = list(_HUB_FILES)
     if revision is not None and _COMMIT.fullmatch(revision):
-        with suppress(LocalEntryNotFoundError):  # a commit never changes: what lies in the cache needs no question
+        with suppress(
+            LocalEntryNotFoundError, ConfigError
+        ):  # a commit never changes: what lies in the cache needs no question
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True))
-            if _is_loadable(folder):
-                return folder
+            _check_folder(folder, name)
+            return folder
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except LocalEntryNotFoundError as error:

@@ -22,38 +22,35 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         path: Where to write; missing parent folders are made.
         content: Text (written as UTF-8) or bytes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replace_file(path) as whole:
+        whole.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 @contextmanager
-def replace_file(path: Path, *, staging: Path) -> Iterator[Path]:
-    """Make a file in a folder of one's own and give it its name when it is whole; what stands there is replaced.
+def replace_file(path: Path, *, staging: Path | None = None) -> Iterator[Path]:
+    """Make a file under a temporary name and give it its own name when it is whole; what stands there is replaced.
 
     Args:
-        path: Final name, in a folder that exists.
-        staging: A folder on the same disk.
+        path: Final name; missing parent folders are made.
+        staging: A folder on the same disk to make it in; None for that of `path`.
 
     Yields:
-        The temporary name, at which nothing stands; what is made there is removed if the block fails.
+        The temporary name, of an empty file; it is removed if the block fails.
     """
-    with tempfile.TemporaryDirectory(dir=staging) as folder:
-        whole = Path(folder) / path.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=staging or path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    whole = Path(name)
+    try:
         yield whole
+        whole.chmod(0o666 & ~_umask())
         _fsync(whole)
         whole.replace(path)
-    _fsync(path.parent)
+    except BaseException:
+        whole.unlink(missing_ok=True)
+        raise
+    if staging is not None:
+        _fsync(path.parent)  # whoever has a staging folder removes it next
 
 
 @contextmanager
@@ -133,7 +130,7 @@ def describe_obstacle(path: Path) -> str | None:
 
 
 def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

@@ -93,9 +93,7 @@ class _Trainer(Trainer):
         return build_train_loader(self.job.rows, self.batches)
 
     def compute_loss_context_manager(self) -> ExitStack:
-        stack = ExitStack()
-        stack.enter_context(at_precision(self.job.adapted.model, self.job.precision))
-        return stack
+        return at_precision(self.job.adapted.model, self.job.precision)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log({**logs, "step_seconds": self.report.step_seconds}, start_time)

@@ -51,11 +51,7 @@ class _Attention(torch.autograd.Function):
     """`attend` in parts; the probabilities are kept for the backward pass."""
 
     @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401 - torch's context takes any attribute
-        mask: torch.Tensor | None,
-        *packed: torch.Tensor,
-    ) -> torch.Tensor:
+    def forward(ctx: Any, mask: torch.Tensor | None, *packed: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - torch's context takes any attribute
         query, key, value = _unpack(packed)
         rows, queries, heads, width = query.shape
         output = query.new_empty(rows, queries, heads, width)
@@ -76,10 +72,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any,  # noqa: ANN401 - torch's context takes any attribute
-        *gradients: torch.Tensor,
-    ) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401 - the same
         packed, kept = ctx.saved_tensors[: ctx.packed], ctx.saved_tensors[ctx.packed :]
         results = tuple(torch.empty_like(tensor) for tensor in packed)
         query, key, value = _unpack(packed)

@@ -55,7 +55,7 @@ def compose_weight(layer: Any) -> torch.Tensor:  # noqa: ANN401 - PEFT's layers 
         Shape (outputs, inputs), fp32; differentiable with respect to the factors of the adapters that count, which are
         the active ones that are neither disabled nor merged into the base already.
     """
-    names = _list_counting(layer)  # first: it may take a merged adapter out of the base
+    names = list_counting(layer)  # first: it may take a merged adapter out of the base
     base = base_linear(layer).weight.detach()
     weight: torch.Tensor = base
     for name in names:
@@ -81,7 +81,8 @@ def _scale_rows(layer: LoraLinear, name: str, base: torch.Tensor, delta: torch.T
     return scale.unsqueeze(1) * total - base
 
 
-def _list_counting(layer: Any) -> list[str]:  # noqa: ANN401 - PEFT's layers share no typed attributes
+def list_counting(layer: Any) -> list[str]:  # noqa: ANN401 - PEFT's layers share no typed attributes
+    """Return the names of a layer's adapters that count: active, not disabled, and not in the base's weight already."""
     if type(layer) is nn.Linear:
         return []
     if layer.disable_adapters and layer.merged:

@@ -1,7 +1,7 @@
 """Whole encoder blocks that keep the names of their children and compute them with as few products as there can be."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -182,19 +182,17 @@ def compute_prefix(
     raise RuntimeError("the model has no block above a frozen prefix")
 
 
-def at_precision(model: nn.Module, precision: PrecisionChoice) -> AbstractContextManager[Any]:
+def at_precision(model: nn.Module, precision: PrecisionChoice) -> ExitStack:
     """Return the context in which a model's forward pass runs at this precision.
 
     Fused blocks are told, and leave the head in fp32; everything above a fused prefix, and any other model, runs under
     autocast.
     """
-    told = _holding(_dtype, value=torch.bfloat16 if precision.name == "bf16" else torch.float32)
-    if is_fused(model):
-        return told
-    device = next(model.parameters()).device.type
     context = ExitStack()
-    context.enter_context(told)
-    context.enter_context(torch.autocast(device, dtype=torch.bfloat16, enabled=precision.name == "bf16"))
+    context.enter_context(_holding(_dtype, value=torch.bfloat16 if precision.name == "bf16" else torch.float32))
+    if not is_fused(model):
+        device = next(model.parameters()).device.type
+        context.enter_context(torch.autocast(device, dtype=torch.bfloat16, enabled=precision.name == "bf16"))
     return context
 
 

@@ -16,7 +16,13 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from lorafit.models.acceleration.composed_weight import base_linear, can_be_composed, compose_weight, list_factors
+from lorafit.models.acceleration.composed_weight import (
+    base_linear,
+    can_be_composed,
+    compose_weight,
+    list_counting,
+    list_factors,
+)
 
 
 @dataclass(frozen=True)
@@ -165,10 +171,7 @@ class _LinearGroupFunction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any,  # noqa: ANN401 - torch's context takes any attribute
-        *gradients: torch.Tensor,
-    ) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401 - the same
         adapters: list[_Adapter] = ctx.adapters
         x, weight, *rest = ctx.saved_tensors
         masks = rest[2 * len(adapters) :]
@@ -204,18 +207,13 @@ def _has_plain_lora(layer: nn.Module) -> bool:
 
 
 def _read_adapters(layer: LoraLinear, index: int, rows: slice) -> list[_Adapter]:
-    """Return the adapters that count and are not in the base's weight already."""
-    if layer.disable_adapters and layer.merged:
-        layer.unmerge()  # as PEFT's own forward does
-    if layer.disable_adapters or layer.merged:
-        return []
+    """Return the adapters that count."""
     adapters = []
-    for name in layer.active_adapters:
-        if name in layer.lora_A:
-            a: Any = layer.lora_A[name].weight
-            b: Any = layer.lora_B[name].weight
-            dropout = getattr(layer.lora_dropout[name], "p", 0.0)
-            adapters.append(_Adapter(index, rows, a, b, layer.scaling[name], dropout))
+    for name in list_counting(layer):
+        a: Any = layer.lora_A[name].weight
+        b: Any = layer.lora_B[name].weight
+        dropout = getattr(layer.lora_dropout[name], "p", 0.0)
+        adapters.append(_Adapter(index, rows, a, b, layer.scaling[name], dropout))
     return adapters
 
 

@@ -11,12 +11,11 @@ import json
 import mmap
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from lorafit.models.acceleration.encoder_block import at_precision, compute_pref
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.batching import BatchPlan
 from lorafit.models.tokenization import TokenizedTexts
-from lorafit.system.atomic import compute_digest, write_atomic
+from lorafit.system.atomic import compute_digest, replace_file, write_atomic
 
 _DTYPES: dict[str, np.dtype[Any]] = {"bf16": np.dtype(np.int16), "fp32": np.dtype(np.float32)}
 """How each precision lies in the file; numpy knows no bfloat16, so its bits stand as integers."""
@@ -91,24 +90,6 @@ class PrefixedTexts:
         if hasattr(mmap, "MADV_DONTNEED"):  # what was read counts as the system's memory again, not the process's
             self.mapped.madvise(mmap.MADV_DONTNEED)
         return input_ids, mask, states if states.dtype == torch.float32 else states.view(torch.bfloat16)
-
-
-@dataclass(frozen=True)
-class _Key:
-    """What the hidden states depend on."""
-
-    torch: str
-    base_digest: str
-    config_digest: str
-    layers: int
-    width: int
-    precision: Literal["fp32", "bf16"]
-    texts_digest: str
-
-    @property
-    def name(self) -> str:
-        """Return a file name that other contents do not have."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:24]
 
 
 class PrefixCache:
@@ -176,7 +157,7 @@ class PrefixCache:
         key, path = self._key(tokens, plan), self._path(tokens, plan)
         if not _is_intact(path, key):
             self._compute(path, tokens, plan, pad_id, on_progress)
-            write_atomic(_sidecar(path), json.dumps({**asdict(key), "sha256": compute_digest(path)}, indent=2) + "\n")
+            write_atomic(_sidecar(path), json.dumps({**key, "sha256": compute_digest(path)}, indent=2) + "\n")
         with contextlib.suppress(OSError):
             os.utime(path)
         with path.open("rb") as file:
@@ -187,20 +168,22 @@ class PrefixCache:
         starts[plan.order] = np.cumsum(lengths) - lengths
         return PrefixedTexts(tokens, states, starts, mapped)
 
-    def _key(self, tokens: TokenizedTexts, plan: BatchPlan) -> _Key:
+    def _key(self, tokens: TokenizedTexts, plan: BatchPlan) -> dict[str, str | int]:
+        """Return what the hidden states depend on."""
         texts = hashlib.sha256(b"".join(part.tobytes() for part in (tokens.ids, tokens.offsets, plan.bounds)))
-        return _Key(
-            torch=torch.__version__,
-            base_digest=self._base_digest,
-            config_digest=self._config_digest,
-            layers=frozen_depth(self._model),
-            width=self._width,
-            precision=self._precision.name,
-            texts_digest=texts.hexdigest(),
-        )
+        return {
+            "torch": str(torch.__version__),
+            "base_digest": self._base_digest,
+            "config_digest": self._config_digest,
+            "layers": frozen_depth(self._model),
+            "width": self._width,
+            "precision": self._precision.name,
+            "texts_digest": texts.hexdigest(),
+        }
 
     def _path(self, tokens: TokenizedTexts, plan: BatchPlan) -> Path:
-        return self._folder / f"{self._key(tokens, plan).name}.bin"
+        key = json.dumps(self._key(tokens, plan)).encode()
+        return self._folder / f"{hashlib.sha256(key).hexdigest()[:24]}.bin"
 
     def _remove_oldest(self, room: int, *, keep: set[Path]) -> None:
         """Remove the files that were not used for longest, until others fill no more than `room` bytes.
@@ -221,25 +204,17 @@ class PrefixCache:
         self, path: Path, tokens: TokenizedTexts, plan: BatchPlan, pad_id: int, on_progress: Callable[[int], None]
     ) -> None:
         """Write the hidden states batch by batch, in the plan's order and without padding."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with (
-                os.fdopen(descriptor, "wb") as file,
-                torch.inference_mode(),
-                at_precision(self._model, self._precision),
-            ):
-                for batch in range(len(plan)):
-                    input_ids, mask = (torch.from_numpy(part) for part in tokens.pad(plan[batch], pad_id))
-                    states = compute_prefix(self._model, input_ids, mask)[mask.bool()]
-                    file.write(_as_numpy(states).data)
-                    on_progress(int(plan.bounds[batch + 1]))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with (
+            replace_file(path) as whole,
+            whole.open("wb") as file,
+            torch.inference_mode(),
+            at_precision(self._model, self._precision),
+        ):
+            for batch in range(len(plan)):
+                input_ids, mask = (torch.from_numpy(part) for part in tokens.pad(plan[batch], pad_id))
+                states = compute_prefix(self._model, input_ids, mask)[mask.bool()]
+                file.write(_as_numpy(states).data)
+                on_progress(int(plan.bounds[batch + 1]))
 
 
 def _as_numpy(states: torch.Tensor) -> NDArray[Any]:
@@ -250,8 +225,8 @@ def _sidecar(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def _is_intact(path: Path, key: _Key) -> bool:
+def _is_intact(path: Path, key: dict[str, str | int]) -> bool:
     with contextlib.suppress(OSError, ValueError):
         noted = json.loads(_sidecar(path).read_text(encoding="utf-8"))
-        return bool(noted == {**asdict(key), "sha256": compute_digest(path)})
+        return bool(noted == {**key, "sha256": compute_digest(path)})
     return False
