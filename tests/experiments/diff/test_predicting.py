@@ -245,7 +245,7 @@ def test_an_exported_model_cannot_predict_test_rows_that_have_changed(
     source.write_text("\n".join(Path(config.data.source).read_text().splitlines()[:-30]) + "\n")
     with pytest.raises(DataError, match=r"has changed since training.*lorafit diff A B DATA"):
         diff(trained, exported, flags={"data.source": str(source)})
-    with pytest.raises(DataError, match=r"cannot predict the run's test rows: .*gone\.csv.*lorafit diff A B DATA"):
+    with pytest.raises(DataError, match=r"cannot predict the run's test rows: .*gone\.csv.*\n.*lorafit diff A B DATA"):
         diff(trained, exported, flags={"data.source": str(tmp_path / "gone.csv")})
 
 

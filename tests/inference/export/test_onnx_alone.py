@@ -105,6 +105,7 @@ NEEDS_MORE = {
     "predict with a run": ("train", "predict {run} text"),
     "predict into parquet": ("train", "predict {export} --file {data} --output {folder}/predictions.parquet"),
     "export": ("export", "export {run}"),
+    "diff": ("train", "diff {export} {export} {data}"),
 }
 """Commands, and the extra that they miss."""
 

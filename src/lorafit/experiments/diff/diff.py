@@ -13,6 +13,7 @@ from lorafit.experiments.diff.gates import judge_gates, parse_gates
 from lorafit.experiments.diff.pairs import Pair, predict_test_rows, predict_with_both, read_both
 from lorafit.experiments.diff.records import DiffRecord, DiffSide
 from lorafit.experiments.diff.sides import OTHER_ROWS, ExportedSide, RunSide, Side, open_side, read_side_calibration
+from lorafit.system.extras import require
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.evaluation import FEW_ROWS, compare, compare_slices, cut_into_slices, estimate
@@ -53,6 +54,7 @@ def diff(
         RunError: A run is not finished, its files do not fit together, or the runs have different tasks or labels.
         DataError: The test rows are not the same, or a run was trained, or chosen and calibrated, on rows of `data`.
         UserInputError: Both are exported models and `data` is None.
+        MissingExtraError: What compares is not installed; the message gives the pip line.
     """
     progress = progress or Silent()
     first, second = open_side(a), open_side(b)
@@ -64,6 +66,7 @@ def diff(
     run = next((side for side in (first, second) if isinstance(side, RunSide)), None)
     if run is None and data is None:
         raise UserInputError(f"Exported models hold no predictions of their test rows. {OTHER_ROWS}")
+    require("scipy", extra="train", purpose="Comparing models")  # what runs an export does not bring it
     settings = None if run is None else run.layout.config
     config = load_config(settings, flags={**(flags or {}), "data.slice_columns": slices, "data.task": task.name})
     if data is not None:

@@ -97,7 +97,7 @@ def predict_test_rows(first: Side, second: Side, task: Task, config: Config, pro
     try:
         kept, rows = read_test_predictions(run, task), _find_rows(run, task, config)
     except (UserInputError, EnvironmentUnfitError) as error:
-        raise DataError(f"The exported model cannot predict the run's test rows: {error} {OTHER_ROWS}") from error
+        raise DataError(f"The exported model cannot predict the run's test rows: {error}\n{OTHER_ROWS}") from error
     if rows is None:
         raise DataError(
             f"The exported model cannot predict the run's test rows: {run.record.data.source} has changed since "
