@@ -398,10 +398,9 @@ def main() -> None:
                 coverages = measure(scenario, p=p, rows=rows, replicates=replicates)
                 print(f"{rows:6,} rows, p = {p:4}: ", end="")
                 print(", ".join(f"{metric} {100 * one.held:.1f}" for metric, one in coverages.items()), flush=True)
-                cases += [
-                    {"scenario": name, "rows": rows, "p": p, "metric": metric, **vars(one)}
-                    for metric, one in coverages.items()
-                ]
+                for metric, one in coverages.items():
+                    numbers = {key: round(value, 5) for key, value in vars(one).items()}
+                    cases.append({"scenario": name, "rows": rows, "p": p, "metric": metric, **numbers})
     if not arguments.only:
         from trials import RESULTS, write_results
 
