@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 import tomllib
@@ -219,6 +220,18 @@ def test_fields_of_the_metrics_are_listed() -> None:
 
     named = set(re.findall(r"`(\w+)`", PAGES["docs/reference/run-folder.md"]))
     assert set(MetricsRecord.model_fields) - named == set()
+
+
+def test_coverage_of_intervals_is_that_of_the_record() -> None:
+    cases = json.loads((ROOT / "benchmarks" / "results" / "coverage.json").read_text(encoding="utf-8"))["cases"]
+    scenario = "4 classes, 10 to 40 % of the rows"
+    held: dict[str, dict[int, list[str]]] = {}
+    for case in cases:
+        if case["scenario"] == scenario:
+            held.setdefault(case["metric"], {}).setdefault(case["rows"], []).append(f"{100 * case['held']:.1f}")
+    for metric, by_rows in held.items():
+        row = " | ".join([metric, *(", ".join(shares) for shares in by_rows.values())])
+        assert f"| {row} |" in PAGES["docs/explanation/measurement.md"]
 
 
 def _sets_config(node: ast.stmt) -> bool:
