@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from lorafit import __version__
 from lorafit.config import load_config
 from lorafit.data.rows import Split, Splits
 from lorafit.data.sources import identify_source, load_splits
@@ -362,7 +362,7 @@ def _describe(
             texts_per_second=texts_per_second, cpu=hardware.cpu_name(), threads=hardware.available_cores()
         )
     return ExportRecord(
-        lorafit=__version__,
+        lorafit=version("lorafit"),
         precision=precision,
         method=record.method,
         base_model=base.model_copy(update={"name": name.name}) if name.is_absolute() else base,
