@@ -197,6 +197,7 @@ class Task(ABC):
             `scale_tolerances` turns them into the metrics' own units.
         baselines: Titles of the models without a neural network, by name.
         calibration_type: The record of its `calibration.json`.
+        loss_column: Column of the log loss in `row_statistics`.
         truth_column: Column of the true label in a table of predictions.
         wording: Its words.
     """
@@ -214,6 +215,7 @@ class Task(ABC):
     reproduction_tolerances: ClassVar[Mapping[str, float]]
     baselines: ClassVar[Mapping[str, str]]
     calibration_type: ClassVar[type[Calibration]]
+    loss_column: ClassVar[int] = 2
     truth_column: ClassVar[str]
     wording: ClassVar[Wording]
 
@@ -502,12 +504,32 @@ class Task(ABC):
     def compute(self, sums: Array) -> dict[str, Array]:
         """Compute every metric from sums of `row_statistics`, shape (..., k); each has the shape (...)."""
 
+    @abstractmethod
     def edge_statistics(self, y: NDArray[Any], values: Array) -> Array:
-        """Return the statistics of a worst and a best row of the same kind, shape (2, k); none of them: (0, k).
+        """Return the statistics of a worst and a best row of the same kind, shape (2, k).
 
         They keep intervals from collapsing where no row is wrong, or none right (`statistics.resample_row_sums`).
         """
-        return np.empty((0, self.row_statistics(y[:1], values[:1]).shape[1]))
+
+    def pair_edges(self, edges: Sequence[Array], statistics: Sequence[Array], before: int) -> list[Array]:
+        """Return what `edge_statistics` are for differences: a row fixed, and a row broken.
+
+        The loss of the models after differs from that of those before by as much as that of any row does.
+
+        Args:
+            edges: Of each model, from `edge_statistics`.
+            statistics: Of each model, from `row_statistics`.
+            before: How many of the models are those before.
+
+        Returns:
+            Those of each model, shape (2, k).
+        """
+        losses = np.stack([part[:, self.loss_column] for part in statistics])
+        centre, change = losses.mean(), np.ptp(losses, axis=0).max()
+        paired = [part.copy() if place < before else part[::-1].copy() for place, part in enumerate(edges)]
+        for place, part in enumerate(paired):
+            part[:, self.loss_column] = [centre + change, centre - change] if place < before else centre
+        return paired
 
     def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
         """Return successes and trials of the metrics that are shares of rows, whose intervals are Wilson's."""

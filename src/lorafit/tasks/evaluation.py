@@ -169,7 +169,7 @@ def estimate_mean(task: Task, y: NDArray[Any], models: Sequence[Array], resampli
     resampled = _Resampled(task, y, [], models, resampling)
     if len(models) == 1:
         return resampled.estimate(0)[task.primary]
-    drawn = resampled.drawn[task.primary].mean(axis=1)
+    drawn = resampled.drawn[task.primary][0].mean(axis=1)
     return _bound(float(resampled.points[task.primary].mean()), drawn, resampling.level)
 
 
@@ -396,24 +396,31 @@ class _Resampled:
         sliced: bool = False,
     ) -> None:
         models = [*before, *after]
-        turns = [1] * len(before) + [-1] * len(after)  # so that in a difference, edges are a row fixed and one broken
         statistics = [task.row_statistics(y, values) for values in models]
-        edges = [task.edge_statistics(y, values)[::turn] for values, turn in zip(models, turns, strict=True)]
+        edges = [task.edge_statistics(y, values) for values in models]
+        paired = task.pair_edges(edges, statistics, len(before))
         self.sums = np.stack([part.sum(axis=0) for part in statistics])
         self._shares = [task.proportions(sums) if groups is None else {} for sums in self.sums]
         self._compute = task.compute_slices if sliced else task.compute
         if sliced:
-            statistics, edges = ([task.slice_statistics(part) for part in parts] for parts in (statistics, edges))
+            statistics, edges, paired = (
+                [task.slice_statistics(part) for part in parts] for parts in (statistics, edges, paired)
+            )
         self.points = self._compute(np.stack([part.sum(axis=0) for part in statistics]))
-        self._statistics, self._edges = (np.concatenate(parts, axis=1) for parts in (statistics, edges))
+        self._statistics = np.concatenate(statistics, axis=1)
+        self._edges = np.stack([np.concatenate(parts, axis=1) for parts in (edges, paired)])
         self._before, self._models, self._resampling, self._groups = len(before), len(models), resampling, groups
 
     @cached_property
     def drawn(self) -> dict[str, Array]:
-        """Metrics of the resamples by name, and last those of their mean, shape (samples + 1, models)."""
+        """Metrics of the resamples by name, and last those of their mean, shape (2, samples + 1, models).
+
+        First those with the edges of single models, then those with the edges of differences.
+        """
         rng, samples = np.random.default_rng(self._resampling.seed), self._resampling.samples
         sums = resample_row_sums(self._statistics, samples, rng, groups=self._groups, edges=self._edges)
-        return self._compute(np.vstack([sums, sums.mean(axis=0)]).reshape(samples + 1, self._models, -1))
+        sums = np.concatenate([sums, sums.mean(axis=1, keepdims=True)], axis=1)
+        return self._compute(sums.reshape(2, samples + 1, self._models, -1))
 
     def estimate(self, place: int) -> dict[str, Estimate]:
         """Estimate every metric of one model."""
@@ -423,7 +430,7 @@ class _Resampled:
                 successes, trials = shares[name]
                 found[name] = share(round(successes), round(trials), self._resampling.level)
             else:
-                found[name] = _bound(float(points[place]), self.drawn[name][:, place], self._resampling.level)
+                found[name] = _bound(float(points[place]), self.drawn[name][0, :, place], self._resampling.level)
         return found
 
     def subtract(self, places: Sequence[int]) -> dict[str, Estimate]:
@@ -432,7 +439,7 @@ class _Resampled:
         return {
             name: _bound(
                 float(points[first:].mean() - points[chosen].mean()),
-                self.drawn[name][:, first:].mean(axis=1) - self.drawn[name][:, chosen].mean(axis=1),
+                self.drawn[name][1][:, first:].mean(axis=1) - self.drawn[name][1][:, chosen].mean(axis=1),
                 self._resampling.level,
             )
             for name, points in self.points.items()

@@ -294,7 +294,7 @@ class MultiLabel(Task):
         hits = true * chosen
         lacking = np.maximum(0, 1 - (true + chosen - 2 * hits).sum()) / len(self.label_names)
         losses, others = to_losses(values), to_losses(1 - values)
-        chance = (true * losses.mean(axis=0) + (1 - true) * others.mean(axis=0)).mean()
+        chance = (true * losses + (1 - true) * others).mean(axis=1).max()
         certain = np.where(given, losses, others).mean()
         wrong = np.concatenate([[1, 0, chance], hits, chosen + lacking / 2, true + lacking / 2])
         return np.stack([wrong, np.concatenate([[1, 1, certain], chosen, chosen, chosen])])

@@ -48,6 +48,7 @@ class Ordinal(SingleLabel):
         "log_loss": SingleLabel.metrics["log_loss"],
     }
     slice_metrics: ClassVar[tuple[str, ...]] = ("mae", "accuracy")
+    loss_column: ClassVar[int] = 5
     reproduction_tolerances: ClassVar[Mapping[str, float]] = {"mae": 0.01, "log_loss": 0.01}
     calibration_type: ClassVar[type[ClassCalibration]] = OrdinalCalibration
     wording: ClassVar[Wording] = Wording(

@@ -25,6 +25,9 @@ _NO_SPREAD: Final = 1e-12
 
 _PARTS_OF_RANGE: Final = 5
 
+_ERROR: Final = 6
+"""Column of the absolute error in the statistics of a row."""
+
 _COVERAGE: Final = Metric("coverage", "share of rows whose interval holds the true number", True, "percent")
 _HALF_WIDTH: Final = Metric("half-width", "how far intervals reach to each side of the number", False, "unit")
 
@@ -315,6 +318,18 @@ class Regression(Task):
         ones = np.ones(len(true))
         return np.stack([ones, label, value, label**2, value**2, label * value, error, error**2], axis=1)
 
+    def edge_statistics(self, y: NDArray[Any], values: Array) -> Array:
+        """Return the row with the largest error, and the one with the smallest."""
+        errors = self.row_errors(y, values)
+        return self.row_statistics(y, values)[[errors.argmax(), errors.argmin()]]
+
+    def pair_edges(self, edges: Sequence[Array], statistics: Sequence[Array], before: int) -> list[Array]:
+        """Return the row whose error changes most, and the same row with the change the other way round."""
+        del edges
+        row = np.ptp(np.stack([part[:, _ERROR] for part in statistics]), axis=0).argmax()
+        first, last = statistics[0][row], statistics[-1][row]
+        return [np.stack([part[row], last if place < before else first]) for place, part in enumerate(statistics)]
+
     def compute(self, sums: Array) -> dict[str, Array]:
         """Compute the metrics.
 
@@ -388,7 +403,9 @@ class Regression(Task):
         held = (self.row_errors(y, values) <= one.half_width for values, one in ((after, new), (before, old)))
         is_held, was_held = (part.astype(np.float64) for part in held)
         return {
-            "coverage": bootstrap_mean(is_held - was_held, resampling.level, resampling.samples, resampling.seed),
+            "coverage": bootstrap_mean(
+                is_held - was_held, resampling.level, resampling.samples, resampling.seed, largest=1.0
+            ),
             "half_width": exactly(new.half_width - old.half_width),
         }
 

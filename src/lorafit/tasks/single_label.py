@@ -365,9 +365,13 @@ class SingleLabel(Task):
         }
 
     def edge_statistics(self, y: NDArray[Any], values: Array) -> Array:
-        """Return the mean row with a wrong class, and with the predicted class, spread over the classes."""
+        """Return a row with a wrong class and the loss of the surest row if it were wrong, and a right row.
+
+        Both are spread over the classes.
+        """
         predicted, chances = np.eye(len(self.label_names))[self.main_output(values)], self.draw_wrong(y, values)
-        wrong_loss, right_loss = ((to_losses(values) * part).sum(axis=1).mean() for part in (chances, predicted))
+        losses = to_losses(values)
+        wrong_loss, right_loss = (losses * chances).sum(axis=1).max(), (losses * predicted).sum(axis=1).mean()
         spread = (chances > 0).any(axis=0) / (chances > 0).any(axis=0).sum()  # evenly, for the sake of rare classes
         wrong = np.concatenate([[1, 0, wrong_loss], 0 * spread, spread, spread])
         return np.stack([wrong, np.concatenate([[1, 1, right_loss], spread, spread, spread])])
