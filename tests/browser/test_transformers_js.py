@@ -60,7 +60,7 @@ def trained(word_reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
             "training.learning_rate=1e-3",
             "training.threads=1",
             "evaluation.report=false",
-            "evaluation.cheap_baselines=false",
+            "evaluation.baselines=false",
         ]
     )
     return lorafit.train(config, output=tmp_path_factory.mktemp("runs") / "imdb")

@@ -111,7 +111,7 @@ def folder(tmp_path: Path, reviews: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     ("words", "parts"),
     [
         (["predict", "none", "fine"], ["none/run.json is missing"]),
-        (["predict", "RUN", ""], ["1 of 1 texts cannot be predicted: an empty text (row 1)"]),
+        (["predict", "RUN", ""], ["none of its 1 texts can be predicted: an empty text (row 1)"]),
         (["predict", "RUN", "fine", "--file", "reviews.csv"], ["Give texts or --file, not both"]),
         (["predict", "RUN", "--file", "none.csv"], ["There is no file none.csv"]),
         (["predict", "RUN", "--file", "reviews.csv", "--text-column", "x"], ["no column 'x'", "['text', 'label']"]),

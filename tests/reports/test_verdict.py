@@ -137,3 +137,10 @@ def test_one_row_is_one_row(name: str) -> None:
     task = build(name)
     assert "1 test row" in describe_verdict(task, measure(task, 0.5, None, rows=1))
     assert "1 test rows" not in describe_verdict(task, measure(task, 0.5, None, rows=1))
+
+
+def test_an_undefined_metric_has_no_verdict() -> None:
+    task = build("multi_label")
+    said = describe_verdict(task, measure(task, float("nan"), compare(0.1, 0.2), nb_svm=compare(0.1, 0.2)))
+    assert said.startswith("F1 (micro) is undefined on 1,000 test rows")
+    assert "better" not in said

@@ -413,7 +413,7 @@ def _check(
     check_columns(types, {text_column: "--text-column"}, origin)
     bad = sum(map(len, faults.values()))
     listed = "; ".join(f"{fault} ({describe_rows(found)})" for fault, found in faults.items())
-    if bad == rows and drop_bad_rows:
+    if bad == rows:
         raise UserInputError(f"{origin}: none of its {rows} texts can be predicted: {listed}.")
     if bad and not drop_bad_rows:
         raise UserInputError(

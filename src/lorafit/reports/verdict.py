@@ -1,5 +1,6 @@
 """The sentence that a report opens with."""
 
+import math
 from collections.abc import Iterable
 
 from lorafit.tasks.base import Metric, Task
@@ -19,6 +20,8 @@ def describe_verdict(task: Task, metrics: MetricsRecord) -> str:
     """
     name, metric, level = task.primary, task.primary_metric, metrics.confidence_level
     rows = f"{metrics.rows:,} {metrics.split} row{'' if metrics.rows == 1 else 's'}"
+    if math.isnan(metrics.after.metrics[name].value):
+        return f"{metric.title} is undefined on {rows}: no label is true or predicted there, so there is no verdict."
     scored = task.wording.scored.format(value=metric.write_value(metrics.after.metrics[name].value), rows=rows)
     baselines = _list_clauses(
         (

@@ -410,8 +410,7 @@ class Task(ABC):
         """
         if target is not None:
             raise UserInputError(
-                f"A target accuracy is for tasks that give a text one label (single_label, ordinal); the task here is "
-                f"{cls.name}. Leave it out."
+                f"A target accuracy is for tasks that give a text one label; the task here is {cls.name}. Leave it out."
             )
 
     def choose_operating_point(self, calibration: Calibration, target: float) -> Calibration:

@@ -200,7 +200,7 @@ def test_speeds_of_different_machines_are_called_so(write_guesses: WriteRun, run
     hardware = run_record.hardware.model_copy(update={"threads": 1})
     a, b = write_guesses("a", TRUTH, TRUTH), write_guesses("b", TRUTH, TRUTH, hardware=hardware)
     (note,) = (note for note in diff(a, b).notes if "machines" in note)
-    assert note == "Speeds were measured on different machines: A on c, 2 threads, fp32; B on c, 1 thread, fp32."
+    assert note == "Speeds were measured under different conditions: A on c, 2 threads, fp32; B on c, 1 thread, fp32."
 
 
 # Slices

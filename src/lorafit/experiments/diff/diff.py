@@ -180,4 +180,4 @@ def _list_notes(first: Side, second: Side, record: DiffRecord) -> Iterator[str]:
     both_runs = isinstance(first, RunSide) and isinstance(second, RunSide)
     if len(told) == 2 and not (is_alike and (told[0] == told[1] or not both_runs)):
         a, b = (f"{cpu}, {rest}" for cpu, _, rest in told)
-        yield f"Speeds were measured on different machines: A on {a}; B on {b}."
+        yield f"Speeds were measured under different conditions: A on {a}; B on {b}."
