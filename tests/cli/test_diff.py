@@ -137,7 +137,7 @@ def test_intervals_of_numbers_are_shown_with_what_was_asked(call: Call, numbers:
     out = call("diff", *numbers).out
     table = read_table(out)
     assert "1.000 [1.000, 1.000]" in table["MAE"]
-    assert table["MAE"].rstrip().endswith("+0.500 [+0.500, +0.500]")
+    assert "+0.500 [" in table["MAE"]
     assert "100.0 % [" in table["coverage"]
     assert "-100.0 [" in table["coverage"]
     assert table["asked for"].split()[2:] == ["90.0", "%", "90.0", "%"]

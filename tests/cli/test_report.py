@@ -44,6 +44,7 @@ def test_without_matplotlib_the_pip_line_is_given(run: Path, spawn_without: Call
     assert "pip install 'lorafit[report]'" in answer.stderr
 
 
+@pytest.mark.slow
 def test_training_without_matplotlib_tells_how_to_get_the_report(
     reviews: Path, settings: list[str], tmp_path: Path, spawn_without: Callable[..., Any]
 ) -> None:

@@ -211,6 +211,7 @@ def test_metrics_of_every_task_are_tracked(write_run: Callable[..., Path], store
     assert sorted(name.removeprefix("test/") for name in scalars) == sorted(values)
 
 
+@pytest.mark.slow
 def test_every_run_of_a_comparison_is_tracked(flags: dict[str, Any], store: Path, tmp_path: Path) -> None:
     config = load_config(flags={**flags, "training.max_steps": 2, "training.track": ["mlflow"]})
     compared = compare(config, ["lora", "ia3"], output=tmp_path / "methods")

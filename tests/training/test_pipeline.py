@@ -196,6 +196,7 @@ def test_forecast_is_recorded_beside_what_happened(finished: Run) -> None:
     assert (forecast.budget_seconds, forecast.given_up) == (None, [])
 
 
+@pytest.mark.slow
 def test_numbers_are_the_same_without_the_planner(
     finished: Run, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +229,7 @@ def test_budget_chooses_settings_and_says_what_is_given_up(
     assert run.record.training.epochs == 1
 
 
+@pytest.mark.slow
 def test_budget_for_other_tokens_gives_the_run_that_these_settings_give(
     build_encoder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,7 @@ class StopAt(Silent):
 
 @pytest.mark.parametrize(
     "name",
-    ["full", "adalora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lora_fa", "bitfit", "p_tuning"))],
+    ["adalora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "lora_fa", "bitfit", "p_tuning"))],
 )
 def test_interrupted_run_ends_as_one_that_was_not(name: str, encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
     tokens = ["method.virtual_tokens=4"] if name == "p_tuning" else []

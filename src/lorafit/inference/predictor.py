@@ -112,6 +112,9 @@ class Predictor:
             tokenizer: Its tokenizer and the token id of the padding, as `load_tokenizer` returns them.
             calibration: How its logits become confidence, or None.
             settings: What else decides its predictions, for `fingerprint`.
+
+        Returns:
+            The predictor.
         """
         tokens, pad_id = tokenizer
         return cls(

@@ -94,7 +94,14 @@ def test_page_needs_nothing_from_outside_and_shows_every_method(finished: Compar
     assert page.count("<svg") == 1
 
 
-@pytest.mark.parametrize("task", [name for name in TASKS if name != "single_label"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name != "ordinal" else ())
+        for name in TASKS
+        if name != "single_label"
+    ],
+)
 def test_every_task_is_compared_by_its_primary_metric(task: str, tiny_settings: Settings, tmp_path: Path) -> None:
     record = compare(load_config(overrides=tiny_settings(task)), ["head_only"], output=tmp_path / "methods").record
     (row,), layout = record.methods, ComparisonLayout(tmp_path / "methods")

@@ -157,7 +157,14 @@ def test_command_prints_the_winner_and_what_comes_next(
     assert capsys.readouterr().out.strip() == str(layout.best)
 
 
-@pytest.mark.parametrize("task", [name for name in TASKS if name != "single_label"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name != "ordinal" else ())
+        for name in TASKS
+        if name != "single_label"
+    ],
+)
 def test_trials_of_every_task_have_its_loss_and_primary_metric(
     task: str, tiny_settings: Settings, tmp_path: Path
 ) -> None:
@@ -180,6 +187,7 @@ def test_search_resumes_where_it_ended(copied: SearchLayout, finished: Search, c
     assert [number for number, _ in list_begun(lines.lines)] == ["5"]
 
 
+@pytest.mark.slow
 def test_same_seed_draws_the_same_trials_in_a_folder_of_any_name(
     config: Config, finished: Search, tmp_path: Path
 ) -> None:
@@ -248,6 +256,7 @@ def test_trial_that_fails_does_not_stop_the_others(overrides: list[str], tmp_pat
     assert sum(row.same_as is None for row in failed) == 1, "what its settings make impossible is not tried twice"
 
 
+@pytest.mark.slow
 def test_fault_of_the_machine_is_tried_again(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("No space left on device")
@@ -310,6 +319,7 @@ def test_results_are_written_by_one_process_at_a_time_that_has_seen_every_trial(
     assert layout.best.is_file()
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_trials(overrides: list[str], tmp_path: Path) -> None:
     settings = [part for override in overrides for part in ("--set", override)]
     source = overrides[0].partition("=")[2]

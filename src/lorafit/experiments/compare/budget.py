@@ -22,6 +22,9 @@ def set_method(config: Config, method: str, seed: int) -> Config:
         config: The settings that all cells share.
         method: The cell's method, which takes of the method section what it knows.
         seed: The cell's seed.
+
+    Returns:
+        A copy of the settings.
     """
     cell = config.model_copy(deep=True)
     cell.method = select_settings(cell.method, method)

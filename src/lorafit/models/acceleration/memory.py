@@ -11,8 +11,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep memory that was freed, instead of handing it back to the system and asking anew.
 
     Left to itself, glibc gives large blocks back at once; every step then waits for the kernel to clear fresh pages
-    (`tests/models/acceleration/test_memory.py` counts them). Blocks up to 32 MiB, the most that glibc allows, come from its
-    heap from now on.
+    (`tests/models/acceleration/test_memory.py` counts them). Blocks up to 32 MiB, the most that glibc allows, come from
+    its heap from now on.
 
     Returns:
         Whether it was done; only glibc on Linux can.
