@@ -419,7 +419,7 @@ def test_only_tasks_that_abstain_take_a_target_accuracy(name: str, build_case: "
         assert chosen == build_case(name).task.fit_calibration(y, logits, coverage=0.9, target_accuracy=0.7)
         assert 0 < chosen.accept_threshold < 1
     else:
-        with pytest.raises(UserInputError, match=f"single_label, ordinal.*the task here is {name}"):
+        with pytest.raises(UserInputError, match=f"one label; the task here is {name}"):
             task.check_target_accuracy(0.98)
 
 

@@ -288,7 +288,7 @@ class MultiLabel(Task):
         }
 
     def edge_statistics(self, y: NDArray[Any], values: Array) -> Array:
-        """Return a row that gets the labels of another, of which at least one is wrong, and one that gets its own."""
+        """Return a row that gets the labels of another, at least one of them wrong, and one that gets its true ones."""
         marks, given = y == 1, _decide(values)
         true, chosen = marks.mean(axis=0), given.mean(axis=0)
         hits = true * chosen
@@ -297,7 +297,7 @@ class MultiLabel(Task):
         chance = (true * losses + (1 - true) * others).mean(axis=1).max()
         certain = np.where(given, losses, others).mean()
         wrong = np.concatenate([[1, 0, chance], hits, chosen + lacking / 2, true + lacking / 2])
-        return np.stack([wrong, np.concatenate([[1, 1, certain], chosen, chosen, chosen])])
+        return np.stack([wrong, np.concatenate([[1, 1, certain], true, true, true])])
 
     def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
         return {"exact_match": (float(sums[1]), float(sums[0]))}

@@ -196,10 +196,10 @@ def test_a_constant_predictor_is_measured(write_guesses: WriteRun) -> None:
     assert record.comparison.differences["macro_f1"].value == 0
 
 
-def test_speeds_of_different_machines_are_called_so(write_guesses: WriteRun, run_record: RunRecord) -> None:
+def test_speeds_under_different_conditions_are_called_so(write_guesses: WriteRun, run_record: RunRecord) -> None:
     hardware = run_record.hardware.model_copy(update={"threads": 1})
     a, b = write_guesses("a", TRUTH, TRUTH), write_guesses("b", TRUTH, TRUTH, hardware=hardware)
-    (note,) = (note for note in diff(a, b).notes if "machines" in note)
+    (note,) = (note for note in diff(a, b).notes if "conditions" in note)
     assert note == "Speeds were measured under different conditions: A on c, 2 threads, fp32; B on c, 1 thread, fp32."
 
 
