@@ -135,6 +135,7 @@ def test_functions_of_the_prose_are_there(page: str) -> None:
         found: object = lorafit
         for name in named[1][1:].split("."):
             found = getattr(found, name, None) or importlib.import_module(f"{found.__name__}.{name}")
+        assert found is not None, code
 
 
 @pytest.mark.parametrize(("page", "code"), [(page, code) for page, code in PYTHON if "lorafit.Config(" in code])
@@ -148,14 +149,16 @@ def test_settings_of_python_are_accepted(page: str, code: str) -> None:
 
 @pytest.mark.parametrize("change", SETTINGS)
 def test_changed_setting_is_accepted(change: str) -> None:
-    load_config(overrides=[change])
+    name, _, _ = change.partition("=")
+    section, _, field = name.partition(".")
+    assert field.partition(".")[0] in getattr(load_config(overrides=[change]), section).model_fields_set
 
 
 @pytest.mark.parametrize(("page", "code"), YAML)
 def test_settings_file_is_accepted(page: str, code: str, tmp_path: Path) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text(code, encoding="utf-8")
-    load_config(path)
+    assert load_config(path).model_fields_set
 
 
 @pytest.mark.parametrize("page", PAGES)
