@@ -22,6 +22,10 @@ TargetGroup = Literal["all-linear", "attention", "query-value", "feed-forward", 
 """Named groups of linear layers of the encoder that an adapter can be put on."""
 
 
+TruncationPolicy = Literal["head", "tail", "head+tail", "windows"]
+"""What becomes of a text that is too long."""
+
+
 class Section(BaseModel):
     """A section of the settings: unknown keys are refused, and values are checked on assignment, too."""
 
@@ -31,6 +35,27 @@ class Section(BaseModel):
         coerce_numbers_to_str=True,
         allow_inf_nan=False,
         protected_namespaces=(),
+    )
+
+
+class FormatConfig(Section):
+    """How text files are written; what is absent is found in each file."""
+
+    delimiter: str | None = Field(
+        None, min_length=1, max_length=1, description="Delimiter of csv and tsv files; found when absent."
+    )
+    header: bool | None = Field(
+        None, description="Whether csv and tsv files begin with column names; found when absent."
+    )
+    quoting: Literal["standard", "none"] | None = Field(
+        None, description="standard: a field may stand in quotes; none: quotes are plain characters; found when absent."
+    )
+    escape: str | None = Field(
+        None, min_length=1, max_length=1, description="Character that takes the meaning from the one after it."
+    )
+    encoding: str | None = Field(None, min_length=1, description="Encoding of text files; found when absent.")
+    encoding_errors: Literal["strict", "replace"] = Field(
+        "strict", description="strict: a row with undecodable bytes is a bad row; replace: they become U+FFFD."
     )
 
 
@@ -48,14 +73,44 @@ class DataConfig(Section):
         description="What a text gets: one label, any number of labels (multi_label), a number (regression), or one of "
         "several whole numbers in order (ordinal).",
     )
-    label_separator: str = Field(
-        ",", min_length=1, description="Separator of several labels in one cell that is not a list."
-    )
+    format: FormatConfig = FormatConfig()
     text_column: str = Field("text", min_length=1, description="Column that holds the texts.")
+    text_pair_column: str | None = Field(
+        None, min_length=1, description="Column that holds the second text of each pair; for single texts absent."
+    )
     label_column: str = Field("label", min_length=1, description="Column that holds the labels.")
+    label_columns: list[str] = Field(
+        default_factory=list,
+        description="Columns of 0 and 1, one for each label of multi_label, instead of one column.",
+    )
+    label_separator: str | None = Field(
+        None, min_length=1, description="Separator of several labels in one cell that is no list; found when absent."
+    )
+    missing_label: str | None = Field(
+        None, min_length=1, description="What stands in a cell without a label, as in -1."
+    )
+    merge_spellings: bool = Field(False, description="Merge labels that differ in upper and lower case alone.")
+    accept_labels: bool = Field(False, description="Train on labels that look wrong.")
+    rare_labels: str = Field(
+        "stop",
+        pattern=r"^(stop|drop|keep|merge:.+)$",
+        description="What becomes of labels with too few texts to be in every split: stop, drop their rows, keep them "
+        "in train alone, or merge:NAME, which makes them one label.",
+    )
+    group_column: str | None = Field(
+        None, min_length=1, description="Column whose values are never split up: all rows of an author, say."
+    )
+    time_column: str | None = Field(
+        None, min_length=1, description="Column by which splits are cut: the latest rows test, those before validate."
+    )
+    corrections: str | None = Field(None, description="File with corrected labels, as `lorafit check` writes it.")
     validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of train cut off for validation.")
     test_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of train cut off for test.")
-    drop_bad_rows: bool = Field(False, description="Drop rows with an empty text or label instead of stopping.")
+    bad_rows: Literal["stop", "drop", "keep"] = Field(
+        "stop",
+        description="Rows that cannot be used: stop with a list of all, drop them, or keep them: predictions have an "
+        "empty row for each, and labels that the model does not know count as wrong.",
+    )
     calibration_fraction: float = Field(
         0.5, ge=0, lt=1, description="Share of the validation rows held out for calibration; 0 for none."
     )
@@ -76,10 +131,15 @@ class ModelConfig(Section):
     )
     revision: str | None = Field(None, description="Branch, tag or commit on the Hub.")
     max_length: int = Field(256, ge=8, description="Longest input in tokens, special tokens included.")
-    truncation: Literal["head", "head+tail"] = Field(
+    truncation: TruncationPolicy = Field(
         "head+tail",
-        description="What is kept of a text that is too long: its head, or its beginning (a quarter) and its end.",
+        description="What is kept of a text that is too long: its head, its tail, its beginning (a quarter) and its "
+        "end, or all of it in windows, whose logits are averaged.",
     )
+    window_stride: int | None = Field(
+        None, ge=1, description="Tokens from the begin of a window to the next; half a window when absent."
+    )
+    force: bool = Field(False, description="Train although the tokenizer does not know half of the text.")
 
 
 class MethodConfig(Section):
@@ -130,6 +190,16 @@ class TrainingConfig(Section):
     weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay.")
     warmup_ratio: float = Field(0.3, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
     max_grad_norm: float = Field(1.0, gt=0, description="Largest gradient norm; larger gradients are clipped.")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: rows count in the loss in inverse proportion to the frequency of their label."
+    )
+    loss: Literal["cross_entropy", "focal"] = Field(
+        "cross_entropy", description="focal: rows that are right already count less (Lin et al. 2017)."
+    )
+    focal_gamma: float = Field(2.0, gt=0, description="How much less, of the focal loss.")
+    sampling: Literal["shuffled", "balanced"] = Field(
+        "shuffled", description="balanced: every epoch draws as many rows of each label, rare ones repeatedly."
+    )
     base_dropout: bool = Field(False, description="Keep the dropout of the encoder's own config in training.")
     evaluations_per_epoch: int = Field(2, ge=1, description="Number of validations per epoch.")
     early_stopping_patience: int = Field(

@@ -4,6 +4,7 @@
     ├── UserInputError               exit 2   what the user gave is wrong
     │   ├── ConfigError                       a setting is unknown or out of range
     │   ├── DataError                         the data cannot be used as it is
+    │   │   └── DoubtfulDataError             the data look wrong; a flag accepts them
     │   └── RunError                          a run folder is missing, incomplete, altered or in the way
     ├── EnvironmentUnfitError        exit 3   the machine lacks something
     │   ├── MissingExtraError                 an optional dependency is not installed
@@ -26,6 +27,7 @@ from typing import ClassVar
 __all__ = [
     "ConfigError",
     "DataError",
+    "DoubtfulDataError",
     "EnvironmentUnfitError",
     "ExportDriftError",
     "GateBrokenError",
@@ -60,6 +62,14 @@ class ConfigError(UserInputError):
 
 class DataError(UserInputError):
     """The data cannot be used as it is: a missing column, an empty file, one label only, unusable rows."""
+
+
+class DoubtfulDataError(DataError):
+    """The data look wrong, though they could be used. `setting` is the one that accepts them."""
+
+    def __init__(self, message: str, *, setting: str) -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 class RunError(UserInputError):

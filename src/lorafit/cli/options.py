@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 import typer
 
-from lorafit.errors import UserInputError
+from lorafit.errors import ConfigError, UserInputError
 from lorafit.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from lorafit.config import Config
 
+
+_SWITCHES: Final = {"data.merge_spellings", "data.accept_labels", "model.force"}
+"""Settings that an option can only switch on."""
 
 SOURCES: Final = "builtin:rotten-tomatoes, imdb, hub:owner/name, or a csv, tsv, jsonl or parquet file."
 DataSource = Annotated[str, typer.Argument(help=SOURCES)]
@@ -41,34 +44,98 @@ SliceColumns = Annotated[
     list[str] | None,
     typer.Option("--slice", metavar="COLUMN", help="Also measure each value of this column (repeatable)."),
 ]
-TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column with the texts [text].")]
-DropBadRows = Annotated[
-    bool, typer.Option("--drop-bad-rows", help="Skip rows without a text or label instead of stopping.")
-]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowOptions:
-    """How labelled rows are read."""
+class TextOptions:
+    """How files with texts are read."""
 
-    text_column: TextColumn = None
-    label_column: Annotated[str | None, typer.Option("--label-column", help="Column with the labels [label].")] = None
-    label_separator: Annotated[
-        str | None, typer.Option("--label-separator", help="Separator between several labels in one cell [,].")
+    text_columns: Annotated[
+        list[str] | None,
+        typer.Option("--text-column", help="Column with the texts [text]; given twice, those of the pairs."),
     ] = None
-    drop_bad_rows: DropBadRows = False
+    bad_rows: Annotated[
+        str | None,
+        typer.Option("--bad-rows", metavar="HOW", help="Rows that cannot be used: stop, drop or keep [stop]."),
+    ] = None
+    delimiter: Annotated[str | None, typer.Option("--delimiter", help="Delimiter of csv and tsv files [found].")] = None
+    header: Annotated[
+        bool | None, typer.Option("--header/--no-header", help="Whether a csv file begins with column names [found].")
+    ] = None
+    quoting: Annotated[
+        str | None, typer.Option("--quoting", help="standard, or none: quotes are plain characters [found].")
+    ] = None
+    escape: Annotated[str | None, typer.Option("--escape", help="Escape character of csv and tsv files.")] = None
+    encoding: Annotated[str | None, typer.Option("--encoding", help="Encoding of text files [found].")] = None
+    encoding_errors: Annotated[
+        str | None, typer.Option("--encoding-errors", help="Bytes that cannot be decoded: strict or replace [strict].")
+    ] = None
 
     setting_names: ClassVar[Mapping[str, str]] = {
-        "text_column": "data.text_column",
-        "label_column": "data.label_column",
-        "label_separator": "data.label_separator",
-        "drop_bad_rows": "data.drop_bad_rows",
+        "bad_rows": "data.bad_rows",
+        "delimiter": "data.format.delimiter",
+        "header": "data.format.header",
+        "quoting": "data.format.quoting",
+        "escape": "data.format.escape",
+        "encoding": "data.format.encoding",
+        "encoding_errors": "data.format.encoding_errors",
     }
 
     def collect(self, more: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings that the options and `more` give, by dotted name; None where one was not given."""
         given = {setting: getattr(self, option) for option, setting in self.setting_names.items()}
-        return {name: None if value is False or value == [] else value for name, value in (given | dict(more)).items()}
+        return given | self._name_columns() | dict(more)
+
+    def _name_columns(self) -> dict[str, Any]:
+        """Return the settings of the columns; a ConfigError says which option was given too often."""
+        texts = self.text_columns or []
+        if len(texts) > 2:
+            raise ConfigError(
+                f"--text-column was given {len(texts)} times: one column holds the texts, two hold pairs of texts. "
+                "Join further columns in the file."
+            )
+        return dict(zip(("data.text_column", "data.text_pair_column"), texts, strict=False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowOptions(TextOptions):
+    """How labelled rows are read."""
+
+    label_columns: Annotated[
+        list[str] | None,
+        typer.Option("--label-column", help="Column with the labels [label]; repeated, columns of 0 and 1."),
+    ] = None
+    listed_label_columns: Annotated[
+        str | None, typer.Option("--label-columns", metavar="A,B,…", help="Columns of 0 and 1, one for each label.")
+    ] = None
+    label_separator: Annotated[
+        str | None, typer.Option("--label-separator", help="Separator between several labels in one cell [found].")
+    ] = None
+    missing_label: Annotated[
+        str | None, typer.Option("--missing-label", help="What stands in a cell without a label, as in -1.")
+    ] = None
+    merge_spellings: Annotated[
+        bool, typer.Option("--merge-spellings", help="Merge labels that differ in upper and lower case alone.")
+    ] = False
+
+    setting_names: ClassVar[Mapping[str, str]] = {
+        **TextOptions.setting_names,
+        "label_separator": "data.label_separator",
+        "missing_label": "data.missing_label",
+        "merge_spellings": "data.merge_spellings",
+    }
+
+    def collect(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that the options and `more` give, by dotted name; None where one was not given."""
+        given = super().collect(more)
+        return {name: None if value is False and name in _SWITCHES else value for name, value in given.items()}
+
+    def _name_columns(self) -> dict[str, Any]:
+        named = list(self.label_columns or ())
+        if self.listed_label_columns is not None:
+            named += [name.strip() for name in self.listed_label_columns.split(",") if name.strip()]
+        labels = {"data.label_column": named[0]} if len(named) == 1 else {"data.label_columns": named or None}
+        return super()._name_columns() | labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +149,45 @@ class TrainingOptions(RowOptions):
         str | None, typer.Option("--model", "-m", help="builtin:distil-minilm, a Hub id or a local folder.")
     ] = None
     config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")] = None
+    rare_labels: Annotated[
+        str | None,
+        typer.Option(
+            "--rare-labels",
+            metavar="HOW",
+            help="Labels with too few texts: stop, drop, keep (in train alone) or merge:NAME [stop].",
+        ),
+    ] = None
+    accept_labels: Annotated[
+        bool, typer.Option("--accept-labels", help="Train on labels that look wrong, without a question.")
+    ] = False
+    group_column: Annotated[
+        str | None, typer.Option("--group-column", help="Column whose values stay on one side of every split.")
+    ] = None
+    time_column: Annotated[
+        str | None, typer.Option("--time-column", help="Column by which splits are cut: the latest rows test.")
+    ] = None
+    corrections: Annotated[
+        str | None, typer.Option("--corrections", metavar="FILE", help="Corrected labels, from `lorafit check`.")
+    ] = None
+    class_weights: Annotated[
+        str | None, typer.Option("--class-weights", help="balanced: rare labels count more in the loss [none].")
+    ] = None
+    force: Annotated[
+        bool, typer.Option("--force", help="Train although the tokenizer does not know half of the text.")
+    ] = False
     settings: Settings = None
 
     setting_names: ClassVar[Mapping[str, str]] = {
         **RowOptions.setting_names,
         "task": "data.task",
         "model": "model.name",
+        "rare_labels": "data.rare_labels",
+        "accept_labels": "data.accept_labels",
+        "group_column": "data.group_column",
+        "time_column": "data.time_column",
+        "corrections": "data.corrections",
+        "class_weights": "training.class_weights",
+        "force": "model.force",
     }
 
     def load_config(self, more: Mapping[str, Any]) -> "Config":
@@ -100,7 +200,7 @@ class TrainingOptions(RowOptions):
 def take_options(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command as typer calls it.
 
-    A parameter of the type `RowOptions` or `TrainingOptions` becomes the options of that group. In paths, `~` is
+    A parameter of the type `TextOptions`, or one derived from it, becomes the options of that group. In paths, `~` is
     replaced by the home folder, which a shell does not do in quotes.
 
     Args:
@@ -110,10 +210,10 @@ def take_options(command: Callable[..., None]) -> Callable[..., None]:
         The command with one parameter for each option.
     """
     signature = inspect.signature(command)
-    groups: dict[str, Callable[..., RowOptions]] = {
+    groups: dict[str, Callable[..., TextOptions]] = {
         name: parameter.annotation
         for name, parameter in signature.parameters.items()
-        if isinstance(parameter.annotation, type) and issubclass(parameter.annotation, RowOptions)
+        if isinstance(parameter.annotation, type) and issubclass(parameter.annotation, TextOptions)
     }
     members = {name: inspect.signature(group).parameters for name, group in groups.items()}
 

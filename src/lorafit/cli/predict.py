@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import DropBadRows, Quiet, RunOrExport, TargetAccuracy, TextColumn
+from lorafit.cli.options import Quiet, RunOrExport, TargetAccuracy, TextOptions
 from lorafit.cli.render.progress import open_progress
 
 
@@ -17,12 +17,11 @@ def predict(
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Texts in a csv, tsv, jsonl, parquet or txt file.")
     ] = None,
-    text_column: TextColumn = None,
+    rows: TextOptions,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="csv, tsv, jsonl or parquet file to write, with all columns."),
     ] = None,
-    drop_bad_rows: DropBadRows = False,
     target_accuracy: TargetAccuracy = None,
     raw: Annotated[bool, typer.Option("--raw", help="Uncalibrated confidence.")] = False,
     overwrite: Annotated[
@@ -55,7 +54,8 @@ def predict(
         raise UserInputError("--csv-safe is for csv and tsv files: name one with --output.")
     if output is not None:
         check_output(output, overwrite=overwrite, csv_safe=csv_safe)
-    column = text_column or "text"
+    column = (rows.text_columns or ["text"])[0]
+    drop_bad_rows = rows.bad_rows == "drop"
     with open_progress(quiet=quiet or (file is None and len(texts or []) == 1)) as progress:
         if file is None:
             table = read_texts(texts or [], sys.stdin, text_column=column)
@@ -69,6 +69,8 @@ def predict(
             for part in stream_predictions(job, predictor, progress=progress):
                 show_predictions(predictor.task, part, json=json)
             return
-        rows = run_job(job, predictor, output, csv_safe=csv_safe, resume=resume, overwrite=overwrite, progress=progress)
+        written = run_job(
+            job, predictor, output, csv_safe=csv_safe, resume=resume, overwrite=overwrite, progress=progress
+        )
     if not quiet:
-        sys.stderr.write(f"{rows:,} predictions written to {output}\n")
+        sys.stderr.write(f"{written:,} predictions written to {output}\n")

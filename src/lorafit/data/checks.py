@@ -1,16 +1,17 @@
 """Rows that training can use: texts that are texts, labels that are classes. Bad rows are named, never guessed at."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.data.rows import RawRows, Split
 from lorafit.errors import DataError
+from lorafit.system.text import Text
 from lorafit.tasks.base import Task
-from lorafit.tasks.labels import Label, is_missing
+from lorafit.tasks.labels import Label, LabelReading, is_missing
 
 
 @dataclass(frozen=True)
@@ -20,53 +21,72 @@ class CheckedRows:
     Attributes:
         origin: Where they come from, for messages.
         ids: Shape (n,), int64: the row's number, counted from 1.
-        texts: n texts, none of them empty.
+        texts: n texts or pairs of texts, none of them empty.
         labels: n labels.
-        notes: What was left out.
+        notes: What a user should know: what was found, merged and left out.
+        doubts: Why the labels are probably not those that are meant.
+        left_out: Number of each row that was left out, and what is wrong with it.
         columns: n values of each slice column by its name, "" where there is none.
+        groups: What each row belongs to, or None.
+        times: What each row is ordered by, or None.
     """
 
     origin: str
     ids: NDArray[np.int64]
-    texts: tuple[str, ...]
+    texts: tuple[Text, ...]
     labels: tuple[Label, ...]
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    left_out: tuple[tuple[int, str], ...] = ()
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    groups: tuple[str, ...] | None = None
+    times: tuple[str, ...] | None = None
 
 
-def check_rows(raw: RawRows, task: type[Task], *, drop_bad_rows: bool, separator: str = ",") -> CheckedRows:
+def check_rows(raw: RawRows, task: type[Task], reading: LabelReading, *, drop_bad_rows: bool) -> CheckedRows:
     """Check every row.
 
-    A text must be a string with more than white space in it; what a label may be, `Task.parse_label` says.
+    A text must be a string with more than white space in it; what a label may be, `Task.read_labels` says.
 
     Args:
         raw: The rows as read.
         task: The task.
+        reading: How label cells are read.
         drop_bad_rows: Leave unusable rows out, with a note, instead of stopping.
-        separator: What stands between several labels in one cell.
 
     Returns:
         The usable rows.
 
     Raises:
-        DataError: There are unusable rows that are not to be dropped, none is usable, or a label is of another task.
+        DataError: There are unusable rows that are not to be dropped, or none is usable; the message has all of them by
+            what is wrong.
     """
     ids = raw.ids if raw.ids is not None else range(1, len(raw.texts) + 1)
-    faults: dict[str, list[int]] = defaultdict(list)
-    kept: list[tuple[int, str, Label]] = []
-    places: list[int] = []
-    for place, (row, text, value) in enumerate(zip(ids, raw.texts, raw.labels, strict=True)):
-        label = task.parse_label(value, f"{raw.origin}: row {row}", separator=separator)
-        fault = describe_text_fault(text) or ("an empty label" if label is None else None)
-        if fault is not None:
-            faults[fault].append(row)
-        elif label is not None:
-            kept.append((row, str(text), label))
-            places.append(place)
-    notes = _report_faults(raw.origin, faults, usable=len(kept), drop_bad_rows=drop_bad_rows)
-    rows, texts, labels = zip(*kept, strict=True)
-    columns = {name: tuple(_read_value(values[place]) for place in places) for name, values in raw.columns.items()}
-    return CheckedRows(raw.origin, np.asarray(rows, dtype=np.int64), texts, labels, notes, columns)
+    column = task.read_labels(raw.labels, reading)
+    faults: dict[int, str] = {}
+    for place, (text, label) in enumerate(zip(raw.texts, column.labels, strict=True)):
+        fault = raw.faults.get(place) or describe_text_fault(text) or column.faults.get(place)
+        if fault is not None or label is None:
+            faults[place] = fault or "an empty label"
+    left_out = tuple((ids[place], fault) for place, fault in faults.items())
+    places = [place for place in range(len(raw.texts)) if place not in faults]
+    notes = _report_faults(raw.origin, left_out, usable=len(places), drop_bad_rows=drop_bad_rows)
+
+    def keep(values: Sequence[object] | None) -> tuple[str, ...] | None:
+        return None if values is None else tuple(_read_value(values[place]) for place in places)
+
+    return CheckedRows(
+        raw.origin,
+        ids=np.array([ids[place] for place in places], dtype=np.int64),
+        texts=tuple(cast("Text", raw.texts[place]) for place in places),
+        labels=tuple(cast("Label", column.labels[place]) for place in places),
+        notes=(*raw.notes, *column.notes, *notes),
+        doubts=column.doubts,
+        left_out=left_out,
+        columns={name: keep(values) or () for name, values in raw.columns.items()},
+        groups=keep(raw.groups),
+        times=keep(raw.times),
+    )
 
 
 def encode_rows(rows: CheckedRows, task: Task) -> Split:
@@ -88,13 +108,15 @@ def encode_rows(rows: CheckedRows, task: Task) -> Split:
         listed = sorted(set().union(*strange))
         raise DataError(
             f"{rows.origin} has labels that training did not have: {[name[:40] for name in listed[:10]]} "
-            f"({describe_rows(unknown)}). Allowed: {list(task.label_names)}."
+            f"({describe_rows(unknown)}). Allowed: {list(task.label_names)}. Leave these rows out with --bad-rows drop."
         )
-    return Split(rows.ids, rows.texts, task.encode(rows.labels), rows.columns)
+    return Split(rows.ids, rows.texts, task.encode(rows.labels), rows.columns, rows.groups, rows.times)
 
 
 def describe_text_fault(text: object) -> str | None:
     """Say what is wrong with a text, or return None if it can be used. The answer does not hold the text."""
+    if isinstance(text, tuple):
+        return next((fault for part in text if (fault := describe_text_fault(part)) is not None), None)
     if text is None:
         return "no text"
     if not isinstance(text, str):
@@ -128,12 +150,15 @@ def _read_value(value: object) -> str:
 
 
 def _report_faults(
-    origin: str, faults: Mapping[str, list[int]], *, usable: int, drop_bad_rows: bool
+    origin: str, left_out: Sequence[tuple[int, str]], *, usable: int, drop_bad_rows: bool
 ) -> tuple[str, ...]:
-    if not faults:
+    if not left_out:
         return ()
-    count = sum(map(len, faults.values()))
-    listed = "; ".join(f"{fault} ({describe_rows(rows)})" for fault, rows in faults.items())
+    kinds: dict[str, list[int]] = {}
+    for row, fault in left_out:
+        kinds.setdefault(fault, []).append(row)
+    count = len(left_out)
+    listed = "; ".join(f"{fault} ({describe_rows(rows)})" for fault, rows in kinds.items())
     if usable == 0:
         raise DataError(
             f"{origin}: none of its {count} rows can be used: {listed}. "
@@ -142,6 +167,6 @@ def _report_faults(
     if not drop_bad_rows:
         raise DataError(
             f"{origin}: {count} of {count + usable} rows cannot be used: {listed}. "
-            "Mend them, or leave them out with --drop-bad-rows."
+            "Mend them, or leave them out with --bad-rows drop."
         )
     return (f"{origin}: left out {count} of {count + usable} rows: {listed}.",)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lorafit.system.text import Text
 from lorafit.tasks.base import Task
 
 
@@ -17,10 +18,14 @@ class RawRows:
 
     Attributes:
         origin: Where they come from, for messages ("reviews.csv", "imdb train").
-        texts: What stands in the text column, of any type.
+        texts: What stands in the text column, of any type; of pairs, a tuple of both.
         labels: What stands in the label column, of any type.
         ids: Number of each row where that is not its place in `texts`, counted from 1.
         columns: Values of further columns by their names, by which results are told apart.
+        faults: What is wrong with rows that could not be read, by their place, counted from 0.
+        notes: What was found in the file that a user should know.
+        groups: What each row belongs to, so that it is not split up; None where rows stand alone.
+        times: What each row is ordered by where splits are cut by time; None where they are not.
     """
 
     origin: str
@@ -28,6 +33,10 @@ class RawRows:
     labels: Sequence[object]
     ids: Sequence[int] | None = None
     columns: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    faults: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    groups: Sequence[object] | None = None
+    times: Sequence[object] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,15 +64,19 @@ class Split:
 
     Attributes:
         ids: Shape (n,), int64: the row's number in the file or split it was read from, counted from 1.
-        texts: n texts, none of them empty.
+        texts: n texts or pairs of texts, none of them empty.
         y: The labels as `Task.encode` makes them, n rows.
         columns: n values of each slice column by its name, "" where there is none; the fingerprint leaves them out.
+        groups: What each row belongs to, n of them; None where rows stand alone.
+        times: What each row is ordered by, n of them; None where splits are not cut by time.
     """
 
     ids: NDArray[np.int64]
-    texts: tuple[str, ...]
+    texts: tuple[Text, ...]
     y: NDArray[Any]
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    groups: tuple[str, ...] | None = None
+    times: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -75,6 +88,8 @@ class Split:
             texts=tuple(self.texts[position] for position in positions),
             y=self.y[positions],
             columns={name: tuple(values[position] for position in positions) for name, values in self.columns.items()},
+            groups=None if self.groups is None else tuple(self.groups[position] for position in positions),
+            times=None if self.times is None else tuple(self.times[position] for position in positions),
         )
 
     def fingerprint(self) -> str:
@@ -82,8 +97,8 @@ class Split:
         digest = hashlib.sha256()
         digest.update(self.ids.astype("<i8").tobytes())
         digest.update(self.y.astype(self.y.dtype.newbyteorder("<")).tobytes())
-        for text in self.texts:
-            encoded = text.encode("utf-8", "surrogatepass")
+        for part in (part for text in self.texts for part in ((text,) if isinstance(text, str) else text)):
+            encoded = part.encode("utf-8", "surrogatepass")
             digest.update(len(encoded).to_bytes(8, "little"))
             digest.update(encoded)
         return digest.hexdigest()

@@ -21,6 +21,7 @@ from lorafit.errors import DataError
 from lorafit.system.atomic import compute_digest
 from lorafit.tasks.base import Task
 from lorafit.tasks.evaluation import LENGTH_COLUMN
+from lorafit.tasks.labels import LabelReading
 from lorafit.tasks.registry import get_task
 
 _FEWEST_CALIBRATION_ROWS = 20
@@ -200,7 +201,7 @@ def _unknown(source: str) -> DataError:
 
 
 def _read_file(name: str, config: DataConfig) -> RawRows:
-    table = read_table(Path(name).expanduser())
+    table = read_table(Path(name).expanduser(), config.format)
     slices = _check_slices(config.slice_columns, config.text_column)
     wanted = {**slices, config.text_column: "--text-column", config.label_column: "--label-column"}
     check_columns(table.columns, wanted, name)
@@ -209,6 +210,8 @@ def _read_file(name: str, config: DataConfig) -> RawRows:
         table.columns[config.text_column],
         table.columns[config.label_column],
         columns={column: table.columns[column] for column in slices},
+        faults=table.faults,
+        notes=table.notes,
     )
 
 
@@ -217,7 +220,13 @@ def _name_source(source: str) -> str:
 
 
 def _check(raw: RawRows, config: DataConfig, notes: list[str]) -> CheckedRows:
-    rows = check_rows(raw, get_task(config.task), drop_bad_rows=config.drop_bad_rows, separator=config.label_separator)
+    reading = LabelReading(
+        separator=config.label_separator,
+        names=tuple(config.label_columns),
+        missing=config.missing_label,
+        merge_spellings=config.merge_spellings,
+    )
+    rows = check_rows(raw, get_task(config.task), reading, drop_bad_rows=config.bad_rows != "stop")
     notes += rows.notes
     return rows
 

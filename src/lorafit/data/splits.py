@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from lorafit.data.rows import Split
 from lorafit.errors import DataError
+from lorafit.system.text import Text
 from lorafit.tasks.base import Task
 
 
@@ -99,7 +100,7 @@ def count_shared_texts(first: Split, second: Split) -> int:
 
 
 def _group_by_text(split: Split) -> list[list[int]]:
-    groups: dict[str, list[int]] = {}
+    groups: dict[Text, list[int]] = {}
     for position, text in enumerate(split.texts):
         groups.setdefault(text, []).append(position)
     return list(groups.values())

@@ -10,10 +10,11 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TextIO, TypeVar
 
+from lorafit.config import FormatConfig
 from lorafit.errors import DataError
 from lorafit.system.extras import require
 
@@ -40,22 +41,28 @@ class Table:
     Attributes:
         columns: Values of each column by its name; fields of csv, tsv and txt files are text.
         origin: The file's name, for messages.
+        faults: What is wrong with rows that could not be read, by their place in the table, counted from 0; their
+            cells are None.
+        notes: What was found in the file that a user should know: encoding, delimiter, rows that swallowed others.
     """
 
     columns: dict[str, list[object]]
     origin: str
+    faults: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, form: FormatConfig | None = None) -> Table:
     """Read a table.
 
     Args:
         path: A file whose suffix is one of `READABLE_SUFFIXES`. Text files are UTF-8, with or without a byte order
             mark. A txt file has one text a line, in the column "text". Lines of a jsonl file may lack keys: their
             value is None.
+        form: How text files are written; None to find it.
 
     Returns:
         The table, rows in file order. Blank lines of csv, tsv and jsonl files are no rows.
@@ -64,16 +71,19 @@ def read_table(path: Path) -> Table:
         DataError: The file is missing, a folder, of another kind, not UTF-8, damaged, or has no rows.
         MissingExtraError: It is a parquet file and pyarrow is not installed.
     """
-    for table in stream_table(path):
+    for table in stream_table(path, form):
         return table
     raise DataError(f"{path} has no rows{' below its header' if path.suffix.lower() in DELIMITERS else ''}.")
 
 
-def stream_table(path: Path, *, most_rows: int | None = None, most_characters: int | None = None) -> Iterator[Table]:
+def stream_table(
+    path: Path, form: FormatConfig | None = None, *, most_rows: int | None = None, most_characters: int | None = None
+) -> Iterator[Table]:
     """Read a table part by part, so that it need not fit into memory.
 
     Args:
         path: A file as `read_table` takes it.
+        form: How text files are written; None to find it.
         most_rows: Rows of a part at most; None for no limit.
         most_characters: Characters after which a part ends; None for no limit.
 

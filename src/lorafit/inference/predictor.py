@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from lorafit.config import TruncationPolicy
 from lorafit.data.checks import describe_rows, describe_text_fault
 from lorafit.errors import RunError, UserInputError
 from lorafit.models.batching import BatchPlan, plan_batches
 from lorafit.models.tokenization import Truncation, tokenize
+from lorafit.system.text import Text
 from lorafit.tasks.base import Array, Prediction, Task
 from lorafit.tasks.records import Calibration
 
@@ -64,7 +66,7 @@ class ModelRecord(Protocol):
         """Longest input in tokens, special tokens included."""
 
     @property
-    def truncation(self) -> Literal["head", "head+tail"]:
+    def truncation(self) -> TruncationPolicy:
         """What is kept of a longer text."""
 
 
@@ -132,7 +134,7 @@ class Predictor:
         """The labels, in the order of `predict_proba`'s columns."""
         return self.task.label_names
 
-    def predict(self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None) -> list[Prediction]:
+    def predict(self, texts: Sequence[Text], *, on_progress: Callable[[int], None] | None = None) -> list[Prediction]:
         """Predict texts.
 
         Args:
@@ -145,7 +147,7 @@ class Predictor:
         values = self.compute_values(texts, on_progress=on_progress)
         return [self.task.predict(row, self.calibration) for row in values]
 
-    def predict_proba(self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None) -> Array:
+    def predict_proba(self, texts: Sequence[Text], *, on_progress: Callable[[int], None] | None = None) -> Array:
         """Compute the probability of every class, calibrated where there is a calibration.
 
         Args:
@@ -161,7 +163,7 @@ class Predictor:
         self.task.require_probabilities()
         return self.compute_values(texts, on_progress=on_progress)
 
-    def compute_values(self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None) -> Array:
+    def compute_values(self, texts: Sequence[Text], *, on_progress: Callable[[int], None] | None = None) -> Array:
         """Compute probabilities, calibrated where there is a calibration, or the numbers of a regression.
 
         Args:
@@ -173,7 +175,7 @@ class Predictor:
         """
         return self.task.activate(self.compute_logits(texts, on_progress=on_progress), self.calibration)
 
-    def compute_logits(self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None) -> Array:
+    def compute_logits(self, texts: Sequence[Text], *, on_progress: Callable[[int], None] | None = None) -> Array:
         """Compute the model's raw outputs.
 
         Args:
@@ -262,7 +264,7 @@ def read_calibration(
     return calibration if target_accuracy is None else task.choose_operating_point(calibration, target_accuracy)
 
 
-def _check_texts(texts: Sequence[str]) -> None:
+def _check_texts(texts: Sequence[Text]) -> None:
     if isinstance(texts, str):
         raise UserInputError("predict takes a list of texts, got a single string. Write predict([text]).")
     faults: dict[str, list[int]] = {}

@@ -15,12 +15,13 @@ from tokenizers import Tokenizer
 from lorafit.models.builtin import cache_folder
 from lorafit.models.tokenization import TokenizedTexts, Truncation, tokenize
 from lorafit.system.atomic import write_atomic
+from lorafit.system.text import Text
 
 _CHARACTERS = 2_000_000
 _BYTES = 500_000_000
 
 
-def tokenize_once(tokenizer: Tokenizer, texts: Sequence[str], truncation: Truncation) -> TokenizedTexts:
+def tokenize_once(tokenizer: Tokenizer, texts: Sequence[Text], truncation: Truncation) -> TokenizedTexts:
     """Turn texts into tokens as `tokenize` does, or read them from the cache.
 
     Only sets of more than two million characters are kept, about a second's work; of all that is kept, the least
@@ -54,7 +55,7 @@ def tokenize_once(tokenizer: Tokenizer, texts: Sequence[str], truncation: Trunca
     return tokens
 
 
-def _compute_key(tokenizer: Tokenizer, texts: Sequence[str], truncation: Truncation) -> str:
+def _compute_key(tokenizer: Tokenizer, texts: Sequence[Text], truncation: Truncation) -> str:
     example = truncation.cut(list(range(2 * truncation.max_length)), truncation.max_length)
     digest = hashlib.sha256(f"{tokenizers.__version__} {example} {tokenizer.to_str()}".encode())
     for text in texts:

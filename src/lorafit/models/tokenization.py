@@ -6,14 +6,15 @@ Works on a `tokenizers.Tokenizer` alone, so that every runtime cuts and frames t
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from lorafit.config import TruncationPolicy
 from lorafit.errors import ConfigError, RunError
 from lorafit.models.batching import pad_lengths
+from lorafit.system.text import Text
 
 _CHUNK = 512
 _HEAD_SHARE = 0.25
@@ -30,7 +31,7 @@ class Truncation:
     """
 
     max_length: int
-    policy: Literal["head", "head+tail"] = "head"
+    policy: TruncationPolicy = "head"
 
     def cut(self, ids: list[int], room: int) -> list[int]:
         """Return at most `room` of the token ids (special tokens not among them)."""
@@ -90,7 +91,7 @@ class TokenizedTexts:
 
 def tokenize(
     tokenizer: Tokenizer,
-    texts: Sequence[str],
+    texts: Sequence[Text],
     truncation: Truncation,
     *,
     on_progress: Callable[[int], None] | None = None,

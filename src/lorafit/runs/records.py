@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from lorafit.config import TruncationPolicy
 from lorafit.models.records import BaseModelRecord, ParameterCounts
 from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Task
@@ -107,7 +108,7 @@ class RunRecord(FileRecord):
     task: TaskName
     labels: list[str]
     max_length: int
-    truncation: Literal["head", "head+tail"]
+    truncation: TruncationPolicy
     data: DataRecord
     base_model: BaseModelRecord
     hardware: HardwareRecord

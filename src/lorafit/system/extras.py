@@ -8,6 +8,8 @@ from lorafit.errors import MissingExtraError
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("torch", "transformers", "peft", "accelerate", "datasets", "pyarrow", "sklearn", "scipy", "jinja2"),
+    "check": ("cleanlab", "ftfy", "py3langid", "rensa"),
+    "tables": ("openpyxl", "zstandard"),
     "search": ("filelock", "optuna"),
     "report": ("matplotlib",),
     "onnx": ("onnxruntime",),

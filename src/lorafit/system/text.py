@@ -2,11 +2,19 @@
 
 import re
 
+Text = str | tuple[str, str]
+"""What is classified: a text, or a pair of texts."""
+
 _JOINERS = frozenset("\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}")
 """Not printable by themselves, but part of words in some scripts and of emoji."""
 
 _NUMBER = r"\d+(?:\.\d+)?"
 _DURATION = re.compile(rf"(?:({_NUMBER})h)?\s*(?:({_NUMBER})m)?\s*(?:({_NUMBER})s)?", re.IGNORECASE)
+
+
+def join_text(text: Text) -> str:
+    """Return a pair as one text, a line each; a text stays as it is."""
+    return text if isinstance(text, str) else "\n".join(text)
 
 
 def clean_text(text: str, *, most: int | None = None, strip: bool = True) -> str:

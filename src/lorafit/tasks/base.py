@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lorafit.errors import UserInputError
+from lorafit.errors import DataError, UserInputError
 from lorafit.tasks.format import Form, write_estimate, write_numbers
-from lorafit.tasks.labels import Label
+from lorafit.tasks.labels import Label, LabelColumn, LabelReading
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, Scores
 from lorafit.tasks.statistics import wilson_interval
 
@@ -240,6 +240,27 @@ class Task(ABC):
         return dict(enumerate(self.output_names))
 
     # Labels to arrays
+
+    @classmethod
+    def read_labels(cls, cells: Sequence[object], reading: LabelReading) -> LabelColumn:
+        """Read the labels of a column.
+
+        Args:
+            cells: What stands in the label column: text, numbers, bools, lists, or a dict of label to 0 or 1.
+            reading: How cells are read.
+
+        Returns:
+            One label a cell, what is wrong with cells that cannot be read, and what a user should know.
+        """
+        labels: list[Label | None] = []
+        faults: dict[int, str] = {}
+        for place, cell in enumerate(cells):
+            try:
+                labels.append(cls.parse_label(cell, "it", separator=reading.separator or ","))
+            except DataError as error:
+                labels.append(None)
+                faults[place] = str(error)
+        return LabelColumn(tuple(labels), faults)
 
     @classmethod
     @abstractmethod

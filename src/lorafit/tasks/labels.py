@@ -3,7 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
@@ -14,6 +15,43 @@ from lorafit.errors import DataError
 
 Label = str | tuple[str, ...] | float
 """The label of a row: a class name, several of them, or a number."""
+
+
+@dataclass(frozen=True)
+class LabelReading:
+    """How label cells are read.
+
+    Attributes:
+        separator: What stands between several labels in one cell; None to find it.
+        names: Names of the places of a list of 0 and 1, where they are known.
+        missing: What stands in a cell without a label.
+        merge_spellings: Whether names that differ in upper and lower case alone are one label.
+        known: The labels of the model that the rows are for, or none; a name that is spelled in another way is theirs.
+    """
+
+    separator: str | None = None
+    names: tuple[str, ...] = ()
+    missing: str | None = None
+    merge_spellings: bool = False
+    known: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """The labels of n cells.
+
+    Attributes:
+        labels: One a cell; None where it has none, or none that can be read.
+        faults: What is wrong with a cell that cannot be read, by its place, counted from 0.
+        notes: What a user should know of the column: how it was read, what was merged.
+        doubts: Why these are probably not the labels that are meant; each says what to type instead.
+    """
+
+    labels: tuple[Label | None, ...]
+    faults: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
 
 _LARGEST_NUMBER: Final = 1e30
 """Larger ones would leave the range of fp32, in which the model computes, when they are squared or scaled."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from lorafit.config import TruncationPolicy
 from lorafit.models.records import BaseModelRecord, ParameterCounts
 from lorafit.runs.folder import CALIBRATION_FILE
 from lorafit.system.records import FileRecord, Record
@@ -104,7 +105,7 @@ class ExportRecord(FileRecord):
     task: TaskName
     labels: list[str]
     max_length: int
-    truncation: Literal["head", "head+tail"]
+    truncation: TruncationPolicy
     pad_id: int
     parameters: ParameterCounts
     data: dict[Literal["source", "validation"], str]
