@@ -19,6 +19,7 @@ from lorafit.cli.evaluate import evaluate
 from lorafit.cli.explain import explain
 from lorafit.cli.export import export
 from lorafit.cli.options import take_options
+from lorafit.cli.parsing import Command
 from lorafit.cli.predict import predict
 from lorafit.cli.report import report
 from lorafit.cli.reproduce import reproduce
@@ -111,5 +112,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words.remove("--debug")
     app.registered_commands.clear()  # of an earlier call
     for name, command in COMMANDS.items():
-        app.command(name)(_guarded(take_options(command), debug=debug))
+        app.command(name, cls=Command)(_guarded(take_options(command), debug=debug))
     app(args=words, prog_name="lorafit")
