@@ -64,8 +64,9 @@ class DataConfig(Section):
 
     source: str = Field(
         "builtin:rotten-tomatoes",
-        description="builtin:rotten-tomatoes, imdb, hub:owner/name, or a csv, tsv, jsonl or parquet file.",
+        description="builtin:rotten-tomatoes, imdb, hub:owner/name, a file with a table, or a pattern of files.",
     )
+    files: list[str] = Field(default_factory=list, description="Further files, whose rows follow those of source.")
     validation: str | None = Field(None, description="File with validation rows; cut from train when absent.")
     test: str | None = Field(None, description="File with test rows; cut from train when the source has none.")
     task: TaskName = Field(

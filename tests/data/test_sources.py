@@ -1,16 +1,18 @@
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lorafit.config import DataConfig
-from lorafit.data import sources
+from lorafit.data import origins
 from lorafit.data.rows import RawRows, RawSplits
 from lorafit.data.sources import load_evaluation_rows, load_splits
 from lorafit.data.splits import count_shared_texts
 from lorafit.data.writing import write_table
-from lorafit.errors import DataError
+from lorafit.errors import ConfigError, DataError, DoubtfulDataError
 from lorafit.tasks.registry import build_task
 
 
@@ -30,6 +32,7 @@ def test_file_is_cut_into_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [np.bincount(part.y).tolist() for part in parts] == [[41, 41], [4, 4], [5, 5]]
     assert sorted(row for part in parts for row in part.ids) == list(range(1, 101))
     assert splits.notes == (
+        "labels: x 50, y 50",
         "test: 10 rows cut from train (10% of each label, seed 0).",
         "validation: 8 rows cut from train (10% of each label, seed 0).",
         "validation: 8 rows are too few to calibrate with some of them; predictions stay as the model gives them.",
@@ -66,7 +69,7 @@ def test_slice_columns_of_a_file_go_with_their_rows(tmp_path: Path, suffix: str)
     plain = load_splits(DataConfig(source=str(path), max_rows=20))
     assert plain.train.columns == {}
     assert plain.train.fingerprint() == splits.train.fingerprint()
-    evaluated = load_evaluation_rows(str(path), DataConfig(source="imdb", slice_columns=["site"]), splits.task)
+    evaluated = load_evaluation_rows(str(path), DataConfig(source="imdb", slice_columns=["site"]), splits.task).split
     assert evaluated.columns == {"site": ("s",) * 60}
 
 
@@ -78,10 +81,12 @@ def test_slice_columns_of_named_sources_are_those_asked_for(monkeypatch: pytest.
     assert not set(test.columns["movie"]) & set(splits.validation.columns["movie"])
     assert load_splits(DataConfig()).test.columns == {}
     task = build_task("single_label", ("fresh", "rotten"))
-    again = load_evaluation_rows("builtin:rotten-tomatoes", DataConfig(source="imdb", slice_columns=["movie"]), task)
+    again = load_evaluation_rows(
+        "builtin:rotten-tomatoes", DataConfig(source="imdb", slice_columns=["movie"]), task
+    ).split
     assert again.columns == test.columns
     rated = RawRows("imdb train", [f"text {number}" for number in range(40)], ["a", "b"] * 20, columns={"r": [1] * 40})
-    monkeypatch.setattr(sources, "load_imdb", lambda: RawSplits(rated))
+    monkeypatch.setattr(origins, "load_imdb", lambda: RawSplits(rated))
     splits = load_splits(DataConfig(source="imdb", slice_columns=["r"], calibration_fraction=0))
     assert (splits.validation.columns, len(splits.validation)) == ({"r": ("1",) * 4}, 4)
 
@@ -121,6 +126,7 @@ def test_files_of_ones_own_for_validation_and_test_are_used(tmp_path: Path) -> N
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (20, 2, 3)
     assert splits.validation.y.tolist() == [1, 0]
     assert splits.notes == (
+        "labels: x 10, y 10",
         "test: 2 of its texts are in train, too, character for character.",
         "validation: 1 of its texts are in train, too, character for character.",
         "test: 2 of its texts are in validation, too, character for character.",
@@ -137,7 +143,10 @@ def test_one_row_of_each_label_is_enough_with_files_of_ones_own(tmp_path: Path) 
 
 def test_too_few_rows_to_cut_are_told_at_once(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "a.csv", ["x", "x", "x", "y", "y"])
-    with pytest.raises(DataError, match="The label 'y' has 2 different texts, but at least 3 are needed"):
+    with pytest.raises(
+        DataError,
+        match=r"a\.csv has fewer than 3 different texts, one for each of 3 splits, of 'y' \(2\).*--rare-labels drop",
+    ):
         load_splits(DataConfig(source=source))
 
 
@@ -145,15 +154,15 @@ def test_label_that_training_lacks_is_refused(tmp_path: Path) -> None:
     config = DataConfig(
         source=write_csv(tmp_path / "a.csv", ["x", "y"] * 10), test=write_csv(tmp_path / "t.csv", ["x", "z"])
     )
-    with pytest.raises(DataError, match=r"t\.csv has labels that training did not have: \['z'\] \(row 2\)"):
+    with pytest.raises(DataError, match=r"t\.csv has 1 row with labels that training did not have: \['z'\] \(row 2\)"):
         load_splits(config)
 
 
 def test_bad_rows_stop_or_are_noted(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "a.csv", [*["x", "y"] * 10, ""])
-    with pytest.raises(DataError, match=r"an empty label \(row 21\).*--drop-bad-rows"):
+    with pytest.raises(DataError, match=r"an empty label \(row 21\).*--bad-rows drop"):
         load_splits(DataConfig(source=source))
-    splits = load_splits(DataConfig(source=source, drop_bad_rows=True))
+    splits = load_splits(DataConfig(source=source, bad_rows="drop"))
     assert splits.notes[0] == "a.csv: left out 1 of 21 rows: an empty label (row 21)."
 
 
@@ -179,6 +188,7 @@ def test_builtin_source_has_its_own_splits(tmp_path: Path) -> None:
         "calibration": 644,
     }
     assert splits.notes == (
+        "labels: rotten 4,343, fresh 5,876",
         "calibration: 644 of the validation rows fit the temperature and choose nothing "
         "(data.calibration_fraction=0.5, seed 0).",
     )
@@ -224,10 +234,10 @@ def make_published(train: int, test: Sequence[str], labels: tuple[str, ...] | No
 
 def test_imdb_has_its_test_kept_and_repeats_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     published = make_published(40, [f"text {number}" for number in range(6)], ("negative", "positive"))
-    monkeypatch.setattr(sources, "load_imdb", lambda: published)
+    monkeypatch.setattr(origins, "load_imdb", lambda: published)
     splits = load_splits(DataConfig(source="imdb"))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (36, 4, 6)
-    assert splits.notes[:2] == ("a note", "test: 6 of its texts are in train, too, character for character.")
+    assert splits.notes[:3:2] == ("a note", "test: 6 of its texts are in train, too, character for character.")
     assert count_shared_texts(splits.train, splits.validation) == 0
 
 
@@ -236,9 +246,12 @@ def test_hub_source_gets_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def load(source: str, **columns: object) -> RawSplits:
         asked[source] = columns
-        return make_published(40, ["a"])
+        published = make_published(40, ["a"])
+        assert published.test is not None
+        parts = (replace(rows, columns={"shop": ["s"] * len(rows.texts)}) for rows in (published.train, published.test))
+        return replace(published, **dict(zip(("train", "test"), parts, strict=True)))
 
-    monkeypatch.setattr(sources, "load_hub", load)
+    monkeypatch.setattr(origins, "load_hub", load)
     splits = load_splits(DataConfig(source="hub:owner/name", text_column="review", slice_columns=["shop", "shop"]))
     assert asked == {"hub:owner/name": {"text_column": "review", "label_column": "label", "slice_columns": ["shop"]}}
     assert splits.source == "hub:owner/name"
@@ -247,7 +260,7 @@ def test_hub_source_gets_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_published_labels_without_rows_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     published = make_published(40, ["a"], ("positive", "neutral", "negative"))
-    monkeypatch.setattr(sources, "load_hub", lambda *_, **__: published)
+    monkeypatch.setattr(origins, "load_hub", lambda *_, **__: published)
     splits = load_splits(DataConfig(source="hub:owner/name"))
     assert splits.task.label_names == ("positive", "negative")
     assert "imdb train: no rows of the labels ['neutral']; they are left out." in splits.notes
@@ -277,23 +290,25 @@ def test_unknown_source_is_explained(
 
 def test_all_rows_of_a_file_are_evaluated(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", ["y", "x", "y"])
-    rows = load_evaluation_rows(path, DataConfig(), build_task("single_label", ("x", "y", "z")))
+    rows = load_evaluation_rows(path, DataConfig(), build_task("single_label", ("x", "y", "z"))).split
     assert rows.y.tolist() == [1, 0, 1]
     assert rows.ids.tolist() == [1, 2, 3]
-    with pytest.raises(DataError, match=r"labels that training did not have: \['y'\] \(rows 1, 3\)"):
+    with pytest.raises(DataError, match=r"2 rows with labels that training did not have: \['y'\] \(rows 1, 3\)"):
         load_evaluation_rows(path, DataConfig(), build_task("single_label", ("a", "x")))
 
 
 def test_named_source_is_evaluated_on_its_split() -> None:
     rows = load_evaluation_rows(
         "builtin:rotten-tomatoes", DataConfig(source="imdb"), build_task("single_label", ("fresh", "rotten"))
-    )
+    ).split
     assert np.bincount(rows.y).tolist() == [716, 529]
     validation = load_evaluation_rows(
         "builtin:rotten-tomatoes", DataConfig(), build_task("single_label", ("rotten", "fresh")), split="validation"
-    )
+    ).split
     assert np.bincount(validation.y).tolist() == [229, 415]
-    with pytest.raises(DataError, match=r"builtin:rotten-tomatoes test has labels that training did not have"):
+    with pytest.raises(
+        DataError, match=r"builtin:rotten-tomatoes test has 1245 rows with labels that training did not have"
+    ):
         load_evaluation_rows(
             "builtin:rotten-tomatoes", DataConfig(), build_task("single_label", ("negative", "positive"))
         )
@@ -302,10 +317,10 @@ def test_named_source_is_evaluated_on_its_split() -> None:
 def test_settings_of_the_run_serve_only_its_own_source(tmp_path: Path) -> None:
     task = build_task("single_label", ("rotten", "fresh"))
     mine = write_csv(tmp_path / "t.csv", ["fresh", "rotten"])
-    assert len(load_evaluation_rows("builtin:rotten-tomatoes", DataConfig(test=mine), task)) == 2
+    assert len(load_evaluation_rows("builtin:rotten-tomatoes", DataConfig(test=mine), task).split) == 2
     other = DataConfig(source="imdb", test=mine, max_rows=10)
-    assert len(load_evaluation_rows("builtin:rotten-tomatoes", other, task)) == 1_245
-    assert len(load_evaluation_rows("builtin:rotten-tomatoes", other, task, split="train")) == 10_219
+    assert len(load_evaluation_rows("builtin:rotten-tomatoes", other, task).split) == 1_245
+    assert len(load_evaluation_rows("builtin:rotten-tomatoes", other, task, split="train").split) == 10_219
 
 
 def test_file_that_trained_the_run_is_evaluated_on_its_test_rows(
@@ -315,5 +330,123 @@ def test_file_that_trained_the_run_is_evaluated_on_its_test_rows(
     config = DataConfig(source=path, max_rows=20)
     monkeypatch.chdir(tmp_path)
     for source in (path, "a.csv", f"../{tmp_path.name}/a.csv"):
-        rows = load_evaluation_rows(source, config, build_task("single_label", ("x", "y")))
+        rows = load_evaluation_rows(source, config, build_task("single_label", ("x", "y"))).split
         assert rows.fingerprint() == load_splits(config).test.fingerprint()
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, object]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_several_files_and_patterns_are_one_source(tmp_path: Path) -> None:
+    first, second = write_csv(tmp_path / "a.csv", ["x", "y"] * 15), write_csv(tmp_path / "b.csv", ["y"] * 10, start=30)
+    listed = load_splits(DataConfig(source=first, files=[second]))
+    pattern = load_splits(DataConfig(source=str(tmp_path / "*.csv")))
+    assert listed.train.fingerprint() == pattern.train.fingerprint()
+    assert sum(map(len, listed.by_name.values())) == 40
+    assert "Rows are counted through the files: a.csv from 1, b.csv from 31." in listed.notes
+    with pytest.raises(DataError, match="No file matches"):
+        load_splits(DataConfig(source=str(tmp_path / "*.tsv")))
+    with pytest.raises(DataError, match="is no file: further files"):
+        load_splits(DataConfig(source="imdb", files=[first]))
+
+
+def test_pairs_of_texts_come_from_two_columns(tmp_path: Path) -> None:
+    rows = [{"one": f"a {row}", "two": f"b {row}", "label": row % 2} for row in range(40)]
+    source = write_jsonl(tmp_path / "a.jsonl", rows)
+    splits = load_splits(DataConfig(source=source, text_column="one", text_pair_column="two"))
+    assert splits.train.texts[0] == ("a 0", "b 0")
+    single = load_splits(DataConfig(source=source, text_column="one"))
+    assert single.train.ids.tolist() == splits.train.ids.tolist()
+    assert single.train.fingerprint() != splits.train.fingerprint()
+
+
+def test_columns_of_marks_are_the_labels(tmp_path: Path) -> None:
+    rows = [{"text": f"a {row}", "rude": row % 2, "hate": str(row % 3 // 2)} for row in range(60)]
+    source = write_jsonl(tmp_path / "a.jsonl", rows)
+    splits = load_splits(DataConfig(source=source, task="multi_label", label_columns=["rude", "hate"]))
+    assert splits.task.label_names == ("hate", "rude")
+    marks = {text: tuple(row) for text, row in zip(splits.train.texts, splits.train.y.tolist(), strict=True)}
+    assert {text: (row % 3 // 2, row % 2) for text in marks for row in [int(text.split()[1])]} == marks
+
+
+@pytest.mark.parametrize(
+    ("rare", "names", "test_labels"),
+    [
+        ("drop", ("x", "y"), "xy"),
+        ("merge:other", ("other", "x", "y"), "xyz"),
+        ("keep", ("u", "v", "w", "x", "y"), "xy"),
+    ],
+)
+def test_rare_labels_are_dropped_merged_or_kept_in_train(
+    tmp_path: Path, rare: str, names: tuple[str, ...], test_labels: str
+) -> None:
+    source = write_csv(tmp_path / "a.csv", [*["x", "y"] * 30, "u", "v", "w"])
+    splits = load_splits(DataConfig(source=source, rare_labels=rare))
+    assert splits.task.label_names == names
+    assert len(set(splits.test.y)) == len(test_labels)
+    kept = sum(map(len, splits.by_name.values()))
+    assert kept == (60 if rare == "drop" else 63)
+    if rare == "keep":
+        assert {"u", "v", "w"} <= set(splits.task.decode(splits.train.y))
+
+
+def test_rare_labels_of_other_files_are_treated_alike(tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "a.csv", [*["x", "y"] * 30, "u", "v", "w"])
+    test = write_csv(tmp_path / "t.csv", ["x", "u", "y"], start=100)
+    dropped = load_splits(DataConfig(source=source, test=test, rare_labels="drop"))
+    assert dropped.task.decode(dropped.test.y) == ("x", "y")
+    merged = load_splits(DataConfig(source=source, test=test, rare_labels="merge:other"))
+    assert merged.task.decode(merged.test.y) == ("x", "other", "y")
+
+
+def test_all_rare_labels_are_named_with_their_counts(tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "a.csv", [*["x", "y"] * 30, "u", "v", "v", "w"])
+    with pytest.raises(DataError, match=r"of 'u' \(1\), 'v' \(2\), 'w' \(1\) \(rows in brackets\)"):
+        load_splits(DataConfig(source=source))
+
+
+def test_groups_and_times_cut_the_splits(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"a {row}", "label": row % 2, "author": f"author {row % 20}", "day": f"2026-01-{1 + row // 10:02}"}
+        for row in range(200)
+    ]
+    source = write_jsonl(tmp_path / "a.jsonl", rows)
+    grouped = load_splits(DataConfig(source=source, group_column="author"))
+    authors = [set(part.groups or ()) for part in (grouped.train, grouped.validation, grouped.test)]
+    assert all(authors)
+    assert not authors[0] & authors[1] | authors[0] & authors[2] | authors[1] & authors[2]
+    assert any("each author on one side" in note for note in grouped.notes)
+    timed = load_splits(DataConfig(source=source, time_column="day"))
+    days = [sorted(part.times or ()) for part in (timed.train, timed.validation, timed.test)]
+    assert days[0][-1] < days[1][0] <= days[1][-1] < days[2][0]
+
+
+def test_labels_that_the_model_does_not_know_are_dropped_or_count_as_wrong(tmp_path: Path) -> None:
+    path, task = write_csv(tmp_path / "t.csv", ["y", "z", "x"]), build_task("single_label", ("x", "y"))
+    dropped = load_evaluation_rows(path, DataConfig(bad_rows="drop"), task)
+    assert (dropped.split.ids.tolist(), dropped.task) == ([1, 3], task)
+    assert dropped.notes == ("t.csv: left out 1 row with labels that training did not have: ['z'] (row 2).",)
+    kept = load_evaluation_rows(path, DataConfig(bad_rows="keep"), task)
+    assert kept.task.label_names == ("x", "y", "z")
+    values = task.extend_values(np.array([[0.1, 0.9]] * 3), kept.task)
+    assert kept.task.row_errors(kept.split.y, values).tolist() == [0, 1, 1]
+    with pytest.raises(ConfigError, match="--bad-rows keep is for lorafit predict and evaluate"):
+        load_splits(DataConfig(source=path, bad_rows="keep"))
+
+
+def test_labels_of_a_test_file_are_spelled_as_in_train(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": f"a {row}", "label": row % 2} for row in range(40)])
+    test = write_csv(tmp_path / "t.csv", ["1.0", "0.0"])
+    splits = load_splits(DataConfig(source=source, test=test))
+    assert splits.task.decode(splits.test.y) == ("1", "0")
+
+
+def test_doubtful_labels_are_refused_until_they_are_accepted(tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "a.csv", ["0", "1"] * 20)
+    config = DataConfig(source=source, task="multi_label")
+    with pytest.raises(DoubtfulDataError, match="--accept-labels") as caught:
+        load_splits(config)
+    assert caught.value.setting == "data.accept_labels"
+    assert load_splits(config.model_copy(update={"accept_labels": True})).task.label_names == ("0", "1")

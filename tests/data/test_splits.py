@@ -1,12 +1,12 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from lorafit.data.rows import Split
-from lorafit.data.splits import check_distinct_texts, count_shared_texts, cut_split, sample_rows
+from lorafit.data.splits import count_shared_texts, cut_split, find_rare_strata, sample_rows
 from lorafit.errors import DataError
-from lorafit.tasks.base import Task
 from lorafit.tasks.registry import build_task
 
 CLASSES = build_task("single_label", "abcdefgh")
@@ -78,12 +78,53 @@ def test_repeated_texts_larger_than_the_share_give_the_smallest_group() -> None:
     assert np.bincount(cut.y).tolist() == [3, 1]
 
 
-def test_label_with_too_few_texts_is_named() -> None:
-    split = make_split([0, 0, 1, 1], ["a", "b", "c", "c"])
-    with pytest.raises(DataError, match="The label 'good' has 1 different text, but at least 2 are needed"):
-        cut_split(split, 0.5, 0, build_task("single_label", ("bad", "good")))
-    with pytest.raises(DataError, match="The label 'a' has 2 different texts, but at least 3 are needed"):
-        check_distinct_texts(split, 3, CLASSES)
+def test_strata_with_too_few_texts_or_groups_are_found_and_stay_in_the_rest() -> None:
+    split = make_split([0, 0, 0, 1, 1, 1], ["a", "b", "c", "d", "d", "e"])
+    assert find_rare_strata(split, 2, CLASSES) == {}
+    assert find_rare_strata(split, 3, CLASSES) == {1: 2}
+    grouped = replace(split, groups=("g", "h", "i", "j", "k", "k"))
+    assert find_rare_strata(grouped, 2, CLASSES) == {1: 1}  # k shares its text with j, and its group with row 6
+    rest, cut = cut_split(grouped, 0.4, 0, CLASSES)
+    assert np.bincount(rest.y).tolist() == [2, 3]
+    assert cut.y.tolist() == [0]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_groups_stay_on_one_side_of_every_cut(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups = tuple(f"author {number}" if number else "" for number in rng.integers(0, 12, size=100))
+    texts = [f"text {number}" for number in rng.integers(0, 2000, size=100)]
+    split = replace(make_split([number % 2 for number in range(100)], texts), groups=groups)
+    rest, cut = cut_split(split, 0.3, seed, CLASSES)
+    assert rest.groups
+    assert cut.groups
+    assert set(rest.groups) & set(cut.groups) <= {""}
+    assert not set(rest.texts) & set(cut.texts)
+    assert 10 <= len(cut) <= 50
+
+
+@pytest.mark.parametrize(
+    ("times", "latest"),
+    [
+        (["3", "1", "10", "2"], [1, 3]),
+        (["2026-01-03", "2025-12-31T10:00", "2026-02-01T00:00:00+02:00", "2026-01-02"], [1, 3]),
+        (["5", "5", "5", "1"], [1, 2, 3]),
+        (["1", "1", "1", "2"], [4]),
+    ],
+)
+def test_latest_rows_are_cut_off_and_those_of_one_time_stay_together(times: list[str], latest: list[int]) -> None:
+    split = replace(make_split([0, 1, 0, 1]), times=tuple(times))
+    rest, cut = cut_split(split, 0.5, 0, CLASSES)
+    assert cut.ids.tolist() == latest
+    assert sorted([*rest.ids, *cut.ids]) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("times", "message"), [(["1", "soon"], r"time of row 1 cannot be read.*ISO 8601"), (["7", "7"], "the same time")]
+)
+def test_times_that_do_not_order_rows_are_refused(times: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        cut_split(replace(make_split([0, 1]), times=tuple(times)), 0.5, 0, CLASSES)
 
 
 def test_sample_is_stratified_and_in_order() -> None:
@@ -144,20 +185,3 @@ def test_several_labels_are_cut_in_proportion_of_the_rarest() -> None:
 def test_fingerprint_tells_numbers_apart() -> None:
     first, second = (Split(np.arange(1), ("a",), np.array([value])) for value in (0.25, 0.75))
     assert first.fingerprint() != second.fingerprint()
-
-
-@pytest.mark.parametrize(
-    ("y", "task", "message"),
-    [
-        (
-            np.array([1.0, 3.5]),
-            build_task("regression", ["value"]),
-            "A fifth of the numbers' range has 2 different texts",
-        ),
-        (np.zeros((2, 2), dtype=np.int64), build_task("multi_label", "ab"), "What has no label has 2 different"),
-    ],
-    ids=["number", "no label"],
-)
-def test_too_few_rows_are_named_by_the_task(y: np.ndarray, task: Task, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        check_distinct_texts(Split(np.arange(2), ("x", "y"), y), 3, task)

@@ -1,8 +1,9 @@
 """Rows that training can use: texts that are texts, labels that are classes. Bad rows are named, never guessed at."""
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,26 @@ class CheckedRows:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     groups: tuple[str, ...] | None = None
     times: tuple[str, ...] | None = None
+
+    def select(self, keep: Sequence[bool]) -> Self:
+        """Return the rows for which `keep`, n of them, holds."""
+
+        def pick(values: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(itertools.compress(values, keep))
+
+        return replace(
+            self,
+            ids=self.ids[np.asarray(keep, dtype=bool)],
+            texts=pick(self.texts),
+            labels=pick(self.labels),
+            columns={name: pick(values) for name, values in self.columns.items()},
+            groups=None if self.groups is None else pick(self.groups),
+            times=None if self.times is None else pick(self.times),
+        )
+
+    def rename(self, task: Task, names: Mapping[str, str]) -> Self:
+        """Return the rows with other names for some labels; `task` knows how labels hold names."""
+        return replace(self, labels=tuple(task.rename(label, names) for label in self.labels))
 
 
 def check_rows(raw: RawRows, task: type[Task], reading: LabelReading, *, drop_bad_rows: bool) -> CheckedRows:
@@ -102,15 +123,23 @@ def encode_rows(rows: CheckedRows, task: Task) -> Split:
     Raises:
         DataError: A label is not among those of the task; the message gives the rows by their ids.
     """
-    strange = [task.unknown_names(label) for label in rows.labels]
-    unknown = [int(row) for row, names in zip(rows.ids, strange, strict=True) if names]
-    if unknown:
-        listed = sorted(set().union(*strange))
+    if unknown := describe_unknown_labels(rows, task):
         raise DataError(
-            f"{rows.origin} has labels that training did not have: {[name[:40] for name in listed[:10]]} "
-            f"({describe_rows(unknown)}). Allowed: {list(task.label_names)}. Leave these rows out with --bad-rows drop."
+            f"{rows.origin} has {unknown}. Allowed: {[name[:40] for name in task.label_names[:20]]}"
+            f"{', …' if len(task.label_names) > 20 else ''}. Leave these rows out with --bad-rows drop."
         )
     return Split(rows.ids, rows.texts, task.encode(rows.labels), rows.columns, rows.groups, rows.times)
+
+
+def describe_unknown_labels(rows: CheckedRows, task: Task) -> str:
+    """Say which rows have labels that the task does not know, or return nothing if there are none."""
+    strange = [task.unknown_names(label) for label in rows.labels]
+    unknown = [int(row) for row, names in zip(rows.ids, strange, strict=True) if names]
+    if not unknown:
+        return ""
+    listed = [name[:40] for name in sorted(set().union(*strange))[:10]]
+    count = f"{len(unknown)} row{'s' if len(unknown) > 1 else ''}"
+    return f"{count} with labels that training did not have: {listed} ({describe_rows(unknown)})"
 
 
 def describe_text_fault(text: object) -> str | None:

@@ -57,6 +57,12 @@ class RawSplits:
     label_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def by_name(self) -> dict[str, RawRows]:
+        """The splits that there are, by their names."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: rows for name, rows in parts.items() if rows is not None}
+
 
 @dataclass(frozen=True)
 class Split:
@@ -116,6 +122,7 @@ class Splits:
         test: Rows for the last measurement only.
         notes: What a user should know: rows left out, splits cut, duplicates.
         calibration: Rows that calibrate; they neither train nor choose. None where there are too few.
+        left_out: Rows that were left out: where they come from, their number there, and what is wrong with them.
     """
 
     source: str
@@ -125,6 +132,7 @@ class Splits:
     test: Split
     notes: tuple[str, ...] = ()
     calibration: Split | None = None
+    left_out: tuple[tuple[str, int, str], ...] = ()
 
     @property
     def by_name(self) -> dict[str, Split]:

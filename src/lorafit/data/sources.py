@@ -1,33 +1,41 @@
-"""From the name of a source to checked splits: the one entry to the data."""
+"""From a source to checked splits: the one entry to the data."""
 
-import difflib
-import os
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from lorafit.config import DataConfig
-from lorafit.data.builtin import BUILTIN_SOURCES
-from lorafit.data.checks import CheckedRows, check_rows, encode_rows
-from lorafit.data.hub import load_hub
-from lorafit.data.imdb import load_imdb
-from lorafit.data.rows import RawRows, RawSplits, Split, Splits
-from lorafit.data.splits import check_distinct_texts, count_shared_texts, cut_split, sample_rows
-from lorafit.data.tables import READABLE_SUFFIXES, check_columns, read_table
-from lorafit.errors import DataError
-from lorafit.system.atomic import compute_digest
+from lorafit.data.checks import CheckedRows, check_rows, describe_unknown_labels, encode_rows
+from lorafit.data.origins import is_file, is_same_source, name_source, read_rows, read_splits
+from lorafit.data.rows import RawRows, Split, Splits
+from lorafit.data.splits import count_shared_texts, cut_split, find_rare_strata, sample_rows
+from lorafit.errors import ConfigError, DataError, DoubtfulDataError
+from lorafit.system.text import clean_text
 from lorafit.tasks.base import Task
-from lorafit.tasks.evaluation import LENGTH_COLUMN
 from lorafit.tasks.labels import LabelReading
 from lorafit.tasks.registry import get_task
 
 _FEWEST_CALIBRATION_ROWS = 20
 
-NAMED_SOURCES = (*BUILTIN_SOURCES, "imdb")
-"""Sources that have a name of their own; the others are `hub:…` and files."""
+_MOST_LISTED = 20
+"""Rare labels that a message lists by name."""
+
+
+@dataclass(frozen=True)
+class EvaluationRows:
+    """Rows to score with a trained model.
+
+    Attributes:
+        split: The rows, encoded by `task`.
+        task: That of the model; with `bad_rows: keep` it has the labels, too, that the model does not know.
+        notes: What a user should know: how the rows were read, what was left out.
+    """
+
+    split: Split
+    task: Task
+    notes: tuple[str, ...] = ()
 
 
 def load_splits(config: DataConfig) -> Splits:
@@ -44,39 +52,49 @@ def load_splits(config: DataConfig) -> Splits:
 
     Raises:
         DataError: The source is unknown, cannot be read, or its rows cannot be used; see `check_rows`.
+        DoubtfulDataError: The labels are probably not those that are meant.
+        ConfigError: `bad_rows` is `keep`, which is for predictions and evaluations.
         MissingCarrierError: A built-in source is not installed.
         NetworkUnavailableError: The Hub is needed and cannot be reached.
         MissingExtraError: A library that the source needs is not installed.
     """
-    raw = _read_source(config.source, config)
-    notes = list(raw.notes)
-    train_rows = _check(raw.train, config, notes)
-    task = _build_task(train_rows, raw.label_names, config, notes)
-    train = encode_rows(train_rows, task)
-    test = _load_part(config.test, raw.test, task, config, notes)
-    validation = _load_part(config.validation, raw.validation, task, config, notes)
-    parts = 1 + (test is None) + (validation is None)
-    if parts > 1:
-        check_distinct_texts(train, parts, task)
+    if config.bad_rows == "keep":
+        raise ConfigError(
+            "--bad-rows keep is for lorafit predict and evaluate: nothing can be learned from bad rows. Leave them out "
+            "of training with --bad-rows drop."
+        )
+    raw = read_splits(config)
+    checked = {"train": _check(raw.train, config)}
+    task = _build_task(checked["train"], raw.label_names, config)
+    for name, rows in raw.by_name.items():
+        if name != "train":
+            checked[name] = _check(rows, config, known=task.label_names)
+    notes = [*raw.notes, *(note for rows in checked.values() for note in rows.notes)]
+    if raw.label_names is not None and (absent := [name for name in raw.label_names if name not in task.label_names]):
+        notes.append(f"{raw.train.origin}: no rows of the labels {absent}; they are left out.")
+    if len(checked) < 3:
+        checked, task = _treat_rare_labels(checked, task, raw.label_names, config, notes)
+    encoded = {name: _encode(rows, task, config, notes) for name, rows in checked.items()}
+    train, test, validation = encoded["train"], encoded.get("test"), encoded.get("validation")
+    notes.append(f"labels: {task.describe_counts(train.y)}")
     if test is None:
-        train, test = cut_split(train, config.test_fraction, config.seed, task)
-        notes.append(_describe_cut("test", test, config.test_fraction, config, task))
+        train, test = _cut(train, "test", config.test_fraction, config, task, notes)
     notes += _describe_shared(train, test, "test")
     if validation is None:
-        train, validation = cut_split(train, config.validation_fraction, config.seed, task)
-        notes.append(_describe_cut("validation", validation, config.validation_fraction, config, task))
+        train, validation = _cut(train, "validation", config.validation_fraction, config, task, notes)
     else:
         notes += _describe_shared(train, validation, "validation")
     notes += _describe_shared(validation, test, "test", "validation")
     validation, calibration = _cut_calibration(validation, config, task, notes)
     train = _sample(train, config, task, notes)
-    task.check_trainable(train.y, train_rows.origin)
-    return Splits(_name_source(config.source), task, train, validation, test, tuple(notes), calibration)
+    task.check_trainable(train.y, checked["train"].origin)
+    left_out = tuple((rows.origin, *fault) for rows in checked.values() for fault in rows.left_out)
+    return Splits(name_source(config.source), task, train, validation, test, tuple(notes), calibration, left_out)
 
 
 def load_evaluation_rows(
     source: str, config: DataConfig, task: Task, *, split: Literal["train", "validation", "test"] = "test"
-) -> Split:
+) -> EvaluationRows:
     """Load rows to score with a trained model.
 
     Args:
@@ -88,7 +106,7 @@ def load_evaluation_rows(
         split: Which split; one that another source than the run's does not have is cut from its train.
 
     Returns:
-        The rows, encoded by `task`.
+        The rows. Those with labels that the model does not know are refused, left out (`bad_rows: drop`) or kept.
 
     Raises:
         DataError: The source cannot be read, its rows cannot be used, or it has labels that the model does not know.
@@ -97,183 +115,141 @@ def load_evaluation_rows(
         MissingExtraError: A library that the source needs is not installed.
     """
     own = is_same_source(source, config.source)
-    if _is_file(source) and not own:
-        return encode_rows(_check(_read_file(source, config), config, []), task)
-    if not own:
-        config = config.model_copy(update={"source": source, "validation": None, "test": None, "max_rows": None})
-    splits = load_splits(config)
-    part: Split = getattr(splits, split)
-    labels = splits.task.decode(part.y)
-    return encode_rows(CheckedRows(f"{source} {split}", part.ids, part.texts, labels, columns=part.columns), task)
+    if is_file(source) and not own:
+        rows = _check(read_rows(source, config), config, known=task.label_names)
+    else:
+        if not own:
+            config = config.model_copy(
+                update={"source": source, "files": [], "validation": None, "test": None, "max_rows": None}
+            )
+        bad_rows = "stop" if config.bad_rows == "stop" else "drop"
+        splits = load_splits(config.model_copy(update={"bad_rows": bad_rows}))
+        part: Split = getattr(splits, split)
+        labels = splits.task.decode(part.y)
+        rows = CheckedRows(f"{source} {split}", part.ids, part.texts, labels, columns=part.columns, groups=part.groups)
+    notes = list(rows.notes)
+    if config.bad_rows == "keep" and (unknown := describe_unknown_labels(rows, task)):
+        names = sorted(set().union(*map(task.unknown_names, rows.labels)))
+        notes.append(f"{rows.origin}: {unknown}: they count as wrong.")
+        task = task.extend(names)
+    return EvaluationRows(_encode(rows, task, config, notes), task, tuple(notes))
 
 
-def is_same_source(source: str, other: str) -> bool:
-    """Tell whether two sources are the same: the same name, or the same file after symbolic links.
-
-    Args:
-        source: A source as in `data.source`; a file need not exist.
-        other: The one to compare it with.
-
-    Returns:
-        Whether they are.
-    """
-    first, second = (name if _is_named(name) else os.path.realpath(Path(name).expanduser()) for name in (source, other))
-    return first == second
-
-
-def identify_source(source: str) -> str | None:
-    """Return what tells a source from others on any machine: a named one's name, a file's SHA-256.
-
-    Args:
-        source: A source as in `data.source`.
-
-    Returns:
-        The name or the digest; None for a file that is not there.
-    """
-    if _is_named(source):
-        return source
-    path = Path(source).expanduser()
-    return compute_digest(path) if path.is_file() else None
-
-
-def _is_named(source: str) -> bool:
-    return source in NAMED_SOURCES or source.startswith(("hub:", "builtin:"))
-
-
-def _is_file(source: str) -> bool:
-    """Tell a file from a name; a name goes first. Anything else that is neither is an unknown source."""
-    if _is_named(source):
-        return False
-    path = Path(source).expanduser()
-    if path.suffix.lower() in READABLE_SUFFIXES or path.exists():
-        return True
-    raise _unknown(source)
-
-
-def _read_source(source: str, config: DataConfig) -> RawSplits:
-    if _is_file(source):
-        return RawSplits(_read_file(source, config))
-    if source in BUILTIN_SOURCES:
-        return _keep_columns(BUILTIN_SOURCES[source](), config.slice_columns)
-    if source == "imdb":
-        return _keep_columns(load_imdb(), config.slice_columns)
-    if source.startswith("hub:"):
-        slices = list(_check_slices(config.slice_columns, config.text_column))
-        return load_hub(source, text_column=config.text_column, label_column=config.label_column, slice_columns=slices)
-    raise _unknown(source)
-
-
-def _check_slices(names: Sequence[str], text_column: str) -> dict[str, str]:
-    """Return the slice columns with their flag, each once."""
-    if text_column in names:
-        raise DataError(f"Column '{text_column}' holds the texts. Choose another one with --slice.")
-    if LENGTH_COLUMN in names:
-        raise DataError(
-            f"A slice column must not be called '{LENGTH_COLUMN}': results by the length of the text stand under that "
-            "name. Rename the column, or choose another one with --slice."
-        )
-    return dict.fromkeys(names, "--slice")
-
-
-def _keep_columns(raw: RawSplits, names: Sequence[str]) -> RawSplits:
-    """Keep the slice columns of a named source, which gives all that it has."""
-    wanted = _check_slices(names, "text")
-
-    def keep(rows: RawRows) -> RawRows:
-        present = {"text": rows.texts, "label": rows.labels, **rows.columns}
-        check_columns(present, wanted, rows.origin)
-        return replace(rows, columns={name: present[name] for name in wanted})
-
-    return replace(
-        raw,
-        train=keep(raw.train),
-        validation=None if raw.validation is None else keep(raw.validation),
-        test=None if raw.test is None else keep(raw.test),
-    )
-
-
-def _unknown(source: str) -> DataError:
-    near = difflib.get_close_matches(source, NAMED_SOURCES, n=1)
-    return DataError(
-        f"There is no data source '{source}'.{f' Did you mean {near[0]}?' if near else ''} Allowed: "
-        f"{', '.join(NAMED_SOURCES)}, hub:owner/name[@revision], or a file ({', '.join(READABLE_SUFFIXES)})."
-    )
-
-
-def _read_file(name: str, config: DataConfig) -> RawRows:
-    table = read_table(Path(name).expanduser(), config.format)
-    slices = _check_slices(config.slice_columns, config.text_column)
-    wanted = {**slices, config.text_column: "--text-column", config.label_column: "--label-column"}
-    check_columns(table.columns, wanted, name)
-    return RawRows(
-        table.origin,
-        table.columns[config.text_column],
-        table.columns[config.label_column],
-        columns={column: table.columns[column] for column in slices},
-        faults=table.faults,
-        notes=table.notes,
-    )
-
-
-def _name_source(source: str) -> str:
-    return os.path.abspath(Path(source).expanduser()) if _is_file(source) else source  # noqa: PTH100  resolve() would follow links
-
-
-def _check(raw: RawRows, config: DataConfig, notes: list[str]) -> CheckedRows:
+def _check(raw: RawRows, config: DataConfig, *, known: Sequence[str] = ()) -> CheckedRows:
+    """Check rows; doubtful labels are refused unless they were accepted."""
     reading = LabelReading(
         separator=config.label_separator,
         names=tuple(config.label_columns),
         missing=config.missing_label,
         merge_spellings=config.merge_spellings,
+        known=tuple(known),
     )
     rows = check_rows(raw, get_task(config.task), reading, drop_bad_rows=config.bad_rows != "stop")
-    notes += rows.notes
+    if rows.doubts and not config.accept_labels and not known:
+        raise DoubtfulDataError(
+            f"{raw.origin}: {' '.join(rows.doubts)} If these are the labels, say so with --accept-labels.",
+            setting="data.accept_labels",
+        )
+    return replace(rows, notes=(*rows.notes, *rows.doubts))
+
+
+def _build_task(rows: CheckedRows, published: Sequence[str] | None, config: DataConfig) -> Task:
+    """Build the task from the training rows; names that the source publishes come first, in its order."""
+    task = get_task(config.task).from_labels(rows.labels, rows.origin)
+    if published is None:
+        return task
+    return task.reorder([*published, *(name for name in task.label_names if name not in published)])[0]
+
+
+def _treat_rare_labels(
+    checked: Mapping[str, CheckedRows],
+    task: Task,
+    published: Sequence[str] | None,
+    config: DataConfig,
+    notes: list[str],
+) -> tuple[dict[str, CheckedRows], Task]:
+    """Refuse, drop, merge or keep labels with too few texts to be in every part that train is cut into."""
+    rows, parts = checked["train"], 4 - len(checked)
+    split = encode_rows(rows, task)
+    rare = find_rare_strata(split, parts, task)
+    if not rare or config.rare_labels == "keep":
+        return dict(checked), task
+    is_rare = np.isin(task.strata(split.y), list(rare))
+    marks = task.mark_labels(split.y)
+    counts = {name: int(column.sum()) for name, column in zip(task.label_names, marks.T, strict=False)}
+    named = [name for name, column in zip(task.label_names, marks.T, strict=False) if not column[~is_rare].any()]
+    shown = [f"'{clean_text(name, most=40)}' ({counts[name]})" for name in named[:_MOST_LISTED]]
+    shown = shown or [task.describe_stratum(stratum)[0].lower() for stratum in rare]
+    listed = ", ".join(shown) + (f" and {len(named) - _MOST_LISTED} more" if len(named) > _MOST_LISTED else "")
+    if config.rare_labels == "stop":
+        raise DataError(
+            f"{rows.origin} has fewer than {parts} different texts, one for each of {parts} splits, of {listed} (rows "
+            "in brackets). Leave their rows out with --rare-labels drop, make them one label with --rare-labels "
+            "merge:other, or have them in train alone, where nothing measures them, with --rare-labels keep."
+        )
+    if config.rare_labels == "drop":
+        kept = rows.select((~is_rare).tolist())
+        notes.append(f"{rows.origin}: left out {len(rows.ids) - len(kept.ids)} rows of rare labels: {listed}.")
+        task = _build_task(kept, published, config)
+        return {name: _drop_unknown(part, task, notes) for name, part in {**checked, "train": kept}.items()}, task
+    if not named:
+        raise DataError(f"{rows.origin}: {listed} cannot be merged. Leave the rows out with --rare-labels drop.")
+    other = config.rare_labels.partition(":")[2]
+    merged = {name: part.rename(task, dict.fromkeys(named, other)) for name, part in checked.items()}
+    notes.append(f"{rows.origin}: merged {len(named)} rare labels into '{other}': {listed}.")
+    return merged, _build_task(merged["train"], published, config)
+
+
+def _drop_unknown(rows: CheckedRows, task: Task, notes: list[str]) -> CheckedRows:
+    """Leave out rows with labels that are not the task's."""
+    if unknown := describe_unknown_labels(rows, task):
+        notes.append(f"{rows.origin}: left out {unknown}.")
+        return rows.select([not task.unknown_names(label) for label in rows.labels])
     return rows
 
 
-def _build_task(rows: CheckedRows, published: Sequence[str] | None, config: DataConfig, notes: list[str]) -> Task:
-    """Build the task from the training rows, with the names and order that the source publishes."""
-    task = get_task(config.task).from_labels(rows.labels, rows.origin)
-    if published is not None:
-        task, absent = task.reorder(published)
-        if absent:
-            notes.append(f"{rows.origin}: no rows of the labels {absent}; they are left out.")
-    return task
+def _encode(rows: CheckedRows, task: Task, config: DataConfig, notes: list[str]) -> Split:
+    """Encode rows; those with labels that are not the task's are left out where bad rows are."""
+    return encode_rows(rows if config.bad_rows == "stop" else _drop_unknown(rows, task, notes), task)
 
 
-def _load_part(
-    file: str | None, published: RawRows | None, task: Task, config: DataConfig, notes: list[str]
-) -> Split | None:
-    """Return the user's own split, else the published one, else None."""
-    raw = _read_file(file, config) if file is not None else published
-    return None if raw is None else encode_rows(_check(raw, config, notes), task)
-
-
-def _describe_cut(name: str, part: Split, fraction: float, config: DataConfig, task: Task) -> str:
-    groups = task.wording.stratum
-    return f"{name}: {len(part):,} rows cut from train ({fraction:.0%} of each {groups}, seed {config.seed})."
+def _cut(
+    train: Split, name: str, fraction: float, config: DataConfig, task: Task, notes: list[str]
+) -> tuple[Split, Split]:
+    """Cut a split off train, which must leave rows in both."""
+    rest, part = cut_split(train, fraction, config.seed, task)
+    if not len(part) or not len(rest):
+        unit = f"different values of {config.group_column}" if config.group_column else "different texts"
+        raise DataError(
+            f"No {name} rows can be cut from the {len(train):,} rows of train: it takes at least two {unit} of a "
+            f"{task.wording.stratum}. Add rows, or give a file of {name} rows with --{name}."
+        )
+    how = f"{fraction:.0%} of each {task.wording.stratum}, seed {config.seed}"
+    if config.time_column is not None:
+        how = f"the latest {fraction:.0%} by {config.time_column}"
+    elif config.group_column is not None:
+        how += f", each {config.group_column} on one side"
+    notes.append(f"{name}: {len(part):,} rows cut from train ({how}).")
+    return rest, part
 
 
 def _describe_shared(first: Split, other: Split, name: str, first_name: str = "train") -> list[str]:
-    shared = count_shared_texts(first, other)
-    return [f"{name}: {shared:,} of its texts are in {first_name}, too, character for character."] if shared else []
+    notes = []
+    if shared := count_shared_texts(first, other):
+        notes.append(f"{name}: {shared:,} of its texts are in {first_name}, too, character for character.")
+    if first.groups is not None and other.groups is not None:
+        groups = len(set(first.groups) & set(other.groups) - {""})
+        if groups:
+            notes.append(f"{name}: {groups:,} of its groups are in {first_name}, too.")
+    return notes
 
 
 def _cut_calibration(validation: Split, config: DataConfig, task: Task, notes: list[str]) -> tuple[Split, Split | None]:
-    """Cut off the rows that calibrate; where there are too few, all of them choose and nothing is calibrated.
-
-    A stratum that has one text among them stays with the rows that choose.
-    """
+    """Cut off the rows that calibrate; where there are too few, all of them choose and nothing is calibrated."""
     if config.calibration_fraction == 0:
         return validation, None
-    strata = task.strata(validation.y)
-    texts = dict(zip(validation.texts, strata.tolist(), strict=True))
-    counts = np.bincount(list(texts.values()), minlength=int(strata.max()) + 1)
-    common = validation.select(np.flatnonzero(counts[strata] > 1))
-    calibration = None
-    if len(common) and len(np.unique(common.y, axis=0)) > 1:
-        calibration = cut_split(common, config.calibration_fraction, config.seed, task)[1]
-    if calibration is None or len(calibration) < _FEWEST_CALIBRATION_ROWS:
+    rest, calibration = cut_split(validation, config.calibration_fraction, config.seed, task)
+    if len(calibration) < _FEWEST_CALIBRATION_ROWS or not len(rest) or len(np.unique(calibration.y, axis=0)) < 2:
         notes.append(
             f"validation: {len(validation):,} rows are too few to calibrate with some of them; predictions stay as "
             "the model gives them."
@@ -283,7 +259,7 @@ def _cut_calibration(validation: Split, config: DataConfig, task: Task, notes: l
         f"calibration: {len(calibration):,} of the validation rows fit the {task.wording.calibrates} and choose "
         f"nothing (data.calibration_fraction={config.calibration_fraction:g}, seed {config.seed})."
     )
-    return validation.select(np.flatnonzero(~np.isin(validation.ids, calibration.ids))), calibration
+    return rest, calibration
 
 
 def _sample(train: Split, config: DataConfig, task: Task, notes: list[str]) -> Split:

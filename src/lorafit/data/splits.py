@@ -1,5 +1,6 @@
-"""Cutting and sampling of splits: by label, repeatable, and never one text on both sides."""
+"""Cutting and sampling of splits: by label or by time, repeatable, and never one text or group on both sides."""
 
+import datetime
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,12 +8,14 @@ from numpy.typing import NDArray
 
 from lorafit.data.rows import Split
 from lorafit.errors import DataError
-from lorafit.system.text import Text
+from lorafit.system.extras import require
 from lorafit.tasks.base import Task
 
 
 def cut_split(split: Split, fraction: float, seed: int, task: Task) -> tuple[Split, Split]:
-    """Cut a share off a split, the same share of every stratum. Rows with the same text stay together.
+    """Cut a share off a split: of every stratum the same share or, where rows have times, the latest rows.
+
+    Rows with the same text, and rows of the same group, stay together.
 
     Args:
         split: The rows.
@@ -21,21 +24,25 @@ def cut_split(split: Split, fraction: float, seed: int, task: Task) -> tuple[Spl
         task: The task, which has the strata.
 
     Returns:
-        The rest and the cut, each in input order and with at least one row of every stratum of `split`.
+        The rest and the cut, each in input order. A stratum that cannot be divided stays in the rest; of the others,
+        each has at least one row.
 
     Raises:
-        DataError: A stratum has fewer than two different texts.
+        DataError: The rows have times that cannot be read or are all the same.
     """
-    check_distinct_texts(split, 2, task)
-    rng = np.random.default_rng(seed)
+    units = join_rows(split)
     cut = np.zeros(len(split), dtype=bool)
-    groups = _group_by_text(split)
+    if split.times is not None:
+        cut[_find_latest(split.times, fraction)] = True
+        return split.select(np.flatnonzero(~cut)), split.select(np.flatnonzero(cut))
+    rng = np.random.default_rng(seed)
     # a text that comes with other labels, too, counts for the first
-    owners = task.strata(split.y)[[rows[0] for rows in groups]]
+    owners = task.strata(split.y)[[rows[0] for rows in units]]
     for label in np.unique(owners):
-        candidates = [groups[index] for index in np.flatnonzero(owners == label)]
-        for rows in _choose_groups(candidates, fraction, rng):
-            cut[rows] = True
+        candidates = [units[index] for index in np.flatnonzero(owners == label)]
+        if len(candidates) > 1:
+            for rows in _choose_units(candidates, fraction, rng):
+                cut[rows] = True
     return split.select(np.flatnonzero(~cut)), split.select(np.flatnonzero(cut))
 
 
@@ -70,28 +77,22 @@ def sample_rows(split: Split, n: int, seed: int, task: Task) -> Split:
     return split.select(np.sort(np.concatenate(drawn)))
 
 
-def check_distinct_texts(split: Split, minimum: int, task: Task) -> None:
-    """Make sure that every stratum has enough different texts to be cut.
+def find_rare_strata(split: Split, parts: int, task: Task) -> dict[int, int]:
+    """Find the strata that cannot be divided among all parts that the rows are to be cut into.
 
     Args:
         split: The rows.
-        minimum: Different texts that every stratum needs: one for each part that it is to be cut into.
+        parts: Number of parts; each needs a text (or a group) of every stratum.
         task: The task, which has the strata.
 
-    Raises:
-        DataError: A stratum has fewer.
+    Returns:
+        Number of different texts (or groups) by stratum, of those with too few; none where rows are cut by time.
     """
+    if split.times is not None:
+        return {}
     strata = task.strata(split.y)
-    owners = strata[[rows[0] for rows in _group_by_text(split)]]
-    for label in np.unique(strata):
-        count = int(np.count_nonzero(owners == label))
-        if count < minimum:
-            name, each = task.describe_stratum(int(label))
-            raise DataError(
-                f"{name} has {count} different text{'' if count == 1 else 's'}, but at least {minimum} are needed to "
-                f"cut the rows: one of {each} in each part. Add rows, or give files of your own for validation and "
-                "test."
-            )
+    counts = np.bincount(strata[[rows[0] for rows in join_rows(split)]], minlength=int(strata.max()) + 1)
+    return {int(stratum): int(counts[stratum]) for stratum in np.unique(strata) if counts[stratum] < parts}
 
 
 def count_shared_texts(first: Split, second: Split) -> int:
@@ -99,23 +100,70 @@ def count_shared_texts(first: Split, second: Split) -> int:
     return len(set(first.texts) & set(second.texts))
 
 
-def _group_by_text(split: Split) -> list[list[int]]:
-    groups: dict[Text, list[int]] = {}
-    for position, text in enumerate(split.texts):
-        groups.setdefault(text, []).append(position)
-    return list(groups.values())
+def join_rows(split: Split) -> list[list[int]]:
+    """Return the units that are never cut: rows with the same text or in the same group, and what those share."""
+    units = _number(split.texts)
+    if split.groups is not None:
+        # rows and groups as a graph; a row without a group belongs to itself alone
+        sparse = require("scipy.sparse", extra="train", purpose="keeping groups together")
+        graphs = require("scipy.sparse.csgraph", extra="train", purpose="keeping groups together")
+        groups = _number([group or position for position, group in enumerate(split.groups)]) + len(split)
+        size = 2 * len(split)
+        edges = sparse.coo_matrix((np.ones(len(split)), (units, groups)), shape=(size, size))
+        units = graphs.connected_components(edges, directed=False)[1][units]
+    rows: dict[int, list[int]] = {}
+    for position, unit in enumerate(units.tolist()):
+        rows.setdefault(unit, []).append(position)
+    return list(rows.values())
 
 
-def _choose_groups(groups: Sequence[list[int]], fraction: float, rng: np.random.Generator) -> list[list[int]]:
-    total = sum(map(len, groups))
+def _number(values: Sequence[object]) -> NDArray[np.int64]:
+    """Give equal values the same number, in order of their first occurrence; shape (n,)."""
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)
+
+
+def _find_latest(times: Sequence[str], fraction: float) -> NDArray[np.int64]:
+    """Return the places of the latest rows; those of one time stay together."""
+    moments = _read_times(times)
+    ordered = np.sort(moments)
+    threshold = ordered[min(len(ordered) - max(round(fraction * len(ordered)), 1), len(ordered) - 1)]
+    if threshold == ordered[0]:
+        later = ordered[ordered > ordered[0]]
+        if not len(later):
+            raise DataError("All rows have the same time: they cannot be cut by it (--time-column).")
+        threshold = later[0]
+    return np.flatnonzero(moments >= threshold)
+
+
+def _read_times(times: Sequence[str]) -> NDArray[np.float64]:
+    try:
+        return np.array([float(time) for time in times])
+    except ValueError:
+        pass
+    moments = np.empty(len(times))
+    for place, time in enumerate(times):
+        try:
+            moment = datetime.datetime.fromisoformat(time)
+        except ValueError:
+            raise DataError(
+                f"The time of row {place + 1} cannot be read. Times (--time-column) are numbers, or dates such as "
+                "2026-11-29 or 2026-11-29T18:30 (ISO 8601)."
+            ) from None
+        moments[place] = (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
+    return moments
+
+
+def _choose_units(units: Sequence[list[int]], fraction: float, rng: np.random.Generator) -> list[list[int]]:
+    total = sum(map(len, units))
     target = min(max(round(fraction * total), 1), total - 1)
-    most = min(max(round(fraction * len(groups)), 1), len(groups) - 1)  # below a half, three groups leave two
+    most = min(max(round(fraction * len(units)), 1), len(units) - 1)  # below a half, three units leave two
     chosen: list[list[int]] = []
-    for index in rng.permutation(len(groups)):
-        if len(chosen) < most and len(groups[index]) <= target:
-            chosen.append(groups[index])
-            target -= len(groups[index])
-    return chosen or [min(groups, key=len)]
+    for index in rng.permutation(len(units)):
+        if len(chosen) < most and len(units[index]) <= target:
+            chosen.append(units[index])
+            target -= len(units[index])
+    return chosen or [min(units, key=len)]
 
 
 def _share_out(n: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -173,7 +173,7 @@ def read_texts(contents: RunContents, *, wanted: bool = True, rows: Split | None
     if rows is None:
         data = contents.config.data
         try:
-            rows = load_evaluation_rows(data.source, data, contents.task)
+            rows = load_evaluation_rows(data.source, data, contents.task).split
         except LorafitError as error:
             return Texts(None, "Texts are left out: the data could not be read again.", str(error))
     if rows.fingerprint() != contents.record.data.splits["test"].fingerprint:

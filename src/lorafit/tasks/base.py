@@ -12,12 +12,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Final, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import DataError, UserInputError
+from lorafit.system.text import clean_text
+from lorafit.tasks.baselines import MAJORITY, predict_classes
 from lorafit.tasks.format import Form, write_estimate, write_numbers
 from lorafit.tasks.labels import Label, LabelColumn, LabelReading
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, Scores
@@ -26,6 +28,8 @@ from lorafit.tasks.statistics import wilson_interval
 Array = NDArray[np.float64]
 
 AnyCalibration = TypeVar("AnyCalibration", bound=Calibration)
+
+_LONGEST_NAME: Final = 40
 
 
 @dataclass(frozen=True)
@@ -195,7 +199,8 @@ class Task(ABC):
         parity_agreement: Share of rows that must get the same prediction from an export.
         reproduction_tolerances: By how much a metric may differ in a repeated run, the primary one first;
             `scale_tolerances` turns them into the metrics' own units.
-        baselines: Titles of the models without a neural network, by name.
+        baselines: Titles of the models without a neural network, by name; `majority` is among them.
+        balanced_metrics: Metrics in which rare labels count as much as frequent ones.
         calibration_type: The record of its `calibration.json`.
         loss_column: Column of the log loss in `row_statistics`.
         truth_column: Column of the true label in a table of predictions.
@@ -214,6 +219,7 @@ class Task(ABC):
     parity_agreement: ClassVar[float] = 0.98
     reproduction_tolerances: ClassVar[Mapping[str, float]]
     baselines: ClassVar[Mapping[str, str]]
+    balanced_metrics: ClassVar[tuple[str, ...]] = ()
     calibration_type: ClassVar[type[Calibration]]
     loss_column: ClassVar[int] = 2
     truth_column: ClassVar[str]
@@ -311,6 +317,20 @@ class Task(ABC):
         """Return the names in a label that are not among `label_names`."""
         return {str(label)} - set(self.label_names)
 
+    def extend(self, names: Sequence[str]) -> Self:
+        """Return the task with further labels, which no model predicts: in their order, or after its own."""
+        return type(self)((*self.label_names, *names))
+
+    def extend_values(self, values: Array, task: "Task") -> Array:
+        """Return values of shape (n, labels) for a task with further labels, which get 0."""
+        extended = np.zeros((len(values), len(task.label_names)))
+        extended[:, [task.label_names.index(name) for name in self.label_names]] = values
+        return extended
+
+    def rename(self, label: Label, names: Mapping[str, str]) -> Label:
+        """Return a label with other names in it, by the old ones."""
+        return names.get(str(label), label)
+
     @abstractmethod
     def encode(self, labels: Sequence[Any]) -> NDArray[Any]:
         """Turn n labels into `y`; a KeyError is raised for a name that is not among `label_names`."""
@@ -322,6 +342,11 @@ class Task(ABC):
     @abstractmethod
     def count(self, y: NDArray[Any]) -> dict[str, int]:
         """Count rows by label, in label order; nothing of a regression."""
+
+    def describe_counts(self, y: NDArray[Any]) -> str:
+        """Write the labels found with their numbers of rows, at most 12 of them; names are made safe to show."""
+        counts = [f"{clean_text(name, most=40)} {count:,}" for name, count in self.count(y).items()]
+        return ", ".join(counts[:12]) + (f" … {len(counts) - 12} more" if len(counts) > 12 else "")
 
     @abstractmethod
     def mark_labels(self, y: NDArray[Any]) -> NDArray[np.bool_]:
@@ -361,6 +386,29 @@ class Task(ABC):
     def targets(self, y: NDArray[Any], scaler: TargetScaler) -> NDArray[Any]:
         """Return labels as transformers' loss for `problem_type` takes them: int64 ids or float32 values."""
 
+    @classmethod  # noqa: B027 - most tasks have labels to balance
+    def check_balancing(cls, settings: Sequence[str]) -> None:
+        """Check settings of the training by which some rows count more than others.
+
+        Args:
+            settings: As `TrainingConfig.balancing` lists them.
+
+        Raises:
+            ConfigError: The task has no labels that could be balanced.
+        """
+
+    def loss_weights(self, y: NDArray[Any]) -> NDArray[np.float32]:
+        """Return what each loss counts where all labels are to count the same; the mean over the rows is 1.
+
+        Args:
+            y: Of the n training rows.
+
+        Returns:
+            Shape (n,) where a row has one loss; where it has one for each output, (n, outputs), or (n, 1) if they share
+            a weight.
+        """
+        return np.ones(len(y), dtype=np.float32)
+
     @abstractmethod
     def validation_metrics(self, y: NDArray[Any], logits: Array, scaler: TargetScaler) -> dict[str, float]:
         """Measure what training is steered by, without intervals.
@@ -386,9 +434,23 @@ class Task(ABC):
         Returns:
             Values of shape (m, labels); a class without training rows has the probability 0.
         """
-        from lorafit.tasks.baselines import predict_classes
+        if name == MAJORITY:
+            return np.tile(self.constant_values(y), (len(others), 1))
+        return self.predict_from_words(name, texts, y, others)
 
+    def predict_from_words(self, name: str, texts: Sequence[str], y: NDArray[Any], others: Sequence[str]) -> Array:
+        """Train a baseline that reads texts, and predict others, as `predict_baseline` says."""
         return predict_classes(name, texts, y, others, classes=len(self.label_names))
+
+    def constant_values(self, y: NDArray[Any]) -> Array:
+        """Return the values of the baseline `majority`, shape (labels,): the share of n rows that each label has."""
+        return np.asarray(self.mark_labels(y).mean(axis=0), dtype=np.float64)
+
+    def describe_constant(self, scores: Scores) -> str:
+        """Say what a model does that gives every row the same values, as in "always answering 'ok'"."""
+        given = [one.label for one in scores.per_class if not math.isnan(one.precision.value)]
+        names = " and ".join(f"'{clean_text(name, most=_LONGEST_NAME)}'" for name in given)
+        return f"always answering {names}" if names else "never giving a label"
 
     @property
     def baseline_fits(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect
-from lorafit.tasks.baselines import CLASSIFIERS, predict_marks
+from lorafit.tasks.baselines import CLASSIFIERS, MAJORITY, predict_marks
 from lorafit.tasks.calibration import estimate_calibration_errors, expected_calibration_error, fit_binary_temperature
 from lorafit.tasks.labels import (
     Label,
@@ -20,7 +20,16 @@ from lorafit.tasks.labels import (
     read_names,
     sort_names,
 )
-from lorafit.tasks.metrics import binary_loss, check_marks, check_shares, f1, ratio, score_classes, sigmoid, to_losses
+from lorafit.tasks.metrics import (
+    binary_loss,
+    check_marks,
+    check_shares,
+    macro_f1,
+    ratio,
+    score_classes,
+    sigmoid,
+    to_losses,
+)
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, Scores
 from lorafit.tasks.single_label import CALIBRATION_METRICS, describe_temperature, log_odds
 
@@ -125,7 +134,8 @@ class MultiLabel(Task):
     parity_metrics: ClassVar[tuple[str, ...]] = ("micro_f1",)
     parity_agreement: ClassVar[float] = 0.0  # one of many labels may change; what counts is F1
     reproduction_tolerances: ClassVar[Mapping[str, float]] = {"micro_f1": 0.002, "log_loss": 0.01}
-    baselines: ClassVar[Mapping[str, str]] = CLASSIFIERS
+    baselines: ClassVar[Mapping[str, str]] = {MAJORITY: "Shares of the labels", **CLASSIFIERS}
+    balanced_metrics: ClassVar[tuple[str, ...]] = ("macro_f1",)
     calibration_type: ClassVar[type[Calibration]] = MultiLabelCalibration
     truth_column: ClassVar[str] = "true_labels"
     wording: ClassVar[Wording] = Wording(
@@ -177,6 +187,9 @@ class MultiLabel(Task):
     def unknown_names(self, label: Label) -> set[str]:
         return set(_names(label)) - set(self.label_names)
 
+    def rename(self, label: Label, names: Mapping[str, str]) -> Label:
+        return tuple(sorted({names.get(name, name) for name in _names(label)}))
+
     def encode(self, labels: Sequence[Any]) -> NDArray[np.int64]:
         ids = {name: index for index, name in enumerate(self.label_names)}
         marks = np.zeros((len(labels), len(self.label_names)), dtype=np.int64)
@@ -212,6 +225,16 @@ class MultiLabel(Task):
         del scaler
         return y.astype(np.float32)
 
+    def loss_weights(self, y: NDArray[Any]) -> NDArray[np.float32]:
+        """Weigh each decision so that the rows with a label count as much as those without it.
+
+        That is scikit-learn's `balanced` label by label, as in its `OneVsRestClassifier`; a label that all rows have,
+        or none, keeps its weight of 1.
+        """
+        true = y.sum(axis=0)
+        rows = np.where(y == 1, true, len(y) - true)
+        return np.where(np.isin(true, (0, len(y))), 1, len(y) / (2 * rows)).astype(np.float32)
+
     def validation_metrics(self, y: NDArray[Any], logits: Array, scaler: TargetScaler) -> dict[str, float]:
         del scaler
         values, marks = self.activate(logits), y == 1
@@ -221,7 +244,7 @@ class MultiLabel(Task):
             self.primary: float(np.nan_to_num(self.compute(self.row_statistics(y, values).sum(axis=0))[self.primary])),
         }
 
-    def predict_baseline(self, name: str, texts: Sequence[str], y: NDArray[Any], others: Sequence[str]) -> Array:
+    def predict_from_words(self, name: str, texts: Sequence[str], y: NDArray[Any], others: Sequence[str]) -> Array:
         return predict_marks(name, texts, y == 1, others)
 
     @property
@@ -281,7 +304,7 @@ class MultiLabel(Task):
         hits, given, true = np.split(sums[..., 3:], 3, axis=-1)
         return {
             "micro_f1": _micro_f1(hits.sum(axis=-1), (given + true).sum(axis=-1)),
-            "macro_f1": f1(hits, given, true).mean(axis=-1),
+            "macro_f1": macro_f1(hits, given, true),
             "exact_match": np.asarray(exact / rows),
             "hamming_loss": (given + true - 2 * hits).sum(axis=-1) / (rows * hits.shape[-1]),
             "log_loss": np.asarray(loss / rows),
@@ -292,7 +315,9 @@ class MultiLabel(Task):
         marks, given = y == 1, _decide(values)
         true, chosen = marks.mean(axis=0), given.mean(axis=0)
         hits = true * chosen
-        lacking = np.maximum(0, 1 - (true + chosen - 2 * hits).sum()) / len(self.label_names)
+        occurs = true + chosen > 0  # the others are left out of the mean F1
+        occurs = occurs / occurs.sum() if occurs.any() else np.full(len(true), 1 / len(true))
+        lacking = np.maximum(0, 1 - (true + chosen - 2 * hits).sum()) * occurs
         losses, others = to_losses(values), to_losses(1 - values)
         chance = (true * losses + (1 - true) * others).mean(axis=1).max()
         certain = np.where(given, losses, others).mean()

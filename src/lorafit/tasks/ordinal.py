@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import DataError
 from lorafit.tasks.base import Array, Metric, TargetScaler, Wording, measure_spread
+from lorafit.tasks.baselines import MAJORITY
 from lorafit.tasks.calibration import fit_binary_temperature
-from lorafit.tasks.labels import Label
+from lorafit.tasks.labels import Label, sort_names
 from lorafit.tasks.metrics import binary_loss, ratio, sigmoid
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Scores
 from lorafit.tasks.single_label import ClassCalibration, SingleLabel
@@ -49,6 +50,8 @@ class Ordinal(SingleLabel):
     }
     slice_metrics: ClassVar[tuple[str, ...]] = ("mae", "accuracy")
     loss_column: ClassVar[int] = 5
+    baselines: ClassVar[Mapping[str, str]] = {**SingleLabel.baselines, MAJORITY: "Median score"}
+    balanced_metrics: ClassVar[tuple[str, ...]] = ("qwk",)
     reproduction_tolerances: ClassVar[Mapping[str, float]] = {"mae": 0.01, "log_loss": 0.01}
     calibration_type: ClassVar[type[ClassCalibration]] = OrdinalCalibration
     wording: ClassVar[Wording] = Wording(
@@ -106,6 +109,9 @@ class Ordinal(SingleLabel):
             )
         return None if whole is None else str(int(whole[1]))
 
+    def extend(self, names: Sequence[str]) -> Self:
+        return type(self)(sort_names((*self.label_names, *names)))
+
     def reorder(self, published: Sequence[str]) -> tuple[Self, list[str]]:
         """Leave the order of the scores as it is."""
         del published
@@ -114,6 +120,14 @@ class Ordinal(SingleLabel):
     def targets(self, y: NDArray[Any], scaler: TargetScaler) -> NDArray[Any]:
         del scaler
         return self._reached(y).astype(np.float32)
+
+    def loss_weights(self, y: NDArray[Any]) -> NDArray[np.float32]:
+        """Weigh each row by its score, as `SingleLabel` does, and so all of its cumulative logits alike.
+
+        They stay those of one distribution, in which all scores are as frequent. Weights of each logit's own two sides
+        would belong to different distributions, whose logits contradict each other.
+        """
+        return super().loss_weights(y)[:, np.newaxis]
 
     def compute_loss(self, y: NDArray[Any], logits: Array) -> float:
         """Compute the loss that training minimises: that of the cumulative logits."""

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Final, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lorafit.errors import DataError, UserInputError
+from lorafit.errors import ConfigError, DataError, UserInputError
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect, measure_spread, share
-from lorafit.tasks.baselines import REGRESSORS, predict_numbers
+from lorafit.tasks.baselines import MAJORITY, REGRESSORS, predict_numbers
 from lorafit.tasks.format import write_label_number, write_number
 from lorafit.tasks.labels import Label, check_not_constant, is_missing, join_small_strata, read_number
 from lorafit.tasks.records import Calibration, CalibrationScores, Estimate, Resampling, Scores
@@ -114,7 +114,7 @@ class Regression(Task):
     diff_metrics: ClassVar[Mapping[str, Metric]] = {"coverage": _COVERAGE, "half_width": _HALF_WIDTH}
     parity_metrics: ClassVar[tuple[str, ...]] = ("r2",)
     reproduction_tolerances: ClassVar[Mapping[str, float]] = {"mae": 0.01, "r2": 0.01}
-    baselines: ClassVar[Mapping[str, str]] = REGRESSORS
+    baselines: ClassVar[Mapping[str, str]] = {MAJORITY: "Median", **REGRESSORS}
     calibration_type: ClassVar[type[Calibration]] = RegressionCalibration
     truth_column: ClassVar[str] = "true_value"
     wording: ClassVar[Wording] = Wording(
@@ -185,6 +185,10 @@ class Regression(Task):
         del y
         return {}
 
+    def describe_counts(self, y: NDArray[Any]) -> str:
+        low, median, high = map(write_number, np.quantile(y, [0, 0.5, 1]))
+        return f"numbers from {low} to {high}, median {median}"
+
     def mark_labels(self, y: NDArray[Any]) -> NDArray[np.bool_]:
         return np.zeros((len(y), 0), dtype=np.bool_)
 
@@ -218,15 +222,31 @@ class Regression(Task):
     def targets(self, y: NDArray[Any], scaler: TargetScaler) -> NDArray[Any]:
         return scaler.apply(y.astype(np.float64)).astype(np.float32)
 
+    @classmethod
+    def check_balancing(cls, settings: Sequence[str]) -> None:
+        if settings:
+            raise ConfigError(
+                f"{' and '.join(settings)} cannot be used with --task regression: numbers have no labels to balance. "
+                "Leave it out, or train with --task ordinal where the numbers are a few whole ones."
+            )
+
     def validation_metrics(self, y: NDArray[Any], logits: Array, scaler: TargetScaler) -> dict[str, float]:
         """Measure the squared error of standardised numbers, and MAE in their own unit."""
         errors = logits[:, 0] - scaler.apply(y)
         loss, error = float((errors**2).mean()), float(np.abs(errors).mean() * scaler.scale)
         return {"loss": loss, "calibrated_loss": loss, self.primary: error}
 
-    def predict_baseline(self, name: str, texts: Sequence[str], y: NDArray[Any], others: Sequence[str]) -> Array:
+    def predict_from_words(self, name: str, texts: Sequence[str], y: NDArray[Any], others: Sequence[str]) -> Array:
         del name
         return predict_numbers(texts, y, others)
+
+    def constant_values(self, y: NDArray[Any]) -> Array:
+        """Return the median, which no other constant beats by MAE."""
+        return np.array([np.median(y)], dtype=np.float64)
+
+    def describe_constant(self, scores: Scores) -> str:
+        del scores
+        return "always answering the median of the training rows"
 
     # Prediction
 

@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 
 from lorafit.config import EvaluationConfig, load_config
+from lorafit.data.origins import is_same_source
 from lorafit.data.rows import Split
-from lorafit.data.sources import is_same_source, load_evaluation_rows
+from lorafit.data.sources import load_evaluation_rows
 from lorafit.errors import DataError
 from lorafit.inference.loading import load
 from lorafit.runs.folder import RunLayout
@@ -78,17 +79,20 @@ def evaluate(
     task = record.build_task()
     if config.data.task != record.task:
         raise DataError(f"The run was trained with --task {record.task}; its config.yaml says {config.data.task}.")
-    rows = load_evaluation_rows(data or config.data.source, config.data, task)
+    loaded = load_evaluation_rows(data or config.data.source, config.data, task)
+    rows = loaded.split
     if data is None or is_same_source(data, config.data.source):
         _check_unchanged(rows, record)
     progress = progress or Silent()
+    for note in loaded.notes:
+        progress.say(note)
     progress.start("measuring", total=len(rows), unit="text")
-    values = predictor.compute_values(rows.texts, on_progress=progress.update)
+    values = task.extend_values(predictor.compute_values(rows.texts, on_progress=progress.update), loaded.task)
     progress.finish()
     split = "test" if data is None else Path(data).name
     baselines = {} if data is not None else _read_baselines(layout, rows, task)
     predicted = Predicted(values, baselines=baselines, calibration=predictor.calibration)
-    return build_metrics(split, rows, task, config.evaluation, predicted)
+    return build_metrics(split, rows, loaded.task, config.evaluation, predicted)
 
 
 def _read_baselines(layout: RunLayout, rows: Split, task: Task) -> dict[str, Array]:

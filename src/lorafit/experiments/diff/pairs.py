@@ -129,7 +129,7 @@ def predict_with_both(first: Side, second: Side, task: Task, config: Config, dat
     Raises:
         DataError: The rows cannot be read, or one of the two was trained, or chosen and calibrated, on rows of `data`.
     """
-    rows = load_evaluation_rows(data, config.data, task)
+    rows = load_evaluation_rows(data, config.data, task).split
     for side in (first, second):
         _check_unseen(side, rows, task, data)
     before, after = (_predict(side, name, rows, task, progress) for name, side in (("A", first), ("B", second)))
@@ -160,7 +160,7 @@ def _check_same_rows(first: Side, second: Side, task: Task, rows: Split | None) 
 
 def _find_rows(side: RunSide, task: Task, config: Config) -> Split | None:
     """Read a run's test rows again, for their texts and columns; None where they have changed."""
-    rows = load_evaluation_rows(config.data.source, config.data, task)
+    rows = load_evaluation_rows(config.data.source, config.data, task).split
     return rows if _are_test_rows(side, rows, task) else None
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from lorafit.config import load_config
 from lorafit.data.rows import Split, Splits
-from lorafit.data.sources import identify_source, load_splits
+from lorafit.data.origins import identify_source
+from lorafit.data.sources import load_splits
 from lorafit.data.splits import sample_rows
 from lorafit.errors import ConfigError, LorafitError, RunError, UserInputError
 from lorafit.inference.export.graph import build_graph, can_build, refuse
@@ -22,9 +23,10 @@ from lorafit.inference.export.int8 import ReachMeter, quantize_graph
 from lorafit.inference.export.parity import check_parity, measure_parity
 from lorafit.inference.export.records import ExportLayout, ExportRecord, ParityRecord, Precision, SpeedRecord
 from lorafit.inference.predictor import Predictor, Runtime, read_calibration
-from lorafit.models.adaptation import merge_adapter
-from lorafit.models.load import load_tokenizer, quiet_transformers
+from lorafit.models.adaptation import merge_adapter, reads_token_types
+from lorafit.models.load import load_tokenizer
 from lorafit.models.methods import find_method
+from lorafit.models.quiet import quiet_transformers
 from lorafit.models.runtimes.onnx import OnnxRuntime
 from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, GoldenRecord, verify_golden
@@ -34,6 +36,7 @@ from lorafit.system import hardware
 from lorafit.system.atomic import atomic_directory, compute_digest, describe_obstacle
 from lorafit.system.extras import require
 from lorafit.system.progress import Progress, Silent
+from lorafit.system.text import Text
 from lorafit.tasks.base import Array, Task
 
 if TYPE_CHECKING:
@@ -99,9 +102,9 @@ class _Original:
     record: RunRecord
     model: Any
     tokenizer: tuple[Any, int]
-    golden: list[str]
+    golden: Sequence[Text]
     rows: Split | None
-    samples: Sequence[str]
+    samples: Sequence[Text]
 
     @classmethod
     def load(cls, layout: RunLayout, record: RunRecord, progress: Progress) -> Self:
@@ -197,7 +200,7 @@ def export(
         parity = original.compare(before, after, precision)
         if not allow_drift:
             check_parity(parity, original.task, precision)
-        GoldenRecord(texts=original.golden, logits=after.golden.tolist()).write(target.golden)
+        GoldenRecord(texts=list(original.golden), logits=after.golden.tolist()).write(target.golden)
         exported = _describe(original, target, precision, parity, after.texts_per_second)
         exported.write(target.record)
     return Export(folder, exported)
@@ -298,7 +301,7 @@ def _fill(folder: Path) -> Iterator[Path]:
 def _write_model(model: "PreTrainedModel", original: _Original, target: ExportLayout, precision: Precision) -> None:
     """Write a merged model as a graph, and beside it what else prediction takes, here and in other tools."""
     _check_size(model, sum(value.numel() * value.element_size() for value in model.state_dict().values()))
-    graph = _build_graph(model)
+    graph = _build_graph(model, token_types=original.record.pair and reads_token_types(model))
     _check_size(model, graph.ByteSize())
     if precision == "int8":
         meter = ReachMeter(graph)
@@ -316,12 +319,12 @@ def _write_model(model: "PreTrainedModel", original: _Original, target: ExportLa
         shutil.copyfile(original.calibration_file, target.calibration)
 
 
-def _build_graph(model: "PreTrainedModel") -> "onnx.ModelProto":
+def _build_graph(model: "PreTrainedModel", *, token_types: bool) -> "onnx.ModelProto":
     if can_build(model):
-        return build_graph(model)
+        return build_graph(model, token_types=token_types)
     from lorafit.inference.export.tracing import trace_graph
 
-    return trace_graph(model)
+    return trace_graph(model, token_types=token_types)
 
 
 @contextmanager
@@ -370,6 +373,8 @@ def _describe(
         labels=record.labels,
         max_length=record.max_length,
         truncation=record.truncation,
+        window_stride=record.window_stride,
+        pair=record.pair,
         pad_id=original.tokenizer[1],
         parameters=record.parameters,
         data={name: identity for name, identity in identities.items() if identity is not None},
