@@ -38,11 +38,11 @@ def build_rated(rows: int, unit: float = 1, zero: float = 0, seed: int = 0) -> t
 
 def test_baselines_of_tasks_have_titles() -> None:
     names = {task: list(get_task(task).baselines) for task in TASKS}
-    classifiers = ["nb_svm", "tfidf"]
+    classifiers = ["majority", "nb_svm", "tfidf"]
     assert names == {
         "single_label": classifiers,
         "multi_label": classifiers,
-        "regression": ["ridge"],
+        "regression": ["majority", "ridge"],
         "ordinal": classifiers,
     }
     assert all((*CLASSIFIERS.values(), *REGRESSORS.values()))

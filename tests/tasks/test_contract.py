@@ -478,7 +478,7 @@ def _marks(name: str) -> Measure:
     def measure(task: Task, y: NDArray[Any], values: Array) -> float:
         given = values >= 0.5
         if name.endswith("f1"):
-            return float(sklearn.metrics.f1_score(y, given, average=name[:-3], zero_division=0))
+            return float(sklearn.metrics.f1_score(y, given, average=name[:-3], zero_division=np.nan))
         score = {"exact_match": sklearn.metrics.accuracy_score, "hamming_loss": sklearn.metrics.hamming_loss}[name]
         return float(score(y, given))
 

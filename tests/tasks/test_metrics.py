@@ -59,11 +59,12 @@ def test_metrics_of_classes_equal_scikit_learn(y: IntArray, predicted: IntArray,
         warnings.simplefilter("ignore")  # scikit-learn warns of a single class
         table = sklearn.metrics.precision_recall_fscore_support(y, predicted, labels=ids, zero_division=np.nan)
         macro = sklearn.metrics.f1_score(y, predicted, average="macro", zero_division=0)
+        of_all = sklearn.metrics.f1_score(y, predicted, average="macro", labels=ids, zero_division=np.nan)
         coefficient = sklearn.metrics.matthews_corrcoef(y, predicted)
     for column, name in zip(table, ("precision", "recall", "f1"), strict=False):
         np.testing.assert_allclose([getattr(one, name).value for one in per_class], column, atol=1e-12)
     assert [one.support for one in per_class] == table[3].tolist()
-    assert found["macro_f1"] == pytest.approx(macro)
+    assert found["macro_f1"] == pytest.approx(macro) == pytest.approx(of_all)
     assert found["mcc"] == pytest.approx(coefficient)
     assert found["accuracy"] == pytest.approx(np.mean(y == predicted))
 

@@ -3,7 +3,8 @@
 NB-SVM is logistic regression on word 1-, 2- and 3-grams, present or not, weighted by their log-count ratio (Wang and
 Manning 2012, "Baselines and Bigrams", with logistic regression in place of the SVM, so that it gives probabilities);
 with more than two classes one against the rest. TF-IDF is logistic regression on TF-IDF of word 1- and 2-grams; ridge
-is ridge regression on the same. All read the whole text.
+is ridge regression on the same. All read the whole text. What gives every text the same, without reading any, is the
+baseline `majority`: each task knows its own (`Task.constant_values`).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+MAJORITY: Final = "majority"
+"""The baseline that gives every text the same: no model is good that does not beat it."""
 
 CLASSIFIERS: Final = {"nb_svm": "NB-SVM", "tfidf": "TF-IDF and logistic regression"}
 """Titles of the baselines that give probabilities, by name."""

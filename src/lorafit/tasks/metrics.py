@@ -65,6 +65,24 @@ def f1(hits: ArrayLike, predicted: ArrayLike, true: ArrayLike) -> Array:
     return ratio(2 * np.asarray(hits), np.asarray(predicted) + np.asarray(true))
 
 
+def macro_f1(hits: Array, predicted: Array, true: Array) -> Array:
+    """Average F1 over labels.
+
+    A label that neither occurs nor is predicted has no F1 and is left out, for single labels and for several: that is
+    scikit-learn's `f1_score(average="macro", zero_division=nan)` over all labels, and its default for single labels.
+
+    Args:
+        hits: Right rows by label, shape (..., labels).
+        predicted: Rows predicted as each label, same shape.
+        true: Rows of each label, same shape.
+
+    Returns:
+        Shape (...), 0 to 1; NaN where no label occurs and none is predicted.
+    """
+    occurs = ((predicted + true) > 0).sum(axis=-1)
+    return np.where(occurs > 0, ratio(f1(hits, predicted, true).sum(axis=-1), occurs), np.nan)
+
+
 def mcc(hits: Array, predicted: Array, true: Array) -> Array:
     """Compute Matthews' correlation coefficient, for any number of classes the R_K statistic.
 

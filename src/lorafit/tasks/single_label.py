@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import DataError, UserInputError
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect, share
-from lorafit.tasks.baselines import CLASSIFIERS
+from lorafit.tasks.baselines import CLASSIFIERS, MAJORITY
 from lorafit.tasks.calibration import (
     bin_adaptively,
     estimate_calibration_errors,
@@ -31,9 +31,8 @@ from lorafit.tasks.metrics import (
     check_ids,
     check_probabilities,
     confusion_matrix,
-    f1,
+    macro_f1,
     mcc,
-    ratio,
     score_classes,
     softmax,
     to_losses,
@@ -171,7 +170,8 @@ class SingleLabel(Task):
     }
     parity_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     reproduction_tolerances: ClassVar[Mapping[str, float]] = {"accuracy": 0.002, "log_loss": 0.01}
-    baselines: ClassVar[Mapping[str, str]] = CLASSIFIERS
+    baselines: ClassVar[Mapping[str, str]] = {MAJORITY: "Majority class", **CLASSIFIERS}
+    balanced_metrics: ClassVar[tuple[str, ...]] = ("macro_f1", "mcc")
     calibration_type: ClassVar[type[ClassCalibration]] = SingleLabelCalibration
     truth_column: ClassVar[str] = "true_label"
     wording: ClassVar[Wording] = Wording(
@@ -251,6 +251,11 @@ class SingleLabel(Task):
     def targets(self, y: NDArray[Any], scaler: TargetScaler) -> NDArray[Any]:
         del scaler
         return y
+
+    def loss_weights(self, y: NDArray[Any]) -> NDArray[np.float32]:
+        """Weigh each row by rows / (classes * rows of its class), as scikit-learn's `balanced`."""
+        counts = np.bincount(y, minlength=len(self.label_names))
+        return np.asarray(len(y) / (np.count_nonzero(counts) * counts[y]), dtype=np.float32)
 
     def validation_metrics(self, y: NDArray[Any], logits: Array, scaler: TargetScaler) -> dict[str, float]:
         """Measure loss, loss at the best temperature, and the primary metric.
@@ -355,11 +360,9 @@ class SingleLabel(Task):
     def compute(self, sums: Array) -> dict[str, Array]:
         rows, right, loss = np.moveaxis(sums[..., :3], -1, 0)
         hits, predicted, true = np.split(sums[..., 3:], 3, axis=-1)
-        occurs = (predicted + true) > 0
         return {
             "accuracy": np.asarray(right / rows),
-            # A class that neither occurs nor is predicted has no F1 and is left out, as in scikit-learn.
-            "macro_f1": ratio(f1(hits, predicted, true).sum(axis=-1), occurs.sum(axis=-1)),
+            "macro_f1": macro_f1(hits, predicted, true),
             "mcc": mcc(hits, predicted, true),
             "log_loss": np.asarray(loss / rows),
         }
