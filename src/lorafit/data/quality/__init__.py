@@ -1,0 +1,1 @@
+"""What is wrong with texts and labels, before a model learns it."""

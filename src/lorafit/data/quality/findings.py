@@ -1,0 +1,101 @@
+"""What a check of data finds: a record for each finding, with its rows and its remedy. It holds no texts."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal
+
+from lorafit.system.records import Record
+
+Severity = Literal["error", "warning", "note"]
+"""error: training would refuse, or its result would be wrong; warning: it is probably worse; note: good to know."""
+
+DATA: Final = "DATA"
+"""Stands in remedies for the source and the options that read it."""
+
+MOST_ROWS: Final = 1000
+"""Rows that a finding lists at most; its count has them all."""
+
+
+class Scope(Record):
+    """What was looked at.
+
+    Attributes:
+        rows: Number of rows.
+        of: Number of rows that there are.
+        seed: Seed of the sample; None where all were looked at.
+    """
+
+    rows: int
+    of: int
+    seed: int | None = None
+
+    def describe(self, split: str) -> str:
+        """Return the rows in words, as in "25,000 train rows" or "5,000 of 25,000 train rows, drawn with seed 0"."""
+        if self.seed is None:
+            return f"{self.rows:,} {split} rows"
+        return f"{self.rows:,} of {self.of:,} {split} rows, drawn with seed {self.seed}"
+
+
+class Place(Record):
+    """A row of a split, counted from 1."""
+
+    split: str
+    row: int
+
+
+class FoundRow(Place):
+    """A row that a finding is about. `kept` is the row that it repeats or contradicts, which stays."""
+
+    kept: Place | None = None
+
+
+class Finding(Record):
+    """Something that is wrong with the data, or that a user should know of them.
+
+    Attributes:
+        name: What kind it is, as in `exact-duplicates`.
+        severity: How bad it is.
+        split: The split that it is about; None for all of them.
+        count: Number of rows, or of labels where it is about labels.
+        share: `count` as a share of the rows looked at, or of the labels.
+        scope: What was looked at.
+        message: One sentence.
+        remedy: A command; nothing where there is none.
+        rows: The first of its rows, at most `MOST_ROWS`.
+    """
+
+    name: str
+    severity: Severity
+    split: str | None
+    count: int
+    share: float
+    scope: Scope
+    message: str
+    remedy: str = ""
+    rows: tuple[FoundRow, ...] = ()
+
+
+def grade(share: float, *, warn_from: float, error_from: float = 2.0) -> Severity:
+    """Return the severity of a share of rows."""
+    if share >= error_from:
+        return "error"
+    return "warning" if share >= warn_from else "note"
+
+
+def write_share(share: float) -> str:
+    """Write a share in per cent, and one that is not 0 never as 0."""
+    percent = 100 * share
+    if 0 < percent < 0.1:
+        return "less than 0.1 %"
+    return f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
+
+
+def list_names(names: Sequence[str], *, most: int = 8) -> str:
+    """List names in quotes, each cut to 40 characters, and say how many are left out."""
+    shown = ", ".join(f"'{name[:40]}'" for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
+
+
+def sort_findings(findings: Iterator[Finding]) -> list[Finding]:
+    """Return findings by severity, those of one severity as they came."""
+    order: tuple[Severity, ...] = ("error", "warning", "note")
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
