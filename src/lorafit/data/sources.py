@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from lorafit.config import DataConfig
 from lorafit.data.checks import CheckedRows, check_rows, describe_unknown_labels, encode_rows
+from lorafit.data.corrections import apply_corrections, read_corrections
 from lorafit.data.origins import is_file, is_same_source, name_source, read_rows, read_splits
-from lorafit.data.rows import RawRows, Split, Splits
+from lorafit.data.rows import RawRows, RawSplits, Split, Splits
 from lorafit.data.splits import count_shared_texts, cut_split, find_rare_strata, sample_rows
 from lorafit.errors import ConfigError, DataError, DoubtfulDataError
 from lorafit.system.text import clean_text
@@ -64,11 +66,7 @@ def load_splits(config: DataConfig) -> Splits:
             "of training with --bad-rows drop."
         )
     raw = read_splits(config)
-    checked = {"train": _check(raw.train, config)}
-    task = _build_task(checked["train"], raw.label_names, config)
-    for name, rows in raw.by_name.items():
-        if name != "train":
-            checked[name] = _check(rows, config, known=task.label_names)
+    checked, task = _check_splits(raw, config)
     notes = [*raw.notes, *(note for rows in checked.values() for note in rows.notes)]
     if raw.label_names is not None and (absent := [name for name in raw.label_names if name not in task.label_names]):
         notes.append(f"{raw.train.origin}: no rows of the labels {absent}; they are left out.")
@@ -116,11 +114,19 @@ def load_evaluation_rows(
     """
     own = is_same_source(source, config.source)
     if is_file(source) and not own:
+        config = config.model_copy(update={"group_column": None, "time_column": None, "corrections": None})
         rows = _check(read_rows(source, config), config, known=task.label_names)
     else:
         if not own:
             config = config.model_copy(
-                update={"source": source, "files": [], "validation": None, "test": None, "max_rows": None}
+                update={
+                    "source": source,
+                    "files": [],
+                    "validation": None,
+                    "test": None,
+                    "max_rows": None,
+                    "corrections": None,
+                }
             )
         bad_rows = "stop" if config.bad_rows == "stop" else "drop"
         splits = load_splits(config.model_copy(update={"bad_rows": bad_rows}))
@@ -135,15 +141,59 @@ def load_evaluation_rows(
     return EvaluationRows(_encode(rows, task, config, notes), task, tuple(notes))
 
 
-def _check(raw: RawRows, config: DataConfig, *, known: Sequence[str] = ()) -> CheckedRows:
-    """Check rows; doubtful labels are refused unless they were accepted."""
-    reading = LabelReading(
+def load_source_rows(config: DataConfig, task: Task | None = None) -> tuple[Task, dict[str, Split], tuple[str, ...]]:
+    """Load all rows of a source by the splits that it has, before any is cut off.
+
+    Args:
+        config: The source. How it is cut, sampled, and what becomes of rare labels plays no part.
+        task: The task that encodes the rows; None for one with the labels of all of them.
+
+    Returns:
+        The task, the rows by split, and what a user should know.
+
+    Raises:
+        DataError: As `load_splits` does.
+    """
+    raw = read_splits(config)
+    checked, _ = _check_splits(raw, config)
+    if task is None:
+        labels = [label for rows in checked.values() for label in rows.labels]
+        task = get_task(config.task).from_labels(labels, raw.train.origin)
+    notes = [*raw.notes, *(note for rows in checked.values() for note in rows.notes)]
+    parts = {name: _encode(rows, task, config, notes) for name, rows in checked.items()}
+    return task, parts, tuple(notes)
+
+
+def _check_splits(raw: RawSplits, config: DataConfig) -> tuple[dict[str, CheckedRows], Task]:
+    """Check the rows of all splits and correct their labels; return them and the task with the labels of train."""
+    corrections = None if config.corrections is None else read_corrections(Path(config.corrections).expanduser())
+    if corrections is not None:
+        corrections.check_splits(list(raw.by_name))
+
+    def check(name: str, known: Sequence[str] = ()) -> CheckedRows:
+        rows = _check(raw.by_name[name], config, known=known)
+        if corrections is None:
+            return rows
+        return apply_corrections(rows, corrections, name, get_task(config.task), _build_reading(config, known))
+
+    checked = {"train": check("train")}
+    task = _build_task(checked["train"], raw.label_names, config)
+    return checked | {name: check(name, task.label_names) for name in raw.by_name if name != "train"}, task
+
+
+def _build_reading(config: DataConfig, known: Sequence[str]) -> LabelReading:
+    return LabelReading(
         separator=config.label_separator,
         names=tuple(config.label_columns),
         missing=config.missing_label,
         merge_spellings=config.merge_spellings,
         known=tuple(known),
     )
+
+
+def _check(raw: RawRows, config: DataConfig, *, known: Sequence[str] = ()) -> CheckedRows:
+    """Check rows; doubtful labels are refused unless they were accepted."""
+    reading = _build_reading(config, known)
     rows = check_rows(raw, get_task(config.task), reading, drop_bad_rows=config.bad_rows != "stop")
     if rows.doubts and not config.accept_labels and not known:
         raise DoubtfulDataError(
