@@ -78,7 +78,7 @@ def test_all_faults_are_told_at_once() -> None:
         "training.learning_rate=fast",
         "method.r=0",
         "method.target_modules=banana",
-        "model.truncation=tail",
+        "model.truncation=middle",
         "data.txt_column=review",
         "data.validation_fraction=0.5",
         "epochs=3",
@@ -91,7 +91,7 @@ def test_all_faults_are_told_at_once() -> None:
         "method.r: Input should be greater than or equal to 1, got 0",
         "method.target_modules: got 'banana'; allowed: all-linear, attention, query-value, feed-forward, "
         "key-value-down, or a list of module names",
-        "model.truncation: Input should be 'head' or 'head+tail', got 'tail'",
+        "model.truncation: Input should be 'head', 'tail', 'head+tail' or 'windows', got 'middle'",
         "data.txt_column: unknown setting; did you mean data.text_column?",
         "data.validation_fraction: Input should be less than 0.5, got 0.5",
         "epochs: unknown setting; did you mean training.epochs?",

@@ -35,6 +35,7 @@ class Section(BaseModel):
         coerce_numbers_to_str=True,
         allow_inf_nan=False,
         protected_namespaces=(),
+        hide_input_in_errors=True,
     )
 
 
@@ -74,7 +75,7 @@ class DataConfig(Section):
         description="What a text gets: one label, any number of labels (multi_label), a number (regression), or one of "
         "several whole numbers in order (ordinal).",
     )
-    format: FormatConfig = FormatConfig()
+    format: FormatConfig = Field(FormatConfig(), description="How text files are written.")
     text_column: str = Field("text", min_length=1, description="Column that holds the texts.")
     text_pair_column: str | None = Field(
         None, min_length=1, description="Column that holds the second text of each pair; for single texts absent."
@@ -120,6 +121,19 @@ class DataConfig(Section):
     )
     max_rows: int | None = Field(None, ge=2, description="Largest number of training rows (stratified sample).")
     seed: int = Field(0, ge=0, description="Seed of the splits and of the sample.")
+
+    @field_validator("source", "validation", "test", mode="before")
+    @classmethod
+    def _check_is_name(cls, source: object) -> object:
+        if source is not None and not isinstance(source, str):
+            raise PydanticCustomError("name", "a name is needed; a table goes to lorafit.train(config, data=table)")
+        return source
+
+    @model_validator(mode="after")
+    def _check_cuts(self) -> Self:
+        if self.group_column is not None and self.time_column is not None:
+            raise PydanticCustomError("cuts", "splits are cut by group_column or by time_column, not by both")
+        return self
 
 
 class ModelConfig(Section):
@@ -229,6 +243,17 @@ class TrainingConfig(Section):
             raise ValueError("the settings were not completed")
         return self.learning_rate
 
+    @property
+    def balancing(self) -> list[str]:
+        """The settings by which some rows count more than others, as one may type them."""
+        plain = {"class_weights": "none", "loss": "cross_entropy", "sampling": "shuffled"}
+        return [f"training.{name}={getattr(self, name)}" for name, off in plain.items() if getattr(self, name) != off]
+
+    @property
+    def gamma(self) -> float:
+        """The exponent of the focal loss, 0 without it."""
+        return self.focal_gamma if self.loss == "focal" else 0.0
+
     @field_validator("budget")
     @classmethod
     def _check_budget(cls, budget: str | None) -> str | None:
@@ -320,6 +345,15 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     search: SearchConfig = SearchConfig()
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _check_is_section(cls, data: object) -> object:
+        if not isinstance(data, DataConfig | dict):
+            raise PydanticCustomError(
+                "section", "settings are needed; a table goes to lorafit.train(config, data=table)"
+            )
+        return data
 
     def wants_prefix_cache(self, *, steps_per_epoch: int, frozen: int, again: bool = False) -> bool:
         """Return whether caching the hidden states of the `frozen` lowest layers pays: they are read more than once.
@@ -448,7 +482,8 @@ def _faults(error: ValidationError) -> list[str]:
         elif fault["type"] == "extra_forbidden":
             faults[".".join(location)] = f"unknown setting{_suggest(location)}"
         else:
-            faults[".".join(location)] = f"{fault['msg']}, got {fault['input']!r}"
+            got = "" if fault["type"] in {"section", "name"} else f", got {fault['input']!r}"
+            faults[".".join(location)] = f"{fault['msg']}{got}"
     return [f"{key}: {text}" for key, text in faults.items()]
 
 

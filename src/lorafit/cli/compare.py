@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import DataSource, Quiet, TrainingOptions
+from lorafit.cli.options import DataSources, Quiet, TrainingOptions, name_sources
 from lorafit.cli.render.progress import open_progress
 
 
 def compare(
-    data: DataSource,
+    data: DataSources,
     *,
     methods: Annotated[str, typer.Option(metavar="A,B,…", help="Methods to compare, separated by commas.")],
     seeds: Annotated[int, typer.Option(help="Number of seeds that each method is trained with.")] = 1,
@@ -28,7 +28,7 @@ def compare(
     from lorafit.cli.render.comparison import show_comparison
     from lorafit.experiments.compare.compare import compare as compare_methods
 
-    config = options.load_config({"data.source": data, "training.budget": budget})
+    config = options.load_config({**name_sources(data), "training.budget": budget})
     names = [name.strip() for name in methods.split(",") if name.strip()]
     with open_progress(quiet=quiet) as progress:
         comparison = compare_methods(config, names, seeds=seeds, output=output, progress=progress)

@@ -13,4 +13,4 @@ def demo(
     from lorafit.cli.train import train
 
     options = TrainingOptions(model="builtin:distil-minilm", settings=settings)
-    train("builtin:rotten-tomatoes", options=options, output=output, overwrite=overwrite, quiet=quiet)
+    train(["builtin:rotten-tomatoes"], options=options, output=output, overwrite=overwrite, quiet=quiet)

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 _SWITCHES: Final = {"data.merge_spellings", "data.accept_labels", "model.force"}
 """Settings that an option can only switch on."""
 
-SOURCES: Final = "builtin:rotten-tomatoes, imdb, hub:owner/name, or a csv, tsv, jsonl or parquet file."
-DataSource = Annotated[str, typer.Argument(help=SOURCES)]
+SOURCES: Final = "builtin:rotten-tomatoes, imdb, hub:owner/name, or a csv, tsv, jsonl, xlsx or parquet file."
+DataSources = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="DATA", help=f"{SOURCES} Several files follow each other; or train=A validation=B test=C."),
+]
 TrainedRun = Annotated[Path, typer.Argument(help="The run folder.")]
 RunOrExport = Annotated[Path, typer.Argument(help="The run folder, or the folder of an exported model.")]
 Method = Annotated[str | None, typer.Option("--method", help="How the encoder is adapted [lora].")]
@@ -195,6 +198,36 @@ class TrainingOptions(RowOptions):
         from lorafit.config import load_config
 
         return load_config(self.config, flags=self.collect(more), overrides=self.settings or ())
+
+
+def name_sources(words: Sequence[str] | None) -> dict[str, Any]:
+    """Return the settings that say where rows come from.
+
+    Args:
+        words: A source, or files whose rows follow each other; `train=`, `validation=` and `test=` before a name say
+            what its rows are for.
+
+    Returns:
+        Settings by dotted name; None of a source that was not given.
+
+    Raises:
+        ConfigError: Two sources are for validation or for test, or one of several is not said to be for anything.
+    """
+    given: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    for word in words or ():
+        purpose, sign, name = word.partition("=")
+        is_named = bool(sign) and purpose in given and not Path(word).exists()
+        given[purpose if is_named else "train"].append(name if is_named else word)
+    for purpose in ("validation", "test"):
+        if len(given[purpose]) > 1:
+            raise ConfigError(f"{purpose}= was given more than once. Give one file, or a pattern in quotes.")
+    train = given["train"]
+    return {
+        "data.source": train[0] if train else None,
+        "data.files": train[1:] or None,
+        "data.validation": next(iter(given["validation"]), None),
+        "data.test": next(iter(given["test"]), None),
+    }
 
 
 def take_options(command: Callable[..., None]) -> Callable[..., None]:

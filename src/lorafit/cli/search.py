@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import DataSource, Method, Quiet, TrainingOptions
+from lorafit.cli.options import DataSources, Method, Quiet, TrainingOptions, name_sources
 from lorafit.cli.render.progress import open_progress
 
 
 def search(
-    data: DataSource,
+    data: DataSources,
     *,
     trials: Annotated[int, typer.Option(help="Number of trials in total, earlier ones in the folder included.")],
     options: TrainingOptions,
@@ -26,7 +26,7 @@ def search(
     from lorafit.cli.render.search import show_search
     from lorafit.experiments.search.search import search as search_settings
 
-    config = options.load_config({"data.source": data, "method.name": method})
+    config = options.load_config({**name_sources(data), "method.name": method})
     with open_progress(quiet=quiet) as progress:
         result = search_settings(config, trials, budget=budget, output=output, progress=progress)
     show_search(result, quiet=quiet)

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.options import (
-    SOURCES,
     Budget,
+    DataSources,
     Method,
     Output,
     Overwrite,
@@ -15,12 +15,15 @@ from lorafit.cli.options import (
     SliceColumns,
     TargetAccuracy,
     TrainingOptions,
+    name_sources,
 )
+from lorafit.cli.questions import accept_doubt
 from lorafit.cli.render.progress import open_progress
+from lorafit.errors import ConfigError, DoubtfulDataError
 
 
 def train(
-    data: Annotated[str | None, typer.Argument(help=SOURCES)] = None,
+    data: DataSources = None,
     *,
     options: TrainingOptions,
     method: Method = None,
@@ -37,13 +40,15 @@ def train(
 ) -> None:
     """Fine-tune an encoder on labelled texts."""
     from lorafit.cli.render.run import show_run
-    from lorafit.errors import ConfigError
     from lorafit.training import pipeline
 
+    sources = name_sources(data)
+    for purpose, file in (("validation", validation), ("test", test)):
+        if file is not None and sources[f"data.{purpose}"] is not None:
+            raise ConfigError(f"{purpose}= and --{purpose} name two files. Give one of them.")
+        sources[f"data.{purpose}"] = file or sources[f"data.{purpose}"]
     own = {
-        "data.source": data,
-        "data.validation": validation,
-        "data.test": test,
+        **sources,
         "data.slice_columns": slices,
         "method.name": method,
         "training.budget": budget,
@@ -55,12 +60,17 @@ def train(
         if any(value is not None for value in given):
             raise ConfigError("--resume takes data and settings from the run: leave out all other options but --quiet.")
         with open_progress(quiet=quiet) as progress:
-            run = pipeline.resume(resume, progress=progress)
-    else:
-        config = options.load_config(own)
-        named = {text.partition("=")[0].strip() for text in options.settings or ()}
-        if data is None and options.config is None and "data.source" not in named:
-            raise ConfigError("Say what to train on, for example: lorafit train reviews.csv (or lorafit train --help)")
+            show_run(pipeline.resume(resume, progress=progress), quiet=quiet)
+        return
+    config = options.load_config(own)
+    named = {text.partition("=")[0].strip() for text in options.settings or ()}
+    if not data and options.config is None and "data.source" not in named:
+        raise ConfigError("Say what to train on, for example: lorafit train reviews.csv (or lorafit train --help)")
+    try:
+        with open_progress(quiet=quiet) as progress:
+            run = pipeline.train(config, output=output, overwrite=overwrite, progress=progress)
+    except DoubtfulDataError as doubt:
+        config = accept_doubt(config, doubt)
         with open_progress(quiet=quiet) as progress:
             run = pipeline.train(config, output=output, overwrite=overwrite, progress=progress)
     show_run(run, quiet=quiet)

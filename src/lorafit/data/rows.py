@@ -87,6 +87,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def group_ids(self) -> NDArray[np.int64] | None:
+        """A number for each group, shape (n,), rows without a group each by itself; None where rows stand alone."""
+        if self.groups is None:
+            return None
+        named = [group or f"\0{place}" for place, group in enumerate(self.groups)]
+        return np.unique(named, return_inverse=True)[1].astype(np.int64)
+
     def select(self, positions: NDArray[np.int64]) -> "Split":
         """Return the rows at `positions` (shape (m,), counted from 0), in that order."""
         return Split(

@@ -89,6 +89,11 @@ class RunLayout:
         return self.root / "metrics.json"
 
     @property
+    def left_out(self) -> Path:
+        """The rows of the data that were left out, by source and number, and why; absent where there are none."""
+        return self.root / "left_out.csv"
+
+    @property
     def mistakes(self) -> Path:
         """The `MistakesRecord`: the words behind the most confident mistakes, without texts."""
         return self.root / "mistakes.json"
@@ -125,7 +130,7 @@ class RunLayout:
     def owned(self) -> tuple[Path, ...]:
         """Return every file and folder that a run writes; anything else in its folder is the user's."""
         predictions = self.predictions("test", "after").parent
-        files = (self.record, self.config, self.metrics, self.mistakes, self.history, self.report)
+        files = (self.record, self.config, self.metrics, self.left_out, self.mistakes, self.history, self.report)
         folders = (self.adapter, self.model, self.checkpoints, self.prefix_cache, self.tracking, predictions)
         return (*files, *folders, self.export("onnx"), self.export("onnx-int8"), self.export("merged"))
 

@@ -125,7 +125,7 @@ def build_metrics(split: str, rows: Split, task: Task, config: EvaluationConfig,
     resampling, after, before = config.resampling, predicted.after, predicted.before
     slicings = list(cut_into_slices(rows.texts, rows.columns))
     others = {**({} if before is None else {_BEFORE: before}), **predicted.baselines}
-    scores, compared = score_models(task, rows.y, after, others, resampling)
+    scores, compared = score_models(task, rows.y, after, others, resampling, groups=rows.group_ids)
     untrained = compared.pop(_BEFORE, None)
     calibration = None
     if predicted.calibration is not None:

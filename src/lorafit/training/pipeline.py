@@ -5,15 +5,18 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lorafit.config import Config, load_config
+from lorafit.config import Config, load_config, override_config
+from lorafit.data.memory import store_table
 from lorafit.data.rows import Split
 from lorafit.errors import RunError
 from lorafit.inference.loading import load
 from lorafit.inference.predictor import Predictor
+from lorafit.models.cache import cache_folder
 from lorafit.reports.rows import choose_samples
 from lorafit.runs.folder import RunLayout, choose_run_folder, claim_run_folder, suggest_name
 from lorafit.runs.records import ForecastRecord, RunRecord
 from lorafit.system.progress import Progress, Silent
+from lorafit.system.text import join_text
 from lorafit.tasks.base import Prediction, Task
 from lorafit.tasks.labels import Label
 from lorafit.tasks.records import MetricsRecord
@@ -65,6 +68,9 @@ class Run:
 def train(
     config: Config | None = None,
     *,
+    data: object = None,
+    validation: object = None,
+    test: object = None,
     output: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -73,6 +79,10 @@ def train(
 
     Args:
         config: The settings; None takes the defaults.
+        data: A table that is at hand instead of `config.data.source`: of pandas, polars, pyarrow or datasets, a dict
+            of columns, or a list of dicts. It is kept in lorafit's cache, where evaluations find its rows again.
+        validation: The same for `config.data.validation`.
+        test: The same for `config.data.test`.
         output: The run folder; None takes a free name below `runs/`.
         overwrite: Whether a run that is already there may be replaced.
         progress: Receives the progress; None for silence.
@@ -81,12 +91,20 @@ def train(
         The finished run.
     """
     config, progress = config or Config(), progress or Silent()
+    tables = {"data.source": data, "data.validation": validation, "data.test": test}
+    stored = {key: _store(table) for key, table in tables.items() if table is not None}
+    config = override_config(config, stored) if stored else config
     name = suggest_name(config.data.source, config.model.name, config.method.name)
     layout = choose_run_folder(Path(output) if output else None, suggestion=name, overwrite=overwrite)
     prepared, forecast = _prepare_within_budget(config, layout, progress)
     claim_run_folder(layout, overwrite=overwrite)
     stages = RunStages.begin(prepared, layout, progress, forecast=forecast)
     return _run(stages, expected_seconds=forecast.seconds["training"])
+
+
+def _store(table: object) -> str:
+    """Return the file of a table that is at hand; a path stays what it is."""
+    return str(table if isinstance(table, str | Path) else store_table(table, cache_folder() / "tables"))
 
 
 def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
@@ -145,7 +163,7 @@ def _draw_samples(rows: Split, task: Task, predicted: Predicted, *, seed: int) -
     before = predicted.before
     return tuple(
         Sample(
-            text=rows.texts[row],
+            text=join_text(rows.texts[row]),
             label=task.decode(rows.y[row : row + 1])[0],
             before=None if before is None else task.predict(before[row]),
             after=task.predict(predicted.after[row], predicted.calibration),

@@ -1,0 +1,101 @@
+"""How words and options name sources and columns, and the one question that a terminal is asked."""
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorafit.cli.options import RowOptions, TextOptions, name_sources
+from lorafit.errors import ConfigError
+
+Call = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("words", "source", "files", "validation", "test"),
+    [
+        ([], None, None, None, None),
+        (["a.csv"], "a.csv", None, None, None),
+        (["a.csv", "b.csv", "c.csv"], "a.csv", ["b.csv", "c.csv"], None, None),
+        (["train=a.csv", "validation=v.csv", "test=t.csv"], "a.csv", None, "v.csv", "t.csv"),
+        (["a.csv", "test=t.csv", "train=b.csv"], "a.csv", ["b.csv"], None, "t.csv"),
+        (["odd=a.csv"], "odd=a.csv", None, None, None),
+    ],
+)
+def test_words_name_what_rows_are_for(
+    words: list[str], source: str | None, files: list[str] | None, validation: str | None, test: str | None
+) -> None:
+    named = name_sources(words)
+    assert list(named.values()) == [source, files, validation, test]
+
+
+def test_file_that_bears_such_a_name_is_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("test=a.csv").touch()
+    assert name_sources(["test=a.csv"])["data.source"] == "test=a.csv"
+
+
+def test_purpose_that_is_named_twice_is_refused(call: Call) -> None:
+    with pytest.raises(ConfigError, match="test= was given more than once"):
+        name_sources(["test=a.csv", "test=b.csv"])
+    answer = call("train", "a.csv", "test=b.csv", "--test", "c.csv")
+    assert (answer.code, answer.err.strip()) == (2, "test= and --test name two files. Give one of them.")
+
+
+def test_columns_given_once_or_more_are_all_used_or_refused() -> None:
+    assert TextOptions(text_columns=["a"]).collect({})["data.text_column"] == "a"
+    pair = TextOptions(text_columns=["a", "b"]).collect({})
+    assert (pair["data.text_column"], pair["data.text_pair_column"]) == ("a", "b")
+    with pytest.raises(ConfigError, match="--text-column was given 3 times"):
+        TextOptions(text_columns=["a", "b", "c"]).collect({})
+    assert RowOptions(label_columns=["a"]).collect({})["data.label_column"] == "a"
+    for options in (
+        RowOptions(label_columns=["a", "b"]),
+        RowOptions(listed_label_columns="a, b"),
+        RowOptions(label_columns=["a"], listed_label_columns="b"),
+    ):
+        assert options.collect({})["data.label_columns"] == ["a", "b"]
+
+
+def ask(words: Sequence[object], answer: bytes) -> tuple[int, str]:
+    """Run a command at a terminal of its own, answer its question, and return what it ended with and said."""
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "lorafit", *map(str, words)]
+    child = subprocess.Popen(command, stdin=end, stdout=end, stderr=end)
+    os.close(end)
+    said = b""
+    asked = False
+    while True:
+        try:
+            part = os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+        said += part
+        if b"[y/N]" in said and not asked:
+            os.write(terminal, answer)
+            asked = True
+    os.close(terminal)
+    return child.wait(), said.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_doubtful_labels_are_asked_about_at_a_terminal_and_refused_in_a_pipe(
+    call: Call, settings: list[str], tmp_path: Path
+) -> None:
+    rows = (f"text {row},{row % 2}" for row in range(60))
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    words = ["train", tmp_path / "a.csv", "--task", "multi_label", *settings, "-o", tmp_path / "run"]
+    answer = call(*words)
+    assert answer.code == 2
+    assert "--accept-labels" in answer.err
+    code, said = ask(words, b"n\n")
+    assert code == 2
+    assert "Train on them as they are? [y/N]" in said
+    assert not (tmp_path / "run").exists()
+    code, said = ask([*words, "--set", "training.max_steps=1", "--set", "evaluation.baselines=false"], b"y\n")
+    assert code == 0, said

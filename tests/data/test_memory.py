@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from lorafit.config import Config, DataConfig
+from lorafit.data.memory import store_table
+from lorafit.data.sources import load_splits
+from lorafit.errors import DataError
+
+TEXTS = [f"text {row}" for row in range(30)]
+LABELS = ["bad", "good"] * 15
+COLUMNS = {"text": TEXTS, "label": LABELS}
+ROWS = [{"text": text, "label": label} for text, label in zip(TEXTS, LABELS, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        COLUMNS,
+        ROWS,
+        pd.DataFrame(COLUMNS),
+        pa.table(COLUMNS),
+        datasets.Dataset.from_dict(COLUMNS),
+        {"text": np.array(TEXTS), "label": np.array(LABELS)},
+    ],
+    ids=["columns", "rows", "pandas", "pyarrow", "datasets", "numpy"],
+)
+def test_table_at_hand_is_read_as_a_file_would_be(tmp_path: Path, table: object) -> None:
+    path = store_table(table, tmp_path / "tables")
+    assert path == store_table(table, tmp_path / "tables")
+    assert load_splits(DataConfig(source=str(path))).train.texts[0] == "text 0"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_class_labels_and_gaps_keep_their_meaning(tmp_path: Path) -> None:
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    table = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, -1]}, features=features)
+    assert '"label": "yes"' in store_table(table, tmp_path).read_text()
+    gaps = pd.DataFrame({"text": ["a", "b"], "label": [1.0, float("nan")]})
+    assert '"label": null' in store_table(gaps, tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (3, "data is a int. Allowed: a table of pandas"),
+        ([], "data is a list"),
+        (["a"], "data is a list"),
+        ({"text": ["a"], "label": []}, r"columns of \[0, 1\] rows"),
+        ({"text": []}, r"columns of \[0\] rows"),
+        (datasets.DatasetDict({"train": datasets.Dataset.from_dict(COLUMNS)}), r'train\(data=splits\["train"\]'),
+    ],
+)
+def test_anything_else_is_refused(tmp_path: Path, table: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        store_table(table, tmp_path)
+
+
+def test_table_in_the_settings_says_where_it_goes() -> None:
+    table = pd.DataFrame({"text": ["secret"], "label": ["x"]})
+    for wrong in (lambda: Config(data=table), lambda: DataConfig(source=table)):  # type: ignore[arg-type]  # the mistake
+        with pytest.raises(ValueError, match=r"lorafit.train\(config, data=table\)") as caught:
+            wrong()
+        assert "secret" not in str(caught.value)
