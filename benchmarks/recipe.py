@@ -21,7 +21,7 @@ from transformers import (
     set_seed,
 )
 
-from lorafit.models.load import quiet_transformers
+from lorafit.models.quiet import quiet_transformers
 from lorafit.system import hardware
 
 __all__ = ["PaddedRows", "build_model", "fit_recipe", "measure_recipe"]

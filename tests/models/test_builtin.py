@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +14,11 @@ from lorafit.errors import ConfigError, MissingCarrierError
 from lorafit.models import builtin
 from lorafit.models.builtin import (
     BUILTIN_ENCODERS,
-    cache_folder,
     convert_bert_to_distilbert,
     load_builtin_encoder,
 )
-from lorafit.models.load import quiet_transformers
+from lorafit.models.cache import cache_folder
+from lorafit.models.quiet import quiet_transformers
 from lorafit.models.tokenization import Truncation, read_tokenizer, tokenize
 from lorafit.system.assets import install_line, locate_carrier_file
 from lorafit.system.atomic import compute_digest
@@ -45,7 +49,7 @@ def small_carrier(tiny_bert: Path, tmp_path: Path, lorafit_cache: Path, monkeypa
 
 def hidden_states(model: torch.nn.Module, folder: Path) -> np.ndarray:
     tokens = tokenize(read_tokenizer(folder), SENTENCES, Truncation(64))
-    input_ids, mask = tokens.pad(range(len(tokens)), pad_id=0)
+    input_ids, mask = tokens.pad(range(len(tokens)), pad_id=0).values()
     assert not mask.all()
     with torch.no_grad():
         states = model.eval()(input_ids=torch.from_numpy(input_ids), attention_mask=torch.from_numpy(mask))
@@ -137,7 +141,7 @@ def test_altered_carrier_is_refused_with_the_pip_line(tmp_path: Path, monkeypatc
     with pytest.raises(MissingCarrierError, match="is not the pinned file") as caught:
         load_builtin_encoder(NAME)
     assert install_line() in str(caught.value)
-    assert not (tmp_path / "cache").exists()
+    assert not any((tmp_path / "cache" / "encoders").iterdir())
 
 
 def test_converted_weights_are_those_of_the_carrier(builtin_encoder: Path) -> None:
@@ -168,3 +172,49 @@ def test_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest
     assert cache_folder() == home / "xdg" / "lorafit"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == home / ".cache" / "lorafit"
+
+
+CONVERT = """
+import sys, time
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from lorafit.models import builtin
+from lorafit.models.builtin import load_builtin_encoder
+
+begin, ready = Path(sys.argv[1]), Path(sys.argv[2])
+convert = builtin._convert
+
+def convert_late(folder):
+    ready.touch()
+    while not begin.exists():
+        time.sleep(0.01)
+    convert(folder)
+
+builtin._convert = convert_late
+folder = load_builtin_encoder("builtin:distil-minilm")
+print(folder, sorted(path.name for path in folder.parent.iterdir()))
+"""
+
+
+def test_processes_that_convert_at_the_same_time_share_the_result(tmp_path: Path) -> None:
+    begin, cache = tmp_path / "begin", tmp_path / "cache"
+    ready = [tmp_path / "first", tmp_path / "second"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CONVERT, begin, one],
+            env=os.environ | {"LORAFIT_CACHE": str(cache)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for one in ready
+    ]
+    while not all(one.exists() for one in ready) and all(process.poll() is None for process in processes):
+        time.sleep(0.01)
+    begin.touch()
+    said = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert sorted(path.name for path in (cache / "encoders").iterdir()) == ["distil-minilm-1"]

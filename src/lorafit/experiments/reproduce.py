@@ -13,9 +13,9 @@ from lorafit.config import Config, load_config
 from lorafit.data.sources import load_splits
 from lorafit.errors import NotReproducedError, RunError, UserInputError
 from lorafit.experiments.diff.sides import RunSide, open_run, read_test_predictions
-from lorafit.models.load import locate_encoder
 from lorafit.runs.folder import find_free_name
 from lorafit.runs.records import RunRecord
+from lorafit.runs.saving import locate_base
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Task
@@ -204,7 +204,7 @@ def _find_faults(side: RunSide, config: Config) -> Iterator[str]:
     ]
     if changed:
         yield f"The data have changed: other rows in {', '.join(changed)} of {config.data.source} (fingerprints)."
-    encoder = locate_encoder(config.model)
+    encoder = locate_base(config.model)
     if encoder.digest() != record.base_model.digest:
         yield f"The base model {encoder.name} has changed (SHA-256 of its weights)."
 

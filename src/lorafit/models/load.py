@@ -1,12 +1,11 @@
-"""Find a pre-trained encoder and load it with a fresh classification head."""
+"""Find a pre-trained encoder and load it with a classification head."""
 
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
@@ -14,6 +13,10 @@ from lorafit.config import ModelConfig
 from lorafit.errors import ConfigError, NetworkUnavailableError
 from lorafit.models.architectures import ARCHITECTURES, disable_base_dropout
 from lorafit.models.builtin import BUILTIN_ENCODERS, load_builtin_encoder
+from lorafit.models.head import describe_new_head, draw_output, find_output, is_for, read_labels
+from lorafit.models.local import open_local
+from lorafit.models.merging import is_adapter, merge_into_base, read_base
+from lorafit.models.quiet import quiet_transformers
 from lorafit.models.records import BaseModelRecord
 from lorafit.models.tokenization import read_tokenizer
 from lorafit.system.atomic import compute_digest
@@ -26,7 +29,7 @@ _HUB_ID = re.compile(r"^(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*$")
 COUNTS_FROM_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
 """Encoders whose first position has the number after the padding token's id: so many positions are never used."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_HUB_FILES = ("*.json", "*.safetensors", "vocab.txt", "merges.txt")
+_HUB_FILES = ("*.json", "*.safetensors", "*vocab.txt", "*merges.txt", "*.model")
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,14 @@ class Encoder:
         folder: Where its files lie, in the Hub's layout.
         reference: What `adapter_config.json` names as base: the Hub id, or the folder.
         revision: Commit on the Hub, if it came from there.
+        notes: What was found or made to load it, for the user.
     """
 
     name: str
     folder: Path
     reference: str
     revision: str | None
+    notes: tuple[str, ...] = ()
 
     def record(self, architecture: str) -> BaseModelRecord:
         """Return what the run record says of it; reads all weights to compute their digest."""
@@ -57,15 +62,17 @@ class Encoder:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """An encoder with a fresh head.
+    """An encoder with a head.
 
     Attributes:
         model: In fp32, in evaluation mode.
-        newly_initialised: Parameters that the pre-trained weights did not have.
+        newly_initialised: Parameters that the pre-trained weights did not have, or had for other labels.
+        notes: What of the pre-trained weights was not used, for the user.
     """
 
     model: "PreTrainedModel"
     newly_initialised: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def locate_encoder(config: ModelConfig) -> Encoder:
@@ -84,19 +91,36 @@ def locate_encoder(config: ModelConfig) -> Encoder:
     if config.name.startswith("builtin:"):
         folder = load_builtin_encoder(config.name)
         return Encoder(name=config.name, folder=folder, reference=str(folder), revision=None)
-    local = Path(config.name).expanduser()
-    if local.is_dir():
-        folder = local.resolve()
-        _check_folder(folder, config.name)
-        return Encoder(name=str(folder), folder=folder, reference=str(folder), revision=None)
+    root = Path(config.name).expanduser()
+    if root.is_dir():
+        root = root.resolve()
+        if is_adapter(root):
+            return _continue_adapter(root)
+        local = open_local(root, config.name)
+        return Encoder(str(root), local.folder, str(local.reference), None, local.notes)
     if not _HUB_ID.match(config.name):
         raise ConfigError(
             f"There is no folder {config.name!r}, and it is not a Hugging Face Hub id either. model.name takes "
             f"{', '.join(BUILTIN_ENCODERS)}, a Hub id such as distilbert-base-uncased, or a local folder."
         )
-    folder = _download(config.name, config.revision)
-    _check_folder(folder, config.name)
-    return Encoder(name=config.name, folder=folder, reference=config.name, revision=folder.name)
+    root = _download(config.name, config.revision)
+    local = open_local(root, config.name)
+    reference = config.name if local.reference == root else str(local.reference)
+    return Encoder(config.name, local.folder, reference, root.name, local.notes)
+
+
+def _continue_adapter(folder: Path) -> Encoder:
+    """Merge a plain PEFT adapter into its base."""
+    name, revision = read_base(folder)
+    try:
+        base = locate_encoder(ModelConfig(name=name, revision=revision))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{folder} is an adapter, and its base, {name}, cannot be loaded: {error} Correct "
+            f"base_model_name_or_path in {folder / 'adapter_config.json'}."
+        ) from error
+    merged = merge_into_base(folder, base.folder, base.digest())
+    return Encoder(str(folder), merged, str(merged), None, (f"{folder}: the adapter is merged into its base, {name}",))
 
 
 def load_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
@@ -164,10 +188,39 @@ def load_with_head(
             f"transformers cannot load {encoder.name} as a text classifier: its config.json does not agree with the "
             f"sizes of {', '.join(sorted(replaced)[:3])}."
         )
+    missing = set(info["missing_keys"])
+    notes = _check_found(model, missing, encoder.name)
+    labels = read_labels(encoder.folder)
+    if labels and not replaced and not is_for(labels, task) and missing.isdisjoint(find_output(model)):
+        replaced = set(find_output(model))
+        draw_output(model, replaced, seed)
+    if replaced and missing.isdisjoint(replaced):
+        notes.append(describe_new_head(encoder.name, labels, task))
     architecture = ARCHITECTURES.get(config.model_type)
     if pad_id is not None and architecture is not None and architecture.is_decoder:
         model.config.pad_token_id = pad_id
-    return LoadedModel(model=model.eval(), newly_initialised=tuple(sorted({*info["missing_keys"], *replaced})))
+    return LoadedModel(model.eval(), tuple(sorted(missing | replaced)), tuple(notes))
+
+
+def _check_found(model: "PreTrainedModel", missing: Collection[str], name: str) -> list[str]:
+    """Refuse an encoder of which less than half was found, and tell of other parts that were not."""
+    prefix = f"{model.base_model_prefix}."
+    expected = [key for key in model.state_dict() if key.startswith(prefix)]
+    absent = [key for key in expected if key in missing]
+    if 2 * len(absent) > len(expected):
+        raise ConfigError(
+            f"{name}: its weights have {len(expected) - len(absent)} of the {len(expected)} tensors of a "
+            f"{model.config.model_type} encoder ({', '.join(absent[:2])}, … are not among them), so the rest would be "
+            "random numbers. Check that weights and config.json are of the same model, and that the weights' names "
+            "are those that its save_pretrained(folder) gives."
+        )
+    drawn = [key for key in absent if "pooler" not in key]
+    if not drawn:
+        return []
+    return [
+        f"{name}: {len(drawn)} of the {len(expected)} tensors of the encoder are not among its weights "
+        f"({', '.join(drawn[:2])}); they begin as random numbers and are trained"
+    ]
 
 
 def build_model_config(folder: Path, task: Task, *, base_dropout: bool = False) -> "PretrainedConfig":
@@ -183,15 +236,16 @@ def build_model_config(folder: Path, task: Task, *, base_dropout: bool = False) 
     """
     from transformers import AutoConfig
 
-    config: PretrainedConfig = AutoConfig.from_pretrained(
-        folder,
-        trust_remote_code=False,
-        local_files_only=True,
-        num_labels=len(task.output_names),
-        id2label=task.id2label,
-        label2id={name: index for index, name in task.id2label.items()},
-        problem_type=task.problem_type,
-    )
+    with quiet_transformers():  # it warns where the model was trained for another number of labels
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            folder,
+            trust_remote_code=False,
+            local_files_only=True,
+            num_labels=len(task.output_names),
+            id2label=task.id2label,
+            label2id={name: index for index, name in task.id2label.items()},
+            problem_type=task.problem_type,
+        )
     if not base_dropout:
         disable_base_dropout(config)
     return config
@@ -214,51 +268,16 @@ def check_max_length(config: "PretrainedConfig", max_length: int) -> None:
         raise ConfigError(f"model.max_length={max_length}, but this encoder reads at most {positions} tokens.")
 
 
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep progress bars, notes ("newly initialised") and warnings of transformers and peft off the terminal.
-
-    What matters of them lorafit finds out itself: adapted modules are counted, golden logits compared.
-    """
-    from transformers.utils import logging as transformers_logging
-
-    logging: Any = transformers_logging
-    verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if had_bars:
-            logging.enable_progress_bar()
-
-
-def _check_folder(folder: Path, name: str) -> None:
-    missing = [file for file in ("config.json", "tokenizer.json") if not (folder / file).is_file()]
-    if missing:
-        raise ConfigError(f"{name}: {' and '.join(missing)} missing in {folder}; lorafit needs the Hub's layout.")
-    if not any(folder.glob("*.safetensors")):
-        raise ConfigError(
-            f"{name}: no .safetensors weights in {folder}. lorafit does not open pickled weights; save the model again "
-            "with a current transformers: model.save_pretrained(folder)."
-        )
-
-
 def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     patterns = list(_HUB_FILES)
     if revision is not None and _COMMIT.fullmatch(revision):
-        with suppress(
-            LocalEntryNotFoundError, ConfigError
-        ):  # a commit never changes: what lies in the cache needs no question
+        with suppress(LocalEntryNotFoundError):  # a commit never changes: what lies in the cache needs no question
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True))
-            _check_folder(folder, name)
-            return folder
+            if all(any(folder.rglob(file)) for file in ("config.json", "*.safetensors")):
+                return folder
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except LocalEntryNotFoundError as error:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from tokenizers import Tokenizer
 
-from lorafit.models.builtin import cache_folder
+from lorafit.models.cache import cache_folder
 from lorafit.models.tokenization import TokenizedTexts, Truncation, tokenize
 from lorafit.system.atomic import write_atomic
 from lorafit.system.text import Text
@@ -22,20 +22,20 @@ _BYTES = 500_000_000
 
 
 def tokenize_once(tokenizer: Tokenizer, texts: Sequence[Text], truncation: Truncation) -> TokenizedTexts:
-    """Turn texts into tokens as `tokenize` does, or read them from the cache.
+    """Turn texts or pairs into tokens as `tokenize` does, or read them from the cache.
 
     Only sets of more than two million characters are kept, about a second's work; of all that is kept, the least
     recently used beyond 500 MB is removed. Files that cannot be read or written are passed over.
 
     Args:
         tokenizer: As `read_tokenizer` gives it.
-        texts: Any number of texts.
-        truncation: How texts too long are cut.
+        texts: Any number of texts, or of pairs.
+        truncation: What becomes of texts too long.
 
     Returns:
         The tokens, in the order of the texts.
     """
-    if sum(map(len, texts)) < _CHARACTERS:
+    if sum(len(text) if isinstance(text, str) else sum(map(len, text)) for text in texts) < _CHARACTERS:
         return tokenize(tokenizer, texts, truncation)
     folder = cache_folder() / "tokens"
     path = folder / f"{_compute_key(tokenizer, texts, truncation)}.safetensors"
@@ -43,25 +43,31 @@ def tokenize_once(tokenizer: Tokenizer, texts: Sequence[Text], truncation: Trunc
         kept = load_file(path)
         with suppress(OSError):
             os.utime(path)
-        return TokenizedTexts(ids=kept["ids"], offsets=kept["offsets"], truncated=int(kept["truncated"][0]))
+        truncated = int(kept["truncated"][0])
+        return TokenizedTexts(kept["ids"], kept["offsets"], truncated, kept.get("type_ids"), kept.get("windows"))
     tokens = tokenize(tokenizer, texts, truncation)
-    truncated = np.array([tokens.truncated])
     if tokens.ids.nbytes > _BYTES:
         return tokens
     with suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(path, save({"ids": tokens.ids, "offsets": tokens.offsets, "truncated": truncated}))
+        kept = {"ids": tokens.ids, "offsets": tokens.offsets, "truncated": np.array([tokens.truncated])}
+        parts = {"type_ids": tokens.type_ids, "windows": tokens.windows}
+        write_atomic(path, save(kept | {name: part for name, part in parts.items() if part is not None}))
         _remove_oldest(folder)
     return tokens
 
 
 def _compute_key(tokenizer: Tokenizer, texts: Sequence[Text], truncation: Truncation) -> str:
-    example = truncation.cut(list(range(2 * truncation.max_length)), truncation.max_length)
-    digest = hashlib.sha256(f"{tokenizers.__version__} {example} {tokenizer.to_str()}".encode())
+    long = list(range(2 * truncation.max_length))
+    examples = truncation.fit((long,), truncation.max_length), truncation.fit((long, long), truncation.max_length)
+    digest = hashlib.sha256(f"{tokenizers.__version__} {examples} {tokenizer.to_str()}".encode())
     for text in texts:
-        data = text.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
+        parts = (text,) if isinstance(text, str) else text
+        digest.update(len(parts).to_bytes(1, "little"))
+        for part in parts:
+            data = part.encode("utf-8", "surrogatepass")
+            digest.update(len(data).to_bytes(8, "little"))
+            digest.update(data)
     return digest.hexdigest()
 
 

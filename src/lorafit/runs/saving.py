@@ -8,29 +8,39 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.config import ModelConfig
-from lorafit.errors import LorafitError, RunError
+from lorafit.config import MethodConfig, ModelConfig
+from lorafit.errors import ConfigError, LorafitError, RunError
 from lorafit.models.adaptation import AdaptedModel
-from lorafit.models.load import Encoder, load_tokenizer, load_with_head, locate_encoder, quiet_transformers
+from lorafit.models.builtin import BUILTIN_ENCODERS
+from lorafit.models.cache import cache_folder
+from lorafit.models.load import Encoder, load_tokenizer, load_with_head, locate_encoder
+from lorafit.models.merging import merge_into_base, read_base
+from lorafit.models.quiet import quiet_transformers
 from lorafit.models.tokenization import read_tokenizer
 from lorafit.runs.folder import ADAPTER_FILES, CALIBRATION_FILE, MODEL_FILES, RunLayout
 from lorafit.runs.golden import GoldenRecord, choose_golden_texts, verify_golden
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import atomic_directory, compute_digest
-from lorafit.tasks.base import Task
+from lorafit.system.text import Text
 from lorafit.tasks.records import Calibration
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
+
+_SHAKE = 0.02
+"""Standard deviation of what is added to a model's numbers for a rehearsal."""
 
 _PLAIN = Path(__file__).parents[1] / "models" / "runtimes" / "plain.py"
 
@@ -39,10 +49,9 @@ def save_trained(
     adapted: AdaptedModel,
     encoder: Encoder,
     layout: RunLayout,
-    task: Task,
+    record: RunRecord,
     *,
-    max_length: int,
-    compute_logits: Callable[[list[str]], NDArray[np.floating]],
+    compute_logits: Callable[[Sequence[Text]], NDArray[np.floating]],
     calibration: Calibration | None = None,
 ) -> dict[str, str]:
     """Write adapter or model, and check in a fresh process that plain libraries load it with the same logits.
@@ -51,9 +60,8 @@ def save_trained(
         adapted: The trained model.
         encoder: Its base.
         layout: The run folder; `adapter/` or `model/` appears in it only after the check.
-        task: Its task.
-        max_length: Longest input in tokens, for the tokenizer's own truncation.
-        compute_logits: Texts to logits of the trained model in this process, at `GOLDEN_PRECISION`.
+        record: Its record so far.
+        compute_logits: Texts, or pairs, to logits of the trained model in this process, at `GOLDEN_PRECISION`.
         calibration: Its calibration, or None.
 
     Returns:
@@ -61,15 +69,82 @@ def save_trained(
     """
     folder, names = (layout.adapter, ADAPTER_FILES) if adapted.is_adapter else (layout.model, MODEL_FILES)
     with atomic_directory(folder) as staging:
-        write_trained(adapted, encoder, staging, max_length=max_length)
-        texts = choose_golden_texts(read_tokenizer(staging), max_length)
+        write_trained(adapted, encoder, staging, max_length=record.max_length)
+        texts = choose_golden_texts(read_tokenizer(staging), record.max_length, pair=record.pair)
         golden = staging / layout.golden.name
         GoldenRecord(texts=texts, logits=compute_plain_logits(staging, texts)).write(golden)
-        verify_golden(golden, compute_logits, task, runtime="torch")
+        verify_golden(golden, compute_logits, record.build_task(), runtime="torch")
         if calibration is not None:
             calibration.write(staging / CALIBRATION_FILE)
             names = (*names, CALIBRATION_FILE)
         return {name: compute_digest(staging / name) for name in names}
+
+
+def is_proven(model: ModelConfig, method: MethodConfig) -> bool:
+    """Return whether lorafit's own tests show that what is trained with these settings can be saved."""
+    return model.name in BUILTIN_ENCODERS and not method.options
+
+
+@contextmanager
+def rehearse_saving(
+    adapted: AdaptedModel,
+    encoder: Encoder,
+    record: RunRecord,
+    *,
+    compute_logits: Callable[[Sequence[Text]], NDArray[np.floating]],
+) -> Iterator[Callable[[], None]]:
+    """Save a model before it is trained, and let plain libraries load it in a fresh process while the block runs.
+
+    What is saved has other numbers than the model: an adapter that begins at zero would not be missed.
+
+    Args:
+        adapted: The model before training; it stays as it is.
+        encoder: Its base.
+        record: The run's record so far.
+        compute_logits: Texts, or pairs, to logits of the model in this process, at `GOLDEN_PRECISION`.
+
+    Yields:
+        A function that waits for the process, and raises `ConfigError` unless its logits are the same.
+    """
+    with tempfile.TemporaryDirectory(prefix="lorafit-") as place, ThreadPoolExecutor(1) as pool:
+        folder = Path(place)
+        with _shaken(adapted):
+            write_trained(adapted, encoder, folder, max_length=record.max_length)
+            texts = choose_golden_texts(read_tokenizer(folder), record.max_length, pair=record.pair)
+            logits = compute_logits(texts)
+        plain = pool.submit(compute_plain_logits, folder, texts)
+
+        def finish() -> None:
+            golden = folder / "golden.json"
+            try:
+                GoldenRecord(texts=texts, logits=plain.result()).write(golden)
+                verify_golden(golden, lambda _: logits, record.build_task(), runtime="torch")
+            except LorafitError as error:
+                raise ConfigError(
+                    f"Nothing was trained, because no other tool could open what would be saved of {encoder.name}: "
+                    f"{error}"
+                ) from error
+
+        yield finish
+
+
+@contextmanager
+def _shaken(adapted: AdaptedModel) -> Iterator[None]:
+    """Inside the block let all that is trained have other numbers."""
+    import torch
+
+    trained = [parameter for parameter in adapted.model.parameters() if parameter.requires_grad]
+    before = [parameter.detach().clone() for parameter in trained]
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for parameter in trained:
+                parameter.add_(torch.randn_like(parameter), alpha=_SHAKE)
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, values in zip(trained, before, strict=True):
+                parameter.copy_(values)
 
 
 def write_trained(adapted: AdaptedModel, encoder: Encoder, folder: Path, *, max_length: int) -> None:
@@ -102,12 +177,12 @@ def write_trained(adapted: AdaptedModel, encoder: Encoder, folder: Path, *, max_
     tokenizer.save_pretrained(folder)
 
 
-def compute_plain_logits(folder: Path, texts: list[str]) -> list[list[float]]:
+def compute_plain_logits(folder: Path, texts: Sequence[Text]) -> list[list[float]]:
     """Load a trained folder with plain PEFT and transformers in a fresh process.
 
     Args:
         folder: The adapter's or the model's folder.
-        texts: Texts to classify.
+        texts: Texts to classify, or pairs of texts.
 
     Returns:
         The fp32 logits, one row per text.
@@ -117,7 +192,7 @@ def compute_plain_logits(folder: Path, texts: list[str]) -> list[list[float]]:
     """
     process = subprocess.run(
         [sys.executable, "-P", str(_PLAIN), str(folder)],
-        input=json.dumps(texts),
+        input=json.dumps(list(texts)),
         capture_output=True,
         text=True,
         check=False,
@@ -152,17 +227,56 @@ def load_trained(layout: RunLayout, record: RunRecord) -> "PeftModel | PreTraine
         trained = load_with_head(whole, task, pad_id=pad_id).model
         trained.requires_grad_(requires_grad=False)
         return trained
-    encoder = locate_encoder(ModelConfig(name=record.base_model.name, revision=record.base_model.revision))
-    if encoder.digest() != record.base_model.digest:
-        raise RunError(
-            f"The base model {record.base_model.name} ({encoder.folder}) is not the one this adapter was trained on: "
-            "its weights have another digest."
-        )
-    loaded = load_with_head(encoder, task, pad_id=pad_id)
+    loaded = load_with_head(_find_own_base(layout, record), task, pad_id=pad_id)
     with quiet_transformers():
         model: PeftModel = PeftModel.from_pretrained(loaded.model, layout.adapter, local_files_only=True)
     model.eval()
     return model
+
+
+def locate_base(config: ModelConfig) -> Encoder:
+    """Find what a run begins from: an encoder, or another run, whose adapter is merged into its base.
+
+    Args:
+        config: An encoder's name and revision, or a run folder or the `adapter/` or `model/` in it.
+
+    Returns:
+        The encoder, its files on this machine.
+
+    Raises:
+        RunError: The other run is not complete, or a file of it or its base is missing or altered.
+        ConfigError: There is no such encoder, or the other run's adapter cannot be merged.
+    """
+    folder = Path(config.name).expanduser().resolve()
+    runs = (RunLayout(folder), RunLayout(folder.parent))
+    layout = next((run for run in runs if run.record.is_file() and folder in {run.root, run.trained}), None)
+    if layout is None:
+        return locate_encoder(config)
+    record = RunRecord.read(layout.record)
+    check_files(layout, record)
+    found = layout.model
+    if layout.trained == layout.adapter:
+        base = _find_own_base(layout, record)
+        found = merge_into_base(layout.adapter, base.folder, base.digest())
+    note = f"training goes on from the run {layout.root}, trained on {record.base_model.name}"
+    return Encoder(str(layout.root), found, str(found), None, (note,))
+
+
+def _find_own_base(layout: RunLayout, record: RunRecord) -> Encoder:
+    """Find the base that a run's adapter was trained on, and check that it is that one."""
+    name, digest = record.base_model.name, record.base_model.digest
+    kept = Path(read_base(layout.adapter)[0])
+    if name not in BUILTIN_ENCODERS and kept.is_relative_to(cache_folder()):  # made from what may be gone by now
+        encoder = Encoder(name, kept, str(kept), None)
+        if kept.is_dir() and encoder.digest() == digest:
+            return encoder
+    encoder = locate_base(ModelConfig(name=name, revision=record.base_model.revision))
+    if encoder.digest() != digest:
+        raise RunError(
+            f"The base model {name} ({encoder.folder}) is not the one this adapter was trained on: its weights have "
+            "another digest."
+        )
+    return encoder
 
 
 def check_files(layout: RunLayout, record: RunRecord) -> None:

@@ -86,20 +86,53 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     Yields:
         The temporary folder to write into; removed if the block fails.
     """
+    with _staging_directory(path) as staging:
+        yield staging
+        _fsync_files(staging)
+        _put_in_place(staging, path)
+        _fsync(path.parent)
+
+
+@contextmanager
+def create_directory(path: Path) -> Iterator[Path]:
+    """Fill a folder under a temporary name and give it its own name when all is written, unless another was first.
+
+    Args:
+        path: Final name. A folder with files that stands there by then stays.
+
+    Yields:
+        The temporary folder to write into; removed if the block fails or another was first.
+    """
+    with _staging_directory(path) as staging:
+        yield staging
+        _fsync_files(staging)
+        try:
+            staging.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
+            shutil.rmtree(staging, ignore_errors=True)
+        _fsync(path.parent)
+
+
+@contextmanager
+def _staging_directory(path: Path) -> Iterator[Path]:
+    """Make an empty folder beside `path`, and remove it if the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         staging.chmod(0o777 & ~_umask())
         yield staging
-        for file in staging.rglob("*"):
-            if file.is_file():
-                file.chmod(0o666 & ~_umask())
-                _fsync(file)
-        _put_in_place(staging, path)
-        _fsync(path.parent)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def _fsync_files(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~_umask())
+            _fsync(file)
 
 
 def _put_in_place(staging: Path, path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from lorafit.models.acceleration.precision import PrecisionChoice, choose_device, choose_precision
-from lorafit.models.builtin import cache_folder
+from lorafit.models.cache import cache_folder
 from lorafit.system import assets, extras, hardware
 from lorafit.system.atomic import describe_obstacle
 

@@ -146,7 +146,8 @@ def _prepare_within_budget(config: Config, layout: RunLayout, progress: Progress
 
 def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
     with stages.journal.kept():
-        before = stages.measure_before()
+        with stages.rehearse_saving():
+            before = stages.measure_before()
         with stages.cache_frozen_layers():
             stages.fit(expected_seconds=expected_seconds)
         calibration = stages.calibrate()

@@ -2,8 +2,8 @@
 
 import datetime
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -16,13 +16,14 @@ from lorafit.data.sources import load_splits
 from lorafit.errors import ConfigError
 from lorafit.models.acceleration.memory import keep_freed_memory
 from lorafit.models.acceleration.precision import PrecisionChoice, choose_device, choose_precision
-from lorafit.models.adaptation import AdaptedModel, apply_method, count_parameters
-from lorafit.models.load import Encoder, check_max_length, load_tokenizer, load_with_head, locate_encoder
+from lorafit.models.adaptation import AdaptedModel, apply_method, count_parameters, reads_token_types
+from lorafit.models.load import Encoder, check_max_length, load_tokenizer, load_with_head
 from lorafit.models.method_settings import complete_settings
 from lorafit.models.token_cache import tokenize_once
-from lorafit.models.tokenization import TokenizedTexts, Truncation
+from lorafit.models.tokenization import MOST_WINDOWS, TokenizedTexts, Truncation
 from lorafit.reports.tracking import require_trackers
 from lorafit.runs.records import DataRecord, ForecastRecord, HardwareRecord, RunRecord, SplitRecord
+from lorafit.runs.saving import locate_base
 from lorafit.system import hardware
 from lorafit.system.extras import require
 from lorafit.system.progress import Progress
@@ -49,7 +50,7 @@ class Prepared:
         adapted: The model with its adapter, and with fused blocks where possible.
         scaler: That of the targets.
         tokens: The texts of each split as tokens.
-        max_length: Longest text in tokens, without virtual tokens.
+        truncation: What becomes of long texts; its `max_length` is without virtual tokens.
         pad_id: Token id of the padding.
         precision: Arithmetic of the encoder.
         threads: CPU threads.
@@ -62,11 +63,21 @@ class Prepared:
     adapted: AdaptedModel
     scaler: TargetScaler
     tokens: dict[str, TokenizedTexts]
-    max_length: int
+    truncation: Truncation
     pad_id: int
     precision: PrecisionChoice
     threads: int
     blocks: str
+
+    @property
+    def max_length(self) -> int:
+        """Longest text in tokens, without virtual tokens."""
+        return self.truncation.max_length
+
+    @property
+    def pair(self) -> bool:
+        """Whether the model takes pairs of texts."""
+        return not isinstance(self.splits.train.texts[0], str)
 
     @property
     def task(self) -> Task:
@@ -109,8 +120,9 @@ def load_material(config: Config) -> Material:
     _require_training()
     require_trackers(config.training.track)
     get_task(config.data.task).check_target_accuracy(config.evaluation.target_accuracy)
+    _check_balancing(config)
     splits = load_splits(config.data)
-    encoder = locate_encoder(config.model)
+    encoder = locate_base(config.model)
     tokenizer, pad_id = load_tokenizer(encoder.folder)
     return Material(splits, encoder, tokenizer, pad_id)
 
@@ -153,14 +165,16 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     )
     scaler = splits.task.fit_scaler(splits.train.y, has_bias=find_output_layer(adapted).bias is not None)
     unfold_known_head(adapted, scaler, loaded.newly_initialised)
-    truncation = Truncation(_text_length(config), config.model.truncation)
+    truncation = Truncation(_text_length(config), config.model.truncation, config.model.window_stride)
     tokens = material.tokenize(truncation)
-    progress.finish(", ".join(f"{len(texts):,} {name}" for name, texts in tokens.items()))
+    if not reads_token_types(adapted.model):
+        tokens = {name: replace(texts, type_ids=None) for name, texts in tokens.items()}
+    progress.finish(", ".join(f"{texts.texts:,} {name}" for name, texts in tokens.items()))
     torch.nn.Module.to(adapted.model, device)
     obstacle = fuse_encoder(adapted.model) if device == "cpu" else "they are made for CPUs"
     if obstacle is not None:
         progress.say(f"not all blocks are fused, which is slower: {obstacle}")
-    for line in (*splits.notes, *_truncation_notes(tokens, truncation)):
+    for line in (*encoder.notes, *loaded.notes, *splits.notes, *_truncation_notes(tokens, truncation)):
         progress.say(line)
     return Prepared(
         config=_absolute(config, splits, encoder),
@@ -169,7 +183,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
         adapted=adapted,
         scaler=scaler,
         tokens=tokens,
-        max_length=truncation.max_length,
+        truncation=truncation,
         pad_id=material.pad_id,
         precision=precision,
         threads=threads,
@@ -182,6 +196,16 @@ def _require_training() -> ModuleType:
     for package in ("transformers", "peft", "accelerate", "pyarrow"):
         require(package, extra="train", purpose="Training")
     return torch
+
+
+def _check_balancing(config: Config) -> None:
+    training = config.training
+    get_task(config.data.task).check_balancing(training.balancing)
+    if training.class_weights == training.sampling == "balanced":
+        raise ConfigError(
+            "training.class_weights=balanced and training.sampling=balanced each balance the labels; together they "
+            "would let rare ones count more than frequent ones. Leave one of them out."
+        )
 
 
 def _text_length(config: Config) -> int:
@@ -208,6 +232,8 @@ def describe(prepared: Prepared, forecast: ForecastRecord | None = None) -> RunR
         labels=list(splits.task.label_names),
         max_length=prepared.max_length,
         truncation=config.model.truncation,
+        window_stride=config.model.window_stride,
+        pair=prepared.pair,
         data=DataRecord(
             source=splits.source,
             splits={
@@ -225,6 +251,7 @@ def describe(prepared: Prepared, forecast: ForecastRecord | None = None) -> RunR
             precision_reason=prepared.precision.reason,
         ),
         encoder_blocks=prepared.blocks,
+        balancing=config.training.balancing,
         forecast=forecast,
         parameters=count_parameters(prepared.adapted),
     )
@@ -242,6 +269,7 @@ def _describe_split(rows: Split, task: Task, tokens: TokenizedTexts) -> SplitRec
         fingerprint=rows.fingerprint(),
         tokens=int(tokens.lengths.sum()),
         truncated=tokens.truncated,
+        windows=None if tokens.windows is None else len(tokens),
     )
 
 
@@ -254,13 +282,21 @@ def _absolute(config: Config, splits: Splits, encoder: Encoder) -> Config:
         resolved.data.validation = str(Path(config.data.validation).expanduser().resolve())
     if config.data.test:
         resolved.data.test = str(Path(config.data.test).expanduser().resolve())
+    if config.data.corrections:
+        resolved.data.corrections = str(Path(config.data.corrections).expanduser().resolve())
     return resolved
 
 
-def _truncation_notes(tokens: dict[str, TokenizedTexts], truncation: Truncation) -> Sequence[str]:
-    return [
-        f"{name}: {texts.truncated:,} of {len(texts):,} texts ({texts.truncated / len(texts):.1%}) are longer than "
-        f"{truncation.max_length} tokens and are cut ({truncation.policy})"
-        for name, texts in tokens.items()
-        if texts.truncated
-    ]
+def _truncation_notes(tokens: dict[str, TokenizedTexts], truncation: Truncation) -> Iterator[str]:
+    length, policy = truncation.max_length, truncation.policy
+    for name, texts in tokens.items():
+        if texts.windows is not None:
+            long = int((texts.windows > 1).sum())
+            yield (
+                f"{name}: {long:,} of {texts.texts:,} texts ({long / texts.texts:.1%}) are longer than {length} tokens "
+                f"and are read in windows, {len(texts):,} in all"
+            )
+        if texts.truncated:
+            cut = f"{texts.truncated:,} of {texts.texts:,} texts ({texts.truncated / texts.texts:.1%})"
+            how = f"({policy})" if policy != "windows" else f"after {MOST_WINDOWS} windows"
+            yield f"{name}: {cut} are longer than {length} tokens and are cut {how}"

@@ -4,8 +4,8 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 
 from lorafit.data.rows import Splits
+from lorafit.data.writing import write_table
 from lorafit.errors import RunError, TrainingInterruptedError
 from lorafit.inference.mistakes import explain_mistakes
 from lorafit.inference.predictor import Predictor, Runtime, compute_logits, plan_prediction
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.batching import plan_batches
-from lorafit.models.builtin import cache_folder
+from lorafit.models.cache import cache_folder
 from lorafit.models.load import load_tokenizer
 from lorafit.models.methods import find_method
 from lorafit.reports.model_card import render_model_card
@@ -29,11 +30,13 @@ from lorafit.runs.golden import GOLDEN_PRECISION
 from lorafit.runs.journal import Journal
 from lorafit.runs.predictions import read_predictions, write_predictions
 from lorafit.runs.records import ForecastRecord, RunRecord
-from lorafit.runs.saving import save_trained
+from lorafit.runs.saving import is_proven, rehearse_saving, save_trained
 from lorafit.system.atomic import write_atomic
 from lorafit.system.extras import install_line, missing_modules
 from lorafit.system.progress import Progress
+from lorafit.system.text import join_text
 from lorafit.tasks.base import Array
+from lorafit.tasks.baselines import MAJORITY
 from lorafit.tasks.records import Calibration, MetricsRecord
 from lorafit.training.evaluation import Predicted, build_metrics, compute_validation
 from lorafit.training.prepare import Prepared, describe
@@ -65,6 +68,9 @@ class RunStages:
     ) -> Self:
         """Write the settings and the record of a new run into its folder."""
         write_atomic(layout.config, prepared.config.to_yaml())
+        if left_out := prepared.splits.left_out:
+            columns = dict(zip(("source", "row", "reason"), zip(*left_out, strict=True), strict=True))
+            write_table(layout.left_out, columns, csv_safe=True)
         return cls(prepared, Journal(layout, describe(prepared, forecast)), progress)
 
     @classmethod
@@ -108,6 +114,34 @@ class RunStages:
             path = self.layout.predictions("test", "before")
             kept = read_predictions(path, self.prepared.splits.test, self.prepared.task)
             return self._predict_test_rows("before", self._current_runtime()) if kept is None else kept
+
+    @contextmanager
+    def rehearse_saving(self) -> Iterator[None]:
+        """After the block, check that plain libraries load what would be saved of the untrained model.
+
+        They do so in a fresh process while the block runs. What lorafit's own tests show is not checked again.
+        """
+        from lorafit.models.runtimes.pytorch import TorchRuntime
+
+        prepared, stage = self.prepared, "save check"
+        if is_proven(prepared.config.model, prepared.config.method):
+            yield
+            return
+        exact = TorchRuntime(prepared.adapted.model, GOLDEN_PRECISION)
+        with ExitStack() as stack:
+            with self.journal.stage(stage):
+                rehearsal = rehearse_saving(
+                    prepared.adapted,
+                    prepared.encoder,
+                    self.journal.record,
+                    compute_logits=self._build_predictor(exact).compute_logits,
+                )
+                check = stack.enter_context(rehearsal)
+            yield
+            self.progress.start("checking that other tools can load this model")
+            with self.journal.stage(stage):
+                check()
+            self.progress.finish()
 
     @contextmanager
     def cache_frozen_layers(self, folder: Path | None = None, *, with_test_rows: bool = False) -> Iterator[None]:
@@ -171,16 +205,23 @@ class RunStages:
             on_validation: Called with the share of the steps done and the validation metrics; what it raises ends
                 training.
         """
-        from lorafit.training.inputs import TrainingRows
+        from lorafit.training.inputs import build_rows
         from lorafit.training.targets import fold_scaler
         from lorafit.training.trainer import TrainingJob, fit
 
         prepared, splits, runtime = self.prepared, self.prepared.splits, self._current_runtime()
         task, scaler = prepared.task, prepared.scaler
+        config, y = prepared.config.training, splits.train.y
         job = TrainingJob(
             adapted=prepared.adapted,
-            rows=TrainingRows(self.inputs["train"], task.targets(splits.train.y, scaler), prepared.pad_id),
-            config=prepared.config.training,
+            rows=build_rows(
+                self.inputs["train"],
+                task.targets(y, scaler),
+                prepared.pad_id,
+                task.loss_weights(y) if config.class_weights == "balanced" else None,
+                task.balance_groups(y) if config.sampling == "balanced" else None,
+            ),
+            config=config,
             method=prepared.config.method,
             layout=self.layout,
             precision=prepared.precision,
@@ -231,8 +272,7 @@ class RunStages:
                 self.prepared.adapted,
                 self.prepared.encoder,
                 self.layout,
-                self.prepared.task,
-                max_length=self.prepared.max_length,
+                self.journal.record,
                 compute_logits=self._build_predictor(exact).compute_logits,
                 calibration=calibration,
             )
@@ -255,11 +295,9 @@ class RunStages:
         if config.baselines:
             release_freed_memory()  # training's; the n-gram models need memory of their own
             with self.journal.stage("baselines"):
-                baselines = {
-                    name: measure_baseline(name, splits, self.layout.predictions("test", name), self.progress)
-                    for name in splits.task.baselines
-                }
+                baselines = self._measure_baselines([name for name in splits.task.baselines if name != MAJORITY])
         with self.journal.stage("evaluation"):
+            baselines = self._measure_baselines([MAJORITY]) | baselines
             began = time.perf_counter()
             after = self._predict_test_rows("after", self.trained_runtime, calibration)
             seconds = time.perf_counter() - began
@@ -313,6 +351,10 @@ class RunStages:
             if "mlflow" in config.training.track and self.layout.report.is_file():
                 report = write_report(self.layout.root, texts=False, output=Path(folder) / self.layout.report.name)
             track_results(config, self.layout, self.journal.record, metrics, report)
+
+    def _measure_baselines(self, names: Iterable[str]) -> dict[str, Array]:
+        paths = {name: self.layout.predictions("test", name) for name in names}
+        return {name: measure_baseline(name, self.prepared.splits, path, self.progress) for name, path in paths.items()}
 
     @cached_property
     def trained_runtime(self) -> Runtime:
@@ -370,16 +412,16 @@ class RunStages:
         return values
 
     def _measure_speed(self) -> float:
-        """Time the whole model on batches from all over the test rows, after one to warm up; return texts a second."""
+        """Time the whole model on batches from all over the test texts, after one to warm up; return texts a second."""
         tokens, pad_id, runtime = self.prepared.tokens["test"], self.prepared.pad_id, self.trained_runtime
         plan = plan_prediction(tokens.lengths)
         middles = ((np.arange(_TIMED_BATCHES) + 0.5) / _TIMED_BATCHES * len(plan)).astype(int)
         batches = [plan[batch] for batch in np.unique(middles)]
-        runtime.logits(*tokens.pad(batches[0], pad_id))
+        runtime.logits(**tokens.pad(batches[0], pad_id))
         began = time.perf_counter()
         for rows in batches:
-            runtime.logits(*tokens.pad(rows, pad_id))
-        return sum(map(len, batches)) / (time.perf_counter() - began)
+            runtime.logits(**tokens.pad(rows, pad_id))
+        return sum(map(len, batches)) * tokens.texts / len(tokens) / (time.perf_counter() - began)
 
     def _explain_mistakes(self, predicted: Predicted) -> None:
         """Write down, without texts, which words the most confident mistakes among the test rows rest on."""
@@ -406,7 +448,7 @@ def measure_baseline(name: str, splits: Splits, path: Path, progress: Progress) 
     """
     task, train, test = splits.task, splits.train, splits.test
     progress.start(f"training {task.baselines[name]} for comparison")
-    values = task.predict_baseline(name, train.texts, train.y, test.texts)
+    values = task.predict_baseline(name, [*map(join_text, train.texts)], train.y, [*map(join_text, test.texts)])
     write_predictions(path, test, task, values)
     progress.finish()
     return values

@@ -27,8 +27,8 @@ from lorafit.models.acceleration.attention import attention_for_training
 from lorafit.models.acceleration.encoder_block import at_precision
 from lorafit.models.acceleration.precision import PrecisionChoice, choose_device
 from lorafit.models.adaptation import AdaptedModel, base_of
-from lorafit.models.load import quiet_transformers
 from lorafit.models.methods import find_method
+from lorafit.models.quiet import quiet_transformers
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import TrainingRecord
 from lorafit.system.progress import Progress
@@ -43,6 +43,7 @@ from lorafit.training.callbacks import (
     Schedule,
 )
 from lorafit.training.inputs import EpochBatches, TrainingRows, build_train_loader
+from lorafit.training.losses import compute_weighted_loss
 
 Validate = Callable[[], Mapping[str, float]]
 """Computes the validation metrics of the current model, at least `loss` and `calibrated_loss`."""
@@ -92,6 +93,17 @@ class _Trainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[int]:
         return build_train_loader(self.job.rows, self.batches)
 
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        weights, gamma = inputs.pop("weights", None), self.job.config.gamma
+        if weights is None and not gamma:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        outputs, kind = model(**inputs), self.job.adapted.model.config.problem_type
+        logits, labels = outputs.logits, inputs["labels"]
+        added = outputs.loss - compute_weighted_loss(logits, labels, kind)  # by the method, as AdaLoRA does
+        return added + compute_weighted_loss(logits, labels, kind, weights=weights, gamma=gamma)
+
     def compute_loss_context_manager(self) -> ExitStack:
         return at_precision(self.job.adapted.model, self.job.precision)
 
@@ -126,7 +138,13 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
         TrainingDivergedError: A loss or a gradient norm is not finite.
     """
     config, lengths = job.config, job.rows.texts.lengths
-    batches = EpochBatches(lengths, max_rows=config.batch_size, max_tokens=config.batch_tokens, seed=config.seed)
+    batches = EpochBatches(
+        lengths,
+        max_rows=config.batch_size,
+        max_tokens=config.batch_tokens,
+        seed=config.seed,
+        groups=job.rows.groups,
+    )
     optimizer = build_optimizer(job.adapted, config, job.method)
     report, guard = ProgressReport(progress, job.metrics, job.expected_seconds), InterruptGuard(progress)
     trainer = _Trainer(
@@ -210,7 +228,7 @@ def _summarise(trainer: _Trainer, *, seconds: float) -> TrainingRecord:
         seconds=seconds,
         tokens=int(state.num_input_tokens_seen),
         tokens_per_second=report.tokens_per_second,
-        padding_share=batches.plan.padding_share(trainer.job.rows.texts.lengths),
+        padding_share=batches.plan.padding_share(batches.lengths),
         adapted_modules=len(trainer.job.adapted.targets),
     )
 

@@ -13,19 +13,20 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 
-def compute_plain_logits(folder: Path, texts: list[str]) -> list[list[float]]:
+def compute_plain_logits(folder: Path, texts: list[str] | list[list[str]]) -> list[list[float]]:
     """Load base, head, adapter and tokenizer, or the whole model, as any user of these libraries would.
 
     Args:
         folder: The adapter's or the model's folder.
-        texts: Texts to classify.
+        texts: Texts to classify, or pairs of texts.
 
     Returns:
         One row of fp32 logits a text.
     """
     model = _load_adapter(folder) if (folder / "adapter_config.json").is_file() else _load_model(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    batch = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
+    sides = [texts] if isinstance(texts[0], str) else [list(side) for side in zip(*texts, strict=True)]
+    batch = tokenizer(*sides, truncation=True, padding=True, return_tensors="pt")
     with torch.no_grad():
         logits: list[list[float]] = model.eval()(**batch).logits.tolist()
     return logits
@@ -38,6 +39,7 @@ def _load_adapter(folder: Path) -> torch.nn.Module:
         revision=reference["revision"] or "main",
         config=AutoConfig.from_pretrained(folder / "labels"),
         dtype=torch.float32,
+        ignore_mismatched_sizes=True,  # of a base with a head for other labels, which the adapter's replaces
     )
     model: torch.nn.Module = PeftModel.from_pretrained(base, folder)
     return model

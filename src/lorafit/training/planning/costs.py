@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from lorafit.models.acceleration.encoder_block import FusedBlock, at_precision, 
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import base_of
 from lorafit.models.batching import plan_batches
-from lorafit.models.load import quiet_transformers
+from lorafit.models.quiet import quiet_transformers
 from lorafit.models.runtimes.pytorch import TorchRuntime
 from lorafit.training.inputs import TrainingRows
 
@@ -129,6 +130,9 @@ _MOST_SECONDS = 10.0
 _MOST_SHARE = 0.05
 """Measuring stops after so many seconds, or that share of the expected training time."""
 
+_TARGETS = ("labels", "weights")
+"""What of a training batch the model does not read; the weights cost nothing that could be measured."""
+
 _LEARNING_RATE = 1e-6
 _SHORTEST = 8
 
@@ -156,7 +160,8 @@ def measure_costs(
     batches = [_build_batch(rows, *shape) for shape in shapes]
 
     def predict(batch: dict[str, torch.Tensor]) -> None:
-        runtime.logits(batch["input_ids"].numpy(), batch["attention_mask"].numpy())
+        inputs: dict[str, Any] = {name: part.numpy() for name, part in batch.items() if name not in _TARGETS}
+        runtime.logits(**inputs)
 
     with _kept_as_it_is(model, precision) as step:
         began = time.perf_counter()
@@ -213,7 +218,7 @@ def _choose_shapes(lengths: NDArray[np.int64], config: TrainingConfig) -> list[t
 def _build_batch(rows: TrainingRows, count: int, length: int) -> dict[str, torch.Tensor]:
     """Return a batch of the longest texts, truncated to a length."""
     batch = rows.collate(np.argsort(-rows.texts.lengths, kind="stable")[:count].tolist())
-    return {name: tensor if name == "labels" else tensor[:, :length].contiguous() for name, tensor in batch.items()}
+    return {name: part if name in _TARGETS else part[:, :length].contiguous() for name, part in batch.items()}
 
 
 @contextmanager
@@ -231,7 +236,7 @@ def _kept_as_it_is(
     def step(batch: dict[str, torch.Tensor]) -> None:
         model.train()
         with at_precision(model, precision):
-            loss = model(**{name: tensor.to(device) for name, tensor in batch.items()}).loss
+            loss = model(**{name: part.to(device) for name, part in batch.items() if name != "weights"}).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

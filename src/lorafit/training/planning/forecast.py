@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.config import Config
+from lorafit.config import Config, ModelConfig
 from lorafit.inference.mistakes import list_explained_lengths
 from lorafit.inference.predictor import plan_prediction
 from lorafit.models.batching import plan_batches
+from lorafit.runs.saving import is_proven
+from lorafit.system.text import join_text
 from lorafit.tasks.registry import get_task
 
 if TYPE_CHECKING:
@@ -32,13 +34,14 @@ class Workload:
     """The measurements that forecasts for one encoder and one dataset are based on.
 
     Attributes:
-        lengths: Tokens per text of each split, truncated at the `max_length` asked for.
+        lengths: Tokens per input of each split, a text or a window of one, for the `max_length` asked for.
         costs: What batches cost.
         width: Hidden size of the encoder.
         precision: Arithmetic of the encoder, which decides the size of its hidden states on disk.
         free_bytes: Free disk space for them.
         characters: Of all training and test texts, to which the time of the n-gram baselines is proportional.
         fits: Models that each of these baselines trains: with several labels a text, one per label.
+        windows: Inputs a text, on the average of all.
     """
 
     lengths: Mapping[str, NDArray[np.int64]]
@@ -48,11 +51,16 @@ class Workload:
     free_bytes: float = inf
     characters: int = 0
     fits: int = 1
+    windows: float = 1.0
 
     @property
     def rows(self) -> int:
         """Number of training and test rows."""
-        return len(self.lengths["train"]) + len(self.lengths["test"])
+        return self.count("train") + self.count("test")
+
+    def count(self, split: str) -> int:
+        """Return the number of rows of a split."""
+        return round(len(self.lengths[split]) / self.windows)
 
 
 def measure_workload(prepared: "Prepared", *, free_bytes: float = inf) -> Workload:
@@ -65,20 +73,21 @@ def measure_workload(prepared: "Prepared", *, free_bytes: float = inf) -> Worklo
     Returns:
         The measurements.
     """
-    from lorafit.training.inputs import TrainingRows
+    from lorafit.training.inputs import build_rows
     from lorafit.training.planning.costs import measure_costs
 
     splits, model = prepared.splits, prepared.adapted.model
     targets = prepared.task.targets(splits.train.y, prepared.scaler)
-    rows = TrainingRows(prepared.tokens["train"], targets, prepared.pad_id)
+    rows = build_rows(prepared.tokens["train"], targets, prepared.pad_id)
     return Workload(
         lengths={name: texts.lengths for name, texts in prepared.tokens.items()},
         costs=measure_costs(model, rows, prepared.config.training, prepared.precision),
         width=model.config.hidden_size,
         precision=prepared.precision.name,
         free_bytes=free_bytes,
-        characters=sum(len(text) for part in (splits.train, splits.test) for text in part.texts),
+        characters=sum(len(join_text(text)) for part in (splits.train, splits.test) for text in part.texts),
         fits=prepared.task.baseline_fits,
+        windows=sum(map(len, prepared.tokens.values())) / sum(texts.texts for texts in prepared.tokens.values()),
     )
 
 
@@ -93,8 +102,10 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
         Wall-clock seconds by stage, named as in `RunRecord.seconds`.
     """
     training, costs = config.training, workload.costs
-    lengths = {name: np.minimum(part, config.model.max_length) for name, part in workload.lengths.items()}
-    lengths["train"] = _thin_out(lengths["train"], config.data.max_rows)
+    lengths = {name: _shorten(part, config.model) for name, part in workload.lengths.items()}
+    if config.data.max_rows is not None:
+        share = min(1.0, config.data.max_rows / workload.count("train"))
+        lengths["train"] = _thin_out(lengths["train"], share)
     plan = plan_batches(lengths["train"], max_rows=training.batch_size, max_tokens=training.batch_tokens)
     train = plan.shapes(lengths["train"])
     predicted = {name: plan_prediction(part).shapes(part) for name, part in lengths.items() if name != "train"}
@@ -108,17 +119,19 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
         costs.sum_forward(validation, kept=kept) + _CHECKPOINT
     )
     testing = costs.sum_forward(predicted["test"])
-    rows = len(lengths["train"]) + len(lengths["test"])
+    tested = workload.count("test")
+    rows = min(workload.count("train"), config.data.max_rows or workload.rows) + tested
     baselines = get_task(config.data.task).baselines if config.evaluation.baselines else {}
-    scored = 1 + config.evaluation.before + len(baselines)
+    scored = 1 + config.evaluation.before + max(len(baselines), 1)
     return {
+        **({} if is_proven(config.model, config.method) else {"save check": _SAVING}),
         **({"before training": testing} if config.evaluation.before else {}),
         **({"frozen layers": once} if once else {}),
         "training": fit,
         **({"calibration": costs.sum_forward(predicted["calibration"])} if "calibration" in predicted else {}),
         "saving": _SAVING,
         **({"baselines": workload.characters * _CHARACTER * rows / workload.rows * workload.fits} if baselines else {}),
-        "evaluation": testing + scored * len(lengths["test"]) * config.evaluation.bootstrap_samples * _RESAMPLED_ROW,
+        "evaluation": testing + scored * tested * config.evaluation.bootstrap_samples * _RESAMPLED_ROW,
         **({"report": _forecast_report(config, workload, lengths["test"])} if config.evaluation.report else {}),
     }
 
@@ -127,7 +140,7 @@ def _forecast_report(config: Config, workload: Workload, lengths: NDArray[np.int
     """Return the seconds of the page and of explaining some mistakes."""
     if not config.evaluation.report_texts:
         return _REPORT
-    explained = list_explained_lengths(lengths)
+    explained = np.repeat(list_explained_lengths(lengths), round(workload.windows))
     return _REPORT + workload.costs.sum_forward(plan_prediction(explained).shapes(explained))
 
 
@@ -138,11 +151,24 @@ def frozen_layers(config: Config, costs: "Costs") -> int:
     return max(costs.frozen, costs.layers - int(config.method.layers.removeprefix("top")))
 
 
-def _thin_out(lengths: NDArray[np.int64], max_rows: int | None) -> NDArray[np.int64]:
-    """Return the lengths of at most `max_rows` rows, distributed like those of all."""
-    if max_rows is None or max_rows >= len(lengths):
+def _shorten(lengths: NDArray[np.int64], model: ModelConfig) -> NDArray[np.int64]:
+    """Return the lengths of the inputs that there are with a shorter `max_length`.
+
+    Windows that are half as long and half as far apart are twice as many; with a stride of their own as many as before,
+    but for those at the end.
+    """
+    if model.truncation != "windows" or model.window_stride is not None:
+        return np.minimum(lengths, model.max_length)
+    pieces = -(-lengths // model.max_length)
+    return np.repeat(np.minimum(lengths, model.max_length), pieces)
+
+
+def _thin_out(lengths: NDArray[np.int64], share: float) -> NDArray[np.int64]:
+    """Return the lengths of a share of the inputs, distributed like those of all."""
+    if share == 1:
         return lengths
-    return np.sort(lengths)[np.linspace(0, len(lengths) - 1, max_rows).astype(np.int64)]
+    count = max(1, round(share * len(lengths)))
+    return np.sort(lengths)[np.linspace(0, len(lengths) - 1, count).astype(np.int64)]
 
 
 def _keeps_prefix(
