@@ -109,7 +109,7 @@ def show(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 def print_to(columns: int, task: Task, metrics: MetricsRecord, *, with_slices: bool = False) -> str:
     console = Console(file=io.StringIO(), width=columns, highlight=False, markup=False)
-    print_metrics(console, task, metrics, with_slices=with_slices)
+    print_metrics(console, task, metrics, with_slices=with_slices, balancing=[])
     shown: str = console.file.getvalue()  # type: ignore[attr-defined]
     return shown
 

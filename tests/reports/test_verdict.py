@@ -1,8 +1,13 @@
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 
-from lorafit.reports.verdict import describe_verdict
-from lorafit.tasks.base import Task
-from lorafit.tasks.records import BaselineScores, Comparison, Estimate, MetricsRecord, Scores
+from lorafit.reports.verdict import describe_balancing, describe_unpredicted, describe_verdict
+from lorafit.tasks.base import Array, Task
+from lorafit.tasks.baselines import MAJORITY
+from lorafit.tasks.evaluation import score_models
+from lorafit.tasks.records import BaselineScores, Comparison, Estimate, MetricsRecord, Resampling, Scores
 from lorafit.tasks.registry import TASKS, build_task
 
 
@@ -144,3 +149,91 @@ def test_an_undefined_metric_has_no_verdict() -> None:
     said = describe_verdict(task, measure(task, float("nan"), compare(0.1, 0.2), nb_svm=compare(0.1, 0.2)))
     assert said.startswith("F1 (micro) is undefined on 1,000 test rows")
     assert "better" not in said
+
+
+CLAIMS = np.array([0] * 20 + [1] * 480)
+"""True labels of 500 rows: 20 of `fraud`, the others `ok`."""
+
+
+def judge_claims(after: Sequence[int], before: Sequence[int] | None = None, *, level: float = 0.95) -> MetricsRecord:
+    """Measure models that predict these labels of the claims with certainty, beside the majority class."""
+    task, resampling = build_task("single_label", ("fraud", "ok")), Resampling(level, 500)
+    values: list[Array] = [np.eye(2)[np.asarray(part)] * 0.9 + 0.05 for part in (after, before or after)]
+    others = {"before": values[1], MAJORITY: task.predict_baseline(MAJORITY, ["a"] * 500, CLAIMS, ["b"] * 500)}
+    scores, compared = score_models(task, CLAIMS, values[0], others, resampling)
+    untrained = compared.pop("before")
+    return MetricsRecord(
+        task=task.name,
+        split="test",
+        rows=500,
+        confidence_level=level,
+        bootstrap_samples=500,
+        before=None if before is None else untrained.scores,
+        after=scores,
+        comparison=None if before is None else untrained.comparison,
+        baselines=compared,
+    )
+
+
+TASK = build_task("single_label", ("fraud", "ok"))
+ALWAYS_OK = [1] * 500
+HALF_WRONG = [*[0] * 40, *[1] * 460]
+
+
+def test_model_that_always_says_the_frequent_label_is_not_better() -> None:
+    said = describe_verdict(TASK, judge_claims(ALWAYS_OK, [0] * 250 + [1] * 250))
+    assert said.startswith(
+        "Not shown to be better than always answering 'ok', though better than before: it gets 96.0 % of 500 test rows "
+        "right, 42.0 points ["
+    )
+    assert said.endswith("] more.")
+    unmeasured = describe_verdict(TASK, judge_claims(ALWAYS_OK))
+    assert unmeasured == (
+        "Not shown to be better than always answering 'ok': it gets 96.0 % of 500 test rows right; the model before "
+        "training was not measured."
+    )
+    same = describe_verdict(TASK, judge_claims(ALWAYS_OK, ALWAYS_OK))
+    assert same.startswith("Not shown to be better than always answering 'ok', and not shown to be better than before")
+
+
+def test_model_that_finds_the_rare_label_is_better() -> None:
+    right = CLAIMS.tolist()
+    said = describe_verdict(TASK, judge_claims(right, ALWAYS_OK))
+    assert said.startswith("Better than before: it gets 100.0 % of 500 test rows right")
+    assert "always" not in said, "what is beaten by far is not spoken of"
+
+
+def test_balanced_metric_is_named_where_accuracy_pays_for_it() -> None:
+    said = describe_verdict(TASK, judge_claims([0] * 60 + [1] * 440, [0] * 250 + [1] * 250))
+    assert said.startswith("Worse than always answering 'ok', though better than before: it gets 92.0 % of 500")
+    assert " By F1 (macro) it is better than that (+" in said
+
+
+def test_label_that_is_never_predicted_is_said_in_words() -> None:
+    metrics = judge_claims(ALWAYS_OK)
+    said = (
+        "'fraud' is never predicted (recall 0 of 20). Look at F1 (macro) and MCC, which frequent labels alone do not "
+    )
+    advice = " To let rare labels count more in training: --class-weights balanced."
+    assert describe_unpredicted(TASK, metrics) == f"{said}raise."
+    assert describe_unpredicted(TASK, metrics, []) == f"{said}raise.{advice}"
+    assert describe_unpredicted(TASK, metrics, ["training.class_weights=balanced"]) == f"{said}raise."
+    assert describe_unpredicted(TASK, judge_claims(HALF_WRONG), []) == ""
+
+
+def test_of_many_labels_never_predicted_some_are_named() -> None:
+    task, y = build_task("single_label", [f"intent {place}" for place in range(9)]), np.arange(9).repeat(2)
+    scores = score_models(task, y, np.tile(np.eye(9)[0], (18, 1)), {}, Resampling(samples=100))[0]
+    metrics = judge_claims(ALWAYS_OK).model_copy(update={"after": scores})
+    assert describe_unpredicted(task, metrics).startswith(
+        "8 labels are never predicted (recall): 'intent 1' (0 of 2), 'intent 2' (0 of 2), 'intent 3' (0 of 2), "
+        "'intent 4' (0 of 2), 'intent 5' (0 of 2), and 3 more."
+    )
+    numbers = build_task("regression", ("value",))
+    assert describe_unpredicted(numbers, metrics.model_copy(update={"after": Scores(metrics=score(1))}), []) == ""
+
+
+def test_probabilities_after_balancing_are_explained() -> None:
+    assert describe_balancing([]) == ""
+    said = describe_balancing(["training.class_weights=balanced", "training.loss=focal"])
+    assert said.startswith("Trained with training.class_weights=balanced and training.loss=focal: probabilities are")

@@ -58,3 +58,37 @@ def test_loader_gives_whole_batches(rows: TrainingRows) -> None:
     loader = build_train_loader(rows, EpochBatches(rows.texts.lengths, max_rows=2, max_tokens=6, seed=0))
     assert len(loader) == 2
     assert sorted(batch["input_ids"].shape for batch in loader) == [(1, 1), (2, 3)]
+
+
+GROUPS = np.random.default_rng(1).choice(3, size=301, p=[0.9, 0.07, 0.03])
+
+
+def balanced(seed: int = 0) -> EpochBatches:
+    return EpochBatches(LENGTHS, max_rows=16, max_tokens=200, seed=seed, groups=GROUPS)
+
+
+def test_balanced_epochs_have_as_many_rows_of_each_group_within_the_same_limits() -> None:
+    batches, drawn = balanced(), []
+    for epoch in range(4):
+        epoch_batches = batches_of(batches, epoch)
+        assert len(epoch_batches) == len(batches)
+        assert all(len(batch) <= 16 and len(batch) * LENGTHS[batch].max() <= 200 for batch in epoch_batches)
+        drawn.append(np.concatenate(epoch_batches))
+        assert np.bincount(GROUPS[drawn[-1]]).tolist() == [101, 101, 101], "301 rows in 3 groups, rounded up"
+    for rare in (1, 2):
+        counts = np.bincount(drawn[0], minlength=301)[rare == GROUPS]
+        assert counts.min() >= counts.max() - 1 >= 1, "each rare row as often as the others"
+    assert np.bincount(drawn[0], minlength=301)[GROUPS == 0].max() == 1, "no frequent row twice"
+    assert set(drawn[0][GROUPS[drawn[0]] == 0]) != set(drawn[1][GROUPS[drawn[1]] == 0]), "others in each epoch"
+
+
+def test_balanced_epochs_depend_on_seed_and_epoch_alone() -> None:
+    first, used = batches_of(balanced(), 1), balanced()
+    batches_of(used, 7)
+    assert batches_of(used, 1) == first
+    assert batches_of(balanced(seed=1), 1) != first
+
+
+def test_groups_that_are_balanced_already_have_each_row_once() -> None:
+    batches = EpochBatches(LENGTHS[:300], max_rows=16, max_tokens=200, seed=0, groups=np.arange(300) % 3)
+    assert sorted(row for batch in batches for row in batch) == list(range(300))

@@ -34,5 +34,5 @@ def evaluate(
     if json:
         sys.stdout.write(metrics.model_dump_json(indent=2) + "\n")
     else:
-        task = RunRecord.read(RunLayout(run).record).build_task()
-        print_metrics(open_console(), task, metrics, with_slices=True)
+        record = RunRecord.read(RunLayout(run).record)
+        print_metrics(open_console(), record.build_task(), metrics, with_slices=True, balancing=record.balancing)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from lorafit.reports.verdict import describe_balancing, describe_unpredicted
 from lorafit.runs.folder import suggest_name
 from lorafit.runs.records import RunRecord
 from lorafit.system.extras import require
@@ -78,6 +79,8 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
             weak=find_weak_slices(task, metrics.slices, metrics.confidence_level)[:_WEAK_SLICES],
             slice_columns=list(dict.fromkeys(one.column for one in metrics.slices)),
             measured_labels=labels,
+            unpredicted=describe_unpredicted(task, metrics),
+            balancing=describe_balancing(record.balancing),
             unmeasured_labels=len(after.per_class) - len(labels),
             calibration=[sentence.split(": ", 1) for sentence in sentences],
             long_texts=record.data.splits.get(metrics.split),

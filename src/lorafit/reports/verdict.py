@@ -1,11 +1,17 @@
-"""The sentence that a report opens with."""
+"""The sentences that a report opens with: whether training was worth it, and what it did not learn."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Final
 
+from lorafit.system.text import clean_text
 from lorafit.tasks.base import Metric, Task
-from lorafit.tasks.evaluation import Verdict, judge
-from lorafit.tasks.records import Estimate, MetricsRecord
+from lorafit.tasks.baselines import MAJORITY
+from lorafit.tasks.evaluation import Verdict, find_unpredicted, judge, judge_difference
+from lorafit.tasks.records import BaselineScores, Estimate, MetricsRecord
+
+_MOST_NAMED: Final = 5
+_LONGEST_NAME: Final = 40
 
 
 def describe_verdict(task: Task, metrics: MetricsRecord) -> str:
@@ -16,7 +22,8 @@ def describe_verdict(task: Task, metrics: MetricsRecord) -> str:
         metrics: Its metrics.
 
     Returns:
-        Plain text: against the model before training, and against each baseline, as far as they were measured.
+        Plain text: against the model before training, and against each baseline, as far as they were measured. No model
+        is called better that is not shown to be better than one that gives every row the same.
     """
     name, metric, level = task.primary, task.primary_metric, metrics.confidence_level
     rows = f"{metrics.rows:,} {metrics.split} row{'' if metrics.rows == 1 else 's'}"
@@ -30,18 +37,82 @@ def describe_verdict(task: Task, metrics: MetricsRecord) -> str:
             _write_change(metric, one.comparison.differences[name]),
         )
         for baseline, one in metrics.baselines.items()
+        if baseline != MAJORITY
     )
+    constant = metrics.baselines.get(MAJORITY)
+    doubt = "" if constant is None else _describe_doubt(task, constant, level)
     if metrics.comparison is None:
         found: Verdict = next(iter(baselines), "inconclusive")
-        return f"{scored[0].upper()}{scored[1:]}{_join(baselines, found)}; the model before training was not measured."
-    found, difference = judge(task, metrics.comparison, level), metrics.comparison.differences[name]
-    opening = {
-        "better": f"Better than before: {scored}, {_write_amount(task, difference)}",
-        "worse": f"Worse than before: {scored}, {_write_amount(task, difference)}",
-        "inconclusive": f"Not shown to be better than before: {scored}, a change of "
-        f"{_write_change(metric, difference)}",
-    }[found]
-    return f"{opening}{_join(baselines, found)}."
+        opening = f"{doubt}: {scored}" if doubt else f"{scored[0].upper()}{scored[1:]}"
+        ending = "; the model before training was not measured."
+    else:
+        found, difference = judge(task, metrics.comparison, level), metrics.comparison.differences[name]
+        words = f"{'not shown to be better' if found == 'inconclusive' else found} than before"
+        if doubt:
+            words = f"{doubt}, {'though' if found == 'better' else 'and'} {words}"
+        change = _write_change(metric, difference)
+        amount = f"a change of {change}" if found == "inconclusive" else _write_amount(task, difference)
+        opening, ending = f"{words[0].upper()}{words[1:]}: {scored}, {amount}", "."
+    return f"{opening}{_join(baselines, found)}{ending}{_describe_balanced_gain(task, constant, level)}"
+
+
+def describe_unpredicted(task: Task, metrics: MetricsRecord, balancing: Sequence[str] | None = None) -> str:
+    """Say which labels the fine-tuned model never predicts, where to look and what to try.
+
+    Args:
+        task: The task.
+        metrics: Its metrics.
+        balancing: The settings by which some training rows counted more; None for no advice on training.
+
+    Returns:
+        Plain text; nothing where every label that occurs is predicted.
+    """
+    labels = find_unpredicted(metrics.after)
+    if not labels:
+        return ""
+    named = [f"'{clean_text(one.label, most=_LONGEST_NAME)}'" for one in labels[:_MOST_NAMED]]
+    counts = [f"0 of {one.support:,}" for one in labels[:_MOST_NAMED]]
+    if len(labels) == 1:
+        sentence = f"{named[0]} is never predicted (recall {counts[0]})."
+    else:
+        more = f", and {len(labels) - _MOST_NAMED:,} more" if len(labels) > _MOST_NAMED else ""
+        listed = ", ".join(f"{name} ({count})" for name, count in zip(named, counts, strict=True))
+        sentence = f"{len(labels):,} labels are never predicted (recall): {listed}{more}."
+    titles = " and ".join(task.metrics[name].title for name in task.balanced_metrics)
+    advice = (
+        " To let rare labels count more in training: --class-weights balanced."
+        if balancing is not None and not balancing
+        else ""
+    )
+    return f"{sentence} Look at {titles}, which frequent labels alone do not raise.{advice}"
+
+
+def describe_balancing(balancing: Sequence[str]) -> str:
+    """Say what probabilities mean after a training in which some rows counted more; nothing after any other."""
+    if not balancing:
+        return ""
+    return (
+        f"Trained with {' and '.join(balancing)}: probabilities are those of the re-weighted training rows, in which "
+        "rare labels are more probable than here; calibration does not undo that."
+    )
+
+
+def _describe_doubt(task: Task, constant: BaselineScores, level: float) -> str:
+    """Begin a sentence with the verdict against a model that gives every row the same, unless that is beaten."""
+    verdict = judge(task, constant.comparison, level)
+    words = {"better": "", "inconclusive": "Not shown to be better than ", "worse": "Worse than "}[verdict]
+    return f"{words}{task.describe_constant(constant.scores)}" if words else ""
+
+
+def _describe_balanced_gain(task: Task, constant: BaselineScores | None, level: float) -> str:
+    """Say by which metric a model beats one that gives every row the same, where by the primary one it does not."""
+    if constant is None or judge(task, constant.comparison, level) == "better":
+        return ""
+    for name in task.balanced_metrics:
+        metric, difference = task.metrics[name], constant.comparison.differences[name]
+        if judge_difference(metric, difference) == "better":
+            return f" By {metric.title} it is better than that ({_write_change(metric, difference)})."
+    return ""
 
 
 def _list_clauses(judged: Iterable[tuple[str, Verdict, str]]) -> dict[Verdict, str]:

@@ -17,15 +17,19 @@ from typing import Any, ClassVar, Final, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lorafit.errors import DataError, UserInputError
+from lorafit.errors import UserInputError
 from lorafit.system.text import clean_text
 from lorafit.tasks.baselines import MAJORITY, predict_classes
 from lorafit.tasks.format import Form, write_estimate, write_numbers
+from lorafit.tasks.label_spellings import match_names
 from lorafit.tasks.labels import Label, LabelColumn, LabelReading
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, Scores
 from lorafit.tasks.statistics import wilson_interval
 
 Array = NDArray[np.float64]
+
+_LISTED: Final = 12
+"""Labels that are listed with their counts."""
 
 AnyCalibration = TypeVar("AnyCalibration", bound=Calibration)
 
@@ -200,7 +204,7 @@ class Task(ABC):
         reproduction_tolerances: By how much a metric may differ in a repeated run, the primary one first;
             `scale_tolerances` turns them into the metrics' own units.
         baselines: Titles of the models without a neural network, by name; `majority` is among them.
-        balanced_metrics: Metrics in which rare labels count as much as frequent ones.
+        balanced_metrics: Metrics that frequent labels alone do not raise.
         calibration_type: The record of its `calibration.json`.
         loss_column: Column of the log loss in `row_statistics`.
         truth_column: Column of the true label in a table of predictions.
@@ -248,41 +252,16 @@ class Task(ABC):
     # Labels to arrays
 
     @classmethod
+    @abstractmethod
     def read_labels(cls, cells: Sequence[object], reading: LabelReading) -> LabelColumn:
         """Read the labels of a column.
 
         Args:
             cells: What stands in the label column: text, numbers, bools, lists, or a dict of label to 0 or 1.
-            reading: How cells are read.
+            reading: How cells are read; what it leaves open is decided by all cells together.
 
         Returns:
             One label a cell, what is wrong with cells that cannot be read, and what a user should know.
-        """
-        labels: list[Label | None] = []
-        faults: dict[int, str] = {}
-        for place, cell in enumerate(cells):
-            try:
-                labels.append(cls.parse_label(cell, "it", separator=reading.separator or ","))
-            except DataError as error:
-                labels.append(None)
-                faults[place] = str(error)
-        return LabelColumn(tuple(labels), faults)
-
-    @classmethod
-    @abstractmethod
-    def parse_label(cls, cell: object, where: str, *, separator: str) -> Label | None:
-        """Read the label of a row.
-
-        Args:
-            cell: What stands in the label column.
-            where: The row, for messages.
-            separator: What stands between several labels in one cell.
-
-        Returns:
-            The label, or None where there is none.
-
-        Raises:
-            DataError: It is not a label of the task.
         """
 
     @classmethod
@@ -310,8 +289,8 @@ class Task(ABC):
         Returns:
             The task in that order, and the published names that no training row has.
         """
-        absent = [name for name in published if name not in self.label_names]
-        return type(self)(tuple(name for name in published if name in self.label_names)), absent
+        found = match_names(published, self.label_names)
+        return type(self)(tuple(found.values())), [name for name in published if name not in found]
 
     def unknown_names(self, label: Label) -> set[str]:
         """Return the names in a label that are not among `label_names`."""
@@ -344,9 +323,14 @@ class Task(ABC):
         """Count rows by label, in label order; nothing of a regression."""
 
     def describe_counts(self, y: NDArray[Any]) -> str:
-        """Write the labels found with their numbers of rows, at most 12 of them; names are made safe to show."""
-        counts = [f"{clean_text(name, most=40)} {count:,}" for name, count in self.count(y).items()]
-        return ", ".join(counts[:12]) + (f" … {len(counts) - 12} more" if len(counts) > 12 else "")
+        """Write the labels found with their numbers of rows, of many the most frequent; of a regression the range."""
+        counts = list(self.count(y).items())
+        if len(counts) > _LISTED:
+            counts.sort(key=lambda item: -item[1])
+        listed = [f"{clean_text(name, most=40)} {count:,}" for name, count in counts[:_LISTED]]
+        if len(counts) > _LISTED:
+            listed.append(f"… {len(counts) - _LISTED:,} more with {counts[-1][1]:,} to {counts[_LISTED][1]:,} each")
+        return ", ".join(listed)
 
     @abstractmethod
     def mark_labels(self, y: NDArray[Any]) -> NDArray[np.bool_]:
@@ -408,6 +392,10 @@ class Task(ABC):
             a weight.
         """
         return np.ones(len(y), dtype=np.float32)
+
+    def balance_groups(self, y: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the groups of which balanced sampling draws as many rows each, shape (n,)."""
+        return self.strata(y)
 
     @abstractmethod
     def validation_metrics(self, y: NDArray[Any], logits: Array, scaler: TargetScaler) -> dict[str, float]:
@@ -564,6 +552,31 @@ class Task(ABC):
     def write_drop(self, drop: float) -> str:
         """Write by how much the value of a label falls or rises, without its sign."""
         return f"{100 * abs(drop):.1f} points"
+
+    # Label errors
+
+    @abstractmethod
+    def suspect_labels(self, y: NDArray[Any], values: Array) -> NDArray[np.bool_]:
+        """Tell which labels are probably wrong.
+
+        Args:
+            y: Of n rows.
+            values: Shape (n, labels), of models that were not trained on these rows.
+
+        Returns:
+            Shape (n,).
+
+        Raises:
+            MissingExtraError: cleanlab is needed and not installed.
+        """
+
+    @abstractmethod
+    def support_labels(self, y: NDArray[Any], values: Array) -> Array:
+        """Return how far values speak for the labels of n rows, shape (n,): 0 (not at all) to 1."""
+
+    @abstractmethod
+    def suggest_labels(self, values: Array) -> tuple[Label, ...]:
+        """Return the label that each row of `values` speaks for."""
 
     # Evaluation
 

@@ -10,10 +10,12 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Array, Metric, Task, share
 from lorafit.tasks.format import write_p_value
 from lorafit.tasks.records import (
     BaselineScores,
+    ClassScores,
     Comparison,
     Estimate,
     Resampling,
@@ -216,6 +218,12 @@ def judge(task: Task, comparison: Comparison, level: float) -> Verdict:
     return verdict if agrees and comparison.p_value < 1 - level else "inconclusive"
 
 
+def find_unpredicted(scores: Scores) -> list[ClassScores]:
+    """Return the labels that occur and are never predicted, the most frequent first."""
+    missed = [one for one in scores.per_class if one.support and math.isnan(one.precision.value)]
+    return sorted(missed, key=lambda one: -one.support)
+
+
 def describe_changed_rows(task: Task, comparison: Comparison) -> str:
     """Write how many rows one model has better and worse than another, with the exact test of that."""
     wording = task.wording
@@ -246,7 +254,7 @@ class Slicing:
     places: NDArray[np.int64]
 
 
-def cut_into_slices(texts: Sequence[str], columns: Mapping[str, Sequence[str]]) -> Iterator[Slicing]:
+def cut_into_slices(texts: Sequence[Text], columns: Mapping[str, Sequence[str]]) -> Iterator[Slicing]:
     """Cut rows into slices by the length of their text in words and by each column.
 
     Of a column the 50 values that most rows have are slices; the others, and those of fewer than 10 rows, are together
@@ -254,13 +262,13 @@ def cut_into_slices(texts: Sequence[str], columns: Mapping[str, Sequence[str]]) 
     rows are left out.
 
     Args:
-        texts: One a row; white space separates words.
+        texts: A text or a pair of texts a row; white space separates words.
         columns: Values by column, one a row.
 
     Yields:
         Lengths first, if any range has 10 rows, then the columns as they come.
     """
-    words = np.fromiter((len(text.split()) for text in texts), dtype=np.int64, count=len(texts))
+    words = np.fromiter((len(join_text(text).split()) for text in texts), dtype=np.int64, count=len(texts))
     ranges = np.searchsorted(list(_LENGTHS.values())[1:], words, side="right")
     kept = np.flatnonzero(np.bincount(ranges, minlength=len(_LENGTHS)) >= _FEWEST_ROWS)
     if len(kept):

@@ -10,14 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect
 from lorafit.tasks.baselines import CLASSIFIERS, MAJORITY, predict_marks
 from lorafit.tasks.calibration import estimate_calibration_errors, expected_calibration_error, fit_binary_temperature
+from lorafit.tasks.label_names import read_name_lists
+from lorafit.tasks.label_quality import suspect_marks
 from lorafit.tasks.labels import (
     Label,
+    LabelColumn,
+    LabelReading,
     check_label_names,
     check_not_constant,
     check_not_unique,
-    is_missing,
     join_small_strata,
-    read_names,
     sort_names,
 )
 from lorafit.tasks.metrics import (
@@ -35,8 +37,6 @@ from lorafit.tasks.single_label import CALIBRATION_METRICS, describe_temperature
 
 _THRESHOLD: Final = 0.5
 """A label is given where it is at least as probable as not."""
-
-_ALLOWED: Final = "lists of labels, or labels with a separator between them (data.label_separator)"
 
 _ECE: Final = Metric(
     "calibration error", "how far the confidence of a decision is off on average, in 15 bins", False, "percent"
@@ -174,8 +174,8 @@ class MultiLabel(Task):
     # Labels to arrays
 
     @classmethod
-    def parse_label(cls, cell: object, where: str, *, separator: str) -> Label | None:
-        return None if is_missing(cell) else read_names(cell, where, separator=separator, allowed=_ALLOWED)
+    def read_labels(cls, cells: Sequence[object], reading: LabelReading) -> LabelColumn:
+        return read_name_lists(cells, reading)
 
     @classmethod
     def from_labels(cls, labels: Sequence[Label], origin: str) -> Self:
@@ -203,13 +203,15 @@ class MultiLabel(Task):
     def count(self, y: NDArray[Any]) -> dict[str, int]:
         return dict(zip(self.label_names, y.sum(axis=0).tolist(), strict=True))
 
+    def describe_counts(self, y: NDArray[Any]) -> str:
+        return f"{super().describe_counts(y)}; {int((y.sum(axis=1) == 0).sum()):,} rows without any"
+
     def mark_labels(self, y: NDArray[Any]) -> NDArray[np.bool_]:
         return np.asarray(y == 1)
 
     def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
         """Return the rarest label of each row; where that are fewer than 10 rows, the largest group."""
-        counts = np.where(y == 1, y.sum(axis=0), len(y) + 1)
-        return join_small_strata(np.where(y.any(axis=1), counts.argmin(axis=1), y.shape[1]))
+        return join_small_strata(self.balance_groups(y))
 
     def describe_stratum(self, stratum: int) -> tuple[str, str]:
         if stratum == len(self.label_names):
@@ -234,6 +236,11 @@ class MultiLabel(Task):
         true = y.sum(axis=0)
         rows = np.where(y == 1, true, len(y) - true)
         return np.where(np.isin(true, (0, len(y))), 1, len(y) / (2 * rows)).astype(np.float32)
+
+    def balance_groups(self, y: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the rarest label of each row, or the number of labels where it has none."""
+        counts = np.where(y == 1, y.sum(axis=0), len(y) + 1)
+        return np.where(y.any(axis=1), counts.argmin(axis=1), y.shape[1])
 
     def validation_metrics(self, y: NDArray[Any], logits: Array, scaler: TargetScaler) -> dict[str, float]:
         del scaler
@@ -289,6 +296,16 @@ class MultiLabel(Task):
         return log_odds(values[:, output], 1 - values[:, output])
 
     # Evaluation
+
+    def suspect_labels(self, y: NDArray[Any], values: Array) -> NDArray[np.bool_]:
+        return suspect_marks(y, values)
+
+    def support_labels(self, y: NDArray[Any], values: Array) -> Array:
+        """Return the probability of each row's least probable decision."""
+        return np.asarray(np.where(y, values, 1 - values).min(axis=1))
+
+    def suggest_labels(self, values: Array) -> tuple[Label, ...]:
+        return self.decode((values >= _THRESHOLD).astype(np.int64))
 
     def row_statistics(self, y: NDArray[Any], values: Array) -> Array:
         marks = check_marks(y, len(self.label_names))

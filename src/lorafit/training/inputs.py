@@ -20,17 +20,22 @@ ModelInputs = TokenizedTexts | PrefixedTexts
 
 @dataclass(frozen=True)
 class TrainingRows(Dataset[int]):
-    """Tokenised training rows.
+    """Tokenised training rows, from `build_rows` where a text may be several of them.
 
     Attributes:
-        texts: Token ids of n texts, with the frozen layers' hidden states where these are cached.
-        labels: Shape (n, …): the targets of the loss, from `build_targets`.
+        texts: Token ids of n inputs, with the frozen layers' hidden states where these are cached.
+        labels: Shape (n, …): the targets of the loss, from `Task.targets`.
         pad_id: Token id of the padding.
+        weights: Shape (n,), (n, 1) or (n, outputs): what each loss counts, 1 on the average; None where all count the
+            same.
+        groups: Shape (n,): groups of which every epoch draws as many rows each; None where it has each row once.
     """
 
     texts: ModelInputs
     labels: NDArray[Any]
     pad_id: int
+    weights: NDArray[np.float32] | None = None
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -39,31 +44,93 @@ class TrainingRows(Dataset[int]):
         return row
 
     def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Return `input_ids` and `attention_mask` of shape (rows, longest) and `labels` of shape (rows, …).
+        """Return what `texts.pad` gives of some rows, their `labels` of shape (rows, …) and, if any, `weights`."""
+        places = np.asarray(rows)
+        batch = {name: torch.as_tensor(part) for name, part in self.texts.pad(places, self.pad_id).items()}
+        batch["labels"] = torch.from_numpy(self.labels[places])
+        if self.weights is not None:
+            batch["weights"] = torch.from_numpy(self.weights[places])
+        return batch
 
-        Cached hidden states of the frozen layers are added as `prefix_hidden_states`.
-        """
-        input_ids, mask, *states = self.texts.pad(rows, self.pad_id)
-        return {
-            "input_ids": torch.from_numpy(input_ids),
-            "attention_mask": torch.from_numpy(mask),
-            "labels": torch.from_numpy(self.labels[np.asarray(rows)]),
-            **({"prefix_hidden_states": states[0]} if states else {}),
-        }
+
+def build_rows(
+    texts: ModelInputs,
+    labels: NDArray[Any],
+    pad_id: int,
+    weights: NDArray[np.float32] | None = None,
+    groups: NDArray[np.int64] | None = None,
+) -> TrainingRows:
+    """Give every input the label of its text, and all windows of a text together the weight of a text.
+
+    Args:
+        texts: The inputs of n texts.
+        labels: Shape (n, …): the targets of the loss.
+        pad_id: Token id of the padding.
+        weights: Shape (n,), (n, 1) or (n, outputs): what the loss of each text counts; None where all count the same.
+        groups: Shape (n,): groups of texts that are to be drawn equally often; None where each text is taken once.
+
+    Returns:
+        The rows.
+    """
+    windows = texts.windows
+    if windows is None:
+        return TrainingRows(texts, labels, pad_id, weights, groups)
+    shares = (len(texts) / len(windows) / windows).astype(np.float32)
+    if weights is not None:
+        shares = (shares[:, np.newaxis] * weights.reshape(len(weights), -1)).astype(np.float32)
+    owners = np.repeat(np.arange(len(windows)), windows)
+    if groups is not None:  # windows are drawn, so groups of long texts have lighter ones
+        ids = np.unique(groups, return_inverse=True)[1]
+        per_window = np.bincount(ids) / np.bincount(ids, windows) * len(owners) / len(windows)
+        shares = (shares.T / per_window[ids]).T.astype(np.float32)
+    return TrainingRows(texts, labels[owners], pad_id, shares[owners], None if groups is None else groups[owners])
+
+
+class BalancedDraw:
+    """Draws as many rows of every group, about n in all, into places that are the same in every epoch.
+
+    The rows of a group are sorted by length and cut into as many parts as it has places; each place takes one row of
+    its part at random. So a frequent group shows other rows in every epoch, a rare one all of its rows several times,
+    and no row is longer than its place (`lengths`), from which batches can be planned once.
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], groups: NDArray[np.int64]) -> None:
+        _, ids, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        places = -(-len(groups) // len(sizes))
+        self._rows = np.lexsort((-lengths, ids))
+        cuts = np.arange(places + 1) * sizes[:, np.newaxis] // places
+        begins = (np.cumsum(sizes) - sizes)[:, np.newaxis]
+        self._starts = (begins + cuts[:, :-1]).ravel()
+        self._sizes = np.maximum(np.diff(cuts, axis=1), 1).ravel()
+        self.lengths: NDArray[np.int64] = lengths[self._rows[self._starts]]
+
+    def draw(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return the row in each place."""
+        return np.asarray(self._rows[self._starts + rng.integers(self._sizes)], dtype=np.int64)
 
 
 class EpochBatches(Sampler[list[int]]):
     """A batch sampler whose order depends on seed and epoch alone, so that a resumed epoch goes on exactly.
 
     The Trainer fixes the number of batches per epoch before the first one and drops the rest. Here rows change places
-    only with rows of the same length, so that every epoch has the same number of batches and each row once.
+    only with rows of the same length, so that every epoch has the same number of batches and each row once. With
+    `groups` (shape (n,)) an epoch is a balanced draw of rows, whose lengths are bounded by those of its places.
     """
 
-    def __init__(self, lengths: NDArray[np.int64], *, max_rows: int, max_tokens: int, seed: int) -> None:
-        self._lengths = lengths
+    def __init__(
+        self,
+        lengths: NDArray[np.int64],
+        *,
+        max_rows: int,
+        max_tokens: int,
+        seed: int,
+        groups: NDArray[np.int64] | None = None,
+    ) -> None:
+        self._draw = None if groups is None else BalancedDraw(lengths, groups)
+        self.lengths = lengths if self._draw is None else self._draw.lengths
         self._seed = seed
         self._epoch = 0
-        self.plan: BatchPlan = plan_batches(lengths, max_rows=max_rows, max_tokens=max_tokens)
+        self.plan: BatchPlan = plan_batches(self.lengths, max_rows=max_rows, max_tokens=max_tokens)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, counted from 0, of the next iteration."""
@@ -74,9 +141,11 @@ class EpochBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng((self._seed, self._epoch))
-        plan = self.plan.shuffled(self._lengths, rng)
-        for batch in rng.permutation(len(plan)):
-            yield plan[int(batch)].tolist()
+        plan = self.plan.shuffled(self.lengths, rng)
+        order = rng.permutation(len(plan))
+        rows = np.arange(len(self.lengths)) if self._draw is None else self._draw.draw(rng)
+        for batch in order:
+            yield rows[plan[int(batch)]].tolist()
 
 
 def build_train_loader(rows: TrainingRows, batches: EpochBatches) -> DataLoader[int]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorafit.cli.render.tables import print_fitting
-from lorafit.reports.verdict import describe_verdict
+from lorafit.reports.verdict import describe_balancing, describe_unpredicted, describe_verdict
 from lorafit.system.text import clean_text
 from lorafit.tasks.base import Task
 from lorafit.tasks.evaluation import FEW_ROWS, describe_changed_rows
@@ -31,7 +31,9 @@ _ROOM_FOR_NAMES: Final = 30
 """Characters a line for the names, sizes and gaps of slices; where metrics leave less, intervals stand below them."""
 
 
-def print_metrics(console: Console, task: Task, metrics: MetricsRecord, *, with_slices: bool) -> None:
+def print_metrics(
+    console: Console, task: Task, metrics: MetricsRecord, *, with_slices: bool, balancing: Sequence[str]
+) -> None:
     """Print metrics before and after training, the verdict, and how far calibrated predictions hold.
 
     Args:
@@ -39,6 +41,7 @@ def print_metrics(console: Console, task: Task, metrics: MetricsRecord, *, with_
         task: The task.
         metrics: Its metrics.
         with_slices: Whether to print those of slices, too.
+        balancing: The settings by which some training rows counted more.
     """
     rows = f"{metrics.rows:,} row{'' if metrics.rows == 1 else 's'}"
     level = f"{100 * metrics.confidence_level:g} % intervals in brackets"
@@ -48,7 +51,7 @@ def print_metrics(console: Console, task: Task, metrics: MetricsRecord, *, with_
     labels = len(metrics.after.per_class)
     if (left := labels - _SHOWN_LABELS) > 0:
         console.print(f"Of {labels:,} labels the {_SHOWN_LABELS} with the most rows are shown, {left:,} are not.")
-    for sentence in _describe(task, metrics):
+    for sentence in _describe(task, metrics, balancing):
         console.print(_wrap(clean_text(sentence), console.width), soft_wrap=True)
     if metrics.rows < FEW_ROWS:
         few = "1 row is very little" if metrics.rows == 1 else f"{metrics.rows} rows are few"
@@ -94,10 +97,11 @@ def _choose_labels(per_class: Sequence[ClassScores]) -> Sequence[int]:
     return sorted(places, key=lambda place: -per_class[place].support)[:_SHOWN_LABELS]
 
 
-def _describe(task: Task, metrics: MetricsRecord) -> Iterator[str]:
-    """Yield the verdict, what it rests on, and how far calibrated predictions hold."""
+def _describe(task: Task, metrics: MetricsRecord, balancing: Sequence[str]) -> Iterator[str]:
+    """Yield the verdict, what was not learned, what both rest on, and how far calibrated predictions hold."""
     if metrics.comparison is not None or metrics.baselines:
         yield describe_verdict(task, metrics)
+    yield from filter(None, [describe_unpredicted(task, metrics, balancing)])
     if metrics.comparison is not None:
         yield f"Compared with before: {describe_changed_rows(task, metrics.comparison)}."
     for name, baseline in metrics.baselines.items():
@@ -106,6 +110,7 @@ def _describe(task: Task, metrics: MetricsRecord) -> Iterator[str]:
         yield f"Compared with {title}: {describe_changed_rows(task, baseline.comparison)}."
     if metrics.calibration is not None:
         yield from task.describe_calibration(metrics.calibration)
+    yield from filter(None, [describe_balancing(balancing)])
 
 
 def _wrap(sentence: str, width: int) -> str:

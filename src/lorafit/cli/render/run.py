@@ -25,7 +25,7 @@ def show_run(run: "Run", *, quiet: bool) -> None:
         console.print(str(run.path), soft_wrap=True)
         return
     with_slices = any(one.column != LENGTH_COLUMN for one in run.metrics.slices)
-    print_metrics(console, task, run.metrics, with_slices=with_slices)
+    print_metrics(console, task, run.metrics, with_slices=with_slices, balancing=run.record.balancing)
     console.print()
     console.print("Test rows drawn at random, with their predictions", style="italic")
     console.print(build_sample_table(task, run.samples))
