@@ -19,7 +19,8 @@ class SplitRecord(Record):
         label_counts: Rows a label; none of a regression.
         fingerprint: SHA-256 over row ids, texts and labels in order.
         tokens: Tokens after truncation, special tokens included.
-        truncated: Rows whose text was longer than `max_length`.
+        truncated: Rows whose text was cut.
+        windows: Inputs that the texts are, where a long one is several windows; None where each is one.
     """
 
     rows: int
@@ -27,6 +28,7 @@ class SplitRecord(Record):
     fingerprint: str
     tokens: int
     truncated: int
+    windows: int | None = None
 
 
 class DataRecord(Record):
@@ -96,8 +98,9 @@ class ForecastRecord(Record):
 class RunRecord(FileRecord):
     """`run.json`: what was done, with what, on what, and how it ended.
 
-    `encoder_blocks` is `fused`, or `stock:` and why (`acceleration.encoder_block`). `energy_joules` is that of the
-    whole processor since the record was begun, or None where the machine does not tell all of it.
+    `window_stride` is None for half a window, and `pair` says whether it takes pairs of texts. `encoder_blocks` is
+    `fused`, or `stock:` and why (`acceleration.encoder_block`). `energy_joules` is that of the whole processor since
+    the record was begun, or None where the machine does not tell all of it.
     """
 
     status: Literal["running", "interrupted", "failed", "complete"]
@@ -109,10 +112,13 @@ class RunRecord(FileRecord):
     labels: list[str]
     max_length: int
     truncation: TruncationPolicy
+    window_stride: int | None = None
+    pair: bool = False
     data: DataRecord
     base_model: BaseModelRecord
     hardware: HardwareRecord
     encoder_blocks: str
+    balancing: list[str] = Field(default_factory=list, description="Settings by which some training rows counted more.")
     parameters: ParameterCounts
     forecast: ForecastRecord | None = None
     training: TrainingRecord | None = None
