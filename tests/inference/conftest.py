@@ -68,11 +68,9 @@ def build_predictor(wide_encoder: Path) -> Callable[..., "object"]:
 
         torch.set_num_threads(1)
         model = load_with_head(locate_encoder(ModelConfig(name=str(wide_encoder))), task).model
-        tokenizer, pad_id = load_tokenizer(wide_encoder)
         return Predictor(
             TorchRuntime(model, PrecisionChoice("fp32", "for the test")),
-            tokenizer,
-            pad_id=pad_id,
+            load_tokenizer(wide_encoder),
             task=task,
             truncation=Truncation(max_length),
             calibration=calibration,

@@ -137,7 +137,7 @@ def test_damaged_file_is_named(tmp_path: Path) -> None:
 
 def test_padding_is_on_the_right_and_masked() -> None:
     tokens = TokenizedTexts(ids=np.arange(1, 7, dtype=np.int32), offsets=np.array([0, 2, 3, 6]), truncated=0)
-    input_ids, mask = tokens.pad([2, 0, 1], pad_id=99)
+    input_ids, mask = tokens.pad([2, 0, 1], pad_id=99).values()
     assert input_ids.tolist() == [[4, 5, 6], [1, 2, 99], [3, 99, 99]]
     assert mask.tolist() == [[1, 1, 1], [1, 1, 0], [1, 0, 0]]
     assert input_ids.dtype == mask.dtype == np.int64
@@ -145,16 +145,16 @@ def test_padding_is_on_the_right_and_masked() -> None:
 
 def test_padding_reaches_only_to_the_longest_of_the_rows() -> None:
     tokens = TokenizedTexts(ids=np.arange(1, 7, dtype=np.int32), offsets=np.array([0, 2, 3, 6]), truncated=0)
-    assert tokens.pad(np.array([1, 1]), pad_id=0)[0].tolist() == [[3], [3]]
+    assert tokens.pad(np.array([1, 1]), pad_id=0)["input_ids"].tolist() == [[3], [3]]
 
 
 def test_length_of_a_batch_is_rounded_up_but_not_beyond_the_longest_text() -> None:
     lengths = [129, 250]
     ids = np.ones(sum(lengths), dtype=np.int32)
     tokens = TokenizedTexts(ids=ids, offsets=np.cumsum([0, *lengths]), truncated=0)
-    assert tokens.pad([0], pad_id=0)[0].shape == (1, 136)
-    assert tokens.pad([0], pad_id=0)[1].sum() == 129
-    assert tokens.pad([1], pad_id=0)[0].shape == (1, 250)
+    assert tokens.pad([0], pad_id=0)["input_ids"].shape == (1, 136)
+    assert tokens.pad([0], pad_id=0)["attention_mask"].sum() == 129
+    assert tokens.pad([1], pad_id=0)["input_ids"].shape == (1, 250)
 
 
 def test_padding_token_is_read(folder: Path) -> None:

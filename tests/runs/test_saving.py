@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,10 +23,11 @@ from lorafit.models.runtimes.pytorch import TorchRuntime
 from lorafit.models.tokenization import Truncation
 from lorafit.runs import saving
 from lorafit.runs.folder import ADAPTER_FILES, RunLayout
-from lorafit.runs.golden import GOLDEN_TEXTS, GoldenRecord, verify_golden
+from lorafit.runs.golden import GOLDEN_PAIRS, GOLDEN_TEXTS, GoldenRecord, verify_golden
 from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord
 from lorafit.runs.saving import check_files, compute_plain_logits, load_trained, save_trained, write_trained
 from lorafit.system.atomic import compute_digest
+from lorafit.system.text import Text
 from lorafit.tasks.registry import build_task
 
 TASK = build_task("single_label", ("negative", "neutral", "positive"))
@@ -49,13 +50,35 @@ class Trained:
 
     encoder: Encoder
     adapted: AdaptedModel
+    pair: bool = False
 
-    def compute_logits(self, texts: list[str]) -> NDArray[np.float64]:
-        return predict_with(self.adapted.model, self.encoder.folder)(texts)
+    def compute_logits(self, texts: Sequence[Text]) -> NDArray[np.float64]:
+        return predict_with(self.adapted.model, self.encoder.folder, pair=self.pair)(texts)
 
-    def save(self, layout: RunLayout, **changes: Any) -> dict[str, str]:
-        settings = {"max_length": MAX_LENGTH, "compute_logits": self.compute_logits}
-        return save_trained(self.adapted, self.encoder, layout, TASK, **(settings | changes))
+    @property
+    def record(self) -> RunRecord:
+        return RunRecord(
+            status="complete",
+            created="2025-01-01T00:00:00+00:00",
+            versions={},
+            seed=0,
+            method="lora",
+            task=TASK.name,
+            labels=list(TASK.label_names),
+            max_length=MAX_LENGTH,
+            truncation="head+tail",
+            pair=self.pair,
+            data=DataRecord(source="imdb", splits={}),
+            base_model=self.encoder.record("distilbert"),
+            hardware=HardwareRecord(
+                cpu="c", cores=2, threads=2, memory_bytes=1, precision="fp32", precision_reason="asked for"
+            ),
+            encoder_blocks="fused",
+            parameters=count_parameters(self.adapted),
+        )
+
+    def save(self, layout: RunLayout) -> dict[str, str]:
+        return save_trained(self.adapted, self.encoder, layout, self.record, compute_logits=self.compute_logits)
 
 
 @dataclass(frozen=True)
@@ -66,18 +89,23 @@ class Saved:
     record: RunRecord
 
 
-def predict_with(model: torch.nn.Module, folder: Path) -> Callable[[list[str]], NDArray[np.float64]]:
+def predict_with(
+    model: torch.nn.Module, folder: Path, *, pair: bool = False
+) -> Callable[[Sequence[Text]], NDArray[np.float64]]:
     """Compute logits as lorafit does, with a truncation that other tools do not know."""
-    tokenizer, pad_id = load_tokenizer(folder)
     truncation = Truncation(MAX_LENGTH, "head+tail")
     return Predictor(
-        TorchRuntime(model, FP32), tokenizer, pad_id=pad_id, task=TASK, truncation=truncation
+        TorchRuntime(model, FP32), load_tokenizer(folder), task=TASK, truncation=truncation, pair=pair
     ).compute_logits
 
 
 @pytest.fixture(scope="module")
 def trained(tiny_distilbert: Path) -> Trained:
-    encoder = locate_encoder(ModelConfig(name=str(tiny_distilbert)))
+    return randomize(tiny_distilbert)
+
+
+def randomize(folder: Path, *, pair: bool = False) -> Trained:
+    encoder = locate_encoder(ModelConfig(name=str(folder)))
     loaded = load_with_head(encoder, TASK)
     adapted = apply_method(loaded.model, MethodConfig(r=4), newly_initialised=loaded.newly_initialised)
     generator = torch.Generator().manual_seed(0)
@@ -85,7 +113,7 @@ def trained(tiny_distilbert: Path) -> Trained:
         for parameter in adapted.model.parameters():
             if parameter.requires_grad:
                 parameter.normal_(std=0.3, generator=generator)
-    return Trained(encoder, adapted)
+    return Trained(encoder, adapted, pair)
 
 
 @pytest.fixture(scope="module")
@@ -94,26 +122,7 @@ def stored(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Saved:
     layout = RunLayout(tmp_path_factory.mktemp("run"))
     with fresh_process():
         files = trained.save(layout)
-    record = RunRecord(
-        status="complete",
-        created="2025-01-01T00:00:00+00:00",
-        versions={},
-        seed=0,
-        method="lora",
-        task=TASK.name,
-        labels=list(TASK.label_names),
-        max_length=MAX_LENGTH,
-        truncation="head+tail",
-        data=DataRecord(source="imdb", splits={}),
-        base_model=trained.encoder.record("distilbert"),
-        hardware=HardwareRecord(
-            cpu="c", cores=2, threads=2, memory_bytes=1, precision="fp32", precision_reason="asked for"
-        ),
-        encoder_blocks="fused",
-        parameters=count_parameters(trained.adapted),
-        files=files,
-    )
-    return Saved(layout, record)
+    return Saved(layout, trained.record.model_copy(update={"files": files}))
 
 
 @pytest.fixture
@@ -166,6 +175,18 @@ def test_golden_logits_are_those_of_the_trained_model(stored: Saved, trained: Tr
     expected = trained.compute_logits(golden.texts)
     assert np.abs(np.array(golden.logits) - expected).max() < 1e-5
     assert np.ptp(expected, axis=1).min() > 0.05
+
+
+def test_golden_logits_of_a_model_for_pairs_are_those_of_plain_libraries(tiny_bert: Path, tmp_path: Path) -> None:
+    trained, layout = randomize(tiny_bert, pair=True), RunLayout(tmp_path)
+    with fresh_process():
+        trained.save(layout)
+    golden = GoldenRecord.read(layout.golden)
+    assert 1 <= len(golden.texts) < len(GOLDEN_PAIRS)
+    assert set(golden.texts) <= set(GOLDEN_PAIRS)
+    swapped = trained.compute_logits([(second, first) for first, second in golden.texts])
+    assert np.abs(np.array(golden.logits) - trained.compute_logits(golden.texts)).max() < 1e-5
+    assert np.abs(np.array(golden.logits) - swapped).max() > 1e-3
 
 
 def test_loaded_adapter_gives_the_golden_logits(saved: Saved) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from lorafit.data.checks import describe_text_fault
 from lorafit.errors import UserInputError
 from lorafit.inference.words import Span, cut_spans, leave_out
+from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Array, Prediction, Task
 from lorafit.tasks.records import Calibration
 
@@ -30,7 +31,7 @@ class TextModel(Protocol):
     def calibration(self) -> Calibration | None:
         """Its calibration, if it has one."""
 
-    def compute_values(self, texts: Sequence[str]) -> Array:
+    def compute_values(self, texts: Sequence[Text]) -> Array:
         """Return values of shape (texts, labels)."""
 
 
@@ -79,13 +80,13 @@ class Explanation:
     """Which words the value of a label rests on.
 
     Attributes:
-        text: The whole text.
+        text: The whole text; of a pair both, as `join_text` joins them.
         task: What the model predicts.
         label: The label that is explained; of a regression the name of its number.
         score: Its value: a probability, 0 to 1, or the number, in its unit.
         prediction: The prediction for the text.
-        words: One contribution a word, in the order of the text; none for a text of one word, of which nothing would
-            be left.
+        words: One contribution a word, in the order of the text; none for a text of one word, also in a pair, of which
+            nothing would be left.
         words_a_span: 1, or for a text of more words than there may be spans, how many adjacent ones each of `words`
             holds (the last may hold fewer).
         deletions: The deletion test by growing shares; none for fewer than three words.
@@ -126,7 +127,7 @@ class Explanation:
 
 def explain(
     predictor: TextModel,
-    text: str,
+    text: Text,
     *,
     label: str | None = None,
     most_spans: int = MAX_SPANS,
@@ -146,7 +147,7 @@ def explain(
 
     Args:
         predictor: A trained model.
-        text: The text, not empty.
+        text: The text or the pair of texts, none empty.
         label: The label to explain; None takes the one that the text is first of all given.
         most_spans: Parts left out in turn, at least 1; longer texts are cut into groups of words.
         draws: Random deletions of each size, at least 1.
@@ -172,12 +173,12 @@ def explain(
     contributions = added[0] - added[1:]
     score = float(values[0, output])
     return Explanation(
-        text=text,
+        text=join_text(text),
         task=task,
         label=task.label_names[output],
         score=score,
         prediction=task.predict(values[0], predictor.calibration),
-        words=_list_words(text, spans if single else (), contributions),
+        words=_list_words(join_text(text), spans if single else (), contributions),
         words_a_span=words_a_span,
         deletions=_test_by_deletion(
             contributions, lambda removed: score - predict_without(removed)[:, output], draws=draws, seed=seed
@@ -192,7 +193,7 @@ def _list_words(text: str, spans: Sequence[Span], contributions: Array) -> tuple
     )
 
 
-def _check_request(text: str, label: str | None, labels: tuple[str, ...], draws: int) -> None:
+def _check_request(text: Text, label: str | None, labels: tuple[str, ...], draws: int) -> None:
     if (fault := describe_text_fault(text)) is not None:
         raise UserInputError(f"This cannot be explained: {fault}. Give a text with more than white space in it.")
     if draws < 1:
@@ -228,7 +229,7 @@ def _test_by_deletion(
     )
 
 
-def _predict(predictor: TextModel, texts: Sequence[str]) -> Array:
+def _predict(predictor: TextModel, texts: Sequence[Text]) -> Array:
     """Predict every different text once: leaving out either of two equal neighbours gives the same."""
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     return predictor.compute_values(list(places))[[places[text] for text in texts]]

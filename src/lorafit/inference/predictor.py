@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
@@ -14,10 +14,19 @@ from lorafit.config import TruncationPolicy
 from lorafit.data.checks import describe_rows, describe_text_fault
 from lorafit.errors import RunError, UserInputError
 from lorafit.models.batching import BatchPlan, plan_batches
-from lorafit.models.tokenization import Truncation, tokenize
+from lorafit.models.tokenization import Truncation, average_windows, tokenize
 from lorafit.system.text import Text
 from lorafit.tasks.base import Array, Prediction, Task
 from lorafit.tasks.records import Calibration
+
+AnyText = Text | Mapping[str, str]
+"""A text, or a pair as a tuple of two or as a dictionary with `text` and `text_pair`."""
+
+_ADVICE = {
+    False: "`lorafit predict --bad-rows drop` leaves them out.",
+    True: "Write predict([(text, text_pair), …]); `lorafit predict --bad-rows drop` leaves them out.",
+}
+"""What to do about texts that cannot be predicted, by whether the model takes pairs."""
 
 _BATCH_ROWS = 64
 _BATCH_TOKENS = 4096
@@ -33,11 +42,11 @@ class Runtime(Protocol):
         """Arithmetic of the forward pass."""
 
     def logits(
-        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], *kept: Any
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
     ) -> NDArray[np.float32]:
         """Compute logits of shape (rows, outputs) for ids and mask of shape (rows, length).
 
-        `kept` is what else the texts' `pad` gave, for a runtime that knows it.
+        `others` is what else the texts' `pad` gave, by its name; a runtime passes over what its model does not read.
         """
 
 
@@ -45,14 +54,18 @@ class Inputs(Protocol):
     """Texts as a runtime reads them, for example `TokenizedTexts`."""
 
     def __len__(self) -> int:
-        """Return the number of texts."""
+        """Return the number of inputs."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens a text, shape (n,)."""
+        """Tokens an input, shape (n,)."""
 
-    def pad(self, rows: NDArray[np.int64], pad_id: int) -> tuple[Any, ...]:
-        """Return ids and mask of shape (rows, longest), and whatever else the runtime takes."""
+    @property
+    def windows(self) -> NDArray[np.int64] | None:
+        """How many of the inputs, in order, are windows of each text; None where every text is one."""
+
+    def pad(self, rows: NDArray[np.int64], pad_id: int) -> Mapping[str, Any]:
+        """Return `input_ids` and `attention_mask` of shape (rows, longest), and whatever else the runtime takes."""
 
 
 class ModelRecord(Protocol):
@@ -69,31 +82,41 @@ class ModelRecord(Protocol):
     def truncation(self) -> TruncationPolicy:
         """What is kept of a longer text."""
 
+    @property
+    def window_stride(self) -> int | None:
+        """Tokens from the begin of a window to the next; None for half a window."""
+
+    @property
+    def pair(self) -> bool:
+        """Whether it takes pairs of texts."""
+
 
 class Predictor:
     """A trained model. Thread-safe as far as its runtime is; make one with `lorafit.load`.
 
-    `task` is what it predicts, `calibration` how its logits become predictions that hold, or None; `fingerprint` tells
-    models apart that were made from different `settings`.
+    `tokenizer` comes with the token id of the padding. `task` is what it predicts, `calibration` how its logits become
+    predictions that hold, or None; `fingerprint` tells models apart that were made from different `settings`. `pair`
+    says whether it takes pairs of texts: tuples of two, or dictionaries with `text` and `text_pair`, as in
+    transformers' pipelines.
     """
 
     def __init__(
         self,
         runtime: Runtime,
-        tokenizer: Tokenizer,
+        tokenizer: tuple[Tokenizer, int],
         *,
-        pad_id: int,
         task: Task,
         truncation: Truncation,
+        pair: bool = False,
         calibration: Calibration | None = None,
         settings: object = None,
     ) -> None:
         self.task = task
         self.calibration = calibration
+        self.pair = pair
         self.fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self._runtime = runtime
-        self._tokenizer = tokenizer
-        self._pad_id = pad_id
+        self._tokenizer, self._pad_id = tokenizer
         self._truncation = truncation
 
     @classmethod
@@ -118,13 +141,12 @@ class Predictor:
         Returns:
             The predictor.
         """
-        tokens, pad_id = tokenizer
         return cls(
             runtime,
-            tokens,
-            pad_id=pad_id,
+            tokenizer,
             task=record.build_task(),
-            truncation=Truncation(record.max_length, record.truncation),
+            truncation=Truncation(record.max_length, record.truncation, record.window_stride),
+            pair=record.pair,
             calibration=calibration,
             settings=settings,
         )
@@ -134,11 +156,13 @@ class Predictor:
         """The labels, in the order of `predict_proba`'s columns."""
         return self.task.label_names
 
-    def predict(self, texts: Sequence[Text], *, on_progress: Callable[[int], None] | None = None) -> list[Prediction]:
+    def predict(
+        self, texts: Sequence[AnyText], *, on_progress: Callable[[int], None] | None = None
+    ) -> list[Prediction]:
         """Predict texts.
 
         Args:
-            texts: Any number of texts, none of them empty.
+            texts: Any number of texts, or of pairs for a model that takes pairs, none of them empty.
             on_progress: Called with the number of texts done, now and then.
 
         Returns:
@@ -147,7 +171,7 @@ class Predictor:
         values = self.compute_values(texts, on_progress=on_progress)
         return [self.task.predict(row, self.calibration) for row in values]
 
-    def predict_proba(self, texts: Sequence[Text], *, on_progress: Callable[[int], None] | None = None) -> Array:
+    def predict_proba(self, texts: Sequence[AnyText], *, on_progress: Callable[[int], None] | None = None) -> Array:
         """Compute the probability of every class, calibrated where there is a calibration.
 
         Args:
@@ -163,7 +187,7 @@ class Predictor:
         self.task.require_probabilities()
         return self.compute_values(texts, on_progress=on_progress)
 
-    def compute_values(self, texts: Sequence[Text], *, on_progress: Callable[[int], None] | None = None) -> Array:
+    def compute_values(self, texts: Sequence[AnyText], *, on_progress: Callable[[int], None] | None = None) -> Array:
         """Compute probabilities, calibrated where there is a calibration, or the numbers of a regression.
 
         Args:
@@ -175,7 +199,7 @@ class Predictor:
         """
         return self.task.activate(self.compute_logits(texts, on_progress=on_progress), self.calibration)
 
-    def compute_logits(self, texts: Sequence[Text], *, on_progress: Callable[[int], None] | None = None) -> Array:
+    def compute_logits(self, texts: Sequence[AnyText], *, on_progress: Callable[[int], None] | None = None) -> Array:
         """Compute the model's raw outputs.
 
         Args:
@@ -186,10 +210,10 @@ class Predictor:
             Shape (n, outputs).
 
         Raises:
-            UserInputError: `texts` is a single string, or some of them are empty or not strings.
+            UserInputError: `texts` is a single string, some of them are empty or not strings, or they are pairs for a
+                model of single texts or the other way round.
         """
-        _check_texts(texts)
-        tokens = tokenize(self._tokenizer, texts, self._truncation)
+        tokens = tokenize(self._tokenizer, _read_texts(texts, pair=self.pair), self._truncation)
         outputs = len(self.task.output_names)
         return compute_logits(self._runtime, tokens, self._pad_id, outputs=outputs, on_progress=on_progress)
 
@@ -211,7 +235,7 @@ def compute_logits(
 
     Args:
         runtime: The model.
-        tokens: n tokenised texts.
+        tokens: n tokenised texts; the logits of a text in windows are the mean of theirs.
         pad_id: Token id of the padding.
         outputs: Number of the model's outputs.
         on_progress: Called after each batch with the number of texts done.
@@ -220,13 +244,14 @@ def compute_logits(
         Logits of shape (n, outputs); row i belongs to text i.
     """
     logits = np.zeros((len(tokens), outputs))
+    texts = len(tokens) if tokens.windows is None else len(tokens.windows)
     plan = plan_prediction(tokens.lengths)
     for batch in range(len(plan)):
         rows = plan[batch]
-        logits[rows] = runtime.logits(*tokens.pad(rows, pad_id))
+        logits[rows] = runtime.logits(**tokens.pad(rows, pad_id))
         if on_progress is not None:
-            on_progress(int(plan.bounds[batch + 1]))
-    return logits
+            on_progress(int(plan.bounds[batch + 1]) * texts // len(tokens))
+    return average_windows(logits, tokens.windows)
 
 
 def read_calibration(
@@ -264,17 +289,34 @@ def read_calibration(
     return calibration if target_accuracy is None else task.choose_operating_point(calibration, target_accuracy)
 
 
-def _check_texts(texts: Sequence[Text]) -> None:
+def _read_texts(texts: Sequence[AnyText], *, pair: bool) -> Sequence[Text]:
+    """Check texts, and return those in dictionaries as the others are."""
     if isinstance(texts, str):
         raise UserInputError("predict takes a list of texts, got a single string. Write predict([text]).")
+    read = [_unpack(text) if isinstance(text, Mapping) else text for text in texts]
     faults: dict[str, list[int]] = {}
-    for row, text in enumerate(texts, start=1):
-        if (fault := describe_text_fault(text)) is not None:
+    for row, text in enumerate(read, start=1):
+        if (fault := _describe_fault(text, pair=pair)) is not None:
             faults.setdefault(fault, []).append(row)
     if faults:
         listed = "; ".join(f"{fault} ({describe_rows(rows)})" for fault, rows in faults.items())
         count = sum(map(len, faults.values()))
-        raise UserInputError(
-            f"{count} of {len(texts)} texts cannot be predicted: {listed}. "
-            "`lorafit predict --drop-bad-rows` leaves them out."
-        )
+        raise UserInputError(f"{count} of {len(texts)} texts cannot be predicted: {listed}. {_ADVICE[pair]}")
+    return read
+
+
+def _describe_fault(text: object, *, pair: bool) -> str | None:
+    if pair and isinstance(text, str):
+        return "a single text for a model that takes pairs"
+    if not pair and isinstance(text, tuple):
+        return "a pair for a model that takes single texts"
+    if pair and isinstance(text, tuple) and len(text) != 2:
+        return f"a tuple of {len(text)} texts"
+    return describe_text_fault(text)
+
+
+def _unpack(fields: Mapping[str, str]) -> Any:  # noqa: ANN401 - what is missing in it is found by the check
+    """Return the text, or the pair, of a dictionary as transformers' pipelines take it."""
+    if fields.keys() == {"text", "text_pair"}:
+        return fields["text"], fields["text_pair"]
+    return fields["text"] if fields.keys() == {"text"} else fields

@@ -9,51 +9,81 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
+from lorafit.system.text import Text
+
 Span = tuple[int, int]
-"""The first character, counted from 0, and the one after the last."""
+"""The first character, counted from 0, and the one after the last; of a pair, those of both texts joined by `\\n`."""
 
 _SPACE, _WORD, _MARK, _ALONE = range(4)
 """Kinds of characters. From `_ALONE` on every kind is that of one character, which is a word by itself."""
 
 
-def cut_spans(text: str, most: int) -> tuple[list[Span], int]:
-    """Cut a text into words, or into groups of adjacent words where there are too many.
+def cut_spans(text: Text, most: int) -> tuple[list[Span], int]:
+    """Cut a text, or both texts of a pair, into words, or into groups of adjacent words where there are too many.
 
     Args:
-        text: The text.
-        most: Spans wanted at most, at least 1.
+        text: The text or pair.
+        most: Spans wanted at most, at least 1; a pair may have one more.
 
     Returns:
         First character and character after the last of each span, in the order of the text, white space left out; and
-        the words a span has (the last may have fewer).
+        the words a span has (the last may have fewer). Of a pair, a text of a single span has none: nothing would be
+        left of it.
     """
-    kinds = _classify(text)
-    starts = [index for index in range(len(text)) if index == 0 or kinds[index] != kinds[index - 1]]
-    words = [(start, end) for start, end in pairwise([*starts, len(text)]) if kinds[start] != _SPACE]
-    size = max(1, -(-len(words) // most))
-    groups = [words[first : first + size] for first in range(0, len(words), size)]
-    return [(group[0][0], group[-1][1]) for group in groups], size
+    if isinstance(text, str):
+        words = _find_words(text)
+        size = max(1, -(-len(words) // most))
+        return _group(words, size), size
+    second = len(text[0]) + 1
+    sides = _find_words(text[0]), [(start + second, end + second) for start, end in _find_words(text[1])]
+    size = max(1, -(-sum(map(len, sides)) // most))
+    return [span for side in sides if len(side) > size for span in _group(side, size)], size
 
 
-def leave_out(text: str, spans: Sequence[Span], removed: Collection[int]) -> str:
-    """Take some spans out of a text.
+def leave_out(text: Text, spans: Sequence[Span], removed: Collection[int]) -> Text:
+    """Take some spans out of a text, or out of both texts of a pair.
 
     The white space around a removed span closes up; a space is put where two neighbours would grow together, unless
     their script writes none. White space at both ends of the text stays.
 
     Args:
-        text: The text.
+        text: The text or pair.
         spans: As `cut_spans` gives them.
-        removed: Indices of the spans to take out; at least one span must stay.
+        removed: Indices of the spans to take out; the last one of a text stays if all of them are among these.
 
     Returns:
         The rest; with nothing removed, the text as it was.
     """
-    kept = [index for index in range(len(spans)) if index not in removed]
+    if isinstance(text, str):
+        return _leave_out(text, spans, removed)
+    second = len(text[0]) + 1
+    count = sum(start < second for start, _ in spans)
+    moved = [(start - second, end - second) for start, end in spans[count:]]
+    return (
+        _leave_out(text[0], spans[:count], removed),
+        _leave_out(text[1], moved, {index - count for index in removed}),
+    )
+
+
+def _leave_out(text: str, spans: Sequence[Span], removed: Collection[int]) -> str:
+    if not spans:
+        return text
+    kept = [index for index in range(len(spans)) if index not in removed] or [len(spans) - 1]
     parts = [text[: spans[0][0]], text[slice(*spans[kept[0]])]]
     for before, index in pairwise(kept):
         parts += [_close_gap(text, spans[before : index + 1]), text[slice(*spans[index])]]
     return "".join([*parts, text[spans[-1][1] :]])
+
+
+def _find_words(text: str) -> list[Span]:
+    kinds = _classify(text)
+    starts = [index for index in range(len(text)) if index == 0 or kinds[index] != kinds[index - 1]]
+    return [(start, end) for start, end in pairwise([*starts, len(text)]) if kinds[start] != _SPACE]
+
+
+def _group(words: Sequence[Span], size: int) -> list[Span]:
+    groups = [words[first : first + size] for first in range(0, len(words), size)]
+    return [(group[0][0], group[-1][1]) for group in groups]
 
 
 def _classify(text: str) -> list[int]:

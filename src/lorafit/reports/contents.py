@@ -21,6 +21,7 @@ from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.predictions import parse_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import compute_digest
+from lorafit.system.text import join_text
 from lorafit.tasks.base import Array, Prediction, Task
 from lorafit.tasks.labels import Label
 from lorafit.tasks.records import Calibration, Comparison, MetricsRecord, Scores
@@ -99,7 +100,7 @@ class Texts:
     """The texts of the test rows, or why there are none.
 
     Attributes:
-        texts: n texts in the order of the rows, or None.
+        texts: n texts in the order of the rows, a pair as two lines, or None.
         reason: Why there are none, as a sentence for the page; empty where there are.
         detail: The same for whoever makes the page; it may name paths, which a page must not.
     """
@@ -182,7 +183,7 @@ def read_texts(contents: RunContents, *, wanted: bool = True, rows: Split | None
             "Texts are left out: the data have changed since the run.",
             f"The test rows of {contents.record.data.source} have another fingerprint than those measured.",
         )
-    return Texts(rows.texts)
+    return Texts(tuple(map(join_text, rows.texts)))
 
 
 def _has_metrics_of(task: Task, metrics: MetricsRecord) -> bool:

@@ -1,6 +1,7 @@
 """Golden logits: those of plain fp32 PEFT for fixed sentences, which every way of loading a model must reproduce."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from tokenizers import Tokenizer
 from lorafit.errors import RunError
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.system.records import FileRecord
+from lorafit.system.text import Text
 from lorafit.tasks.base import Task
 
 GOLDEN_TEXTS = (
@@ -21,6 +23,9 @@ GOLDEN_TEXTS = (
     "Please cancel my order; the parcel never arrived and nobody answers the phone.",
 )
 """The sentences, which ship with lorafit and are never a user's rows."""
+
+GOLDEN_PAIRS = (*pairwise(GOLDEN_TEXTS), ("Yes.", "No."))
+"""The same for a model that takes pairs."""
 
 GOLDEN_TOLERANCE = {"torch": 1e-3, "onnx": 1e-3, "int8": 0.1}
 """Largest allowed difference of a logit by runtime, relative to the largest golden logit, or to 0.1 if that is larger.
@@ -48,30 +53,35 @@ class GoldenRecord(FileRecord):
     """`golden.json`.
 
     Attributes:
-        texts: The sentences.
+        texts: The sentences, or pairs of them. Each is short enough to be one input, as plain libraries read it.
         logits: Shape (sentences, outputs).
     """
 
-    texts: list[str]
+    texts: list[str] | list[tuple[str, str]]
     logits: list[list[float]]
 
 
-def choose_golden_texts(tokenizer: Tokenizer, max_length: int) -> list[str]:
-    """Leave out sentences that would be truncated: other tools do not know `head+tail` and keep another part.
+def choose_golden_texts(
+    tokenizer: Tokenizer, max_length: int, *, pair: bool = False
+) -> list[str] | list[tuple[str, str]]:
+    """Leave out sentences that would be truncated: other tools keep the head alone, which may be another part.
 
     Args:
         tokenizer: The model's, without truncation of its own.
         max_length: Longest input in tokens, special tokens included.
+        pair: Whether the model takes pairs.
 
     Returns:
-        Those of `GOLDEN_TEXTS` that fit, or all of them if none does.
+        Those of `GOLDEN_TEXTS`, or of `GOLDEN_PAIRS`, that fit, or all of them if none does.
     """
+    if pair:
+        return [two for two in GOLDEN_PAIRS if len(tokenizer.encode(*two).ids) <= max_length] or list(GOLDEN_PAIRS)
     return [text for text in GOLDEN_TEXTS if len(tokenizer.encode(text).ids) <= max_length] or list(GOLDEN_TEXTS)
 
 
 def verify_golden(
     path: Path,
-    compute_logits: Callable[[list[str]], NDArray[np.floating]],
+    compute_logits: Callable[[Sequence[Text]], NDArray[np.floating]],
     task: Task,
     *,
     runtime: str,
@@ -80,7 +90,7 @@ def verify_golden(
 
     Args:
         path: The `golden.json`.
-        compute_logits: Texts to logits of shape (texts, outputs), at `GOLDEN_PRECISION`.
+        compute_logits: Texts, or pairs, to logits of shape (texts, outputs), at `GOLDEN_PRECISION`.
         task: The model's task.
         runtime: Name of the runtime, a key of `GOLDEN_TOLERANCE`.
 

@@ -91,11 +91,13 @@ def test_kept_hidden_states_are_those_of_the_frozen_layers(
 ) -> None:
     kept = open_texts(every_model, precision=precision)
     rows = [7, 3, 30]
-    input_ids, mask, states = kept.pad(rows, PAD)
-    np.testing.assert_array_equal(input_ids, texts.pad(rows, PAD)[0])
-    np.testing.assert_array_equal(mask, texts.pad(rows, PAD)[1])
+    input_ids, mask, states = kept.pad(rows, PAD).values()
+    np.testing.assert_array_equal(input_ids, texts.pad(rows, PAD)["input_ids"])
+    np.testing.assert_array_equal(mask, texts.pad(rows, PAD)["attention_mask"])
     with torch.no_grad(), at_precision(every_model, precision):
-        expected = compute_prefix(every_model, torch.from_numpy(input_ids), torch.from_numpy(mask))
+        expected = compute_prefix(
+            every_model, input_ids=torch.from_numpy(input_ids), attention_mask=torch.from_numpy(mask)
+        )
     assert states.dtype == expected.dtype == (torch.float32 if precision is FP32 else torch.bfloat16)
     tokens = torch.from_numpy(mask).bool()
     torch.testing.assert_close(states[tokens], expected[tokens], rtol=0, atol=1e-5 if precision is FP32 else 0.05)
@@ -112,7 +114,7 @@ def test_model_gives_the_same_with_kept_hidden_states_in_the_batches_they_were_c
     kept = open_texts(every_model, precision=precision)
     plan = plan_batches(texts.lengths, max_rows=8, max_tokens=100)
     for batch in range(len(plan)):
-        input_ids, mask, states = kept.pad(plan[batch], PAD)
+        input_ids, mask, states = kept.pad(plan[batch], PAD).values()
         ids = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
         with torch.no_grad(), at_precision(every_model, precision):
             expected = every_model(**ids).logits

@@ -55,18 +55,19 @@ def can_build(model: "PreTrainedModel") -> bool:
     return _name_activation(model.config) in _ACTIVATIONS
 
 
-def build_graph(model: "PreTrainedModel") -> "onnx.ModelProto":
+def build_graph(model: "PreTrainedModel", *, token_types: bool = False) -> "onnx.ModelProto":
     """Write a classifier as a graph in fp32.
 
     Args:
         model: A sequence classifier without an adapter, or with a merged one, of which `can_build` holds.
+        token_types: Whether it reads types of tokens, which tell the texts of a pair apart; else all are of type 0.
 
     Returns:
-        Inputs `input_ids` and `attention_mask` of shape (batch, length), int64; output `logits` of shape
-        (batch, outputs), float32.
+        Inputs `input_ids`, `attention_mask` and, if they are read, `token_type_ids`, of shape (batch, length), int64;
+        output `logits` of shape (batch, outputs), float32.
     """
     architecture = ARCHITECTURES[model.config.model_type]
-    writer = _Writer(model)
+    writer = _Writer(model, token_types=token_types)
     x = writer.embed(from_padding=model.config.model_type in COUNTS_FROM_PADDING)
     mask = writer.add("Cast", "attention_mask", to=writer.int32)
     blocks = model.get_submodule(architecture.layers)
@@ -85,7 +86,8 @@ def _name_activation(config: Any) -> str:  # noqa: ANN401 - each kind of model h
 class _Writer:
     """Collects nodes and weights of one graph."""
 
-    def __init__(self, model: "PreTrainedModel") -> None:
+    def __init__(self, model: "PreTrainedModel", *, token_types: bool) -> None:
+        self._token_types = token_types
         self._onnx = require("onnx", extra="export", purpose="Exporting")
         self.int32 = self._onnx.TensorProto.INT32
         self._config: Any = model.config
@@ -126,7 +128,9 @@ class _Writer:
         x = self.add("Gather", self.weight(f"{names}word_embeddings.weight"), "input_ids")
         table = self._weights[f"{names}position_embeddings.weight"]
         types = f"{names}token_type_embeddings.weight"
-        if types in self._weights:  # all tokens are of type 0
+        if self._token_types:
+            x = self.add("Add", x, self.add("Gather", self.weight(types), "token_type_ids"))
+        elif types in self._weights:  # all tokens are of type 0
             table = table + self._weights[types][0]
         positions = self._keep(f"{names}position_embeddings.weight", table)
         x = self.add("Add", x, self.add("Gather", positions, self._count_positions(from_padding=from_padding)))
@@ -199,7 +203,7 @@ class _Writer:
         outputs_count = len(self._config.id2label)
         inputs = [
             helper.make_tensor_value_info(name, tensor.INT64, ["batch", "length"])
-            for name in ("input_ids", "attention_mask")
+            for name in ("input_ids", "attention_mask", *(("token_type_ids",) if self._token_types else ()))
         ]
         outputs = [helper.make_tensor_value_info("logits", tensor.FLOAT, ["batch", outputs_count])]
         graph = helper.make_graph(self._nodes, "classifier", inputs, outputs, self._initializers)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.inference.export.graph import FUSED_DOMAIN
-from lorafit.models.runtimes.onnx import open_session
+from lorafit.models.runtimes.onnx import choose_inputs, open_session
 from lorafit.system.extras import require
 
 if TYPE_CHECKING:
@@ -63,19 +63,22 @@ class ReachMeter:
             watched.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
         self._session = open_session(watched.SerializeToString(), extra="export", purpose="Exporting")
 
-    def logits(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], *_: Any) -> NDArray[np.float32]:
+    def logits(
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
+    ) -> NDArray[np.float32]:
         """Compute logits, and keep the reach.
 
         Args:
             input_ids: Shape (rows, length).
             attention_mask: Same shape; 1 = token, 0 = padding.
+            **others: `token_type_ids` of the same shape, where the texts are pairs.
 
         Returns:
             Shape (rows, outputs).
         """
-        feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **others}
         logits: NDArray[np.float32]
-        logits, *values = self._session.run(["logits", *self._watched], feeds)
+        logits, *values = self._session.run(["logits", *self._watched], choose_inputs(self._session, inputs))
         found = {
             x: np.abs(value).reshape(-1, value.shape[-1]).max(axis=0)
             for x, value in zip(self._watched, values, strict=True)

@@ -88,6 +88,8 @@ class ExportRecord(FileRecord):
         labels: Its labels.
         max_length: Longest input in tokens, special tokens included.
         truncation: What is kept of a longer text.
+        window_stride: Tokens from the begin of a window to the next; None for half a window.
+        pair: Whether it takes pairs of texts.
         pad_id: Token id of the padding.
         parameters: Numbers of parameters when it was trained.
         data: What it was trained, and chosen and calibrated, on, by `source` and `validation`: a named source's name, a
@@ -106,6 +108,8 @@ class ExportRecord(FileRecord):
     labels: list[str]
     max_length: int
     truncation: TruncationPolicy
+    window_stride: int | None = None
+    pair: bool = False
     pad_id: int
     parameters: ParameterCounts
     data: dict[Literal["source", "validation"], str]

@@ -32,18 +32,20 @@ class _Logits(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Ask the model."""
-        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
         return logits
 
 
-def trace_graph(model: "PreTrainedModel") -> "onnx.ModelProto":
+def trace_graph(model: "PreTrainedModel", *, token_types: bool = False) -> "onnx.ModelProto":
     """Trace a classifier as a graph in fp32.
 
     Args:
         model: A sequence classifier without an adapter, or with a merged one; afterwards it computes attention step by
             step, as a graph does.
+        token_types: Whether it reads types of tokens, as `build_graph` takes it.
 
     Returns:
         Inputs and output as `build_graph` gives them.
@@ -52,16 +54,19 @@ def trace_graph(model: "PreTrainedModel") -> "onnx.ModelProto":
         ConfigError: Torch cannot trace it, or knows no ONNX operator for a part of it; the message says which.
     """
     ids = torch.arange(_ROWS * _LENGTH).reshape(_ROWS, _LENGTH) % int(model.config.vocab_size)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if token_types:
+        inputs["token_type_ids"] = ids % 2
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     try:
         with _quiet():
             model.set_attn_implementation("eager")
             program: Any = torch.onnx.export(
                 _Logits(model).eval(),
-                (ids, torch.ones_like(ids)),
-                input_names=["input_ids", "attention_mask"],
+                tuple(inputs.values()),
+                input_names=list(inputs),
                 output_names=["logits"],
-                dynamic_shapes=(free, free),
+                dynamic_shapes=(free,) * len(inputs),
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,

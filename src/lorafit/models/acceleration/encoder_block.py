@@ -160,15 +160,13 @@ def learns_tokens(model: nn.Module) -> bool:
     return any(config.is_prompt_learning for config in getattr(model, "peft_config", {}).values())
 
 
-def compute_prefix(
-    model: "PreTrainedModel | PeftModel", input_ids: torch.Tensor, attention_mask: torch.Tensor
-) -> torch.Tensor:
+def compute_prefix(model: "PreTrainedModel | PeftModel", **inputs: torch.Tensor) -> torch.Tensor:
     """Compute what the frozen prefix gives to the layer above it.
 
     Args:
         model: From `fuse_encoder`, its `frozen_depth` above 0.
-        input_ids: Shape (rows, length).
-        attention_mask: Same shape; 1 = token, 0 = padding.
+        **inputs: `input_ids` and `attention_mask` (1 = token, 0 = padding) of shape (rows, length), and what else the
+            model reads.
 
     Returns:
         Shape (rows, length, width), in the dtype of the `at_precision` around the call.
@@ -176,7 +174,7 @@ def compute_prefix(
     base = base_of(model)
     try:
         with _holding(_prefix_alone, value=True):
-            base.base_model(input_ids=input_ids, attention_mask=attention_mask)
+            base.base_model(**inputs)
     except _PrefixComputed as computed:
         return computed.hidden_states
     raise RuntimeError("the model has no block above a frozen prefix")

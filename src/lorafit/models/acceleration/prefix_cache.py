@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from lorafit.models.acceleration.encoder_block import at_precision, compute_prefix, frozen_depth
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.batching import BatchPlan
-from lorafit.models.tokenization import TokenizedTexts
+from lorafit.models.tokenization import TokenizedTexts, find_inputs
 from lorafit.system.atomic import compute_digest, replace_file, write_atomic
 
 _DTYPES: dict[str, np.dtype[Any]] = {"bf16": np.dtype(np.int16), "fp32": np.dtype(np.float32)}
@@ -51,9 +51,9 @@ class PrefixedTexts:
     """Tokenised texts with the hidden states that the frozen layers make of them.
 
     Attributes:
-        tokens: The texts.
+        tokens: The n inputs, texts or windows of them.
         states: Shape (total tokens, width), mapped from the file: fp32, or bfloat16 as int16.
-        starts: Shape (n,), int64: the first line of each text in `states`.
+        starts: Shape (n,), int64: the first line of each input in `states`.
         mapped: The file in memory.
     """
 
@@ -67,29 +67,39 @@ class PrefixedTexts:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens a text, shape (n,)."""
+        """Tokens an input, shape (n,)."""
         return self.tokens.lengths
 
-    def pad(
-        self, rows: Sequence[int] | NDArray[np.int64], pad_id: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], torch.Tensor]:
-        """Put some texts into one rectangle.
+    @property
+    def windows(self) -> NDArray[np.int64] | None:
+        """How many of the inputs are windows of each text, or None, as `TokenizedTexts` has it."""
+        return self.tokens.windows
+
+    def select(self, texts: NDArray[np.int64]) -> "PrefixedTexts":
+        """Return some texts, by their places, in that order; their hidden states stay where they are."""
+        starts = self.starts[find_inputs(texts, self.windows)]
+        return PrefixedTexts(self.tokens.select(texts), self.states, starts, self.mapped)
+
+    def pad(self, rows: Sequence[int] | NDArray[np.int64], pad_id: int) -> dict[str, Any]:
+        """Put some inputs into one rectangle.
 
         Args:
-            rows: Which texts, in this order.
+            rows: Which inputs, in this order.
             pad_id: Token id of the padding.
 
         Returns:
-            Input ids and attention mask as `TokenizedTexts.pad` gives them, and hidden states of shape (rows, longest,
-            width); those of padding are finite and mean nothing.
+            What `TokenizedTexts.pad` gives, and `prefix_hidden_states` of shape (rows, longest, width); those of
+            padding are finite and mean nothing.
         """
-        input_ids, mask = self.tokens.pad(rows, pad_id)
+        batch = self.tokens.pad(rows, pad_id)
+        mask = batch["attention_mask"]
         last = mask.sum(axis=1, keepdims=True) - 1
         lines = self.starts[np.asarray(rows)][:, None] + np.minimum(np.arange(mask.shape[1]), last)
         states = torch.from_numpy(self.states[lines])
         if hasattr(mmap, "MADV_DONTNEED"):  # what was read counts as the system's memory again, not the process's
             self.mapped.madvise(mmap.MADV_DONTNEED)
-        return input_ids, mask, states if states.dtype == torch.float32 else states.view(torch.bfloat16)
+        batch["prefix_hidden_states"] = states if states.dtype == torch.float32 else states.view(torch.bfloat16)
+        return batch
 
 
 class PrefixCache:
@@ -170,7 +180,8 @@ class PrefixCache:
 
     def _key(self, tokens: TokenizedTexts, plan: BatchPlan) -> dict[str, str | int]:
         """Return what the hidden states depend on."""
-        texts = hashlib.sha256(b"".join(part.tobytes() for part in (tokens.ids, tokens.offsets, plan.bounds)))
+        parts = (tokens.ids, tokens.offsets, plan.bounds, *(() if tokens.type_ids is None else (tokens.type_ids,)))
+        texts = hashlib.sha256(b"".join(part.tobytes() for part in parts))
         return {
             "torch": str(torch.__version__),
             "base_digest": self._base_digest,
@@ -211,8 +222,8 @@ class PrefixCache:
             at_precision(self._model, self._precision),
         ):
             for batch in range(len(plan)):
-                input_ids, mask = (torch.from_numpy(part) for part in tokens.pad(plan[batch], pad_id))
-                states = compute_prefix(self._model, input_ids, mask)[mask.bool()]
+                inputs = {name: torch.from_numpy(part) for name, part in tokens.pad(plan[batch], pad_id).items()}
+                states = compute_prefix(self._model, **inputs)[inputs["attention_mask"].bool()]
                 file.write(_as_numpy(states).data)
                 on_progress(int(plan.bounds[batch + 1]))
 

@@ -1,5 +1,6 @@
 """Inference with an exported model in onnxruntime: no torch, no transformers."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,11 @@ def open_session(model: str | bytes, *, extra: str, purpose: str) -> Any:  # noq
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
+def choose_inputs(session: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - onnxruntime has no types
+    """Return those of the inputs that a session's graph reads."""
+    return {one.name: inputs[one.name] for one in session.get_inputs()}
+
+
 class OnnxRuntime:
     """Runs an exported classifier on the CPU. `name` is for messages: `onnx` or `int8`."""
 
@@ -50,16 +56,20 @@ class OnnxRuntime:
         """Arithmetic of the linear layers."""
         return self._precision
 
-    def logits(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], *_: Any) -> NDArray[np.float32]:
+    def logits(
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
+    ) -> NDArray[np.float32]:
         """Compute logits.
 
         Args:
             input_ids: Shape (rows, length).
             attention_mask: Same shape; 1 = token, 0 = padding.
+            **others: `token_type_ids` of the same shape, where the texts are pairs.
 
         Returns:
             Shape (rows, classes).
         """
         logits: NDArray[np.float32]
-        (logits,) = self._session.run(["logits"], {"input_ids": input_ids, "attention_mask": attention_mask})
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **others}
+        (logits,) = self._session.run(["logits"], choose_inputs(self._session, inputs))
         return logits

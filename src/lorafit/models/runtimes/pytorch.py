@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from lorafit.models.acceleration.encoder_block import at_precision
 from lorafit.models.acceleration.precision import PrecisionChoice
+from lorafit.models.adaptation import reads_token_types
 
 
 class TorchRuntime:
@@ -28,13 +29,17 @@ class TorchRuntime:
         self,
         input_ids: NDArray[np.int64],
         attention_mask: NDArray[np.int64],
+        *,
+        token_type_ids: NDArray[np.int64] | None = None,
         prefix_hidden_states: torch.Tensor | None = None,
+        **_: Any,
     ) -> NDArray[np.float32]:
         """Compute logits.
 
         Args:
             input_ids: Shape (rows, length).
             attention_mask: Same shape; 1 = token, 0 = padding.
+            token_type_ids: Same shape: which text of a pair a token belongs to; a model without such types ignores it.
             prefix_hidden_states: Shape (rows, length, width): what the frozen layers give, where it is kept.
 
         Returns:
@@ -44,7 +49,9 @@ class TorchRuntime:
         device = next(self._model.parameters()).device
         mask = None if attention_mask.all() else torch.from_numpy(attention_mask).to(device)
         with torch.inference_mode(), at_precision(self._model, self._precision):
-            kept = {} if prefix_hidden_states is None else {"prefix_hidden_states": prefix_hidden_states}
-            output = self._model(input_ids=torch.from_numpy(input_ids).to(device), attention_mask=mask, **kept)
+            others = {} if prefix_hidden_states is None else {"prefix_hidden_states": prefix_hidden_states}
+            if token_type_ids is not None and reads_token_types(self._model):
+                others["token_type_ids"] = torch.from_numpy(token_type_ids).to(device)
+            output = self._model(input_ids=torch.from_numpy(input_ids).to(device), attention_mask=mask, **others)
         logits: NDArray[np.float32] = output.logits.float().cpu().numpy()
         return logits

@@ -112,7 +112,7 @@ def plan_run(
     work = _Work(workload, forecast or partial(forecast_run, workload=workload), can_halve)
     chosen = asked if budget is None else _choose(asked, work, preparation, spent, budget)
     foreseen = work.forecast(chosen)
-    given_up = describe_changes(asked, chosen, rows=len(workload.lengths["train"]))
+    given_up = describe_changes(asked, chosen, rows=workload.count("train"))
     record = ForecastRecord(
         seconds=foreseen,
         peak_memory_bytes=hardware.peak_memory_bytes(),
@@ -209,7 +209,7 @@ def _climb_down(asked: Config, work: _Work) -> Iterator[Config]:
 def _shrink(config: Config, workload: Workload) -> Iterator[Config]:
     """Yield settings with fewer and fewer rows, or steps where `max_steps` is set, in round numbers."""
     steps = config.training.max_steps
-    count, fewest = (len(workload.lengths["train"]), _FEWEST_ROWS) if steps is None else (steps, _FEWEST_STEPS)
+    count, fewest = (workload.count("train"), _FEWEST_ROWS) if steps is None else (steps, _FEWEST_STEPS)
     while count > fewest:
         count = max(fewest, _round_down(int(_FEWER * count)))
         smaller = config.model_copy(deep=True)
