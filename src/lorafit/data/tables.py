@@ -1,37 +1,52 @@
-"""Read tables of columns from files: csv, tsv, jsonl, parquet and plain text, whole or part by part.
+"""Read tables of columns from files of any kind, whole or part by part.
 
-Messages name files, rows, lines and columns. They never hold a text.
+What a file is and how it is written is decided first (`reading/`); settings that are given decide instead. Messages
+name files, rows, lines and columns. They never hold a text.
 """
 
-import codecs
-import csv
-import difflib
-import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TextIO, TypeVar
 
 from lorafit.config import FormatConfig
+from lorafit.data.reading.class_folders import stream_class_folders
+from lorafit.data.reading.columnar import stream_columnar
+from lorafit.data.reading.delimited import stream_delimited
+from lorafit.data.reading.dialects import DELIMITERS, find_dialect
+from lorafit.data.reading.encodings import find_encoding
+from lorafit.data.reading.json_rows import stream_json
+from lorafit.data.reading.lines import stream_lines
+from lorafit.data.reading.opening import COMPRESSIONS, TEXT_SUFFIXES, locate_file, refuse_remote
+from lorafit.data.reading.opening import READABLE_SUFFIXES as _KINDS
+from lorafit.data.reading.parts import Limit, Part
+from lorafit.data.reading.spreadsheets import stream_sheet
 from lorafit.errors import DataError
-from lorafit.system.extras import require
 
-_Row = TypeVar("_Row")
+__all__ = [
+    "DELIMITERS",
+    "READABLE_SUFFIXES",
+    "Table",
+    "check_columns",
+    "find_kind",
+    "read_table",
+    "refuse_remote",
+    "stream_table",
+]
 
-
-READABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".txt")
+READABLE_SUFFIXES = (*_KINDS, *COMPRESSIONS)
 """Files that `read_table` takes."""
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-"""By suffix."""
+_READERS = {
+    **dict.fromkeys(DELIMITERS, stream_delimited),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), stream_json),
+    **dict.fromkeys((".txt", ".label"), stream_lines),
+    **dict.fromkeys((".parquet", ".feather", ".arrow"), stream_columnar),
+    ".xlsx": stream_sheet,
+}
+"""By suffix, a packed file's without its compression."""
 
-LARGEST_FIELD = 2**31 - 1
-"""The csv module refuses fields of more than 131,072 characters unless told otherwise; this fits a C long anywhere."""
-
-_BLOCK = 1 << 20
-_PARQUET_ROWS = 1024
+_MOST_ROWS = 4096
+_MOST_CHARACTERS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -59,8 +74,8 @@ def read_table(path: Path, form: FormatConfig | None = None) -> Table:
     """Read a table.
 
     Args:
-        path: A file whose suffix is one of `READABLE_SUFFIXES`. Text files are UTF-8, with or without a byte order
-            mark. A txt file has one text a line, in the column "text". Lines of a jsonl file may lack keys: their
+        path: A file whose suffix is one of `READABLE_SUFFIXES`, or a folder that has a folder of .txt files for each
+            class. A txt file has one text a line, in the column "text". Objects of a jsonl file may lack keys: their
             value is None.
         form: How text files are written; None to find it.
 
@@ -68,45 +83,73 @@ def read_table(path: Path, form: FormatConfig | None = None) -> Table:
         The table, rows in file order. Blank lines of csv, tsv and jsonl files are no rows.
 
     Raises:
-        DataError: The file is missing, a folder, of another kind, not UTF-8, damaged, or has no rows.
-        MissingExtraError: It is a parquet file and pyarrow is not installed.
+        DataError: The file is missing, of another kind, damaged, or has no rows.
+        MissingExtraError: It is of a kind for which a package is not installed.
     """
-    for table in stream_table(path, form):
-        return table
-    raise DataError(f"{path} has no rows{' below its header' if path.suffix.lower() in DELIMITERS else ''}.")
+    columns: dict[str, list[object]] = {}
+    faults: dict[int, str] = {}
+    notes: list[str] = []
+    rows = 0
+    for part in stream_table(path, form):
+        faults |= {rows + place: fault for place, fault in part.faults.items()}
+        notes += part.notes
+        for name, values in part.columns.items():
+            columns.setdefault(name, [None] * rows).extend(values)
+        rows += len(part)
+        for values in columns.values():
+            values.extend([None] * (rows - len(values)))
+    if not rows:
+        raise DataError(f"{path} has no rows{' below its header' if path.suffix.lower() in DELIMITERS else ''}.")
+    return Table(columns, path.name, faults, tuple(notes))
 
 
 def stream_table(
-    path: Path, form: FormatConfig | None = None, *, most_rows: int | None = None, most_characters: int | None = None
+    path: Path,
+    form: FormatConfig | None = None,
+    *,
+    most_rows: int = _MOST_ROWS,
+    most_characters: int = _MOST_CHARACTERS,
 ) -> Iterator[Table]:
     """Read a table part by part, so that it need not fit into memory.
 
     Args:
         path: A file as `read_table` takes it.
         form: How text files are written; None to find it.
-        most_rows: Rows of a part at most; None for no limit.
-        most_characters: Characters after which a part ends; None for no limit.
+        most_rows: Rows of a part at most.
+        most_characters: Characters after which a part ends.
 
     Yields:
-        The parts in file order, none of them empty. A part of a jsonl file has the columns that its own rows have.
+        The parts in file order, none of them empty, each with the notes that are new. A part of a jsonl file has the
+        columns that its own rows have.
 
     Raises:
         DataError: As `read_table` does, when the fault is reached; a file without rows yields nothing.
-        MissingExtraError: It is a parquet file and pyarrow is not installed.
+        MissingExtraError: It is of a kind for which a package is not installed.
     """
-    suffix = path.suffix.lower()
-    _check_readable(path, suffix)
-    limit = _Limit(most_rows or sys.maxsize, most_characters or sys.maxsize)
-    if suffix == ".parquet":
-        parts = _stream_parquet(path, limit)
-    elif suffix in DELIMITERS:
-        parts = _stream_delimited(path, DELIMITERS[suffix], limit)
-    elif suffix == ".txt":
-        parts = _stream_lines(path, limit)
-    else:
-        parts = _stream_jsonl(path, limit)
-    for columns in parts:
-        yield Table(columns, path.name)
+    notes: list[str] = []
+    held: Part | None = None
+    for part in _stream_parts(path, form or FormatConfig(), Limit(most_rows, most_characters), notes):
+        if held is not None:
+            yield Table(held.columns, path.name, held.faults, tuple(notes))
+            notes.clear()
+        held = part
+    if held is not None:  # what is known at the end of the file is told with its last part
+        yield Table(held.columns, path.name, held.faults, tuple(notes))
+
+
+def find_kind(path: Path) -> str:
+    """Return the kind of a file that is there.
+
+    Args:
+        path: A file as `read_table` takes it.
+
+    Returns:
+        Its suffix, a packed file's as it is unpacked; of a folder "".
+
+    Raises:
+        DataError: There is none, or one that cannot be read.
+    """
+    return "" if path.is_dir() else locate_file(path).suffix
 
 
 def check_columns(names: Iterable[str], wanted: Mapping[str, str], origin: str) -> None:
@@ -126,187 +169,17 @@ def check_columns(names: Iterable[str], wanted: Mapping[str, str], origin: str) 
             raise DataError(f"{origin} has no column '{name}'. Its columns: {present}. Choose one of them with {flag}.")
 
 
-def _check_readable(path: Path, suffix: str) -> None:
+def _stream_parts(path: Path, form: FormatConfig, limit: Limit, notes: list[str]) -> Iterator[Part]:
     if path.is_dir():
-        raise DataError(f"{path} is a folder; a file is needed ({', '.join(READABLE_SUFFIXES)}).")
-    if suffix not in READABLE_SUFFIXES:
-        raise DataError(
-            f"{path} cannot be read: its suffix is '{path.suffix}'. Allowed: {', '.join(READABLE_SUFFIXES)}."
-        )
-    if not path.exists():
-        siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, siblings, n=1)
-        raise DataError(f"There is no file {path}.{f' Did you mean {path.with_name(near[0])}?' if near else ''}")
-
-
-class _Limit(NamedTuple):
-    rows: int
-    characters: int
-
-
-def _cut(rows: Iterable[_Row], measure: Callable[[_Row], int], limit: _Limit) -> Iterator[list[_Row]]:
-    """Gather rows until there are so many, or so long ones, as a part may have."""
-    part: list[_Row] = []
-    characters = 0
-    for row in rows:
-        part.append(row)
-        characters += measure(row)
-        if len(part) >= limit.rows or characters >= limit.characters:
-            yield part
-            part, characters = [], 0
-    if part:
-        yield part
-
-
-@contextmanager
-def _open_text(path: Path, newline: str) -> Iterator[TextIO]:
-    try:
-        with path.open(encoding="utf-8-sig", newline=newline) as file:
-            yield file
-    except UnicodeDecodeError:
-        raise DataError(_describe_encoding(path)) from None  # the decoder's error holds the file's content
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def _describe_encoding(path: Path) -> str:
-    """Say where a file first is not UTF-8."""
-    position, start = _find_fault(path)
-    with path.open("rb") as file:
-        line = 1 + sum(file.read(min(_BLOCK, position - place)).count(b"\n") for place in range(0, position, _BLOCK))
-    encoding = "utf-16" if start in {b"\xff\xfe", b"\xfe\xff"} else "latin1"
-    return (
-        f"{path} is not UTF-8: it first goes wrong at byte {position + 1}, in line {line}. Convert it, for "
-        f"instance with: iconv -f {encoding} -t utf-8 {path.name} > {path.stem}.utf8{path.suffix}"
-    )
-
-
-def _find_fault(path: Path) -> tuple[int, bytes]:
-    """Return the place of the first byte that is not UTF-8, and the file's first two bytes."""
-    decoder, done, start = codecs.getincrementaldecoder("utf-8")(), 0, b""
-    with path.open("rb") as file:
-        while True:
-            block = file.read(_BLOCK)
-            start = start or block[:2]
-            try:
-                decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                return done + len(block) - len(error.object) + error.start, start
-            if not block:
-                return done, start
-            done += len(block)
-
-
-def _stream_delimited(path: Path, delimiter: str, limit: _Limit) -> Iterator[dict[str, list[object]]]:
-    csv.field_size_limit(LARGEST_FIELD)  # of the whole process; only ever raised, so readers cannot disturb each other
-    with _open_text(path, newline="") as file:
-        rows = _parse_rows(path, file, delimiter)
-        header = next(rows, None)
-        if header is None:
-            raise DataError(f"{path} is empty.")
-        for part in _cut(rows, lambda fields: sum(map(len, fields)), limit):
-            columns = zip(*part, strict=True)
-            yield {name: list(column) for name, column in zip(header, columns, strict=True)}
-
-
-def _parse_rows(path: Path, file: TextIO, delimiter: str) -> Iterator[list[str]]:
-    """Yield the header and then every row."""
-    header, number = None, 1
-    reader = csv.reader(file, delimiter=delimiter, strict=True)
-    try:
-        for fields in reader:
-            if not fields:
-                continue
-            if header is None:
-                header = _check_header(path, fields)
-            elif len(fields) == len(header):
-                number += 1
-            else:
-                raise DataError(
-                    f"{path}: row {number} (it ends in line {reader.line_num}) has {len(fields)} fields, the "
-                    f"header has {len(header)}. A text with the delimiter or a line break in it must stand in quotes."
-                )
-            yield fields
-    except csv.Error as error:
-        raise DataError(
-            f"{path}: row {number} (line {reader.line_num}) is not well-formed: {error}. A text with a quote in "
-            'it must stand in quotes, with that quote doubled: "She said ""fine"".".'
-        ) from error
-
-
-def _check_header(path: Path, names: Sequence[str]) -> list[str]:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{path} has columns of the same name: {twice}. Rename or remove one of each.")
-    return list(names)
-
-
-def _stream_lines(path: Path, limit: _Limit) -> Iterator[dict[str, list[object]]]:
-    with _open_text(path, newline="\n") as file:
-        lines = (line[:-2] if line.endswith("\r\n") else line.removesuffix("\n") for line in file)
-        for part in _cut(_drop_if_blank(lines), len, limit):
-            yield {"text": list(part)}
-
-
-def _drop_if_blank(lines: Iterable[str]) -> Iterator[str]:
-    """Yield all lines, or none where all are blank."""
-    held: list[str] = []
-    texts = iter(lines)
-    for line in texts:
-        held.append(line)
-        if line.strip():
-            yield from held
-            yield from texts
-
-
-def _stream_jsonl(path: Path, limit: _Limit) -> Iterator[dict[str, list[object]]]:
-    known: list[str] = []
-    with _open_text(path, newline="\n") as file:  # universal line ends would not cut at U+2028 either, but at "\r"
-        lines = ((number, line.removesuffix("\n")) for number, line in enumerate(file, start=1) if line.strip())
-        for part in _cut(lines, lambda numbered: len(numbered[1]), limit):
-            rows = [_parse_object(path, number, line) for number, line in part]
-            names = list(dict.fromkeys(name for row in rows for name in row))
-            known = names or known
-            if not known:
-                raise DataError(f"{path} has {len(rows)} rows without any key.")
-            yield {name: [row.get(name) for row in rows] for name in known}
-
-
-def _parse_object(path: Path, number: int, line: str) -> dict[str, object]:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        whole = ' A whole JSON list is not jsonl: write one object a line, as in {"text": "…", "label": "…"}.'
-        raise DataError(
-            f"{path}: line {number} is not valid JSON: {error.msg} at column {error.colno}."
-            f"{whole if line.lstrip().startswith('[') else ''}"
-        ) from None  # the parser's error holds the line
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: line {number} cannot be read as JSON: a number too long or too many levels."
-        ) from error
-    if not isinstance(value, dict):
-        raise DataError(
-            f"{path}: line {number} is a JSON {type(value).__name__}, an object is needed, as in "
-            '{"text": "…", "label": "…"}.'
-        )
-    return value
-
-
-def _stream_parquet(path: Path, limit: _Limit) -> Iterator[dict[str, list[object]]]:
-    pyarrow = require("pyarrow", extra="train", purpose="reading parquet files")
-    parquet = require("pyarrow.parquet", extra="train", purpose="reading parquet files")
-    try:
-        # read_table() would add columns for folders named key=value; with a buffer of its own the file stays in memory
-        with parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BLOCK) as file:
-            names = _check_header(path, file.schema_arrow.names)
-            batches = file.iter_batches(batch_size=min(limit.rows, _PARQUET_ROWS))
-            rows = (row for batch in batches for row in zip(*(c.to_pylist() for c in batch.columns), strict=True))
-            for part in _cut(rows, _measure_texts, limit):
-                yield {name: list(column) for name, column in zip(names, zip(*part, strict=True), strict=True)}
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable parquet file: it is damaged, or of another kind.") from error
-
-
-def _measure_texts(row: Sequence[object]) -> int:
-    return sum(len(value) for value in row if isinstance(value, str))
+        yield from stream_class_folders(path, form, limit, notes)
+        return
+    file = locate_file(path)
+    told: tuple[str, ...] = ()
+    if file.suffix in TEXT_SUFFIXES:
+        form, told = find_encoding(file, form)
+    if file.suffix in DELIMITERS:
+        form, found = find_dialect(file, form)
+        told += found
+    if told:
+        notes.append(f"{path.name}: read {', '.join(told)}.")
+    yield from _READERS[file.suffix](file, form, limit, notes)

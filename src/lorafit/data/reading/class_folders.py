@@ -1,0 +1,79 @@
+"""Read a folder that has a folder of texts for each class."""
+
+import io
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from lorafit.config import FormatConfig
+from lorafit.data.reading.encodings import decode, judge_encoding, name_encoding
+from lorafit.data.reading.opening import LARGEST_FILE, READABLE_SUFFIXES
+from lorafit.data.reading.parts import Limit, Part, cut, is_decodable
+from lorafit.errors import DataError
+
+_SAMPLE = 1 << 22
+
+
+def stream_class_folders(path: Path, form: FormatConfig, limit: Limit, notes: list[str]) -> Iterator[Part]:
+    """Read a folder such as train/ with train/pos/*.txt and train/neg/*.txt.
+
+    Args:
+        path: The folder.
+        form: The encoding of the texts, where it is known.
+        limit: How large a part may be.
+        notes: Takes what a user should know: another encoding than UTF-8, files that are no .txt.
+
+    Yields:
+        The parts: each file's text, labelled with the name of its folder, in the order of the names.
+
+    Raises:
+        DataError: It has no such folders, or a file cannot be read.
+    """
+    files = _list_files(path)
+    others = sum(1 for file in path.glob("*/*") if file.suffix.lower() != ".txt" and not file.name.startswith("."))
+    if others:
+        notes.append(f"{path.name}: {others:,} files in its folders are no .txt files; left out.")
+    form, told = judge_encoding(io.BytesIO(_take_sample(files)), path, form)
+    if told:
+        notes.append(f"{path.name}: read {', '.join(told)}.")
+    for part in cut(((_read(file, form), file.parent.name) for file in files), lambda row: len(row[0]), limit):
+        fault = f"bytes that are not {name_encoding(form)}"
+        faults = {place: fault for place, (text, _) in enumerate(part) if not is_decodable(text)}
+        texts: list[object] = [None if place in faults else text for place, (text, _) in enumerate(part)]
+        yield Part({"text": texts, "label": [label for _, label in part]}, faults)
+
+
+def _list_files(path: Path) -> list[Path]:
+    files = sorted(file for file in path.glob("*/*") if file.suffix.lower() == ".txt" and file.is_file())
+    if not files:
+        inside = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
+        splits = [name for name in inside if any((path / name).glob("*/*.txt"))]
+        if splits:
+            hint = f"Those of {', '.join(splits[:5])} do: give one of them, as in {shlex.quote(str(path / splits[0]))}."
+        else:
+            hint = f"Give a file ({', '.join(READABLE_SUFFIXES)}). It holds: {', '.join(inside[:10]) or 'nothing'}."
+        raise DataError(f"{path} is a folder without a folder of .txt files for each class. {hint}")
+    return files
+
+
+def _take_sample(files: list[Path]) -> bytes:
+    sample, size = [], 0
+    for file in files:
+        sample.append(_read_bytes(file))
+        size += len(sample[-1])
+        if size >= _SAMPLE:
+            break
+    return b"\n".join(sample)
+
+
+def _read(file: Path, form: FormatConfig) -> str:
+    return decode(_read_bytes(file), file, form)
+
+
+def _read_bytes(file: Path) -> bytes:
+    try:
+        if file.stat().st_size > LARGEST_FILE:
+            raise DataError(f"{file} is no text of one row: it has more than {LARGEST_FILE >> 20:,} MiB.")
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}.") from error

@@ -1,0 +1,330 @@
+"""What stands at a path: a file that can be read, packed or not, or something else, which is refused with a remedy.
+
+Packed files are unpacked as a stream, and never to more than a bomb would need.
+"""
+
+import bz2
+import difflib
+import gzip
+import io
+import lzma
+import os
+import re
+import shlex
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, BinaryIO, Final, cast
+
+from lorafit.errors import DataError
+from lorafit.system.extras import require
+
+TEXT_SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt", ".label")
+"""Kinds of text files, which may be packed."""
+
+READABLE_SUFFIXES: Final = (*TEXT_SUFFIXES, ".parquet", ".feather", ".arrow", ".xlsx")
+"""Kinds of files that `read_table` takes."""
+
+COMPRESSIONS: Final = (".gz", ".bz2", ".xz", ".zst", ".zip")
+"""What a text file may be packed with."""
+
+LARGEST_FILE: Final = 1 << 30
+"""Bytes that a packed file may have unpacked."""
+
+LARGEST_ARCHIVE: Final = 5 << 30
+"""Bytes that all files of an archive may have unpacked."""
+
+MOST_ENTRIES: Final = 50_000
+"""Files that an archive may hold."""
+
+LARGEST_RATIO: Final = 100
+"""How many times smaller a packed file may be, where it is larger than `SMALL`."""
+
+SMALL: Final = 8 << 20
+
+_UNPACKERS: Final = {
+    **dict.fromkeys((".tar", ".tgz", ".tbz2", ".txz"), "tar -xf"),
+    ".7z": "7z x",
+    ".rar": "unrar x",
+    ".gz": "gunzip -k",
+    ".bz2": "bunzip2 -k",
+    ".xz": "unxz -k",
+    ".zst": "unzstd",
+    ".zip": "unzip",
+}
+_CONVERTED: Final = dict.fromkeys((".xls", ".ods", ".xlsb"), "libreoffice --headless --convert-to xlsx")
+_REMOTE: Final = re.compile(r"([a-z][a-z0-9+.-]+):/+([^/].*)", re.IGNORECASE)
+_SIGNATURES: Final = {
+    b"PK\x03\x04": "a zip archive or a spreadsheet (.zip, .xlsx)",
+    b"\x1f\x8b": "a gzip file (.gz)",
+    b"BZh": "a bzip2 file (.bz2)",
+    b"\xfd7zXZ": "an xz file (.xz)",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file (.zst)",
+    b"PAR1": "a parquet file (.parquet)",
+    b"ARROW1": "an Arrow file (.arrow)",
+    b"\xd0\xcf\x11\xe0": "an old spreadsheet (.xls)",
+}
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file to read.
+
+    Attributes:
+        path: Where it is.
+        suffix: Its kind, one of `READABLE_SUFFIXES`; of a packed file what is inside.
+        member: Its name inside the zip archive at `path`; None where it is no such archive.
+    """
+
+    path: Path
+    suffix: str
+    member: str | None = None
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Open it, unpacked.
+
+        Yields:
+            Its bytes, to be read from the front.
+
+        Raises:
+            DataError: It cannot be read, is damaged, or unpacks to more than is allowed.
+            MissingExtraError: It is a Zstandard file and zstandard is not installed.
+        """
+        try:
+            with self.path.open("rb") as file:
+                if self.path.suffix.lower() not in COMPRESSIONS:
+                    _check_signature(self.path, file)
+                    yield file
+                    return
+                with self._unpack(file) as stream, io.BufferedReader(_Unpacked(stream, self.path), 1 << 20) as unpacked:
+                    yield cast("BinaryIO", unpacked)
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+
+    @contextmanager
+    def _unpack(self, file: BinaryIO) -> Iterator[IO[bytes]]:
+        suffix = self.path.suffix.lower()
+        if self.member is not None:
+            with _open_zip(self.path) as archive:
+                try:
+                    stream = archive.open(self.member)
+                except (RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+                    raise DataError(
+                        f"{self.path} cannot be unpacked: it is encrypted, damaged, or packed in an unusual way. "
+                        f"Unpack it first: {_unpacking(self.path)}"
+                    ) from error
+                with stream:
+                    yield stream
+            return
+        if suffix == ".zst":
+            zstandard = require("zstandard", extra="tables", purpose="reading .zst files")
+            opened: Any = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=False)
+        else:
+            opened = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[suffix](file)  # type: ignore[operator]  # three signatures, one call
+        with opened as stream:
+            yield stream
+
+
+class _Unpacked(io.RawIOBase):
+    """Unpacks no more than is allowed, and says where a file is damaged."""
+
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        super().__init__()
+        self._stream = stream
+        self._path = path
+        self._most = min(LARGEST_FILE, max(SMALL, LARGEST_RATIO * path.stat().st_size))
+        self._done = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - whatever BufferedReader hands over
+        damage: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+        try:
+            data = self._stream.read(len(buffer))
+        except damage + _zstandard_errors() as error:
+            raise DataError(f"{self._path} is damaged or incomplete: it cannot be unpacked. Make it again.") from error
+        self._done += len(data)
+        if self._done > self._most:
+            raise DataError(
+                f"{self._path} unpacks to more than {self._most >> 20:,} MiB; allowed are {LARGEST_FILE >> 20:,} MiB "
+                f"and {LARGEST_RATIO} times its own size. If you trust it, unpack it first: {_unpacking(self._path)}"
+            )
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def locate_file(path: Path) -> StoredFile:
+    """Find out what stands at a path.
+
+    Args:
+        path: A path.
+
+    Returns:
+        The file there.
+
+    Raises:
+        DataError: There is none, or one that cannot be read; the message has the remedy.
+    """
+    refuse_remote(str(path))
+    _check_regular(path)
+    suffix = path.suffix.lower()
+    inner = path.with_suffix("").suffix.lower() if suffix in COMPRESSIONS else suffix
+    if inner == ".tar" or (suffix in _UNPACKERS and suffix not in COMPRESSIONS):
+        name = path.with_name(path.name + (".tar" if suffix in COMPRESSIONS else ""))
+        raise DataError(f"{path} holds several files. Unpack it first: {_unpacking(name, path)}")
+    if suffix in _CONVERTED:
+        raise DataError(f"{path} cannot be read as it is. Convert it: {_CONVERTED[suffix]} {shlex.quote(str(path))}")
+    if suffix == ".zip":
+        return _choose_member(path)
+    if suffix in COMPRESSIONS and inner not in TEXT_SUFFIXES:
+        raise DataError(
+            f"{path} cannot be read: what is packed must be named, as in {path.stem}.csv{suffix}; allowed are "
+            f"{', '.join(TEXT_SUFFIXES)}. Rename it, or unpack it first: {_unpacking(path)}"
+        )
+    if inner not in READABLE_SUFFIXES:
+        raise DataError(
+            f"{path} cannot be read: its suffix is '{path.suffix}'. Allowed: {', '.join(READABLE_SUFFIXES)}; text "
+            f"files also packed ({', '.join(COMPRESSIONS)})."
+        )
+    return StoredFile(path, inner)
+
+
+def refuse_remote(name: str) -> None:
+    """Refuse an address: nothing is fetched.
+
+    Args:
+        name: What stands where a file is named, also as a path, which has lost a slash.
+
+    Raises:
+        DataError: It is an address; the message has the command that fetches it.
+    """
+    match = _REMOTE.fullmatch(name)
+    if match is None or Path(name).exists():
+        return
+    scheme, rest = match[1].lower(), match[2]
+    address = shlex.quote(f"{scheme}://{rest}")
+    commands = {
+        "s3": f"aws s3 cp {address} .",
+        "gs": f"gcloud storage cp {address} .",
+        "gcs": f"gcloud storage cp {shlex.quote(f'gs://{rest}')} .",
+        "hf": _hub_command(rest),
+    }
+    command = f"curl -LO {address}" if scheme in {"http", "https", "ftp"} else commands.get(scheme)
+    if command is None:
+        command = f'python -c "import fsspec; fsspec.open({scheme + "://" + rest!r}).fs.get({rest!r}, {"."!r})"'
+    raise DataError(f"{scheme}://{rest} is an address; files are read from disk. Fetch it first: {command}")
+
+
+def _hub_command(rest: str) -> str:
+    match = re.fullmatch(r"datasets/([^/]+/[^/@]+)(?:@[^/]+)?/(.+)", rest)
+    if match is None:
+        return "hf download --repo-type dataset OWNER/NAME FILE --local-dir ."
+    return f"hf download --repo-type dataset {shlex.quote(match[1])} {shlex.quote(match[2])} --local-dir ."
+
+
+def _check_regular(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, siblings, n=1)
+        hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
+        raise DataError(f"There is no file {path}.{hint}") from None
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket", stat.S_ISDIR: "a folder"}
+        kind = next((name for test, name in kinds.items() if test(mode)), "a device")
+        raise DataError(
+            f"{path} is {kind}; a file is needed, as it is read more than once. Write it to a file first, for "
+            f"instance: cat {shlex.quote(str(path))} > texts.csv"
+        )
+
+
+def _check_signature(path: Path, file: BinaryIO) -> None:
+    """Refuse a text file that is plainly none."""
+    if path.suffix.lower() not in TEXT_SUFFIXES:
+        return
+    start = file.read(8)
+    file.seek(0)
+    for signature, kind in _SIGNATURES.items():
+        if start.startswith(signature):
+            raise DataError(f"{path} is no text: it begins as {kind} does. Give it the suffix of what it is.")
+
+
+@contextmanager
+def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
+        raise DataError(f"{path} is not a readable zip archive: it is damaged, or of another kind.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    with archive:
+        yield archive
+
+
+def check_archive(path: Path) -> list[str]:
+    """Make sure that a zip archive is no bomb and puts nothing elsewhere.
+
+    Args:
+        path: The archive.
+
+    Returns:
+        The names of its files; those that systems add are left out.
+
+    Raises:
+        DataError: It is damaged, too large, holds too many files, or links or paths that lead out of it.
+    """
+    with _open_zip(path) as archive:
+        entries = archive.infolist()
+    if len(entries) > MOST_ENTRIES:
+        raise DataError(f"{path} holds {len(entries):,} files; allowed are {MOST_ENTRIES:,}.")
+    for entry in entries:
+        parts = PurePosixPath(entry.filename.replace("\\", "/")).parts
+        if ".." in parts or entry.filename.startswith(("/", "\\")) or stat.S_ISLNK(entry.external_attr >> 16):
+            raise DataError(f"{path} holds a link or a path that leads out of it. Make it again, of plain files.")
+    size, packed = sum(entry.file_size for entry in entries), sum(entry.compress_size for entry in entries)
+    largest = max((entry.file_size for entry in entries), default=0)
+    if size > LARGEST_ARCHIVE or largest > LARGEST_FILE or size > max(SMALL, LARGEST_RATIO * packed):
+        raise DataError(
+            f"{path} unpacks to {size:,} bytes; allowed are {LARGEST_FILE >> 20:,} MiB a file, "
+            f"{LARGEST_ARCHIVE >> 20:,} MiB in all and {LARGEST_RATIO} times its own size. If you trust it, "
+            f"unpack it first: {_unpacking(path)}"
+        )
+    names = [entry.filename for entry in entries if not entry.is_dir()]
+    return [name for name in names if not name.startswith("__MACOSX/") and not PurePosixPath(name).name.startswith(".")]
+
+
+def _choose_member(path: Path) -> StoredFile:
+    names = check_archive(path)
+    readable = [name for name in names if PurePosixPath(name).suffix.lower() in TEXT_SUFFIXES]
+    tables = [name for name in readable if PurePosixPath(name).suffix.lower() != ".txt"]  # beside a readme
+    for found in (readable, tables):
+        if len(found) == 1:
+            return StoredFile(path, PurePosixPath(found[0]).suffix.lower(), found[0])
+    raise DataError(
+        f"{path} holds {_list(readable or names)}; one text file is needed ({', '.join(TEXT_SUFFIXES)}). Unpack it and "
+        f"give the file that you mean: {_unpacking(path)}"
+    )
+
+
+def _list(names: Sequence[str]) -> str:
+    shown = ", ".join(name[:100] for name in names[:10])
+    return "no files" if not names else f"{shown}, …, {len(names):,} files in all" if len(names) > 10 else shown
+
+
+def _unpacking(name: Path, path: Path | None = None) -> str:
+    return f"{_UNPACKERS[name.suffix.lower()]} {shlex.quote(os.fspath(path or name))}"
+
+
+def _zstandard_errors() -> tuple[type[Exception], ...]:
+    """Return zstandard's exception, once it is imported."""
+    import sys
+
+    module = sys.modules.get("zstandard")
+    return () if module is None else (module.ZstdError,)
