@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from lorafit.config import Config, load_config
-from lorafit.errors import ConfigError
+from lorafit.errors import ConfigError, UserInputError
 
 
 def write(folder: Path, content: str | bytes) -> Path:
@@ -84,7 +84,7 @@ def test_all_faults_are_told_at_once() -> None:
         "epochs=3",
         "colour=red",
     )
-    assert message.splitlines()[0] == "9 setting(s) cannot be used:"
+    assert message.splitlines()[0] == "9 settings cannot be used:"
     for line in (
         "training.epochs: Input should be greater than or equal to 1, got 0",
         "training.learning_rate: Input should be a valid number, unable to parse string as a number, got 'fast'",
@@ -195,3 +195,28 @@ def test_layers_other_than_all_and_the_top_ones_are_refused(layers: str) -> None
         ConfigError, match=r"method\.layers: allowed are all, and top1, top2, … for the last layers, got"
     ):
         load_config(flags={"method.layers": layers})
+
+
+def test_a_path_in_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.yaml").write_text("training: {epochs: 7}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_config(Path("~/own.yaml")).training.epochs == 7
+    with pytest.raises(
+        UserInputError, match=r"there is no user nobody-of-that-name .* write \./~nobody-of-that-name/a"
+    ):
+        load_config(Path("~nobody-of-that-name/a.yaml"))
+
+
+def test_a_fault_names_the_flag_that_it_came_from() -> None:
+    flags = {"data.bad_rows": "skip", "model.name": "", "training.epochs": 0, "data.format.quoting": None}
+    with pytest.raises(ConfigError) as caught:
+        load_config(flags=flags, overrides=["training.epochs=-1"])
+    told = str(caught.value).splitlines()
+    assert told[0] == "3 settings cannot be used:"
+    assert told[1].endswith("got 'skip' (--bad-rows)")
+    assert told[2].endswith("got '' (--model)")
+    assert told[3].endswith("got -1"), "the flag was overridden"
+
+
+def test_a_tab_may_be_typed_as_in_a_shell() -> None:
+    assert load_config(flags={"data.format.delimiter": "\\t"}).data.format.delimiter == "\t"

@@ -5,7 +5,7 @@ The evidence for the defaults is in `docs/explanation/defaults.md`.
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 
 from lorafit.errors import ConfigError
-from lorafit.system.text import parse_duration
+from lorafit.system.paths import expand_home
+from lorafit.system.text import format_count, parse_duration
 from lorafit.tasks.records import Resampling
 from lorafit.tasks.registry import TaskName
 
@@ -24,6 +25,16 @@ TargetGroup = Literal["all-linear", "attention", "query-value", "feed-forward", 
 
 TruncationPolicy = Literal["head", "tail", "head+tail", "windows"]
 """What becomes of a text that is too long."""
+
+
+_FLAGS = {
+    "data.slice_columns": "--slice",
+    "data.source": "DATA",
+    "data.text_pair_column": "--text-column",
+    "method.name": "--method",
+    "model.name": "--model",
+}
+"""Options that are not called as the settings they give."""
 
 
 class Section(BaseModel):
@@ -58,6 +69,11 @@ class FormatConfig(Section):
     encoding_errors: Literal["strict", "replace"] = Field(
         "strict", description="strict: a row with undecodable bytes is a bad row; replace: they become U+FFFD."
     )
+
+    @field_validator("delimiter", mode="before")
+    @classmethod
+    def _read_tab(cls, delimiter: object) -> object:
+        return "\t" if delimiter == "\\t" else delimiter  # as it is typed in a shell
 
 
 class DataConfig(Section):
@@ -391,16 +407,23 @@ def load_config(
     Raises:
         ConfigError: The file cannot be read, or settings are unknown or out of range; the message lists all of them.
     """
+    path = None if path is None else expand_home(path)
     values = _read_yaml(path) if path is not None else {}
-    for key, value in (flags or {}).items():
-        if value is not None:
-            _set_dotted(values, key, value)
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    for key, value in given.items():
+        _set_dotted(values, key, value)
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
             raise ConfigError(f"--set takes section.key=value, got {override!r}. Example: --set training.epochs=2")
         _set_dotted(values, key.strip(), _parse_value(text, override))
-    return _check(values, origin=str(path) if path else None)
+        given.pop(key.strip(), None)
+    return _check(values, origin=str(path) if path else None, flags=given)
+
+
+def name_flag(key: str) -> str:
+    """Return the option of the command line that gives the setting of this dotted name, where one does."""
+    return _FLAGS.get(key, f"--{key.rpartition('.')[2].replace('_', '-')}")
 
 
 def override_config(config: Config, values: Mapping[str, Any]) -> Config:
@@ -422,11 +445,11 @@ def override_config(config: Config, values: Mapping[str, Any]) -> Config:
     return _check(changed)
 
 
-def _check(values: dict[str, Any], *, origin: str | None = None) -> Config:
+def _check(values: dict[str, Any], *, origin: str | None = None, flags: Collection[str] = ()) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_describe(error, origin=origin)) from error
+        raise ConfigError(_describe(error, origin=origin, flags=flags)) from error
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -463,16 +486,13 @@ def _set_dotted(values: dict[str, Any], key: str, value: object) -> None:
     values[last] = value
 
 
-def _describe(error: ValidationError, *, origin: str | None) -> str:
-    lines = (
-        [f"{len(faults)} setting(s) cannot be used" + (f" ({origin} and flags)" if origin else "") + ":"]
-        if (faults := _faults(error))
-        else []
-    )
-    return "\n".join(lines + [f"  {fault}" for fault in faults])
+def _describe(error: ValidationError, *, origin: str | None, flags: Collection[str]) -> str:
+    faults = _faults(error, flags)
+    count, where = format_count(len(faults), "setting"), f" ({origin} and flags)" if origin else ""
+    return "\n".join([f"{count} cannot be used{where}:", *(f"  {fault}" for fault in faults)])
 
 
-def _faults(error: ValidationError) -> list[str]:
+def _faults(error: ValidationError, flags: Collection[str]) -> list[str]:
     faults: dict[str, str] = {}
     for fault in error.errors():
         location = [str(part) for part in fault["loc"]]
@@ -484,7 +504,7 @@ def _faults(error: ValidationError) -> list[str]:
         else:
             got = "" if fault["type"] in {"section", "name"} else f", got {fault['input']!r}"
             faults[".".join(location)] = f"{fault['msg']}{got}"
-    return [f"{key}: {text}" for key, text in faults.items()]
+    return [f"{key}: {text}{f' ({name_flag(key)})' if key in flags else ''}" for key, text in faults.items()]
 
 
 def _suggest(location: list[str]) -> str:

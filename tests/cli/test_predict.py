@@ -1,5 +1,7 @@
 import io
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,12 +60,16 @@ def test_standard_input_is_read_line_by_line(call: Call, trained: Path, monkeypa
     monkeypatch.setattr(sys, "stdin", io.StringIO("superb great film\n\ndull film\n"))
     answer = call("predict", trained)
     assert answer.code == 2
-    assert "1 of 3 texts cannot be predicted: an empty text (row 2)" in answer.err
-    assert "--drop-bad-rows" in answer.err
+    assert "standard input: cannot predict 1 of 3 rows: an empty text (row 2). Leave these rows out with" in answer.err
     monkeypatch.setattr(sys, "stdin", io.StringIO("superb great film\n\ndull film\n"))
-    answer = call("predict", trained, "--drop-bad-rows")
+    answer = call("predict", trained, "--bad-rows", "drop")
     assert [line.split("  ")[-1] for line in answer.out.splitlines()] == ["superb great film", "dull film"]
-    assert "1 rows without a text are skipped" in answer.err
+    assert "left out: 1 of 3 rows: an empty text (row 2)" in answer.err
+    monkeypatch.setattr(sys, "stdin", io.StringIO("superb great film\n\ndull film\n"))
+    answer = call("predict", trained, "--bad-rows", "keep")
+    assert answer.out.splitlines()[1] == "no prediction: an empty text"
+    assert len(answer.out.splitlines()) == 3
+    assert "without a prediction: 1 of 3 rows: an empty text (row 2)" in answer.err
 
 
 def test_a_file_is_answered_in_a_file(call: Call, trained: Path, reviews: Path, tmp_path: Path) -> None:
@@ -107,7 +113,7 @@ def test_a_stopped_job_goes_on_and_formulas_are_disarmed(call: Call, trained: Pa
     )
     answer = call("predict", trained, "--file", file, "--output", output, "--overwrite", "--resume")
     assert answer.code == 2
-    assert "other values for: the model, the texts" in answer.err
+    assert "other values for: the model, the texts, the format" in answer.err
     assert call("predict", trained, "--file", file, "--output", output, "--overwrite").code == 0
     assert read_table(output).columns["text"] == ["superb", "=1+1 film"]
     assert not parts.exists()
@@ -147,3 +153,55 @@ def test_a_reader_that_goes_away_is_no_error_and_a_narrow_encoding_none_either(t
     assert child.stderr == ""
     assert child.stdout.endswith("superb \\u2713 film\n")
     assert child.stdout.count("\n") == 1
+
+
+def test_bad_rows_are_left_out_or_kept_as_asked(call: Call, trained: Path, tmp_path: Path) -> None:
+    file, output = tmp_path / "new.csv", tmp_path / "answers.jsonl"
+    file.write_text("id,text\n1,superb\n2,\n3,one,too many\n4,dull\n")
+    answer = call("predict", trained, "--file", file)
+    assert answer.code == 2
+    assert "new.csv: cannot predict 2 of 4 rows: an empty text (row 2); 3 fields instead of 2 (row 3)" in answer.err
+    answer = call("predict", trained, "--file", file, "--output", output, "--bad-rows", "drop")
+    assert answer.code == 0
+    assert "2 predictions written to" in answer.err
+    assert f"2 rows left out: {output}.left_out.csv" in answer.err
+    assert read_table(output).columns["id"] == ["1", "4"]
+    assert read_table(tmp_path / "answers.jsonl.left_out.csv").columns["row"] == ["2", "3"]
+    answer = call("predict", trained, "--file", file, "--output", output, "--bad-rows", "keep", "--overwrite")
+    assert answer.code == 0
+    kept = read_table(output).columns
+    assert kept["id"] == ["1", "2", None, "4"]
+    assert kept["fault"] == [None, "an empty text", "3 fields instead of 2", None]
+    assert [label is None for label in kept["label"]] == [False, True, True, False]
+
+
+def test_how_a_file_is_written_is_told_by_options(call: Call, trained: Path, tmp_path: Path) -> None:
+    file, output = tmp_path / "new.csv", tmp_path / "answers.csv"
+    file.write_text('1|"superb film|a\n2|dull "boring|b\n', encoding="utf-16")
+    words = ["--delimiter", "|", "--no-header", "--quoting", "none", "--encoding", "utf-16", "--text-column", "2"]
+    assert call("predict", trained, "--file", file, *words, "--output", output).code == 0
+    assert read_table(output).columns["2"] == ['"superb film', 'dull "boring']
+    answer = call("predict", trained, "fine", "--quoting", "some", "--delimiter", "ab")
+    assert answer.code == 2
+    assert re.search(r"'standard' or 'none', got 'some' \(--quoting\)", answer.err)
+    assert re.search(r"at most 1 character, got 'ab' \(--delimiter\)", answer.err)
+
+
+def test_the_column_of_training_is_taken_where_the_file_has_it(call: Call, trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    settings = (run / "config.yaml").read_text().replace("text_column: text", "text_column: review")
+    (run / "config.yaml").write_text(settings)
+    (tmp_path / "new.csv").write_text("review,title\nsuperb,x\n")
+    answer = call("predict", run, "--file", tmp_path / "new.csv")
+    assert (answer.code, answer.out.split()[-1]) == (0, "superb")
+    answer = call("predict", run, "fine", "--text-column", "a", "--text-column", "b")
+    assert (answer.code, answer.err) == (2, "The model takes single texts: give --text-column once.\n")
+
+
+def test_a_text_may_begin_with_a_dash(call: Call, trained: Path) -> None:
+    answer = call("predict", trained, "-5 stars, never again", "--quiet", "- superb")
+    assert answer.code == 0
+    assert [line.split("  ")[-1] for line in answer.out.splitlines()] == ["-5 stars, never again", "- superb"]
+    answer = call("predict", trained, "--fiel", "new.csv")
+    assert answer.code == 2
+    assert "--file" in answer.err

@@ -25,7 +25,7 @@ def show(
     as_json: bool = False,
 ) -> list[str]:
     predictions = tuple(task.predict(np.array(row), calibration) for row in values)
-    table = PredictedTable(Table({"text": TEXTS[: len(values)]}, "a test"), "text", predictions)
+    table = PredictedTable(Table({"text": TEXTS[: len(values)]}, "a test"), ("text",), predictions)
     show_predictions(task, table, json=as_json)
     return capsys.readouterr().out.splitlines()
 
@@ -83,3 +83,31 @@ def test_json_has_all_of_a_prediction(capsys: pytest.CaptureFixture[str]) -> Non
     assert json.loads(line) == {"text": "a superb film", "labels": ["a", "b"], "scores": {"a": 0.75, "b": 0.6}}
     (line,) = show(capsys, build_task("regression", ("value",)), [[1.5]], as_json=True)
     assert json.loads(line) == {"text": "a superb film", "value": 1.5, "low": None, "high": None}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_row_without_a_prediction_says_why(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+    task = build_task("single_label", ("neg", "pos"))
+    example = task.predict(np.array([0.1, 0.9]))
+    table = Table({"text": ["fine", None]}, "a test", {1: "no text"})
+    show_predictions(task, PredictedTable(table, ("text",), (example, None), example), json=as_json)
+    lines = capsys.readouterr().out.splitlines()
+    if not as_json:
+        assert lines == ["pos   90.0%  fine", "no prediction: no text"]
+        return
+    whole, empty = map(json.loads, lines)
+    assert list(whole) == list(empty) == ["text", "label", "score", "scores", "abstain", "conformal_set", "fault"]
+    assert (whole["label"], whole["fault"]) == ("pos", None)
+    assert {name: value for name, value in empty.items() if value is not None} == {"fault": "no text"}
+
+
+def test_a_pair_stands_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    task = build_task("single_label", ("neg", "pos"))
+    table = Table({"a": ["it rains\n"], "b": ["it is wet"]}, "a test")
+    predicted = PredictedTable(table, ("a", "b"), (task.predict(np.array([0.1, 0.9])),))
+    show_predictions(task, predicted, json=False)
+    assert capsys.readouterr().out == "pos   90.0%  it rains | it is wet\n"
+    show_predictions(task, predicted, json=True)
+    line = json.loads(capsys.readouterr().out)
+    assert list(line)[:3] == ["text", "text_pair", "label"]
+    assert (line["text"], line["text_pair"]) == ("it rains\n", "it is wet")

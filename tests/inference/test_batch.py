@@ -1,10 +1,12 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,26 @@ import pytest
 from numpy.typing import NDArray
 
 from lorafit import Prediction, Predictor
+from lorafit.config import FormatConfig
 from lorafit.data import writing as table_writing
 from lorafit.data.tables import Table, read_table
 from lorafit.data.writing import write_table
 from lorafit.errors import DataError, JobInterruptedError, RunError, UserInputError
 from lorafit.inference import batch
-from lorafit.inference.batch import check_output, open_file, open_table, read_texts, run_job, stream_predictions
+from lorafit.inference.batch import (
+    BadRows,
+    check_output,
+    name_left_out,
+    open_file,
+    open_table,
+    read_texts,
+    run_job,
+    stream_predictions,
+)
 from lorafit.system.progress import Silent
+from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Task
+from lorafit.tasks.registry import build_task
 
 TEXTS = ["superb", 'she said "a dull, dull film"\nand left', "été in Zürich 🎬 評論", "the end of the story"]
 STARS = [5, 1, 4, 3]
@@ -32,18 +46,20 @@ class Length:
     """A model in a line: a text is long or short. Counts what it was asked, and may stop at a text."""
 
     fingerprint = "length"
+    task = build_task("single_label", ("short", "long"))
+    calibration = None
 
     def __init__(self, stop_at: str = "") -> None:
-        self.asked: list[str] = []
+        self.asked: list[Text] = []
         self._stop_at = stop_at
 
-    def predict(self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None) -> list[Prediction]:
+    def predict(self, texts: Sequence[Text], *, on_progress: Callable[[int], None] | None = None) -> list[Prediction]:
         if self._stop_at in texts:
             raise KeyboardInterrupt
         self.asked += texts
         if on_progress is not None:
             on_progress(len(texts))
-        chances: NDArray[np.float64] = np.array([min(len(text), 100) / 100 for text in texts])
+        chances: NDArray[np.float64] = np.array([min(len(join_text(text)), 100) / 100 for text in texts])
         return [
             Prediction(
                 "long" if chance > 0.5 else "short", max(chance, 1 - chance), {"short": 1 - chance, "long": chance}
@@ -97,10 +113,10 @@ def test_parts_become_one_table_in_order(tmp_path: Path, suffix: str, kind: str)
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_stopped_job_goes_on_and_repeats_and_loses_nothing(tmp_path: Path, suffix: str) -> None:
-    file, output = write_rows(tmp_path / "in.csv"), tmp_path / f"out{suffix}"
+    file, output = write_rows(tmp_path / "in.jsonl"), tmp_path / f"out{suffix}"
     texts = read_table(file).columns["text"]
     with pytest.raises(
-        JobInterruptedError, match=r"6 rows are done and kept in .*go on with the same command and --res"
+        JobInterruptedError, match=r"Finished and kept in .*: 6 rows\. Go on with the same command and --res"
     ):
         run_job(open_file(file), Length(stop_at=str(texts[7])), output)
     assert not output.exists()
@@ -114,7 +130,7 @@ def test_a_stopped_job_goes_on_and_repeats_and_loses_nothing(tmp_path: Path, suf
 
 
 def test_a_stopped_job_is_neither_forgotten_nor_mixed_with_another(tmp_path: Path) -> None:
-    file, output = write_rows(tmp_path / "in.csv"), tmp_path / "out.csv"
+    file, output = write_rows(tmp_path / "in.jsonl"), tmp_path / "out.csv"
     stopping = str(read_table(file).columns["text"][7])
     with pytest.raises(JobInterruptedError):
         run_job(open_file(file), Length(stopping), output)
@@ -127,7 +143,7 @@ def test_a_stopped_job_is_neither_forgotten_nor_mixed_with_another(tmp_path: Pat
     with pytest.raises(RunError, match="a job that had other values for: the model, --csv-safe"):
         run_job(open_file(file), other, output, resume=True, csv_safe=True)
     with file.open("a") as rows:
-        rows.write("10,one more\n")
+        rows.write('{"id": 10, "text": "one more"}\n')
     with pytest.raises(RunError, match="other values for: the texts"):
         run_job(open_file(file), Length(), output, resume=True)
     again = Length()
@@ -136,14 +152,14 @@ def test_a_stopped_job_is_neither_forgotten_nor_mixed_with_another(tmp_path: Pat
 
 
 def test_a_job_stopped_before_its_first_part_leaves_nothing(tmp_path: Path) -> None:
-    file = write_rows(tmp_path / "in.csv")
+    file = write_rows(tmp_path / "in.jsonl")
     with pytest.raises(JobInterruptedError, match="Nothing is kept"):
         run_job(open_file(file), Length(str(read_table(file).columns["text"][0])), tmp_path / "out.csv")
-    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
 def test_a_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, output = write_rows(tmp_path / "in.csv"), tmp_path / "out.csv"
+    file, output = write_rows(tmp_path / "in.jsonl"), tmp_path / "out.csv"
     write = table_writing.write_atomic
 
     def fill(path: Path, content: bytes) -> None:
@@ -153,7 +169,7 @@ def test_a_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.Monk
 
     with monkeypatch.context() as patch:
         patch.setattr(table_writing, "write_atomic", fill)
-        with pytest.raises(UserInputError, match=r"No space left on device\. 6 rows are done and kept"):
+        with pytest.raises(UserInputError, match=r"No space left on device\. Finished and kept in .*: 6 rows"):
             run_job(open_file(file), Length(), output)
     assert read_table(tmp_path / ".out.csv.parts" / "000000.csv").columns["id"] == ["0", "1", "2"]
     assert run_job(open_file(file), Length(), output, resume=True) == 10
@@ -164,14 +180,158 @@ def test_bad_rows_are_found_before_any_work_and_left_out_on_request(tmp_path: Pa
     file = tmp_path / "in.jsonl"
     file.write_text("".join(json.dumps({"text": text, "row": row}) + "\n" for row, text in enumerate(texts)))
     with pytest.raises(
-        UserInputError, match=r"in\.jsonl: 6 of 10 texts cannot be .*no text \(rows 2, 4, 5, 6\).*\(row 8\).*\(row 9\)"
+        UserInputError,
+        match=r"in\.jsonl: cannot predict 6 of 10 rows: no text \(rows 2, 4, 5, 6\); an empty text \(row 8\); "
+        r"a text of type int \(row 9\)\. Leave these rows out with --bad-rows drop, or keep them,.* --bad-rows keep\.$",
     ):
         open_file(file)
-    job, output = open_file(file, drop_bad_rows=True), tmp_path / "out.csv"
+    job, output = open_file(file, bad_rows="drop"), tmp_path / "out.csv"
     assert (job.rows, job.usable) == (10, 4)
     assert run_job(job, Length(), output) == 4
     assert read_table(output).columns["text"] == ["a", "b", "c", "d"]
     assert read_table(output).columns["row"] == ["0", "2", "6", "9"]
+    assert (tmp_path / "out.csv.left_out.csv").read_text().splitlines() == [
+        "row,reason", "2,no text", "4,no text", "5,no text", "6,no text", "8,an empty text", "9,a text of type int"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_bad_rows_are_kept_without_a_prediction_on_request(tmp_path: Path, suffix: str) -> None:
+    texts = [None, "", None, "a", None, "b", "c", "\t", "d", None]
+    file, output = tmp_path / "in.jsonl", tmp_path / f"out{suffix}"
+    file.write_text("".join(json.dumps({"text": text, "fault": row}) + "\n" for row, text in enumerate(texts)))
+    model = Length()
+    assert run_job(open_file(file, bad_rows="keep"), model, output) == 10
+    assert model.asked == ["a", "b", "c", "d"]
+    columns = read_table(output).columns
+    assert list(columns) == [
+        "text",
+        "fault",
+        "label",
+        "score",
+        "probability_short",
+        "probability_long",
+        "predicted_fault",
+    ]
+    assert [int(str(row)) for row in columns["fault"]] == list(range(10))
+    empty = "" if suffix in {".csv", ".tsv"} else None
+    usable = [row for row, text in enumerate(texts) if text in model.asked]
+    for name in list(columns)[2:6]:
+        assert [row for row, value in enumerate(columns[name]) if value != empty] == usable
+    faults = ["no text", "an empty text", "no text", empty, "no text", empty, empty, "an empty text", empty, "no text"]
+    assert columns["predicted_fault"] == faults
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", output.name]
+
+
+@pytest.mark.parametrize("bad_rows", ["drop", "keep"])
+@pytest.mark.parametrize("stop_at", [4, 8, 11])
+def test_a_stopped_job_with_bad_rows_gives_what_it_would_have_given(
+    tmp_path: Path, bad_rows: BadRows, stop_at: int
+) -> None:
+    texts = [" " if row % 3 == 0 or 4 < row < 8 else f"text {row}" for row in range(12)]
+    file, output, whole = tmp_path / "in.csv", tmp_path / "out.csv", tmp_path / "whole.csv"
+    write_table(file, {"id": list(range(12)), "text": texts})
+    run_job(open_file(file, bad_rows=bad_rows), Length(), whole)
+    with pytest.raises(JobInterruptedError):
+        run_job(open_file(file, bad_rows=bad_rows), Length(stop_at=texts[stop_at]), output)
+    notes, rest = Notes(), Length()
+    run_job(open_file(file, bad_rows=bad_rows), rest, output, resume=True, progress=notes)
+    assert ("predicting", len(rest.asked)) in notes.told
+    assert output.read_bytes() == whole.read_bytes()
+    listed = [path.read_text() for path in (name_left_out(output), name_left_out(whole)) if path.exists()]
+    assert listed == [listed[0]] * 2 if bad_rows == "drop" else listed == []
+
+
+def test_what_is_left_out_is_listed_without_replacing_a_file(tmp_path: Path) -> None:
+    table, output = Table({"text": ["a", None]}, "stdin"), tmp_path / "out.csv"
+    (tmp_path / "out.csv.left_out.csv").write_text("mine")
+    with pytest.raises(UserInputError, match=r"out\.csv\.left_out\.csv already exists.*--overwrite"):
+        run_job(open_table(table, bad_rows="drop"), Length(), output)
+    assert not output.exists()
+    run_job(open_table(table, bad_rows="drop"), Length(), output, overwrite=True)
+    assert (tmp_path / "out.csv.left_out.csv").read_text() == "row,reason\n2,no text\n"
+    run_job(open_table(table, bad_rows="keep"), Length(), output, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"], "nothing was left out of this one"
+
+
+def test_a_file_of_bad_rows_alone_is_kept_and_not_dropped(tmp_path: Path) -> None:
+    table, model = Table({"text": ["", None]}, "stdin"), Length()
+    with pytest.raises(UserInputError, match=r"none of its 2 rows .*an empty text \(row 1\); no text \(row 2\)"):
+        open_table(table, bad_rows="drop")
+    assert run_job(open_table(table, bad_rows="keep"), model, tmp_path / "out.jsonl") == 2
+    assert read_table(tmp_path / "out.jsonl").columns["label"] == [None, None]
+    assert model.asked == []
+
+
+def test_rows_that_the_reader_could_not_read_are_bad_rows(tmp_path: Path) -> None:
+    table = Table({"text": ["a", None, "b"], "id": ["1", None, "3"]}, "in.csv", {1: "3 fields, the header has 2"})
+    with pytest.raises(UserInputError, match=r"cannot predict 1 of 3 rows: 3 fields, the header has 2 \(row 2\)\."):
+        open_table(table)
+    output = tmp_path / "out.csv"
+    assert run_job(open_table(table, bad_rows="drop"), Length(), output) == 2
+    assert read_table(output).columns["id"] == ["1", "3"]
+    assert name_left_out(output).read_text() == 'row,reason\n2,"3 fields, the header has 2"\n'
+
+
+def test_faults_of_many_kinds_are_cut(tmp_path: Path) -> None:
+    faults = {row: f"kind {row // 2}" for row in range(50)}
+    with pytest.raises(UserInputError) as caught:
+        open_table(Table({"text": [*[None] * 50, "a"]}, "stdin", faults))
+    assert "kind 0 (rows 1, 2); kind 1 (rows 3, 4);" in str(caught.value)
+    assert "kind 19 (rows 39, 40); and 5 other kinds. Leave" in str(caught.value)
+
+
+def test_a_column_of_bad_rows_alone_does_not_change_its_type(tmp_path: Path) -> None:
+    table = Table({"text": ["a", 7, "b"]}, "stdin")
+    assert run_job(open_table(table, bad_rows="drop"), Length(), tmp_path / "out.parquet") == 2
+    with pytest.raises(UserInputError, match="Column 'text' does not fit into a parquet file"):
+        run_job(open_table(table, bad_rows="keep"), Length(), tmp_path / "other.parquet")
+
+
+@pytest.mark.parametrize(
+    ("columns", "trained", "taken"),
+    [
+        (["review", "stars"], ["review"], ["review"]),
+        (["review", "text"], ["review"], ["review"]),
+        (["text", "stars"], ["review"], ["text"]),
+        (["premise", "claim"], ["premise", "claim"], ["premise", "claim"]),
+        (["text", "text_pair"], ["premise", "claim"], ["text", "text_pair"]),
+    ],
+)
+def test_the_columns_that_a_model_was_trained_on_are_taken_where_they_are(
+    tmp_path: Path, columns: list[str], trained: list[str], taken: list[str]
+) -> None:
+    write_table(tmp_path / "in.csv", {name: [f"{name} of a row"] for name in columns})
+    assert open_file(tmp_path / "in.csv", trained_columns=trained).text_columns == tuple(taken)
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".txt"])
+def test_pairs_come_from_two_columns_or_from_lines_with_a_tab(tmp_path: Path, suffix: str) -> None:
+    file, model = tmp_path / f"in{suffix}", Length()
+    pairs = [("it rains", "it is wet"), ("it rains", "it is\tdry" if suffix == ".txt" else "it is dry")]
+    if suffix == ".txt":
+        file.write_text("".join("\t".join(pair) + "\n" for pair in pairs))
+    else:
+        write_table(file, {"a": [first for first, _ in pairs], "b": [second for _, second in pairs]})
+    (part,) = stream_predictions(open_file(file, text_columns=["a", "b"]), model)
+    assert model.asked == part.texts == pairs
+    assert list(part.columns())[:3] == ["a", "b", "label"]
+
+
+def test_a_pair_on_the_command_line_is_two_words() -> None:
+    words = ["it rains", "it is wet"]
+    table = read_texts(words, io.StringIO(), text_columns=["text", "text_pair"])
+    assert table.columns == {"text": ["it rains"], "text_pair": ["it is wet"]}
+    for count in (1, 3):
+        with pytest.raises(UserInputError, match=f"both texts of one pair, got {count} text"):
+            read_texts((words * 2)[:count], io.StringIO(), text_columns=["text", "text_pair"])
+
+
+def test_a_line_without_a_tab_or_with_half_a_pair_is_a_bad_row() -> None:
+    stream = io.StringIO("a\tb\nno tab\n\tb\na\t \n")
+    table = read_texts([], stream, text_columns=["text", "text_pair"])
+    with pytest.raises(UserInputError, match=r"3 of 4 rows: an empty text \(rows 3, 4\); no text \(row 2\)"):
+        open_table(table, text_columns=["text", "text_pair"])
 
 
 def test_columns_are_those_of_the_whole_file(tmp_path: Path) -> None:
@@ -235,16 +395,17 @@ def test_texts_are_streamed_in_order(tmp_path: Path, suffix: str) -> None:
     notes = Notes()
     parts = list(stream_predictions(open_file(file), Length(), progress=notes))
     assert [text for part in parts for text in part.table.columns["text"]] == texts
-    assert [len(part.predictions) for part in parts] == [3, 3, 3, 1]
-    assert notes.told == [("predicting", 10), *(("update", done) for done in (3, 6, 9, 10))]
+    sizes = [len(part.predictions) for part in parts]
+    assert max(sizes) <= 3
+    assert notes.told == [("predicting", 10), *(("update", done) for done in accumulate(sizes))]
 
 
 def test_a_file_without_rows_or_with_texts_of_no_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("text\n")
     with pytest.raises(DataError, match=r"in\.csv has no rows"):
         open_file(tmp_path / "in.csv")
-    with pytest.raises(UserInputError, match="none of its 2 texts can be predicted"):
-        open_table(Table({"text": [None, ""]}, "stdin"), drop_bad_rows=True)
+    with pytest.raises(UserInputError, match="none of its 2 rows can be predicted"):
+        open_table(Table({"text": [None, ""]}, "stdin"), bad_rows="drop")
     with pytest.raises(DataError, match=r"no column 'text'\. Its columns: \['review'\]"):
         open_table(Table({"review": ["a"]}, "stdin"))
 
@@ -272,7 +433,7 @@ batch.run_job(batch.open_file(file), Slow(), file.with_name("out.csv"))
 
 @pytest.mark.parametrize("part", [3, 7], ids=["parts as now", "other parts, as of another version"])
 def test_a_killed_job_repeats_no_row_and_loses_none(tmp_path: Path, part: int) -> None:
-    file, output = write_rows(tmp_path / "in.csv", 50), tmp_path / "out.csv"
+    file, output = write_rows(tmp_path / "in.jsonl", 50), tmp_path / "out.csv"
     child = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(file), str(Path(__file__).parent), str(part)],
         stdin=subprocess.PIPE,
@@ -291,7 +452,7 @@ def test_a_killed_job_repeats_no_row_and_loses_none(tmp_path: Path, part: int) -
 
 
 def test_another_process_at_work_is_noticed(tmp_path: Path) -> None:
-    file, output = write_rows(tmp_path / "in.csv"), tmp_path / "out.csv"
+    file, output = write_rows(tmp_path / "in.jsonl"), tmp_path / "out.csv"
 
     class Overtaken(Length):
         def predict(self, texts: Sequence[str], **named: Any) -> list[Prediction]:
@@ -305,7 +466,7 @@ def test_another_process_at_work_is_noticed(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_end_leaves_is_not_taken_for_a_job(tmp_path: Path) -> None:
-    file, output = write_rows(tmp_path / "in.csv"), tmp_path / "out.csv"
+    file, output = write_rows(tmp_path / "in.jsonl"), tmp_path / "out.csv"
     (tmp_path / ".out.csv.parts").mkdir()
     (tmp_path / ".out.csv.parts" / "000007.csv").write_text("stale")
     assert run_job(open_file(file), Length(), output, resume=True) == 10
@@ -406,46 +567,57 @@ def test_columns_are_those_of_the_task(task: Task, build_predictor: Callable[...
 def test_a_txt_file_has_one_text_a_line(tmp_path: Path, column: str) -> None:
     path = tmp_path / "in.txt"
     path.write_text("superb\nété 🎬\r\nthe end\n", encoding="utf-8")
-    (part,) = stream_predictions(open_file(path, text_column=column), Length())
+    (part,) = stream_predictions(open_file(path, text_columns=[column]), Length())
     assert part.table.columns == {column: ["superb", "été 🎬", "the end"]}
     assert len(part.predictions) == 3
 
 
 def test_words_come_before_standard_input() -> None:
-    table = read_texts(["superb", "dull"], io.StringIO("from the stream"), text_column="review")
+    table = read_texts(["superb", "dull"], io.StringIO("from the stream"), text_columns=["review"])
     assert table.columns == {"review": ["superb", "dull"]}
 
 
 def test_standard_input_has_one_text_a_line_and_blank_lines_are_rows() -> None:
     content = "superb\r\n\r\n  \nété 🎬\u2028still the same text\x0cand still\nthe end".encode()
     stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
-    table = read_texts([], stream, text_column="text")
+    table = read_texts([], stream, text_columns=["text"])
     texts = ["superb", "", "  ", "été 🎬\u2028still the same text\x0cand still", "the end"]
     assert table.columns == {"text": texts}
-    job = open_table(Table(table.columns | {"row": [1, 2, 3, 4, 5]}, "stdin"), drop_bad_rows=True)
+    job = open_table(Table(table.columns | {"row": [1, 2, 3, 4, 5]}, "stdin"), bad_rows="drop")
     assert next(job.parts())[1].columns == {"text": [texts[0], texts[3], texts[4]], "row": [1, 4, 5]}
     assert (job.rows, job.usable) == (5, 3)
 
 
 def test_dropping_every_row_is_refused() -> None:
-    with pytest.raises(UserInputError, match=r"stdin: none of its 2 texts can be predicted"):
-        open_table(Table({"text": ["", None]}, "stdin"), drop_bad_rows=True)
+    with pytest.raises(UserInputError, match=r"stdin: none of its 2 rows can be predicted"):
+        open_table(Table({"text": ["", None]}, "stdin"), bad_rows="drop")
 
 
-def test_standard_input_that_is_not_utf8_is_refused() -> None:
-    stream = io.TextIOWrapper(io.BytesIO("café".encode("latin1")), encoding="utf-8")
-    with pytest.raises(UserInputError, match=r"Standard input is not UTF-8"):
-        read_texts([], stream, text_column="text")
+def test_lines_of_standard_input_that_are_not_in_its_encoding_are_bad_rows() -> None:
+    def pipe(content: bytes) -> io.TextIOWrapper:
+        return io.TextIOWrapper(io.BytesIO(content), encoding="ascii")
+
+    mixed = "superb 🎬\n".encode() + "café\n".encode("latin1") + b"fine\n"
+    table = read_texts([], pipe(mixed))
+    assert table == Table({"text": ["superb 🎬", None, "fine"]}, "standard input", {1: "bytes that are not utf-8"})
+    table = read_texts([], pipe(mixed), form=FormatConfig(encoding_errors="replace"))
+    assert table == Table({"text": ["superb 🎬", "caf\ufffd", "fine"]}, "standard input")
+    table = read_texts([], pipe(mixed), form=FormatConfig(encoding="latin1"))
+    assert table.columns["text"][1:] == ["café", "fine"]
+    texts = ["Das Café ist schön, aber für Müller zu laut.", "Größe und Qualität überzeugen nicht.", "Süß!"]
+    table = read_texts([], pipe("\n".join(texts).encode("cp1252")))
+    assert table.columns == {"text": texts}
+    assert re.match(r"standard input: read as cp1252 \(confidence", table.notes[0])
 
 
 def test_empty_standard_input_is_refused() -> None:
     with pytest.raises(UserInputError, match="Nothing to predict: standard input is empty"):
-        read_texts([], io.StringIO(""), text_column="text")
+        read_texts([], io.StringIO(""), text_columns=["text"])
 
 
 def test_a_person_at_a_terminal_is_told_what_to_give(terminal: io.TextIOWrapper) -> None:
     with pytest.raises(UserInputError, match=r'Nothing to predict\. Give texts \("I loved it"\), --file'):
-        read_texts([], terminal, text_column="text")
+        read_texts([], terminal, text_columns=["text"])
 
 
 def test_a_missing_column_lists_those_there(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 import typer
 
-from lorafit.errors import ConfigError, UserInputError
+from lorafit.errors import ConfigError
+from lorafit.system.paths import expand_home
 from lorafit.tasks.registry import TASKS
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def take_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**options: Any) -> None:
-        given = {name: _expand_home(value) if isinstance(value, Path) else value for name, value in options.items()}
+        given = {name: expand_home(value) if isinstance(value, Path) else value for name, value in options.items()}
         taken = {name: {option: given.pop(option) for option in members[name]} for name in groups}
         command(**given, **{name: group(**taken[name]) for name, group in groups.items()})
 
@@ -263,13 +264,3 @@ def take_options(command: Callable[..., None]) -> Callable[..., None]:
     ]
     vars(run)["__signature__"] = signature.replace(parameters=parameters)
     return run
-
-
-def _expand_home(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise UserInputError(
-            f"{path}: there is no user {path.parts[0][1:]} with a home folder. If the name itself begins with ~, "
-            f"write ./{path}"
-        ) from error

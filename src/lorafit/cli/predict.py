@@ -2,12 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorafit.cli.options import Quiet, RunOrExport, TargetAccuracy, TextOptions
 from lorafit.cli.render.progress import open_progress
+from lorafit.system.text import format_count
+
+if TYPE_CHECKING:
+    from lorafit.inference.batch import BatchJob
+    from lorafit.system.progress import Progress
 
 
 def predict(
@@ -40,10 +45,14 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object a text.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Predict texts, a file of any size, or standard input."""
+    """Predict texts, a file of any size, or standard input.
+
+    A model trained on pairs takes the two texts of one pair, two columns of a file (--text-column twice, or those it
+    was trained on), or lines with a tab between both texts.
+    """
     from lorafit.cli.render.predictions import show_predictions
     from lorafit.errors import UserInputError
-    from lorafit.inference.batch import check_output, open_file, open_table, read_texts, run_job, stream_predictions
+    from lorafit.inference import batch
     from lorafit.inference.loading import load
 
     if texts and file is not None:
@@ -53,24 +62,64 @@ def predict(
     if csv_safe and output is None:
         raise UserInputError("--csv-safe is for csv and tsv files: name one with --output.")
     if output is not None:
-        check_output(output, overwrite=overwrite, csv_safe=csv_safe)
-    column = (rows.text_columns or ["text"])[0]
-    drop_bad_rows = rows.bad_rows == "drop"
+        batch.check_output(output, overwrite=overwrite, csv_safe=csv_safe)
     with open_progress(quiet=quiet or (file is None and len(texts or []) == 1)) as progress:
-        if file is None:
-            table = read_texts(texts or [], sys.stdin, text_column=column)
-            job = open_table(table, text_column=column, drop_bad_rows=drop_bad_rows)
-        else:
-            job = open_file(file, text_column=column, drop_bad_rows=drop_bad_rows, progress=progress)
-        if job.usable < job.rows:
-            progress.say(f"{job.rows - job.usable:,} rows without a text are skipped")
+        job = _open_job(run, texts or [], file, rows, progress)
         predictor = load(run, raw=raw, target_accuracy=target_accuracy, verify=verify)
         if output is None:
-            for part in stream_predictions(job, predictor, progress=progress):
+            for part in batch.stream_predictions(job, predictor, progress=progress):
                 show_predictions(predictor.task, part, json=json)
             return
-        written = run_job(
-            job, predictor, output, csv_safe=csv_safe, resume=resume, overwrite=overwrite, progress=progress
-        )
+        batch.run_job(job, predictor, output, csv_safe=csv_safe, resume=resume, overwrite=overwrite, progress=progress)
     if not quiet:
-        sys.stderr.write(f"{written:,} predictions written to {output}\n")
+        sys.stderr.write(f"{format_count(job.usable, 'prediction')} written to {output}\n")
+        if job.bad_rows == "drop" and job.usable < job.rows:
+            sys.stderr.write(f"{format_count(job.rows - job.usable, 'row')} left out: {batch.name_left_out(output)}\n")
+
+
+def _open_job(run: Path, texts: list[str], file: Path | None, rows: TextOptions, progress: "Progress") -> "BatchJob":
+    """Read and check what is to be predicted, and say what is wrong with rows that are left out or kept."""
+    from lorafit.config import load_config
+    from lorafit.errors import UserInputError
+    from lorafit.inference.batch import TEXT_COLUMNS, open_file, open_table, read_texts
+
+    data = load_config(flags=rows.collect({})).data
+    given, trained = tuple(rows.text_columns or ()), _find_trained_columns(run)
+    if given and trained and len(given) != len(trained):
+        takes = "single texts: give --text-column once" if len(trained) == 1 else "pairs: give --text-column twice"
+        raise UserInputError(f"The model takes {takes}.")
+    trained = trained or TEXT_COLUMNS[:1]
+    if file is not None:
+        job = open_file(
+            file,
+            text_columns=given or None,
+            trained_columns=trained,
+            bad_rows=data.bad_rows,
+            form=data.format,
+            progress=progress,
+        )
+    else:
+        columns = given or TEXT_COLUMNS[: len(trained)]
+        table = read_texts(texts, sys.stdin, text_columns=columns, form=data.format)
+        for note in table.notes:
+            progress.say(note)
+        job = open_table(table, text_columns=columns, bad_rows=data.bad_rows)
+    if job.usable < job.rows:
+        progress.say(f"{'without a prediction' if job.bad_rows == 'keep' else 'left out'}: {job.describe_faults()}")
+    return job
+
+
+def _find_trained_columns(folder: Path) -> tuple[str, ...] | None:
+    """Return the columns that held the texts of a run, or usual ones of an export: two of pairs; None of neither."""
+    from lorafit.config import load_config
+    from lorafit.inference.batch import TEXT_COLUMNS
+    from lorafit.inference.export.records import ExportLayout, ExportRecord
+    from lorafit.runs.folder import RunLayout
+
+    run, export = RunLayout(folder), ExportLayout(folder)
+    if export.record.is_file():
+        return TEXT_COLUMNS if ExportRecord.read(export.record).pair else TEXT_COLUMNS[:1]
+    if not run.config.is_file():
+        return None
+    data = load_config(run.config).data
+    return (data.text_column,) if data.text_pair_column is None else (data.text_column, data.text_pair_column)

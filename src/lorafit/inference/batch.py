@@ -2,18 +2,24 @@
 
 While a job with a file runs, the folder `.OUTPUT.parts` beside the output holds its finished parts, each a table by
 itself, and `job.json`, which says how far they go. When all are there, they become the output and the folder goes; a
-job that was stopped goes on after them.
+job that was stopped goes on after them. Rows that were left out stand in `OUTPUT.left_out.csv`, by number and reason.
 """
 
+import io
+import json
 import shutil
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Literal, TextIO, cast
 
+import numpy as np
+
+from lorafit.config import FormatConfig
 from lorafit.data.checks import describe_rows, describe_text_fault
-from lorafit.data.tables import DELIMITERS, Table, check_columns, stream_table
+from lorafit.data.reading.encodings import judge_encoding
+from lorafit.data.tables import DELIMITERS, Table, check_columns, find_kind, stream_table
 from lorafit.data.writing import WRITABLE_SUFFIXES, check_types, join_tables, write_table
 from lorafit.errors import DataError, JobInterruptedError, RunError, UserInputError
 from lorafit.inference.predictor import Predictor
@@ -21,11 +27,21 @@ from lorafit.system.atomic import compute_digest, describe_obstacle
 from lorafit.system.extras import require
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.records import FileRecord
+from lorafit.system.text import Text, format_count
 from lorafit.tasks.base import Prediction
+
+BadRows = Literal["stop", "drop", "keep"]
+"""What becomes of rows that cannot be predicted: an error, which lists them; nothing; or a row without a prediction."""
+
+TEXT_COLUMNS = ("text", "text_pair")
+"""Columns of a text, or of both texts of a pair, that have no other names."""
 
 _PART_ROWS = 4096
 _PART_CHARACTERS = 1 << 24
 """A part ends after so many rows or characters, so that memory does not grow with the file."""
+
+_MOST_KINDS = 20
+"""Kinds of fault that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +49,40 @@ class BatchJob:
     """Texts to predict, checked; make one with `open_file` or `open_table`.
 
     Attributes:
-        file: Where they are; None where they are at hand.
-        text_column: The column of the texts.
+        text_columns: The column of the texts, or those of both texts of a pair.
+        bad_rows: What becomes of rows that cannot be predicted.
         types: Types of the values of each column, columns in order.
         rows: Rows there are.
-        usable: Those of them that can be predicted; the others are left out.
-        digest: Tells the file from others; empty where there is none, since nothing is kept to go on with.
+        faults: What is wrong with rows that cannot be predicted, each with their numbers, counted from 1.
+        identity: Tells the file, and how it is read, from others, by what differs; nothing is kept to go on with where
+            it is empty.
         stream: Yields the rows part by part.
     """
 
-    file: Path | None
-    text_column: str
+    text_columns: tuple[str, ...]
+    bad_rows: BadRows
     types: dict[str, set[type]]
     rows: int
-    usable: int
-    digest: str
+    faults: Mapping[str, Sequence[int]]
+    identity: dict[str, str]
     stream: Callable[[], Iterator[Table]]
 
+    @property
+    def usable(self) -> int:
+        """Rows that can be predicted."""
+        return self.rows - sum(map(len, self.faults.values()))
+
+    def describe_faults(self) -> str:
+        """Say how many rows cannot be predicted, and what is wrong with which."""
+        return f"{self.rows - self.usable:,} of {format_count(self.rows, 'row')}: {_list_faults(self.faults)}"
+
+    def list_faults(self) -> dict[str, list[object]]:
+        """Return the rows that cannot be predicted as the columns `row` and `reason`, in their order."""
+        listed = sorted((row, fault) for fault, rows in self.faults.items() for row in rows)
+        return {"row": [row for row, _ in listed], "reason": [fault for _, fault in listed]}
+
     def parts(self, *, after: int = 0) -> Iterator[tuple[int, Table]]:
-        """Yield the parts with all columns and without unusable rows.
+        """Yield the parts with all columns. Unusable rows are left out, or kept with what is wrong in `Table.faults`.
 
         Args:
             after: Rows of the source to pass over.
@@ -63,13 +94,14 @@ class BatchJob:
         for table in self.stream():
             first, end = max(after - end, 0), end + len(table)
             if end > after:
+                faults = _find_faults(table, self.text_columns)
+                is_kept = self.bad_rows == "keep"
+                rows = [row for row in range(first, len(table)) if is_kept or row not in faults]
                 missing: list[object] = [None] * len(table)
-                columns = {name: table.columns.get(name, missing)[first:] for name in self.types}
-                texts = columns[self.text_column]
-                good = [row for row, text in enumerate(texts) if describe_text_fault(text) is None]
-                if len(good) < len(texts):
-                    columns = {name: [values[row] for row in good] for name, values in columns.items()}
-                yield end, Table(columns, table.origin)
+                whole = {name: table.columns.get(name, missing) for name in self.types}
+                columns = {name: [values[row] for row in rows] for name, values in whole.items()}
+                kept = {place: faults[row] for place, row in enumerate(rows) if row in faults}
+                yield end, Table(columns, table.origin, kept)
 
 
 @dataclass(frozen=True)
@@ -78,56 +110,87 @@ class PredictedTable:
 
     Attributes:
         table: The rows as they were read.
-        text_column: The column of the texts.
-        predictions: One a row, in the same order.
+        text_columns: The column of the texts, or those of both texts of a pair.
+        predictions: One a row, in the same order; None for those of `table.faults`.
+        example: Any prediction of the model, where rows without one are kept: it tells what such a row lacks.
     """
 
     table: Table
-    text_column: str
-    predictions: tuple[Prediction, ...]
+    text_columns: tuple[str, ...]
+    predictions: tuple[Prediction | None, ...]
+    example: Prediction | None = None
+
+    @property
+    def texts(self) -> list[object]:
+        """What stands in the column of the texts; of pairs, tuples."""
+        return _read_column(self.table, self.text_columns)
 
     def columns(self) -> dict[str, Sequence[object]]:
         """Return the original columns, then those of the predictions, for example `label`, `score` and probabilities.
 
-        A new column whose name is taken gets `predicted_` before it.
+        Where rows without a prediction are kept, these are empty there, and `fault` says why. A new column whose name
+        is taken gets `predicted_` before it.
         """
         columns: dict[str, Sequence[object]] = dict(self.table.columns)
-        predicted = [prediction.columns() for prediction in self.predictions]
-        for name in predicted[0]:
+        example = self.example or next(one for one in self.predictions if one is not None)
+        predicted = [{} if one is None else one.columns() for one in self.predictions]
+        new: dict[str, Sequence[object]] = {name: [row.get(name) for row in predicted] for name in example.columns()}
+        if self.example is not None:
+            new["fault"] = [self.table.faults.get(row) for row in range(len(self.table))]
+        for name, values in new.items():
             free = name
             while free in columns:
                 free = f"predicted_{free}"
-            columns[free] = [row[name] for row in predicted]
+            columns[free] = values
         return columns
 
 
-def read_texts(words: Sequence[str], stream: TextIO, *, text_column: str) -> Table:
+def read_texts(
+    words: Sequence[str], stream: TextIO, *, text_columns: Sequence[str] = ("text",), form: FormatConfig | None = None
+) -> Table:
     """Read texts from the command line or from standard input.
 
     Args:
-        words: Texts given directly.
-        stream: Read line by line where no words were given.
-        text_column: Name of the table's only column.
+        words: Texts given directly; of pairs, both texts of one.
+        stream: Read line by line where no words were given; both texts of a pair have a tab between them.
+        text_columns: Names of the table's columns: one, or two for pairs.
+        form: The encoding of the stream, None to find it, and what becomes of bytes that are not in it.
 
     Returns:
         The table.
 
     Raises:
-        UserInputError: There is nothing at all, or the stream is not UTF-8.
+        UserInputError: There is nothing at all, or words that are not one pair.
+        DataError: The stream is in no encoding that is known.
     """
     if words:
-        return Table({text_column: list(words)}, "the command line")
+        if len(text_columns) == 1:
+            return Table({text_columns[0]: list(words)}, "the command line")
+        if len(words) != len(text_columns):
+            raise UserInputError(
+                f"The model takes pairs of texts: give both texts of one pair, got {format_count(len(words), 'text')}. "
+                "Several pairs come from a file (--file), or from standard input, one a line with a tab between both "
+                "texts."
+            )
+        return Table({name: [word] for name, word in zip(text_columns, words, strict=True)}, "the command line")
     if stream.isatty():
         raise UserInputError('Nothing to predict. Give texts ("I loved it"), --file reviews.csv, or pipe lines in.')
-    try:
-        lines: list[object] = [line.rstrip("\n") for line in stream]
-    except UnicodeDecodeError:
-        raise UserInputError(
-            "Standard input is not UTF-8. Convert it, for instance with: iconv -f latin1 -t utf-8"
-        ) from None
+    form, told = form or FormatConfig(), ()
+    if isinstance(stream, io.TextIOWrapper):
+        content = io.BytesIO(stream.buffer.read())
+        form, told = judge_encoding(content, Path("standard input"), form)
+        content.seek(0)
+        errors = "replace" if form.encoding_errors == "replace" else "surrogateescape"
+        stream = io.TextIOWrapper(content, encoding=form.encoding, errors=errors)
+    lines: list[object] = [line.rstrip("\n") for line in stream]
     if not lines:
         raise UserInputError("Nothing to predict: standard input is empty.")
-    return Table({text_column: lines}, "standard input")
+    faults = {
+        row: f"bytes that are not {form.encoding}" for row, line in enumerate(lines) if _is_undecodable(str(line))
+    }
+    columns = _name_lines([None if row in faults else line for row, line in enumerate(lines)], text_columns)
+    notes = (f"standard input: read {', '.join(told)}.",) if told else ()
+    return Table(columns, "standard input", faults, notes)
 
 
 def check_output(path: Path, *, overwrite: bool, csv_safe: bool = False) -> None:
@@ -157,54 +220,68 @@ def check_output(path: Path, *, overwrite: bool, csv_safe: bool = False) -> None
 
 
 def open_file(
-    file: Path, *, text_column: str = "text", drop_bad_rows: bool = False, progress: Progress | None = None
+    file: Path,
+    *,
+    text_columns: Sequence[str] | None = None,
+    trained_columns: Sequence[str] = ("text",),
+    bad_rows: BadRows = "stop",
+    form: FormatConfig | None = None,
+    progress: Progress | None = None,
 ) -> BatchJob:
     """Read a file once, part by part, before any work: what are its columns, and is every text one?
 
     Args:
         file: A table as `read_table` takes it; it need not fit into memory.
-        text_column: The column of the texts. A txt file has this one alone.
-        drop_bad_rows: Leave out rows whose text is empty or no text, instead of refusing the file.
+        text_columns: The column of the texts, or those of both texts of a pair. A txt file has one text a line, or a
+            pair with a tab between both.
+        trained_columns: Those to take where none are named: the ones the model was trained on, as far as the file has
+            them, else "text".
+        bad_rows: What becomes of rows that cannot be read, or whose text is empty or no text: `stop` refuses the file
+            with a list of them, `drop` leaves them out, `keep` gives them a row without a prediction.
+        form: How text files are written; None to find it.
         progress: Told how many rows are read.
 
     Returns:
         The job.
 
     Raises:
-        UserInputError: Some texts cannot be predicted and are not to be left out, or all of them.
+        UserInputError: Some rows cannot be predicted and the file is to be refused, or all of them are to be left out.
         DataError: The file cannot be read, has no rows, or has no such column.
     """
+    names = tuple(text_columns or trained_columns)
+    progress, limits = progress or Silent(), {"most_rows": _PART_ROWS, "most_characters": _PART_CHARACTERS}
+    found = next((set(table.columns) for table in stream_table(file, form, **limits)), set())
+    has_lines = find_kind(file) == ".txt" and found == {"text"}
+    if text_columns is None and (has_lines or not set(names) <= found):
+        names = TEXT_COLUMNS[: len(names)]
 
     def stream() -> Iterator[Table]:
-        for table in stream_table(file, most_rows=_PART_ROWS, most_characters=_PART_CHARACTERS):
-            named = {text_column: table.columns["text"]} if file.suffix.lower() == ".txt" else table.columns
-            yield Table(named, table.origin)
+        for table in stream_table(file, form, **limits):
+            columns = _name_lines(table.columns["text"], names) if has_lines else table.columns
+            yield Table(columns, table.origin, table.faults, table.notes)
 
-    progress = progress or Silent()
     progress.start("checking the texts", unit="row")
-    checked = _check(stream(), file.name, text_column, drop_bad_rows=drop_bad_rows, progress=progress)
-    job = BatchJob(file, text_column, *checked, compute_digest(file), stream)
+    job = _check(stream, file.name, names, bad_rows, progress, file=file, form=form)
     progress.finish()
     return job
 
 
-def open_table(table: Table, *, text_column: str = "text", drop_bad_rows: bool = False) -> BatchJob:
+def open_table(table: Table, *, text_columns: Sequence[str] = ("text",), bad_rows: BadRows = "stop") -> BatchJob:
     """Check texts that are at hand.
 
     Args:
         table: The texts, with other columns or without.
-        text_column: The column of the texts.
-        drop_bad_rows: Leave out rows whose text is empty or no text, instead of refusing them.
+        text_columns: The column of the texts, or those of both texts of a pair.
+        bad_rows: What becomes of rows whose text is empty or no text, as in `open_file`.
 
     Returns:
         The job.
 
     Raises:
-        UserInputError: Some texts cannot be predicted and are not to be left out, or all of them.
+        UserInputError: Some rows cannot be predicted and are to be refused, or all of them are to be left out.
         DataError: There is no such column.
     """
-    checked = _check(iter([table]), table.origin, text_column, drop_bad_rows=drop_bad_rows, progress=Silent())
-    return BatchJob(None, text_column, *checked, "", lambda: iter([table]))
+    return _check(lambda: iter([table]), table.origin, tuple(text_columns), bad_rows, Silent())
 
 
 def stream_predictions(
@@ -240,6 +317,8 @@ def run_job(
 ) -> int:
     """Predict texts and write the table with its predictions, rows in their order.
 
+    Rows that are left out are listed in a file beside the output, `name_left_out(output)`.
+
     Args:
         job: The texts.
         predictor: From `lorafit.load`.
@@ -263,20 +342,25 @@ def run_job(
         check_types(job.types)
     settings = {
         "the model": predictor.fingerprint,
-        "the texts": job.digest,
-        "the text column": job.text_column,
-        "--drop-bad-rows": str(job.usable < job.rows),
+        **job.identity,
+        "--text-column": json.dumps(job.text_columns),
+        "--bad-rows": "keep" if job.bad_rows == "keep" else "drop",  # what is not refused has none, or drops them
         "--csv-safe": str(csv_safe),
     }
-    parts, progress = _Parts(output, settings), progress or Silent()
+    parts, progress, left_out = _Parts(output, settings), progress or Silent(), name_left_out(output)
+    if left_out.exists() and not overwrite and not resume:
+        raise UserInputError(f"{left_out} already exists. Choose another --output, or replace both with --overwrite.")
     try:
         parts.open(resume=resume, overwrite=overwrite)
         if parts.record.rows:
-            progress.say(f"going on after {parts.record.rows:,} rows that are done")
-        progress.start("predicting", total=job.usable - parts.record.rows, unit="text")
+            progress.say(f"going on after {format_count(parts.record.rows, 'row')} that are done")
+        progress.start("predicting", total=job.usable - parts.record.predicted, unit="text")
         for source_rows, predicted in _predict_parts(job, predictor, progress, after=parts.record.source_rows):
             parts.add(predicted, source_rows, csv_safe=csv_safe)
         progress.finish()
+        left_out.unlink(missing_ok=True)
+        if job.bad_rows == "drop" and job.usable < job.rows:
+            write_table(left_out, job.list_faults())
         return parts.join()
     except RunError:
         raise
@@ -288,11 +372,18 @@ def run_job(
         raise UserInputError(f"{output} cannot be written: {error.strerror or error}. {parts.keep(job)}") from error
 
 
+def name_left_out(output: Path) -> Path:
+    """Return the name of the file that lists the rows left out, beside the output."""
+    return output.with_name(f"{output.name}.left_out.csv")
+
+
 def _predict_parts(
     job: BatchJob, predictor: Predictor, progress: Progress, *, after: int = 0
 ) -> Iterator[tuple[int, PredictedTable | None]]:
     """Predict the parts of a job as `BatchJob.parts` yields them; None stands for a part without rows."""
-    done = 0
+    done, example = 0, None
+    if job.bad_rows == "keep":
+        example = predictor.task.predict(np.zeros(len(predictor.task.label_names)), predictor.calibration)
 
     def count(more: int) -> None:
         progress.update(done + more)
@@ -301,10 +392,12 @@ def _predict_parts(
         if not len(table):
             yield source_rows, None
             continue
-        texts = cast("Sequence[str]", table.columns[job.text_column])  # parts have no other rows
-        predictions = predictor.predict(texts, on_progress=count)
-        done += len(table)
-        yield source_rows, PredictedTable(table, job.text_column, tuple(predictions))
+        texts = _read_column(table, job.text_columns)
+        usable = cast("list[Text]", [text for row, text in enumerate(texts) if row not in table.faults])
+        predicted = iter(predictor.predict(usable, on_progress=count) if usable else [])
+        done += len(usable)
+        predictions = tuple(None if row in table.faults else next(predicted) for row in range(len(table)))
+        yield source_rows, PredictedTable(table, job.text_columns, predictions, example)
 
 
 class _JobRecord(FileRecord):
@@ -314,12 +407,14 @@ class _JobRecord(FileRecord):
         settings: What must be the same for the job to go on.
         source_rows: Rows of the source that are done, those left out among them.
         rows: Rows in the parts.
+        predicted: Those of them that have a prediction.
         parts: Number of parts.
     """
 
     settings: dict[str, str]
     source_rows: int = 0
     rows: int = 0
+    predicted: int = 0
     parts: int = 0
 
 
@@ -338,7 +433,8 @@ class _Parts:
         if found is not None and found.rows and not (overwrite and not resume):
             if not resume:
                 raise RunError(
-                    f"There are {found.rows:,} finished rows of a job with this output in {self.folder}: it was "
+                    f"There are {format_count(found.rows, 'finished row')} of a job with this output in "
+                    f"{self.folder}: it was "
                     "stopped, or is at work. Go on after them with --resume, or start over with --overwrite."
                 )
             if other := [name for name, value in self.record.settings.items() if found.settings.get(name) != value]:
@@ -363,6 +459,7 @@ class _Parts:
             settings=before.settings,
             source_rows=source_rows,
             rows=before.rows + rows,
+            predicted=before.predicted + (0 if predicted is None else rows - len(predicted.table.faults)),
             parts=before.parts + (predicted is not None),
         )
         self.record.write(self._path)
@@ -377,11 +474,12 @@ class _Parts:
 
     def keep(self, job: BatchJob) -> str:
         """Say what is kept of a job that stops here, and remove what cannot be gone on with."""
-        if job.file is None or not self.record.rows:
+        if not job.identity or not self.record.rows:
             shutil.rmtree(self.folder, ignore_errors=True)
             return "Nothing is kept."
         return (
-            f"{self.record.rows:,} rows are done and kept in {self.folder}: go on with the same command and --resume."
+            f"Finished and kept in {self.folder}: {format_count(self.record.rows, 'row')}. Go on with the same "
+            "command and --resume."
         )
 
     def _make_sure_to_be_alone(self) -> None:
@@ -393,31 +491,94 @@ class _Parts:
 
 
 def _check(
-    tables: Iterator[Table], origin: str, text_column: str, *, drop_bad_rows: bool, progress: Progress
-) -> tuple[dict[str, set[type]], int, int]:
-    """Return the types of each column's values, the number of rows, and how many of these can be predicted."""
+    stream: Callable[[], Iterator[Table]],
+    origin: str,
+    text_columns: tuple[str, ...],
+    bad_rows: BadRows,
+    progress: Progress,
+    *,
+    file: Path | None = None,
+    form: FormatConfig | None = None,
+) -> BatchJob:
+    """Read all rows once and find those that cannot be predicted."""
     types: dict[str, set[type]] = {}
     faults: dict[str, array[int]] = {}
+    notes: set[str] = set()
     rows = 0
-    for table in tables:
+    for table in stream():
+        for note in table.notes:
+            if note not in notes:
+                progress.say(note)
+        notes.update(table.notes)
+        found = _find_faults(table, text_columns)
         for name, values in table.columns.items():
-            types.setdefault(name, set()).update(map(type, values))
-        texts = table.columns.get(text_column, [None] * len(table))
-        for row, text in enumerate(texts, start=rows + 1):
-            if (fault := describe_text_fault(text)) is not None:
-                faults.setdefault(fault, array("q")).append(row)
+            kept = values if bad_rows == "keep" else (value for row, value in enumerate(values) if row not in found)
+            types.setdefault(name, set()).update(map(type, kept))
+        for row, fault in found.items():
+            faults.setdefault(fault, array("q")).append(rows + row + 1)
         rows += len(table)
         progress.update(rows)
     if not rows:
         raise DataError(f"{origin} has no rows.")
-    check_columns(types, {text_column: "--text-column"}, origin)
-    bad = sum(map(len, faults.values()))
-    listed = "; ".join(f"{fault} ({describe_rows(found)})" for fault, found in faults.items())
-    if bad == rows:
-        raise UserInputError(f"{origin}: none of its {rows} texts can be predicted: {listed}.")
-    if bad and not drop_bad_rows:
+    check_columns(types, dict.fromkeys(text_columns, "--text-column"), origin)
+    identity = {}
+    if file is not None and file.is_file():
+        identity = {"the texts": compute_digest(file), "the format": (form or FormatConfig()).model_dump_json()}
+    job = BatchJob(text_columns, bad_rows, types, rows, faults, identity, stream)
+    _refuse_faults(job, origin)
+    return job
+
+
+def _refuse_faults(job: BatchJob, origin: str) -> None:
+    if job.usable == job.rows or job.bad_rows == "keep":
+        return
+    if not job.usable:
         raise UserInputError(
-            f"{origin}: {bad} of {rows} texts cannot be predicted: {listed}. "
-            "`lorafit predict --drop-bad-rows` leaves them out."
+            f"{origin}: none of its {format_count(job.rows, 'row')} can be predicted: {_list_faults(job.faults)}. "
+            "Is the text column the right one (--text-column)?"
         )
-    return types, rows, rows - bad
+    if job.bad_rows == "stop":
+        raise UserInputError(
+            f"{origin}: cannot predict {job.describe_faults()}. Leave these rows out with --bad-rows drop, or keep "
+            "them, without a prediction, with --bad-rows keep."
+        )
+
+
+def _find_faults(table: Table, text_columns: tuple[str, ...]) -> dict[int, str]:
+    """Return what is wrong with rows that cannot be predicted, by their place in the table."""
+    texts = _read_column(table, text_columns)
+    found = ((row, table.faults.get(row) or describe_text_fault(text)) for row, text in enumerate(texts))
+    return {row: fault for row, fault in found if fault is not None}
+
+
+def _read_column(table: Table, text_columns: tuple[str, ...]) -> list[object]:
+    """Return the texts, or the pairs of texts; None where a part lacks the column."""
+    missing: list[object] = [None] * len(table)
+    values = [table.columns.get(name, missing) for name in text_columns]
+    return values[0] if len(values) == 1 else list(zip(*values, strict=True))
+
+
+def _name_lines(lines: list[object], text_columns: Sequence[str]) -> dict[str, list[object]]:
+    """Return lines as columns: one, or two where each line is a pair with a tab between both texts."""
+    if len(text_columns) == 1:
+        return {text_columns[0]: lines}
+    pairs = [line.partition("\t") if isinstance(line, str) else (None, "", None) for line in lines]
+    halves = [[first for first, _, _ in pairs], [second if tab else None for _, tab, second in pairs]]
+    return dict(zip(text_columns, cast("list[list[object]]", halves), strict=True))
+
+
+def _is_undecodable(line: str) -> bool:
+    """Tell whether a line has bytes that were not in the encoding and are kept as halves of surrogate pairs."""
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _list_faults(faults: Mapping[str, Sequence[int]]) -> str:
+    """Return what is wrong with which rows, the most frequent first; of many kinds the first twenty."""
+    kinds = sorted(faults.items(), key=lambda kind: (-len(kind[1]), kind[1][0]))
+    listed = "; ".join(f"{fault} ({describe_rows(rows)})" for fault, rows in kinds[:_MOST_KINDS])
+    more = len(kinds) - _MOST_KINDS
+    return listed if more <= 0 else f"{listed}; and {format_count(more, 'other kind')}"

@@ -1,4 +1,4 @@
-"""Text for people: foreign text made safe to show, and durations."""
+"""Text for people: foreign text made safe to show, counts and durations."""
 
 import re
 
@@ -35,6 +35,11 @@ def clean_text(text: str, *, most: int | None = None, strip: bool = True) -> str
     if not line.isprintable():
         line = "".join(sign if sign.isprintable() or sign in _JOINERS else "\N{REPLACEMENT CHARACTER}" for sign in line)
     return line if most is None or len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
+def format_count(count: int, noun: str) -> str:
+    """Return a number with what it counts: 1 row, 2 rows."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def parse_duration(text: str) -> float | None:

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lorafit.inference.batch import PredictedTable
+from lorafit.inference.batch import TEXT_COLUMNS, PredictedTable
 from lorafit.system.text import clean_text
 from lorafit.tasks.base import Prediction, Task
 from lorafit.tasks.labels import Label
@@ -27,15 +27,31 @@ _WIDEST = 40
 def show_predictions(task: Task, predicted: PredictedTable, *, json: bool) -> None:
     """Print one prediction a line before its text, in columns of the same width for all texts; or a JSON object."""
     width = max(len(clean_text(name)) for name in task.label_names)  # of all labels: a file comes part by part
-    texts = predicted.table.columns[predicted.text_column]
-    for text, prediction in zip(texts, predicted.predictions, strict=True):
+    for row, (text, prediction) in enumerate(zip(predicted.texts, predicted.predictions, strict=True)):
+        fault = predicted.table.faults.get(row)
         if json:
-            line = json_format.dumps({"text": text, **asdict(prediction)}, ensure_ascii=False)  # type: ignore[call-overload]
+            line = json_format.dumps(_build_object(text, prediction, predicted.example, fault), ensure_ascii=False)
+        elif prediction is None:
+            line = f"no prediction: {fault}"
         else:
             name, *rest = prediction.cells()
             cells = [clean_text(name).ljust(width) if rest else clean_text(name), *rest]
-            line = "  ".join([*cells, clean_text(str(text))])
+            line = "  ".join([*cells, " | ".join(clean_text(str(part)) for part in _split(text))])
         sys.stdout.write(f"{line}\n")
+
+
+def _build_object(
+    text: object, prediction: Prediction | None, example: Prediction | None, fault: str | None
+) -> dict[str, object]:
+    """Return what is written of a row as JSON; where rows without a prediction are kept, with its fault."""
+    values: dict[str, object] = dict(zip(TEXT_COLUMNS, _split(text), strict=False))
+    if example is not None:
+        values |= dict.fromkeys(asdict(example)) | {"fault": fault}  # type: ignore[call-overload]
+    return values if prediction is None else values | asdict(prediction)  # type: ignore[call-overload]
+
+
+def _split(text: object) -> tuple[object, ...]:
+    return text if isinstance(text, tuple) else (text,)
 
 
 def build_sample_table(task: Task, samples: "Sequence[Sample]") -> Table:
