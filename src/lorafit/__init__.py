@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lorafit.tasks.multi_label import MultiLabelPrediction
     from lorafit.tasks.regression import RegressionPrediction
     from lorafit.tasks.single_label import Prediction
+    from lorafit.training.check import check
     from lorafit.training.pipeline import Run, train
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ __all__ = [
     "RegressionPrediction",
     "Run",
     "__version__",
+    "check",
     "diff",
     "explain",
     "export",
@@ -55,6 +57,7 @@ _HOMES = {
     "Predictor": "lorafit.inference.predictor",
     "RegressionPrediction": "lorafit.tasks.regression",
     "Run": "lorafit.training.pipeline",
+    "check": "lorafit.training.check",
     "diff": "lorafit.experiments.diff.diff",
     "explain": "lorafit.inference.explanation",
     "export": "lorafit.inference.export.export",

@@ -10,6 +10,7 @@
     │   ├── MissingExtraError                 an optional dependency is not installed
     │   ├── MissingCarrierError               a built-in asset is not installed
     │   └── NetworkUnavailableError           the Hub cannot be reached
+    ├── DataCheckError               exit 1   `lorafit check --strict` found errors or warnings
     ├── ExportDriftError             exit 1   an exported model says something else than the original
     ├── GateBrokenError              exit 1   a gate of `lorafit diff` does not hold
     ├── NotReproducedError           exit 1   a run cannot be repeated, or gives other numbers when it is
@@ -26,6 +27,7 @@ from typing import ClassVar
 
 __all__ = [
     "ConfigError",
+    "DataCheckError",
     "DataError",
     "DoubtfulDataError",
     "EnvironmentUnfitError",
@@ -92,6 +94,10 @@ class MissingCarrierError(EnvironmentUnfitError):
 
 class NetworkUnavailableError(EnvironmentUnfitError, ConnectionError):
     """The Hugging Face Hub could not be reached and nothing suitable is in the local cache."""
+
+
+class DataCheckError(LorafitError):
+    """A strict check of data found errors or warnings; the message names them."""
 
 
 class ExportDriftError(LorafitError):

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lorafit import __version__
+from lorafit.cli.check import check
 from lorafit.cli.compare import compare
 from lorafit.cli.demo import demo
 from lorafit.cli.diff import diff
@@ -29,7 +30,21 @@ from lorafit.errors import LorafitError, TrainingInterruptedError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
-    for command in (demo, train, evaluate, predict, export, report, explain, diff, reproduce, compare, search, doctor)
+    for command in (
+        demo,
+        check,
+        train,
+        evaluate,
+        predict,
+        export,
+        report,
+        explain,
+        diff,
+        reproduce,
+        compare,
+        search,
+        doctor,
+    )
 }
 """Every command by the name it is called by, in the order of the help text."""
 

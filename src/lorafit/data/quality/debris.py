@@ -62,7 +62,7 @@ def has_html(text: str) -> bool:
 
 
 def remove_html(text: str) -> str:
-    """Return a text with tags as blanks and entities as their signs; one without any stays as it is."""
+    """Return a text with tags as blanks and entities as their characters; one without any stays as it is."""
     if not has_html(text):
         return text
     plain = _ENTITY.sub(lambda match: unescape(match[0]), _TAG.sub(" ", _HIDDEN.sub(" ", text)))
@@ -96,8 +96,8 @@ def has_wrong_encoding(text: str) -> bool:
     return repair_encoding(text) != text
 
 
-def has_lost_signs(text: str) -> bool:
-    """Tell whether a text has replacement characters, which stand for signs that were lost when it was read."""
+def has_lost_characters(text: str) -> bool:
+    """Tell whether a text has replacement characters, which stand for characters that were lost when it was read."""
     return "\N{REPLACEMENT CHARACTER}" in text
 
 
@@ -121,32 +121,32 @@ class _Kind:
 
 
 _KINDS: Final = (
-    _Kind("html", has_html, "have tags or entities of HTML", "lorafit check DATA --fix html", 0.01),
+    _Kind("html", has_html, "tags or entities of HTML", "lorafit check DATA --fix html", 0.01),
     _Kind(
         "encoding",
         has_wrong_encoding,
-        "were read in a wrong encoding once: letters with accents became two signs or a control character",
+        "read in a wrong encoding once: characters beyond ASCII became two letters or a control character",
         "lorafit check DATA --fix encoding",
         0.01,
     ),
     _Kind(
-        "lost-signs",
-        has_lost_signs,
-        "have replacement characters (U+FFFD): signs were lost when they were decoded; read the original again",
+        "lost-characters",
+        has_lost_characters,
+        "replacement characters (U+FFFD): characters were lost in decoding; read the original again",
         "",
         0.01,
     ),
     _Kind(
         "model-phrases",
         has_model_phrases,
-        "have phrases that language models leave in their answers, or parts of a prompt",
+        "phrases that language models leave in their answers, or parts of a prompt",
         "",
         0.001,
     ),
     _Kind(
         "mail-headers",
         has_mail_headers,
-        "are raw mails: senders, servers and dates in their headers may tell the label",
+        "raw mails: senders, servers and dates in the headers may tell the label",
         "",
         0.01,
     ),
@@ -180,7 +180,8 @@ def find_debris(rows: Rows, samples: Sequence[Sample], *, kinds: Sequence[str] =
                 count=count,
                 share=share,
                 scope=sample.scope,
-                message=f"{count:,} of {sample.scope.describe(sample.split)} ({write_share(share)}), {kind.message}.",
+                message=f"{count:,} {sample.split} row{'' if count == 1 else 's'} ({write_share(share)} of "
+                f"{sample.scope.describe()}): {kind.message}.",
                 remedy=kind.remedy,
                 rows=rows.list_rows(np.array(found)),
             )

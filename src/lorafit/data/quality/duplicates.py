@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.data.quality.findings import Finding, grade, write_share
+from lorafit.data.quality.findings import Finding, count_rows, grade, write_share
 from lorafit.data.quality.rows import Positions, Rows
 from lorafit.system.extras import require
 
@@ -34,7 +34,7 @@ _CHUNK: Final = 2000
 """Texts that are cut into words at a time."""
 
 _SPACELESS = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-"""Scripts without blanks between words: each sign counts as a word."""
+"""Scripts without blanks between words: each character counts as a word."""
 
 _ASCII_WORDS: Final = re.compile(r"\w+", re.ASCII)
 _WORDS: Final = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+")
@@ -97,7 +97,7 @@ def group_similar(texts: Sequence[str], equal: Positions) -> Positions:
 
 
 def split_words(text: str) -> list[str]:
-    """Return the words of a text in lower case; each sign of a script without blanks counts as one."""
+    """Return the words of a text in lower case; each character of a script without blanks counts as one."""
     return (_ASCII_WORDS if text.isascii() else _WORDS).findall(text.lower())
 
 
@@ -159,7 +159,8 @@ def find_conflicts(rows: Rows, equal: Positions, similar: Positions | None = Non
         count=count,
         share=share,
         scope=rows.scope(),
-        message=f"{texts:,} texts have contradictory labels: {same} in {count:,} rows with more than one label.",
+        message=f"{texts:,} {'text has' if texts == 1 else 'texts have'} contradictory labels: {same} in {count:,} "
+        "rows with more than one label.",
         remedy="lorafit check DATA --fix conflicts" if kind is _EXACT else "",
         rows=rows.list_rows(positions, groups[positions]),
     )
@@ -208,7 +209,7 @@ def _find_inside(rows: Rows, split: str, equal: Positions, similar: Positions | 
         count=count,
         share=share,
         scope=rows.scope(split),
-        message=f"{count:,} {split} rows ({write_share(share)}) have {kind.same} an earlier one.",
+        message=f"{count_rows(count, split, 'has', 'have')} {kind.same} an earlier one ({write_share(share)}).",
         remedy=f"lorafit check DATA --fix {kind.fix}" if split == "train" else "",
         rows=rows.list_rows(positions, kept[repeated]),
     )
@@ -234,8 +235,8 @@ def _find_across(
         count=count,
         share=share,
         scope=rows.scope(split),
-        message=f"{count:,} {split} rows ({write_share(share)}; {texts:,} different texts) have {kind.same} a row of "
-        f"{earlier}: what they measure is memory, too.",
+        message=f"{count_rows(count, split, 'has', 'have')} {kind.same} a row of {earlier} ({write_share(share)}; "
+        f"{texts:,} different): what they measure is memory, too.",
         remedy="lorafit check DATA --fix leaks" if earlier == "train" else "",
         rows=rows.list_rows(positions, kept[leaked]),
     )

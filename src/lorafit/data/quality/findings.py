@@ -28,11 +28,10 @@ class Scope(Record):
     of: int
     seed: int | None = None
 
-    def describe(self, split: str) -> str:
-        """Return the rows in words, as in "25,000 train rows" or "5,000 of 25,000 train rows, drawn with seed 0"."""
-        if self.seed is None:
-            return f"{self.rows:,} {split} rows"
-        return f"{self.rows:,} of {self.of:,} {split} rows, drawn with seed {self.seed}"
+    def describe(self) -> str:
+        """Return what a share is of, as in "25,000" or "5,000 drawn from 25,000 with seed 0"."""
+        drawn = "" if self.seed is None else f" drawn from {self.of:,} with seed {self.seed}"
+        return f"{self.rows:,}{drawn}"
 
 
 class Place(Record):
@@ -79,6 +78,11 @@ def grade(share: float, *, warn_from: float, error_from: float = 2.0) -> Severit
     if share >= error_from:
         return "error"
     return "warning" if share >= warn_from else "note"
+
+
+def count_rows(count: int, split: str, one: str, more: str) -> str:
+    """Return a number of rows of a split with the verb that it takes: "1 test row has", "2 test rows have"."""
+    return f"{count:,} {split} row {one}" if count == 1 else f"{count:,} {split} rows {more}"
 
 
 def write_share(share: float) -> str:

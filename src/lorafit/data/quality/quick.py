@@ -9,7 +9,7 @@ from lorafit.data.quality.rows import draw_samples, join_splits
 from lorafit.data.rows import Splits
 
 _SAMPLE_ROWS: Final = 1000
-_KINDS: Final = ("html", "encoding", "lost-signs")
+_KINDS: Final = ("html", "encoding", "lost-characters")
 
 
 def quick_findings(splits: Splits) -> list[str]:

@@ -8,7 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.data.checks import describe_text_fault
-from lorafit.data.quality.findings import MOST_ROWS, Finding, FoundRow, Place, Scope, list_names, write_share
+from lorafit.data.quality.findings import (
+    MOST_ROWS,
+    Finding,
+    FoundRow,
+    Place,
+    Scope,
+    count_rows,
+    list_names,
+    write_share,
+)
 from lorafit.data.rows import RawRows, RawSplits, Splits
 from lorafit.errors import DataError
 from lorafit.system.text import Text, join_text
@@ -222,7 +231,7 @@ def _report_faults(split: str, faults: Mapping[int, str], total: int) -> Finding
         count=count,
         share=share,
         scope=Scope(rows=total, of=total),
-        message=f"{count:,} {split} rows ({write_share(share)}) cannot be used: {listed}{more}.",
+        message=f"{count_rows(count, split, 'cannot', 'cannot')} be used ({write_share(share)}): {listed}{more}.",
         remedy="lorafit train DATA --bad-rows drop",
         rows=tuple(FoundRow(split=split, row=row) for row in list(faults)[:MOST_ROWS]),
     )

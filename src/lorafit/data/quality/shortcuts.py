@@ -121,9 +121,9 @@ def measure_properties(texts: list[str]) -> Mapping[str, _Floats]:
         "number of exclamation marks": measure(float(text.count("!")) for text in texts),
         "number of question marks": measure(float(text.count("?")) for text in texts),
         "number of line breaks": measure(float(text.count("\n")) for text in texts),
-        "last sign": measure(float(text.rstrip()[-1:] in ".!?") for text in texts),
+        "last character": measure(float(text.rstrip()[-1:] in ".!?") for text in texts),
         "case of the first letter": measure(float(text.lstrip()[:1].isupper()) for text in texts),
-        "share of letters beyond ASCII": measure(float(sum(sign > "\x7f" for sign in text)) for text in texts)
+        "share of letters beyond ASCII": measure(float(sum(character > "\x7f" for character in text)) for text in texts)
         / lengths,
     }
 

@@ -6,12 +6,12 @@ from typing import Final
 
 import numpy as np
 
-from lorafit.data.quality.findings import Finding, grade, list_names, write_share
+from lorafit.data.quality.findings import Finding, count_rows, grade, list_names, write_share
 from lorafit.data.quality.rows import Rows, Sample
 from lorafit.system.extras import require
 
 _SHORT: Final = 3
-"""Signs below which a text is very short; one of letters beyond ASCII is not: two Chinese signs can say it all."""
+"""Characters below which a text is very short; one of letters beyond ASCII is not: two Chinese ones can say it all."""
 
 _MIXED: Final = 0.05
 """Share of a language besides the most frequent one from which the mix is reported."""
@@ -26,7 +26,7 @@ _CERTAIN: Final = 0.95
 
 
 def find_short_texts(rows: Rows) -> Iterator[Finding]:
-    """Find texts of one or two signs.
+    """Find texts of one or two characters.
 
     Args:
         rows: The rows.
@@ -46,7 +46,7 @@ def find_short_texts(rows: Rows) -> Iterator[Finding]:
                 count=count,
                 share=share,
                 scope=rows.scope(split),
-                message=f"{count:,} {split} rows ({write_share(share)}) have a text of one or two signs.",
+                message=f"{count_rows(count, split, 'has', 'have')} a text of one or two characters ({write_share(share)}).",
                 rows=rows.list_rows(np.array(found)),
             )
 
@@ -92,7 +92,7 @@ def find_languages(rows: Rows, samples: Sequence[Sample]) -> Iterator[Finding]:
                 share=count / told,
                 scope=sample.scope,
                 message=f"The {sample.split} rows are in several languages: {shares} (of {told:,} that are long enough "
-                f"to tell, of {sample.scope.describe(sample.split)}). An encoder knows the languages that it was "
+                f"to tell, of {sample.scope.describe()}). An encoder knows the languages that it was "
                 f"trained on.{elsewhere}",
             )
 

@@ -1,0 +1,255 @@
+"""A check of data before they are trained on: reads them, asks everything in `data.quality`, and writes the record.
+
+It reports what training would refuse instead of stopping there, as far as rows can be read at all.
+"""
+
+import datetime
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from lorafit.config import Config, DataConfig
+from lorafit.data.origins import read_splits
+from lorafit.data.quality.debris import find_debris
+from lorafit.data.quality.duplicates import find_conflicts, find_duplicates, group_equal, group_similar
+from lorafit.data.quality.findings import DATA, Finding, Place, sort_findings
+from lorafit.data.quality.labels import count_labels, find_label_faults
+from lorafit.data.quality.report import CheckReport, Lengths, Skipped
+from lorafit.data.quality.rows import Rows, Sample, draw_samples, gather_rows
+from lorafit.data.quality.shortcuts import find_label_names, find_shortcuts
+from lorafit.data.quality.texts import find_languages, find_short_texts
+from lorafit.errors import DataCheckError, MissingExtraError
+from lorafit.reports.check_page import render_page
+from lorafit.system.atomic import write_atomic
+from lorafit.system.progress import Progress, Silent
+from lorafit.tasks.labels import LabelReading
+from lorafit.tasks.registry import get_task
+
+_MOST_SIMILAR_ROWS: Final = 500_000
+"""More rows are searched for near duplicates only when all are to be looked at: it takes memory for each."""
+
+_SHOWN: Final = 3
+"""Rows of a finding whose texts a page shows."""
+
+_BINS: Final = 24
+_MOST_LENGTH_LABELS: Final = 4
+
+_FLAGS: Final[Mapping[str, str]] = {
+    "label_separator": "--label-separator",
+    "missing_label": "--missing-label",
+    "task": "--task",
+    "validation": "--validation",
+    "test": "--test",
+}
+_FORMAT_FLAGS: Final[Mapping[str, str]] = {
+    "delimiter": "--delimiter",
+    "quoting": "--quoting",
+    "escape": "--escape",
+    "encoding": "--encoding",
+    "encoding_errors": "--encoding-errors",
+}
+"""Options that remedies repeat, by setting."""
+
+_Search = Callable[[], Iterator[Finding]]
+
+
+def check(
+    config: Config,
+    *,
+    all_rows: bool = False,
+    page: Path | None = None,
+    texts: bool = True,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Look for what is wrong with data.
+
+    Args:
+        config: The settings: the data, and the encoder whose tokenizer is to know the texts.
+        all_rows: Look at all rows for everything, instead of at samples for what takes long.
+        page: Where to write an HTML page; None for none.
+        texts: Whether the page shows texts of the rows found, each cut to 200 characters.
+        progress: Receives the progress.
+
+    Returns:
+        What was found.
+
+    Raises:
+        DataError: The source cannot be read, or none of its training rows can be used.
+        MissingExtraError: A library that the source or the page needs is not installed.
+    """
+    progress, start = progress or Silent(), time.perf_counter()
+    progress.start("reading data")
+    rows, findings = _read(config.data)
+    progress.finish(", ".join(f"{rows.count(split):,} {split}" for split in rows.splits))
+    samples = draw_samples(rows, config.data.seed, **({"most": None} if all_rows else {}))
+    skipped: list[Skipped] = []
+    for name, search in _list_searches(rows, samples, config, all_rows=all_rows):
+        progress.start(name)
+        try:
+            found = list(search())
+        except (MissingExtraError, _NotLookedForError) as error:
+            skipped.append(Skipped(what=name, why=str(error)))
+            progress.finish("skipped")
+            continue
+        findings += found
+        progress.finish(f"{len(found)} found" if found else "")
+    data = describe_source(config)
+    report = CheckReport(
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        source=config.data.source,
+        task=config.data.task,
+        seed=config.data.seed,
+        seconds=round(time.perf_counter() - start, 2),
+        rows={split: rows.count(split) for split in rows.splits},
+        labels=count_labels(rows),
+        lengths=_measure_lengths(rows, samples[0]),
+        findings=sort_findings(
+            one.model_copy(update={"remedy": one.remedy.replace(DATA, data, 1)}) for one in findings
+        ),
+        skipped=skipped,
+        versions=_list_versions(),
+    )
+    if page is not None:
+        write_atomic(page, render_page(report, _collect_texts(rows, report) if texts else {}))
+        progress.say(f"page        {page}")
+    return report
+
+
+def enforce(report: CheckReport) -> None:
+    """Refuse data with errors or warnings.
+
+    Args:
+        report: What was found.
+
+    Raises:
+        DataCheckError: There are some.
+    """
+    if report.failures:
+        names = ", ".join(dict.fromkeys(finding.name for finding in report.failures))
+        raise DataCheckError(f"The data did not pass: {report.summarize()} ({names}).")
+
+
+def describe_source(config: Config) -> str:
+    """Return a source and the options that read it as words of a command line."""
+    data, default = config.data, DataConfig()
+    words = [data.source, *data.files]
+    columns = [name for name in (data.text_column, data.text_pair_column) if name is not None]
+    if columns != [default.text_column]:
+        words += [word for name in columns for word in ("--text-column", name)]
+    if data.label_columns:
+        words += [word for name in data.label_columns for word in ("--label-column", name)]
+    elif data.label_column != default.label_column:
+        words += ["--label-column", data.label_column]
+    for section, fallback, flags in ((data, default, _FLAGS), (data.format, default.format, _FORMAT_FLAGS)):
+        for setting, flag in flags.items():
+            value = getattr(section, setting)
+            if value != getattr(fallback, setting):
+                words += [flag, str(value)]
+    if data.format.header is not None:
+        words.append("--header" if data.format.header else "--no-header")
+    if data.merge_spellings:
+        words.append("--merge-spellings")
+    return shlex.join(words)
+
+
+class _NotLookedForError(Exception):
+    """Something cannot be looked for; the message says why."""
+
+
+def _read(data: DataConfig) -> tuple[Rows, list[Finding]]:
+    """Read all splits of a source; the one place where a check reads rows."""
+    reading = LabelReading(
+        separator=data.label_separator,
+        names=tuple(data.label_columns),
+        missing=data.missing_label,
+        merge_spellings=data.merge_spellings,
+    )
+    return gather_rows(read_splits(data), get_task(data.task), reading)
+
+
+def _list_searches(
+    rows: Rows, samples: list[Sample], config: Config, *, all_rows: bool
+) -> Iterator[tuple[str, _Search]]:
+    """Yield what is looked for, by name."""
+    equal = group_equal(rows.texts)
+    yield "duplicates", lambda: _chain(find_duplicates(rows, equal), find_conflicts(rows, equal))
+
+    def search_near() -> Iterator[Finding]:
+        if len(rows.texts) > _MOST_SIMILAR_ROWS and not all_rows:
+            raise _NotLookedForError(
+                f"{len(rows.texts):,} rows are more than {_MOST_SIMILAR_ROWS:,}. --all-rows looks for them even so."
+            )
+        similar = group_similar(rows.texts, equal)
+        yield from find_duplicates(rows, equal, similar)
+        yield from find_conflicts(rows, equal, similar)
+
+    yield "near duplicates", search_near
+    yield "labels", lambda: find_label_faults(rows)
+    yield "short texts", lambda: find_short_texts(rows)
+    yield (
+        "debris",
+        lambda: _chain(
+            find_debris(rows, draw_samples(rows, 0, most=None), kinds=("html", "lost-characters")),
+            find_debris(rows, samples, kinds=("encoding", "model-phrases", "mail-headers")),
+        ),
+    )
+    yield "shortcuts", lambda: _chain(find_label_names(rows, samples[0]), find_shortcuts(rows, samples[0]))
+    yield "languages", lambda: find_languages(rows, samples)
+    yield "unknown tokens", lambda: _find_unknown_tokens(rows, samples, config)
+
+
+def _chain(*parts: Iterator[Finding]) -> Iterator[Finding]:
+    for part in parts:
+        yield from part
+
+
+def _find_unknown_tokens(rows: Rows, samples: list[Sample], config: Config) -> Iterator[Finding]:
+    if rows.texts and samples:
+        raise _NotLookedForError(f"the tokenizer of {config.model.name} was not asked")
+    yield from ()
+
+
+def _measure_lengths(rows: Rows, sample: Sample) -> Lengths:
+    """Count texts of the sample by their length, in bins of equal width on a logarithmic scale."""
+    lengths = np.array([len(rows.texts[position]) for position in sample.positions.tolist()])
+    low, high = max(int(lengths.min()), 1), max(int(lengths.max()), 2)
+    edges = np.unique(np.round(np.geomspace(low, high + 1, _BINS + 1)).astype(np.int64))
+    marks = rows.mark_labels(sample.positions)
+    groups = {"": np.ones(len(lengths), dtype=bool)}
+    if rows.task is not None and 0 < marks.shape[1] <= _MOST_LENGTH_LABELS:
+        groups = {name: marks[:, number] for number, name in enumerate(rows.task.label_names)}
+    counts = {name: np.histogram(lengths[own], edges)[0].tolist() for name, own in groups.items()}
+    return Lengths(edges=edges.tolist(), counts=counts)
+
+
+def _collect_texts(rows: Rows, report: CheckReport) -> dict[tuple[str, int], str]:
+    """Return the texts that a page shows, by split and row."""
+    wanted: set[tuple[str, int]] = set()
+    for finding in report.findings:
+        for row in finding.rows[:_SHOWN]:
+            wanted |= {_as_key(place) for place in (row, row.kept) if place is not None}
+    found: dict[tuple[str, int], str] = {}
+    for split, part in rows.splits.items():
+        for position in range(part.start, part.stop):
+            if (key := (split, int(rows.ids[position]))) in wanted:
+                found[key] = rows.texts[position]
+    return found
+
+
+def _as_key(place: Place) -> tuple[str, int]:
+    return place.split, place.row
+
+
+def _list_versions() -> dict[str, str]:
+    found = {}
+    for name in ("lorafit", "rensa", "ftfy", "py3langid"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
