@@ -83,11 +83,66 @@ def test_slice_columns_are_kept_with_class_names(tmp_path: Path) -> None:
     folder.mkdir()
     write_class_labels(folder / "train.parquet", [1, 0, -1])
     columns = {"text_column": "review", "label_column": "stars"}
-    loaded = load_published(str(folder), origin="hub:d", slice_columns=["stars"], **columns)
+    loaded = load_published(str(folder), origin="hub:d", columns={"stars": "--slice"}, **columns)
     assert loaded.train.columns == {"stars": ["good", "bad", None]}
     assert load_published(str(folder), origin="hub:d", **columns).train.columns == {}
-    with pytest.raises(DataError, match=r"hub:d train has no column 'shop'.*\['review', 'stars'\].*with --slice\."):
-        load_published(str(folder), origin="hub:d", slice_columns=["shop"], **columns)
+    with pytest.raises(
+        DataError, match=r"hub:d train has no column 'shop'.*\['review', 'stars'\].*with --group-column\."
+    ):
+        load_published(str(folder), origin="hub:d", columns={"shop": "--group-column"}, **columns)
+
+
+@pytest.fixture
+def two_subsets(tmp_path: Path) -> Path:
+    folder = tmp_path / "two"
+    folder.mkdir()
+    card = "".join(f"- config_name: {name}\n  data_files: {name}/*.csv\n" for name in ("topics", "mood"))
+    (folder / "README.md").write_text(f"---\nconfigs:\n{card}---\n")
+    write_csv(folder / "topics", train="a,sport\nb,news\n")
+    write_csv(folder / "mood", train="a,sad\nb,glad\n")
+    return folder
+
+
+def test_subset_is_chosen_by_its_name(two_subsets: Path) -> None:
+    loaded = load_published(str(two_subsets), origin="hub:a/b:mood", subset="mood")
+    assert loaded.train.labels == ["sad", "glad"]
+    assert loaded.train.origin == "hub:a/b:mood train"
+
+
+@pytest.mark.parametrize(
+    ("origin", "subset", "message"),
+    [
+        ("hub:a/b", None, r"hub:a/b has 2 subsets\. Name one of them: hub:a/b:topics, hub:a/b:mood\.$"),
+        ("hub:a/b@v1", None, r"hub:a/b has 2 subsets\. Name one of them: hub:a/b:topics@v1, hub:a/b:mood@v1\.$"),
+        ("hub:a/b:food@v1", "food", r"hub:a/b has no subset 'food'\. Name one of them: hub:a/b:topics@v1, hub:a/b:mo"),
+    ],
+)
+def test_subsets_are_listed_as_they_are_typed(two_subsets: Path, origin: str, subset: str | None, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load_published(str(two_subsets), origin=origin, subset=subset)
+
+
+def test_subset_of_a_data_set_without_any_is_refused(tmp_path: Path) -> None:
+    folder = write_csv(tmp_path / "d", train="a,x\nb,y\n")
+    with pytest.raises(DataError, match=r"^hub:d has no subset 'mood', nor any other: leave it out\.$"):
+        load_published(str(folder), origin="hub:d:mood", subset="mood")
+
+
+def test_source_names_subset_and_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **named: asked.append((named["revision"],)))
+    folder = write_csv(tmp_path / "d", train="a,x\n")
+    load_dataset = datasets.load_dataset
+
+    def load(path: str, subset: str | None, *, revision: str | None) -> object:
+        asked.append((path, subset, revision))
+        return load_dataset(str(folder))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    load_hub("hub:nyu-mll/glue:mrpc@v1.0")
+    load_hub("hub:tweet_eval:emotion")
+    assert asked == [("v1.0",), ("nyu-mll/glue", "mrpc", "v1.0"), (None,), ("tweet_eval", "emotion", None)]
 
 
 def test_split_with_hidden_labels_is_not_used(tmp_path: Path) -> None:
@@ -120,7 +175,19 @@ def test_folder_that_cannot_be_loaded_is_explained(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["hub:", "hub:../x", "hub:/etc/passwd", "hub:a/b/c", "hub:a b", "hub:a@", "hub:https://x", "hub:a/b@ x"]
+    "source",
+    [
+        "hub:",
+        "hub:../x",
+        "hub:/etc/passwd",
+        "hub:a/b/c",
+        "hub:a b",
+        "hub:a@",
+        "hub:https://x",
+        "hub:a/b@ x",
+        "hub:a/b:",
+        "hub:a/b:c/d",
+    ],
 )
 def test_id_of_another_form_is_refused(source: str) -> None:
     with pytest.raises(DataError, match=r"does not name a data set of the Hub\. Allowed: hub:owner/name"):
@@ -135,7 +202,7 @@ def test_local_folder_does_not_stand_in_for_the_hub(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.usefixtures("offline")
-@pytest.mark.parametrize("source", ["hub:owner/name", "hub:name", "hub:owner/name@v1.0"])
+@pytest.mark.parametrize("source", ["hub:owner/name", "hub:name", "hub:owner/name@v1.0", "hub:name:mood@v1.0"])
 def test_no_network_is_told(source: str) -> None:
     with pytest.raises(NetworkUnavailableError, match=r"is not in the local cache and the Hugging Face Hub cannot be"):
         load_hub(source)

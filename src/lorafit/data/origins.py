@@ -16,6 +16,7 @@ from lorafit.data.rows import RawRows, RawSplits
 from lorafit.data.tables import READABLE_SUFFIXES, check_columns, read_table
 from lorafit.errors import DataError
 from lorafit.system.atomic import compute_digest
+from lorafit.system.paths import expand_home
 from lorafit.tasks.evaluation import LENGTH_COLUMN
 
 NAMED_SOURCES = (*BUILTIN_SOURCES, "imdb")
@@ -83,7 +84,7 @@ def is_file(source: str) -> bool:
     """
     if _is_named(source):
         return False
-    path = Path(source).expanduser()
+    path = expand_home(source)
     if path.suffix.lower() in READABLE_SUFFIXES or path.exists() or "://" in source or _is_pattern(source):
         return True
     raise _unknown(source)
@@ -99,7 +100,7 @@ def is_same_source(source: str, other: str) -> bool:
     Returns:
         Whether they are.
     """
-    first, second = (name if _is_named(name) else os.path.realpath(Path(name).expanduser()) for name in (source, other))
+    first, second = (name if _is_named(name) else os.path.realpath(expand_home(name)) for name in (source, other))
     return first == second
 
 
@@ -114,13 +115,13 @@ def identify_source(source: str) -> str | None:
     """
     if _is_named(source):
         return source
-    path = Path(source).expanduser()
+    path = expand_home(source)
     return compute_digest(path) if path.is_file() else None
 
 
 def name_source(source: str) -> str:
     """Return a source as it can be found from any folder: the path of a file absolute, a name as it is."""
-    return os.path.abspath(Path(source).expanduser()) if is_file(source) else source  # noqa: PTH100  resolve() would follow links
+    return os.path.abspath(expand_home(source)) if is_file(source) else source  # noqa: PTH100  resolve() would follow links
 
 
 def _unknown(source: str) -> DataError:
@@ -141,7 +142,7 @@ def _is_pattern(source: str) -> bool:
 
 def _expand(source: str) -> list[str]:
     """Return the files of a pattern in order of name; a file that bears such a name goes first."""
-    path = Path(source).expanduser()
+    path = expand_home(source)
     if path.exists() or not _is_pattern(source):
         return [source]
     found = sorted(name for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207  absolute patterns
@@ -161,8 +162,8 @@ def _load_named(source: str) -> RawSplits:
 def _load_hub(config: DataConfig) -> RawSplits:
     """Load a data set of the Hub with all columns that are asked for."""
     label = config.label_columns[0] if config.label_columns else config.label_column
-    wanted = [name for name in list_columns(config) if name not in {config.text_column, label}]
-    raw = load_hub(config.source, text_column=config.text_column, label_column=label, slice_columns=wanted)
+    others = {name: flag for name, flag in list_columns(config).items() if name not in {config.text_column, label}}
+    raw = load_hub(config.source, text_column=config.text_column, label_column=label, columns=others)
     return _select_columns(raw, config, text=config.text_column, label=label)
 
 
@@ -216,7 +217,7 @@ def _select_columns(raw: RawSplits, config: DataConfig, *, text: str, label: str
 
 
 def _read_file(name: str, config: DataConfig) -> RawRows:
-    table = read_table(Path(name).expanduser(), config.format)
+    table = read_table(expand_home(name), config.format)
     check_columns(table.columns, list_columns(config), name)
     return _build_rows(table.columns, RawRows(table.origin, (), (), faults=table.faults, notes=table.notes), config)
 
