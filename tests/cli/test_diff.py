@@ -282,7 +282,7 @@ def test_other_data_with_other_columns_are_predicted(call: Call, trained: Path, 
     path = tmp_path / "more.tsv"
     rows = "superb lovely film\tpos\ta\ndull boring story\tneg\tb\n"
     path.write_text(f"review\tmood\tkind\n{rows * 5}\tpos\ta\n")
-    words = ["--text-column", "review", "--label-column", "mood", "--slice", "kind", "--drop-bad-rows", "--json"]
+    words = ["--text-column", "review", "--label-column", "mood", "--slice", "kind", "--bad-rows", "drop", "--json"]
     answer = call("diff", trained, trained, path, *words)
     assert answer.code == 0, answer.err
     record = DiffRecord.model_validate(json.loads(answer.out))

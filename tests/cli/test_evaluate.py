@@ -35,7 +35,7 @@ def test_table_shows_one_model_with_intervals(call: Call, trained: Path) -> None
 def test_other_data_with_other_columns_and_bad_rows(call: Call, trained: Path, tmp_path: Path) -> None:
     path = tmp_path / "more.tsv"
     path.write_text("review\tmood\nsuperb lovely film\tpos\n\tpos\ndull boring story\tneg\n")
-    words = ["evaluate", trained, path, "--text-column", "review", "--label-column", "mood", "--drop-bad-rows"]
+    words = ["evaluate", trained, path, "--text-column", "review", "--label-column", "mood", "--bad-rows", "drop"]
     answer = call(*words, "--json")
     assert answer.code == 0
     assert json.loads(answer.out)["rows"] == 2

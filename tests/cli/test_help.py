@@ -92,7 +92,7 @@ def test_options_that_commands_share_are_described_alike(commands: dict[str, cli
     for command in commands.values():
         for param in command.params:
             told.setdefault(param.opts[0], set()).add(str(getattr(param, "help", "")))
-    alike = ("--text-column", "--label-column", "--label-separator", "--task", "--slice", "--drop-bad-rows", "--set")
+    alike = ("--text-column", "--label-column", "--label-separator", "--task", "--slice", "--bad-rows", "--set")
     assert {name: len(told[name]) for name in (*alike, "--config", "--model", "--method", "--quiet")} == dict.fromkeys(
         (*alike, "--config", "--model", "--method", "--quiet"), 1
     )

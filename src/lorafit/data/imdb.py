@@ -14,6 +14,7 @@ from lorafit.data.hub import load_hub
 from lorafit.data.rows import RawRows, RawSplits
 from lorafit.data.tables import read_table
 from lorafit.errors import DataError, NetworkUnavailableError
+from lorafit.system.paths import expand_home
 
 DATA_VARIABLE = "LORAFIT_DATA"
 """Environment variable that names the folder of large data sets."""
@@ -42,7 +43,7 @@ def load_imdb() -> RawSplits:
         MissingExtraError: pyarrow or datasets is needed and not installed.
     """
     root = os.environ.get(DATA_VARIABLE)
-    folder = Path(root).expanduser().absolute() / "imdb" if root else None
+    folder = expand_home(root).absolute() / "imdb" if root else None
     if folder is not None:
         if (folder / "train.parquet").is_file() or (folder / "test.parquet").is_file():
             return _build(*(_read_parquet(folder / f"{split}.parquet", split) for split in ("train", "test")))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from lorafit.data.origins import is_file, is_same_source, name_source, read_rows
 from lorafit.data.rows import RawRows, RawSplits, Split, Splits
 from lorafit.data.splits import count_shared_texts, cut_split, find_rare_strata, sample_rows
 from lorafit.errors import ConfigError, DataError, DoubtfulDataError
+from lorafit.system.paths import expand_home
 from lorafit.system.text import clean_text
 from lorafit.tasks.base import Task
 from lorafit.tasks.labels import LabelReading
@@ -166,7 +166,7 @@ def load_source_rows(config: DataConfig, task: Task | None = None) -> tuple[Task
 
 def _check_splits(raw: RawSplits, config: DataConfig) -> tuple[dict[str, CheckedRows], Task]:
     """Check the rows of all splits and correct their labels; return them and the task with the labels of train."""
-    corrections = None if config.corrections is None else read_corrections(Path(config.corrections).expanduser())
+    corrections = None if config.corrections is None else read_corrections(expand_home(config.corrections))
     if corrections is not None:
         corrections.check_splits(list(raw.by_name))
 

@@ -13,6 +13,7 @@ from lorafit.runs.golden import GOLDEN_PRECISION, verify_golden
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import compute_digest
 from lorafit.system.extras import require
+from lorafit.system.paths import expand_home
 
 
 def load(
@@ -43,7 +44,7 @@ def load(
             export.
         MissingExtraError: What runs it is not installed; the message gives the pip line.
     """
-    folder = Path(path).expanduser().resolve()
+    folder = expand_home(path).resolve()
     run, export = RunLayout(folder), ExportLayout(folder)
     if export.record.is_file():
         if precision != "auto":

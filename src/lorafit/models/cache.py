@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lorafit.system.atomic import compute_digest, create_directory
+from lorafit.system.paths import expand_home
 
 _DIGESTS = "digests.json"
 
@@ -14,9 +15,9 @@ _DIGESTS = "digests.json"
 def cache_folder() -> Path:
     """Return lorafit's cache: `$LORAFIT_CACHE`, else `$XDG_CACHE_HOME/lorafit`, else `~/.cache/lorafit`."""
     if explicit := os.environ.get("LORAFIT_CACHE"):
-        return Path(explicit).expanduser().resolve()
+        return expand_home(explicit).resolve()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser().resolve() / "lorafit"
+    return expand_home(base).resolve() / "lorafit"
 
 
 def make_once(name: str, fill: Callable[[Path], None]) -> Path:

@@ -20,6 +20,7 @@ from lorafit.models.quiet import quiet_transformers
 from lorafit.models.records import BaseModelRecord
 from lorafit.models.tokenization import read_tokenizer
 from lorafit.system.atomic import compute_digest
+from lorafit.system.paths import expand_home
 from lorafit.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def locate_encoder(config: ModelConfig) -> Encoder:
     if config.name.startswith("builtin:"):
         folder = load_builtin_encoder(config.name)
         return Encoder(name=config.name, folder=folder, reference=str(folder), revision=None)
-    root = Path(config.name).expanduser()
+    root = expand_home(config.name)
     if root.is_dir():
         root = root.resolve()
         if is_adapter(root):

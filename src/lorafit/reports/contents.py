@@ -21,6 +21,7 @@ from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.predictions import parse_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import compute_digest
+from lorafit.system.paths import expand_home
 from lorafit.system.text import join_text
 from lorafit.tasks.base import Array, Prediction, Task
 from lorafit.tasks.labels import Label
@@ -122,7 +123,7 @@ def read_run(run: str | Path) -> RunContents:
     Raises:
         RunError: The folder is not a finished run, or something in it is missing, damaged or altered.
     """
-    layout = RunLayout(Path(run).expanduser().resolve())
+    layout = RunLayout(expand_home(run).resolve())
     record = RunRecord.read(layout.record)
     if record.status != "complete":
         raise RunError(

@@ -12,6 +12,7 @@ from lorafit.reports.plots import build_plots
 from lorafit.reports.rows import show_mistakes, show_samples
 from lorafit.reports.verdict import describe_balancing, describe_unpredicted, describe_verdict
 from lorafit.system.atomic import describe_obstacle, write_atomic
+from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.evaluation import FEW_ROWS, describe_changed_rows
 
@@ -71,8 +72,8 @@ def write_report(
     require_matplotlib()
     progress = progress or Silent()
     contents = read_run(run)
-    path = contents.layout.report if output is None else Path(output).expanduser()
-    folder = None if plots is None else Path(plots).expanduser()
+    path = contents.layout.report if output is None else expand_home(output)
+    folder = None if plots is None else expand_home(plots)
     _check_places(path, folder)
     progress.start("writing the report")
     found = read_texts(contents, wanted=texts, rows=rows)

@@ -10,6 +10,7 @@ from typing import Literal
 from lorafit.errors import RunError
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import describe_obstacle
+from lorafit.system.paths import expand_home
 
 CALIBRATION_FILE = "calibration.json"
 """Beside the files below, with its digest in the run record, where there are calibration rows."""
@@ -156,7 +157,7 @@ def choose_run_folder(output: Path | None, *, suggestion: str, overwrite: bool =
     Raises:
         RunError: The folder is not empty (the message proposes a free name), or cannot be created.
     """
-    layout = RunLayout((output.expanduser() if output is not None else find_free_name(_RUNS / suggestion)).resolve())
+    layout = RunLayout((expand_home(output) if output is not None else find_free_name(_RUNS / suggestion)).resolve())
     _check_writable(layout.root)
     if output is None or not layout.root.exists():
         return layout
@@ -167,7 +168,7 @@ def choose_run_folder(output: Path | None, *, suggestion: str, overwrite: bool =
     if not overwrite:
         raise RunError(
             f"{output} already exists. Choose another name, for example --output "
-            f"{shlex.quote(str(find_free_name(output.expanduser())))}, or replace it with --overwrite."
+            f"{shlex.quote(str(find_free_name(expand_home(output))))}, or replace it with --overwrite."
         )
     if not _is_run(layout):
         raise RunError(

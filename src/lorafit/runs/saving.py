@@ -31,6 +31,7 @@ from lorafit.runs.folder import ADAPTER_FILES, CALIBRATION_FILE, MODEL_FILES, Ru
 from lorafit.runs.golden import GoldenRecord, choose_golden_texts, verify_golden
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import atomic_directory, compute_digest
+from lorafit.system.paths import expand_home
 from lorafit.system.text import Text
 from lorafit.tasks.records import Calibration
 
@@ -247,7 +248,7 @@ def locate_base(config: ModelConfig) -> Encoder:
         RunError: The other run is not complete, or a file of it or its base is missing or altered.
         ConfigError: There is no such encoder, or the other run's adapter cannot be merged.
     """
-    folder = Path(config.name).expanduser().resolve()
+    folder = expand_home(config.name).resolve()
     runs = (RunLayout(folder), RunLayout(folder.parent))
     layout = next((run for run in runs if run.record.is_file() and folder in {run.root, run.trained}), None)
     if layout is None:

@@ -17,6 +17,7 @@ from lorafit.models.acceleration.precision import PrecisionChoice, choose_device
 from lorafit.models.cache import cache_folder
 from lorafit.system import assets, extras, hardware
 from lorafit.system.atomic import describe_obstacle
+from lorafit.system.paths import expand_home
 
 HUB_TIMEOUT_SECONDS = 3.0
 NEEDED_DISK_BYTES = 500_000_000
@@ -269,7 +270,7 @@ def _inspect_data() -> Folder:
     variable = os.environ.get("LORAFIT_DATA")
     if not variable:
         return Folder(path=None, state="not set: imdb comes from the Hub")
-    folder = Path(variable).expanduser().resolve()
+    folder = expand_home(variable).resolve()
     forms = {
         "parquet files": ("imdb/train.parquet", "imdb/test.parquet"),
         "the folder aclImdb": ("imdb/aclImdb/train", "imdb/aclImdb/test"),

@@ -17,6 +17,7 @@ from lorafit.inference.loading import load
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
+from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.base import Array, TargetScaler, Task
 from lorafit.tasks.evaluation import cut_into_slices, score_models, score_slices
@@ -65,7 +66,7 @@ def evaluate(
     Raises:
         DataError: The run's own data have changed since training, so that its test rows are no longer known.
     """
-    layout = RunLayout(Path(run).expanduser().resolve())
+    layout = RunLayout(expand_home(run).resolve())
     record = RunRecord.read(layout.record)
     slices = (flags or {}).get("data.slice_columns")
     if data is not None and slices is None:

@@ -15,6 +15,7 @@ from lorafit.models.cache import cache_folder
 from lorafit.reports.rows import choose_samples
 from lorafit.runs.folder import RunLayout, choose_run_folder, claim_run_folder, suggest_name
 from lorafit.runs.records import ForecastRecord, RunRecord
+from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import join_text
 from lorafit.tasks.base import Prediction, Task
@@ -120,7 +121,7 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
     Raises:
         RunError: The run is complete already, or its data or base model have changed since.
     """
-    layout, progress = RunLayout(Path(run).expanduser().resolve()), progress or Silent()
+    layout, progress = RunLayout(expand_home(run).resolve()), progress or Silent()
     if RunRecord.read(layout.record).status == "complete":
         raise RunError(f"{layout.root} is complete; there is nothing to resume.")
     prepared = prepare(load_config(layout.config), progress)

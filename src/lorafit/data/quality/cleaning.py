@@ -22,6 +22,7 @@ from lorafit.data.tables import read_table
 from lorafit.data.writing import WRITABLE_SUFFIXES, write_table
 from lorafit.errors import ConfigError, UserInputError
 from lorafit.system.atomic import write_atomic
+from lorafit.system.paths import expand_home
 from lorafit.system.text import join_text
 
 Columns = Mapping[str, Sequence[object]]
@@ -137,7 +138,7 @@ def name_copy(source: str) -> Path:
     """Return where the cleaned copy of a source goes: beside a file, else into the working folder."""
     if not is_file(source):
         return Path(f"{source.partition('@')[0].rpartition('/')[2].rpartition(':')[2]}.cleaned.csv")
-    path = Path(source).expanduser()
+    path = expand_home(source)
     path = path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path
     suffix = path.suffix if path.suffix.lower() in WRITABLE_SUFFIXES else ".csv"
     place = Path() if "://" in source else path.parent
@@ -274,8 +275,8 @@ def _read_columns(
 ) -> tuple[Columns, Iterable[int]]:
     """Return all columns of the training rows, and the places of those that could not be read."""
     files = list_files(config)
-    if len(files) == 1 and Path(files[0]).expanduser().is_file():
-        table = read_table(Path(files[0]).expanduser(), config.format)
+    if len(files) == 1 and expand_home(files[0]).is_file():
+        table = read_table(expand_home(files[0]), config.format)
         return table.columns, table.faults
     train = raw.train
     parts = [train.texts] if len(texts) == 1 else list(zip(*map(_as_pair, train.texts), strict=True))

@@ -23,6 +23,7 @@ from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system import hardware
 from lorafit.system.atomic import write_atomic
+from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.training.prepare import Material, load_material, prepare
 from lorafit.training.stages import RunStages, measure_baseline
@@ -73,7 +74,7 @@ def compare(
     progress, began = progress or Silent(), time.perf_counter()
     names = _check(config, methods, seeds)
     suggestion = suggest_name("compare", config.data.source, config.model.name)
-    root = Path(output).expanduser() if output else find_free_name(Path("runs") / suggestion)
+    root = expand_home(output) if output else find_free_name(Path("runs") / suggestion)
     layout = ComparisonLayout(root.resolve())
     check_same_settings(layout.config, config.to_yaml(), kind="comparison")
     material = load_material(config)

@@ -16,6 +16,7 @@ from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.predictions import parse_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import compute_digest
+from lorafit.system.paths import expand_home
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.records import Calibration
 
@@ -167,7 +168,7 @@ def open_side(path: str | Path) -> Side:
     Raises:
         RunError: It is a run that is not complete, or neither.
     """
-    layout = ExportLayout(Path(path).expanduser().resolve())
+    layout = ExportLayout(expand_home(path).resolve())
     return ExportedSide(layout, ExportRecord.read(layout.record)) if layout.record.is_file() else open_run(path)
 
 
@@ -183,7 +184,7 @@ def open_run(run: str | Path) -> RunSide:
     Raises:
         RunError: It is not complete.
     """
-    layout = RunLayout(Path(run).expanduser().resolve())
+    layout = RunLayout(expand_home(run).resolve())
     record = RunRecord.read(layout.record)
     if record.status != "complete":
         raise RunError(

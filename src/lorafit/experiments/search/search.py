@@ -21,6 +21,7 @@ from lorafit.experiments.search.trials import Trials
 from lorafit.runs.folder import check_same_settings, find_free_name, suggest_name
 from lorafit.system import hardware
 from lorafit.system.atomic import write_atomic
+from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import format_duration, parse_duration
 from lorafit.training.planning.forecast import forecast_run, measure_workload
@@ -81,7 +82,7 @@ def search(
     seconds = _check(config, trials, budget)
     space = read_space(config)
     suggestion = suggest_name("search", config.data.source, config.model.name)
-    root = Path(output).expanduser() if output else find_free_name(Path("runs") / suggestion)
+    root = expand_home(output) if output else find_free_name(Path("runs") / suggestion)
     layout = SearchLayout(root.resolve())
     check_same_settings(layout.config, config.to_yaml(), kind="search")
     objective = Trials(config, space, layout, load_material(config), progress)

@@ -35,6 +35,7 @@ from lorafit.runs.saving import compute_plain_logits, load_trained
 from lorafit.system import hardware
 from lorafit.system.atomic import atomic_directory, compute_digest, describe_obstacle
 from lorafit.system.extras import require
+from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import Text
 from lorafit.tasks.base import Array, Task
@@ -243,7 +244,7 @@ def export_merged(run: str | Path, *, output: str | Path | None = None, overwrit
 
 def _read_run(run: str | Path) -> tuple[RunLayout, RunRecord]:
     """Read the record of a run, and refuse one of a method that cannot be merged into its base."""
-    layout = RunLayout(Path(run).expanduser().resolve())
+    layout = RunLayout(expand_home(run).resolve())
     record = RunRecord.read(layout.record)
     method = find_method(record.method)
     is_adapter = layout.trained == layout.adapter
@@ -259,7 +260,7 @@ def _choose_folder(
     layout: RunLayout, output: str | Path | None, kind: Literal["onnx", "onnx-int8", "merged"], *, overwrite: bool
 ) -> Path:
     """Return where to export to; refuse a place that cannot be written to, or that something else stands in."""
-    folder = Path(output).expanduser() if output else layout.export(kind)
+    folder = expand_home(output) if output else layout.export(kind)
     if folder.is_dir() and any(folder.iterdir()):
         place = ExportLayout(folder.resolve())
         is_merged = place.golden.is_file() and (folder / "model.safetensors").is_file()

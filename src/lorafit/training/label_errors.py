@@ -1,0 +1,281 @@
+"""Labels that are probably wrong, found by predictions of models that did not see them, as a file for a reviewer."""
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafit.config import Config, load_config
+from lorafit.data.corrections import CORRECTED, DIGEST, ROW, SPLIT, digest_text
+from lorafit.data.rows import Split
+from lorafit.data.sources import load_source_rows, load_splits
+from lorafit.data.writing import WRITABLE_SUFFIXES, write_table
+from lorafit.errors import DataError, RunError, UserInputError
+from lorafit.inference.loading import load
+from lorafit.runs.folder import RunLayout
+from lorafit.runs.records import RunRecord
+from lorafit.system.extras import require
+from lorafit.system.paths import expand_home
+from lorafit.system.progress import Progress, Silent
+from lorafit.system.text import join_text
+from lorafit.tasks.base import Array, Task
+from lorafit.tasks.baselines import MAJORITY
+from lorafit.tasks.labels import Label
+from lorafit.training.folds import assign_folds, build_material, predict_baseline_folds, predict_encoder_folds
+
+ENCODER: Final = "encoder"
+"""Name of the fine-tuned encoder among the models that judge; no baseline has it."""
+
+
+@dataclass(frozen=True)
+class LabelErrors:
+    """Labels that are probably wrong, the worst first.
+
+    Attributes:
+        task: The task, with the labels of the rows judged.
+        judged: How many rows were judged, by split.
+        columns: The review file without texts, by column; one entry for each row whose label is probably wrong.
+        texts: Texts of those rows, for the review file.
+        notes: What a user should know: rows that were not judged.
+    """
+
+    task: Task
+    judged: Mapping[str, int]
+    columns: Mapping[str, Sequence[object]]
+    texts: Sequence[str]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def describe(self) -> str:
+        """Return how many labels are probably wrong, in one sentence."""
+        rows = sum(self.judged.values())
+        parts = ", ".join(f"{count:,} of {split}" for split, count in self.count().items())
+        share = f"{len(self) / rows:.1%} of {rows:,} rows"
+        return f"{len(self):,} labels are probably wrong ({share}{f': {parts}' if len(self.judged) > 1 else ''})."
+
+    def count(self) -> dict[str, int]:
+        """Count them by split."""
+        return {split: sum(name == split for name in self.columns[SPLIT]) for split in self.judged}
+
+    def write(self, path: Path, *, texts: bool = True) -> None:
+        """Write the review file.
+
+        Args:
+            path: Where to; its suffix decides the kind (`data.writing.WRITABLE_SUFFIXES`).
+            texts: Whether the texts stand in it, in the last column.
+
+        Raises:
+            UserInputError: It is there already, which may be the work of a reviewer, or cannot be written.
+        """
+        check_review_file(path)
+        columns = {**self.columns, "text": self.texts} if texts else dict(self.columns)
+        write_table(path, columns, csv_safe=True)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of several splits, one split after the other."""
+
+    split: Split
+    names: tuple[str, ...]
+
+    @classmethod
+    def join(cls, parts: Mapping[str, Split]) -> "_Rows":
+        """Put splits together; a group is one over all of them."""
+        splits = list(parts.values())
+        grouped = all(split.groups is not None for split in splits)
+        return cls(
+            Split(
+                ids=np.concatenate([split.ids for split in splits]),
+                texts=tuple(text for split in splits for text in split.texts),
+                y=np.concatenate([split.y for split in splits]),
+                groups=tuple(group for split in splits for group in split.groups or ()) if grouped else None,
+            ),
+            tuple(name for name, split in parts.items() for _ in range(len(split))),
+        )
+
+    def select(self, places: NDArray[np.int64]) -> "_Rows":
+        """Return the rows at `places`."""
+        return _Rows(self.split.select(places), tuple(self.names[place] for place in places))
+
+    def count(self) -> dict[str, int]:
+        """Count them by split."""
+        return {name: self.names.count(name) for name in dict.fromkeys(self.names)}
+
+
+def find_label_errors(
+    config: Config, *, folds: int = 5, models: Iterable[str] | None = None, progress: Progress | None = None
+) -> LabelErrors:
+    """Find labels that are probably wrong by cross-validation: each row is judged by models trained on other folds.
+
+    All rows of the source are judged, whatever split they are in.
+
+    Args:
+        config: The settings: the data, and how the encoder is trained.
+        folds: Number of folds, at least 2.
+        models: Which models judge, their mean in the end: `encoder` and the task's baselines; None for all.
+        progress: Receives the progress.
+
+    Returns:
+        The labels.
+
+    Raises:
+        DataError: The rows cannot be used, or are too few for so many folds.
+        MissingExtraError: cleanlab or what training needs is not installed.
+        UserInputError: Fewer than two folds, or an unknown model.
+    """
+    _require_cleanlab()
+    progress = progress or Silent()
+    if folds < 2:
+        raise UserInputError(f"--folds takes a number of 2 or more, got {folds}.")
+    progress.start("reading data")
+    task, parts, notes = load_source_rows(config.data)
+    rows = _Rows.join(parts)
+    progress.finish(", ".join(f"{len(split):,} {name}" for name, split in parts.items()))
+    names = _check_models(models, task)
+    fold_ids = assign_folds(rows.split, task, folds, seed=config.data.seed)
+    values = [predict_baseline_folds(name, rows.split, task, fold_ids, progress) for name in names if name != ENCODER]
+    if ENCODER in names:
+        material = build_material(config, task, rows.split)
+        values.append(predict_encoder_folds(config, material, fold_ids, progress))
+    learned = _find_learned(rows.split, task, fold_ids)
+    if not learned.all():
+        count = int(np.count_nonzero(~learned))
+        notes = (*notes, f"{count:,} rows were not judged: all rows with their label are in one fold.")
+    chosen = np.flatnonzero(learned)
+    return _judge(rows.select(chosen), task, np.mean(values, axis=0)[chosen], notes)
+
+
+def find_label_errors_by_run(config: Config, run: Path, *, progress: Progress | None = None) -> LabelErrors:
+    """Find labels that are probably wrong by the predictions of a run, for rows that it was not trained on.
+
+    Args:
+        config: The settings of the data: the run's own source, whose training rows are passed over, or other rows.
+        run: The run folder.
+        progress: Receives the progress.
+
+    Returns:
+        The labels; a note says how many rows were not judged.
+
+    Raises:
+        DataError: The run was trained on all of the rows, it can no longer be told on which, or labels are not its.
+        MissingExtraError: cleanlab or what prediction needs is not installed.
+        RunError: It is of another task.
+    """
+    _require_cleanlab()
+    progress = progress or Silent()
+    layout = RunLayout(expand_home(run).resolve())
+    record = RunRecord.read(layout.record)
+    task = record.build_task()
+    if config.data.task != task.name:
+        raise RunError(
+            f"{layout.root} was trained with --task {task.name}, and the rows are read with --task {config.data.task}."
+        )
+    remedy = f"Judge all rows by cross-validation: lorafit check {shlex.quote(config.data.source)} --folds 5"
+    progress.start("reading data")
+    trained = load_splits(load_config(layout.config).data).train
+    if trained.fingerprint() != record.data.splits["train"].fingerprint:
+        raise DataError(
+            f"{record.data.source} has changed since {layout.root} was trained, so it is not known which rows it was "
+            f"trained on. {remedy}"
+        )
+    _, parts, notes = load_source_rows(config.data, task)
+    rows, known = _Rows.join(parts), set(trained.texts)
+    unseen = np.flatnonzero([text not in known for text in rows.split.texts])
+    progress.finish(f"{len(unseen):,} rows that the run was not trained on")
+    if not len(unseen):
+        raise DataError(
+            f"{layout.root} was trained on all of these rows: what it predicts for them says nothing of their labels. "
+            f"{remedy}"
+        )
+    if seen := len(rows.names) - len(unseen):
+        notes = (*notes, f"{seen:,} rows that the run was trained on were not judged. {remedy}")
+    rows, predictor = rows.select(unseen), load(layout.root)
+    progress.start("predicting", total=len(unseen), unit="text")
+    values = predictor.compute_values(rows.split.texts, on_progress=progress.update)
+    progress.finish()
+    return _judge(rows, task, values, notes)
+
+
+def check_review_file(path: Path) -> None:
+    """Refuse, before any work is done, a review file that cannot be written.
+
+    Args:
+        path: Where it is to be.
+
+    Raises:
+        UserInputError: It is there already, or has another suffix than those of `data.writing.WRITABLE_SUFFIXES`.
+    """
+    if path.suffix.lower() not in WRITABLE_SUFFIXES:
+        raise UserInputError(
+            f"{path.name}: a review file ends in {', '.join(WRITABLE_SUFFIXES[:-1])} or {WRITABLE_SUFFIXES[-1]}."
+        )
+    if path.exists():
+        raise UserInputError(
+            f"{path} is there already, perhaps with a reviewer's work. Choose another name (--review FILE) or move it."
+        )
+
+
+def _require_cleanlab() -> None:
+    require("cleanlab.filter", extra="check", purpose="finding label errors")
+
+
+def _check_models(models: Iterable[str] | None, task: Task) -> list[str]:
+    """Return the names of the models that judge, each once, after checking them."""
+    known = [*(name for name in task.baselines if name != MAJORITY), ENCODER]
+    names = known if models is None else list(dict.fromkeys(models))
+    if not names or not set(names) <= set(known):
+        raise UserInputError(f"Label errors of {task.name} are judged by {', '.join(known)}; got {names}.")
+    return names
+
+
+def _find_learned(rows: Split, task: Task, folds: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell of which rows every label occurs in other folds, too, so that their models could learn it; shape (n,)."""
+    marks = task.mark_labels(rows.y)
+    learned = np.ones(len(rows), dtype=bool)
+    for fold in np.unique(folds):
+        inside = folds == fold
+        unknown = ~marks[~inside].any(axis=0)
+        learned[inside] = ~marks[inside][:, unknown].any(axis=1)
+    return learned
+
+
+def _judge(rows: _Rows, task: Task, values: Array, notes: tuple[str, ...]) -> LabelErrors:
+    """Rank the rows whose labels are probably wrong.
+
+    Args:
+        rows: The n rows.
+        task: The task.
+        values: Shape (n, labels), by models that were not trained on them.
+        notes: What a user should know already.
+
+    Returns:
+        The labels.
+    """
+    scores = task.support_labels(rows.split.y, values)
+    ranked = np.flatnonzero(task.suspect_labels(rows.split.y, values))
+    ranked = ranked[np.argsort(scores[ranked], kind="stable")]
+    found, chosen = rows.select(ranked), values[ranked]
+    suggested = task.suggest_labels(chosen)
+    columns: dict[str, Sequence[Any]] = {
+        ROW: found.split.ids.tolist(),
+        SPLIT: found.names,
+        "label": [_as_cell(label) for label in task.decode(found.split.y)],
+        "label_score": np.round(scores[ranked], 4).tolist(),
+        "suggested_label": [_as_cell(label) for label in suggested],
+        "suggested_score": np.round(task.support_labels(task.encode(suggested), chosen), 4).tolist(),
+        CORRECTED: [""] * len(ranked),
+        DIGEST: [digest_text(text) for text in found.split.texts],
+    }
+    texts = [join_text(text) for text in found.split.texts]
+    return LabelErrors(task, rows.count(), columns, texts, notes)
+
+
+def _as_cell(label: Label) -> object:
+    return list(label) if isinstance(label, tuple) else label
