@@ -38,10 +38,11 @@ def list_splits(record: RunRecord) -> Table:
             f"{split.rows:,}",
             f"{split.tokens / max(split.rows, 1):,.0f}",
             f"{split.truncated:,} ({split.truncated / max(split.rows, 1):.1%})",
+            f"{split.unknown_share:.1%}",
         ]
         for name, split in record.data.splits.items()
     ]
-    return Table("Splits", ("split", "rows", "tokens a text", "truncated"), rows)
+    return Table("Splits", ("split", "rows", "tokens a text", "truncated", "unknown tokens"), rows)
 
 
 def list_counts(record: RunRecord) -> Table | None:

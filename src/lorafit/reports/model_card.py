@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from lorafit.models.coverage import MUCH
+from lorafit.models.tokenization import MOST_WINDOWS
 from lorafit.reports.verdict import describe_balancing, describe_unpredicted
 from lorafit.runs.folder import suggest_name
 from lorafit.runs.records import RunRecord
@@ -34,6 +36,15 @@ _WEAK_SLICES: Final = 3
 
 _ORIGINS: Final = {"builtin:distil-minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 """The models on the Hub that the built-in encoders were made from."""
+
+_EXAMPLES: Final = {
+    False: ('"What a lovely surprise."', '"What a lovely surprise."'),
+    True: (
+        '("What a lovely surprise.", "I knew it.")',
+        '{"text": "What a lovely surprise.", "text_pair": "I knew it."}',
+    ),
+}
+"""What is predicted in the examples, by whether the model takes pairs: for lorafit and for transformers."""
 
 _HUB_NAMES: Final = {"imdb": "hub:stanfordnlp/imdb"}
 """Named sources that are data sets of the Hub."""
@@ -83,6 +94,10 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
             balancing=describe_balancing(record.balancing),
             unmeasured_labels=len(after.per_class) - len(labels),
             calibration=[sentence.split(": ", 1) for sentence in sentences],
+            example=_EXAMPLES[record.pair][0],
+            plain_example=_EXAMPLES[record.pair][1],
+            most_windows=MOST_WINDOWS,
+            much_unknown=MUCH,
             long_texts=record.data.splits.get(metrics.split),
             is_whole=_is_whole(record),
         )
@@ -136,7 +151,7 @@ def _find_on_hub(source: str) -> tuple[str, str] | None:
     """Return id and revision ("" for the newest) of a source on the Hub, or None for another source."""
     kind, _, name = _HUB_NAMES.get(source, source).partition(":")
     identity, _, revision = name.partition("@")
-    return (identity, revision) if kind == "hub" else None
+    return (identity.partition(":")[0], revision) if kind == "hub" else None  # without a subset
 
 
 # Markdown. Whatever the template prints is escaped unless it is `Markup`, which text from outside must never be made.

@@ -20,6 +20,7 @@ class SplitRecord(Record):
         fingerprint: SHA-256 over row ids, texts and labels in order.
         tokens: Tokens after truncation, special tokens included.
         truncated: Rows whose text was cut.
+        unknown_share: Share of the tokens that the tokenizer does not know, 0 to 1, special ones left out.
         windows: Inputs that the texts are, where a long one is several windows; None where each is one.
     """
 
@@ -29,6 +30,7 @@ class SplitRecord(Record):
     tokens: int
     truncated: int
     windows: int | None = None
+    unknown_share: float = 0.0
 
 
 class DataRecord(Record):

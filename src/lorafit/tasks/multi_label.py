@@ -240,7 +240,7 @@ class MultiLabel(Task):
     def balance_groups(self, y: NDArray[Any]) -> NDArray[np.int64]:
         """Return the rarest label of each row, or the number of labels where it has none."""
         counts = np.where(y == 1, y.sum(axis=0), len(y) + 1)
-        return np.where(y.any(axis=1), counts.argmin(axis=1), y.shape[1])
+        return np.asarray(np.where(y.any(axis=1), counts.argmin(axis=1), y.shape[1]), dtype=np.int64)
 
     def validation_metrics(self, y: NDArray[Any], logits: Array, scaler: TargetScaler) -> dict[str, float]:
         del scaler

@@ -2,10 +2,9 @@
 
 import datetime
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from pathlib import Path
 from types import ModuleType
 
 from tokenizers import Tokenizer
@@ -17,6 +16,7 @@ from lorafit.errors import ConfigError
 from lorafit.models.acceleration.memory import keep_freed_memory
 from lorafit.models.acceleration.precision import PrecisionChoice, choose_device, choose_precision
 from lorafit.models.adaptation import AdaptedModel, apply_method, count_parameters, reads_token_types
+from lorafit.models.coverage import MUCH, TOO_MUCH, count_unknown, measure_coverage, suggest_base
 from lorafit.models.load import Encoder, check_max_length, load_tokenizer, load_with_head
 from lorafit.models.method_settings import complete_settings
 from lorafit.models.token_cache import tokenize_once
@@ -26,6 +26,7 @@ from lorafit.runs.records import DataRecord, ForecastRecord, HardwareRecord, Run
 from lorafit.runs.saving import locate_base
 from lorafit.system import hardware
 from lorafit.system.extras import require
+from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress
 from lorafit.tasks.base import TargetScaler, Task
 from lorafit.tasks.registry import get_task
@@ -50,6 +51,7 @@ class Prepared:
         adapted: The model with its adapter, and with fused blocks where possible.
         scaler: That of the targets.
         tokens: The texts of each split as tokens.
+        unknown: Share of unknown tokens in each split, 0 to 1.
         truncation: What becomes of long texts; its `max_length` is without virtual tokens.
         pad_id: Token id of the padding.
         precision: Arithmetic of the encoder.
@@ -63,6 +65,7 @@ class Prepared:
     adapted: AdaptedModel
     scaler: TargetScaler
     tokens: dict[str, TokenizedTexts]
+    unknown: dict[str, float]
     truncation: Truncation
     pad_id: int
     precision: PrecisionChoice
@@ -167,6 +170,9 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     unfold_known_head(adapted, scaler, loaded.newly_initialised)
     truncation = Truncation(_text_length(config), config.model.truncation, config.model.window_stride)
     tokens = material.tokenize(truncation)
+    pair = not isinstance(splits.train.texts[0], str)
+    unknown = {name: count_unknown(material.tokenizer, texts, pair=pair) for name, texts in tokens.items()}
+    coverage_notes = list(_check_coverage(material, unknown, force=config.model.force))
     if not reads_token_types(adapted.model):
         tokens = {name: replace(texts, type_ids=None) for name, texts in tokens.items()}
     progress.finish(", ".join(f"{texts.texts:,} {name}" for name, texts in tokens.items()))
@@ -174,7 +180,8 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     obstacle = fuse_encoder(adapted.model) if device == "cpu" else "they are made for CPUs"
     if obstacle is not None:
         progress.say(f"not all blocks are fused, which is slower: {obstacle}")
-    for line in (*encoder.notes, *loaded.notes, *splits.notes, *_truncation_notes(tokens, truncation)):
+    notes = (*encoder.notes, *loaded.notes, *splits.notes, *coverage_notes, *_truncation_notes(tokens, truncation))
+    for line in notes:
         progress.say(line)
     return Prepared(
         config=_absolute(config, splits, encoder),
@@ -183,6 +190,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
         adapted=adapted,
         scaler=scaler,
         tokens=tokens,
+        unknown=unknown,
         truncation=truncation,
         pad_id=material.pad_id,
         precision=precision,
@@ -205,6 +213,27 @@ def _check_balancing(config: Config) -> None:
         raise ConfigError(
             "training.class_weights=balanced and training.sampling=balanced each balance the labels; together they "
             "would let rare ones count more than frequent ones. Leave one of them out."
+        )
+
+
+def _check_coverage(material: Material, unknown: Mapping[str, float], *, force: bool) -> Iterator[str]:
+    """Yield a note where the tokenizer does not know the texts; refuse to train where it knows less than half."""
+    worst = max(unknown, key=lambda name: unknown[name])
+    coverage = measure_coverage(material.tokenizer, material.splits.by_name[worst].texts)
+    kind = coverage.script or "signs"
+    if unknown[worst] >= MUCH:
+        shares = ", ".join(f"{share:.0%} of {name}" for name, share in unknown.items())
+        said = (
+            f"unknown tokens: {shares}, mostly {kind}. To the tokenizer of {material.encoder.name} all of them are the "
+            f"same. Use {suggest_base(coverage.script)}"
+        )
+        if unknown[worst] >= TOO_MUCH and not force:
+            raise ConfigError(f"{said[0].upper()}{said[1:]}. To train all the same, add --force (model.force=true).")
+        yield said
+    elif coverage.is_spelled:
+        yield (
+            f"the tokenizer of {material.encoder.name} spells these texts out: {coverage.characters_per_token:.1f} "
+            f"characters a token. It was not made for {kind}. Better use {suggest_base(coverage.script)}"
         )
 
 
@@ -237,7 +266,8 @@ def describe(prepared: Prepared, forecast: ForecastRecord | None = None) -> RunR
         data=DataRecord(
             source=splits.source,
             splits={
-                name: _describe_split(rows, splits.task, prepared.tokens[name]) for name, rows in splits.by_name.items()
+                name: _describe_split(rows, splits.task, prepared.tokens[name], prepared.unknown[name])
+                for name, rows in splits.by_name.items()
             },
             notes=list(splits.notes),
         ),
@@ -262,13 +292,14 @@ def collect_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
-def _describe_split(rows: Split, task: Task, tokens: TokenizedTexts) -> SplitRecord:
+def _describe_split(rows: Split, task: Task, tokens: TokenizedTexts, unknown: float) -> SplitRecord:
     return SplitRecord(
         rows=len(rows),
         label_counts=task.count(rows.y),
         fingerprint=rows.fingerprint(),
         tokens=int(tokens.lengths.sum()),
         truncated=tokens.truncated,
+        unknown_share=unknown,
         windows=None if tokens.windows is None else len(tokens),
     )
 
@@ -279,11 +310,11 @@ def _absolute(config: Config, splits: Splits, encoder: Encoder) -> Config:
     resolved.model.name = encoder.name
     resolved.model.revision = encoder.revision
     if config.data.validation:
-        resolved.data.validation = str(Path(config.data.validation).expanduser().resolve())
+        resolved.data.validation = str(expand_home(config.data.validation).resolve())
     if config.data.test:
-        resolved.data.test = str(Path(config.data.test).expanduser().resolve())
+        resolved.data.test = str(expand_home(config.data.test).resolve())
     if config.data.corrections:
-        resolved.data.corrections = str(Path(config.data.corrections).expanduser().resolve())
+        resolved.data.corrections = str(expand_home(config.data.corrections).resolve())
     return resolved
 
 

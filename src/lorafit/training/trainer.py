@@ -99,9 +99,9 @@ class _Trainer(Trainer):
         weights, gamma = inputs.pop("weights", None), self.job.config.gamma
         if weights is None and not gamma:
             return super().compute_loss(model, inputs, *args, **kwargs)
-        outputs, kind = model(**inputs), self.job.adapted.model.config.problem_type
+        outputs, kind = model(**inputs), str(self.job.adapted.model.config.problem_type)
         logits, labels = outputs.logits, inputs["labels"]
-        added = outputs.loss - compute_weighted_loss(logits, labels, kind)  # by the method, as AdaLoRA does
+        added: torch.Tensor = outputs.loss - compute_weighted_loss(logits, labels, kind)  # by the method, as by AdaLoRA
         return added + compute_weighted_loss(logits, labels, kind, weights=weights, gamma=gamma)
 
     def compute_loss_context_manager(self) -> ExitStack:
