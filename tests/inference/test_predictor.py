@@ -1,6 +1,7 @@
 import json
 import shlex
 import shutil
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,10 +108,14 @@ def test_a_single_string_is_refused(predictor: Predictor) -> None:
 def test_unusable_texts_are_refused_with_their_rows(predictor: Predictor) -> None:
     with pytest.raises(UserInputError) as caught:
         predictor.predict_proba(["fine", "", None, " \n", 7])  # type: ignore[list-item]
-    assert str(caught.value) == (
+    told, *remedy = str(caught.value).splitlines()
+    assert told == (
         "4 of 5 texts cannot be predicted: an empty text (rows 2, 4); no text (row 3); a text of type int (row 5). "
-        "`lorafit predict --drop-bad-rows` leaves them out."
+        "Leave out what is none:"
     )
+    names: dict[str, object] = {"texts": ["fine", "", None, " \n", 7]}
+    exec(textwrap.dedent("\n".join(remedy)), names)  # noqa: S102 - a user would paste it
+    assert names["texts"] == ["fine"]
 
 
 def test_a_moved_run_opens_and_gives_the_same(trained: Path, run: RunLayout) -> None:

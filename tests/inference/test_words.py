@@ -91,3 +91,43 @@ def test_leaving_a_word_out_leaves_the_others(text: str) -> None:
     words = cut(text)
     for index in range(len(words) if len(words) > 1 else 0):
         assert cut(leave_out(text, cut_spans(text, 1000)[0], {index})) == words[:index] + words[index + 1 :]
+
+
+PAIR = ("well-made film, see it", "dull\nstory")
+
+
+def test_words_of_a_pair_stand_in_the_joined_text() -> None:
+    spans, size = cut_spans(PAIR, 1000)
+    joined = "\n".join(PAIR)
+    assert [joined[start:end] for start, end in spans] == ["well-made", "film", ",", "see", "it", "dull", "story"]
+    assert size == 1
+
+
+@pytest.mark.parametrize(
+    ("removed", "rest"),
+    [
+        (set(), PAIR),
+        ({0, 6}, ("film, see it", "dull")),
+        ({5}, (PAIR[0], "story")),
+        ({0, 1, 2, 3, 4}, ("it", PAIR[1])),
+        (set(range(7)), ("it", "story")),
+    ],
+)
+def test_words_of_both_texts_are_left_out_but_for_the_last(removed: set[int], rest: tuple[str, str]) -> None:
+    assert leave_out(PAIR, cut_spans(PAIR, 1000)[0], removed) == rest
+
+
+def test_no_word_of_a_text_of_one_word_is_left_out_of_a_pair() -> None:
+    pair = ("dull", "a good film")
+    spans, _ = cut_spans(pair, 1000)
+    assert spans == [(5, 6), (7, 11), (12, 16)]
+    assert leave_out(pair, spans, {0}) == ("dull", "good film")
+    assert cut_spans(("dull", "film"), 1000)[0] == []
+    assert leave_out(("dull", "film"), [], set()) == ("dull", "film")
+
+
+def test_many_words_of_a_pair_are_grouped_within_each_text() -> None:
+    spans, size = cut_spans(("a b c d e", "f g h"), 4)
+    assert size == 2
+    joined = "a b c d e\nf g h"
+    assert [joined[start:end] for start, end in spans] == ["a b", "c d", "e", "f g", "h"]

@@ -28,7 +28,8 @@ def tokenizer(tiny_distilbert: Path) -> Tokenizer:
 
 def assert_same(one: TokenizedTexts, other: TokenizedTexts) -> None:
     np.testing.assert_array_equal(one.ids, other.ids)
-    np.testing.assert_array_equal(one.offsets, other.offsets)
+    for name in ("offsets", "type_ids", "windows"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert one.ids.dtype == other.ids.dtype
     assert one.truncated == other.truncated
 
@@ -39,6 +40,18 @@ def test_kept_tokens_are_those_that_tokenizing_gives(folder: Path, tokenizer: To
     assert_same(first, tokenize(tokenizer, TEXTS, CUT))
     assert_same(tokenize_once(tokenizer, TEXTS, CUT), first)
     assert list(folder.iterdir()) == [path]
+
+
+def test_kept_windows_of_pairs_are_those_that_tokenizing_gives(folder: Path, tokenizer: Tokenizer) -> None:
+    pairs = [(text, TEXTS[0]) for text in TEXTS]
+    truncations = [Truncation(12, "windows"), Truncation(12, "windows", 2)]
+    for truncation in truncations:
+        expected = tokenize(tokenizer, pairs, truncation)
+        assert expected.type_ids is not None
+        assert expected.windows is not None
+        assert_same(tokenize_once(tokenizer, pairs, truncation), expected)
+        assert_same(tokenize_once(tokenizer, pairs, truncation), expected)
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_kept_tokens_are_read(folder: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +67,9 @@ def test_kept_tokens_are_read(folder: Path, tokenizer: Tokenizer, monkeypatch: p
         (["a lovely", " film", *TEXTS[1:]], CUT),
         (TEXTS, Truncation(9, "head+tail")),
         (TEXTS, Truncation(8, "head")),
+        (TEXTS, Truncation(8, "tail")),
+        (TEXTS, Truncation(8, "windows")),
+        ([(TEXTS[0], TEXTS[1]), *TEXTS[2:]][:1], CUT),
     ],
 )
 def test_other_texts_or_cuts_are_tokenized_anew(

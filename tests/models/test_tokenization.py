@@ -1,5 +1,6 @@
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,14 @@ from transformers import AutoTokenizer
 
 from lorafit.errors import ConfigError, RunError
 from lorafit.models.load import load_tokenizer
-from lorafit.models.tokenization import TokenizedTexts, Truncation, read_tokenizer, tokenize
+from lorafit.models.tokenization import (
+    MOST_WINDOWS,
+    TokenizedTexts,
+    Truncation,
+    average_windows,
+    read_tokenizer,
+    tokenize,
+)
 
 TEXTS = [
     "A wonderful film, from the first minute to the last.",
@@ -168,3 +176,154 @@ def test_tokenizer_without_a_padding_token_is_refused(tiny_distilbert: Path, tmp
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(ConfigError, match="has no padding token"):
         load_tokenizer(tmp_path)
+
+
+PAIRS = [
+    ("A wonderful film!", "I want those two hours back."),
+    ("x", "the acting is fine but the story goes nowhere " * 9),
+    ("the acting is fine but the story goes nowhere " * 9, "日本語 🎬"),
+    ("those two hours " * 20, "my last movie " * 20),
+    ("[SEP] typed by a user", "  spaces\n and lines "),
+]
+
+
+def template(tokenizer: Tokenizer, name: str) -> Tokenizer:
+    """Return the tokenizer with the template of another family."""
+    from tokenizers import processors
+
+    cls, sep = (("[CLS]", tokenizer.token_to_id("[CLS]")), ("[SEP]", tokenizer.token_to_id("[SEP]")))
+    made = {
+        "bert": processors.BertProcessing(sep, cls),
+        "roberta": processors.RobertaProcessing(sep, cls, trim_offsets=False, add_prefix_space=False),
+        "typed in the end": processors.TemplateProcessing(
+            single="$A [SEP] [CLS]:2", pair="$A [SEP] $B:1 [SEP]:1 [CLS]:2", special_tokens=[cls, sep]
+        ),
+    }
+    other = Tokenizer.from_str(tokenizer.to_str())
+    other.post_processor = made[name]
+    return other
+
+
+@pytest.mark.parametrize("max_length", [7, 8, 30, 31, 10_000])
+def test_pairs_are_framed_and_cut_as_transformers_does(folder: Path, max_length: int) -> None:
+    tokens = tokenize(read_tokenizer(folder), PAIRS, Truncation(max_length))
+    reference = AutoTokenizer.from_pretrained(folder)
+    first, second = zip(*PAIRS, strict=True)
+    expected = reference(list(first), list(second), truncation=True, max_length=max_length, return_token_type_ids=True)
+    assert [tokens[index].tolist() for index in range(len(tokens))] == expected["input_ids"]
+    types = [tokens.type_ids[start:end].tolist() for start, end in pairwise(tokens.offsets)]
+    assert types == expected["token_type_ids"]
+    assert tokens.truncated == sum(len(ids) == max_length for ids in expected["input_ids"])
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "typed in the end"])
+def test_template_of_the_tokenizer_decides_what_stands_around_pairs(tiny: Tokenizer, name: str) -> None:
+    other = template(tiny, name)
+    tokens = tokenize(other, PAIRS, Truncation(10_000))
+    expected = [other.encode(*pair) for pair in PAIRS]
+    assert [tokens[index].tolist() for index in range(len(tokens))] == [encoding.ids for encoding in expected]
+    types = [encoding.type_ids for encoding in expected]
+    if name == "roberta":
+        assert tokens.type_ids is None
+        assert not any(map(any, types))
+    else:
+        assert [tokens.type_ids[start:end].tolist() for start, end in pairwise(tokens.offsets)] == types
+
+
+def test_single_texts_have_no_types(tiny: Tokenizer) -> None:
+    tokens = tokenize(tiny, ["good film"], Truncation(8))
+    assert tokens.type_ids is None
+    assert set(tokens.pad([0], pad_id=0)) == {"input_ids", "attention_mask"}
+
+
+def test_types_of_padding_are_0(tiny: Tokenizer) -> None:
+    tokens = tokenize(tiny, [("good", "film"), ("good", "a good film")], Truncation(12))
+    assert tokens.pad([0, 1], pad_id=0)["token_type_ids"].tolist() == [[0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 1]]
+
+
+def test_tail_keeps_the_last_tokens(tiny: Tokenizer) -> None:
+    tokens = tokenize(tiny, [numbers(10)], Truncation(6, "tail"))
+    assert words(tiny, tokens[0]) == ["[CLS]", "6", "7", "8", "9", "[SEP]"]
+
+
+def test_policy_cuts_both_texts_of_a_pair(tiny: Tokenizer) -> None:
+    (pair,) = [(numbers(10), numbers(9))]
+    tails, ends = (tokenize(tiny, [pair], Truncation(11, policy))[0] for policy in ("tail", "head+tail"))
+    assert words(tiny, tails) == ["[CLS]", "6", "7", "8", "9", "[SEP]", "5", "6", "7", "8", "[SEP]"]
+    assert words(tiny, ends) == ["[CLS]", "0", "7", "8", "9", "[SEP]", "0", "6", "7", "8", "[SEP]"]
+
+
+def test_length_without_room_for_both_texts_of_a_pair_is_refused(tiny: Tokenizer) -> None:
+    assert len(tokenize(tiny, [("a", "b")], Truncation(5))) == 1
+    with pytest.raises(ConfigError, match=r"model\.max_length=4 leaves no room for text beside 3 special tokens"):
+        tokenize(tiny, [("a", "b")], Truncation(4))
+
+
+@pytest.mark.parametrize(("max_length", "stride"), [(6, None), (9, None), (10, 1), (10, 8), (10, 500)])
+def test_windows_are_those_of_transformers(folder: Path, max_length: int, stride: int | None) -> None:
+    tokenizer, reference = read_tokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    truncation, room = Truncation(max_length, "windows", stride), max_length - 2
+    texts = [numbers(count) for count in (1, room - 1, room, room + 1, 20, 24)]
+    tokens = tokenize(tokenizer, texts, truncation)
+    overlap = room - min(stride or room // 2, room)
+    expected = reference(texts, truncation=True, max_length=max_length, stride=overlap, return_overflowing_tokens=True)
+    assert [tokens[index].tolist() for index in range(len(tokens))] == expected["input_ids"]
+    owners = expected["overflow_to_sample_mapping"]
+    assert np.repeat(np.arange(len(texts)), tokens.windows).tolist() == owners
+    assert tokens.texts == len(texts)
+    assert tokens.truncated == 0
+
+
+@pytest.mark.parametrize("long", [0, 1], ids=["first is long", "second is long"])
+def test_windows_of_a_pair_have_all_of_its_shorter_text(folder: Path, long: int) -> None:
+    pair = [numbers(4), numbers(4)]
+    pair[long] = numbers(30)
+    tokens = tokenize(read_tokenizer(folder), [tuple(pair)], Truncation(15, "windows"))
+    expected = AutoTokenizer.from_pretrained(folder)(
+        *pair,
+        truncation=("only_first", "only_second")[long],
+        max_length=15,
+        stride=4,
+        return_overflowing_tokens=True,
+    )
+    assert [tokens[index].tolist() for index in range(len(tokens))] == expected["input_ids"]
+    assert tokens.windows.tolist() == [7]
+    assert tokens.truncated == 0
+
+
+def test_shorter_text_of_a_pair_is_cut_to_half_of_a_window(tiny: Tokenizer) -> None:
+    tokens = tokenize(tiny, [(numbers(9), numbers(8))], Truncation(11, "windows"))
+    assert words(tiny, tokens[0]) == ["[CLS]", *numbers(4).split(), "[SEP]", *numbers(4).split(), "[SEP]"]
+    assert tokens.truncated == 1
+
+
+def test_texts_that_fit_make_windows_nothing_else_than_head(tiny: Tokenizer) -> None:
+    windows, head = (tokenize(tiny, [numbers(4), "a"], Truncation(6, policy)) for policy in ("windows", "head"))
+    assert windows.windows is None
+    assert windows.ids.tolist() == head.ids.tolist()
+
+
+def test_text_of_more_windows_than_there_may_be_is_cut(tiny: Tokenizer) -> None:
+    fits, longer = 4 + 31 * 2, 4 + 31 * 2 + 1
+    tokens = tokenize(tiny, [numbers(fits), numbers(longer)], Truncation(6, "windows"))
+    assert tokens.windows.tolist() == [MOST_WINDOWS, MOST_WINDOWS]
+    assert tokens.truncated == 1
+    assert words(tiny, tokens[63]) == ["[CLS]", "2", "3", "4", "5", "[SEP]"]
+
+
+def test_selected_texts_keep_their_windows_and_types(tiny: Tokenizer) -> None:
+    pairs = [("a", numbers(count)) for count in (3, 30, 9, 12)]
+    chosen, truncation = np.array([3, 0, 1]), Truncation(12, "windows")
+    tokens = tokenize(tiny, pairs, truncation).select(chosen)
+    expected = tokenize(tiny, [pairs[place] for place in chosen], truncation)
+    for name in ("ids", "offsets", "type_ids", "windows"):
+        np.testing.assert_array_equal(getattr(tokens, name), getattr(expected, name))
+    plain = tokenize(tiny, ["a", "good film"], truncation).select(np.array([1]))
+    assert words(tiny, plain.ids) == ["[CLS]", "good", "film", "[SEP]"]
+
+
+def test_values_of_windows_are_averaged_by_text() -> None:
+    values = np.arange(12.0).reshape(6, 2)
+    means = average_windows(values, np.array([1, 3, 2]))
+    assert means.tolist() == [[0, 1], [4, 5], [9, 10]]
+    assert average_windows(values, None) is values

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from lorafit.models.records import BaseModelRecord
 from lorafit.reports.model_card import render_model_card
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import DataRecord, RunRecord, SplitRecord
+from lorafit.system.text import Text
 from lorafit.tasks.base import Task
 from lorafit.tasks.evaluation import describe_changed_rows
 from lorafit.tasks.records import ClassScores, Estimate, MetricsRecord, SliceScores
@@ -131,6 +133,7 @@ def test_numbers_of_the_model_index_have_six_digits_and_what_is_undefined_is_lef
     [
         ("imdb", ["stanfordnlp/imdb"], {"name": "imdb", "type": "stanfordnlp/imdb"}),
         ("hub:imdb", ["imdb"], {"name": "hub:imdb", "type": "imdb"}),
+        ("hub:a/b:mood@v1", ["a/b"], {"name": "hub:a/b:mood@v1", "type": "a/b", "revision": "v1"}),
         ("builtin:rotten-tomatoes", None, {"name": "builtin:rotten-tomatoes", "type": "builtin:rotten-tomatoes"}),
         ("/home/ann/secret/mails.parquet", None, {"name": "mails.parquet", "type": "parquet"}),
         ("C:\\Users\\ann\\mails.csv", None, {"name": "mails.csv", "type": "csv"}),
@@ -368,6 +371,58 @@ def test_built_in_base_is_traced_to_its_origin(bare: Callable[[str], Finished]) 
     card = render_model_card(record.model_copy(update={"base_model": base}), metrics)
     assert "The base is sentence-transformers/all-MiniLM-L6-v2, converted to the architecture `distilbert`." in card
     assert "not on the Hub: lorafit makes it in its cache when it is first used." in card
+
+
+@pytest.mark.parametrize(
+    ("policy", "parts"),
+    [("head", "the head."), ("tail", "the head; lorafit reads the tail"), ("head+tail", "head and tail")],
+)
+def test_part_of_a_long_text_that_is_read_is_told(bare: Callable[[str], Finished], policy: str, parts: str) -> None:
+    record, metrics = bare("single_label")
+    card = render_model_card(record.model_copy(update={"truncation": policy}), metrics)
+    assert ("longer than 64 tokens they read" in card) == (policy != "head")
+    assert policy == "head" or parts in card
+
+
+def test_model_for_pairs_is_shown_with_pairs(bare: Callable[[str], Finished]) -> None:
+    record, metrics = bare("single_label")
+    card = render_model_card(record.model_copy(update={"pair": True}), metrics)
+    assert "It gives each pair of texts one of 2 classes" in card
+    assert 'model.predict([("What a lovely surprise.", "I knew it.")])' in card
+    assert 'classify({"text": "What a lovely surprise.", "text_pair": "I knew it."})' in card
+
+
+@pytest.mark.parametrize("stride", [None, 5])
+@pytest.mark.parametrize("text", ["dull story " * 60, ("dull story " * 60, "what a superb film")], ids=["text", "pair"])
+def test_code_for_long_texts_averages_windows_as_lorafit_does(
+    tiny_bert: Path, bare: Callable[[str], Finished], text: Text, stride: int | None
+) -> None:
+    from transformers import AutoTokenizer
+
+    from lorafit.config import ModelConfig
+    from lorafit.inference.predictor import Predictor
+    from lorafit.models.acceleration.precision import PrecisionChoice
+    from lorafit.models.load import load_tokenizer, load_with_head, locate_encoder
+    from lorafit.models.runtimes.pytorch import TorchRuntime
+    from lorafit.models.tokenization import Truncation
+
+    record, metrics = bare("single_label")
+    is_pair, length = isinstance(text, tuple), 20
+    changes = {"truncation": "windows", "window_stride": stride, "pair": is_pair, "max_length": length}
+    card = render_model_card(record.model_copy(update=changes), metrics)
+    model = load_with_head(locate_encoder(ModelConfig(name=str(tiny_bert))), record.build_task()).model
+    predictor = Predictor(
+        TorchRuntime(model, PrecisionChoice("fp32", "for the test")),
+        load_tokenizer(tiny_bert),
+        task=record.build_task(),
+        truncation=Truncation(length, "windows", stride),
+        pair=is_pair,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert, model_max_length=length)
+    names = {"classify": SimpleNamespace(model=model, tokenizer=tokenizer)}
+    names |= dict(zip(("text", "text_pair"), text if is_pair else (text,), strict=False))
+    exec(re.findall(r"```python\n(.*?)```", card, re.DOTALL)[-1], names)  # noqa: S102 - that the code runs is the test
+    assert names["logits"].tolist() == pytest.approx(predictor.compute_logits([text])[0].tolist(), abs=1e-5)
 
 
 TEXTS = ["what a superb film", "dull story " * 100]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lorafit.models.tokenization import TokenizedTexts
-from lorafit.training.inputs import EpochBatches, TrainingRows, build_train_loader
+from lorafit.training.inputs import EpochBatches, TrainingRows, build_rows, build_train_loader
 
 LENGTHS = np.random.default_rng(0).integers(1, 40, size=301)
 
@@ -92,3 +92,35 @@ def test_balanced_epochs_depend_on_seed_and_epoch_alone() -> None:
 def test_groups_that_are_balanced_already_have_each_row_once() -> None:
     batches = EpochBatches(LENGTHS[:300], max_rows=16, max_tokens=200, seed=0, groups=np.arange(300) % 3)
     assert sorted(row for batch in batches for row in batch) == list(range(300))
+
+
+def make_windows(windows: list[int]) -> TokenizedTexts:
+    count = sum(windows)
+    ids, offsets = np.arange(2 * count, dtype=np.int32), 2 * np.arange(count + 1)
+    return TokenizedTexts(ids=ids, offsets=offsets, truncated=0, windows=np.array(windows))
+
+
+@pytest.mark.parametrize("weights", [None, np.array([0.5, 2, 0.5], dtype=np.float32)])
+def test_all_windows_of_a_text_count_as_much_as_a_text(weights: np.ndarray | None) -> None:
+    rows = build_rows(make_windows([1, 3, 2]), np.array([7, 8, 9]), 0, weights)
+    assert rows.labels.tolist() == [7, 8, 8, 8, 9, 9]
+    sums = np.add.reduceat(rows.weights.ravel(), [0, 1, 4])
+    assert sums.tolist() == pytest.approx((2 * (np.ones(3) if weights is None else weights)).tolist())
+    assert rows.weights.mean() == pytest.approx(1)
+    batch = rows.collate([2, 0])
+    assert batch["labels"].tolist() == [8, 7]
+    assert batch["weights"].shape[0] == 2
+
+
+def test_texts_without_windows_have_no_weights(rows: TrainingRows) -> None:
+    built = build_rows(rows.texts, rows.labels, rows.pad_id)
+    assert built.weights is None
+    assert built.labels is rows.labels
+
+
+def test_types_of_pairs_are_in_the_batch() -> None:
+    ids = np.arange(6, dtype=np.int32)
+    types = np.array([0, 0, 1, 0, 1, 1], dtype=np.int8)
+    texts = TokenizedTexts(ids=ids, offsets=np.array([0, 3, 6]), truncated=0, type_ids=types)
+    batch = TrainingRows(texts, labels=np.array([0, 1]), pad_id=9).collate([1, 0])
+    assert batch["token_type_ids"].tolist() == [[0, 1, 1], [0, 0, 1]]

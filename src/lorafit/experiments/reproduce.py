@@ -16,6 +16,7 @@ from lorafit.experiments.diff.sides import RunSide, open_run, read_test_predicti
 from lorafit.runs.folder import find_free_name
 from lorafit.runs.records import RunRecord
 from lorafit.runs.saving import locate_base
+from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Task
@@ -164,7 +165,7 @@ def enforce_reproduction(record: ReproductionRecord) -> None:
 
 def _check_output(output: str | Path | None) -> None:
     """Refuse a folder that is taken before anything is read; a repetition replaces nothing."""
-    path = Path(output).expanduser() if output is not None else None
+    path = expand_home(output) if output is not None else None
     if path is not None and path.is_dir() and any(path.iterdir()):
         raise RunError(
             f"{output} already exists, and a repetition replaces nothing. Choose another --output, for example "
@@ -187,6 +188,7 @@ def _find_faults(side: RunSide, config: Config) -> Iterator[str]:
         "training.seed": (record.seed, config.training.seed),
         "method.name": (record.method, config.method.name),
         "model.truncation": (record.truncation, config.model.truncation),
+        "model.window_stride": (record.window_stride, config.model.window_stride),
     }
     altered = {name: pair for name, pair in settings.items() if pair[0] != pair[1]}
     for name, (then, now) in altered.items():

@@ -50,9 +50,12 @@ def draw_batch(model: PreTrainedModel, rows: int, length: int) -> tuple[NDArray[
     return np.where(mask == 1, ids, model.config.pad_token_id), mask
 
 
-def ask_torch(model: PreTrainedModel, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+def ask_torch(
+    model: PreTrainedModel, ids: NDArray[np.int64], mask: NDArray[np.int64], **others: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    inputs = {"input_ids": ids, "attention_mask": mask, **others}
     with torch.no_grad():
-        return model.eval()(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
+        return model.eval()(**{name: torch.from_numpy(part) for name, part in inputs.items()}).logits.numpy()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -65,6 +68,31 @@ def test_graph_gives_the_models_logits(build_model: Build, family: str, rows: in
     expected = ask_torch(model, *batch)
     assert np.abs(expected).max() > 0.1
     assert np.abs(run(graph, *batch) - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("family", ["bert", "electra", "roberta"])
+def test_graph_for_pairs_reads_the_types_of_tokens(build_model: Build, family: str) -> None:
+    model = build_model(family)
+    ids, mask = draw_batch(model, 4, 12)
+    types = (np.arange(12) >= 5) * mask
+    graph = build_graph(model, token_types=True)
+    onnx.checker.check_model(graph)
+    assert [one.name for one in graph.graph.input] == ["input_ids", "attention_mask", "token_type_ids"]
+    expected = ask_torch(model, ids, mask, token_type_ids=types)
+    meter = ReachMeter(graph)
+    assert np.abs(meter.logits(ids, mask, token_type_ids=types) - expected).max() < 1e-4
+    assert np.abs(expected - ask_torch(model, ids, mask)).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_traced_graph_for_pairs_reads_the_types_of_tokens(build_model: Build) -> None:
+    model = build_model("albert")
+    ids, mask = draw_batch(model, 4, 12)
+    types = (np.arange(12) >= 5) * mask
+    expected = ask_torch(model, ids, mask, token_type_ids=types)
+    graph = trace_graph(model, token_types=True)
+    assert np.abs(ReachMeter(graph).logits(ids, mask, token_type_ids=types) - expected).max() < 1e-4
+    assert np.abs(expected - ask_torch(model, ids, mask)).max() > 1e-3
 
 
 def test_a_graph_has_the_outputs_of_its_task(build_model: Build, task: Task) -> None:

@@ -19,7 +19,7 @@ Plain: TypeAlias = str | int | float | bool | None
 """What a study can hold."""
 
 _METHOD = "method.name"
-_OPEN = ("method.", "training.", "model.max_length", "model.truncation")
+_OPEN = ("method.", "training.", "model.max_length", "model.truncation", "model.window_stride")
 _CLOSED = {
     "training.seed": "the best seed is only the luckiest",
     "training.budget": "trials would differ by what the machine did meanwhile",
@@ -209,7 +209,7 @@ def _read_dimension(config: Config, name: str, values: list[Any] | SearchRange) 
     if not name.startswith(_OPEN):
         raise ConfigError(
             f"search.space.{name}: it cannot be searched; settings of the method and training sections can, and "
-            "model.max_length and model.truncation."
+            "model.max_length, model.truncation and model.window_stride."
         )
     read: list[Any] = []
     for value in values if isinstance(values, list) else [values.low, values.high]:
