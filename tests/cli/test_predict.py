@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lorafit
+from lorafit.cli import main
 from lorafit.data.tables import read_table
 from lorafit.inference.predictor import Predictor
 from lorafit.system.records import SCHEMA_VERSION
@@ -205,3 +207,48 @@ def test_a_text_may_begin_with_a_dash(call: Call, trained: Path) -> None:
     answer = call("predict", trained, "--fiel", "new.csv")
     assert answer.code == 2
     assert "--file" in answer.err
+
+
+@pytest.fixture(scope="module")
+def trained_on_pairs(settings: list[str], shared_folder: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """A run that takes pairs."""
+
+    def train(folder: Path) -> None:
+        rows = [f"fine {row},{('dull', 'superb')[row % 2]} {row},{'ab'[row % 2]}" for row in range(60)]
+        (folder / "pairs.csv").write_text("\n".join(["premise,claim,label", *rows]))
+        words = ["--text-column", "premise", "--text-column", "claim", "--set", "training.max_steps=1", "--quiet"]
+        with redirect_stdout(io.StringIO()), pytest.raises(SystemExit):
+            main(["train", str(folder / "pairs.csv"), *settings, *words, "--output", str(folder / "run")])
+
+    return shared_folder("pairs", train) / "run"
+
+
+def test_pairs_are_two_words_two_columns_or_lines_with_a_tab(
+    call: Call, trained_on_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = lorafit.load(trained_on_pairs).predict([("fine 1", "-5 superb")])[0]
+    line = f"{expected.cells()[0]}  {expected.cells()[1]}  fine 1 | -5 superb"
+    answer = call("predict", trained_on_pairs, "fine 1", "-5 superb")
+    assert (answer.code, answer.out.strip()) == (0, line)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("fine 1\t-5 superb\n"))
+    assert call("predict", trained_on_pairs).out.strip() == line
+    (tmp_path / "new.csv").write_text("id,claim,premise\n1,-5 superb,fine 1\n")
+    assert call("predict", trained_on_pairs, "--file", tmp_path / "new.csv").out.strip() == line
+    (tmp_path / "new.csv").write_text("id,b,a\n1,-5 superb,fine 1\n")
+    words = ["--text-column", "a", "--text-column", "b"]
+    assert call("predict", trained_on_pairs, "--file", tmp_path / "new.csv", *words).out.strip() == line
+    for given, message in (
+        (["--text-column", "a", "fine"], "The model takes pairs: give --text-column twice."),
+        ([*words, *words, "fine"], "--text-column was given 4 times"),
+        (["fine"], "give both texts of one pair, got 1 text"),
+    ):
+        answer = call("predict", trained_on_pairs, *given)
+        assert (answer.code, message in answer.err) == (2, True)
+
+
+def test_a_pair_is_explained(call: Call, trained_on_pairs: Path) -> None:
+    answer = call("explain", trained_on_pairs, "fine film 1", "-5 superb", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["text"] == "fine film 1\n-5 superb"
+    answer = call("explain", trained_on_pairs, "fine")
+    assert (answer.code, "give both texts of one pair, got 1 text" in answer.err) == (2, True)

@@ -1,5 +1,6 @@
 """`lorafit explain`: which words a prediction rests on."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -7,11 +8,14 @@ import typer
 
 from lorafit.cli.options import Quiet
 from lorafit.cli.render.progress import open_progress
+from lorafit.system.text import Text
 
 
 def explain(
     run: Annotated[Path, typer.Argument(help="The run folder, or that of an exported model.")],
-    texts: Annotated[list[str], typer.Argument(help="One text or several.")],
+    texts: Annotated[
+        list[str], typer.Argument(help="One text or several; both texts of one pair for a model of pairs.")
+    ],
     *,
     label: Annotated[
         str | None,
@@ -24,14 +28,19 @@ def explain(
 ) -> None:
     """Show which words a prediction rests on."""
     from lorafit.cli.render.explanation import show_explanations
+    from lorafit.inference.batch import TEXT_COLUMNS, read_texts
     from lorafit.inference.explanation import explain as explain_text
     from lorafit.inference.loading import load
 
     predictor = load(run)
-    with open_progress(quiet=quiet or len(texts) == 1) as progress:
-        progress.start("explaining", total=len(texts), unit="text")
+    wanted: list[Text] = [*texts]
+    if predictor.pair:
+        first, second = read_texts(texts, sys.stdin, text_columns=TEXT_COLUMNS).columns.values()
+        wanted = list(zip(map(str, first), map(str, second), strict=True))
+    with open_progress(quiet=quiet or len(wanted) == 1) as progress:
+        progress.start("explaining", total=len(wanted), unit="text")
         explanations = []
-        for text in texts:
+        for text in wanted:
             explanations.append(explain_text(predictor, text, label=label))
             progress.update(len(explanations))
         progress.finish()

@@ -22,10 +22,12 @@ from lorafit.tasks.records import Calibration
 AnyText = Text | Mapping[str, str]
 """A text, or a pair as a tuple of two or as a dictionary with `text` and `text_pair`."""
 
-_ADVICE = {
-    False: "`lorafit predict --bad-rows drop` leaves them out.",
-    True: "Write predict([(text, text_pair), …]); `lorafit predict --bad-rows drop` leaves them out.",
-}
+_LEAVE_OUT = (
+    "Leave out what is none:\n"
+    "  from lorafit.data.checks import describe_text_fault\n"
+    "  texts = [text for text in texts if describe_text_fault(text) is None]"
+)
+_ADVICE = {False: _LEAVE_OUT, True: f"Write predict([(text, text_pair), …]). {_LEAVE_OUT}"}
 """What to do about texts that cannot be predicted, by whether the model takes pairs."""
 
 _BATCH_ROWS = 64
