@@ -27,7 +27,7 @@ def check(
             "--fix",
             metavar="A,B,…",
             help="Write a cleaned copy of the training rows and a log of the changes: encoding, html, labels, leaks, "
-            "conflicts, duplicates, near-duplicates.",
+            "near-leaks, conflicts, duplicates, near-duplicates.",
         ),
     ] = None,
     output: Annotated[

@@ -72,7 +72,8 @@ def _plot_labels(report: CheckReport) -> Plot:
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.15)
-        axes.locator_params(axis="x", nbins=4)
+        axes.locator_params(axis="x", nbins=4, integer=True)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         if len(splits) > 1:
             add_legend(axes)
     left = len(train) - len(names)
@@ -96,6 +97,8 @@ def _plot_lengths(report: CheckReport) -> Plot:
                 shares, edges, color=colour, linestyle=style, linewidth=1.8, label=shorten(name or "all labels")
             )
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_formatter("")
         axes.set(xlabel="characters", ylim=(0, None))
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
         axes.locator_params(axis="y", nbins=4)

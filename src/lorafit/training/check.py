@@ -13,19 +13,23 @@ from typing import Final
 
 import numpy as np
 
-from lorafit.config import Config, DataConfig
+from lorafit.config import Config, DataConfig, ModelConfig
 from lorafit.data.origins import read_splits
 from lorafit.data.quality.debris import find_debris
 from lorafit.data.quality.duplicates import find_conflicts, find_duplicates, group_equal, group_similar
-from lorafit.data.quality.findings import DATA, Finding, Place, sort_findings
+from lorafit.data.quality.findings import DATA, OWN, Finding, Place, grade, sort_findings, write_share
 from lorafit.data.quality.labels import count_labels, find_label_faults
 from lorafit.data.quality.report import CheckReport, Lengths, Skipped
 from lorafit.data.quality.rows import Rows, Sample, draw_samples, gather_rows
 from lorafit.data.quality.shortcuts import find_label_names, find_shortcuts
 from lorafit.data.quality.texts import find_languages, find_short_texts
-from lorafit.errors import DataCheckError, MissingExtraError
+from lorafit.errors import ConfigError, DataCheckError, EnvironmentUnfitError, MissingExtraError
+from lorafit.models.coverage import MUCH, TOO_MUCH, find_unknown_id, measure_coverage, suggest_base
+from lorafit.models.load import load_tokenizer, locate_encoder
+from lorafit.models.tokenization import Truncation, tokenize
 from lorafit.reports.check_page import render_page
 from lorafit.system.atomic import write_atomic
+from lorafit.system.extras import require
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.labels import LabelReading
 from lorafit.tasks.registry import get_task
@@ -98,7 +102,6 @@ def check(
             continue
         findings += found
         progress.finish(f"{len(found)} found" if found else "")
-    data = describe_source(config)
     report = CheckReport(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         source=config.data.source,
@@ -108,9 +111,7 @@ def check(
         rows={split: rows.count(split) for split in rows.splits},
         labels=count_labels(rows),
         lengths=_measure_lengths(rows, samples[0]),
-        findings=sort_findings(
-            one.model_copy(update={"remedy": one.remedy.replace(DATA, data, 1)}) for one in findings
-        ),
+        findings=sort_findings(_complete(finding, config) for finding in findings),
         skipped=skipped,
         versions=_list_versions(),
     )
@@ -134,6 +135,18 @@ def enforce(report: CheckReport) -> None:
         raise DataCheckError(f"The data did not pass: {report.summarize()} ({names}).")
 
 
+def _complete(finding: Finding, config: Config) -> Finding:
+    """Put the source into a remedy; rows of a published split have no file that could be mended."""
+    remedy = finding.remedy
+    if OWN in remedy and finding.split not in {None, "train"}:
+        file = getattr(config.data, str(finding.split))
+        own = {"source": file, "files": [], "validation": None, "test": None}
+        config = config.model_copy(update={"data": config.data.model_copy(update=own)})
+        remedy = "" if file is None else remedy
+    data = describe_source(config)
+    return finding.model_copy(update={"remedy": remedy.replace(OWN, data, 1).replace(DATA, data, 1)})
+
+
 def describe_source(config: Config) -> str:
     """Return a source and the options that read it as words of a command line."""
     data, default = config.data, DataConfig()
@@ -154,6 +167,8 @@ def describe_source(config: Config) -> str:
         words.append("--header" if data.format.header else "--no-header")
     if data.merge_spellings:
         words.append("--merge-spellings")
+    if config.model.name != ModelConfig().name:
+        words += ["--model", config.model.name]
     return shlex.join(words)
 
 
@@ -209,9 +224,34 @@ def _chain(*parts: Iterator[Finding]) -> Iterator[Finding]:
 
 
 def _find_unknown_tokens(rows: Rows, samples: list[Sample], config: Config) -> Iterator[Finding]:
-    if rows.texts and samples:
-        raise _NotLookedForError(f"the tokenizer of {config.model.name} was not asked")
-    yield from ()
+    """Find splits of which the tokenizer does not know much."""
+    try:
+        require("transformers", extra="train", purpose="Asking the tokenizer")
+        tokenizer, _ = load_tokenizer(locate_encoder(config.model).folder)
+    except (EnvironmentUnfitError, ConfigError) as error:
+        raise _NotLookedForError(f"{error} Name another encoder with --model.") from error
+    for sample in samples:
+        texts = [rows.texts[position] for position in sample.positions.tolist()]
+        if not texts:
+            continue
+        tokens = tokenize(tokenizer, texts, Truncation(config.model.max_length))
+        coverage = measure_coverage(tokenizer, texts, tokens)
+        share = coverage.unknown_share
+        if share < MUCH:
+            continue
+        unknown = find_unknown_id(tokenizer)
+        hits = np.unique(np.searchsorted(tokens.offsets, np.flatnonzero(tokens.ids == unknown), side="right") - 1)
+        yield Finding(
+            name="unknown-tokens",
+            severity=grade(share, warn_from=MUCH, error_from=TOO_MUCH),
+            split=sample.split,
+            count=len(hits),
+            share=share,
+            scope=sample.scope,
+            message=f"{write_share(share)} of the tokens of {sample.split} are unknown to {config.model.name} "
+            f"({len(hits):,} of {sample.scope.describe()} rows have some): take {suggest_base(coverage.script)}.",
+            rows=rows.list_rows(sample.positions[hits]),
+        )
 
 
 def _measure_lengths(rows: Rows, sample: Sample) -> Lengths:

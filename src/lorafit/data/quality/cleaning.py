@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +32,7 @@ FIXES: Final[Mapping[str, str]] = {
     "html": "tags become blanks, and entities the characters they stand for",
     "labels": "spellings of a label become the most frequent one",
     "leaks": "rows whose text is in validation or test, too, are dropped",
+    "near-leaks": "rows whose text is nearly the same as one in validation or test are dropped",
     "conflicts": "all rows of a text that has contradictory labels are dropped",
     "duplicates": "of rows with the same text and label the first is kept",
     "near-duplicates": "of rows with nearly the same text and the same label the first is kept",
@@ -180,7 +181,7 @@ def clean_rows(
     if "labels" in fixes and len(labels) == 1:
         _merge_spellings(cleaned, labels[0])
     cleaned.changes += [{"row": place + 1, "fix": "unreadable", "change": "dropped"} for place in unreadable]
-    drops = [fix for fix in fixes if fix in {"leaks", "conflicts", "duplicates", "near-duplicates"}]
+    drops = [fix for fix in fixes if fix not in {*repairs, "labels"}]
     _drop_rows(cleaned, drops, texts=texts, labels=labels, held_out=others)
     cleaned.changes.sort(key=lambda change: int(str(change["row"])))
     return cleaned
@@ -220,7 +221,7 @@ def _drop_rows(
     dropped: dict[int, dict[str, object]] = {}
     gone = {int(str(change["row"])) - 1 for change in cleaned.changes if change["change"] == "dropped"}
     for fix in fixes:
-        for position, kept in _choose_drops(fix, own, equal, classes, set(held_out)):
+        for position, kept in _choose_drops(fix, own, equal, classes, held_out):
             entry: dict[str, object] = {"row": places[position] + 1, "fix": fix, "change": "dropped"}
             entry |= {} if kept is None else {"kept": places[kept] + 1}
             if kept is None or places[kept] not in dropped:
@@ -232,11 +233,16 @@ def _drop_rows(
 
 
 def _choose_drops(
-    fix: str, texts: Sequence[str], equal: Positions, classes: Positions, held_out: Set[str]
+    fix: str, texts: Sequence[str], equal: Positions, classes: Positions, held_out: Sequence[str]
 ) -> Iterator[tuple[int, int | None]]:
     """Yield the rows that a fix drops, each with the row that is kept in its place."""
     if fix == "leaks":
-        yield from ((place, None) for place, text in enumerate(texts) if text in held_out)
+        known = set(held_out)
+        yield from ((place, None) for place, text in enumerate(texts) if text in known)
+    elif fix == "near-leaks":
+        every = [*held_out, *texts]
+        groups = group_similar(every, group_equal(every))[len(held_out) :]
+        yield from ((place, None) for place in np.flatnonzero(groups < len(held_out)).tolist())
     elif fix == "conflicts":
         yield from ((place, None) for place in np.flatnonzero(mark_conflicts(equal, classes)).tolist())
     else:

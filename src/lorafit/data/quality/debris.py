@@ -121,12 +121,12 @@ class _Kind:
 
 
 _KINDS: Final = (
-    _Kind("html", has_html, "tags or entities of HTML", "lorafit check DATA --fix html", 0.01),
+    _Kind("html", has_html, "tags or entities of HTML", "lorafit check SPLIT --fix html", 0.01),
     _Kind(
         "encoding",
         has_wrong_encoding,
         "read in a wrong encoding once: characters beyond ASCII became two letters or a control character",
-        "lorafit check DATA --fix encoding",
+        "lorafit check SPLIT --fix encoding",
         0.01,
     ),
     _Kind(

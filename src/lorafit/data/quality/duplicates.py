@@ -46,11 +46,10 @@ class _Kind:
 
     prefix: str
     same: str
-    fix: str
 
 
-_EXACT = _Kind("exact", "the same text as", "duplicates")
-_NEAR = _Kind("near", "nearly the same text as", "near-duplicates")
+_EXACT = _Kind("", "the same text as")
+_NEAR = _Kind("near-", "nearly the same text as")
 
 
 def group_equal(texts: Sequence[str]) -> Positions:
@@ -203,14 +202,14 @@ def _find_inside(rows: Rows, split: str, equal: Positions, similar: Positions | 
         return
     count, share = len(positions), len(positions) / rows.count(split)
     yield Finding(
-        name=f"{kind.prefix}-duplicates",
+        name=f"{kind.prefix}duplicates",
         severity=grade(share, warn_from=0.01),
         split=split,
         count=count,
         share=share,
         scope=rows.scope(split),
         message=f"{count_rows(count, split, 'has', 'have')} {kind.same} an earlier one ({write_share(share)}).",
-        remedy=f"lorafit check DATA --fix {kind.fix}" if split == "train" else "",
+        remedy=f"lorafit check SPLIT --fix {kind.prefix}duplicates",
         rows=rows.list_rows(positions, kept[repeated]),
     )
 
@@ -229,7 +228,7 @@ def _find_across(
     count, share = len(positions), len(positions) / rows.count(split)
     texts = len(np.unique((equal if similar is None else similar)[positions]))
     yield Finding(
-        name=f"{kind.prefix}-leaks",
+        name=f"{kind.prefix}leaks",
         severity=grade(share, warn_from=0.0, error_from=0.05),
         split=split,
         count=count,
@@ -237,7 +236,7 @@ def _find_across(
         scope=rows.scope(split),
         message=f"{count_rows(count, split, 'has', 'have')} {kind.same} a row of {earlier} ({write_share(share)}; "
         f"{texts:,} different): what they measure is memory, too.",
-        remedy="lorafit check DATA --fix leaks" if earlier == "train" else "",
+        remedy=f"lorafit check DATA --fix {kind.prefix}leaks" if earlier == "train" else "",
         rows=rows.list_rows(positions, kept[leaked]),
     )
 

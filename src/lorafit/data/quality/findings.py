@@ -11,6 +11,9 @@ Severity = Literal["error", "warning", "note"]
 DATA: Final = "DATA"
 """Stands in remedies for the source and the options that read it."""
 
+OWN: Final = "SPLIT"
+"""Stands in remedies for the file of the finding's own split and the options that read it."""
+
 MOST_ROWS: Final = 1000
 """Rows that a finding lists at most; its count has them all."""
 

@@ -14,8 +14,11 @@ from lorafit.data.quality.rows import Rows
 _FEW_ROWS: Final = 10
 """Rows of a label below which neither training nor measuring says much."""
 
+_MAJORITY: Final = 0.9
+"""Share of the rows with the largest label from which the imbalance is reported."""
+
 _IMBALANCE: Final = 20.0
-"""How many times as many rows the largest label has as the smallest from which the imbalance is reported."""
+"""The same of half the rows or more: how many times as many there are as with the smallest label."""
 
 _FEWEST_TO_SORT: Final = 20
 
@@ -110,15 +113,16 @@ def _find_imbalance(rows: Rows, counts: Mapping[str, int]) -> Iterator[Finding]:
     if len(there) < 2:
         return
     largest, smallest = max(there, key=lambda one: there[one]), min(there, key=lambda one: there[one])
-    if there[largest] < _IMBALANCE * there[smallest]:
-        return
     total = rows.count("train")
+    share, is_steep = there[largest] / total, there[largest] >= _IMBALANCE * there[smallest]
+    if sum(there.values()) != total or share < (0.5 if is_steep else _MAJORITY):
+        return  # of several labels a row, each is a task of its own
     yield _about_labels(
         rows,
         "imbalance",
         there[largest],
-        there[largest] / total,
-        f"{write_share(there[largest] / total)} of the training rows have the label '{largest[:40]}', and "
+        share,
+        f"{write_share(share)} of the training rows have the label '{largest[:40]}', and "
         f"{write_share(there[smallest] / total)} '{smallest[:40]}': who always says the first is right that often, so "
         "look at F1 and recall, not at accuracy.",
         "lorafit train DATA --class-weights balanced",

@@ -46,7 +46,7 @@ def find_short_texts(rows: Rows) -> Iterator[Finding]:
                 count=count,
                 share=share,
                 scope=rows.scope(split),
-                message=f"{count_rows(count, split, 'has', 'have')} a text of one or two characters ({write_share(share)}).",
+                message=f"{count_rows(count, split, 'has', 'have')} one or two characters ({write_share(share)}).",
                 rows=rows.list_rows(np.array(found)),
             )
 
