@@ -5,6 +5,7 @@ The user's own folder is never written to, and pickled weights are never opened 
 
 import hashlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -22,6 +23,7 @@ from lorafit.models.cache import make_once
 from lorafit.models.pickled import find_pickled
 from lorafit.models.quiet import quiet_transformers
 from lorafit.system.atomic import compute_digest
+from lorafit.system.paths import expand_home
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
@@ -140,7 +142,7 @@ def _has_weights(folder: Path) -> bool:
 def _check_weights(folder: Path, name: str) -> None:
     if any(folder.glob("*.safetensors")):
         return
-    if find_pickled(folder) or not Path(name).expanduser().is_dir():  # of the Hub, pickles are not downloaded
+    if find_pickled(folder) or not expand_home(name).is_dir():  # of the Hub, pickles are not downloaded
         raise ConfigError(_describe_conversion(folder, name))
     others = sorted(path.name for pattern in ("*.h5", "*.msgpack", "*.onnx", "*.gguf") for path in folder.glob(pattern))
     raise ConfigError(
@@ -151,11 +153,13 @@ def _check_weights(folder: Path, name: str) -> None:
 
 def _describe_conversion(folder: Path, name: str) -> str:
     """Say that pickled weights are not opened, and how they are converted in a process of their own."""
-    root = Path(name).expanduser()
+    root = expand_home(name)
     commands = []
     if root.is_dir():
         source = root / folder.relative_to(root.resolve())
-        copy = root.parent / f"{root.resolve().name}-safetensors"
+        copy = Path(f"{root.resolve().name}-safetensors")
+        if os.access(root.parent, os.W_OK):
+            copy = root.parent / copy
     else:
         source = Path(name.rpartition("/")[2])
         copy = Path(f"{source}-safetensors")
