@@ -12,7 +12,9 @@ from lorafit.errors import ConfigError, DataError, UserInputError
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect, measure_spread, share
 from lorafit.tasks.baselines import MAJORITY, REGRESSORS, predict_numbers
 from lorafit.tasks.format import write_label_number, write_number
-from lorafit.tasks.labels import Label, check_not_constant, is_missing, join_small_strata, read_number
+from lorafit.tasks.label_numbers import read_numbers
+from lorafit.tasks.label_quality import score_deviations, suspect_numbers
+from lorafit.tasks.labels import Label, LabelColumn, LabelReading, check_not_constant, join_small_strata
 from lorafit.tasks.records import Calibration, CalibrationScores, Estimate, Resampling, Scores
 from lorafit.tasks.selective import conformal_rank
 from lorafit.tasks.statistics import bootstrap_mean
@@ -155,10 +157,8 @@ class Regression(Task):
     # Labels to arrays
 
     @classmethod
-    def parse_label(cls, cell: object, where: str, *, separator: str) -> Label | None:
-        """Read a number; there is no separator."""
-        del separator
-        return None if is_missing(cell) else read_number(cell, where, allowed="numbers")
+    def read_labels(cls, cells: Sequence[object], reading: LabelReading) -> LabelColumn:
+        return read_numbers(cells, reading)
 
     @classmethod
     def from_labels(cls, labels: Sequence[Label], origin: str) -> Self:
@@ -186,8 +186,8 @@ class Regression(Task):
         return {}
 
     def describe_counts(self, y: NDArray[Any]) -> str:
-        low, median, high = map(write_number, np.quantile(y, [0, 0.5, 1]))
-        return f"numbers from {low} to {high}, median {median}"
+        low, median, high = (write_label_number(float(number)) for number in np.quantile(y, [0, 0.5, 1]))
+        return f"{len(np.unique(y)):,} different numbers from {low} to {high}, median {median}"
 
     def mark_labels(self, y: NDArray[Any]) -> NDArray[np.bool_]:
         return np.zeros((len(y), 0), dtype=np.bool_)
@@ -321,6 +321,16 @@ class Regression(Task):
         return write_number(abs(drop))
 
     # Evaluation
+
+    def suspect_labels(self, y: NDArray[Any], values: Array) -> NDArray[np.bool_]:
+        return suspect_numbers(values[:, 0] - y)
+
+    def support_labels(self, y: NDArray[Any], values: Array) -> Array:
+        """Return 1 where the error is the median of all, falling towards 0 with the distance from it."""
+        return np.asarray(np.exp(-score_deviations(values[:, 0] - y)))
+
+    def suggest_labels(self, values: Array) -> tuple[Label, ...]:
+        return tuple(float(f"{number:.4g}") for number in values[:, 0])
 
     def row_statistics(self, y: NDArray[Any], values: Array) -> Array:
         true, given = np.asarray(y, dtype=np.float64), np.asarray(values, dtype=np.float64)

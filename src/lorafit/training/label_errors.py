@@ -21,7 +21,7 @@ from lorafit.runs.records import RunRecord
 from lorafit.system.extras import require
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
-from lorafit.system.text import join_text
+from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.baselines import MAJORITY
 from lorafit.tasks.labels import Label
@@ -186,8 +186,8 @@ def find_label_errors_by_run(config: Config, run: Path, *, progress: Progress | 
             f"trained on. {remedy}"
         )
     _, parts, notes = load_source_rows(config.data, task)
-    rows, known = _Rows.join(parts), set(trained.texts)
-    unseen = np.flatnonzero([text not in known for text in rows.split.texts])
+    rows, known = _Rows.join(parts), set(map(_fold_case, trained.texts))
+    unseen = np.flatnonzero([_fold_case(text) not in known for text in rows.split.texts])
     progress.finish(f"{len(unseen):,} rows that the run was not trained on")
     if not len(unseen):
         raise DataError(
@@ -258,23 +258,28 @@ def _judge(rows: _Rows, task: Task, values: Array, notes: tuple[str, ...]) -> La
     Returns:
         The labels.
     """
-    scores = task.support_labels(rows.split.y, values)
-    ranked = np.flatnonzero(task.suspect_labels(rows.split.y, values))
+    scores, suggestions = task.support_labels(rows.split.y, values), task.suggest_labels(values)
+    differs = [label != other for label, other in zip(task.decode(rows.split.y), suggestions, strict=True)]
+    ranked = np.flatnonzero(task.suspect_labels(rows.split.y, values) & np.array(differs))
     ranked = ranked[np.argsort(scores[ranked], kind="stable")]
-    found, chosen = rows.select(ranked), values[ranked]
-    suggested = task.suggest_labels(chosen)
+    found, suggested = rows.select(ranked), [suggestions[place] for place in ranked]
     columns: dict[str, Sequence[Any]] = {
         ROW: found.split.ids.tolist(),
         SPLIT: found.names,
         "label": [_as_cell(label) for label in task.decode(found.split.y)],
         "label_score": np.round(scores[ranked], 4).tolist(),
         "suggested_label": [_as_cell(label) for label in suggested],
-        "suggested_score": np.round(task.support_labels(task.encode(suggested), chosen), 4).tolist(),
+        "suggested_score": np.round(task.support_labels(task.encode(suggestions), values)[ranked], 4).tolist(),
         CORRECTED: [""] * len(ranked),
         DIGEST: [digest_text(text) for text in found.split.texts],
     }
     texts = [join_text(text) for text in found.split.texts]
     return LabelErrors(task, rows.count(), columns, texts, notes)
+
+
+def _fold_case(text: Text) -> str:
+    """Return a text without what may differ in a copy of it: upper and lower case, and white space."""
+    return " ".join(join_text(text).casefold().split())
 
 
 def _as_cell(label: Label) -> object:

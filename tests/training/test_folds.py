@@ -1,0 +1,130 @@
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lorafit.config import Config, load_config
+from lorafit.data.rows import Split
+from lorafit.data.sources import load_source_rows
+from lorafit.errors import DataError
+from lorafit.system.progress import Silent
+from lorafit.tasks.registry import build_task
+from lorafit.training import folds as module
+from lorafit.training.folds import assign_folds, build_material, predict_baseline_folds, predict_encoder_folds
+
+TASK = build_task("single_label", ("bad", "fine", "good"))
+
+
+def build_rows(labels: list[int], texts: list[str] | None = None, groups: tuple[str, ...] | None = None) -> Split:
+    texts = texts or [f"text {row}" for row in range(len(labels))]
+    return Split(np.arange(1, len(labels) + 1), tuple(texts), np.array(labels), groups=groups)
+
+
+def test_folds_hold_each_label_in_proportion() -> None:
+    labels = [0] * 50 + [1] * 25 + [2] * 7
+    folds = assign_folds(build_rows(labels), TASK, 5, seed=3)
+    for label, counts in ((0, {10}), (1, {5}), (2, {1, 2})):
+        assert set(Counter(folds[np.array(labels) == label].tolist()).values()) == counts
+    assert max(np.bincount(folds)) - min(np.bincount(folds)) <= 1
+
+
+def test_folds_depend_on_the_seed_alone() -> None:
+    rows = build_rows([0, 1, 2] * 30)
+    assert assign_folds(rows, TASK, 3, seed=1).tolist() == assign_folds(rows, TASK, 3, seed=1).tolist()
+    assert assign_folds(rows, TASK, 3, seed=1).tolist() != assign_folds(rows, TASK, 3, seed=2).tolist()
+
+
+def test_folds_keep_texts_and_groups_together() -> None:
+    rng = np.random.default_rng(0)
+    texts = [f"text {number}" for number in rng.integers(0, 60, size=200)]
+    groups = tuple(f"group {number}" if number else "" for number in rng.integers(0, 150, size=200))
+    folds = assign_folds(build_rows(rng.integers(0, 3, size=200).tolist(), texts, groups), TASK, 4, seed=0)
+    assert set(folds) == {0, 1, 2, 3}
+    for values in (texts, groups):
+        for value in set(values) - {""}:  # without a group, a row stands alone
+            assert len({fold for fold, other in zip(folds, values, strict=True) if other == value}) == 1
+
+
+def test_every_fold_has_rows_where_labels_are_rare_and_units_large() -> None:
+    texts = ["same"] * 30 + [f"other {row}" for row in range(4)]
+    folds = assign_folds(build_rows([0] * 30 + [1, 1, 2, 2], texts), TASK, 5, seed=0)
+    assert set(folds) == set(range(5))
+
+
+def test_folds_that_cannot_be_filled_are_refused() -> None:
+    with pytest.raises(DataError, match=r"5 folds need 5 different texts, and there are 2: take fewer folds"):
+        assign_folds(build_rows([0, 1, 0], ["a", "b", "a"]), TASK, 5, seed=0)
+    with pytest.raises(DataError, match=r"3 folds need 3 groups that share no text, and there are 2"):
+        assign_folds(build_rows([0, 1, 0], groups=("x", "x", "y")), TASK, 3, seed=0)
+
+
+def test_baselines_predict_each_row_by_a_model_of_the_other_folds() -> None:
+    task = build_task("single_label", ("neg", "pos"))
+    rows = build_rows([0, 1] * 20, [f"{('awful', 'lovely')[row % 2]} film {row}" for row in range(40)])
+    folds = assign_folds(rows, task, 2, seed=0)
+    values = predict_baseline_folds("tfidf", rows, task, folds)
+    for fold in range(2):
+        others, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        texts = [rows.texts[row] for row in others], [rows.texts[row] for row in held_out]
+        assert np.array_equal(values[held_out], task.predict_baseline("tfidf", texts[0], rows.y[others], texts[1]))
+
+
+@pytest.fixture(scope="module")
+def readable_encoder(build_encoder: Callable[..., Path]) -> Path:
+    """A tiny encoder whose random weights are large enough to tell words apart."""
+    return build_encoder("distilbert", initializer_range=0.1)
+
+
+def small_config(reviews: Path, encoder: Path, *overrides: str) -> Config:
+    settings = [
+        "model.max_length=32",
+        "training.epochs=4",
+        "training.learning_rate=1e-2",
+        "training.batch_size=16",
+        "training.threads=1",
+    ]
+    return load_config(overrides=[f"data.source={reviews}", f"model.name={encoder}", *settings, *overrides])
+
+
+def test_encoder_predicts_each_row_by_a_model_of_the_other_folds(
+    word_reviews: Path, readable_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(word_reviews, readable_encoder, "method.layers=top1", "training.precision=fp32")
+    task, parts, _ = load_source_rows(config.data)
+    rows = parts["train"]
+    folds = assign_folds(rows, task, 2, seed=0)
+    seen: list[tuple[set[int], set[int], set[int]]] = []
+    predict_fold = module._predict_fold
+
+    def watch(config, material, inputs, folder, progress):  # noqa: ANN001, ANN202
+        splits = material.splits
+        seen.append((set(splits.train.ids), set(splits.validation.ids), set(splits.test.ids)))
+        return predict_fold(config, material, inputs, folder, progress)
+
+    monkeypatch.setattr(module, "_predict_fold", watch)
+    values = predict_encoder_folds(config, build_material(config, task, rows), folds, Silent())
+    for fold, (train, validation, test) in enumerate(seen):
+        assert test == set(rows.ids[folds == fold])
+        assert train | validation == set(rows.ids[folds != fold])
+        assert not train & validation
+        assert len(validation) == 8
+    assert np.allclose(values.sum(axis=1), 1)
+    assert (values.argmax(axis=1) == rows.y).mean() > 0.9  # words tell the label
+    cached = values
+    config.training.prefix_cache = "never"
+    plain = predict_encoder_folds(config, build_material(config, task, rows), folds)
+    assert np.allclose(plain, cached, atol=1e-4)
+
+
+def test_encoder_of_few_layers_is_trained_whole(word_reviews: Path, readable_encoder: Path) -> None:
+    config = small_config(word_reviews, readable_encoder)
+    before = config.to_yaml()
+    task, parts, _ = load_source_rows(config.data)
+    rows = parts["train"]
+    values = predict_encoder_folds(
+        config, build_material(config, task, rows), assign_folds(rows, task, 2, seed=0), Silent()
+    )
+    assert (values.argmax(axis=1) == rows.y).mean() > 0.9
+    assert config.to_yaml() == before
