@@ -93,6 +93,16 @@ def test_run_comes_to_the_same_numbers_with_and_without_the_cache(config: Config
     assert not RunLayout(cached.path).prefix_cache.exists()
 
 
+def test_balanced_run_does_so_too_and_says_what_its_probabilities_are(config: Config, tmp_path: Path) -> None:
+    settings = {"class_weights": "balanced", "loss": "focal"}
+    cached, plain = (train(config, tmp_path / name, prefix_cache=name, **settings) for name in ("auto", "never"))
+    assert_same_numbers(cached, plain)
+    assert cached.record.balancing == ["training.class_weights=balanced", "training.loss=focal"]
+    card = RunLayout(cached.path).card.read_text(encoding="utf-8")
+    assert "**Probabilities**: Trained with training.class\\_weights=balanced and training.loss=focal" in card
+    assert list(cached.metrics.baselines) == ["majority"], "it is measured without the others, too"
+
+
 @pytest.mark.skipif(choose_precision("auto").name != "bf16", reason="this CPU has no bfloat16 unit")
 def test_run_in_fp32_does_so_too_where_bf16_is_the_default(config: Config, tmp_path: Path) -> None:
     cached = train(config, tmp_path / "cached", precision="fp32")

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from lorafit.config import MethodConfig, ModelConfig, TrainingConfig
 from lorafit.errors import TrainingDivergedError, TrainingInterruptedError
@@ -173,6 +175,50 @@ def test_training_twice_gives_the_same(make_job: BuildJob, reference: dict[str, 
     other = make_job(folder=tmp_path / "other", seed=4)
     fit(other, progress=Silent())
     assert not are_equal(weights(other), reference["weights"])
+
+
+def test_balanced_training_is_resumed_with_the_same_batches(make_job: BuildJob, tmp_path: Path) -> None:
+    def make(folder: str) -> TrainingJob:
+        job = make_job(folder=tmp_path / folder, epochs=2, loss="focal")
+        groups = (np.arange(45) >= 40).astype(np.int64)
+        return dataclasses.replace(job, rows=dataclasses.replace(job.rows, groups=groups))
+
+    whole, first, second = make("whole"), make("broken"), make("broken")
+    steps = fit(whole, progress=Silent()).steps
+    batches = seen(whole)
+    for epoch in (batches[: steps // 2], batches[steps // 2 :]):
+        rare = [row >= 40 for batch in epoch for row in batch]
+        assert (sum(rare), len(rare)) == (23, 46), "the five rare rows are half of each epoch"
+    interrupt(first, steps // 2 + 1)
+    resume(second)
+    assert seen(first) + seen(second) == batches
+    assert are_equal(weights(second), weights(whole))
+
+
+def test_rows_that_count_nothing_teach_nothing(make_job: BuildJob, tmp_path: Path) -> None:
+    def train(folder: str, *, swap: bool) -> dict[str, torch.Tensor]:
+        job = make_job(folder=tmp_path / folder, epochs=1)
+        chosen, labels = np.arange(45) % 3 == 0, job.rows.labels
+        labels = np.where(chosen & swap, 1 - labels, labels)
+        rows = dataclasses.replace(job.rows, labels=labels, weights=np.where(chosen, 0, 1.5).astype(np.float32))
+        fit(dataclasses.replace(job, rows=rows), progress=Silent())
+        return weights(job)
+
+    one, other = train("one", swap=False), train("other", swap=True)
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], msg="their labels do not matter")
+
+
+def test_what_a_method_adds_to_the_loss_stays_where_rows_have_weights(make_job: BuildJob, tmp_path: Path) -> None:
+    def train(folder: str, counts: NDArray[np.float32] | None) -> dict[str, torch.Tensor]:
+        job = make_job(folder=tmp_path / folder, method=MethodConfig(name="adalora", r=4), epochs=2)
+        rows = dataclasses.replace(job.rows, weights=counts)
+        fit(dataclasses.replace(job, rows=rows), progress=Silent())
+        return weights(job)
+
+    plain, weighed = train("plain", None), train("weighed", np.ones(45, dtype=np.float32))
+    for name, tensor in plain.items():
+        torch.testing.assert_close(tensor, weighed[name], atol=1e-4, rtol=1e-3)
 
 
 def test_loss_falls_on_a_task_that_can_be_learned(make_job: BuildJob) -> None:

@@ -1,0 +1,93 @@
+"""What is checked before anything is trained: settings that fit the task, and texts that the tokenizer knows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorafit.config import Config, load_config
+from lorafit.data.writing import write_table
+from lorafit.errors import ConfigError
+from lorafit.system.progress import Silent
+from lorafit.training.prepare import describe, load_material, prepare
+
+CHINESE = ["这家餐厅的菜很好吃", "快递太慢了", "手机屏幕有划痕", "客服态度很差"]
+
+
+class Notes(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def write_config(folder: Path, model: Path, texts: Sequence[str], **flags: Any) -> Config:
+    """Settings of a run on 80 rows of these texts with numbers after them."""
+    path = folder / "data.parquet"
+    rows = [f"{texts[row % len(texts)]} {row}" for row in range(80)]
+    write_table(path, {"text": rows, "label": [row % 2 for row in range(80)]})
+    fixed = {"data.source": str(path), "model.name": str(model), "model.max_length": 32, "training.threads": 1}
+    return load_config(flags=fixed | flags)
+
+
+@pytest.mark.parametrize(
+    ("task", "flags", "message"),
+    [
+        ("regression", {"training.class_weights": "balanced"}, "training.class_weights=balanced cannot be used with"),
+        ("regression", {"training.sampling": "balanced"}, "training.sampling=balanced cannot be used with --task regr"),
+        (
+            "regression",
+            {"training.loss": "focal", "training.class_weights": "balanced"},
+            "training.class_weights=balanced and training.loss=focal cannot be used with --task regression",
+        ),
+        (
+            "single_label",
+            {"training.class_weights": "balanced", "training.sampling": "balanced"},
+            "each balance the labels; together they",
+        ),
+    ],
+)
+def test_balancing_that_makes_no_sense_is_refused_before_data_are_read(
+    task: str, flags: dict[str, str], message: str
+) -> None:
+    config = load_config(flags={"data.task": task, "data.source": "absent.csv", **flags})
+    with pytest.raises(ConfigError, match=message):
+        load_material(config)
+
+
+def test_texts_that_the_tokenizer_does_not_know_are_refused_unless_forced(
+    tiny_distilbert: Path, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, tiny_distilbert, CHINESE)
+    with pytest.raises(ConfigError) as refused:
+        prepare(config, Silent())
+    said = str(refused.value)
+    assert said.startswith("Unknown tokens: 7")
+    assert f"mostly Chinese. To the tokenizer of {tiny_distilbert} all of them are the same." in said
+    assert "a base for Chinese or a multilingual one, such as --model bert-base-multilingual-cased" in said
+    assert said.endswith("To train all the same, add --force (model.force=true).")
+    config.model.force = True
+    notes = Notes()
+    prepared = prepare(config, notes)
+    assert any(line.startswith("unknown tokens: 7") for line in notes.lines)
+    assert all(0.5 < split.unknown_share < 1 for split in describe(prepared).data.splits.values())
+
+
+def test_unknown_symbols_are_told_with_the_base_that_knows_them(tiny_distilbert: Path, tmp_path: Path) -> None:
+    notes = Notes()
+    prepared = prepare(write_config(tmp_path, tiny_distilbert, ["lovely film 😂", "awful film 😭", "film"]), notes)
+    (said,) = (line for line in notes.lines if "unknown tokens" in line)
+    assert ", mostly emoji. " in said
+    assert said.endswith("Use a base for social media, such as --model cardiffnlp/twitter-roberta-base")
+    assert 0.05 < prepared.unknown["train"] < 0.5
+
+
+def test_known_texts_are_not_spoken_of(tiny_distilbert: Path, tmp_path: Path) -> None:
+    notes = Notes()
+    prepared = prepare(write_config(tmp_path, tiny_distilbert, ["lovely film", "awful film"]), notes)
+    assert not [line for line in notes.lines if "token" in line]
+    assert set(prepared.unknown.values()) == {0.0}
