@@ -563,12 +563,16 @@ def _predict(
     """Put predictions together as `_write_run` is asked for."""
     import numpy as np
 
+    from lorafit.tasks.baselines import MAJORITY
     from lorafit.training.evaluation import Predicted
 
     rng = np.random.default_rng(0)
 
     def draw(strength: float) -> Any:  # noqa: ANN401 - an array
         return task.activate(_draw_logits(task, y, strength, rng))
+
+    def draw_baseline(name: str) -> Any:  # noqa: ANN401 - an array
+        return np.tile(task.constant_values(y), (len(y), 1)) if name == MAJORITY else draw(2.0)
 
     if after is None:
         logits = _draw_logits(task, y, 3.0, rng)
@@ -581,7 +585,7 @@ def _predict(
     return Predicted(
         after=np.asarray(after, dtype=np.float64),
         before=before if before is None else np.asarray(before, dtype=np.float64),
-        baselines={name: draw(2.0) for name in task.baselines} if baselines else {},
+        baselines={name: draw_baseline(name) for name in task.baselines} if baselines else {},
         calibration=None if isinstance(calibration, bool) else calibration,
     )
 

@@ -84,7 +84,7 @@ def describe_unpredicted(task: Task, metrics: MetricsRecord, balancing: Sequence
         if balancing is not None and not balancing
         else ""
     )
-    return f"{sentence} Look at {titles}, which frequent labels alone do not raise.{advice}"
+    return f"{sentence} Look at {titles}, which are high only where rare labels are found, too.{advice}"
 
 
 def describe_balancing(balancing: Sequence[str]) -> str:

@@ -204,7 +204,7 @@ class Task(ABC):
         reproduction_tolerances: By how much a metric may differ in a repeated run, the primary one first;
             `scale_tolerances` turns them into the metrics' own units.
         baselines: Titles of the models without a neural network, by name; `majority` is among them.
-        balanced_metrics: Metrics that frequent labels alone do not raise.
+        balanced_metrics: Metrics that are high only where rare labels are found, too.
         calibration_type: The record of its `calibration.json`.
         loss_column: Column of the log loss in `row_statistics`.
         truth_column: Column of the true label in a table of predictions.

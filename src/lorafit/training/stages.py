@@ -447,7 +447,7 @@ def measure_baseline(name: str, splits: Splits, path: Path, progress: Progress) 
         Values of shape (test rows, labels).
     """
     task, train, test = splits.task, splits.train, splits.test
-    progress.start(f"training {task.baselines[name]} for comparison")
+    progress.start(f"for comparison: {task.baselines[name]}")
     values = task.predict_baseline(name, [*map(join_text, train.texts)], train.y, [*map(join_text, test.texts)])
     write_predictions(path, test, task, values)
     progress.finish()
