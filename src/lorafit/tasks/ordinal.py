@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Literal, Self
 
 import numpy as np
@@ -12,7 +12,8 @@ from lorafit.errors import DataError
 from lorafit.tasks.base import Array, Metric, TargetScaler, Wording, measure_spread
 from lorafit.tasks.baselines import MAJORITY
 from lorafit.tasks.calibration import fit_binary_temperature
-from lorafit.tasks.labels import Label, sort_names
+from lorafit.tasks.label_names import read_names
+from lorafit.tasks.labels import LabelColumn, LabelReading, sort_names
 from lorafit.tasks.metrics import binary_loss, ratio, sigmoid
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Scores
 from lorafit.tasks.single_label import ClassCalibration, SingleLabel
@@ -99,15 +100,17 @@ class Ordinal(SingleLabel):
         return np.array([int(name) for name in self.label_names], dtype=np.float64)
 
     @classmethod
-    def parse_label(cls, cell: object, where: str, *, separator: str) -> Label | None:
-        label = super().parse_label(cell, where, separator=separator)
-        whole = None if label is None else _WHOLE.fullmatch(str(label))
-        if label is not None and whole is None:
-            raise DataError(
-                f"{where} has the label '{str(label)[:40]}'. Ordinal scores are whole numbers: choose their column "
-                "(--label-column), or leave --task ordinal out to train a classifier."
-            )
-        return None if whole is None else str(int(whole[1]))
+    def read_labels(cls, cells: Sequence[object], reading: LabelReading) -> LabelColumn:
+        column = read_names(cells, reading, are_numbers=True)
+        found = {label: _WHOLE.fullmatch(str(label)) for label in set(column.labels)}
+        scores = {label: whole and str(int(whole[1])) for label, whole in found.items()}
+        strange = {
+            place: "no whole number (--task ordinal needs a column of them: --label-column)"
+            for place, label in enumerate(column.labels)
+            if label is not None and scores[label] is None
+        }
+        labels = tuple([scores[label] for label in column.labels])
+        return replace(column, labels=labels, faults={**column.faults, **strange})
 
     def extend(self, names: Sequence[str]) -> Self:
         return type(self)(sort_names((*self.label_names, *names)))

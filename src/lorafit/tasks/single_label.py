@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lorafit.errors import DataError, UserInputError
+from lorafit.errors import UserInputError
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect, share
 from lorafit.tasks.baselines import CLASSIFIERS, MAJORITY
 from lorafit.tasks.calibration import (
@@ -18,13 +18,15 @@ from lorafit.tasks.calibration import (
     list_reliability,
     undo_temperature,
 )
+from lorafit.tasks.label_names import read_names
+from lorafit.tasks.label_quality import suspect_classes
 from lorafit.tasks.labels import (
     Label,
+    LabelColumn,
+    LabelReading,
     check_label_names,
     check_not_constant,
     check_not_unique,
-    is_missing,
-    read_name,
     sort_names,
 )
 from lorafit.tasks.metrics import (
@@ -201,7 +203,6 @@ class SingleLabel(Task):
         pipeline_options="",
         gate_example="accuracy>=-0.002,negative_flips<=0.01",
     )
-    labels_allowed: ClassVar[str] = "text, whole numbers, true and false, one label a row"
 
     def __post_init__(self) -> None:
         check_label_names(self.label_names)
@@ -209,12 +210,8 @@ class SingleLabel(Task):
     # Labels to arrays
 
     @classmethod
-    def parse_label(cls, cell: object, where: str, *, separator: str) -> Label | None:
-        """Read one class name, as `read_name` does; there is no separator."""
-        del separator
-        if isinstance(cell, list):
-            raise DataError(f"{where} has a list of labels. Several labels a text are trained with --task multi_label.")
-        return None if is_missing(cell) else read_name(cell, where, allowed=cls.labels_allowed)
+    def read_labels(cls, cells: Sequence[object], reading: LabelReading) -> LabelColumn:
+        return read_names(cells, reading)
 
     @classmethod
     def from_labels(cls, labels: Sequence[Label], origin: str) -> Self:
@@ -347,6 +344,16 @@ class SingleLabel(Task):
     def row_losses(self, y: NDArray[Any], values: Array) -> Array:
         """Return the log loss of each row in nats, shape (n,)."""
         return to_losses(values[np.arange(len(y)), y])
+
+    def suspect_labels(self, y: NDArray[Any], values: Array) -> NDArray[np.bool_]:
+        return suspect_classes(y, values)
+
+    def support_labels(self, y: NDArray[Any], values: Array) -> Array:
+        """Return the probability of each row's label."""
+        return np.asarray(values[np.arange(len(y)), y])
+
+    def suggest_labels(self, values: Array) -> tuple[Label, ...]:
+        return self.decode(self.main_output(values))
 
     def row_statistics(self, y: NDArray[Any], values: Array) -> Array:
         ids = check_ids(y, len(self.label_names))
