@@ -65,6 +65,7 @@ def test_arguments_may_begin_with_a_dash(
         (["--fiel", "a.csv"], r"No such option: --fiel \(Possible options: --file"),
         (["--fiel=a b.csv"], r"No such option: --fiel \(Possible options: --file"),
         (["fine", "--file"], "'--file' requires an argument"),
+        (["-f", "a.csv", "--file=b.csv"], "--file was given twice, but it takes one value. Leave one of them out."),
         (["-great"], r"goes behind --:\n  run folder -- -great\n$"),
         (["fine; film", "--bad!", "-q"], r"goes behind --:\n  run folder 'fine; film' -q -- '--bad!'\n$"),
     ],

@@ -1,4 +1,7 @@
-"""How the words of a command line become options and arguments: a text may begin with a dash."""
+"""How the words of a command line become options and arguments.
+
+A text may begin with a dash, and an option that takes one value refuses a second instead of forgetting the first.
+"""
 
 import difflib
 import re
@@ -18,10 +21,14 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer hides the context's class
         """Parse the words after the command, arguments behind `--`, where no word is taken for an option."""
         valued = {
-            name for param in self.params if isinstance(param, TyperOption) and not param.is_flag for name in param.opts
+            name: param
+            for param in self.params
+            if isinstance(param, TyperOption) and not param.is_flag
+            for name in param.opts
         }
         options: list[str] = []
         arguments: list[str] = []
+        given: set[str] = set()
         words = iter(args)
         for word in words:
             if word == "--":
@@ -31,7 +38,14 @@ class Command(TyperCommand):
             else:
                 self._check_known(ctx, word, args)
                 options.append(word)
-                if word in valued or (re.fullmatch(r"-[A-Za-z]+", word) and f"-{word[-1]}" in valued):
+                name, sign, _ = word.partition("=")
+                name = f"-{word[-1]}" if re.fullmatch(r"-[A-Za-z]+", word) else name
+                if (param := valued.get(name)) is None:
+                    continue
+                if param.opts[0] in given and not param.multiple:
+                    ctx.fail(f"{name} was given twice, but it takes one value. Leave one of them out.")
+                given.add(param.opts[0])
+                if not sign:
                     value = list(islice(words, 1))
                     if not value:
                         return super().parse_args(ctx, args)  # which says that the value is missing
@@ -42,9 +56,12 @@ class Command(TyperCommand):
         """Refuse a word that is no option, nor nearly one, of a command that takes texts; it may be a text."""
         known = [name for param in self.get_params(ctx) for name in (*param.opts, *param.secondary_opts)]
         name = word.partition("=")[0] if word.startswith("--") else word[:2]
-        if name in known or difflib.get_close_matches(name, known) or all(param.nargs != -1 for param in self.params):
+        if name in known or difflib.get_close_matches(name, known) or not self._takes_texts():
             return
         others = list(args)
         others.remove(word)
         command = f"{ctx.command_path} {shlex.join(others)} {'' if '--' in others else '-- '}{shlex.quote(word)}"
         ctx.fail(f"No such option: {name}. A text that begins with a dash goes behind --:\n  {command}")
+
+    def _takes_texts(self) -> bool:
+        return any(param.name == "texts" for param in self.params)

@@ -61,7 +61,7 @@ def _read_dataset(table: Any) -> dict[str, Sequence[object]]:  # noqa: ANN401  d
     columns: dict[str, Sequence[object]] = table.to_dict()
     for name, feature in table.features.items():
         if names := getattr(feature, "names", None):
-            columns[name] = [names[value] if value is not None and value >= 0 else None for value in columns[name]]
+            columns[name] = [names[value] if isinstance(value, int) and value >= 0 else None for value in columns[name]]
     return columns
 
 

@@ -10,6 +10,7 @@ from types import ModuleType
 from tokenizers import Tokenizer
 
 from lorafit.config import Config
+from lorafit.data.quality.quick import quick_findings
 from lorafit.data.rows import Split, Splits
 from lorafit.data.sources import load_splits
 from lorafit.errors import ConfigError
@@ -125,6 +126,7 @@ def load_material(config: Config) -> Material:
     get_task(config.data.task).check_target_accuracy(config.evaluation.target_accuracy)
     _check_balancing(config)
     splits = load_splits(config.data)
+    splits = replace(splits, notes=(*splits.notes, *quick_findings(splits)))
     encoder = locate_base(config.model)
     tokenizer, pad_id = load_tokenizer(encoder.folder)
     return Material(splits, encoder, tokenizer, pad_id)
@@ -309,6 +311,7 @@ def _absolute(config: Config, splits: Splits, encoder: Encoder) -> Config:
     resolved.data.source = splits.source
     resolved.model.name = encoder.name
     resolved.model.revision = encoder.revision
+    resolved.data.files = [str(expand_home(file).resolve()) for file in config.data.files]
     if config.data.validation:
         resolved.data.validation = str(expand_home(config.data.validation).resolve())
     if config.data.test:
