@@ -295,7 +295,7 @@ def test_a_folder_that_is_taken_is_refused_and_left_alone(
     before = run.record.read_bytes()
     for taken in (run.root, "~/run"):
         with pytest.raises(
-            RunError, match=r"already exists, .*Choose another --output, for example \S+run-2"
+            RunError, match=r"already exists, .*Choose another, for example --output \S+run-2"
         ) as caught:
             reproduce("~/run", output=taken)
         assert "--overwrite" not in str(caught.value)

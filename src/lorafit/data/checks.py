@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lorafit.data.rows import RawRows, Split
 from lorafit.errors import DataError
-from lorafit.system.text import Text
+from lorafit.system.text import Text, format_count
 from lorafit.tasks.base import Task
 from lorafit.tasks.labels import Label, LabelReading, is_missing
 
@@ -190,8 +190,8 @@ def _report_faults(
     listed = "; ".join(f"{fault} ({describe_rows(rows)})" for fault, rows in kinds.items())
     if usable == 0:
         raise DataError(
-            f"{origin}: none of its {count} rows can be used: {listed}. "
-            "Are the columns the right ones (--text-column, --label-column)?"
+            f"{origin}: none of its {format_count(count, 'row')} can be used: {listed}. Are the columns "
+            "(--text-column, --label-column) and the encoding (--encoding) the right ones?"
         )
     if not drop_bad_rows:
         raise DataError(

@@ -3,6 +3,7 @@
 import difflib
 import glob
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -125,9 +126,12 @@ def name_source(source: str) -> str:
 
 
 def _unknown(source: str) -> DataError:
-    near = difflib.get_close_matches(source, NAMED_SOURCES, n=1)
+    path = expand_home(source)
+    siblings = {file.name: str(file) for file in path.parent.iterdir()} if path.parent.is_dir() else {}
+    names = difflib.get_close_matches(source, NAMED_SOURCES, n=1)
+    near = names or [siblings[name] for name in difflib.get_close_matches(path.name, siblings, n=1)]
     return DataError(
-        f"There is no data source '{source}'.{f' Did you mean {near[0]}?' if near else ''} Allowed: "
+        f"There is no data source '{source}'.{f' Did you mean {shlex.quote(near[0])}?' if near else ''} Allowed: "
         f"{', '.join(NAMED_SOURCES)}, hub:owner/name[:subset][@revision], or a file ({', '.join(READABLE_SUFFIXES)})."
     )
 
@@ -218,7 +222,10 @@ def _select_columns(raw: RawSplits, config: DataConfig, *, text: str, label: str
 
 def _read_file(name: str, config: DataConfig) -> RawRows:
     table = read_table(expand_home(name), config.format)
-    check_columns(table.columns, list_columns(config), name)
+    try:
+        check_columns(table.columns, list_columns(config), name)
+    except DataError as error:
+        raise DataError(" ".join((str(error), *table.notes))) from error  # such as how its header was read
     return _build_rows(table.columns, RawRows(table.origin, (), (), faults=table.faults, notes=table.notes), config)
 
 

@@ -168,8 +168,8 @@ def _check_output(output: str | Path | None) -> None:
     path = expand_home(output) if output is not None else None
     if path is not None and path.is_dir() and any(path.iterdir()):
         raise RunError(
-            f"{output} already exists, and a repetition replaces nothing. Choose another --output, for example "
-            f"{shlex.quote(str(find_free_name(path)))}."
+            f"{output} already exists, and a repetition replaces nothing. Choose another, for example "
+            f"--output {shlex.quote(str(find_free_name(path)))}."
         )
 
 

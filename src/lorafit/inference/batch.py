@@ -175,7 +175,8 @@ def read_texts(
         return Table({name: [word] for name, word in zip(text_columns, words, strict=True)}, "the command line")
     if stream.isatty():
         raise UserInputError('Nothing to predict. Give texts ("I loved it"), --file reviews.csv, or pipe lines in.')
-    form, told = form or FormatConfig(), ()
+    form = form or FormatConfig()
+    told: tuple[str, ...] = ()
     if isinstance(stream, io.TextIOWrapper):
         content = io.BytesIO(stream.buffer.read())
         form, told = judge_encoding(content, Path("standard input"), form)
@@ -535,7 +536,7 @@ def _refuse_faults(job: BatchJob, origin: str) -> None:
     if not job.usable:
         raise UserInputError(
             f"{origin}: none of its {format_count(job.rows, 'row')} can be predicted: {_list_faults(job.faults)}. "
-            "Is the text column the right one (--text-column)?"
+            "Are the text column (--text-column) and the encoding (--encoding) the right ones?"
         )
     if job.bad_rows == "stop":
         raise UserInputError(

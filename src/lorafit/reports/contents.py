@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -128,7 +129,7 @@ def read_run(run: str | Path) -> RunContents:
     if record.status != "complete":
         raise RunError(
             f"{layout.root} is not a finished run: its status is '{record.status}'. Resume it first: "
-            "lorafit train --resume RUN"
+            f"lorafit train --resume {shlex.quote(str(layout.root))}"
         )
     task, metrics = record.build_task(), MetricsRecord.read(layout.metrics)
     if not _has_metrics_of(task, metrics):

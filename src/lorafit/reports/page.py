@@ -1,5 +1,6 @@
 """`report.html`: the evidence of a run as one page for people, in one file that needs no network."""
 
+import shlex
 from pathlib import Path
 
 from lorafit.data.rows import Split
@@ -163,7 +164,8 @@ def _check_places(path: Path, folder: Path | None) -> None:
     """Make sure, before any work is done, that the report and the plots can be written."""
     if path.is_dir():
         raise UserInputError(
-            f"{path} is a folder; --output takes a file for the report, for example {path}/report.html"
+            f"{path} is a folder; --output takes a file for the report, for example --output "
+            f"{shlex.quote(str(path / 'report.html'))}"
         )
     for place in (path, *([folder / "plot.svg"] if folder is not None else [])):
         if (obstacle := describe_obstacle(place)) is not None:
