@@ -166,7 +166,10 @@ def check_columns(names: Iterable[str], wanted: Mapping[str, str], origin: str) 
     present = list(names)
     for name, flag in wanted.items():
         if name not in present:
-            raise DataError(f"{origin} has no column '{name}'. Its columns: {present}. Choose one of them with {flag}.")
+            same = [other for other in present if other.startswith(f"{name} (column ")]
+            several = f"{origin} has several columns '{name}', told apart by their place"
+            fault = several if same else f"{origin} has no column '{name}'"
+            raise DataError(f"{fault}. Its columns: {present}. Choose one of them with {flag}.")
 
 
 def _stream_parts(path: Path, form: FormatConfig, limit: Limit, notes: list[str]) -> Iterator[Part]:

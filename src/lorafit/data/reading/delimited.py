@@ -61,8 +61,9 @@ class _Rows:
     def notes(self) -> list[str]:
         name, notes = self._file.path.name, []
         if self._repeated:
-            times = f"{len(self._repeated):,} times (line {self._repeated[0]:,} first)"
-            notes.append(f"{name}: the header stands inside the file, too, {times}; left out.")
+            count, first = len(self._repeated), self._repeated[0]
+            lines = f"line {first:,}" if count == 1 else f"{count:,} lines, the first being line {first:,},"
+            notes.append(f"{name}: {lines} repeat{'s' if count == 1 else ''} the header; left out.")
         if self._swallowing:
             row, line, end = self._swallowing[0]
             more = f", and {len(self._swallowing) - 1:,} more such places" if len(self._swallowing) > 1 else ""
@@ -129,7 +130,8 @@ class _Rows:
                 f"{self._file.path}: the quote that opens in line {line:,} does not close; {swallowed:,} more lines "
                 "would become part of its text. If quotes are plain characters there: --quoting none; else close it."
             ) from error
-        return "a quote that is not doubled inside a field in quotes, or not closed"
+        taken = f" ({swallowed + 1} lines)" if swallowed else ""
+        return f"a quote that is not doubled inside a field in quotes, or not closed{taken}"
 
     def _check(self, rows: list[list[str]], faults: dict[int, str], lines: list[int]) -> Part | None:
         """Turn rows into columns."""

@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -16,6 +16,8 @@ _CANDIDATES: Final = (
     "cp1252", "gb18030", "cp932", "cp949", "koi8_r", "cp1251", "cp1250", "big5", "euc_jp", "latin_1",
 )  # fmt: skip
 """Encodings to be found, the more likely ones first."""
+
+_LATIN: Final = ("cp1252", "cp1250", "latin_1")
 
 _COMMON: Final = {
     "gb18030": ((0xA1, 0xA3), (0xB0, 0xD7)),
@@ -33,6 +35,7 @@ _MARKS: Final = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_TELLING_WORD: Final = re.compile(rb"[!-~]*[\x80-\xff][!-~\x80-\xff]*")
 _BLOCK: Final = 1 << 20
 _MOST_SCANNED: Final = 1 << 26
 _SAMPLE: Final = 1 << 16
@@ -117,7 +120,7 @@ def judge_encoding(stream: BinaryIO, path: Path, form: FormatConfig) -> tuple[Fo
     told = (f"as {best.encoding} (confidence {best.confidence:.2f})",)
     near = [other.encoding for other in others if other.score > best.score - 0.05 and other.text != best.text]
     if near:
-        told = (f"{told[0][:-1]}; {' or '.join(near)} fits as well: --encoding)",)
+        told = (f"{told[0][:-1]}; also possible: {', '.join(near)}, by --encoding)",)
     return form.model_copy(update={"encoding": best.encoding}), told
 
 
@@ -175,7 +178,7 @@ def name_encoding(form: FormatConfig) -> str:
 
 def _check_encoding(name: str) -> str:
     try:
-        b"".decode(name)
+        b"a".decode(name, "replace")
         codec = codecs.lookup(name).name
     except (LookupError, ValueError):
         raise DataError(
@@ -209,8 +212,11 @@ def _take_sample(stream: BinaryIO) -> _Sample:
 
 
 def _shorten(line: bytes) -> bytes:
-    """Cut a long line where no character can be cut, before a run of bytes that are not ASCII."""
-    return line if len(line) <= _LONGEST_LINE else re.sub(rb"[\x80-\xff]+\Z", b"", line[:_LONGEST_LINE])
+    """Cut a long line where no character can be cut: from its first byte that is not ASCII, to before a run of them."""
+    if len(line) <= _LONGEST_LINE:
+        return line
+    start = next(match.start() for match in re.finditer(rb"[\x80-\xff]", line))
+    return re.sub(rb"[\x80-\xff]+\Z", b"", line[start : start + _LONGEST_LINE]) or line[start:]
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -243,17 +249,40 @@ def _rank(sample: bytes) -> list[_Match]:
     """Return the encodings that fit, the best first.
 
     charset-normalizer judges letters and words; what it cannot tell apart is told by how common the characters are.
+    Bytes that are not ASCII stand alone in the encodings of Latin scripts and in runs in the others.
     """
+    runs = re.findall(rb"[\x80-\xff]+", sample)
+    found = []
+    if 2 * sum(len(run) == 1 for run in runs) >= len(runs) and not _is_katakana(sample):
+        found = _match(sample, _LATIN)
+    if (
+        max((match.confidence for match in found), default=0.0) < 0.9
+    ):  # words in ASCII would make any encoding look good
+        found = _match(b" ".join(_TELLING_WORD.findall(sample)), _CANDIDATES)
+    best = max((match.score for match in found), default=0.0)
+    return sorted(found, key=lambda match: (int((best - match.score) / 0.04), _CANDIDATES.index(match.encoding)))
+
+
+def _match(sample: bytes, candidates: Sequence[str]) -> list[_Match]:
     from charset_normalizer import from_bytes
 
     found = []
-    for match in from_bytes(sample, cp_isolation=list(_CANDIDATES)):
+    for match in from_bytes(sample, cp_isolation=list(candidates)):
         confidence, text = 1 - match.chaos, str(match)
         for encoding in match.could_be_from_charset:
-            if encoding in _CANDIDATES:
+            if encoding in candidates:
                 score = confidence + 0.3 * match.coherence + 0.5 * _share_common(text, encoding)
                 found.append(_Match(score, confidence, encoding, text))
-    return sorted(found, key=lambda match: (-round(match.score, 1), _CANDIDATES.index(match.encoding)))
+    return found
+
+
+def _is_katakana(sample: bytes) -> bool:
+    """Tell Shift-JIS with many katakana, whose second bytes are ASCII letters."""
+    try:
+        text = sample.decode("cp932")
+    except UnicodeDecodeError:
+        return False
+    return 3 * sum("\u3040" <= sign <= "\u30ff" for sign in text) > sum(not sign.isascii() for sign in text)
 
 
 def _share_common(text: str, encoding: str) -> float:

@@ -60,7 +60,7 @@ def _is_document(file: StoredFile, form: FormatConfig) -> bool:
         rest = text.read(1 << 16).lstrip()
     first = first.removeprefix("\ufeff")
     is_list = first.lstrip().startswith("[")
-    if isinstance(_parse(first), str):
+    if isinstance(_parse(first.strip()), str):
         return is_list or (file.suffix == ".json" and not rest.startswith("{"))
     return (is_list or file.suffix == ".json") and not rest
 
@@ -75,7 +75,7 @@ def _parse_lines(file: StoredFile, form: FormatConfig) -> Iterator[_Row]:
             if not line.isascii() and not is_decodable(line):
                 yield f"bytes that are not {name_encoding(form)}", len(line), number
             else:
-                yield _parse(line), len(line), number
+                yield _parse(line.removesuffix("\n")), len(line), number
 
 
 def _parse(line: str) -> dict[str, object] | str:

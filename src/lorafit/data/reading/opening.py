@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import stat
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -122,12 +123,46 @@ class StoredFile:
                     yield stream
             return
         if suffix == ".zst":
-            zstandard = require("zstandard", extra="tables", purpose="reading .zst files")
-            opened: Any = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=False)
+            yield cast("IO[bytes]", _Zstandard(file))
+            return
+        if suffix == ".gz":
+            with gzip.GzipFile(fileobj=file) as gz:
+                yield cast("IO[bytes]", gz)
+        elif suffix == ".bz2":
+            with bz2.BZ2File(file) as bz:
+                yield cast("IO[bytes]", bz)
         else:
-            opened = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[suffix](file)  # type: ignore[operator]  # three signatures, one call
-        with opened as stream:
-            yield stream
+            with lzma.LZMAFile(file) as xz:
+                yield cast("IO[bytes]", xz)
+
+
+class _Zstandard:
+    """Unpacks frames; the package's own reader takes a file that was cut off for a whole one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        zstandard = require("zstandard", extra="tables", purpose="reading .zst files")
+        self._new = zstandard.ZstdDecompressor().decompressobj
+        self._file = file
+        self._frame: Any = None
+        self._ready = io.BytesIO()
+
+    def read(self, size: int) -> bytes:
+        while not (data := self._ready.read(size)):
+            packed = self._file.read(1 << 10)  # what a bomb makes of it still fits into memory
+            if not packed:
+                if self._frame is not None:
+                    raise EOFError
+                break
+            self._ready = io.BytesIO(b"".join(self._unpack(packed)))
+        return data
+
+    def _unpack(self, packed: bytes) -> Iterator[bytes]:
+        while packed:
+            self._frame = self._frame or self._new()
+            yield self._frame.decompress(packed)
+            packed = b""
+            if self._frame.eof:
+                packed, self._frame = self._frame.unused_data, None
 
 
 class _Unpacked(io.RawIOBase):
@@ -182,6 +217,8 @@ def locate_file(path: Path) -> StoredFile:
         raise DataError(f"{path} cannot be read as it is. Convert it: {_CONVERTED[suffix]} {shlex.quote(str(path))}")
     if suffix == ".zip":
         return _choose_member(path)
+    if suffix in COMPRESSIONS and inner in READABLE_SUFFIXES and inner not in TEXT_SUFFIXES:
+        raise DataError(f"{path}: {inner} files are read unpacked. Unpack it first: {_unpacking(path)}")
     if suffix in COMPRESSIONS and inner not in TEXT_SUFFIXES:
         raise DataError(
             f"{path} cannot be read: what is packed must be named, as in {path.stem}.csv{suffix}; allowed are "
@@ -217,7 +254,8 @@ def refuse_remote(name: str) -> None:
     }
     command = f"curl -LO {address}" if scheme in {"http", "https", "ftp"} else commands.get(scheme)
     if command is None:
-        command = f'python -c "import fsspec; fsspec.open({scheme + "://" + rest!r}).fs.get({rest!r}, {"."!r})"'
+        code = f"import fsspec; fs, path = fsspec.url_to_fs({f'{scheme}://{rest}'!r}); fs.get(path, '.')"
+        command = f"python -c {shlex.quote(code)}"
     raise DataError(f"{scheme}://{rest} is an address; files are read from disk. Fetch it first: {command}")
 
 
@@ -234,7 +272,7 @@ def _check_regular(path: Path) -> None:
     except (OSError, ValueError):
         siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, siblings, n=1)
-        hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
+        hint = f" Did you mean {shlex.quote(str(path.with_name(near[0])))}?" if near else ""
         raise DataError(f"There is no file {path}.{hint}") from None
     if not stat.S_ISREG(mode):
         kinds = {stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket", stat.S_ISDIR: "a folder"}
@@ -324,7 +362,5 @@ def _unpacking(name: Path, path: Path | None = None) -> str:
 
 def _zstandard_errors() -> tuple[type[Exception], ...]:
     """Return zstandard's exception, once it is imported."""
-    import sys
-
     module = sys.modules.get("zstandard")
     return () if module is None else (module.ZstdError,)
