@@ -1,6 +1,7 @@
 """Plans for an IMDb-like data set on made-up costs."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,12 +44,12 @@ def test_without_a_budget_settings_stay_and_the_forecast_is_told() -> None:
     assert answer.config == load_config(flags={"model.max_length": 512})
     assert answer.record.budget_seconds is None
     assert answer.record.given_up == []
-    stages = ["before training", "training", "saving", "baselines", "evaluation", "report"]
+    stages = ["save check", "before training", "training", "saving", "baselines", "evaluation", "report"]
     assert list(answer.record.seconds) == stages
     assert answer.record.peak_memory_bytes > 0
     (line,) = answer.notes
     assert re.fullmatch(
-        r"forecast: about [\d.]+ min: before training \d+ s, training [\d.]+ min, saving 6 s, "
+        r"forecast: about [\d.]+ min: save check 6 s, before training \d+ s, training [\d.]+ min, saving 6 s, "
         r"baselines [\d.]+ s, evaluation \d+ s, report \d+ s; "
         r"at least \d+\.\d GB of memory",
         line,
@@ -177,3 +178,27 @@ def test_forecast_reckons_with_the_prefix_cache() -> None:
     assert kept < computed < training()
     too_large = training("method.layers=top3", "training.prefix_cache_gb=0.001")
     assert too_large == computed
+
+
+def test_shorter_windows_are_more_and_shorter_cuts_are_not() -> None:
+    def count(length: int, policy: str, stride: int | None = None) -> float:
+        changes = {"model.max_length": length, "model.truncation": policy, "model.window_stride": stride}
+        flags = {**changes, "evaluation.baselines": False, "evaluation.report": False}
+        return forecast_run(load_config(flags=flags), workload)["training"]
+
+    workload = replace(WORKLOAD, lengths={name: np.full(64, 512) for name in WORKLOAD.lengths}, windows=2.0)
+    assert count(512, "windows") == count(512, "head")
+    assert count(256, "head") < 0.6 * count(512, "head")
+    assert count(256, "windows") > 1.6 * count(256, "head")
+    assert count(256, "windows", 100) == count(256, "head")
+
+
+def test_rows_are_texts_and_not_windows() -> None:
+    workload = replace(WORKLOAD, windows=2.5)
+    rows = workload.count("train")
+    assert rows == round(len(WORKLOAD.lengths["train"]) / 2.5)
+    answer = plan("60s", workload, evaluation__before=False)
+    assert any(f"training rows instead of {rows:,}" in phrase for phrase in answer.record.given_up)
+    half = load_config(flags={"data.max_rows": rows // 2})
+    whole = forecast_run(load_config(), workload)["training"]
+    assert 0.4 * whole < forecast_run(half, workload)["training"] < 0.6 * whole

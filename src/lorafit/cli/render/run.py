@@ -75,6 +75,7 @@ def _list_next_steps(run: "Run") -> Iterator[str]:
     yield f"run folder  {run.path}"
     if report.is_file():
         yield f"report      {report}"
-    yield f'next        lorafit predict {path} "What a lovely surprise."'
+    example = '"What a lovely surprise." "I knew it."' if run.record.pair else '"What a lovely surprise."'
+    yield f"next        lorafit predict {path} {example}"
     yield f"            lorafit predict {path} --file reviews.csv --output predictions.csv"
     yield f"            lorafit evaluate {path}"
