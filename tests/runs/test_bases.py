@@ -22,7 +22,6 @@ from lorafit.runs.folder import RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, GoldenRecord
 from lorafit.runs.records import RunRecord
 from lorafit.runs.saving import (
-    compute_plain_logits,
     is_proven,
     load_trained,
     locate_base,
@@ -75,9 +74,8 @@ def five_stars(tiny_distilbert: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_base_with_another_head_is_trained_saved_and_opened(
-    five_stars: Path, run_record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
+    five_stars: Path, run_record: RunRecord, tmp_path: Path, task: str
 ) -> None:
-    monkeypatch.setattr(saving, "compute_plain_logits", compute_plain_logits)
     one = Untrained(five_stars, TASKS[task], run_record)
     layout = RunLayout(tmp_path / "run")
     files = save_trained(one.adapted, one.encoder, layout, one.record, compute_logits=one.compute_logits)

@@ -165,7 +165,8 @@ def test_record_tells_what_was_done_with_what(finished: Run, encoder: Path, revi
     assert {name: split.rows for name, split in record.data.splits.items()} == {
         "train": 108, "validation": 12, "test": 40
     }  # fmt: skip
-    assert list(record.seconds) == ["before training", "training", "saving", "baselines", "evaluation", "report"]
+    before, after = ["save check", "before training"], ["saving", "baselines", "evaluation", "report"]
+    assert list(record.seconds) == [*before, "training", *after]
     assert record.training is not None
     assert record.training.adapted_modules == 12
     assert record.peak_memory_bytes > 0
@@ -215,14 +216,14 @@ def test_budget_chooses_settings_and_says_what_is_given_up(
     per_token = CostModel(0, 1e-2, 0)
     monkeypatch.setattr(costs, "measure_costs", lambda *_: Costs(per_token, per_token, layers=0, frozen=0))
     budgeted = config.model_copy(deep=True)
-    budgeted.training.budget = "40s"
+    budgeted.training.budget = "48s"
     budgeted.evaluation.report_texts = False  # nothing is explained
     progress = Lines()
     run = lorafit.train(budgeted, output=tmp_path / "run", progress=progress)
     assert run.record.forecast is not None
-    assert run.record.forecast.budget_seconds == 40
+    assert run.record.forecast.budget_seconds == 48
     assert run.record.forecast.given_up == ["1 epoch instead of 3"]
-    assert "to fit 40s: 1 epoch instead of 3" in progress.lines
+    assert "to fit 48s: 1 epoch instead of 3" in progress.lines
     used = load_config(RunLayout(run.path).config)
     assert (used.training.epochs, used.training.budget) == (1, None)
     assert run.record.training is not None
@@ -241,7 +242,7 @@ def test_budget_for_other_tokens_gives_the_run_that_these_settings_give(
     changes |= {"evaluation__before": False, "evaluation__report": False}
     per_token = CostModel(0, 1e-3, 0)
     monkeypatch.setattr(costs, "measure_costs", lambda *_: Costs(per_token, per_token, layers=0, frozen=0))
-    run = lorafit.train(make_config(encoder, source, training__budget="22s", **changes), output=tmp_path / "run")
+    run = lorafit.train(make_config(encoder, source, training__budget="28s", **changes), output=tmp_path / "run")
     assert run.record.forecast is not None
     assert run.record.forecast.given_up == ["256 tokens instead of 300"]
     assert (run.record.max_length, run.record.truncation) == (256, "head+tail")

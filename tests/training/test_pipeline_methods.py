@@ -154,7 +154,8 @@ def test_head_alone_is_trained_and_measured_on_what_the_frozen_encoder_gives(
         )
         for cache in ("auto", "never")
     )
-    assert list(kept.record.seconds) == ["frozen layers", "training", "saving", "evaluation"], "none is trained"
+    stages = ["save check", "frozen layers", "training", "saving", "evaluation"]
+    assert list(kept.record.seconds) == stages, "none is trained"
     assert list(kept.metrics.baselines) == ["majority"]
     assert kept.record.files["model.safetensors"] == never.record.files["model.safetensors"]
     assert np.array_equal(kept.load().predict_proba(TEXTS), never.load().predict_proba(TEXTS))
