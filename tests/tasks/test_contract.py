@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING, Any
@@ -102,8 +101,8 @@ def test_labels_are_ordered_as_numbers_or_by_the_alphabet(labels: list[str], nam
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ((), r"at least two different labels, got 0: \[\]"),
-        (("1",), r"got 1: \['1'\].*--label-column"),
+        ((), r"at least two different labels, got 0\."),
+        (("1",), r"got 1: '1'.*--label-column"),
         (("1", ""), "must not be empty"),
         (("1", "2", "1"), "must differ"),
     ],
@@ -143,91 +142,6 @@ def test_published_names_give_the_order_of_those_that_rows_have(case: "Case") ->
         assert (list(ordered.label_names), absent) == (published[:-1], ["never seen"])
 
 
-@pytest.mark.parametrize(
-    ("name", "cell", "label"),
-    [
-        ("single_label", " good ", "good"),
-        ("single_label", 1, "1"),
-        ("single_label", -1, "-1"),
-        ("single_label", 1.0, "1"),
-        ("single_label", " 1.0 ", "1.0"),
-        ("single_label", True, "true"),
-        ("single_label", False, "false"),
-        ("multi_label", "b, a", ("a", "b")),
-        ("multi_label", "a,a,", ("a",)),
-        ("multi_label", "", ()),
-        ("multi_label", "  ", ()),
-        ("multi_label", [], ()),
-        ("multi_label", ["a", None, float("nan")], ("a",)),
-        ("multi_label", ["b", 1], ("1", "b")),
-        ("multi_label", '["b, c", "a"]', ("a", "b, c")),
-        ("multi_label", "[odd", ("[odd",)),
-        ("multi_label", "[]", ()),
-        ("multi_label", 3, ("3",)),
-        ("regression", 3, 3.0),
-        ("regression", "2.5", 2.5),
-        ("regression", -1.5, -1.5),
-        ("regression", Decimal("1.5"), 1.5),
-        ("ordinal", 5, "5"),
-        ("ordinal", 4.0, "4"),
-        ("ordinal", " -3 ", "-3"),
-        ("ordinal", "03", "3"),
-        ("ordinal", "3.0", "3"),
-        ("ordinal", "-0", "0"),
-    ],
-)
-def test_a_cell_is_read_as_a_label(name: str, cell: object, label: object) -> None:
-    assert get_task(name).parse_label(cell, "row 3", separator=",") == label
-
-
-@pytest.mark.parametrize(
-    ("name", "cells"),
-    [
-        ("single_label", ["", "  ", None, math.nan]),
-        ("multi_label", [None, math.nan]),
-        ("regression", [" ", "NaN", None, math.nan]),
-        ("ordinal", ["", "  ", None, math.nan]),
-    ],
-)
-def test_missing_cells_have_no_label(name: str, cells: list[object]) -> None:
-    assert [get_task(name).parse_label(cell, "row 3", separator=",") for cell in cells] == [None] * len(cells)
-
-
-def test_several_labels_are_parted_by_the_separator_given() -> None:
-    assert get_task("multi_label").parse_label("b, c; a", "row 3", separator=";") == ("a", "b, c")
-
-
-@pytest.mark.parametrize(
-    ("name", "cell", "message"),
-    [
-        ("single_label", 0.5, "row 3 has the label 0.5. Fractions look like a regression: say so with"),
-        ("single_label", math.inf, "row 3 has the label inf"),
-        (
-            "single_label",
-            ["a"],
-            "row 3 has a list of labels. Several labels a text are trained with --task multi_label",
-        ),
-        ("single_label", {}, "row 3 has a label of type dict. Allowed: text, whole numbers"),
-        ("multi_label", [["a"]], "row 3 has a label of type list. Allowed: lists of labels"),
-        ("multi_label", {}, "row 3 has a label of type dict"),
-        ("regression", "good", "row 3 has a label that is no number"),
-        ("regression", "1_000", "row 3 has a label that is no number"),
-        ("regression", 10**400, "row 3 has a number that is not finite or beyond"),
-        ("regression", True, "row 3 has a label of type bool. Allowed: numbers"),
-        ("regression", math.inf, r"row 3 has a number that is not finite or beyond 1e\+30"),
-        ("ordinal", "good", "row 3 has the label 'good'. Ordinal scores are whole numbers"),
-        ("ordinal", "3.5", "row 3 has the label '3.5'. Ordinal scores are whole numbers"),
-        ("ordinal", 2.5, "row 3 has the label 2.5. Fractions look like a regression"),
-        ("ordinal", True, "row 3 has the label 'true'"),
-        ("ordinal", "1" * 16, "row 3 has the label '1111"),
-        ("ordinal", ["3"], "row 3 has a list of labels"),
-    ],
-)
-def test_other_cells_are_refused_with_their_row(name: str, cell: object, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        get_task(name).parse_label(cell, "row 3", separator=",")
-
-
 def test_rows_are_counted_by_label_and_marked(case: "Case") -> None:
     task, y = case.task, case.task.encode(case.labels)
     counts, marks = task.count(y), task.mark_labels(y)
@@ -236,6 +150,28 @@ def test_rows_are_counted_by_label_and_marked(case: "Case") -> None:
     assert marks.sum(axis=0).tolist() == list(counts.values())
     for name, count in counts.items():
         assert count == sum(name in ([label] if isinstance(label, str) else label) for label in case.labels)
+
+
+def test_counts_are_described_in_a_line(case: "Case") -> None:
+    line = case.task.describe_counts(case.task.encode(case.labels))
+    assert (
+        line
+        == {
+            "single_label": "a 2, b 1, c 1",
+            "multi_label": "a 2, b 1, c 1, d 1; 1 rows without any",
+            "regression": "3 different numbers from -1 to 2.500, median 1.250",
+            "ordinal": "1 1, 2 1, 3 1, 4 1, 5 1",
+        }[case.task.name]
+    )
+
+
+def test_of_many_labels_the_most_frequent_are_described() -> None:
+    task = build_task("single_label", [f"{'long ' * 20}{place:02}\x1b" for place in range(20)])
+    line = task.describe_counts(np.repeat(np.arange(20), np.arange(3, 23)))
+    assert line.startswith("long long")
+    assert line.split(", ")[0].endswith("… 22")
+    assert line.endswith(", … 8 more with 3 to 10 each")
+    assert "\x1b" not in line
 
 
 def test_every_row_is_in_a_stratum_that_has_a_name(case: "Case") -> None:

@@ -110,7 +110,7 @@ def simplify(cell: object) -> object:
         cell = cell.item()
     elif isinstance(cell, np.ndarray):
         cell = cell.tolist()
-    is_nan = isinstance(cell, float | Decimal) and math.isnan(cell)
+    is_nan = cell.is_nan() if isinstance(cell, Decimal) else isinstance(cell, float) and math.isnan(cell)
     return None if is_nan or type(cell).__name__ in _NOTHING else cell
 
 

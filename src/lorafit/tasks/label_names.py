@@ -27,6 +27,9 @@ _SEARCHED: Final = 10_000
 _RECURRING: Final = 0.75
 """Share of the parts that must be labels elsewhere."""
 
+_FEWEST_PARTED: Final = 2
+"""So few different cells do not make a separator of what stands in names, too, as in science fiction."""
+
 _MARKS: Final = {
     **dict.fromkeys(("0", "false", "no", "n", "f", "off"), 0.0),
     **dict.fromkeys(("1", "true", "yes", "y", "t", "x", "on"), 1.0),
@@ -249,7 +252,8 @@ def _find_separator(plain: Mapping[str, int], known: Collection[str]) -> str | N
         homes = Counter(part for parts in parted for part in parts)
         whole = {clean_name(text) for text in texts if separator not in text.strip()}.union(known)
         recurring = sum(count for part, count in homes.items() if part in whole or (count > 1 and not stands_in_names))
-        if len(parted) > most and recurring >= _RECURRING * homes.total():
+        enough = len(parted) > max(most, _FEWEST_PARTED if stands_in_names else 0)
+        if enough and recurring >= _RECURRING * homes.total():
             best, most = separator, len(parted)
     return best
 

@@ -165,7 +165,9 @@ def _describe_written(
         index = next(iter(group), None)
         if index is not None:
             cells = sum(counts[index] for index in group)
-            notes.append(f"{cells:,} numbers with {sign}, as {group[index]} for {numbers[index]:.15g}.")
+            notes.append(
+                f"{cells:,} number{'' if cells == 1 else 's'} with {sign}, as {group[index]} for {numbers[index]:.15g}."
+            )
     return notes
 
 

@@ -13,7 +13,7 @@ from lorafit.tasks.base import Array, Metric, TargetScaler, Wording, measure_spr
 from lorafit.tasks.baselines import MAJORITY
 from lorafit.tasks.calibration import fit_binary_temperature
 from lorafit.tasks.label_names import read_names
-from lorafit.tasks.labels import LabelColumn, LabelReading, sort_names
+from lorafit.tasks.labels import LabelColumn, LabelReading, list_labels, sort_names
 from lorafit.tasks.metrics import binary_loss, ratio, sigmoid
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Scores
 from lorafit.tasks.single_label import ClassCalibration, SingleLabel
@@ -87,7 +87,9 @@ class Ordinal(SingleLabel):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not all(_WHOLE.fullmatch(name) for name in self.label_names) or (np.diff(self.scores) <= 0).any():
-            raise DataError(f"Ordinal scores must be whole numbers in rising order, got {list(self.label_names)}.")
+            raise DataError(
+                f"Ordinal scores must be whole numbers in rising order, got {list_labels(self.label_names)}."
+            )
 
     @property
     def output_names(self) -> tuple[str, ...]:
