@@ -20,7 +20,7 @@ def predict(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; default: one a line from standard input.")] = None,
     *,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="Texts in a csv, tsv, jsonl, parquet or txt file.")
+        Path | None, typer.Option("--file", "-f", help="Texts in a csv, tsv, jsonl, xlsx, parquet or txt file.")
     ] = None,
     rows: TextOptions,
     output: Annotated[

@@ -25,6 +25,7 @@ from lorafit.errors import DataError, JobInterruptedError, RunError, UserInputEr
 from lorafit.inference.predictor import Predictor
 from lorafit.system.atomic import compute_digest, describe_obstacle
 from lorafit.system.extras import require
+from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.records import FileRecord
 from lorafit.system.text import Text, format_count
@@ -249,7 +250,7 @@ def open_file(
         UserInputError: Some rows cannot be predicted and the file is to be refused, or all of them are to be left out.
         DataError: The file cannot be read, has no rows, or has no such column.
     """
-    names = tuple(text_columns or trained_columns)
+    file, names = expand_home(file), tuple(text_columns or trained_columns)
     progress, limits = progress or Silent(), {"most_rows": _PART_ROWS, "most_characters": _PART_CHARACTERS}
     found = next((set(table.columns) for table in stream_table(file, form, **limits)), set())
     has_lines = find_kind(file) == ".txt" and found == {"text"}
