@@ -496,3 +496,20 @@ def build_adapter(base: Path, folder: Path, task: Task) -> Any:  # noqa: ANN401 
     ids = torch.tensor([tokenizer.encode(TEXTS[0]).ids])
     with torch.no_grad():
         return adapted.model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].numpy()
+
+
+def test_card_names_labels_never_predicted_and_tokens_not_known(finish: Callable[..., Finished]) -> None:
+    after = [[0.1, 0.9]] * 20
+    record, metrics = finish("single_label", labels=["fraud", "ok"], y=[0] + [1] * 19, after=after, calibration=False)
+    card = render_model_card(record, metrics)
+    assert "* **Labels never predicted**: 'fraud' is never predicted (recall 0 of 1). Look at F1 (macro)" in card
+    assert "--class-weights" not in card, "its readers did not train it"
+    assert "| Majority class |" in card
+    for absent in ("**Unknown tokens**", "**Probabilities**"):
+        assert absent not in card
+    test = record.data.splits["test"].model_copy(update={"unknown_share": 0.301})
+    data = record.data.model_copy(update={"splits": record.data.splits | {"test": test}})
+    changes = {"data": data, "balancing": ["training.sampling=balanced"]}
+    card = render_model_card(record.model_copy(update=changes), metrics)
+    assert "* **Unknown tokens**: the tokenizer does not know 30.1 % of the tokens of the test texts" in card
+    assert "* **Probabilities**: Trained with training.sampling=balanced: probabilities are those of" in card

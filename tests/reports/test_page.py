@@ -309,3 +309,25 @@ def test_no_model_library_is_imported(write_run: WriteRun) -> None:
     command = [sys.executable, "-W", "error", "-c", code, str(run)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "set()\n", "")
+
+
+def test_label_that_is_never_predicted_is_said_at_the_top(write_run: WriteRun) -> None:
+    labels, y = ["fraud", "ok"], [0] + [1] * 19
+    run = write_run(labels=labels, y=y, after=[[0.1, 0.9]] * 20, before=[[0.9, 0.1]] * 20, calibration=False)
+    page = write_report(run).read_text(encoding="utf-8")
+    lead = page[: page.index("<nav")]
+    assert "Not shown to be better than always answering &#39;ok&#39;, though better than before" in lead
+    assert "&#39;fraud&#39; is never predicted (recall 0 of 1). Look at F1 (macro) and MCC" in lead
+    assert "--class-weights balanced" in lead
+    assert "Probabilities are" not in page
+    assert "unknown tokens" in page
+
+
+def test_page_says_what_probabilities_of_a_balanced_run_are(write_run: WriteRun) -> None:
+    run = write_run(labels=["fraud", "ok"], y=[0] + [1] * 19, after=[[0.1, 0.9]] * 20, calibration=False)
+    layout = RunLayout(run)
+    record = RunRecord.read(layout.record)
+    record.model_copy(update={"balancing": ["training.class_weights=balanced"]}).write(layout.record)
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "<p>Trained with training.class_weights=balanced: probabilities are those of the re-weighted" in page
+    assert "--class-weights balanced" not in page, "it was used already"
