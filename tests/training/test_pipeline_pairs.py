@@ -11,6 +11,7 @@ import lorafit
 from lorafit.config import load_config
 from lorafit.models.tokenization import Truncation
 from lorafit.reports.contents import read_run, read_texts
+from lorafit.reports.rows import show_mistakes
 from lorafit.runs.golden import GoldenRecord
 from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Silent
@@ -81,11 +82,21 @@ def test_windows_are_told(folder: Path) -> None:
 def test_loaded_run_gives_the_predictions_that_were_measured(folder: Path) -> None:
     contents = read_run(folder / "run")
     texts = read_texts(contents).texts
-    assert all(text.count("\n") == 1 for text in texts)
-    pairs = [tuple(text.split("\n")) for text in texts]
-    values = lorafit.load(folder / "run", precision="fp32").compute_values(pairs)
+    values = lorafit.load(folder / "run", precision="fp32").compute_values(texts)
     np.testing.assert_allclose(values, contents.after, atol=1e-5)
     assert np.ptp(values) > 0.01
+
+
+def test_report_shows_both_texts_of_a_pair_with_their_own_marks(folder: Path) -> None:
+    contents = read_run(folder / "run")
+    rows = show_mistakes(contents, read_texts(contents))
+    assert rows
+    for row in rows:
+        assert [text for text, _ in row.lines] == list(row.text)
+        marked = [text[first:last] for text, marks in row.lines for first, last, _ in marks]
+        assert marked == ["\n".join(row.text)[first:last] for first, last, _ in row.words.marks]
+        assert any(marks for _, marks in row.lines)
+    assert (folder / "run" / "report.html").read_text().count('<p class="text"') >= 2 * len(rows)
 
 
 def test_golden_pairs_are_single_windows(folder: Path) -> None:

@@ -23,7 +23,7 @@ from lorafit.runs.predictions import parse_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import compute_digest
 from lorafit.system.paths import expand_home
-from lorafit.system.text import join_text
+from lorafit.system.text import Text
 from lorafit.tasks.base import Array, Prediction, Task
 from lorafit.tasks.labels import Label
 from lorafit.tasks.records import Calibration, Comparison, MetricsRecord, Scores
@@ -102,12 +102,12 @@ class Texts:
     """The texts of the test rows, or why there are none.
 
     Attributes:
-        texts: n texts in the order of the rows, a pair as two lines, or None.
+        texts: n texts, or pairs of texts, in the order of the rows, or None.
         reason: Why there are none, as a sentence for the page; empty where there are.
         detail: The same for whoever makes the page; it may name paths, which a page must not.
     """
 
-    texts: tuple[str, ...] | None
+    texts: tuple[Text, ...] | None
     reason: str = ""
     detail: str = ""
 
@@ -185,7 +185,7 @@ def read_texts(contents: RunContents, *, wanted: bool = True, rows: Split | None
             "Texts are left out: the data have changed since the run.",
             f"The test rows of {contents.record.data.source} have another fingerprint than those measured.",
         )
-    return Texts(tuple(map(join_text, rows.texts)))
+    return Texts(rows.texts)
 
 
 def _has_metrics_of(task: Task, metrics: MetricsRecord) -> bool:

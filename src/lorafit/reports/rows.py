@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lorafit.inference.mistakes import ExplainedMistake, SpanContribution
 from lorafit.reports.contents import RunContents, Texts
-from lorafit.system.text import clean_text
+from lorafit.system.text import Text, clean_text, join_text
 from lorafit.tasks.base import Task
 from lorafit.tasks.evaluation import find_mistakes
 
@@ -60,16 +60,27 @@ class ShownRow:
     Attributes:
         row_id: Its number in its source, counted from 1.
         truth: Its true label.
-        text: Its text, or None where texts are left out.
+        text: Its text or pair of texts, or None where texts are left out.
         predictions: Those of each model.
         words: What the prediction rests on, where that is known and the text is shown.
     """
 
     row_id: int
     truth: str
-    text: str | None
+    text: Text | None
     predictions: Sequence[ShownPrediction]
     words: ShownWords | None = None
+
+    @property
+    def lines(self) -> list[tuple[str, list[tuple[int, int, str]]]]:
+        """The text, or both texts of a pair, each with what is marked in it."""
+        marks, lines, begin = self.words.marks if self.words else (), [], 0
+        for text in (self.text,) if isinstance(self.text, str) else self.text or ():
+            end = begin + len(text)
+            own = [(first - begin, last - begin, kind) for first, last, kind in marks if begin <= first < end]
+            lines.append((text, own))
+            begin = end + 1
+        return lines
 
 
 def choose_samples(rows: int, *, seed: int) -> NDArray[np.int64]:
@@ -109,7 +120,7 @@ def _show(contents: RunContents, texts: Texts, place: int, *, explained: bool = 
             ShownPrediction(model, prediction.describe(), prediction.is_right(truth), prediction.describe_error(truth))
             for model, prediction in contents.predict(place).items()
         ],
-        words=None if mistake is None or text is None else _show_words(contents.task, mistake, text),
+        words=None if mistake is None or text is None else _show_words(contents.task, mistake, join_text(text)),
     )
 
 
