@@ -105,7 +105,7 @@ def test_labels_that_one_fold_has_alone_are_not_judged(tmp_path: Path) -> None:
     config = Config(data=DataConfig(source=str(path), accept_labels=True))
     found = find_label_errors(config, folds=4, models=["tfidf"])
     assert found.judged == {"train": 40}
-    assert found.notes[-1] == "1 rows were not judged: all rows with their label are in one fold."
+    assert found.notes[-1] == "Rows not judged: 1, as one fold has all rows with their label."
 
 
 def test_a_reviewed_file_corrects_the_data_that_it_was_made_of(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_run_judges_the_rows_that_it_was_not_trained_on(trained_of: Callable[[
     config = Config(data=DataConfig(source=str(source)))
     found = find_label_errors_by_run(config, run)
     assert sum(found.judged.values()) == 240 - len(splits.train)
-    assert f"{len(splits.train)} rows that the run was trained on were not judged" in found.notes[-1]
+    assert f"Rows not judged: {len(splits.train)}, on which {run} was trained. " in found.notes[-1]
     rows = [json.loads(line) for line in source.read_text().splitlines()]
     other = tmp_path / "other.jsonl"
     for place, row in enumerate(rows):

@@ -2,13 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorafit.cli.options import DataSources, Quiet, SliceColumns, TrainingOptions, name_sources
 from lorafit.cli.render.progress import open_progress
 from lorafit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lorafit.data.quality.findings import Finding
 
 
 def check(
@@ -21,6 +24,20 @@ def check(
     all_rows: Annotated[
         bool, typer.Option("--all-rows", help="Look at all rows for everything, not at samples for what takes long.")
     ] = False,
+    folds: Annotated[
+        int | None,
+        typer.Option("--folds", metavar="N", help="Find wrong labels by training on all but one of N parts in turn."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", metavar="RUN", help="Find wrong labels by a run, of rows it was not trained on."),
+    ] = None,
+    review: Annotated[
+        Path | None,
+        typer.Option(
+            "--review", metavar="FILE", help="Where the labels that are probably wrong are listed [label-errors.csv]."
+        ),
+    ] = None,
     fix: Annotated[
         str | None,
         typer.Option(
@@ -35,7 +52,7 @@ def check(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the cleaned copy if it exists.")] = False,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots, too.")] = None,
-    texts: Annotated[bool, typer.Option("--texts/--no-texts", help="Whether the page shows texts.")] = True,
+    texts: Annotated[bool, typer.Option("--texts/--no-texts", help="Whether page and review file show texts.")] = True,
     json: Annotated[bool, typer.Option("--json", help="Write the record instead of a table.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="End with 1 where there are errors or warnings.")] = False,
     quiet: Quiet = False,
@@ -45,6 +62,7 @@ def check(
     from lorafit.data.quality.cleaning import clean_source, parse_fixes
     from lorafit.training.check import check as check_data
     from lorafit.training.check import enforce
+    from lorafit.training.label_errors import review_labels
 
     own = name_sources(data)
     own |= {name: value for name, value in {"data.validation": validation, "data.test": test}.items() if value}
@@ -52,8 +70,14 @@ def check(
     if not data and options.config is None:
         raise ConfigError("Say what to check, for example: lorafit check reviews.csv (or lorafit check --help)")
     fixes = [] if fix is None else parse_fixes(fix)
+    if review is not None and folds is None and labels is None:
+        raise ConfigError("--review lists labels that are probably wrong: say how to find them, with --folds 5.")
     with open_progress(quiet=quiet or json) as progress:
-        report = check_data(config, all_rows=all_rows, page=html, texts=texts, progress=progress)
+        found: list[Finding] = []
+        if folds is not None or labels is not None:
+            path = review or Path("label-errors.csv")
+            found = review_labels(config, path, folds=folds, run=labels, texts=texts, progress=progress)
+        report = check_data(config, all_rows=all_rows, more=found, page=html, texts=texts, progress=progress)
     if json:
         sys.stdout.write(report.model_dump_json(indent=2) + "\n")
     else:

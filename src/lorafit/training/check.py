@@ -6,7 +6,7 @@ It reports what training would refuse instead of stopping there, as far as rows 
 import datetime
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -66,6 +66,7 @@ def check(
     config: Config,
     *,
     all_rows: bool = False,
+    more: Sequence[Finding] = (),
     page: Path | None = None,
     texts: bool = True,
     progress: Progress | None = None,
@@ -75,6 +76,7 @@ def check(
     Args:
         config: The settings: the data, and the encoder whose tokenizer is to know the texts.
         all_rows: Look at all rows for everything, instead of at samples for what takes long.
+        more: Findings of `label_errors.review_labels`, which join those of the check.
         page: Where to write an HTML page; None for none.
         texts: Whether the page shows texts of the rows found, each cut to 200 characters.
         progress: Receives the progress.
@@ -111,7 +113,7 @@ def check(
         rows={split: rows.count(split) for split in rows.splits},
         labels=count_labels(rows),
         lengths=_measure_lengths(rows, samples[0]),
-        findings=sort_findings(_complete(finding, config) for finding in findings),
+        findings=sort_findings(_complete(finding, config) for finding in (*findings, *more)),
         skipped=skipped,
         versions=_list_versions(),
     )

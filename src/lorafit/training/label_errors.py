@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from lorafit.config import Config, load_config
 from lorafit.data.corrections import CORRECTED, DIGEST, ROW, SPLIT, digest_text
+from lorafit.data.quality.findings import DATA, MOST_ROWS, Finding, FoundRow, Scope, grade, write_share
 from lorafit.data.rows import Split
 from lorafit.data.sources import load_source_rows, load_splits
 from lorafit.data.writing import WRITABLE_SUFFIXES, write_table
-from lorafit.errors import DataError, RunError, UserInputError
+from lorafit.errors import ConfigError, DataError, RunError, UserInputError
 from lorafit.inference.loading import load
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
@@ -26,6 +27,9 @@ from lorafit.tasks.base import Array, Task
 from lorafit.tasks.baselines import MAJORITY
 from lorafit.tasks.labels import Label
 from lorafit.training.folds import assign_folds, build_material, predict_baseline_folds, predict_encoder_folds
+
+_WARN_FROM: Final = 0.05
+"""Share of labels that are probably wrong which is worth a warning; some are so in any data."""
 
 ENCODER: Final = "encoder"
 """Name of the fine-tuned encoder among the models that judge; no baseline has it."""
@@ -62,6 +66,43 @@ class LabelErrors:
     def count(self) -> dict[str, int]:
         """Count them by split."""
         return {split: sum(name == split for name in self.columns[SPLIT]) for split in self.judged}
+
+    def list_findings(self, review: Path) -> list[Finding]:
+        """Return what a check tells of them, with the review file and what to do with it.
+
+        Args:
+            review: Where the review file lies.
+
+        Returns:
+            A finding for each split with such labels, and one for each note.
+        """
+        rows = sum(self.judged.values())
+        found = [
+            Finding(
+                name="label-errors",
+                severity=grade(count / self.judged[split], warn_from=_WARN_FROM),
+                split=split,
+                count=count,
+                share=count / self.judged[split],
+                scope=Scope(rows=self.judged[split], of=self.judged[split]),
+                message=f"{count:,} {split} labels ({write_share(count / self.judged[split])}) are probably wrong: "
+                f"{review} lists them, the worst first. Fill in its column {CORRECTED}, then train with it.",
+                remedy=f"lorafit train {DATA} --corrections {shlex.quote(str(review))}",
+                rows=tuple(
+                    FoundRow(split=split, row=int(str(row)))
+                    for row, name in zip(self.columns[ROW], self.columns[SPLIT], strict=True)
+                    if name == split
+                )[:MOST_ROWS],
+            )
+            for split, count in self.count().items()
+            if count
+        ]
+        told = self.notes if found else (*self.notes, f"None of {rows:,} labels is probably wrong.")
+        scope = Scope(rows=rows, of=rows)
+        return found + [
+            Finding(name="label-errors", severity="note", split=None, count=rows, share=1.0, scope=scope, message=note)
+            for note in told
+        ]
 
     def write(self, path: Path, *, texts: bool = True) -> None:
         """Write the review file.
@@ -109,6 +150,43 @@ class _Rows:
         return {name: self.names.count(name) for name in dict.fromkeys(self.names)}
 
 
+def review_labels(
+    config: Config,
+    review: Path,
+    *,
+    folds: int | None = None,
+    run: Path | None = None,
+    texts: bool = True,
+    progress: Progress | None = None,
+) -> list[Finding]:
+    """Find labels that are probably wrong, write them into a file for a reviewer, and say what was found.
+
+    Args:
+        config: The settings: the data, and how the encoder is trained.
+        review: The file to write; none where no label is probably wrong.
+        folds: For `find_label_errors`.
+        run: For `find_label_errors_by_run`; one of the two is given.
+        texts: Whether the texts stand in the file.
+        progress: Receives the progress.
+
+    Returns:
+        Findings for `lorafit check`.
+
+    Raises:
+        ConfigError: Both were given, or neither.
+    """
+    if (folds is None) == (run is None):
+        raise ConfigError("Labels are judged by --folds N or by --labels RUN: give one of them.")
+    check_review_file(review)
+    if run is not None:
+        found = find_label_errors_by_run(config, run, progress=progress)
+    else:
+        found = find_label_errors(config, folds=folds or 0, progress=progress)
+    if len(found):
+        found.write(review, texts=texts)
+    return found.list_findings(review)
+
+
 def find_label_errors(
     config: Config, *, folds: int = 5, models: Iterable[str] | None = None, progress: Progress | None = None
 ) -> LabelErrors:
@@ -135,7 +213,7 @@ def find_label_errors(
     if folds < 2:
         raise UserInputError(f"--folds takes a number of 2 or more, got {folds}.")
     progress.start("reading data")
-    task, parts, notes = load_source_rows(config.data)
+    task, parts, _ = load_source_rows(config.data)
     rows = _Rows.join(parts)
     progress.finish(", ".join(f"{len(split):,} {name}" for name, split in parts.items()))
     names = _check_models(models, task)
@@ -145,11 +223,9 @@ def find_label_errors(
         material = build_material(config, task, rows.split)
         values.append(predict_encoder_folds(config, material, fold_ids, progress))
     learned = _find_learned(rows.split, task, fold_ids)
-    if not learned.all():
-        count = int(np.count_nonzero(~learned))
-        notes = (*notes, f"{count:,} rows were not judged: all rows with their label are in one fold.")
-    chosen = np.flatnonzero(learned)
-    return _judge(rows.select(chosen), task, np.mean(values, axis=0)[chosen], notes)
+    left_out, chosen = int(np.count_nonzero(~learned)), np.flatnonzero(learned)
+    note = f"Rows not judged: {left_out:,}, as one fold has all rows with their label."
+    return _judge(rows.select(chosen), task, np.mean(values, axis=0)[chosen], (note,) if left_out else ())
 
 
 def find_label_errors_by_run(config: Config, run: Path, *, progress: Progress | None = None) -> LabelErrors:
@@ -185,7 +261,7 @@ def find_label_errors_by_run(config: Config, run: Path, *, progress: Progress | 
             f"{record.data.source} has changed since {layout.root} was trained, so it is not known which rows it was "
             f"trained on. {remedy}"
         )
-    _, parts, notes = load_source_rows(config.data, task)
+    _, parts, _ = load_source_rows(config.data, task)
     rows, known = _Rows.join(parts), set(map(_fold_case, trained.texts))
     unseen = np.flatnonzero([_fold_case(text) not in known for text in rows.split.texts])
     progress.finish(f"{len(unseen):,} rows that the run was not trained on")
@@ -194,8 +270,8 @@ def find_label_errors_by_run(config: Config, run: Path, *, progress: Progress | 
             f"{layout.root} was trained on all of these rows: what it predicts for them says nothing of their labels. "
             f"{remedy}"
         )
-    if seen := len(rows.names) - len(unseen):
-        notes = (*notes, f"{seen:,} rows that the run was trained on were not judged. {remedy}")
+    seen = len(rows.names) - len(unseen)
+    notes = (f"Rows not judged: {seen:,}, on which {layout.root} was trained. {remedy}",) if seen else ()
     rows, predictor = rows.select(unseen), load(layout.root)
     progress.start("predicting", total=len(unseen), unit="text")
     values = predictor.compute_values(rows.split.texts, on_progress=progress.update)
@@ -274,7 +350,12 @@ def _judge(rows: _Rows, task: Task, values: Array, notes: tuple[str, ...]) -> La
         DIGEST: [digest_text(text) for text in found.split.texts],
     }
     texts = [join_text(text) for text in found.split.texts]
-    return LabelErrors(task, rows.count(), columns, texts, notes)
+    reached = float(task.compute(task.row_statistics(rows.split.y, values).sum(axis=0))[task.primary])
+    note = (
+        f"What judges the labels agrees with them to this degree: {task.primary_metric.title} "
+        f"{task.primary_metric.write_value(reached)}. The less it agrees, the more right labels it takes for wrong."
+    )
+    return LabelErrors(task, rows.count(), columns, texts, (note, *notes))
 
 
 def _fold_case(text: Text) -> str:
