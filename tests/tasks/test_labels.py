@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lorafit.errors import DataError
 from lorafit.tasks.labels import Label, LabelColumn, LabelReading
 from lorafit.tasks.registry import TASKS, build_task, get_task
 
@@ -251,13 +252,24 @@ def test_separators_are_found_and_told(separator: str, told: str) -> None:
     )
 
 
+def test_a_text_without_labels_is_written_as_an_empty_list() -> None:
+    column = read("multi_label", ["a,b", "b,a", "", "[]"])
+    assert column.labels == (("a", "b"), ("a", "b"), None, ())
+    assert column.faults == {2: "an empty label ([] says that a text has none)"}
+
+
+def test_one_column_of_marks_is_no_task_for_several_labels() -> None:
+    column = read("multi_label", [{"toxic": 0}, {"toxic": 1}])
+    with pytest.raises(DataError, match=r"a\.csv: 'toxic' is the only label\. .*--label-columns A,B"):
+        get_task("multi_label").from_labels([label for label in column.labels if label is not None], "a.csv")
+
+
 def test_names_with_commas_stay_whole() -> None:
     names = ["Arts, crafts", "Sports", "Food, drink"]
     column = read("multi_label", names * 10)
     assert {name for label in column.labels for name in label or ()} == set(names)
     assert column.notes == (
-        "20 cells hold ',' and were not parted, since the parts are no labels elsewhere: --label-separator , parts "
-        "them.",
+        "20 cells with ',' not parted, since the parts are no labels elsewhere: --label-separator , parts them.",
     )
     piped = [*names, "Arts, crafts|Sports", "Sports|Food, drink", "Food, drink|Arts, crafts"]
     found, told = read("multi_label", piped), read("multi_label", piped[3:], separator="|")
@@ -408,6 +420,7 @@ def test_fractions_hint_at_a_regression_in_every_format(convert: type) -> None:
     assert (halves.notes, halves.doubts) == ((f"The 10 labels are numbers. {hint}",), ())
     scores = read("single_label", [convert(score / 100) for score in range(100)] * 3)
     assert (scores.notes, scores.doubts) == ((), (f"The 100 labels are numbers. {hint}",))
+    assert read("single_label", ["0,5", "1,5"] * 9).notes == (f"The 2 labels are numbers. {hint}",)
     assert read("single_label", [convert(0.5), convert(1.0)]).doubts == (f"The 2 labels are numbers. {hint}",)
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from lorafit.errors import DataError
 from lorafit.tasks.label_cells import Cell, DistinctCells, find_distinct, read_cell
-from lorafit.tasks.label_spellings import clean_name, is_number, is_whole, unify_spellings
+from lorafit.tasks.label_spellings import clean_name, count_cells, is_number, is_whole, unify_spellings
 from lorafit.tasks.labels import LabelColumn, LabelReading, list_labels, quote_label
 
 _SEPARATORS: Final = {
@@ -148,7 +148,7 @@ class _Column:
         listed = [index for index, cell in enumerate(read) if isinstance(cell, list)]
         self._read_dicts({index: cell for index, cell in enumerate(read) if isinstance(cell, dict)})
         self._read_listed_marks(listed)
-        self._has_lists = bool(listed) or self.is_marked
+        self._has_lists = any(self.lists[index] for index in listed) or self.is_marked
 
     def count(self, lists: Sequence[Sequence[str]]) -> dict[str, int]:
         """Count the texts of the different cells over the whole column."""
@@ -165,7 +165,7 @@ class _Column:
             separator = _find_separator(self.plain, reading.known)
             if separator is not None:
                 held = sum(count for text, count in self.plain.items() if separator in text)
-                self.notes.append(f"Labels were parted at {_name(separator)} in {held:,} cells.")
+                self.notes.append(f"Labels were parted at {_name(separator)} in {count_cells(held)}.")
             else:
                 self.notes += _describe_unparted(self.plain, reading.known)
         if separator is None:
@@ -273,7 +273,7 @@ def _describe_unparted(plain: Mapping[str, int], known: Collection[str]) -> list
         held = sum(count for text, count in plain.items() if separator in text and clean_name(text) not in known)
         if held:
             notes.append(
-                f"{held:,} cells hold {separator!r} and were not parted, since the parts are no labels elsewhere: "
+                f"{count_cells(held)} with {separator!r} not parted, since the parts are no labels elsewhere: "
                 f"--label-separator {shlex.quote(separator)} parts them."
             )
     return notes
@@ -285,7 +285,8 @@ def _are_grades(counts: Mapping[str, int]) -> bool:
 
 
 def _describe_fractions(counts: Mapping[str, int]) -> list[str]:
-    if not all(map(is_number, counts)) or all(map(is_whole, counts)):
+    names = [name.replace(",", ".", 1) for name in counts]
+    if not all(map(is_number, names)) or all(map(is_whole, names)):
         return []
     return [f"The {len(counts):,} labels are numbers. Fractions look like a regression: --task regression."]
 

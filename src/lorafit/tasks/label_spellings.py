@@ -161,7 +161,7 @@ def _judge_missing_words(present: Mapping[str, int], known: _Known, *, are_numbe
     if known.names:
         return set(), []
     return set(), [
-        f"{_count_cells(present[word])} with {quote_label(word)}, read as a label: --missing-label "
+        f"{count_cells(present[word])} with {quote_label(word)}, read as a label: --missing-label "
         f"{shlex.quote(word)} takes it for none."
         for word in words
     ]
@@ -230,15 +230,16 @@ def describe_missing_words(words: Mapping[str, int]) -> list[str]:
     """Return the note on words that stand for missing numbers, given with their counts; none where there are none."""
     if not words:
         return []
-    return [f"{_count_cells(sum(words.values()))} with {list_labels(list(words))} instead of a number: no label."]
+    return [f"{count_cells(sum(words.values()))} with {list_labels(list(words))} instead of a number: no label."]
 
 
 def describe_hidden(count: int) -> str:
     """Return the note on cells with -1, which some data sets have where a label is hidden."""
-    return f"{_count_cells(count)} with the label -1. Where it means that the label is hidden: --missing-label -1."
+    return f"{count_cells(count)} with the label -1. Where it means that the label is hidden: --missing-label -1."
 
 
-def _count_cells(count: int) -> str:
+def count_cells(count: int) -> str:
+    """Return a number of cells in words."""
     return f"{count:,} cell{'' if count == 1 else 's'}"
 
 

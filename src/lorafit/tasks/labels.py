@@ -150,4 +150,4 @@ def join_small_strata(strata: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _write(label: Label) -> str:
-    return ", ".join(label) if isinstance(label, tuple) else str(label)
+    return ", ".join(label) or "(none)" if isinstance(label, tuple) else str(label)

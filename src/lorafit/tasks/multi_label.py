@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lorafit.errors import DataError
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect
 from lorafit.tasks.baselines import CLASSIFIERS, MAJORITY, predict_marks
 from lorafit.tasks.calibration import estimate_calibration_errors, expected_calibration_error, fit_binary_temperature
@@ -20,6 +21,7 @@ from lorafit.tasks.labels import (
     check_not_constant,
     check_not_unique,
     join_small_strata,
+    list_labels,
     sort_names,
 )
 from lorafit.tasks.metrics import (
@@ -182,6 +184,11 @@ class MultiLabel(Task):
         check_not_constant(labels, origin)
         distinct = {name for label in labels for name in _names(label)}
         check_not_unique(distinct, len(labels), origin)
+        if len(distinct) == 1:
+            raise DataError(
+                f"{origin}: {list_labels(list(distinct))} is the only label. Name the columns of all labels "
+                "(--label-columns A,B,…), or leave --task multi_label out: one column of 0 and 1 needs --label-column."
+            )
         return cls(sort_names(distinct))
 
     def unknown_names(self, label: Label) -> set[str]:
