@@ -1,6 +1,6 @@
 """Measure `lorafit check`: on all of IMDb, on two million short rows, and its MinHash beside that of datasketch.
 
-Run: LORAFIT_DATA=… python benchmarks/check.py [--datasketch PYTHON], where PYTHON is an interpreter that has datasketch.
+Run: LORAFIT_DATA=… python benchmarks/check.py [--datasketch PYTHON], with an interpreter that has datasketch.
 Writes benchmarks/results/check.json.
 """
 

@@ -1,4 +1,4 @@
-"""The pages of a comparison and of a search in a real browser."""
+"""The pages of a comparison, of a search and of a check in a real browser."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
+from lorafit.data.quality.findings import Finding, FoundRow, Place, Scope
+from lorafit.data.quality.report import CheckReport, Lengths
 from lorafit.experiments.compare.page import render_page as render_comparison
 from lorafit.experiments.compare.records import BaselineRow, Cell, ComparisonRecord, MethodRow
 from lorafit.experiments.search.page import render_page as render_search
 from lorafit.experiments.search.records import SearchRecord, TrialRow
 from lorafit.models.records import ParameterCounts
+from lorafit.reports.check_page import render_page as render_check
 from lorafit.tasks.records import Estimate
 
 pytestmark = pytest.mark.browser
@@ -84,9 +87,36 @@ def write_search() -> str:
     return render_search(SearchRecord(**HEAD, space=SPACE, best=0, importances=importances, trials=trials))
 
 
+def write_check() -> str:
+    labels = {"a label": 900, "unbreakable" * 6: 100}
+    finding = Finding(
+        name="leaks",
+        severity="error",
+        split="test",
+        count=2,
+        share=0.5,
+        scope=Scope(rows=4, of=4),
+        message=f"The label '{'unbreakable' * 3}' is not in train.",
+        remedy=f"lorafit check {'folder/' * 20}reviews.csv --fix leaks",
+        rows=(FoundRow(split="test", row=1, kept=Place(split="train", row=123456)),),
+    )
+    report = CheckReport(
+        created=HEAD["created"],
+        source=f"{'folder/' * 20}reviews.csv",
+        task="single_label",
+        seed=0,
+        seconds=1,
+        rows={"train": 1000, "test": 4},
+        labels={"train": labels, "test": dict.fromkeys(labels, 2)},
+        lengths=Lengths(edges=[1, 10, 100, 1000], counts={label: [1, 2, 3] for label in labels}),
+        findings=[finding, finding.model_copy(update={"severity": "note"})],
+    )
+    return render_check(report, {("test", 1): f"<script>alert(1)</script> {'unbreakable' * 20}"})
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("write", [write_comparison, write_search])
+@pytest.mark.parametrize("write", [write_comparison, write_search, write_check])
 def test_page_is_whole_quiet_and_fits(
     chromium: Any,  # noqa: ANN401 - of the conftest
     tmp_path: Path,

@@ -84,6 +84,13 @@ def test_rows_of_a_duplicate_name_the_row_that_is_kept(make_rows: MakeRows) -> N
     ]
 
 
+def test_duplicates_have_their_label_in_common_and_leaks_need_not(make_rows: MakeRows) -> None:
+    rows = make_rows((["a", "a", "b", "a"], ["x", "y", "y", "y"]), test=(["b", "c"], ["x", "y"]))
+    inside, across = find_duplicates(rows, group_equal(rows.texts))
+    assert [(row.row, row.kept.row) for row in inside.rows if row.kept] == [(4, 2)]
+    assert [row.row for row in across.rows] == [1]
+
+
 def test_leaks_tell_which_share_of_test_is_in_train(make_rows: MakeRows) -> None:
     train = [f"{number} {REVIEW}" for number in range(4)]
     test = [train[2], "something else", train[2], f"{train[1]} indeed"]

@@ -48,8 +48,8 @@ class _Kind:
     same: str
 
 
-_EXACT = _Kind("", "the same text as")
-_NEAR = _Kind("near-", "nearly the same text as")
+_EXACT = _Kind("", "the same text")
+_NEAR = _Kind("near-", "nearly the same text")
 
 
 def group_equal(texts: Sequence[str]) -> Positions:
@@ -107,7 +107,7 @@ def measure_similarity(text: str, other: str) -> float:
 
 
 def find_duplicates(rows: Rows, equal: Positions, similar: Positions | None = None) -> Iterator[Finding]:
-    """Find texts that occur more than once.
+    """Find texts that occur more than once: inside a split with the same label, across splits with any.
 
     Args:
         rows: The rows.
@@ -117,8 +117,11 @@ def find_duplicates(rows: Rows, equal: Positions, similar: Positions | None = No
     Yields:
         A finding for each split, and for each pair of splits, that has some.
     """
+    labels = rows.number_labels()
+    same = _join_labels(equal, labels)
+    alike = None if similar is None else _join_labels(similar, labels)
     for split in rows.splits:
-        yield from _find_inside(rows, split, equal, similar)
+        yield from _find_inside(rows, split, same, alike)
     names = list(rows.splits)
     for place, split in enumerate(names):
         for earlier in names[:place]:
@@ -136,7 +139,7 @@ def find_conflicts(rows: Rows, equal: Positions, similar: Positions | None = Non
     Yields:
         A finding about all splits together, if there is one; none where labels are no classes.
     """
-    labels = rows.number_labels()
+    labels = rows.number_classes()
     if labels is None:
         return
     is_found = mark_conflicts(equal, labels)
@@ -208,7 +211,8 @@ def _find_inside(rows: Rows, split: str, equal: Positions, similar: Positions | 
         count=count,
         share=share,
         scope=rows.scope(split),
-        message=f"{count_rows(count, split, 'has', 'have')} {kind.same} an earlier one ({write_share(share)}).",
+        message=f"{count_rows(count, split, 'has', 'have')} {kind.same} and the same label as an earlier one "
+        f"({write_share(share)}).",
         remedy=f"lorafit check SPLIT --fix {kind.prefix}duplicates",
         rows=rows.list_rows(positions, kept[repeated]),
     )
@@ -234,11 +238,16 @@ def _find_across(
         count=count,
         share=share,
         scope=rows.scope(split),
-        message=f"{count_rows(count, split, 'has', 'have')} {kind.same} a row of {earlier} ({write_share(share)}; "
+        message=f"{count_rows(count, split, 'has', 'have')} {kind.same} as a row of {earlier} ({write_share(share)}; "
         f"{texts:,} different): what they measure is memory, too.",
         remedy=f"lorafit check DATA --fix {kind.prefix}leaks" if earlier == "train" else "",
         rows=rows.list_rows(positions, kept[leaked]),
     )
+
+
+def _join_labels(groups: Positions, labels: Positions | None) -> Positions:
+    """Return groups of rows that have their label in common, too."""
+    return groups if labels is None else groups * (int(labels.max()) + 1) + labels
 
 
 def _first_inside(groups: Positions, part: slice) -> Positions:

@@ -146,7 +146,7 @@ def _find_spellings(rows: Rows, names: Sequence[str]) -> Iterator[Finding]:
 
 def _find_sorted(rows: Rows, split: str) -> Iterator[Finding]:
     """Find rows of which those of a label stand together, whatever the order of the labels."""
-    numbers = rows.number_labels()
+    numbers = rows.number_classes()
     if numbers is None or rows.count(split) < _FEWEST_TO_SORT:
         return
     own = numbers[rows.splits[split]]

@@ -78,11 +78,15 @@ class Rows:
         return self.task.mark_labels(self.y[positions])
 
     def number_labels(self) -> Positions | None:
-        """Return a number for each row that is the same where the label is; None where labels are no classes."""
-        if self.y is None or not self.mark_labels(np.arange(1)).size:
+        """Return a number for each row that is the same where the label is; None without a task."""
+        if self.y is None:
             return None
         numbers = np.unique(self.y, axis=0, return_inverse=True)[1]
         return np.asarray(numbers.reshape(-1), dtype=np.int64)
+
+    def number_classes(self) -> Positions | None:
+        """Return what `number_labels` does, but None where labels are no classes."""
+        return self.number_labels() if self.mark_labels(np.arange(1)).size else None
 
 
 @dataclass(frozen=True)

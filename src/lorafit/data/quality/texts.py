@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import numpy as np
 
@@ -64,8 +65,7 @@ def find_languages(rows: Rows, samples: Sequence[Sample]) -> Iterator[Finding]:
     Raises:
         MissingExtraError: py3langid is not installed.
     """
-    langid = require("py3langid.langid", extra="check", purpose="Telling languages")
-    identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
+    identifier = _load_identifier()
     first: str | None = None
     for sample in samples:
         counts: Counter[str] = Counter()
@@ -95,6 +95,12 @@ def find_languages(rows: Rows, samples: Sequence[Sample]) -> Iterator[Finding]:
                 f"to tell, of {sample.scope.describe()}). An encoder knows the languages that it was "
                 f"trained on.{elsewhere}",
             )
+
+
+@cache
+def _load_identifier() -> Any:  # noqa: ANN401 - a class without types
+    langid = require("py3langid.langid", extra="check", purpose="Telling languages")
+    return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
 
 
 def _is_short(text: str) -> bool:
