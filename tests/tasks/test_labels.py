@@ -225,6 +225,7 @@ def test_lists_of_the_labels_0_and_1_are_doubted() -> None:
     column = read("multi_label", [[0], [1], [0, 1]])
     assert column.labels == (("0",), ("1",), ("0", "1"))
     assert "--label-columns" in column.doubts[0]
+    assert read("multi_label", [[0], [1]]).labels == (("0",), ("1",))
 
 
 @pytest.mark.parametrize("cells", [["0", "1"], [0, 1], [True, False], ["yes", "no"], ["1", "1"]])
@@ -286,6 +287,8 @@ def test_names_with_commas_stay_whole() -> None:
     assert read("multi_label", names, separator=",").labels == (("Arts", "crafts"), ("Sports",), ("Food", "drink"))
     assert read_clean("multi_label", ["Arts, crafts"], known=("Arts, crafts", "Sports")) == [("Arts, crafts",)]
     assert read("multi_label", ["b,a"], known=("a", "b")).labels == (("a", "b"),)
+    both = ["Arts, crafts", "b,a"]
+    assert read("multi_label", both, known=("Arts, crafts", "a", "b")).labels == (("Arts, crafts",), ("a", "b"))
 
 
 @pytest.mark.parametrize(
@@ -387,7 +390,8 @@ def test_words_for_nothing_are_missing_among_numbers_and_labels_elsewhere(word: 
     column = read("single_label", ["yes", word, "no"])
     assert column.labels[1] == word
     assert (
-        f"1 cell with '{word}', read as a label: --missing-label {shlex.quote(word)} takes it for none." in column.notes
+        f"1 cell with '{word}', read as a label: --missing-label {shlex.quote(word)} --bad-rows drop leaves it out."
+        in column.notes
     )
     assert read("single_label", ["yes", word, "no"], missing=word.lower()).labels == ("yes", None, "no")
     assert read_clean("single_label", ["yes", word], known=("yes", word)) == ["yes", word]
@@ -399,9 +403,9 @@ def test_minus_1_is_a_label_with_a_note(name: str) -> None:
     cells = ["-1", 0, "1", -1.0]
     column = read(name, cells)
     assert None not in column.labels
-    assert column.notes[-1] == "2 cells with the label -1. Where it means that the label is hidden: --missing-label -1."
+    assert column.notes[-1] == "2 cells with the label -1. If it hides a label: --missing-label -1 --bad-rows drop."
     assert read(name, cells, missing="-1").labels[::3] == (None, None)
-    assert not any("hidden" in note for note in read(name, ["-2", "-1", "1"]).notes)
+    assert not any("hides" in note for note in read(name, ["-2", "-1", "1"]).notes)
 
 
 def test_a_label_said_to_be_missing_is_so_in_all_spellings() -> None:

@@ -152,7 +152,7 @@ def _count(names: Mapping[str, str | None], texts: Mapping[str, int]) -> dict[st
 
 def _judge_missing_words(present: Mapping[str, int], known: _Known, *, are_numbers: bool) -> tuple[set[str], list[str]]:
     """Return the words that stand for no label, and notes on words that do and that may."""
-    words = [name for name in present if name.casefold() in MISSING_WORDS and name not in known.names]
+    words = [name for name in present if name.casefold() in MISSING_WORDS]
     others = known.names or set(present) - set(words)
     if not words:
         return set(), []
@@ -162,7 +162,7 @@ def _judge_missing_words(present: Mapping[str, int], known: _Known, *, are_numbe
         return set(), []
     return set(), [
         f"{count_cells(present[word])} with {quote_label(word)}, read as a label: --missing-label "
-        f"{shlex.quote(word)} takes it for none."
+        f"{shlex.quote(word)} --bad-rows drop leaves it out."
         for word in words
     ]
 
@@ -235,7 +235,7 @@ def describe_missing_words(words: Mapping[str, int]) -> list[str]:
 
 def describe_hidden(count: int) -> str:
     """Return the note on cells with -1, which some data sets have where a label is hidden."""
-    return f"{count_cells(count)} with the label -1. Where it means that the label is hidden: --missing-label -1."
+    return f"{count_cells(count)} with the label -1. If it hides a label: --missing-label -1 --bad-rows drop."
 
 
 def count_cells(count: int) -> str:
