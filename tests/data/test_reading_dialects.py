@@ -30,6 +30,12 @@ def test_what_the_suffix_promises_is_taken_without_a_word(tmp_path: Path) -> Non
         assert table.notes == ()
 
 
+def test_a_delimiter_that_fits_as_well_is_named(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "a.csv", "text;a,label;b", *["one;1,two;2"] * 20))
+    assert list(table.columns) == ["text;a", "label;b"]
+    assert table.notes == ("a.csv: read with delimiter ',' (';' fits as well: --delimiter).",)
+
+
 @pytest.mark.parametrize("first", ["sep=;", '"sep=;"'])
 def test_the_line_for_excel_is_no_row(tmp_path: Path, first: str) -> None:
     table = read_table(write(tmp_path / "a.csv", first, "text;label", "a, b;1"))
@@ -69,6 +75,15 @@ def test_lines_that_a_quote_swallowed_are_told_with_the_first(tmp_path: Path) ->
         "a.tsv: 180 rows were read from 241 lines; lines 32 to 92 became row 31, though they look like rows of their "
         "own. If quotes are plain characters there: --quoting none.",
     )
+
+
+def test_swallowed_lines_are_told_wherever_a_part_begins(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.tsv", "label\tsentence", '0\t"one', *[f"{row}\ttwo" for row in range(5)], '1\tthree"', "0\tx"
+    )
+    for part in stream_table(path, FormatConfig(quoting="standard"), most_rows=1):
+        notes = part.notes
+    assert notes[0].startswith("a.tsv: 2 rows were read from 9 lines; lines 2 to 8 became row 1, though")
 
 
 def test_texts_of_many_lines_in_quotes_are_rows(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ class _Rows:
         self._repeated: list[int] = []
         self._swallowing: list[tuple[int, int, int]] = []
         self._count = 0
+        self._end = 0
 
     def stream(self, limit: Limit) -> Iterator[Part]:
         first = self._start()
@@ -88,6 +89,7 @@ class _Rows:
             raise DataError(f"{self._file.path}: its first row has {fault}. If meant so: --quoting none.") from error
         if first is None:
             raise DataError(f"{self._file.path} is empty.")
+        self._end = 0 if self._form.header is False else self._reader.line_num
         if self._form.header is False:
             self._names = [str(number) for number in range(1, len(first) + 1)]
             self._required = len(first)
@@ -119,6 +121,9 @@ class _Rows:
                 faults[len(rows)] = self._describe(error, before + 1 + self._lines_before)
                 rows.append([])
                 lines.append(reader.line_num)
+            if len(rows) >= limit.rows:
+                yield rows, faults, lines
+                rows, faults, lines, characters = [], {}, [], 0
         if rows:
             yield rows, faults, lines
 
@@ -135,6 +140,8 @@ class _Rows:
 
     def _check(self, rows: list[list[str]], faults: dict[int, str], lines: list[int]) -> Part | None:
         """Turn rows into columns."""
+        have_breaks = lines[-1] - self._end > len(rows)
+        self._end = lines[-1]
         is_even = not faults and set(map(len, rows)) == {len(self._names)}
         if not is_even or self._header in rows:
             rows, faults, lines = self._sort_out(rows, faults, lines)
@@ -143,7 +150,7 @@ class _Rows:
         if not is_decodable("".join(map("".join, rows))):
             fault = f"bytes that are not {name_encoding(self._form)}"
             faults |= {place: fault for place, row in enumerate(rows) if not is_decodable("".join(row))}
-        if lines[-1] - lines[0] >= len(rows):
+        if have_breaks:
             self._look_for_swallowed(rows, faults, lines)
         self._count += len(rows)
         columns = [list(column) for column in zip(*rows, strict=True)] if rows else []

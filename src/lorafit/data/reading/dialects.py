@@ -93,7 +93,7 @@ def find_dialect(file: StoredFile, form: FormatConfig) -> tuple[FormatConfig, tu
         raise DataError(f"{file.path} is empty.")
     best, rival = _choose(lines, form, usual, is_whole=is_whole)
     told = []
-    if best.delimiter != DELIMITERS[file.suffix] and form.delimiter is None:
+    if form.delimiter is None and (rival or best.delimiter != DELIMITERS[file.suffix]):
         told.append(f"with delimiter {best.delimiter!r}{f' ({rival!r} fits as well: --delimiter)' if rival else ''}")
     if best.quoting == "none" and form.quoting is None:
         told.append("with quotes as plain characters (if fields stand in quotes: --quoting standard)")
@@ -173,7 +173,10 @@ def _split(text: str) -> list[str]:
 
 def _choose(lines: Sequence[str], form: FormatConfig, usual: str, *, is_whole: bool) -> tuple[_Trial, str | None]:
     """Return the interpretation that fits best, and a delimiter that fits as well."""
-    delimiters = (form.delimiter,) if form.delimiter is not None else tuple(dict.fromkeys((usual, *_CANDIDATES)))
+    delimiters = [form.delimiter or usual]
+    if form.delimiter is None:
+        first = next((line for line in lines if line.strip()), "")
+        delimiters += [one for one in _CANDIDATES if one in first and one != usual]
     trials = {d: _choose_quoting(lines, form, d, is_whole=is_whole) for d in delimiters}
     best = trials[delimiters[0]]
     if len(trials) == 1:
@@ -184,7 +187,8 @@ def _choose(lines: Sequence[str], form: FormatConfig, usual: str, *, is_whole: b
     top = max(fitting, key=lambda trial: trial.share)
     if best.width < 2 or top.share > best.share + _MARGIN:
         best = top
-    rival = next((one for one in fitting if one is not best and one.share >= max(best.share - _MARGIN, 0.9)), None)
+    near = (one for one in fitting if one is not best and one.quoting == best.quoting)
+    rival = next((one for one in near if one.share >= max(best.share - _MARGIN, 0.9)), None)
     return best, None if rival is None or len(best.rows) < 2 else rival.delimiter
 
 
