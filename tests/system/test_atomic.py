@@ -6,7 +6,14 @@ from typing import Never
 
 import pytest
 
-from lorafit.system.atomic import atomic_directory, compute_digest, create_file, describe_obstacle, write_atomic
+from lorafit.system.atomic import (
+    atomic_directory,
+    compute_digest,
+    create_directory,
+    create_file,
+    describe_obstacle,
+    write_atomic,
+)
 
 
 @pytest.fixture
@@ -172,3 +179,18 @@ def test_a_file_is_made_without_hard_links(tmp_path: Path, monkeypatch: pytest.M
             staging.write_bytes(content)
     assert (tmp_path / "store").read_bytes() == b"first"
     assert names_in(tmp_path) == ["store"]
+
+
+def test_folder_that_another_was_first_to_create_stays(tmp_path: Path) -> None:
+    with create_directory(tmp_path / "d") as first, create_directory(tmp_path / "d") as second:
+        (first / "first").touch()
+        (second / "second").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+    assert [path.name for path in (tmp_path / "d").iterdir()] == ["second"], "the inner block ended first"
+
+
+def test_folder_is_not_created_when_the_block_fails(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), create_directory(tmp_path / "d") as staging:
+        (staging / "half").touch()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []

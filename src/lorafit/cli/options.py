@@ -150,7 +150,8 @@ class TrainingOptions(RowOptions):
         str | None, typer.Option("--task", help=f"Kind of label: {', '.join(TASKS)} [{next(iter(TASKS))}].")
     ] = None
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="builtin:distil-minilm, a Hub id or a local folder.")
+        str | None,
+        typer.Option("--model", "-m", help="builtin:distil-minilm, a Hub id, a local folder, or a run to go on from."),
     ] = None
     config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")] = None
     rare_labels: Annotated[
