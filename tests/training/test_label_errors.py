@@ -12,9 +12,16 @@ from lorafit.data.rows import Split
 from lorafit.data.sources import load_source_rows, load_splits
 from lorafit.data.tables import read_table
 from lorafit.data.writing import write_table
-from lorafit.errors import DataError, RunError, UserInputError
+from lorafit.errors import ConfigError, DataError, RunError, UserInputError
 from lorafit.tasks.registry import TASKS, build_task
-from lorafit.training.label_errors import LabelErrors, check_review_file, find_label_errors, find_label_errors_by_run
+from lorafit.training import label_errors
+from lorafit.training.label_errors import (
+    LabelErrors,
+    check_review_file,
+    find_label_errors,
+    find_label_errors_by_run,
+    review_labels,
+)
 
 WORDS = ("awful", "poor", "boring", "of", "to", "fine", "good", "great")
 
@@ -70,17 +77,11 @@ def test_where_every_label_is_right_the_file_may_be_empty(tmp_path: Path, task: 
     y = {"multi_label": np.array([[0, 1], [1, 0]] * 4), "regression": np.arange(8.0)}.get(task, np.array([0, 1] * 4))
     names = {"regression": ("value",), "ordinal": ("1", "2")}.get(task, ("a", "b"))
     values = y[:, None] if task == "regression" else y if task == "multi_label" else np.eye(2)[y]
-    rows = label_errors_module()._Rows.join({"train": Split(np.arange(1, 9), tuple("abcdefgh"), y)})
-    found = label_errors_module()._judge(rows, build_task(task, names), values.astype(float), ())
+    rows = label_errors._Rows.join({"train": Split(np.arange(1, 9), tuple("abcdefgh"), y)})
+    found = label_errors._judge(rows, build_task(task, names), values.astype(float), ())
     assert len(found) == 0
     found.write(tmp_path / "review.csv")
     assert len((tmp_path / "review.csv").read_text().splitlines()) == 1
-
-
-def label_errors_module():  # noqa: ANN201
-    from lorafit.training import label_errors
-
-    return label_errors
 
 
 def test_rows_of_all_splits_are_judged_and_named(tmp_path: Path) -> None:
@@ -146,7 +147,9 @@ def test_what_cannot_be_done_is_refused_before_any_work(tmp_path: Path) -> None:
     config = write_rows(tmp_path / "rows.jsonl", "single_label", rows=20)
     with pytest.raises(UserInputError, match="--folds takes a number of 2 or more, got 1"):
         find_label_errors(config, folds=1)
-    with pytest.raises(UserInputError, match="judged by nb_svm, tfidf, encoder; got \\['majority'\\]"):
+    with pytest.raises(
+        UserInputError, match=r"judged by nb_svm, tfidf, encoder, or some of them \(--judges\), got majority"
+    ):
         find_label_errors(config, models=["majority"])
 
 
@@ -181,6 +184,22 @@ def test_a_run_does_not_judge_what_it_was_trained_on(trained_of: Callable[[str],
     assert str(caught.value).endswith(f"lorafit check {shlex.quote(str(path))} --folds 5")
     with pytest.raises(RunError, match="trained with --task single_label, and the rows are read with --task ordinal"):
         find_label_errors_by_run(Config(data=DataConfig(source=str(path), task="ordinal")), run)
+
+
+def test_a_check_is_told_what_to_do_with_the_review_file(tmp_path: Path) -> None:
+    config = write_rows(tmp_path / "rows.jsonl", "single_label")
+    review = tmp_path / "to review.csv"
+    found = review_labels(config, review, folds=4, models=["tfidf"], texts=False)
+    errors, told = found
+    assert (errors.name, errors.severity, errors.split) == ("label-errors", "note", "train")
+    assert errors.count == len(errors.rows) == len(review.read_text().splitlines()) - 1
+    assert errors.remedy == f"lorafit train DATA --corrections {shlex.quote(str(review))}"
+    assert "film" not in review.read_text()
+    assert told.message.startswith("What judges the labels agrees with them to this degree: accuracy 9")
+    with pytest.raises(UserInputError, match="is there already"):
+        review_labels(config, review, folds=4)
+    with pytest.raises(ConfigError, match="--folds N or by --labels RUN: give one of them"):
+        review_labels(config, tmp_path / "other.csv", folds=4, run=tmp_path)
 
 
 @pytest.mark.slow

@@ -28,6 +28,14 @@ def check(
         int | None,
         typer.Option("--folds", metavar="N", help="Find wrong labels by training on all but one of N parts in turn."),
     ] = None,
+    judges: Annotated[
+        str | None,
+        typer.Option(
+            "--judges",
+            metavar="A,B,…",
+            help="Who judges with --folds: encoder, nb_svm, tfidf, ridge [all of the task].",
+        ),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option("--labels", metavar="RUN", help="Find wrong labels by a run, of rows it was not trained on."),
@@ -70,13 +78,14 @@ def check(
     if not data and options.config is None:
         raise ConfigError("Say what to check, for example: lorafit check reviews.csv (or lorafit check --help)")
     fixes = [] if fix is None else parse_fixes(fix)
-    if review is not None and folds is None and labels is None:
-        raise ConfigError("--review lists labels that are probably wrong: say how to find them, with --folds 5.")
+    if folds is None and (judges is not None or (review is not None and labels is None)):
+        raise ConfigError("--review and --judges are for labels that are probably wrong: find them with --folds 5.")
     with open_progress(quiet=quiet or json) as progress:
         found: list[Finding] = []
         if folds is not None or labels is not None:
             path = review or Path("label-errors.csv")
-            found = review_labels(config, path, folds=folds, run=labels, texts=texts, progress=progress)
+            models = None if judges is None else [name.strip() for name in judges.split(",")]
+            found = review_labels(config, path, folds=folds, models=models, run=labels, texts=texts, progress=progress)
         report = check_data(config, all_rows=all_rows, more=found, page=html, texts=texts, progress=progress)
     if json:
         sys.stdout.write(report.model_dump_json(indent=2) + "\n")

@@ -155,6 +155,7 @@ def review_labels(
     review: Path,
     *,
     folds: int | None = None,
+    models: Iterable[str] | None = None,
     run: Path | None = None,
     texts: bool = True,
     progress: Progress | None = None,
@@ -165,7 +166,8 @@ def review_labels(
         config: The settings: the data, and how the encoder is trained.
         review: The file to write; none where no label is probably wrong.
         folds: For `find_label_errors`.
-        run: For `find_label_errors_by_run`; one of the two is given.
+        models: For `find_label_errors`.
+        run: For `find_label_errors_by_run`; either this or `folds` is given.
         texts: Whether the texts stand in the file.
         progress: Receives the progress.
 
@@ -181,7 +183,7 @@ def review_labels(
     if run is not None:
         found = find_label_errors_by_run(config, run, progress=progress)
     else:
-        found = find_label_errors(config, folds=folds or 0, progress=progress)
+        found = find_label_errors(config, folds=folds or 0, models=models, progress=progress)
     if len(found):
         found.write(review, texts=texts)
     return found.list_findings(review)
@@ -307,7 +309,9 @@ def _check_models(models: Iterable[str] | None, task: Task) -> list[str]:
     known = [*(name for name in task.baselines if name != MAJORITY), ENCODER]
     names = known if models is None else list(dict.fromkeys(models))
     if not names or not set(names) <= set(known):
-        raise UserInputError(f"Label errors of {task.name} are judged by {', '.join(known)}; got {names}.")
+        raise UserInputError(
+            f"Labels of {task.name} are judged by {', '.join(known)}, or some of them (--judges), got {', '.join(names)}"
+        )
     return names
 
 
