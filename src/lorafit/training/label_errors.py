@@ -309,9 +309,8 @@ def _check_models(models: Iterable[str] | None, task: Task) -> list[str]:
     known = [*(name for name in task.baselines if name != MAJORITY), ENCODER]
     names = known if models is None else list(dict.fromkeys(models))
     if not names or not set(names) <= set(known):
-        raise UserInputError(
-            f"Labels of {task.name} are judged by {', '.join(known)}, or some of them (--judges), got {', '.join(names)}"
-        )
+        asked = ", ".join(names)
+        raise UserInputError(f"--judges {asked}: labels of {task.name} are judged by any of {', '.join(known)}.")
     return names
 
 
