@@ -65,7 +65,7 @@ def check(
     strict: Annotated[bool, typer.Option("--strict", help="End with 1 where there are errors or warnings.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check data for duplicates, leaks, contradictory labels, debris and shortcuts."""
+    """Check data before they are trained on."""
     from lorafit.cli.render.check import show_check, show_cleaned
     from lorafit.data.quality.cleaning import clean_source, parse_fixes
     from lorafit.training.check import check as check_data
