@@ -190,7 +190,11 @@ def test_folder_that_another_was_first_to_create_stays(tmp_path: Path) -> None:
 
 
 def test_folder_is_not_created_when_the_block_fails(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), create_directory(tmp_path / "d") as staging:
-        (staging / "half").touch()
-        raise RuntimeError
+    def fill_half() -> None:
+        with create_directory(tmp_path / "d") as staging:
+            (staging / "half").touch()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fill_half()
     assert list(tmp_path.iterdir()) == []
