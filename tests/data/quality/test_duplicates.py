@@ -61,6 +61,11 @@ def test_case_punctuation_and_an_ending_do_not_make_a_text_another(other: str, *
     assert (group_similar(texts, group_equal(texts)).tolist() == [0, 0]) is is_same
 
 
+def test_copies_of_a_similar_text_are_in_its_group() -> None:
+    texts = ["another", REVIEW, f"{REVIEW} indeed", f"{REVIEW} indeed", REVIEW]
+    assert group_similar(texts, group_equal(texts)).tolist() == [0, 1, 1, 1, 1]
+
+
 def test_short_texts_are_not_nearly_the_same() -> None:
     texts = ["not good at all", "Not good at all!", "ok", "OK"]
     assert group_similar(texts, group_equal(texts)).tolist() == [0, 1, 2, 3]
