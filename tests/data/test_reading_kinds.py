@@ -69,7 +69,7 @@ def test_a_folder_for_each_class_is_read_in_the_order_of_names(tmp_path: Path) -
     table = read_table(tmp_path)
     assert table.columns == {"text": ["bad\nfilm", "naïve", "fine", None], "label": ["neg", "pos", "pos", "pos"]}
     assert table.faults == {3: "bytes that are not UTF-8"}
-    assert table.notes == (f"{tmp_path.name}: 1 files in its folders are no .txt files; left out.",)
+    assert table.notes == (f"{tmp_path.name}: files in its folders that are no .txt files were left out: 1.",)
     assert [len(part) for part in stream_table(tmp_path, most_rows=3)] == [3, 1]
 
 

@@ -32,7 +32,7 @@ def stream_class_folders(path: Path, form: FormatConfig, limit: Limit, notes: li
     files = _list_files(path)
     others = sum(1 for file in path.glob("*/*") if file.suffix.lower() != ".txt" and not file.name.startswith("."))
     if others:
-        notes.append(f"{path.name}: {others:,} files in its folders are no .txt files; left out.")
+        notes.append(f"{path.name}: files in its folders that are no .txt files were left out: {others:,}.")
     form, told = judge_encoding(io.BytesIO(_take_sample(files)), path, form)
     if told:
         notes.append(f"{path.name}: read {', '.join(told)}.")
