@@ -81,11 +81,26 @@ def test_kept_hidden_states_of_pairs_are_those_that_the_types_give(tiny_bert: Pa
     tokens = tokenize(tokenizer, PAIRS, Truncation(LENGTH))
     plan = plan_batches(tokens.lengths, max_rows=8, max_tokens=256)
     kept = cache.open(tokens, plan, pad_id, on_progress=lambda _: None)
-    others = cache.open(tokenize(tokenizer, PAIRS[::-1], Truncation(LENGTH)), plan, pad_id, on_progress=lambda _: None)
     runtime, rows = TorchRuntime(model, FP32), np.arange(len(PAIRS))
     expected = runtime.logits(**tokens.pad(rows, pad_id))
     np.testing.assert_allclose(runtime.logits(**kept.pad(rows, pad_id)), expected, atol=1e-6)
-    np.testing.assert_allclose(runtime.logits(**others.select(rows[::-1]).pad(rows, pad_id)), expected, atol=1e-6)
+    selected = runtime.logits(**kept.select(rows[::-1]).pad(rows, pad_id))
+    np.testing.assert_allclose(selected[::-1], expected, atol=1e-6)
+
+
+def test_hidden_states_of_the_same_tokens_with_other_types_are_others(tiny_bert: Path, tmp_path: Path) -> None:
+    model = adapt(tiny_bert, layers="top1")
+    assert fuse_encoder(model) is None
+    tokenizer, pad_id = load_tokenizer(tiny_bert)
+    cache = PrefixCache(model, FP32, base_digest="d", folder=tmp_path)
+    states = []
+    for pair in [("good [SEP] film", "boring"), ("good", "film [SEP] boring")]:  # typed by a user
+        tokens = tokenize(tokenizer, [pair], Truncation(LENGTH))
+        plan = plan_batches(tokens.lengths, max_rows=8, max_tokens=256)
+        kept = cache.open(tokens, plan, pad_id, on_progress=lambda _: None)
+        states.append((tokens.ids.tolist(), np.array(kept.states)))
+    assert states[0][0] == states[1][0]
+    assert np.abs(states[0][1] - states[1][1]).max() > 1e-3
 
 
 @pytest.mark.parametrize("method", ["p_tuning", "prompt_tuning"])
