@@ -82,3 +82,26 @@ def test_data_must_be_named(call: Call) -> None:
     answer = call("check")
     assert answer.code == 2
     assert "lorafit check reviews.csv" in answer.err
+
+
+@pytest.mark.usefixtures("builtin_encoder")
+def test_labels_that_are_probably_wrong_are_listed_for_a_reviewer(call: Call, tmp_path: Path) -> None:
+    path, review = tmp_path / "rows.csv", tmp_path / "to review.csv"
+    words = (("awful", "boring", "dull", "poor"), ("fine", "great", "lovely", "superb"))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = [
+            (f"{words[row % 2][row // 2 % 4]} film, row {row}", "np"[row % 2 ^ (row in {20, 71})]) for row in range(160)
+        ]
+        csv.writer(file).writerows([("text", "label"), *rows])
+    asked = ("check", path, "--model", "builtin:distil-minilm", "--judges", "tfidf", "--review", review)
+    answer = call(*asked, "--folds", 4, "-q")
+    assert answer.code == 0
+    with review.open(newline="", encoding="utf-8") as file:
+        listed = list(csv.DictReader(file))
+    assert {"21", "72"} <= {row["row"] for row in listed}
+    assert f"{len(listed)} train labels" in answer.out
+    assert f"--corrections '{review}'" in answer.out
+    refused = call(*asked, "--folds", 4)
+    assert (refused.code, "is there already, perhaps with a reviewer's work" in refused.err) == (2, True)
+    refused = call(*asked)
+    assert (refused.code, "find them with --folds 5" in refused.err) == (2, True)
