@@ -38,7 +38,7 @@ def render_page(report: CheckReport, texts: Texts) -> str:
         "check.html",
         report=report,
         summary=report.summarize(),
-        findings=[(one, list(_list_shown(one, texts)), _list_numbers(one)) for one in report.findings],
+        findings=[(one, list(_list_shown(one, texts)), one.list_rows(_MOST_LISTED)) for one in report.findings],
         plots=list(draw_plots(report)) if can_draw() else [],
         install="" if can_draw() else install_line("report"),
         titles=("label", *report.labels),
@@ -128,21 +128,6 @@ def _list_shown(finding: Finding, texts: Texts) -> Iterator[tuple[FoundRow, str,
 
 def _find(place: Place, texts: Texts) -> str | None:
     return texts.get((place.split, place.row))
-
-
-def _list_numbers(finding: Finding) -> str:
-    """List the first rows of a finding by number."""
-    shown = [_name_row(row, finding) for row in finding.rows[:_MOST_LISTED]]
-    left = finding.count - len(shown)
-    return f"{', '.join(shown)}{f' and {left:,} more' if left > 0 else ''}" if shown else ""
-
-
-def _name_row(row: FoundRow, finding: Finding) -> str:
-    name = f"{row.row:,}" if finding.split == row.split else f"{row.split} {row.row:,}"
-    if row.kept is None or (row.kept.split, row.kept.row) == (row.split, row.row):
-        return name
-    kept = f"{row.kept.row:,}" if row.kept.split == row.split else f"{row.kept.split} {row.kept.row:,}"
-    return f"{name} (as {kept})"
 
 
 def _list_counts(report: CheckReport) -> list[tuple[str, ...]]:

@@ -34,8 +34,8 @@ from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.labels import LabelReading
 from lorafit.tasks.registry import get_task
 
-_MOST_SIMILAR_ROWS: Final = 500_000
-"""More rows are searched for near duplicates only when all are to be looked at: it takes memory for each."""
+_MOST_SIMILAR_ROWS: Final = 200_000
+"""More rows are searched for near duplicates only when all are to be looked at: it takes 5 KB for each."""
 
 _SHOWN: Final = 3
 """Rows of a finding whose texts a page shows."""

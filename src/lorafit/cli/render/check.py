@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorafit.cli.render.tables import open_console
-from lorafit.data.quality.findings import Finding, write_share
+from lorafit.data.quality.findings import write_share
 from lorafit.data.quality.report import CheckReport
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def show_check(report: CheckReport, *, page: Path | None = None, console: Consol
     for finding in report.findings:
         console.print(f"{finding.severity:11} {finding.message}", style=_STYLES[finding.severity], soft_wrap=True)
         if finding.rows:
-            console.print(f"            rows: {_list_rows(finding)}", soft_wrap=True)
+            console.print(f"            rows: {finding.list_rows(_MOST_ROWS)}", soft_wrap=True)
         if finding.remedy:
             console.print(f"            {finding.remedy}", soft_wrap=True)
     for one in report.skipped:
@@ -76,13 +76,3 @@ def _build_table(report: CheckReport) -> Table:
             style=_STYLES[finding.severity],
         )
     return table
-
-
-def _list_rows(finding: Finding) -> str:
-    shown = []
-    for row in finding.rows[:_MOST_ROWS]:
-        name = f"{row.row:,}" if row.split == finding.split else f"{row.split} {row.row:,}"
-        is_other = row.kept is not None and (row.kept.split, row.kept.row) != (row.split, row.row)
-        shown.append(f"{name} (as {row.kept.split} {row.kept.row:,})" if row.kept is not None and is_other else name)
-    left = finding.count - len(shown)
-    return f"{', '.join(shown)}{f' and {left:,} more' if left > 0 else ''}"

@@ -75,6 +75,22 @@ class Finding(Record):
     remedy: str = ""
     rows: tuple[FoundRow, ...] = ()
 
+    def list_rows(self, most: int) -> str:
+        """List the numbers of its first rows, each with the row that it repeats; nothing where it has none."""
+        shown = [self._name_row(row) for row in self.rows[:most]]
+        left = self.count - len(shown)
+        return f"{', '.join(shown)}{f' and {left:,} more' if left > 0 else ''}" if shown else ""
+
+    def _name_row(self, row: FoundRow) -> str:
+        name = f"{row.row:,}" if row.split == self.split else f"{row.split} {row.row:,}"
+        if row.kept is None or (row.kept.split, row.kept.row) == (row.split, row.row):
+            return name
+        return (
+            f"{name} (as {row.kept.row:,})"
+            if row.kept.split == row.split
+            else f"{name} (as {row.kept.split} {row.kept.row:,})"
+        )
+
 
 def grade(share: float, *, warn_from: float, error_from: float = 2.0) -> Severity:
     """Return the severity of a share of rows."""
