@@ -81,7 +81,8 @@ class DataConfig(Section):
 
     source: str = Field(
         "builtin:rotten-tomatoes",
-        description="builtin:rotten-tomatoes, imdb, hub:owner/name, a file with a table, or a pattern of files.",
+        description="builtin:rotten-tomatoes, imdb, hub:owner/name[:subset][@revision], a file with a table, a "
+        "pattern of files, or a folder with a folder of texts for each label.",
     )
     files: list[str] = Field(default_factory=list, description="Further files, whose rows follow those of source.")
     validation: str | None = Field(None, description="File with validation rows; cut from train when absent.")
@@ -158,7 +159,7 @@ class ModelConfig(Section):
     name: str = Field(
         "distilbert-base-uncased",
         min_length=1,
-        description="builtin:distil-minilm, a Hugging Face Hub id, or a local folder in the Hub's layout.",
+        description="builtin:distil-minilm, a Hugging Face Hub id, a local folder, or a run to go on from.",
     )
     revision: str | None = Field(None, description="Branch, tag or commit on the Hub.")
     max_length: int = Field(256, ge=8, description="Longest input in tokens, special tokens included.")
@@ -285,7 +286,7 @@ class EvaluationConfig(Section):
     baselines: bool = Field(
         True,
         description="Train NB-SVM and TF-IDF with logistic or, for numbers, ridge regression on the same rows for "
-        "comparison.",
+        "comparison; what gives every row the same is always compared with.",
     )
     coverage: float = Field(
         0.95,

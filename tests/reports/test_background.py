@@ -58,7 +58,7 @@ def test_a_run_is_named_by_data_method_and_base(contents: RunContents) -> None:
 def test_splits_are_listed_with_their_sizes(contents: RunContents) -> None:
     table = list_splits(contents.record)
     assert [row[0] for row in table.rows] == ["train", "validation", "test"]
-    assert table.rows[-1] == ["test", "120", "10", "1 (0.8%)"]
+    assert table.rows[-1] == ["test", "120", "10", "1 (0.8%)", "0.0%"]
 
 
 def test_rows_are_counted_by_label_where_there_are_labels(contents: RunContents) -> None:

@@ -82,6 +82,18 @@ def test_balanced_epochs_have_as_many_rows_of_each_group_within_the_same_limits(
     assert set(drawn[0][GROUPS[drawn[0]] == 0]) != set(drawn[1][GROUPS[drawn[1]] == 0]), "others in each epoch"
 
 
+def test_padding_is_measured_of_what_is_drawn() -> None:
+    plain = make_batches()
+    assert plain.padding_share == pytest.approx(plain.plan.padding_share(LENGTHS))
+    batches, shares = balanced(), []
+    for epoch in range(4):
+        drawn = batches_of(batches, epoch)
+        longest = np.array([LENGTHS[batch].max() for batch in drawn])
+        positions = (longest * [len(batch) for batch in drawn]).sum()
+        shares.append(1 - LENGTHS[np.concatenate(drawn)].sum() / positions)
+    assert np.mean(shares) - 0.03 < batches.padding_share < 0.15
+
+
 def test_balanced_epochs_depend_on_seed_and_epoch_alone() -> None:
     first, used = batches_of(balanced(), 1), balanced()
     batches_of(used, 7)

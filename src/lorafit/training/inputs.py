@@ -102,7 +102,10 @@ class BalancedDraw:
         begins = (np.cumsum(sizes) - sizes)[:, np.newaxis]
         self._starts = (begins + cuts[:, :-1]).ravel()
         self._sizes = np.maximum(np.diff(cuts, axis=1), 1).ravel()
-        self.lengths: NDArray[np.int64] = lengths[self._rows[self._starts]]
+        # Rounded up by at most an eighth, so that many places are alike and copies of a row seldom meet in a batch.
+        longest = lengths[self._rows[self._starts]]
+        step = 1 << np.maximum(np.ceil(np.log2(np.maximum(longest, 1))).astype(np.int64) - 4, 0)
+        self.lengths: NDArray[np.int64] = np.minimum(-(-longest // step) * step, lengths.max(initial=0))
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """Return the row in each place."""
@@ -127,10 +130,18 @@ class EpochBatches(Sampler[list[int]]):
         groups: NDArray[np.int64] | None = None,
     ) -> None:
         self._draw = None if groups is None else BalancedDraw(lengths, groups)
-        self.lengths = lengths if self._draw is None else self._draw.lengths
+        self._places = lengths if self._draw is None else self._draw.lengths
+        self._rows = np.arange(len(lengths)) if self._draw is None else self._draw.draw(np.random.default_rng(seed))
+        self._tokens = int(lengths[self._rows].sum())
         self._seed = seed
         self._epoch = 0
-        self.plan: BatchPlan = plan_batches(self.lengths, max_rows=max_rows, max_tokens=max_tokens)
+        self.plan: BatchPlan = plan_batches(self._places, max_rows=max_rows, max_tokens=max_tokens)
+
+    @property
+    def padding_share(self) -> float:
+        """The share of padding among all positions of an epoch, 0 to 1; of a balanced one, as one draw has it."""
+        filled = 1 - self.plan.padding_share(self._places)
+        return 1 - filled * self._tokens / int(self._places.sum())
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, counted from 0, of the next iteration."""
@@ -141,9 +152,9 @@ class EpochBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng((self._seed, self._epoch))
-        plan = self.plan.shuffled(self.lengths, rng)
+        plan = self.plan.shuffled(self._places, rng)
         order = rng.permutation(len(plan))
-        rows = np.arange(len(self.lengths)) if self._draw is None else self._draw.draw(rng)
+        rows = self._rows if self._draw is None else self._draw.draw(rng)
         for batch in order:
             yield rows[plan[int(batch)]].tolist()
 

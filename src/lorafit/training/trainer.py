@@ -228,7 +228,7 @@ def _summarise(trainer: _Trainer, *, seconds: float) -> TrainingRecord:
         seconds=seconds,
         tokens=int(state.num_input_tokens_seen),
         tokens_per_second=report.tokens_per_second,
-        padding_share=batches.plan.padding_share(batches.lengths),
+        padding_share=batches.padding_share,
         adapted_modules=len(trainer.job.adapted.targets),
     )
 
