@@ -188,7 +188,7 @@ def test_builtin_source_has_its_own_splits(tmp_path: Path) -> None:
         "calibration": 644,
     }
     assert splits.notes == (
-        "labels: rotten 4,343, fresh 5,876",
+        "labels: rotten 4,397, fresh 5,822",
         "calibration: 644 of the validation rows fit the temperature and choose nothing "
         "(data.calibration_fraction=0.5, seed 0).",
     )
@@ -253,7 +253,9 @@ def test_hub_source_gets_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(origins, "load_hub", load)
     splits = load_splits(DataConfig(source="hub:owner/name", text_column="review", slice_columns=["shop", "shop"]))
-    assert asked == {"hub:owner/name": {"text_column": "review", "label_column": "label", "slice_columns": ["shop"]}}
+    assert asked == {
+        "hub:owner/name": {"text_column": "review", "label_column": "label", "columns": {"shop": "--slice"}}
+    }
     assert splits.source == "hub:owner/name"
     assert splits.task.label_names == ("negative", "positive")
 

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 _SWITCHES: Final = {"data.merge_spellings", "data.accept_labels", "model.force"}
 """Settings that an option can only switch on."""
 
-SOURCES: Final = "builtin:rotten-tomatoes, imdb, hub:owner/name, or a csv, tsv, jsonl, xlsx or parquet file."
+SOURCES: Final = (
+    "builtin:rotten-tomatoes, imdb, hub:owner/name[:subset][@revision], a table (csv, tsv, json, jsonl, parquet, xlsx, "
+    "txt; also packed), or a folder with a folder of texts for each label."
+)
 DataSources = Annotated[
     list[str] | None,
     typer.Argument(metavar="DATA", help=f"{SOURCES} Several files follow each other; or train=A validation=B test=C."),

@@ -1,7 +1,7 @@
 """Rows that training can use: texts that are texts, labels that are classes. Bad rows are named, never guessed at."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, cast
 
@@ -196,6 +196,13 @@ def _report_faults(
     if not drop_bad_rows:
         raise DataError(
             f"{origin}: {count} of {count + usable} rows cannot be used: {listed}. "
-            "Mend them, or leave them out with --bad-rows drop."
+            f"Mend them, or leave them out with --bad-rows drop.{_advise(kinds)}"
         )
     return (f"{origin}: left out {count} of {count + usable} rows: {listed}.",)
+
+
+def _advise(kinds: Iterable[str]) -> str:
+    """Return what else helps with faults of these kinds."""
+    if any(kind.startswith("bytes that are not") for kind in kinds):
+        return " --encoding-errors replace reads such bytes as replacement characters."
+    return ""

@@ -183,7 +183,7 @@ def list_columns(config: DataConfig) -> dict[str, str]:
     Raises:
         DataError: A slice column holds the texts, or bears the name of the slices by length.
     """
-    texts = {name for name in (config.text_column, config.text_pair_column) if name is not None}
+    texts = [name for name in (config.text_column, config.text_pair_column) if name is not None]
     for name in config.slice_columns:
         if name in texts:
             raise DataError(f"Column '{name}' holds the texts. Choose another one with --slice.")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import DataError
+from lorafit.system.text import format_count
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect
 from lorafit.tasks.baselines import CLASSIFIERS, MAJORITY, predict_marks
 from lorafit.tasks.calibration import estimate_calibration_errors, expected_calibration_error, fit_binary_temperature
@@ -211,7 +212,8 @@ class MultiLabel(Task):
         return dict(zip(self.label_names, y.sum(axis=0).tolist(), strict=True))
 
     def describe_counts(self, y: NDArray[Any]) -> str:
-        return f"{super().describe_counts(y)}; {int((y.sum(axis=1) == 0).sum()):,} rows without any"
+        without = int((y.sum(axis=1) == 0).sum())
+        return super().describe_counts(y) + (f"; {format_count(without, 'row')} without any" if without else "")
 
     def mark_labels(self, y: NDArray[Any]) -> NDArray[np.bool_]:
         return np.asarray(y == 1)
