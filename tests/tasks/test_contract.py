@@ -158,7 +158,7 @@ def test_counts_are_described_in_a_line(case: "Case") -> None:
         line
         == {
             "single_label": "a 2, b 1, c 1",
-            "multi_label": "a 2, b 1, c 1, d 1; 1 rows without any",
+            "multi_label": "a 2, b 1, c 1, d 1; 1 row without any",
             "regression": "3 different numbers from -1 to 2.500, median 1.250",
             "ordinal": "1 1, 2 1, 3 1, 4 1, 5 1",
         }[case.task.name]
