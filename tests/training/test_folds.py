@@ -1,6 +1,7 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from lorafit.data.rows import Split
 from lorafit.data.sources import load_source_rows
 from lorafit.errors import DataError
 from lorafit.system.progress import Silent
-from lorafit.tasks.registry import build_task
+from lorafit.tasks.registry import TASKS, build_task, get_task
 from lorafit.training import folds as module
 from lorafit.training.folds import assign_folds, build_material, predict_baseline_folds, predict_encoder_folds
 
@@ -128,3 +129,22 @@ def test_encoder_of_few_layers_is_trained_whole(word_reviews: Path, readable_enc
     )
     assert (values.argmax(axis=1) == rows.y).mean() > 0.9
     assert config.to_yaml() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task_name", TASKS)
+def test_encoder_predicts_few_rows_of_every_task(task_name: str, readable_encoder: Path) -> None:
+    labels: dict[str, list[Any]] = {
+        "single_label": ["neg", "pos"] * 8,
+        "multi_label": [("a",), ("b",), ("a", "b"), ()] * 4,
+        "regression": [1.0, 2.0, 3.0, 4.0] * 4,
+        "ordinal": ["1", "2"] * 8,
+    }
+    task = get_task(task_name).from_labels(labels[task_name], "rows")
+    texts = tuple(f"{('awful', 'lovely')[row % 2]} film {row // 2}" for row in range(16))
+    rows = Split(np.arange(1, 17), texts, task.encode(labels[task_name]), groups=tuple("aabbccddeeffgghh"))
+    config = small_config(Path("rows.csv"), readable_encoder, "training.epochs=1", f"data.task={task_name}")
+    folds = assign_folds(rows, task, 4, seed=0)
+    values = predict_encoder_folds(config, build_material(config, task, rows), folds)
+    task.check_values(values)
+    assert values.shape == (16, len(task.label_names))

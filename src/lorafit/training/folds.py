@@ -178,7 +178,9 @@ def _place_rows(
     rows: Split, task: Task, others: NDArray[np.int64], held_out: NDArray[np.int64], *, seed: int
 ) -> dict[str, NDArray[np.int64]]:
     """Return the places of the rows that train, choose and are predicted, by split."""
-    parts = assign_folds(rows.select(others), task, _VALIDATION_PARTS, seed=seed)
+    remaining = rows.select(others)
+    count = max(2, min(_VALIDATION_PARTS, len(join_rows(remaining))))
+    parts = assign_folds(remaining, task, count, seed=seed)
     return {"train": others[parts > 0], "validation": others[parts == 0], "test": held_out}
 
 
