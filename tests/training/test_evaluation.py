@@ -100,6 +100,22 @@ def test_baselines_whose_predictions_were_kept_are_measured_again(copy: RunLayou
     assert comparison.differences["accuracy"].value == pytest.approx(gain)
 
 
+def test_rows_of_one_class_have_intervals_that_are_intervals(run: RunLayout, tmp_path: Path) -> None:
+    texts = [f"{word} film {row}" for row in range(60) for word in ("superb", "lovely")]
+    predicted = lorafit.load(run.root, precision="fp32").predict(texts)
+    right = [text for text, one in zip(texts, predicted, strict=True) if one.is_right("pos")][:40]
+    path = write_csv(tmp_path / "one.csv", *(f"{text},pos" for text in right), header="text,label")
+    metrics = evaluate(run.root, str(path))
+    accuracy, loss = metrics.after.metrics["accuracy"], metrics.after.metrics["log_loss"]
+    assert accuracy.value == 1
+    assert 0.85 < accuracy.low < 0.97, "all of 40 may well be 95 %"
+    assert loss.low < loss.value < loss.high
+    absent, present = metrics.after.per_class
+    assert math.isnan(absent.recall.value)
+    assert (present.support, present.recall.value, present.recall.low) == (len(right), 1, accuracy.low)
+    assert metrics.baselines == {}, "what was trained with the run was not measured on these rows"
+
+
 def test_another_file_is_measured_on_all_of_its_rows(run: RunLayout, tmp_path: Path) -> None:
     texts = [f"{word} film {row}" for row in range(15) for word in ("awful", "superb", "of")]
     labels = [("neg", "pos")[row % 2] for row in range(len(texts))]
