@@ -192,10 +192,10 @@ def test_an_export_that_drifts_is_refused_and_leaves_nothing(
 ) -> None:
     build = module.build_graph
 
-    def flip(model: PreTrainedModel) -> object:
+    def flip(model: PreTrainedModel, **settings: bool) -> object:
         head = model.get_submodule("classifier")
         head.weight.data *= -1
-        return build(model)
+        return build(model, **settings)
 
     monkeypatch.setattr(module, "build_graph", flip)
     with pytest.raises(ExportDriftError, match=r"a logit differs by .*Nothing was written"):

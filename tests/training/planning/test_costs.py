@@ -122,7 +122,7 @@ def test_model_and_random_state_are_as_before(tiny_distilbert: Path, fused: bool
 def test_model_is_as_before_when_measuring_is_interrupted(
     tiny_distilbert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def press_ctrl_c(*_: object) -> None:
+    def press_ctrl_c(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     model = build_adapted(tiny_distilbert).model
@@ -169,9 +169,9 @@ def test_short_runs_are_measured_in_few_passes(tiny_distilbert: Path, monkeypatc
         steps.append(1)
         return step(*arguments, **named)
 
-    def count_forward(*arguments: object) -> object:
+    def count_forward(*arguments: object, **named: object) -> object:
         forwards.append(1)
-        return logits(*arguments)
+        return logits(*arguments, **named)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", count_step)
     monkeypatch.setattr(TorchRuntime, "logits", count_forward)
