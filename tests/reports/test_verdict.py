@@ -211,9 +211,7 @@ def test_balanced_metric_is_named_where_accuracy_pays_for_it() -> None:
 
 def test_label_that_is_never_predicted_is_said_in_words() -> None:
     metrics = judge_claims(ALWAYS_OK)
-    said = (
-        "'fraud' is never predicted (recall 0 of 20). Look at F1 (macro) and MCC, which are high only where rare "
-    )
+    said = "'fraud' is never predicted (recall 0 of 20). Look at F1 (macro) and MCC, which are high only where rare "
     advice = " To let rare labels count more in training: --class-weights balanced."
     assert describe_unpredicted(TASK, metrics) == f"{said}labels are found, too."
     assert describe_unpredicted(TASK, metrics, []) == f"{said}labels are found, too.{advice}"
