@@ -169,7 +169,9 @@ class ModelConfig(Section):
         "end, or all of it in windows, whose logits are averaged.",
     )
     window_stride: int | None = Field(
-        None, ge=1, description="Tokens from the begin of a window to the next; half a window when absent."
+        None,
+        ge=1,
+        description="Tokens from the begin of a window to the next, at most a window; half a window when absent.",
     )
     force: bool = Field(False, description="Train although the tokenizer does not know half of the text.")
 
