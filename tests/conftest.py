@@ -524,6 +524,7 @@ def _write_data(
     from lorafit.config import load_config
     from lorafit.data.rows import Split
     from lorafit.data.sources import load_splits
+    from lorafit.tasks.label_spellings import clean_name
 
     source, test = root / f"{name}.jsonl", root / f"{name}-test.jsonl"
     for path, part in ((source, _draw_labels(task, 8 * max(len(task.label_names), 3))), (test, y)):
@@ -544,10 +545,11 @@ def _write_data(
         settings["evaluation.target_accuracy"] = 0.9
     config = load_config(flags={**settings, **flags})
     splits = load_splits(config.data)
-    parts = {  # labels in the order of `task`
-        part: Split(split.ids, split.texts, task.encode(splits.task.decode(split.y)), split.columns)
-        for part, split in splits.by_name.items()
-    }
+    spelled = {clean_name(label): label for label in task.label_names}
+    parts = {}
+    for part, split in splits.by_name.items():  # labels in the order of `task`, and as it spells them
+        labels = [splits.task.rename(label, spelled) for label in splits.task.decode(split.y)]
+        parts[part] = Split(split.ids, split.texts, task.encode(labels), split.columns)
     return config, splits.source, parts, list(splits.notes)
 
 

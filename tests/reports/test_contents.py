@@ -27,7 +27,7 @@ def change(path: Path, **columns: object) -> None:
 
 def test_a_run_is_read_as_it_was_written(contents: RunContents) -> None:
     data, layout = contents.config.data, contents.layout
-    rows = load_evaluation_rows(data.source, data, contents.task)
+    rows = load_evaluation_rows(data.source, data, contents.task).split
     assert contents.row_ids.tolist() == rows.ids.tolist() == list(range(1, 121))
     assert contents.y.tolist() == rows.y.tolist()
     assert contents.labels == contents.task.decode(rows.y)
@@ -193,7 +193,7 @@ def test_texts_are_read_from_the_source_again(write_run: WriteRun) -> None:
 def test_texts_at_hand_are_taken_without_the_source(write_run: WriteRun, tmp_path: Path, task: str) -> None:
     contents = read_run(write_run(task, rows=4))
     config = load_config(contents.layout.config).data
-    rows = load_evaluation_rows(config.source, config, contents.task)
+    rows = load_evaluation_rows(config.source, config, contents.task).split
     (tmp_path / "run.jsonl").unlink()
     assert read_texts(contents, rows=rows).texts == rows.texts
     other = rows.select(np.array([1, 0]))

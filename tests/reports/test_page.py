@@ -18,6 +18,7 @@ from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord
 from lorafit.system.progress import Silent
 from lorafit.tasks.evaluation import FEW_ROWS, describe_changed_rows, find_mistakes
+from lorafit.tasks.label_spellings import clean_name
 from lorafit.tasks.records import MetricsRecord
 from lorafit.tasks.registry import TASKS
 
@@ -27,9 +28,12 @@ FILE = '<img src=x onerror=alert(1)> | ](x) "it\'s"\n&amp; \N{RIGHT-TO-LEFT OVER
 """A hostile name for a file."""
 
 HOSTILE = f"</title></svg></style></main><script>alert(2)</script><!-- ]]> $x$ {FILE}"
+NAME = clean_name(HOSTILE)
+"""A hostile name for a label, as it is read."""
+
 LABELS = {
-    "single_label": (HOSTILE, f"{HOSTILE} 2", "a'b\"c&amp;d"),
-    "multi_label": (HOSTILE, f"{HOSTILE} 2", "a'b\"c&amp;d"),
+    "single_label": (NAME, f"{NAME} 2", "a'b\"c&amp;d"),
+    "multi_label": (NAME, f"{NAME} 2", "a'b\"c&amp;d"),
     "regression": ("value",),
     "ordinal": ("1", "2", "3"),
 }
