@@ -13,7 +13,6 @@ predictions are kept, and an interrupted benchmark goes on from there.
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from itertools import combinations
@@ -91,13 +90,10 @@ def measure(
     flipped[rng.choice(len(drawn), round(FLIPPED * len(drawn)), replace=False)] = True
     rows = Split(drawn.ids, drawn.texts, np.where(flipped, 1 - drawn.y, drawn.y))
     folds = assign_folds(rows, task, FOLDS, seed=seed)
-    seconds: dict[str, float] = {}
     values: dict[str, Array] = {}
     for name in arguments.models:
-        began = time.perf_counter()
         predict = build_prediction(name, config, task, rows, folds)
         values[name] = keep(arguments.cache, f"{name}-{len(rows)}-{seed}", predict)
-        seconds[name] = time.perf_counter() - began
     found = {}
     for size in range(1, len(values) + 1):
         for names in combinations(values, size):
@@ -123,7 +119,7 @@ def measure(
             for side, part in sides.items()
         }
         accuracy[name] = compare(task, test, predicted)
-    return {"seed": seed, "seconds": seconds, "found": found, "accuracy": accuracy}
+    return {"seed": seed, "found": found, "accuracy": accuracy}
 
 
 def build_prediction(name: str, config: Config, task: Task, rows: Split, folds: Ids) -> Callable[[], Array]:
