@@ -122,8 +122,8 @@ def test_unknown_label_is_named_with_the_numbers_of_its_rows() -> None:
     with pytest.raises(DataError) as caught:
         encode_rows(rows, build_task("single_label", "xy"))
     assert str(caught.value) == (
-        "a.csv has 1 row with labels that training did not have: ['z'] (row 3). Allowed: ['x', 'y']. Leave these rows out "
-        "with --bad-rows drop."
+        "a.csv has 1 row with labels that training did not have: ['z'] (row 3). Allowed: ['x', 'y']. Leave these "
+        "rows out with --bad-rows drop."
     )
 
 
