@@ -61,7 +61,7 @@ def measure(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def measure_repeats() -> dict[str, Any]:
     """Find duplicates, near duplicates, leaks and contradictory labels in all reviews of IMDb, reading included."""
     from lorafit.data.quality.duplicates import find_conflicts, find_duplicates, group_equal, group_similar
-    from lorafit.data.quality.labels import find_label_faults
+    from lorafit.data.quality.label_spread import find_label_faults
     from lorafit.training.check import _read
 
     def work() -> dict[str, Any]:

@@ -159,7 +159,7 @@ def measure_int8_ceiling(width: int) -> dict[str, float]:
 def draw_rows(source: str, count: int) -> tuple[list[str], list[str], list[str]]:
     """Return test texts with their labels, and other texts to warm up with."""
     from lorafit.config import load_config
-    from lorafit.data.sources import load_splits
+    from lorafit.data.loading import load_splits
 
     splits = load_splits(load_config(overrides=[f"data.source={source}"]).data)
     test = splits.test.select(np.random.default_rng(0).permutation(len(splits.test))[:count])

@@ -522,8 +522,8 @@ def _write_data(
 ) -> "tuple[Config, str, dict[str, Split], list[str]]":
     """Write the data of a run; return its settings, and source, splits and notes as they are read again."""
     from lorafit.config import load_config
+    from lorafit.data.loading import load_splits
     from lorafit.data.rows import Split
-    from lorafit.data.sources import load_splits
     from lorafit.tasks.label_spellings import clean_name
 
     source, test = root / f"{name}.jsonl", root / f"{name}-test.jsonl"

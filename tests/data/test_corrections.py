@@ -7,7 +7,7 @@ import pytest
 from lorafit.config import DataConfig
 from lorafit.data.checks import CheckedRows
 from lorafit.data.corrections import apply_corrections, digest_text, read_corrections
-from lorafit.data.sources import load_source_rows, load_splits
+from lorafit.data.loading import load_source_rows, load_splits
 from lorafit.data.writing import write_table
 from lorafit.errors import DataError
 from lorafit.tasks.base import Task

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lorafit.config import load_config
-from lorafit.data.sources import load_evaluation_rows
+from lorafit.data.loading import load_evaluation_rows
 from lorafit.data.tables import read_table
 from lorafit.data.writing import write_table
 from lorafit.errors import RunError

@@ -9,8 +9,8 @@ import pytest
 
 import lorafit
 from lorafit.config import Config, EvaluationConfig, load_config
+from lorafit.data.loading import load_evaluation_rows, load_splits
 from lorafit.data.rows import Split
-from lorafit.data.sources import load_evaluation_rows, load_splits
 from lorafit.errors import DataError
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.predictions import read_predictions, write_predictions

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lorafit.config import Config, load_config
+from lorafit.data.loading import load_source_rows
 from lorafit.data.rows import Split
-from lorafit.data.sources import load_source_rows
 from lorafit.errors import DataError
 from lorafit.system.progress import Silent
 from lorafit.tasks.registry import TASKS, build_task, get_task

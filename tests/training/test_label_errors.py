@@ -8,8 +8,8 @@ import pytest
 
 from lorafit.config import Config, DataConfig
 from lorafit.data.corrections import DROP, digest_text
+from lorafit.data.loading import load_source_rows, load_splits
 from lorafit.data.rows import Split
-from lorafit.data.sources import load_source_rows, load_splits
 from lorafit.data.tables import read_table
 from lorafit.data.writing import write_table
 from lorafit.errors import ConfigError, DataError, RunError, UserInputError

@@ -9,7 +9,7 @@ import pytest
 
 import lorafit
 from lorafit.config import Config, load_config
-from lorafit.data.sources import load_splits
+from lorafit.data.loading import load_splits
 from lorafit.data.tables import read_table
 from lorafit.errors import RunError, UserInputError
 from lorafit.runs.folder import CALIBRATION_FILE, RunLayout

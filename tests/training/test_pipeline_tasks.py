@@ -13,7 +13,7 @@ import pytest
 
 import lorafit
 from lorafit.config import load_config
-from lorafit.data.sources import load_splits
+from lorafit.data.loading import load_splits
 from lorafit.data.tables import read_table
 from lorafit.errors import DataError, TrainingInterruptedError, UserInputError
 from lorafit.inference.export.export import export_merged

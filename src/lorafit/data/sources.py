@@ -1,319 +1,273 @@
-"""From a source to checked splits: the one entry to the data."""
+"""From the name of a source to its rows, as they stand there."""
 
+import difflib
+import glob
+import os
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
-
-import numpy as np
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from lorafit.config import DataConfig
-from lorafit.data.checks import CheckedRows, check_rows, describe_unknown_labels, encode_rows
-from lorafit.data.corrections import apply_corrections, read_corrections
-from lorafit.data.origins import is_file, is_same_source, name_source, read_rows, read_splits
-from lorafit.data.rows import RawRows, RawSplits, Split, Splits
-from lorafit.data.splits import count_shared_texts, cut_split, find_rare_strata, sample_rows
-from lorafit.errors import ConfigError, DataError, DoubtfulDataError
+from lorafit.data.builtin import BUILTIN_SOURCES
+from lorafit.data.hub import load_hub
+from lorafit.data.imdb import load_imdb
+from lorafit.data.rows import RawRows, RawSplits
+from lorafit.data.tables import READABLE_SUFFIXES, check_columns, read_table
+from lorafit.errors import DataError
+from lorafit.system.atomic import compute_digest
 from lorafit.system.paths import expand_home
-from lorafit.system.text import clean_text
-from lorafit.tasks.base import Task
-from lorafit.tasks.labels import LabelReading
-from lorafit.tasks.registry import get_task
+from lorafit.tasks.evaluation import LENGTH_COLUMN
 
-_FEWEST_CALIBRATION_ROWS = 20
+NAMED_SOURCES = (*BUILTIN_SOURCES, "imdb")
+"""Sources that have a name of their own; the others are `hub:…` and files."""
 
-_MOST_LISTED = 20
-"""Rare labels that a message lists by name."""
+_PATTERN_SIGNS = "*?["
+"""What makes a name a pattern of files."""
 
 
-@dataclass(frozen=True)
-class EvaluationRows:
-    """Rows to score with a trained model.
-
-    Attributes:
-        split: The rows, encoded by `task`.
-        task: That of the model; with `bad_rows: keep` it has the labels, too, that the model does not know.
-        notes: What a user should know: how the rows were read, what was left out.
-    """
-
-    split: Split
-    task: Task
-    notes: tuple[str, ...] = ()
-
-
-def load_splits(config: DataConfig) -> Splits:
-    """Load the data of a run.
-
-    Labels come from the source where it fixes them, else from the training rows. What the source lacks is cut from
-    train: first test, then validation.
+def read_splits(config: DataConfig) -> RawSplits:
+    """Read the rows of a source, and those of the files for validation and test.
 
     Args:
-        config: The source and how to split it.
+        config: The source and its columns.
 
     Returns:
-        Train, validation and test rows, repeatable from the same settings.
+        Its splits, each with the texts, labels and further columns that are asked for.
 
     Raises:
-        DataError: The source is unknown, cannot be read, or its rows cannot be used; see `check_rows`.
-        DoubtfulDataError: The labels are probably not those that are meant.
-        ConfigError: `bad_rows` is `keep`, which is for predictions and evaluations.
+        DataError: The source is unknown, cannot be read, or lacks a column.
         MissingCarrierError: A built-in source is not installed.
         NetworkUnavailableError: The Hub is needed and cannot be reached.
         MissingExtraError: A library that the source needs is not installed.
     """
-    if config.bad_rows == "keep":
-        raise ConfigError(
-            "--bad-rows keep is for lorafit predict and evaluate: nothing can be learned from bad rows. Leave them out "
-            "of training with --bad-rows drop."
+    if is_file(config.source):
+        raw = RawSplits(_join([_read_file(name, config) for name in list_files(config)]))
+    elif config.files:
+        raise DataError(
+            f"{config.source} is no file: further files ({', '.join(config.files)}) cannot be added to it. Give files "
+            "alone."
         )
-    raw = read_splits(config)
-    checked, task = _check_splits(raw, config)
-    notes = [*raw.notes, *(note for rows in checked.values() for note in rows.notes)]
-    if raw.label_names is not None and (absent := [name for name in raw.label_names if name not in task.label_names]):
-        notes.append(f"{raw.train.origin}: no rows of the labels {absent}; they are left out.")
-    if len(checked) < 3:
-        checked, task = _treat_rare_labels(checked, task, raw.label_names, config, notes)
-    encoded = {name: _encode(rows, task, config, notes) for name, rows in checked.items()}
-    train, test, validation = encoded["train"], encoded.get("test"), encoded.get("validation")
-    notes.append(f"labels: {task.describe_counts(train.y)}")
-    if test is None:
-        train, test = _cut(train, "test", config.test_fraction, config, task, notes)
-    notes += _describe_shared(train, test, "test")
-    if validation is None:
-        train, validation = _cut(train, "validation", config.validation_fraction, config, task, notes)
+    elif config.source.startswith("hub:"):
+        raw = _load_hub(config)
     else:
-        notes += _describe_shared(train, validation, "validation")
-    notes += _describe_shared(validation, test, "test", "validation")
-    validation, calibration = _cut_calibration(validation, config, task, notes)
-    train = _sample(train, config, task, notes)
-    task.check_trainable(train.y, checked["train"].origin)
-    left_out = tuple((rows.origin, *fault) for rows in checked.values() for fault in rows.left_out)
-    return Splits(name_source(config.source), task, train, validation, test, tuple(notes), calibration, left_out)
+        raw = _select_columns(_load_named(config.source), config, text="text", label="label")
+    return replace(
+        raw,
+        validation=raw.validation if config.validation is None else read_rows(config.validation, config),
+        test=raw.test if config.test is None else read_rows(config.test, config),
+    )
 
 
-def load_evaluation_rows(
-    source: str, config: DataConfig, task: Task, *, split: Literal["train", "validation", "test"] = "test"
-) -> EvaluationRows:
-    """Load rows to score with a trained model.
+def read_rows(source: str, config: DataConfig) -> RawRows:
+    """Read all rows of a file or of files by a pattern, in the columns of `config`."""
+    return _join([_read_file(name, config) for name in _expand(source)])
+
+
+def list_files(config: DataConfig) -> list[str]:
+    """Return the files that a source is made of, patterns expanded; none of a named one."""
+    names = [config.source, *config.files]
+    return [file for name in names for file in _expand(name)] if is_file(config.source) else []
+
+
+def is_file(source: str) -> bool:
+    """Tell a file, or a pattern of files, from a name; a name goes first.
 
     Args:
-        source: The run's own source, of which `split` is taken (so no row that it was trained on, even where the
-            source is one file), a named source or Hub data set, of which `split` is taken, or another file, of which
-            all rows are.
-        config: The run's data settings. They split the run's own source again as it was split for training.
-        task: The task of the model, with its labels.
-        split: Which split; one that another source than the run's does not have is cut from its train.
+        source: A source as in `data.source`.
 
     Returns:
-        The rows. Those with labels that the model does not know are refused, left out (`bad_rows: drop`) or kept.
+        Whether it is one.
 
     Raises:
-        DataError: The source cannot be read, its rows cannot be used, or it has labels that the model does not know.
-        MissingCarrierError: A built-in source is not installed.
-        NetworkUnavailableError: The Hub is needed and cannot be reached.
-        MissingExtraError: A library that the source needs is not installed.
+        DataError: It is neither.
     """
-    own = is_same_source(source, config.source)
-    if is_file(source) and not own:
-        config = config.model_copy(update={"group_column": None, "time_column": None, "corrections": None})
-        rows = _check(read_rows(source, config), config, known=task.label_names)
-    else:
-        if not own:
-            config = config.model_copy(
-                update={
-                    "source": source,
-                    "files": [],
-                    "validation": None,
-                    "test": None,
-                    "max_rows": None,
-                    "corrections": None,
-                }
+    if _is_named(source):
+        return False
+    path = expand_home(source)
+    if path.suffix.lower() in READABLE_SUFFIXES or path.exists() or "://" in source or _is_pattern(source):
+        return True
+    raise _unknown(source)
+
+
+def is_same_source(source: str, other: str) -> bool:
+    """Tell whether two sources are the same: the same name, or the same file after symbolic links.
+
+    Args:
+        source: A source as in `data.source`; a file need not exist.
+        other: The one to compare it with.
+
+    Returns:
+        Whether they are.
+    """
+    first, second = (name if _is_named(name) else os.path.realpath(expand_home(name)) for name in (source, other))
+    return first == second
+
+
+def identify_source(source: str) -> str | None:
+    """Return what tells a source from others on any machine: a named one's name, a file's SHA-256.
+
+    Args:
+        source: A source as in `data.source`.
+
+    Returns:
+        The name or the digest; None for a file that is not there.
+    """
+    if _is_named(source):
+        return source
+    path = expand_home(source)
+    return compute_digest(path) if path.is_file() else None
+
+
+def name_source(source: str) -> str:
+    """Return a source as it can be found from any folder: the path of a file absolute, a name as it is."""
+    return os.path.abspath(expand_home(source)) if is_file(source) else source  # noqa: PTH100  resolve() would follow links
+
+
+def _unknown(source: str) -> DataError:
+    path = expand_home(source)
+    siblings = {file.name: str(file) for file in path.parent.iterdir()} if path.parent.is_dir() else {}
+    names = difflib.get_close_matches(source, NAMED_SOURCES, n=1)
+    near = names or [siblings[name] for name in difflib.get_close_matches(path.name, siblings, n=1)]
+    return DataError(
+        f"There is no data source '{source}'.{f' Did you mean {shlex.quote(near[0])}?' if near else ''} Allowed: "
+        f"{', '.join(NAMED_SOURCES)}, hub:owner/name[:subset][@revision], or a file ({', '.join(READABLE_SUFFIXES)})."
+    )
+
+
+def _is_named(source: str) -> bool:
+    return source in NAMED_SOURCES or source.startswith(("hub:", "builtin:"))
+
+
+def _is_pattern(source: str) -> bool:
+    return any(sign in source for sign in _PATTERN_SIGNS)
+
+
+def _expand(source: str) -> list[str]:
+    """Return the files of a pattern in order of name; a file that bears such a name goes first."""
+    path = expand_home(source)
+    if path.exists() or not _is_pattern(source):
+        return [source]
+    found = sorted(name for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207  absolute patterns
+    if not found:
+        raise DataError(f"No file matches {source}.")
+    return found
+
+
+def _load_named(source: str) -> RawSplits:
+    if source == "imdb":
+        return load_imdb()
+    if source not in BUILTIN_SOURCES:
+        raise _unknown(source)
+    return BUILTIN_SOURCES[source]()
+
+
+def _load_hub(config: DataConfig) -> RawSplits:
+    """Load a data set of the Hub with all columns that are asked for."""
+    label = config.label_columns[0] if config.label_columns else config.label_column
+    others = {name: flag for name, flag in list_columns(config).items() if name not in {config.text_column, label}}
+    raw = load_hub(config.source, text_column=config.text_column, label_column=label, columns=others)
+    return _select_columns(raw, config, text=config.text_column, label=label)
+
+
+def list_columns(config: DataConfig) -> dict[str, str]:
+    """Return the columns that are asked for, each with the flag that chooses it.
+
+    Args:
+        config: The settings of the data.
+
+    Returns:
+        Flag by column; slice columns first.
+
+    Raises:
+        DataError: A slice column holds the texts, or bears the name of the slices by length.
+    """
+    texts = [name for name in (config.text_column, config.text_pair_column) if name is not None]
+    for name in config.slice_columns:
+        if name in texts:
+            raise DataError(f"Column '{name}' holds the texts. Choose another one with --slice.")
+        if name == LENGTH_COLUMN:
+            raise DataError(
+                f"A slice column must not be called '{LENGTH_COLUMN}': results by the length of the text stand under "
+                "that name. Rename the column, or choose another one with --slice."
             )
-        bad_rows = "stop" if config.bad_rows == "stop" else "drop"
-        splits = load_splits(config.model_copy(update={"bad_rows": bad_rows}))
-        part: Split = getattr(splits, split)
-        labels = splits.task.decode(part.y)
-        rows = CheckedRows(f"{source} {split}", part.ids, part.texts, labels, columns=part.columns, groups=part.groups)
-    notes = list(rows.notes)
-    if config.bad_rows == "keep" and (unknown := describe_unknown_labels(rows, task)):
-        names = sorted(set().union(*map(task.unknown_names, rows.labels)))
-        notes.append(f"{rows.origin}: {unknown}: they count as wrong.")
-        task = task.extend(names)
-    return EvaluationRows(_encode(rows, task, config, notes), task, tuple(notes))
+    flags = dict.fromkeys(config.slice_columns, "--slice")
+    flags |= dict.fromkeys(texts, "--text-column")
+    flags |= dict.fromkeys(config.label_columns or [config.label_column], "--label-column")
+    others = {config.group_column: "--group-column", config.time_column: "--time-column"}
+    return flags | {name: flag for name, flag in others.items() if name is not None}
 
 
-def load_source_rows(config: DataConfig, task: Task | None = None) -> tuple[Task, dict[str, Split], tuple[str, ...]]:
-    """Load all rows of a source by the splits that it has, before any is cut off.
+def _select_columns(raw: RawSplits, config: DataConfig, *, text: str, label: str) -> RawSplits:
+    """Keep of a named source, which gives all that it has, what is asked for.
 
-    Args:
-        config: The source. How it is cut, sampled, and what becomes of rare labels plays no part.
-        task: The task that encodes the rows; None for one with the labels of all of them.
-
-    Returns:
-        The task, the rows by split, and what a user should know.
-
-    Raises:
-        DataError: As `load_splits` does.
+    `text` and `label` are what it calls the columns of its texts and labels.
     """
-    raw = read_splits(config)
-    checked, _ = _check_splits(raw, config)
-    if task is None:
-        labels = [label for rows in checked.values() for label in rows.labels]
-        task = get_task(config.task).from_labels(labels, raw.train.origin)
-    notes = [*raw.notes, *(note for rows in checked.values() for note in rows.notes)]
-    parts = {name: _encode(rows, task, config, notes) for name, rows in checked.items()}
-    return task, parts, tuple(notes)
 
+    def select(rows: RawRows) -> RawRows:
+        present = {text: rows.texts, label: rows.labels, **rows.columns}
+        check_columns(present, list_columns(config), rows.origin)
+        return _build_rows(present, rows, config)
 
-def _check_splits(raw: RawSplits, config: DataConfig) -> tuple[dict[str, CheckedRows], Task]:
-    """Check the rows of all splits and correct their labels; return them and the task with the labels of train."""
-    corrections = None if config.corrections is None else read_corrections(expand_home(config.corrections))
-    if corrections is not None:
-        corrections.check_splits(list(raw.by_name))
-
-    def check(name: str, known: Sequence[str] = ()) -> CheckedRows:
-        rows = _check(raw.by_name[name], config, known=known)
-        if corrections is None:
-            return rows
-        return apply_corrections(rows, corrections, name, get_task(config.task), _build_reading(config, known))
-
-    checked = {"train": check("train")}
-    task = _build_task(checked["train"], raw.label_names, config)
-    return checked | {name: check(name, task.label_names) for name in raw.by_name if name != "train"}, task
-
-
-def _build_reading(config: DataConfig, known: Sequence[str]) -> LabelReading:
-    return LabelReading(
-        separator=config.label_separator,
-        names=tuple(config.label_columns),
-        missing=config.missing_label,
-        merge_spellings=config.merge_spellings,
-        known=tuple(known),
+    own_label = not config.label_columns and config.label_column == label
+    return replace(
+        raw,
+        train=select(raw.train),
+        validation=None if raw.validation is None else select(raw.validation),
+        test=None if raw.test is None else select(raw.test),
+        label_names=raw.label_names if own_label else None,
     )
 
 
-def _check(raw: RawRows, config: DataConfig, *, known: Sequence[str] = ()) -> CheckedRows:
-    """Check rows; doubtful labels are refused unless they were accepted."""
-    reading = _build_reading(config, known)
-    rows = check_rows(raw, get_task(config.task), reading, drop_bad_rows=config.bad_rows != "stop")
-    if rows.doubts and not config.accept_labels and not known:
-        raise DoubtfulDataError(
-            f"{raw.origin}: {' '.join(rows.doubts)} If these are the labels, say so with --accept-labels.",
-            setting="data.accept_labels",
-        )
-    return replace(rows, notes=(*rows.notes, *rows.doubts))
+def _read_file(name: str, config: DataConfig) -> RawRows:
+    table = read_table(expand_home(name), config.format)
+    try:
+        check_columns(table.columns, list_columns(config), name)
+    except DataError as error:
+        raise DataError(" ".join((str(error), *table.notes))) from error  # such as how its header was read
+    return _build_rows(table.columns, RawRows(table.origin, (), (), faults=table.faults, notes=table.notes), config)
 
 
-def _build_task(rows: CheckedRows, published: Sequence[str] | None, config: DataConfig) -> Task:
-    """Build the task from the training rows; names that the source publishes come first, in its order."""
-    task = get_task(config.task).from_labels(rows.labels, rows.origin)
-    if published is None:
-        return task
-    return task.reorder([*published, *(name for name in task.label_names if name not in published)])[0]
-
-
-def _treat_rare_labels(
-    checked: Mapping[str, CheckedRows],
-    task: Task,
-    published: Sequence[str] | None,
-    config: DataConfig,
-    notes: list[str],
-) -> tuple[dict[str, CheckedRows], Task]:
-    """Refuse, drop, merge or keep labels with too few texts to be in every part that train is cut into."""
-    rows, parts = checked["train"], 4 - len(checked)
-    split = encode_rows(rows, task)
-    rare = find_rare_strata(split, parts, task)
-    if not rare or config.rare_labels == "keep":
-        return dict(checked), task
-    is_rare = np.isin(task.strata(split.y), list(rare))
-    marks = task.mark_labels(split.y)
-    counts = {name: int(column.sum()) for name, column in zip(task.label_names, marks.T, strict=False)}
-    named = [name for name, column in zip(task.label_names, marks.T, strict=False) if not column[~is_rare].any()]
-    shown = [f"'{clean_text(name, most=40)}' ({counts[name]})" for name in named[:_MOST_LISTED]]
-    shown = shown or [task.describe_stratum(stratum)[0].lower() for stratum in rare]
-    listed = ", ".join(shown) + (f" and {len(named) - _MOST_LISTED} more" if len(named) > _MOST_LISTED else "")
-    if config.rare_labels == "stop":
-        raise DataError(
-            f"{rows.origin} has fewer than {parts} different texts, one for each of {parts} splits, of {listed} (rows "
-            "in brackets). Leave their rows out with --rare-labels drop, make them one label with --rare-labels "
-            "merge:other, or have them in train alone, where nothing measures them, with --rare-labels keep."
-        )
-    if config.rare_labels == "drop":
-        kept = rows.select((~is_rare).tolist())
-        notes.append(f"{rows.origin}: left out {len(rows.ids) - len(kept.ids)} rows of rare labels: {listed}.")
-        task = _build_task(kept, published, config)
-        return {name: _drop_unknown(part, task, notes) for name, part in {**checked, "train": kept}.items()}, task
-    if not named:
-        raise DataError(f"{rows.origin}: {listed} cannot be merged. Leave the rows out with --rare-labels drop.")
-    other = config.rare_labels.partition(":")[2]
-    merged = {name: part.rename(task, dict.fromkeys(named, other)) for name, part in checked.items()}
-    notes.append(f"{rows.origin}: merged {len(named)} rare labels into '{other}': {listed}.")
-    return merged, _build_task(merged["train"], published, config)
-
-
-def _drop_unknown(rows: CheckedRows, task: Task, notes: list[str]) -> CheckedRows:
-    """Leave out rows with labels that are not the task's."""
-    if unknown := describe_unknown_labels(rows, task):
-        notes.append(f"{rows.origin}: left out {unknown}.")
-        return rows.select([not task.unknown_names(label) for label in rows.labels])
-    return rows
-
-
-def _encode(rows: CheckedRows, task: Task, config: DataConfig, notes: list[str]) -> Split:
-    """Encode rows; those with labels that are not the task's are left out where bad rows are."""
-    return encode_rows(rows if config.bad_rows == "stop" else _drop_unknown(rows, task, notes), task)
-
-
-def _cut(
-    train: Split, name: str, fraction: float, config: DataConfig, task: Task, notes: list[str]
-) -> tuple[Split, Split]:
-    """Cut a split off train, which must leave rows in both."""
-    rest, part = cut_split(train, fraction, config.seed, task)
-    if not len(part) or not len(rest):
-        unit = f"different values of {config.group_column}" if config.group_column else "different texts"
-        raise DataError(
-            f"No {name} rows can be cut from the {len(train):,} rows of train: it takes at least two {unit} of a "
-            f"{task.wording.stratum}. Add rows, or give a file of {name} rows with --{name}."
-        )
-    how = f"{fraction:.0%} of each {task.wording.stratum}, seed {config.seed}"
-    if config.time_column is not None:
-        how = f"the latest {fraction:.0%} by {config.time_column}"
-    elif config.group_column is not None:
-        how += f", each {config.group_column} on one side"
-    notes.append(f"{name}: {len(part):,} rows cut from train ({how}).")
-    return rest, part
-
-
-def _describe_shared(first: Split, other: Split, name: str, first_name: str = "train") -> list[str]:
-    notes = []
-    if shared := count_shared_texts(first, other):
-        notes.append(f"{name}: {shared:,} of its texts are in {first_name}, too, character for character.")
-    if first.groups is not None and other.groups is not None:
-        groups = len(set(first.groups) & set(other.groups) - {""})
-        if groups:
-            notes.append(f"{name}: {groups:,} of its groups are in {first_name}, too.")
-    return notes
-
-
-def _cut_calibration(validation: Split, config: DataConfig, task: Task, notes: list[str]) -> tuple[Split, Split | None]:
-    """Cut off the rows that calibrate; where there are too few, all of them choose and nothing is calibrated."""
-    if config.calibration_fraction == 0:
-        return validation, None
-    rest, calibration = cut_split(validation, config.calibration_fraction, config.seed, task)
-    if len(calibration) < _FEWEST_CALIBRATION_ROWS or not len(rest) or len(np.unique(calibration.y, axis=0)) < 2:
-        notes.append(
-            f"validation: {len(validation):,} rows are too few to calibrate with some of them; predictions stay as "
-            "the model gives them."
-        )
-        return validation, None
-    notes.append(
-        f"calibration: {len(calibration):,} of the validation rows fit the {task.wording.calibrates} and choose "
-        f"nothing (data.calibration_fraction={config.calibration_fraction:g}, seed {config.seed})."
+def _build_rows(present: Mapping[str, Sequence[object]], rows: RawRows, config: DataConfig) -> RawRows:
+    """Put the columns that are asked for into their places."""
+    texts: Sequence[Any] = present[config.text_column]
+    if config.text_pair_column is not None:
+        texts = list(zip(texts, present[config.text_pair_column], strict=True))
+    labels: Sequence[Any] = present[config.label_column] if not config.label_columns else ()
+    if config.label_columns:
+        cells = zip(*(present[name] for name in config.label_columns), strict=True)
+        labels = [dict(zip(config.label_columns, row, strict=True)) for row in cells]
+    return replace(
+        rows,
+        texts=texts,
+        labels=labels,
+        columns={name: present[name] for name in dict.fromkeys(config.slice_columns)},
+        groups=None if config.group_column is None else present[config.group_column],
+        times=None if config.time_column is None else present[config.time_column],
     )
-    return rest, calibration
 
 
-def _sample(train: Split, config: DataConfig, task: Task, notes: list[str]) -> Split:
-    if config.max_rows is None or config.max_rows >= len(train):
-        return train
-    notes.append(f"train: {config.max_rows:,} of {len(train):,} rows drawn (data.max_rows, seed {config.seed}).")
-    return sample_rows(train, config.max_rows, config.seed, task)
+def _join(parts: Sequence[RawRows]) -> RawRows:
+    """Join the rows of several files; they are counted through all of them."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = [sum(len(part.texts) for part in parts[:place]) for place in range(len(parts))]
+    first = parts[0]
+
+    def chain(name: str) -> list[object] | None:
+        values = [getattr(part, name) for part in parts]
+        return None if values[0] is None else [value for column in values for value in column]
+
+    numbered = list(zip(parts, starts, strict=True))
+    ranges = ", ".join(f"{part.origin} from {start + 1:,}" for part, start in numbered)
+    return RawRows(
+        f"{first.origin} and {len(parts) - 1} more",
+        texts=chain("texts") or [],
+        labels=chain("labels") or [],
+        columns={name: [value for part in parts for value in part.columns[name]] for name in first.columns},
+        faults={start + place: fault for part, start in numbered for place, fault in part.faults.items()},
+        notes=(*(note for part in parts for note in part.notes), f"Rows are counted through the files: {ranges}."),
+        groups=chain("groups"),
+        times=chain("times"),
+    )

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from lorafit.config import Config, load_config
-from lorafit.data.sources import load_splits
+from lorafit.data.loading import load_splits
 from lorafit.errors import NotReproducedError, RunError, UserInputError
 from lorafit.experiments.diff.sides import RunSide, open_run, read_test_predictions
 from lorafit.runs.folder import find_free_name

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.config import Config, load_config
+from lorafit.data.loading import load_evaluation_rows
 from lorafit.data.rows import Split
-from lorafit.data.sources import load_evaluation_rows
 from lorafit.data.tables import read_table
 from lorafit.errors import LorafitError, RunError
 from lorafit.inference.mistakes import ExplainedMistake, MistakesRecord

@@ -12,8 +12,8 @@ from lorafit.system.text import format_count
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect
 from lorafit.tasks.baselines import CLASSIFIERS, MAJORITY, predict_marks
 from lorafit.tasks.calibration import estimate_calibration_errors, expected_calibration_error, fit_binary_temperature
+from lorafit.tasks.label_errors import suspect_marks
 from lorafit.tasks.label_names import read_name_lists
-from lorafit.tasks.label_quality import suspect_marks
 from lorafit.tasks.labels import (
     Label,
     LabelColumn,

@@ -12,8 +12,8 @@ from lorafit.errors import ConfigError, DataError, UserInputError
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect, measure_spread, share
 from lorafit.tasks.baselines import MAJORITY, REGRESSORS, predict_numbers
 from lorafit.tasks.format import write_label_number, write_number
+from lorafit.tasks.label_errors import score_deviations, suspect_numbers
 from lorafit.tasks.label_numbers import read_numbers
-from lorafit.tasks.label_quality import score_deviations, suspect_numbers
 from lorafit.tasks.labels import Label, LabelColumn, LabelReading, check_not_constant, join_small_strata
 from lorafit.tasks.records import Calibration, CalibrationScores, Estimate, Resampling, Scores
 from lorafit.tasks.selective import conformal_rank

@@ -18,8 +18,8 @@ from lorafit.tasks.calibration import (
     list_reliability,
     undo_temperature,
 )
+from lorafit.tasks.label_errors import suspect_classes
 from lorafit.tasks.label_names import read_names
-from lorafit.tasks.label_quality import suspect_classes
 from lorafit.tasks.labels import (
     Label,
     LabelColumn,

@@ -14,15 +14,15 @@ from typing import Final
 import numpy as np
 
 from lorafit.config import Config, DataConfig, ModelConfig
-from lorafit.data.origins import read_splits
 from lorafit.data.quality.debris import find_debris
 from lorafit.data.quality.duplicates import find_conflicts, find_duplicates, group_equal, group_similar
 from lorafit.data.quality.findings import DATA, OWN, Finding, Place, grade, sort_findings, write_share
-from lorafit.data.quality.labels import count_labels, find_label_faults
+from lorafit.data.quality.label_spread import count_labels, find_label_faults
 from lorafit.data.quality.report import CheckReport, Lengths, Skipped
 from lorafit.data.quality.rows import Rows, Sample, draw_samples, gather_rows
 from lorafit.data.quality.shortcuts import find_label_names, find_shortcuts
 from lorafit.data.quality.texts import find_languages, find_short_texts
+from lorafit.data.sources import read_splits
 from lorafit.errors import ConfigError, DataCheckError, EnvironmentUnfitError, MissingExtraError
 from lorafit.models.coverage import MUCH, TOO_MUCH, find_unknown_id, measure_coverage, suggest_base
 from lorafit.models.load import load_tokenizer, locate_encoder

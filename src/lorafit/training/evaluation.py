@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 
 from lorafit.config import EvaluationConfig, load_config
-from lorafit.data.origins import is_same_source
+from lorafit.data.loading import load_evaluation_rows
 from lorafit.data.rows import Split
-from lorafit.data.sources import load_evaluation_rows
+from lorafit.data.sources import is_same_source
 from lorafit.errors import DataError
 from lorafit.inference.loading import load
 from lorafit.runs.folder import RunLayout

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from lorafit.config import Config, load_config
 from lorafit.data.corrections import CORRECTED, DIGEST, ROW, SPLIT, digest_text
+from lorafit.data.loading import load_source_rows, load_splits
 from lorafit.data.quality.findings import DATA, MOST_ROWS, Finding, FoundRow, Scope, grade, write_share
 from lorafit.data.rows import Split
-from lorafit.data.sources import load_source_rows, load_splits
 from lorafit.data.writing import WRITABLE_SUFFIXES, write_table
 from lorafit.errors import ConfigError, DataError, RunError, UserInputError
 from lorafit.inference.loading import load

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorafit.config import Config, load_config, override_config
-from lorafit.data.memory import store_table
+from lorafit.data.frames import store_table
 from lorafit.data.rows import Split
 from lorafit.errors import RunError
 from lorafit.inference.loading import load

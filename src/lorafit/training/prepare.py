@@ -10,9 +10,9 @@ from types import ModuleType
 from tokenizers import Tokenizer
 
 from lorafit.config import Config
+from lorafit.data.loading import load_splits
 from lorafit.data.quality.quick import quick_findings
 from lorafit.data.rows import Split, Splits
-from lorafit.data.sources import load_splits
 from lorafit.errors import ConfigError
 from lorafit.models.acceleration.memory import keep_freed_memory
 from lorafit.models.acceleration.precision import PrecisionChoice, choose_device, choose_precision

@@ -12,12 +12,12 @@ import numpy as np
 
 from lorafit.config import DataConfig
 from lorafit.data.checks import describe_text_fault
-from lorafit.data.origins import is_file, is_same_source, list_files, read_splits
 from lorafit.data.quality.debris import remove_html, repair_encoding
 from lorafit.data.quality.duplicates import group_equal, group_similar, mark_conflicts
-from lorafit.data.quality.labels import group_spellings
+from lorafit.data.quality.label_spread import group_spellings
 from lorafit.data.quality.rows import Positions
 from lorafit.data.rows import RawRows, RawSplits
+from lorafit.data.sources import is_file, is_same_source, list_files, read_splits
 from lorafit.data.tables import read_table
 from lorafit.data.writing import WRITABLE_SUFFIXES, write_table
 from lorafit.errors import ConfigError, UserInputError

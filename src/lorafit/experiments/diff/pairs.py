@@ -6,8 +6,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from lorafit.config import Config
+from lorafit.data.loading import load_evaluation_rows
 from lorafit.data.rows import Split
-from lorafit.data.sources import load_evaluation_rows
 from lorafit.errors import DataError, EnvironmentUnfitError, RunError, UserInputError
 from lorafit.experiments.diff.sides import OTHER_ROWS, Predictions, RunSide, Side, read_test_predictions
 from lorafit.inference.loading import load

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.config import load_config
-from lorafit.data.origins import identify_source, is_same_source
+from lorafit.data.sources import identify_source, is_same_source
 from lorafit.data.tables import read_table
 from lorafit.errors import RunError
 from lorafit.inference.export.records import ExportLayout, ExportRecord, Precision

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from lorafit.config import load_config
-from lorafit.data.origins import identify_source
+from lorafit.data.loading import load_splits
 from lorafit.data.rows import Split, Splits
-from lorafit.data.sources import load_splits
+from lorafit.data.sources import identify_source
 from lorafit.data.splits import sample_rows
 from lorafit.errors import ConfigError, LorafitError, RunError, UserInputError
 from lorafit.inference.export.graph import build_graph, can_build, refuse

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from lorafit.config import Config, DataConfig
-from lorafit.data.memory import store_table
-from lorafit.data.sources import load_splits
+from lorafit.data.frames import store_table
+from lorafit.data.loading import load_splits
 from lorafit.errors import DataError
 
 TEXTS = [f"text {row}" for row in range(30)]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from lorafit.config import DataConfig
-from lorafit.data import origins
+from lorafit.data import sources
+from lorafit.data.loading import load_evaluation_rows, load_splits
 from lorafit.data.rows import RawRows, RawSplits
-from lorafit.data.sources import load_evaluation_rows, load_splits
 from lorafit.data.splits import count_shared_texts
 from lorafit.data.writing import write_table
 from lorafit.errors import ConfigError, DataError, DoubtfulDataError
@@ -86,7 +86,7 @@ def test_slice_columns_of_named_sources_are_those_asked_for(monkeypatch: pytest.
     ).split
     assert again.columns == test.columns
     rated = RawRows("imdb train", [f"text {number}" for number in range(40)], ["a", "b"] * 20, columns={"r": [1] * 40})
-    monkeypatch.setattr(origins, "load_imdb", lambda: RawSplits(rated))
+    monkeypatch.setattr(sources, "load_imdb", lambda: RawSplits(rated))
     splits = load_splits(DataConfig(source="imdb", slice_columns=["r"], calibration_fraction=0))
     assert (splits.validation.columns, len(splits.validation)) == ({"r": ("1",) * 4}, 4)
 
@@ -234,7 +234,7 @@ def make_published(train: int, test: Sequence[str], labels: tuple[str, ...] | No
 
 def test_imdb_has_its_test_kept_and_repeats_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     published = make_published(40, [f"text {number}" for number in range(6)], ("negative", "positive"))
-    monkeypatch.setattr(origins, "load_imdb", lambda: published)
+    monkeypatch.setattr(sources, "load_imdb", lambda: published)
     splits = load_splits(DataConfig(source="imdb"))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (36, 4, 6)
     assert splits.notes[:3:2] == ("a note", "test: 6 of its texts are in train, too, character for character.")
@@ -251,7 +251,7 @@ def test_hub_source_gets_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
         parts = (replace(rows, columns={"shop": ["s"] * len(rows.texts)}) for rows in (published.train, published.test))
         return replace(published, **dict(zip(("train", "test"), parts, strict=True)))
 
-    monkeypatch.setattr(origins, "load_hub", load)
+    monkeypatch.setattr(sources, "load_hub", load)
     splits = load_splits(DataConfig(source="hub:owner/name", text_column="review", slice_columns=["shop", "shop"]))
     assert asked == {
         "hub:owner/name": {"text_column": "review", "label_column": "label", "columns": {"shop": "--slice"}}
@@ -262,7 +262,7 @@ def test_hub_source_gets_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_published_labels_without_rows_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     published = make_published(40, ["a"], ("positive", "neutral", "negative"))
-    monkeypatch.setattr(origins, "load_hub", lambda *_, **__: published)
+    monkeypatch.setattr(sources, "load_hub", lambda *_, **__: published)
     splits = load_splits(DataConfig(source="hub:owner/name"))
     assert splits.task.label_names == ("positive", "negative")
     assert "imdb train: no rows of the labels ['neutral']; they are left out." in splits.notes

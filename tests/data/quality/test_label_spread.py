@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lorafit.data.quality.labels import find_label_faults, group_spellings
+from lorafit.data.quality.label_spread import find_label_faults, group_spellings
 from lorafit.data.quality.rows import Rows
 
 MakeRows = Callable[..., Rows]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lorafit.tasks.label_quality import suspect_classes, suspect_marks, suspect_numbers
+from lorafit.tasks.label_errors import suspect_classes, suspect_marks, suspect_numbers
 from lorafit.tasks.registry import build_task
 
 

@@ -1,0 +1,319 @@
+"""From a source to checked splits, and to rows that a trained model is measured on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from lorafit.config import DataConfig
+from lorafit.data.checks import CheckedRows, check_rows, describe_unknown_labels, encode_rows
+from lorafit.data.corrections import apply_corrections, read_corrections
+from lorafit.data.rows import RawRows, RawSplits, Split, Splits
+from lorafit.data.sources import is_file, is_same_source, name_source, read_rows, read_splits
+from lorafit.data.splits import count_shared_texts, cut_split, find_rare_strata, sample_rows
+from lorafit.errors import ConfigError, DataError, DoubtfulDataError
+from lorafit.system.paths import expand_home
+from lorafit.system.text import clean_text
+from lorafit.tasks.base import Task
+from lorafit.tasks.labels import LabelReading
+from lorafit.tasks.registry import get_task
+
+_FEWEST_CALIBRATION_ROWS = 20
+
+_MOST_LISTED = 20
+"""Rare labels that a message lists by name."""
+
+
+@dataclass(frozen=True)
+class EvaluationRows:
+    """Rows to score with a trained model.
+
+    Attributes:
+        split: The rows, encoded by `task`.
+        task: That of the model; with `bad_rows: keep` it has the labels, too, that the model does not know.
+        notes: What a user should know: how the rows were read, what was left out.
+    """
+
+    split: Split
+    task: Task
+    notes: tuple[str, ...] = ()
+
+
+def load_splits(config: DataConfig) -> Splits:
+    """Load the data of a run.
+
+    Labels come from the source where it fixes them, else from the training rows. What the source lacks is cut from
+    train: first test, then validation.
+
+    Args:
+        config: The source and how to split it.
+
+    Returns:
+        Train, validation and test rows, repeatable from the same settings.
+
+    Raises:
+        DataError: The source is unknown, cannot be read, or its rows cannot be used; see `check_rows`.
+        DoubtfulDataError: The labels are probably not those that are meant.
+        ConfigError: `bad_rows` is `keep`, which is for predictions and evaluations.
+        MissingCarrierError: A built-in source is not installed.
+        NetworkUnavailableError: The Hub is needed and cannot be reached.
+        MissingExtraError: A library that the source needs is not installed.
+    """
+    if config.bad_rows == "keep":
+        raise ConfigError(
+            "--bad-rows keep is for lorafit predict and evaluate: nothing can be learned from bad rows. Leave them out "
+            "of training with --bad-rows drop."
+        )
+    raw = read_splits(config)
+    checked, task = _check_splits(raw, config)
+    notes = [*raw.notes, *(note for rows in checked.values() for note in rows.notes)]
+    if raw.label_names is not None and (absent := [name for name in raw.label_names if name not in task.label_names]):
+        notes.append(f"{raw.train.origin}: no rows of the labels {absent}; they are left out.")
+    if len(checked) < 3:
+        checked, task = _treat_rare_labels(checked, task, raw.label_names, config, notes)
+    encoded = {name: _encode(rows, task, config, notes) for name, rows in checked.items()}
+    train, test, validation = encoded["train"], encoded.get("test"), encoded.get("validation")
+    notes.append(f"labels: {task.describe_counts(train.y)}")
+    if test is None:
+        train, test = _cut(train, "test", config.test_fraction, config, task, notes)
+    notes += _describe_shared(train, test, "test")
+    if validation is None:
+        train, validation = _cut(train, "validation", config.validation_fraction, config, task, notes)
+    else:
+        notes += _describe_shared(train, validation, "validation")
+    notes += _describe_shared(validation, test, "test", "validation")
+    validation, calibration = _cut_calibration(validation, config, task, notes)
+    train = _sample(train, config, task, notes)
+    task.check_trainable(train.y, checked["train"].origin)
+    left_out = tuple((rows.origin, *fault) for rows in checked.values() for fault in rows.left_out)
+    return Splits(name_source(config.source), task, train, validation, test, tuple(notes), calibration, left_out)
+
+
+def load_evaluation_rows(
+    source: str, config: DataConfig, task: Task, *, split: Literal["train", "validation", "test"] = "test"
+) -> EvaluationRows:
+    """Load rows to score with a trained model.
+
+    Args:
+        source: The run's own source, of which `split` is taken (so no row that it was trained on, even where the
+            source is one file), a named source or Hub data set, of which `split` is taken, or another file, of which
+            all rows are.
+        config: The run's data settings. They split the run's own source again as it was split for training.
+        task: The task of the model, with its labels.
+        split: Which split; one that another source than the run's does not have is cut from its train.
+
+    Returns:
+        The rows. Those with labels that the model does not know are refused, left out (`bad_rows: drop`) or kept.
+
+    Raises:
+        DataError: The source cannot be read, its rows cannot be used, or it has labels that the model does not know.
+        MissingCarrierError: A built-in source is not installed.
+        NetworkUnavailableError: The Hub is needed and cannot be reached.
+        MissingExtraError: A library that the source needs is not installed.
+    """
+    own = is_same_source(source, config.source)
+    if is_file(source) and not own:
+        config = config.model_copy(update={"group_column": None, "time_column": None, "corrections": None})
+        rows = _check(read_rows(source, config), config, known=task.label_names)
+    else:
+        if not own:
+            config = config.model_copy(
+                update={
+                    "source": source,
+                    "files": [],
+                    "validation": None,
+                    "test": None,
+                    "max_rows": None,
+                    "corrections": None,
+                }
+            )
+        bad_rows = "stop" if config.bad_rows == "stop" else "drop"
+        splits = load_splits(config.model_copy(update={"bad_rows": bad_rows}))
+        part: Split = getattr(splits, split)
+        labels = splits.task.decode(part.y)
+        rows = CheckedRows(f"{source} {split}", part.ids, part.texts, labels, columns=part.columns, groups=part.groups)
+    notes = list(rows.notes)
+    if config.bad_rows == "keep" and (unknown := describe_unknown_labels(rows, task)):
+        names = sorted(set().union(*map(task.unknown_names, rows.labels)))
+        notes.append(f"{rows.origin}: {unknown}: they count as wrong.")
+        task = task.extend(names)
+    return EvaluationRows(_encode(rows, task, config, notes), task, tuple(notes))
+
+
+def load_source_rows(config: DataConfig, task: Task | None = None) -> tuple[Task, dict[str, Split], tuple[str, ...]]:
+    """Load all rows of a source by the splits that it has, before any is cut off.
+
+    Args:
+        config: The source. How it is cut, sampled, and what becomes of rare labels plays no part.
+        task: The task that encodes the rows; None for one with the labels of all of them.
+
+    Returns:
+        The task, the rows by split, and what a user should know.
+
+    Raises:
+        DataError: As `load_splits` does.
+    """
+    raw = read_splits(config)
+    checked, _ = _check_splits(raw, config)
+    if task is None:
+        labels = [label for rows in checked.values() for label in rows.labels]
+        task = get_task(config.task).from_labels(labels, raw.train.origin)
+    notes = [*raw.notes, *(note for rows in checked.values() for note in rows.notes)]
+    parts = {name: _encode(rows, task, config, notes) for name, rows in checked.items()}
+    return task, parts, tuple(notes)
+
+
+def _check_splits(raw: RawSplits, config: DataConfig) -> tuple[dict[str, CheckedRows], Task]:
+    """Check the rows of all splits and correct their labels; return them and the task with the labels of train."""
+    corrections = None if config.corrections is None else read_corrections(expand_home(config.corrections))
+    if corrections is not None:
+        corrections.check_splits(list(raw.by_name))
+
+    def check(name: str, known: Sequence[str] = ()) -> CheckedRows:
+        rows = _check(raw.by_name[name], config, known=known)
+        if corrections is None:
+            return rows
+        return apply_corrections(rows, corrections, name, get_task(config.task), _build_reading(config, known))
+
+    checked = {"train": check("train")}
+    task = _build_task(checked["train"], raw.label_names, config)
+    return checked | {name: check(name, task.label_names) for name in raw.by_name if name != "train"}, task
+
+
+def _build_reading(config: DataConfig, known: Sequence[str]) -> LabelReading:
+    return LabelReading(
+        separator=config.label_separator,
+        names=tuple(config.label_columns),
+        missing=config.missing_label,
+        merge_spellings=config.merge_spellings,
+        known=tuple(known),
+    )
+
+
+def _check(raw: RawRows, config: DataConfig, *, known: Sequence[str] = ()) -> CheckedRows:
+    """Check rows; doubtful labels are refused unless they were accepted."""
+    reading = _build_reading(config, known)
+    rows = check_rows(raw, get_task(config.task), reading, drop_bad_rows=config.bad_rows != "stop")
+    if rows.doubts and not config.accept_labels and not known:
+        raise DoubtfulDataError(
+            f"{raw.origin}: {' '.join(rows.doubts)} If these are the labels, say so with --accept-labels.",
+            setting="data.accept_labels",
+        )
+    return replace(rows, notes=(*rows.notes, *rows.doubts))
+
+
+def _build_task(rows: CheckedRows, published: Sequence[str] | None, config: DataConfig) -> Task:
+    """Build the task from the training rows; names that the source publishes come first, in its order."""
+    task = get_task(config.task).from_labels(rows.labels, rows.origin)
+    if published is None:
+        return task
+    return task.reorder([*published, *(name for name in task.label_names if name not in published)])[0]
+
+
+def _treat_rare_labels(
+    checked: Mapping[str, CheckedRows],
+    task: Task,
+    published: Sequence[str] | None,
+    config: DataConfig,
+    notes: list[str],
+) -> tuple[dict[str, CheckedRows], Task]:
+    """Refuse, drop, merge or keep labels with too few texts to be in every part that train is cut into."""
+    rows, parts = checked["train"], 4 - len(checked)
+    split = encode_rows(rows, task)
+    rare = find_rare_strata(split, parts, task)
+    if not rare or config.rare_labels == "keep":
+        return dict(checked), task
+    is_rare = np.isin(task.strata(split.y), list(rare))
+    marks = task.mark_labels(split.y)
+    counts = {name: int(column.sum()) for name, column in zip(task.label_names, marks.T, strict=False)}
+    named = [name for name, column in zip(task.label_names, marks.T, strict=False) if not column[~is_rare].any()]
+    shown = [f"'{clean_text(name, most=40)}' ({counts[name]})" for name in named[:_MOST_LISTED]]
+    shown = shown or [task.describe_stratum(stratum)[0].lower() for stratum in rare]
+    listed = ", ".join(shown) + (f" and {len(named) - _MOST_LISTED} more" if len(named) > _MOST_LISTED else "")
+    if config.rare_labels == "stop":
+        raise DataError(
+            f"{rows.origin} has fewer than {parts} different texts, one for each of {parts} splits, of {listed} (rows "
+            "in brackets). Leave their rows out with --rare-labels drop, make them one label with --rare-labels "
+            "merge:other, or have them in train alone, where nothing measures them, with --rare-labels keep."
+        )
+    if config.rare_labels == "drop":
+        kept = rows.select((~is_rare).tolist())
+        notes.append(f"{rows.origin}: left out {len(rows.ids) - len(kept.ids)} rows of rare labels: {listed}.")
+        task = _build_task(kept, published, config)
+        return {name: _drop_unknown(part, task, notes) for name, part in {**checked, "train": kept}.items()}, task
+    if not named:
+        raise DataError(f"{rows.origin}: {listed} cannot be merged. Leave the rows out with --rare-labels drop.")
+    other = config.rare_labels.partition(":")[2]
+    merged = {name: part.rename(task, dict.fromkeys(named, other)) for name, part in checked.items()}
+    notes.append(f"{rows.origin}: merged {len(named)} rare labels into '{other}': {listed}.")
+    return merged, _build_task(merged["train"], published, config)
+
+
+def _drop_unknown(rows: CheckedRows, task: Task, notes: list[str]) -> CheckedRows:
+    """Leave out rows with labels that are not the task's."""
+    if unknown := describe_unknown_labels(rows, task):
+        notes.append(f"{rows.origin}: left out {unknown}.")
+        return rows.select([not task.unknown_names(label) for label in rows.labels])
+    return rows
+
+
+def _encode(rows: CheckedRows, task: Task, config: DataConfig, notes: list[str]) -> Split:
+    """Encode rows; those with labels that are not the task's are left out where bad rows are."""
+    return encode_rows(rows if config.bad_rows == "stop" else _drop_unknown(rows, task, notes), task)
+
+
+def _cut(
+    train: Split, name: str, fraction: float, config: DataConfig, task: Task, notes: list[str]
+) -> tuple[Split, Split]:
+    """Cut a split off train, which must leave rows in both."""
+    rest, part = cut_split(train, fraction, config.seed, task)
+    if not len(part) or not len(rest):
+        unit = f"different values of {config.group_column}" if config.group_column else "different texts"
+        raise DataError(
+            f"No {name} rows can be cut from the {len(train):,} rows of train: it takes at least two {unit} of a "
+            f"{task.wording.stratum}. Add rows, or give a file of {name} rows with --{name}."
+        )
+    how = f"{fraction:.0%} of each {task.wording.stratum}, seed {config.seed}"
+    if config.time_column is not None:
+        how = f"the latest {fraction:.0%} by {config.time_column}"
+    elif config.group_column is not None:
+        how += f", each {config.group_column} on one side"
+    notes.append(f"{name}: {len(part):,} rows cut from train ({how}).")
+    return rest, part
+
+
+def _describe_shared(first: Split, other: Split, name: str, first_name: str = "train") -> list[str]:
+    notes = []
+    if shared := count_shared_texts(first, other):
+        notes.append(f"{name}: {shared:,} of its texts are in {first_name}, too, character for character.")
+    if first.groups is not None and other.groups is not None:
+        groups = len(set(first.groups) & set(other.groups) - {""})
+        if groups:
+            notes.append(f"{name}: {groups:,} of its groups are in {first_name}, too.")
+    return notes
+
+
+def _cut_calibration(validation: Split, config: DataConfig, task: Task, notes: list[str]) -> tuple[Split, Split | None]:
+    """Cut off the rows that calibrate; where there are too few, all of them choose and nothing is calibrated."""
+    if config.calibration_fraction == 0:
+        return validation, None
+    rest, calibration = cut_split(validation, config.calibration_fraction, config.seed, task)
+    if len(calibration) < _FEWEST_CALIBRATION_ROWS or not len(rest) or len(np.unique(calibration.y, axis=0)) < 2:
+        notes.append(
+            f"validation: {len(validation):,} rows are too few to calibrate with some of them; predictions stay as "
+            "the model gives them."
+        )
+        return validation, None
+    notes.append(
+        f"calibration: {len(calibration):,} of the validation rows fit the {task.wording.calibrates} and choose "
+        f"nothing (data.calibration_fraction={config.calibration_fraction:g}, seed {config.seed})."
+    )
+    return rest, calibration
+
+
+def _sample(train: Split, config: DataConfig, task: Task, notes: list[str]) -> Split:
+    if config.max_rows is None or config.max_rows >= len(train):
+        return train
+    notes.append(f"train: {config.max_rows:,} of {len(train):,} rows drawn (data.max_rows, seed {config.seed}).")
+    return sample_rows(train, config.max_rows, config.seed, task)
