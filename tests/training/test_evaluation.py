@@ -153,7 +153,7 @@ def test_bad_rows_are_refused_or_left_out(run: RunLayout, tmp_path: Path) -> Non
     path = str(write_csv(tmp_path / "more.csv", "fine,pos", ",pos", "poor,neg"))
     with pytest.raises(DataError, match=r"1 of 3 rows cannot be used: an empty text \(row 2\)"):
         evaluate(run.root, path)
-    assert evaluate(run.root, path, flags={"data.drop_bad_rows": True}).rows == 2
+    assert evaluate(run.root, path, flags={"data.bad_rows": "drop"}).rows == 2
 
 
 @pytest.mark.parametrize("named", ["", "file", "link"])
@@ -183,7 +183,7 @@ def test_predictions_of_a_run_stand_in_input_order(every_run: RunLayout) -> None
     config = read_settings(every_run)
     splits = load_splits(config.data)
     assert splits.test.ids.tolist() == sorted(splits.test.ids.tolist())
-    assert load_evaluation_rows(config.data.source, config.data, splits.task).ids.tolist() == splits.test.ids.tolist()
+    assert load_evaluation_rows(config.data.source, config.data, splits.task).split.ids.tolist() == splits.test.ids.tolist()
     values = read_predictions(every_run.predictions("test", "after"), splits.test, splits.task)
     assert values is not None
     expected = lorafit.load(every_run.root).compute_values(splits.test.texts)

@@ -347,8 +347,8 @@ def test_place_that_cannot_hold_a_folder_is_refused_before_any_work(config: Conf
         ("text,label\n", "no rows below its header"),
         ("text,label\na,x\nb,x\n", "same label"),
         ("text,stars\na,1\nb,2\n", r"no column 'label'\. Its columns: \['text', 'stars'\]"),
-        ("text,label\n,x\nb,y\n", r"an empty text \(row 1\).*--drop-bad-rows"),
-        ("text,label\na,x\nb,y\n", "has 1 different text, but at least 3 are needed"),
+        ("text,label\n,x\nb,y\n", r"an empty text \(row 1\).*--bad-rows drop"),
+        ("text,label\na,x\nb,y\n", r"has fewer than 3 different texts, .* of 'x' \(1\), 'y' \(1\)"),
     ],
 )
 def test_bad_data_leave_nothing_behind(encoder: Path, tmp_path: Path, content: str, message: str) -> None:
