@@ -599,7 +599,7 @@ def test_lines_of_standard_input_that_are_not_in_its_encoding_are_bad_rows() -> 
 
     mixed = "superb 🎬\n".encode() + "café\n".encode("latin1") + b"fine\n"
     table = read_texts([], pipe(mixed))
-    assert table == Table({"text": ["superb 🎬", None, "fine"]}, "standard input", {1: "bytes that are not utf-8"})
+    assert table == Table({"text": ["superb 🎬", None, "fine"]}, "standard input", {1: "bytes that are not UTF-8"})
     table = read_texts([], pipe(mixed), form=FormatConfig(encoding_errors="replace"))
     assert table == Table({"text": ["superb 🎬", "caf\ufffd", "fine"]}, "standard input")
     table = read_texts([], pipe(mixed), form=FormatConfig(encoding="latin1"))
@@ -608,6 +608,9 @@ def test_lines_of_standard_input_that_are_not_in_its_encoding_are_bad_rows() -> 
     table = read_texts([], pipe("\n".join(texts).encode("cp1252")))
     assert table.columns == {"text": texts}
     assert re.match(r"standard input: read as cp1252 \(confidence", table.notes[0])
+    table = read_texts([], pipe("superb\r\ncafé".encode("utf-16")[:-1]))
+    assert table.columns == {"text": ["superb", None]}
+    assert table.faults == {1: "bytes that are not utf-16"}
 
 
 def test_empty_standard_input_is_refused() -> None:

@@ -301,7 +301,9 @@ def test_head_for_another_number_of_labels_is_made_anew_and_told(
     loaded = load_with_head(locate(saved), TASK)
     assert loaded.newly_initialised == ("classifier.bias", "classifier.weight")
     assert loaded.model.config.num_labels == 3
-    expected = "its head was trained for other labels (no, yes) than negative, neutral, positive and is made anew"
+    expected = (
+        "its head was trained for other labels ('no', 'yes') than 'negative', 'neutral', 'positive' and is made anew"
+    )
     assert loaded.notes == (f"{saved}: {expected}",)
     assert capfd.readouterr() == ("", ""), "transformers warns of the number"
 
@@ -310,7 +312,7 @@ def test_head_for_other_labels_of_the_same_number_is_made_anew_and_told(folder: 
     saved = save_classifier(folder, "toxic", "mild", "kind", copy=tmp_path / "three")
     first, again, other = (load_with_head(locate(saved), TASK, seed=seed) for seed in (1, 1, 2))
     assert first.newly_initialised == ("classifier.bias", "classifier.weight")
-    assert "(toxic, mild, kind) than negative, neutral, positive" in first.notes[0]
+    assert "('toxic', 'mild', 'kind') than 'negative', 'neutral', 'positive'" in first.notes[0]
     before = load_file(saved / "model.safetensors")
     weight = first.model.classifier.weight
     assert not torch.allclose(weight, before["classifier.weight"], atol=0.01)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorafit.errors import DataError
+from lorafit.tasks.label_spellings import group_spellings
 from lorafit.tasks.labels import Label, LabelColumn, LabelReading
 from lorafit.tasks.registry import TASKS, build_task, get_task
 
@@ -352,13 +353,25 @@ def test_case_alone_makes_labels_unless_they_are_merged() -> None:
     cells = ["good"] * 3 + ["Good"] * 2 + ["bad", "BAD", "BAD"]
     column = read("single_label", cells)
     assert set(column.labels) == {"good", "Good", "bad", "BAD"}
-    assert column.notes == (
+    assert column.notes == ()
+    assert column.unmerged == (
         "Labels differ in upper and lower case alone: --merge-spellings makes each of them one: 'good' 3, 'Good' 2; "
         "'bad' 1, 'BAD' 2.",
     )
     merged = read("single_label", cells, merge_spellings=True)
     assert merged.labels == ("good",) * 5 + ("BAD",) * 3
     assert merged.notes[0].startswith("Labels were merged (--merge-spellings): 'good' 3, 'Good' 2;")
+    assert merged.unmerged == ()
+
+
+def test_spellings_are_grouped() -> None:
+    names = ["Positive", "positive", "POSITIVE ", "\uff4eeg", "neg", "1", "1.0", "other", "very good", "very_good"]
+    assert group_spellings(names) == [
+        ["Positive", "positive", "POSITIVE "],
+        ["\uff4eeg", "neg"],
+        ["1", "1.0"],
+        ["very good", "very_good"],
+    ]
 
 
 def test_labels_of_a_model_take_its_spelling() -> None:
@@ -366,7 +379,7 @@ def test_labels_of_a_model_take_its_spelling() -> None:
     assert read("single_label", ["2", 2.5, "2.50", "Good "], known=known).labels == ("2.0", "2.5", "2.50", "Good")
     other = read("single_label", ["good", "good"], known=known)
     assert other.labels == ("good", "good")
-    assert other.notes[0].endswith("makes each of them one: 'Good' of the model, 'good' 2.")
+    assert other.unmerged[0].endswith("makes each of them one: 'Good' of the model, 'good' 2.")
     assert read("single_label", ["good", "GOOD", "GOOD"], known=known, merge_spellings=True).labels == ("Good",) * 3
     assert read_clean("single_label", ["a", "A"], known=("a", "A")) == ["a", "A"]
 

@@ -12,7 +12,7 @@ from lorafit.data.rows import RawRows, Split
 from lorafit.errors import DataError
 from lorafit.system.text import Text, format_count
 from lorafit.tasks.base import Task
-from lorafit.tasks.labels import Label, LabelReading, is_missing
+from lorafit.tasks.labels import Label, LabelColumn, LabelReading, is_missing
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,7 @@ def check_rows(raw: RawRows, task: type[Task], reading: LabelReading, *, drop_ba
     """
     ids = raw.ids if raw.ids is not None else range(1, len(raw.texts) + 1)
     column = task.read_labels(raw.labels, reading)
-    faults: dict[int, str] = {}
-    for place, (text, label) in enumerate(zip(raw.texts, column.labels, strict=True)):
-        fault = raw.faults.get(place) or describe_text_fault(text) or column.faults.get(place)
-        if fault is not None or label is None:
-            faults[place] = fault or "an empty label"
+    faults = find_faults(raw, column)
     left_out = tuple((ids[place], fault) for place, fault in faults.items())
     places = [place for place in range(len(raw.texts)) if place not in faults]
     notes = _report_faults(raw.origin, left_out, usable=len(places), drop_bad_rows=drop_bad_rows)
@@ -101,13 +97,31 @@ def check_rows(raw: RawRows, task: type[Task], reading: LabelReading, *, drop_ba
         ids=np.array([ids[place] for place in places], dtype=np.int64),
         texts=tuple(cast("Text", raw.texts[place]) for place in places),
         labels=tuple(cast("Label", column.labels[place]) for place in places),
-        notes=(*raw.notes, *column.notes, *notes),
+        notes=(*raw.notes, *column.notes, *column.unmerged, *notes),
         doubts=column.doubts,
         left_out=left_out,
         columns={name: keep(values) or () for name, values in raw.columns.items()},
         groups=keep(raw.groups),
         times=keep(raw.times),
     )
+
+
+def find_faults(raw: RawRows, column: LabelColumn) -> dict[int, str]:
+    """Find the rows that cannot be used.
+
+    Args:
+        raw: The rows as read.
+        column: Their labels.
+
+    Returns:
+        What is wrong with each such row, by its place, counted from 0.
+    """
+    faults: dict[int, str] = {}
+    for place, (text, label) in enumerate(zip(raw.texts, column.labels, strict=True)):
+        fault = raw.faults.get(place) or describe_text_fault(text) or column.faults.get(place)
+        if fault is not None or label is None:
+            faults[place] = fault or "an empty label"
+    return faults
 
 
 def encode_rows(rows: CheckedRows, task: Task) -> Split:

@@ -16,8 +16,7 @@ from lorafit.data.reading.dialects import DELIMITERS, find_dialect
 from lorafit.data.reading.encodings import find_encoding
 from lorafit.data.reading.json_rows import stream_json
 from lorafit.data.reading.lines import stream_lines
-from lorafit.data.reading.opening import COMPRESSIONS, TEXT_SUFFIXES, locate_file, refuse_remote
-from lorafit.data.reading.opening import READABLE_SUFFIXES as _KINDS
+from lorafit.data.reading.opening import COMPRESSIONS, KINDS, TEXT_SUFFIXES, locate_file
 from lorafit.data.reading.parts import Limit, Part
 from lorafit.data.reading.spreadsheets import stream_sheet
 from lorafit.errors import DataError
@@ -29,11 +28,10 @@ __all__ = [
     "check_columns",
     "find_kind",
     "read_table",
-    "refuse_remote",
     "stream_table",
 ]
 
-READABLE_SUFFIXES = (*_KINDS, *COMPRESSIONS)
+READABLE_SUFFIXES = (*KINDS, *COMPRESSIONS)
 """Files that `read_table` takes."""
 
 _READERS = {

@@ -18,7 +18,7 @@ import numpy as np
 
 from lorafit.config import FormatConfig
 from lorafit.data.checks import describe_rows, describe_text_fault
-from lorafit.data.reading.encodings import judge_encoding
+from lorafit.data.reading.encodings import decode, is_decodable, judge_encoding, name_encoding
 from lorafit.data.tables import DELIMITERS, Table, check_columns, find_kind, stream_table
 from lorafit.data.writing import WRITABLE_SUFFIXES, check_types, join_tables, write_table
 from lorafit.errors import DataError, JobInterruptedError, RunError, UserInputError
@@ -179,17 +179,14 @@ def read_texts(
     form = form or FormatConfig()
     told: tuple[str, ...] = ()
     if isinstance(stream, io.TextIOWrapper):
-        content = io.BytesIO(stream.buffer.read())
-        form, told = judge_encoding(content, Path("standard input"), form)
-        content.seek(0)
-        errors = "replace" if form.encoding_errors == "replace" else "surrogateescape"
-        stream = io.TextIOWrapper(content, encoding=form.encoding, errors=errors)
+        content, origin = stream.buffer.read(), Path("standard input")
+        form, told = judge_encoding(io.BytesIO(content), origin, form)
+        stream = io.StringIO(decode(content, origin, form), newline=None)
     lines: list[object] = [line.rstrip("\n") for line in stream]
     if not lines:
         raise UserInputError("Nothing to predict: standard input is empty.")
-    faults = {
-        row: f"bytes that are not {form.encoding}" for row, line in enumerate(lines) if _is_undecodable(str(line))
-    }
+    fault = f"bytes that are not {name_encoding(form)}"
+    faults = {row: fault for row, line in enumerate(lines) if not is_decodable(str(line))}
     columns = _name_lines([None if row in faults else line for row, line in enumerate(lines)], text_columns)
     notes = (f"standard input: read {', '.join(told)}.",) if told else ()
     return Table(columns, "standard input", faults, notes)
@@ -567,15 +564,6 @@ def _name_lines(lines: list[object], text_columns: Sequence[str]) -> dict[str, l
     pairs = [line.partition("\t") if isinstance(line, str) else (None, "", None) for line in lines]
     halves = [[first for first, _, _ in pairs], [second if tab else None for _, tab, second in pairs]]
     return dict(zip(text_columns, cast("list[list[object]]", halves), strict=True))
-
-
-def _is_undecodable(line: str) -> bool:
-    """Tell whether a line has bytes that were not in the encoding and are kept as halves of surrogate pairs."""
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _list_faults(faults: Mapping[str, Sequence[int]]) -> str:

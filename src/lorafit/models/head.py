@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lorafit.models.architectures import find_head
 from lorafit.tasks.base import Task
+from lorafit.tasks.labels import list_labels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -89,9 +90,6 @@ def describe_new_head(name: str, labels: Sequence[str], task: Task) -> str:
     Returns:
         The note.
     """
-    before = f" ({_name(labels)})" if labels else ""
-    return f"{name}: its head was trained for other labels{before} than {_name(task.output_names)} and is made anew"
-
-
-def _name(labels: Sequence[str]) -> str:
-    return f"{', '.join(label[:40] for label in labels[:_SHOWN])}{', …' if len(labels) > _SHOWN else ''}"
+    before = f" ({list_labels(labels, most=_SHOWN)})" if labels else ""
+    own = list_labels(task.output_names, most=_SHOWN)
+    return f"{name}: its head was trained for other labels{before} than {own} and is made anew"

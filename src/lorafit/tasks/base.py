@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import UserInputError
-from lorafit.system.text import clean_text
 from lorafit.tasks.baselines import MAJORITY, predict_classes
 from lorafit.tasks.format import Form, write_estimate, write_numbers
 from lorafit.tasks.label_spellings import match_names
-from lorafit.tasks.labels import Label, LabelColumn, LabelReading
+from lorafit.tasks.labels import Label, LabelColumn, LabelReading, quote_label, shorten_label
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, Scores
 from lorafit.tasks.statistics import wilson_interval
 
@@ -32,8 +31,6 @@ _LISTED: Final = 12
 """Labels that are listed with their counts."""
 
 AnyCalibration = TypeVar("AnyCalibration", bound=Calibration)
-
-_LONGEST_NAME: Final = 40
 
 
 @dataclass(frozen=True)
@@ -327,7 +324,7 @@ class Task(ABC):
         counts = list(self.count(y).items())
         if len(counts) > _LISTED:
             counts.sort(key=lambda item: -item[1])
-        listed = [f"{clean_text(name, most=40)} {count:,}" for name, count in counts[:_LISTED]]
+        listed = [f"{shorten_label(name)} {count:,}" for name, count in counts[:_LISTED]]
         if len(counts) > _LISTED:
             listed.append(f"… {len(counts) - _LISTED:,} more with {counts[-1][1]:,} to {counts[_LISTED][1]:,} each")
         return ", ".join(listed)
@@ -437,7 +434,7 @@ class Task(ABC):
     def describe_constant(self, scores: Scores) -> str:
         """Say what a model does that gives every row the same values, as in "always answering 'ok'"."""
         given = [one.label for one in scores.per_class if not math.isnan(one.precision.value)]
-        names = " and ".join(f"'{clean_text(name, most=_LONGEST_NAME)}'" for name in given)
+        names = " and ".join(map(quote_label, given))
         return f"always answering {names}" if names else "never giving a label"
 
     @property

@@ -3,7 +3,7 @@
 import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from statistics import median
 from typing import Final
@@ -79,7 +79,8 @@ def read_names(cells: Sequence[object], reading: LabelReading, *, are_numbers: b
         doubts += [*_doubt_parts(column.plain), *_doubt_notation(column.plain), *_doubt_single(spellings.counts)]
         (notes if _are_grades(spellings.counts) else doubts).extend(_describe_fractions(spellings.counts))
     names = [None if text is None else spellings.names[text] for text in texts]
-    return column.distinct.spread(names, column.faults, notes, doubts)
+    read = column.distinct.spread(names, column.faults, notes, doubts)
+    return replace(read, unmerged=spellings.unmerged)
 
 
 def read_name_lists(cells: Sequence[object], reading: LabelReading) -> LabelColumn:
@@ -109,7 +110,8 @@ def read_name_lists(cells: Sequence[object], reading: LabelReading) -> LabelColu
             *_doubt_notation(column.plain),
             *_doubt_single(spellings.counts),
         ]
-    return column.distinct.spread(labels, column.faults, [*column.notes, *spellings.notes], doubts)
+    read = column.distinct.spread(labels, column.faults, [*column.notes, *spellings.notes], doubts)
+    return replace(read, unmerged=spellings.unmerged)
 
 
 @dataclass

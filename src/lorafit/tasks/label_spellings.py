@@ -35,11 +35,13 @@ class Spellings:
         names: The name of each text there; None for what stands for no label.
         counts: How often each name is there.
         notes: What was merged or taken for missing, and what could be.
+        unmerged: What differs in upper and lower case alone and stays apart, as a sentence; none where nothing does.
     """
 
     names: Mapping[str, str | None]
     counts: Mapping[str, int]
     notes: tuple[str, ...]
+    unmerged: tuple[str, ...]
 
 
 def clean_name(text: str) -> str:
@@ -101,18 +103,24 @@ def unify_spellings(texts: Mapping[str, int], reading: LabelReading, *, are_numb
     notes += _describe_merged(names, texts)
     alike = _group_by(str.casefold, {**dict.fromkeys(reading.known, 0), **counts})
     cases = [group for group in alike if any(group[name] and name not in known.names for name in group)]
+    unmerged: list[str] = []
     if reading.merge_spellings:
         merged = {name: _choose(group, known.names) for group in cases for name in group}
         names = {text: None if name is None else merged.get(name, name) for text, name in names.items()}
         notes += _describe_cases(cases, "were merged (--merge-spellings)")
         counts = _count(names, texts)
     else:
-        notes += _describe_cases(
+        unmerged = _describe_cases(
             cases, "differ in upper and lower case alone: --merge-spellings makes each of them one"
         )
     if reading.missing is None and not known.names:
         notes += _describe_hidden(counts)
-    return Spellings(names, counts, tuple(notes))
+    return Spellings(names, counts, tuple(notes), tuple(unmerged))
+
+
+def group_spellings(names: Iterable[str]) -> list[list[str]]:
+    """Return groups of two or more names that differ in case, spaces, Unicode form or a decimal of 0 alone."""
+    return [list(group) for group in _group_by(_fold, dict.fromkeys(names, 0))]
 
 
 class _Known:
@@ -136,6 +144,11 @@ def _shorten(name: str) -> str:
     if (whole := _WHOLE.fullmatch(name)) is not None:
         return "0" if whole[1] in {"-0", "+0"} else whole[1]
     return name.lower() if name.lower() in {"true", "false"} else name
+
+
+def _fold(name: str) -> str:
+    """Return the form of a name whose case, underscores and compatibility characters do not count."""
+    return _shorten(clean_name(unicodedata.normalize("NFKC", name).casefold().replace("_", " ")))
 
 
 def _is_same(name: str, other: str) -> bool:

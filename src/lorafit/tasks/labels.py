@@ -45,12 +45,14 @@ class LabelColumn:
             cells with the same fault have the same text.
         notes: What a user should know of the column: how it was read, what was merged.
         doubts: Why these are probably not the labels that are meant; each says what to type instead.
+        unmerged: The note on names that differ in upper and lower case alone, which stay apart; none where none do.
     """
 
     labels: tuple[Label | None, ...]
     faults: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    unmerged: tuple[str, ...] = ()
 
 
 _MANY_LABELS: Final = 100
@@ -66,9 +68,14 @@ def is_missing(cell: object) -> bool:
     return cell is None or (isinstance(cell, float) and math.isnan(cell))
 
 
+def shorten_label(name: str) -> str:
+    """Return a label as lists show it: safe to print, 40 characters at most."""
+    return clean_text(name, most=40)
+
+
 def quote_label(name: str) -> str:
-    """Return a label as messages show it: in quotes, safe to print, 40 characters at most."""
-    return f"'{clean_text(name, most=40)}'"
+    """Return a label as messages show it: shortened, in quotes."""
+    return f"'{shorten_label(name)}'"
 
 
 def list_labels(names: Sequence[str], *, most: int = 10) -> str:

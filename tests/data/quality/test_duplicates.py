@@ -11,7 +11,6 @@ from lorafit.data.quality.duplicates import (
     group_equal,
     group_similar,
     mark_conflicts,
-    measure_similarity,
     split_words,
 )
 from lorafit.data.quality.findings import Place
@@ -28,6 +27,12 @@ def write_reviews(count: int) -> list[str]:
     words = [f"{first}{second}" for first in "bdfgklm" for second in ("an", "el", "ir", "os", "ut")]
     texts = [" ".join(rng.choice(words, size=20)) for _ in range(count)]
     return [variant for text in texts for variant in (text, f"{text} indeed", f"so {text}")]
+
+
+def measure_similarity(text: str, other: str) -> float:
+    """Return the Jaccard similarity of the word pairs of two texts, 0 to 1."""
+    first, second = (set(itertools.pairwise(split_words(one))) for one in (text, other))
+    return len(first & second) / len(first | second)
 
 
 def test_equal_texts_are_grouped_by_the_first() -> None:

@@ -2,8 +2,12 @@ from collections.abc import Callable
 
 import pytest
 
-from lorafit.data.quality.label_spread import find_label_faults, group_spellings
-from lorafit.data.quality.rows import Rows
+from lorafit.data.checks import check_rows
+from lorafit.data.quality.label_spread import find_label_faults
+from lorafit.data.quality.rows import Rows, gather_rows
+from lorafit.data.rows import RawRows, RawSplits
+from lorafit.tasks.labels import LabelReading
+from lorafit.tasks.registry import get_task
 
 MakeRows = Callable[..., Rows]
 
@@ -35,14 +39,25 @@ def test_rows_sorted_by_label_are_found(make_rows: MakeRows, turn: int, *, is_fo
     assert [finding.name for finding in find_label_faults(rows)] == (["sorted-by-label"] if is_found else [])
 
 
-def test_spellings_are_grouped() -> None:
-    names = ["Positive", "positive", "POSITIVE ", "\uff4eeg", "neg", "1", "1.0", "other", "very good", "very_good"]
-    assert group_spellings(names) == [
-        ["Positive", "positive", "POSITIVE "],
-        ["\uff4eeg", "neg"],
-        ["1", "1.0"],
-        ["very good", "very_good"],
-    ]
+@pytest.mark.parametrize("merge_spellings", [False, True])
+def test_spellings_of_a_label_are_told_once(*, merge_spellings: bool) -> None:
+    labels = ["good", "Good"] * 20 + ["bad"] * 40
+    raw = RawRows("a.csv", [f"text {number}" for number in range(80)], labels)
+    task, reading = get_task("single_label"), LabelReading(merge_spellings=merge_spellings)
+    rows, findings = gather_rows(RawSplits(raw), task, reading)
+    told = [one for one in (*findings, *find_label_faults(rows)) if "Good" in one.message]
+    assert [one.name for one in told] == (["reading"] if merge_spellings else ["label-spellings"])
+    notes = check_rows(raw, task, reading, drop_bad_rows=False).notes
+    assert ["--merge-spellings" in note for note in notes] == [True]
+
+
+def test_names_are_safe_to_print_and_short(make_rows: MakeRows) -> None:
+    strange = ["\x1b]0;owned\x07\u202ered", "\x1b]0;OWNED\x07\u202eRED", "x" * 50]
+    labels = [strange[0]] * 95 + strange[1:] * 2
+    rows = make_rows(([f"text {number}" for number in range(99)], labels), test=(["a"], ["\x1b[31mnew"]))
+    messages = [finding.message for finding in find_label_faults(rows)]
+    assert len(messages) == 5
+    assert all(message.isprintable() and "x" * 40 not in message for message in messages)
 
 
 def test_numbers_have_no_faults_of_classes(make_rows: MakeRows) -> None:

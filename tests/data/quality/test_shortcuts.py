@@ -21,6 +21,15 @@ def find(make_rows: MakeRows, texts: list[str], labels: list[str]) -> list[str]:
     return [finding.message for finding in find_shortcuts(rows, draw_samples(rows, 0)[0])]
 
 
+def test_names_are_safe_to_print(make_rows: MakeRows) -> None:
+    label = "red\x1b[31m\u202ered"
+    texts = [f"{text} {label}" if number % 2 else text for number, text in enumerate(write_texts(200))]
+    rows = make_rows((texts, [label if number % 2 else "z" for number in range(200)]))
+    found = [*find_label_names(rows, draw_samples(rows, 0)[0]), *find_shortcuts(rows, draw_samples(rows, 0)[0])]
+    assert {finding.name for finding in found} >= {"label-in-text", "word-tells-label"}
+    assert all(finding.message.isprintable() for finding in found)
+
+
 def test_texts_without_a_shortcut_have_none(make_rows: MakeRows) -> None:
     texts = write_texts(200)
     clues = [f"{text} awful" if number % 10 < 3 else text for number, text in enumerate(texts)]

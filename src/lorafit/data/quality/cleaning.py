@@ -14,8 +14,8 @@ from lorafit.config import DataConfig
 from lorafit.data.checks import describe_text_fault
 from lorafit.data.quality.debris import remove_html, repair_encoding
 from lorafit.data.quality.duplicates import group_equal, group_similar, mark_conflicts
-from lorafit.data.quality.label_spread import group_spellings
 from lorafit.data.quality.rows import Positions
+from lorafit.data.reading.opening import COMPRESSIONS
 from lorafit.data.rows import RawRows, RawSplits
 from lorafit.data.sources import is_file, is_same_source, list_files, read_splits
 from lorafit.data.tables import read_table
@@ -24,6 +24,7 @@ from lorafit.errors import ConfigError, UserInputError
 from lorafit.system.atomic import write_atomic
 from lorafit.system.paths import expand_home
 from lorafit.system.text import join_text
+from lorafit.tasks.label_spellings import group_spellings
 
 Columns = Mapping[str, Sequence[object]]
 
@@ -38,9 +39,6 @@ FIXES: Final[Mapping[str, str]] = {
     "near-duplicates": "of rows with nearly the same text and the same label the first is kept",
 }
 """What can be fixed and how, in the order in which it is done."""
-
-
-_COMPRESSED: Final = (".gz", ".zip", ".bz2", ".xz", ".zst")
 
 
 @dataclass
@@ -140,7 +138,7 @@ def name_copy(source: str) -> Path:
     if not is_file(source):
         return Path(f"{source.partition('@')[0].rpartition('/')[2].rpartition(':')[2]}.cleaned.csv")
     path = expand_home(source)
-    path = path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path
+    path = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
     suffix = path.suffix if path.suffix.lower() in WRITABLE_SUFFIXES else ".csv"
     place = Path() if "://" in source else path.parent
     return place / f"{path.stem}.cleaned{suffix}"

@@ -8,7 +8,6 @@ and lower case, punctuation and spaces do not count.
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -38,18 +37,6 @@ _SPACELESS = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 
 _ASCII_WORDS: Final = re.compile(r"\w+", re.ASCII)
 _WORDS: Final = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+")
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """What distinguishes findings about equal texts from those about similar ones."""
-
-    prefix: str
-    same: str
-
-
-_EXACT = _Kind("", "the same text")
-_NEAR = _Kind("near-", "nearly the same text")
 
 
 def group_equal(texts: Sequence[str]) -> Positions:
@@ -100,12 +87,6 @@ def split_words(text: str) -> list[str]:
     return (_ASCII_WORDS if text.isascii() else _WORDS).findall(text.lower())
 
 
-def measure_similarity(text: str, other: str) -> float:
-    """Return the Jaccard similarity of the word pairs of two texts, 0 to 1."""
-    first, second = set(_pair_words(split_words(text))), set(_pair_words(split_words(other)))
-    return len(first & second) / max(len(first | second), 1)
-
-
 def find_duplicates(rows: Rows, equal: Positions, similar: Positions | None = None) -> Iterator[Finding]:
     """Find texts that occur more than once: inside a split with the same label, across splits with any.
 
@@ -142,28 +123,25 @@ def find_conflicts(rows: Rows, equal: Positions, similar: Positions | None = Non
     labels = rows.number_classes()
     if labels is None:
         return
-    is_found = mark_conflicts(equal, labels)
-    kind, groups = _EXACT, equal
+    groups, is_found = equal, mark_conflicts(equal, labels)
+    prefix, same = _name_kind(near=similar is not None)
     if similar is not None:
-        exact = is_found
-        kind, groups = _NEAR, similar
-        is_found = mark_conflicts(similar, labels) & ~np.isin(similar, similar[exact])
+        groups, is_found = similar, mark_conflicts(similar, labels) & ~np.isin(similar, similar[is_found])
     positions = np.flatnonzero(is_found)
     if not len(positions):
         return
     count, texts = len(positions), len(np.unique(groups[positions]))
     share = count / len(rows.texts)
-    same = "the same text stands" if similar is None else "nearly the same text stands"
     yield Finding(
-        name="conflicting-labels" if similar is None else "near-conflicting-labels",
+        name=f"{prefix}conflicting-labels",
         severity="warning" if similar is None or share >= 0.01 else "note",
         split=None,
         count=count,
         share=share,
         scope=rows.scope(),
-        message=f"{texts:,} {'text has' if texts == 1 else 'texts have'} contradictory labels: {same} in {count:,} "
-        "rows with more than one label.",
-        remedy="lorafit check DATA --fix conflicts" if kind is _EXACT else "",
+        message=f"{texts:,} {'text has' if texts == 1 else 'texts have'} contradictory labels: {same} stands in "
+        f"{count:,} rows with more than one label.",
+        remedy="lorafit check DATA --fix conflicts" if similar is None else "",
         rows=rows.list_rows(positions, groups[positions]),
     )
 
@@ -194,26 +172,26 @@ def _choose_most_similar(pairs: Sequence[str], places: Sequence[int], texts: Seq
 def _find_inside(rows: Rows, split: str, equal: Positions, similar: Positions | None) -> Iterator[Finding]:
     part = rows.splits[split]
     kept = _first_inside(equal, part)
-    kind = _EXACT
     own = np.arange(part.start, part.stop)
     repeated = kept != own
     if similar is not None:
-        kind, kept = _NEAR, _first_inside(similar, part)
+        kept = _first_inside(similar, part)
         repeated = (kept != own) & ~repeated
     positions = own[repeated]
     if not len(positions):
         return
     count, share = len(positions), len(positions) / rows.count(split)
+    prefix, same = _name_kind(near=similar is not None)
     yield Finding(
-        name=f"{kind.prefix}duplicates",
+        name=f"{prefix}duplicates",
         severity=grade(share, warn_from=0.01),
         split=split,
         count=count,
         share=share,
         scope=rows.scope(split),
-        message=f"{count_rows(count, split, 'has', 'have')} {kind.same} and the same label as an earlier one "
+        message=f"{count_rows(count, split, 'has', 'have')} {same} and the same label as an earlier one "
         f"({write_share(share)}).",
-        remedy=f"lorafit check SPLIT --fix {kind.prefix}duplicates",
+        remedy=f"lorafit check SPLIT --fix {prefix}duplicates",
         rows=rows.list_rows(positions, kept[repeated]),
     )
 
@@ -222,27 +200,33 @@ def _find_across(
     rows: Rows, earlier: str, split: str, equal: Positions, similar: Positions | None
 ) -> Iterator[Finding]:
     kept = _first_in_other(equal, rows.splits[earlier], rows.splits[split])
-    kind, leaked = _EXACT, kept >= 0
+    leaked = kept >= 0
     if similar is not None:
-        kind, kept = _NEAR, _first_in_other(similar, rows.splits[earlier], rows.splits[split])
+        kept = _first_in_other(similar, rows.splits[earlier], rows.splits[split])
         leaked = (kept >= 0) & ~leaked
     positions = np.arange(rows.splits[split].start, rows.splits[split].stop)[leaked]
     if not len(positions):
         return
     count, share = len(positions), len(positions) / rows.count(split)
     texts = len(np.unique((equal if similar is None else similar)[positions]))
+    prefix, same = _name_kind(near=similar is not None)
     yield Finding(
-        name=f"{kind.prefix}leaks",
+        name=f"{prefix}leaks",
         severity=grade(share, warn_from=0.0, error_from=0.05),
         split=split,
         count=count,
         share=share,
         scope=rows.scope(split),
-        message=f"{count_rows(count, split, 'has', 'have')} {kind.same} as a row of {earlier} ({write_share(share)}; "
+        message=f"{count_rows(count, split, 'has', 'have')} {same} as a row of {earlier} ({write_share(share)}; "
         f"{texts:,} different): what they measure is memory, too.",
-        remedy=f"lorafit check DATA --fix {kind.prefix}leaks" if earlier == "train" else "",
+        remedy=f"lorafit check DATA --fix {prefix}leaks" if earlier == "train" else "",
         rows=rows.list_rows(positions, kept[leaked]),
     )
+
+
+def _name_kind(*, near: bool) -> tuple[str, str]:
+    """Return what names of findings about equal or similar texts begin with, and what such texts are called."""
+    return ("near-", "nearly the same text") if near else ("", "the same text")
 
 
 def _join_labels(groups: Positions, labels: Positions | None) -> Positions:

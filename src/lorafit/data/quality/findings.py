@@ -1,6 +1,6 @@
 """What a check of data finds: a record for each finding, with its rows and its remedy. It holds no texts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final, Literal
 
 from lorafit.system.records import Record
@@ -54,7 +54,7 @@ class Finding(Record):
     """Something that is wrong with the data, or that a user should know of them.
 
     Attributes:
-        name: What kind it is, as in `exact-duplicates`.
+        name: What kind it is, as in `duplicates`.
         severity: How bad it is.
         split: The split that it is about; None for all of them.
         count: Number of rows, or of labels where it is about labels.
@@ -110,12 +110,6 @@ def write_share(share: float) -> str:
     if 0 < percent < 0.1:
         return "less than 0.1 %"
     return f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
-
-
-def list_names(names: Sequence[str], *, most: int = 8) -> str:
-    """List names in quotes, each cut to 40 characters, and say how many are left out."""
-    shown = ", ".join(f"'{name[:40]}'" for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
 
 
 def sort_findings(findings: Iterator[Finding]) -> list[Finding]:

@@ -1,15 +1,15 @@
 """How labels are spread: over classes, over splits, and over the file."""
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
-from lorafit.data.quality.findings import Finding, Scope, list_names, write_share
+from lorafit.data.quality.findings import Finding, Scope, write_share
 from lorafit.data.quality.rows import Rows
+from lorafit.tasks.label_spellings import group_spellings
+from lorafit.tasks.labels import list_labels, quote_label
 
 _FEW_ROWS: Final = 10
 """Rows of a label below which neither training nor measuring says much."""
@@ -50,20 +50,6 @@ def count_labels(rows: Rows) -> dict[str, dict[str, int]]:
     return {split: rows.task.count(rows.y[part]) for split, part in rows.splits.items()}
 
 
-def group_spellings(names: Sequence[str]) -> list[list[str]]:
-    """Return groups of two or more names that differ in case, spaces, Unicode form or a decimal of 0 alone."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(normalize_spelling(name), []).append(name)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def normalize_spelling(name: str) -> str:
-    """Return what is the same for all spellings of a name."""
-    folded = " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", folded)
-
-
 def _find_absent(rows: Rows, counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
     train = counts["train"]
     for split, own in counts.items():
@@ -78,7 +64,7 @@ def _find_absent(rows: Rows, counts: Mapping[str, Mapping[str, int]]) -> Iterato
                 affected = sum(there[label] for label in absent)
                 plural = meaning.replace("is not", "are not").replace("has no", "have no")
                 plural = plural.replace("predict it", "predict them").replace("it is found", "they are found")
-                listed = list_names(absent)
+                listed = list_labels(absent)
                 yield Finding(
                     name=name,
                     severity="error" if severity == "error" else "note",
@@ -96,7 +82,7 @@ def _find_absent(rows: Rows, counts: Mapping[str, Mapping[str, int]]) -> Iterato
 def _find_rare(rows: Rows, counts: Mapping[str, int]) -> Iterator[Finding]:
     rare = {label: count for label, count in counts.items() if 0 < count < _FEW_ROWS}
     if rare:
-        listed = ", ".join(f"'{label[:40]}' ({count})" for label, count in list(rare.items())[:8])
+        listed = ", ".join(f"{quote_label(label)} ({count})" for label, count in list(rare.items())[:8])
         more = "" if len(rare) <= 8 else f" and {len(rare) - 8:,} more"
         yield _about_labels(
             rows,
@@ -122,9 +108,9 @@ def _find_imbalance(rows: Rows, counts: Mapping[str, int]) -> Iterator[Finding]:
         "imbalance",
         there[largest],
         share,
-        f"{write_share(share)} of the training rows have the label '{largest[:40]}', and "
-        f"{write_share(there[smallest] / total)} '{smallest[:40]}': who always says the first is right that often, so "
-        "look at F1 and recall, not at accuracy.",
+        f"{write_share(share)} of the training rows have the label {quote_label(largest)}, and "
+        f"{write_share(there[smallest] / total)} {quote_label(smallest)}: who always says the first is right that "
+        "often, so look at F1 and recall, not at accuracy.",
         "lorafit train DATA --class-weights balanced",
     )
 
@@ -132,7 +118,7 @@ def _find_imbalance(rows: Rows, counts: Mapping[str, int]) -> Iterator[Finding]:
 def _find_spellings(rows: Rows, names: Sequence[str]) -> Iterator[Finding]:
     groups = group_spellings(names)
     if groups:
-        listed = "; ".join(" / ".join(f"'{name[:40]}'" for name in group) for group in groups[:5])
+        listed = "; ".join(" / ".join(map(quote_label, group)) for group in groups[:5])
         count = sum(map(len, groups))
         yield _about_labels(
             rows,

@@ -2,27 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.data.checks import describe_text_fault
-from lorafit.data.quality.findings import (
-    MOST_ROWS,
-    Finding,
-    FoundRow,
-    Place,
-    Scope,
-    count_rows,
-    list_names,
-    write_share,
-)
+from lorafit.data.checks import find_faults
+from lorafit.data.quality.findings import MOST_ROWS, Finding, FoundRow, Place, Scope, count_rows, write_share
 from lorafit.data.rows import RawRows, RawSplits, Splits
 from lorafit.errors import DataError
 from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Task
-from lorafit.tasks.labels import Label, LabelReading
+from lorafit.tasks.labels import Label, LabelColumn, LabelReading, list_labels
 
 Positions = NDArray[np.int64]
 
@@ -145,8 +136,11 @@ def gather_rows(raw: RawSplits, task: type[Task], reading: LabelReading) -> tupl
     splits: dict[str, slice] = {}
     findings: list[Finding] = [_tell(note, None, 0) for note in raw.notes]
     for split, part in raw.by_name.items():
-        start = len(texts)
-        findings += _read_part(split, part, task, reading, (texts, labels, ids))
+        start, read = len(texts), _read_part(split, part, task, reading)
+        texts += read.texts
+        labels += read.labels
+        ids += read.ids
+        findings += read.findings
         splits[split] = slice(start, len(texts))
     if splits["train"].stop == 0:
         raise DataError(
@@ -181,26 +175,30 @@ def join_splits(splits: Splits) -> Rows:
     )
 
 
-def _read_part(
-    split: str,
-    part: RawRows,
-    task: type[Task],
-    reading: LabelReading,
-    into: tuple[list[str], list[Label], list[int]],
-) -> Iterator[Finding]:
-    """Add the usable rows of a split to texts, labels and ids; yield what is wrong with the others."""
-    texts, labels, ids = into
-    numbers = part.ids if part.ids is not None else range(1, len(part.texts) + 1)
+class _Part(NamedTuple):
+    """The usable rows of a split, and what is to be said of the others."""
+
+    texts: list[str]
+    labels: list[Label]
+    ids: list[int]
+    findings: list[Finding]
+
+
+def _read_part(split: str, part: RawRows, task: type[Task], reading: LabelReading) -> _Part:
     column = task.read_labels(part.labels, reading)
-    faults: dict[int, str] = {}
-    for place, (text, label) in enumerate(zip(part.texts, column.labels, strict=True)):
-        fault = part.faults.get(place) or describe_text_fault(text) or column.faults.get(place)
-        if fault is not None or label is None:
-            faults[numbers[place]] = fault or "an empty label"
-            continue
-        texts.append(_as_text(text))
-        labels.append(label)
-        ids.append(numbers[place])
+    faults = find_faults(part, column)
+    ids = part.ids if part.ids is not None else range(1, len(part.texts) + 1)
+    places = [place for place in range(len(part.texts)) if place not in faults]
+    return _Part(
+        [join_text(cast("Text", part.texts[place])) for place in places],
+        [cast("Label", column.labels[place]) for place in places],
+        [ids[place] for place in places],
+        list(_describe_part(split, part, column, {ids[place]: fault for place, fault in faults.items()})),
+    )
+
+
+def _describe_part(split: str, part: RawRows, column: LabelColumn, faults: Mapping[int, str]) -> Iterator[Finding]:
+    """Yield what is to be said of a split; `find_label_faults` finds the spellings that stay apart."""
     total = len(part.texts)
     for note in (*part.notes, *column.notes):
         yield _tell(note, split, total)
@@ -209,11 +207,6 @@ def _read_part(
     if faults:
         yield _report_faults(split, faults, total)
     yield from _find_constant_columns(split, part)
-
-
-def _as_text(text: Any) -> str:  # noqa: ANN401 - checked by `describe_text_fault`
-    checked: Text = text
-    return join_text(checked)
 
 
 def _tell(message: str, split: str | None, rows: int) -> Finding:
@@ -252,5 +245,5 @@ def _find_constant_columns(split: str, part: RawRows) -> Iterator[Finding]:
             count=len(constant),
             share=len(constant) / len(part.columns),
             scope=Scope(rows=total, of=total),
-            message=f"The columns {list_names(constant)} have one value in all {split} rows and tell nothing apart.",
+            message=f"The columns {list_labels(constant)} have one value in all {split} rows and tell nothing apart.",
         )

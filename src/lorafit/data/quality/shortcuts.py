@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lorafit.data.quality.duplicates import split_words
 from lorafit.data.quality.findings import Finding, FoundRow, write_share
 from lorafit.data.quality.rows import Rows, Sample
+from lorafit.tasks.labels import quote_label
 
 _Floats = NDArray[np.float64]
 _Bools = NDArray[np.bool_]
@@ -58,7 +59,7 @@ def find_label_names(rows: Rows, sample: Sample) -> Iterator[Finding]:
                 sample,
                 rows.list_rows(sample.positions[named & own]),
                 int((named & own).sum()),
-                f"The name of the label '{name[:40]}' stands in {write_share(share)} of its texts, and in "
+                f"The name of the label {quote_label(name)} stands in {write_share(share)} of its texts, and in "
                 f"{write_share(others)} of the others: a model learns to read the label off.",
             )
 
@@ -82,7 +83,7 @@ def find_shortcuts(rows: Rows, sample: Sample) -> Iterator[Finding]:
     properties = measure_properties(texts) if shown else {}
     counts, total = _count_words(texts, marks)
     for number in shown:
-        own, name = marks[:, number], names[number][:40]
+        own, name = marks[:, number], quote_label(names[number])
         for title, values in properties.items():
             accuracy = score_threshold(values, own)
             if accuracy >= _ALONE:
@@ -91,7 +92,7 @@ def find_shortcuts(rows: Rows, sample: Sample) -> Iterator[Finding]:
                     sample,
                     (),
                     int(own.sum()),
-                    f"The {title} of a text alone tells the label '{name}' with a balanced accuracy of "
+                    f"The {title} of a text alone tells the label {name} with a balanced accuracy of "
                     f"{write_share(accuracy)}: a model may learn it instead of what texts say.",
                 )
         word, accuracy = choose_word(counts[number], total, int(own.sum()), len(own))
@@ -101,7 +102,7 @@ def find_shortcuts(rows: Rows, sample: Sample) -> Iterator[Finding]:
                 sample,
                 (),
                 int(own.sum()),
-                f"The word '{word[:40]}' alone tells the label '{name}' with a balanced accuracy of "
+                f"The word {quote_label(word)} alone tells the label {name} with a balanced accuracy of "
                 f"{write_share(accuracy)}: a model may learn it instead of what texts say.",
             )
 

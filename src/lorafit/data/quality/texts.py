@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from lorafit.data.quality.findings import Finding, count_rows, grade, list_names, write_share
+from lorafit.data.quality.findings import Finding, count_rows, grade, write_share
 from lorafit.data.quality.rows import Rows, Sample
 from lorafit.system.extras import require
 
@@ -82,7 +82,7 @@ def find_languages(rows: Rows, samples: Sequence[Sample]) -> Iterator[Finding]:
         first = first or main
         if others or main != first:
             shares = ", ".join(f"{one} {write_share(counts[one] / told)}" for one in [main, *others])
-            elsewhere = "" if main == first else f" Those of train are mostly in {list_names([first])}."
+            elsewhere = "" if main == first else f" Those of train are mostly in '{first}'."
             count = sum(others.values()) if main == first else told
             yield Finding(
                 name="languages",

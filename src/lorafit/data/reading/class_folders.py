@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lorafit.config import FormatConfig
-from lorafit.data.reading.encodings import decode, judge_encoding, name_encoding
-from lorafit.data.reading.opening import LARGEST_FILE, READABLE_SUFFIXES
-from lorafit.data.reading.parts import Limit, Part, cut, is_decodable
+from lorafit.data.reading.encodings import decode, is_decodable, judge_encoding, name_encoding
+from lorafit.data.reading.opening import KINDS, LARGEST_FILE
+from lorafit.data.reading.parts import Limit, Part, cut
 from lorafit.errors import DataError
 
 _SAMPLE = 1 << 22
@@ -51,7 +51,7 @@ def _list_files(path: Path) -> list[Path]:
         if splits:
             hint = f"Those of {', '.join(splits[:5])} do: give one of them, as in {shlex.quote(str(path / splits[0]))}."
         else:
-            hint = f"Give a file ({', '.join(READABLE_SUFFIXES)}). It holds: {', '.join(inside[:10]) or 'nothing'}."
+            hint = f"Give a file ({', '.join(KINDS)}). It holds: {', '.join(inside[:10]) or 'nothing'}."
         raise DataError(f"{path} is a folder without a folder of .txt files for each class. {hint}")
     return files
 

@@ -6,9 +6,9 @@ from itertools import chain
 
 from lorafit.config import FormatConfig
 from lorafit.data.reading.dialects import FALSE_HEADER, CsvReader, count_rows_inside, make_reader
-from lorafit.data.reading.encodings import name_encoding, open_text
+from lorafit.data.reading.encodings import is_decodable, name_encoding, open_text
 from lorafit.data.reading.opening import StoredFile
-from lorafit.data.reading.parts import Limit, Part, is_decodable, name_columns
+from lorafit.data.reading.parts import Limit, Part, name_columns
 from lorafit.errors import DataError
 
 

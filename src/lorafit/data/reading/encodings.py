@@ -157,6 +157,15 @@ def decode(content: bytes, path: Path, form: FormatConfig) -> str:
         raise _unfit(path, encoding) from None
 
 
+def is_decodable(text: str) -> bool:
+    """Tell whether a text was decoded without a fault: bad bytes become halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _choose_handler(form: FormatConfig) -> tuple[str, str]:
     encoding = form.encoding or "utf-8"
     if form.encoding_errors == "replace":

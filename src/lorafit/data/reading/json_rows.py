@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from lorafit.config import FormatConfig
-from lorafit.data.reading.encodings import name_encoding, open_text
+from lorafit.data.reading.encodings import is_decodable, name_encoding, open_text
 from lorafit.data.reading.opening import LARGEST_FILE, StoredFile
-from lorafit.data.reading.parts import Limit, Part, cut, is_decodable
+from lorafit.data.reading.parts import Limit, Part, cut
 from lorafit.errors import DataError
 
 _EXAMPLE: Final = '{"text": "…", "label": "…"}'

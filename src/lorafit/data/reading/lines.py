@@ -6,9 +6,9 @@ from itertools import islice
 from typing import Final
 
 from lorafit.config import FormatConfig
-from lorafit.data.reading.encodings import name_encoding, open_text
+from lorafit.data.reading.encodings import is_decodable, name_encoding, open_text
 from lorafit.data.reading.opening import StoredFile
-from lorafit.data.reading.parts import Limit, Part, cut, is_decodable
+from lorafit.data.reading.parts import Limit, Part, cut
 
 _FASTTEXT: Final = re.compile(r"\s*((?:__label__\S+\s+)*__label__\S+)(?:\s+(.*))?", re.DOTALL)
 _LABELLED: Final = re.compile(r"\s*(\S+)\s+(\S.*)", re.DOTALL)

@@ -27,8 +27,8 @@ from lorafit.system.extras import require
 TEXT_SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt", ".label")
 """Kinds of text files, which may be packed."""
 
-READABLE_SUFFIXES: Final = (*TEXT_SUFFIXES, ".parquet", ".feather", ".arrow", ".xlsx")
-"""Kinds of files that `read_table` takes."""
+KINDS: Final = (*TEXT_SUFFIXES, ".parquet", ".feather", ".arrow", ".xlsx")
+"""Kinds of files that can be read."""
 
 COMPRESSIONS: Final = (".gz", ".bz2", ".xz", ".zst", ".zip")
 """What a text file may be packed with."""
@@ -77,7 +77,7 @@ class StoredFile:
 
     Attributes:
         path: Where it is.
-        suffix: Its kind, one of `READABLE_SUFFIXES`; of a packed file what is inside.
+        suffix: Its kind, one of `KINDS`; of a packed file what is inside.
         member: Its name inside the zip archive at `path`; None where it is no such archive.
     """
 
@@ -217,16 +217,16 @@ def locate_file(path: Path) -> StoredFile:
         raise DataError(f"{path} cannot be read as it is. Convert it: {_CONVERTED[suffix]} {shlex.quote(str(path))}")
     if suffix == ".zip":
         return _choose_member(path)
-    if suffix in COMPRESSIONS and inner in READABLE_SUFFIXES and inner not in TEXT_SUFFIXES:
+    if suffix in COMPRESSIONS and inner in KINDS and inner not in TEXT_SUFFIXES:
         raise DataError(f"{path}: {inner} files are read unpacked. Unpack it first: {_unpacking(path)}")
     if suffix in COMPRESSIONS and inner not in TEXT_SUFFIXES:
         raise DataError(
             f"{path} cannot be read: what is packed must be named, as in {path.stem}.csv{suffix}; allowed are "
             f"{', '.join(TEXT_SUFFIXES)}. Rename it, or unpack it first: {_unpacking(path)}"
         )
-    if inner not in READABLE_SUFFIXES:
+    if inner not in KINDS:
         raise DataError(
-            f"{path} cannot be read: its suffix is '{path.suffix}'. Allowed: {', '.join(READABLE_SUFFIXES)}; text "
+            f"{path} cannot be read: its suffix is '{path.suffix}'. Allowed: {', '.join(KINDS)}; text "
             f"files also packed ({', '.join(COMPRESSIONS)})."
         )
     return StoredFile(path, inner)

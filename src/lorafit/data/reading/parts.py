@@ -49,15 +49,6 @@ def name_columns(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def is_decodable(text: str) -> bool:
-    """Tell whether a text was decoded without a fault: `encodings` turns such bytes into halves of surrogate pairs."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def measure_texts(row: Sequence[object]) -> int:
     """Return the number of characters of the texts in a row."""
     return sum(len(value) for value in row if isinstance(value, str))
