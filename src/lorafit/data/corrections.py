@@ -9,7 +9,7 @@ from typing import Final
 from lorafit.data.checks import CheckedRows, describe_rows
 from lorafit.data.tables import read_table
 from lorafit.errors import DataError
-from lorafit.system.text import Text
+from lorafit.system.text import Text, clean_text
 from lorafit.tasks.base import Task
 from lorafit.tasks.labels import Label, LabelReading, is_missing
 
@@ -41,7 +41,7 @@ class Corrections:
         missing = [split for split in self.cells if split not in splits]
         if missing:
             raise DataError(
-                f"{self.origin} corrects rows of the split '{missing[0][:40]}'. The data have: {', '.join(splits)}. It "
+                f"{self.origin} corrects rows of the split '{clean_text(missing[0], most=40)}'. The data have: {', '.join(splits)}. It "
                 "belongs to other data."
             )
 
