@@ -41,8 +41,8 @@ class Corrections:
         missing = [split for split in self.cells if split not in splits]
         if missing:
             raise DataError(
-                f"{self.origin} corrects rows of the split '{clean_text(missing[0], most=40)}'. The data have: {', '.join(splits)}. It "
-                "belongs to other data."
+                f"{self.origin} corrects rows of the split '{clean_text(missing[0], most=40)}'. The data have: "
+                f"{', '.join(splits)}. It belongs to other data."
             )
 
 
