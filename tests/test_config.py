@@ -1,11 +1,12 @@
 import math
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from lorafit.config import Config, load_config
+from lorafit.config import Config, DataConfig, describe_source, load_config
 from lorafit.errors import ConfigError, UserInputError
 
 
@@ -216,6 +217,36 @@ def test_a_fault_names_the_flag_that_it_came_from() -> None:
     assert told[1].endswith("got 'skip' (--bad-rows)")
     assert told[2].endswith("got '' (--model)")
     assert told[3].endswith("got -1"), "the flag was overridden"
+
+
+def test_another_source_is_read_without_what_is_about_the_rows_of_this_one() -> None:
+    ours = {
+        "files": ["b.csv"],
+        "validation": "v.csv",
+        "test": "t.csv",
+        "max_rows": 5,
+        "corrections": "c.csv",
+        "task": "multi_label",
+        "text_column": "body",
+    }
+    kept = DataConfig(source="other.csv", task="multi_label", text_column="body")
+    for cut in ("group_column", "time_column"):
+        assert DataConfig(source="a.csv", **ours, **{cut: "x"}).for_source("other.csv") == kept  # type: ignore[arg-type]
+
+
+def test_a_source_is_described_by_what_is_not_the_default() -> None:
+    config = Config(data=DataConfig(source="my a.csv"))
+    assert describe_source(config) == "'my a.csv'"
+    config.data.label_columns = ["one"]
+    config.data.bad_rows, config.data.max_rows, config.data.text_pair_column = "drop", 9, "answer"
+    config.model.name = "owner/base"
+    assert shlex.split(describe_source(config, without={"--bad-rows"})) == [
+        "my a.csv",
+        *("--text-column", "text", "--text-column", "answer"),
+        *("--set", 'data.label_columns=["one"]'),
+        *("--set", "data.max_rows=9"),
+        *("--model", "owner/base"),
+    ]
 
 
 def test_a_tab_may_be_typed_as_in_a_shell() -> None:

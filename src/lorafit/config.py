@@ -4,7 +4,9 @@ The evidence for the defaults is in `docs/explanation/defaults.md`.
 """
 
 import difflib
+import json
 import re
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -28,6 +30,7 @@ TruncationPolicy = Literal["head", "tail", "head+tail", "windows"]
 
 
 _FLAGS = {
+    "data.label_columns": "--label-column",
     "data.slice_columns": "--slice",
     "data.source": "DATA",
     "data.text_pair_column": "--text-column",
@@ -35,6 +38,15 @@ _FLAGS = {
     "model.name": "--model",
 }
 """Options that are not called as the settings they give."""
+
+_NO_FLAG = {
+    "data.calibration_fraction",
+    "data.max_rows",
+    "data.seed",
+    "data.test_fraction",
+    "data.validation_fraction",
+}
+"""Settings of the data that no option gives but `--set`."""
 
 
 class Section(BaseModel):
@@ -151,6 +163,11 @@ class DataConfig(Section):
         if self.group_column is not None and self.time_column is not None:
             raise PydanticCustomError("cuts", "splits are cut by group_column or by time_column, not by both")
         return self
+
+    def for_source(self, source: str) -> Self:
+        """Return the settings for another source: without what is about the files and rows of this one."""
+        none = dict.fromkeys(("validation", "test", "max_rows", "group_column", "time_column", "corrections"))
+        return self.model_copy(update={"source": source, "files": [], **none})
 
 
 class ModelConfig(Section):
@@ -427,6 +444,49 @@ def load_config(
 def name_flag(key: str) -> str:
     """Return the option of the command line that gives the setting of this dotted name, where one does."""
     return _FLAGS.get(key, f"--{key.rpartition('.')[2].replace('_', '-')}")
+
+
+def describe_source(config: Config, *, without: Collection[str] = ()) -> str:
+    """Return a source, the options that read it and the encoder as words of `lorafit check` and `lorafit train`.
+
+    Args:
+        config: The settings; of the data, those that are not the defaults.
+        without: Options to leave out, such as `--bad-rows`.
+
+    Returns:
+        The words, quoted for a shell.
+    """
+    words = [config.data.source, *config.data.files]
+    for key, value in _list_changed(config.data):
+        if name_flag(key) not in without:
+            words += _write_option(key, value)
+    if config.model.name != ModelConfig().name:
+        words += [name_flag("model.name"), config.model.name]
+    return shlex.join(words)
+
+
+def _list_changed(data: DataConfig) -> Iterator[tuple[str, Any]]:
+    """Yield the settings of the data that are not the defaults, without those that name its files."""
+    told = {"source", "files", "format"} | ({"label_column"} if data.label_columns else set())
+    needed = {"text_column"} if data.text_pair_column is not None else set()
+    for prefix, section, default in (("data", data, DataConfig()), ("data.format", data.format, FormatConfig())):
+        for name in type(section).model_fields:
+            value = getattr(section, name)
+            if name not in told and (name in needed or value != getattr(default, name)):
+                yield f"{prefix}.{name}", value
+
+
+def _write_option(key: str, value: Any) -> list[str]:  # noqa: ANN401 - of a setting of any type
+    """Return the words that give a setting."""
+    flag = name_flag(key)
+    is_single_column = key == "data.label_columns" and len(value) == 1  # its option would give label_column
+    if key in _NO_FLAG or is_single_column:
+        return ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    if isinstance(value, list):
+        return [word for one in value for word in (flag, one)]
+    return [flag, "\\t" if key == "data.format.delimiter" and value == "\t" else value]
 
 
 def override_config(config: Config, values: Mapping[str, Any]) -> Config:

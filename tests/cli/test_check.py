@@ -105,3 +105,12 @@ def test_labels_that_are_probably_wrong_are_listed_for_a_reviewer(call: Call, tm
     assert (refused.code, "is there already, perhaps with a reviewer's work" in refused.err) == (2, True)
     refused = call(*asked)
     assert (refused.code, "find them with --folds 5" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize("others", [(), ("--fix", "html"), ("--folds", 4, "--fix", "html")])
+def test_corrections_are_refused_where_they_would_be_ignored(
+    call: Call, reviews: Path, others: tuple[object, ...]
+) -> None:
+    answer = call("check", reviews, "--corrections", "review.csv", *others)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("lorafit check takes --corrections with --folds or --labels")

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from lorafit.cli.options import RowOptions, TextOptions, name_sources
+from lorafit.config import Config, DataConfig, ModelConfig, describe_source
 from lorafit.errors import ConfigError
 
 Call = Callable[..., Any]
@@ -43,8 +45,10 @@ def test_file_that_bears_such_a_name_is_that_file(tmp_path: Path, monkeypatch: p
 def test_purpose_that_is_named_twice_is_refused(call: Call) -> None:
     with pytest.raises(ConfigError, match="test= was given more than once"):
         name_sources(["test=a.csv", "test=b.csv"])
-    answer = call("train", "a.csv", "test=b.csv", "--test", "c.csv")
-    assert (answer.code, answer.err.strip()) == (2, "test= and --test name two files. Give one of them.")
+    for command in ("train", "check"):
+        answer = call(command, "a.csv", "test=b.csv", "--test", "c.csv")
+        assert (answer.code, answer.err.strip()) == (2, "test= and --test name two files. Give one of them.")
+    assert name_sources(["a.csv"], validation="v.csv", test="t.csv")["data.test"] == "t.csv"
 
 
 def test_columns_given_once_or_more_are_all_used_or_refused() -> None:
@@ -60,6 +64,69 @@ def test_columns_given_once_or_more_are_all_used_or_refused() -> None:
         RowOptions(label_columns=["a"], listed_label_columns="b"),
     ):
         assert options.collect({})["data.label_columns"] == ["a", "b"]
+
+
+EVERY_SETTING = {
+    "source": "my a.csv",
+    "files": ["b.csv", "c'.csv"],
+    "validation": "v.csv",
+    "test": "t.csv",
+    "task": "ordinal",
+    "format": {
+        "delimiter": "\t",
+        "header": False,
+        "quoting": "none",
+        "escape": "\\",
+        "encoding": "cp1252",
+        "encoding_errors": "replace",
+    },
+    "text_column": "question",
+    "text_pair_column": "answer",
+    "label_column": "stars",
+    "label_separator": "|",
+    "missing_label": "-1",
+    "merge_spellings": True,
+    "accept_labels": True,
+    "rare_labels": "merge:all the rest",
+    "group_column": "author",
+    "validation_fraction": 0.2,
+    "test_fraction": 0.25,
+    "bad_rows": "drop",
+    "calibration_fraction": 0.0,
+    "slice_columns": ["site", "year of it"],
+    "max_rows": 50,
+    "seed": 7,
+}
+
+
+@pytest.mark.parametrize("command", ["train", "check"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"group_column": None, "time_column": "day", "format": {"header": True}},
+        {"label_columns": ["a,b", "c"], "label_column": "label"},
+        {"label_columns": ["a"], "label_column": "label", "text_column": "text"},
+    ],
+)
+def test_described_source_is_read_as_it_was(
+    call: Call, monkeypatch: pytest.MonkeyPatch, command: str, changes: dict[str, Any]
+) -> None:
+    data = DataConfig.model_validate(EVERY_SETTING | changes)
+    assert set(EVERY_SETTING) | {"label_columns", "time_column", "corrections"} == set(DataConfig.model_fields)
+    if command == "train":  # `check` takes corrections with further options alone
+        data.corrections = "my c.csv"
+    read: list[Config] = []
+
+    def stop(config: Config, **_: object) -> None:
+        read.append(config)
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr(f"lorafit.training.{'pipeline.train' if command == 'train' else 'check.check'}", stop)
+    config = Config(data=data, model=ModelConfig(name="./my base"))
+    answer = call(command, *shlex.split(describe_source(config)))
+    assert answer.err.strip().endswith("far enough")
+    assert read == [config]
 
 
 def ask(words: Sequence[object], answer: bytes) -> tuple[int, str]:

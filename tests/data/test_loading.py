@@ -323,6 +323,9 @@ def test_settings_of_the_run_serve_only_its_own_source(tmp_path: Path) -> None:
     other = DataConfig(source="imdb", test=mine, max_rows=10)
     assert len(load_evaluation_rows("builtin:rotten-tomatoes", other, task).split) == 1_245
     assert len(load_evaluation_rows("builtin:rotten-tomatoes", other, task, split="train").split) == 10_219
+    grouped = DataConfig(source=mine, group_column="author", corrections="absent.csv", files=["absent.csv"])
+    assert len(load_evaluation_rows("builtin:rotten-tomatoes", grouped, task).split) == 1_245
+    assert len(load_evaluation_rows(write_csv(tmp_path / "o.csv", ["fresh"]), grouped, task).split) == 1
 
 
 def test_file_that_trained_the_run_is_evaluated_on_its_test_rows(

@@ -2,16 +2,20 @@
 
 import csv
 import shlex
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lorafit.config import Config, load_config
+from lorafit.config import Config, describe_source, load_config
 from lorafit.data.quality import texts
+from lorafit.data.quality.findings import Finding, Scope
 from lorafit.data.quality.report import CheckReport
 from lorafit.errors import DataCheckError
 from lorafit.system import extras
-from lorafit.training.check import check, describe_source, enforce
+from lorafit.training.check import check, enforce
+from lorafit.training.label_errors import review_labels
 
 REVIEW = "a quiet film about two brothers who open a bakery and lose it again to the tax office"
 
@@ -62,7 +66,7 @@ def test_every_remedy_names_source_and_options(dirty: Path) -> None:
     words = shlex.split(describe_source(config))
     assert words[0] == str(dirty)
     assert words[1:] == (
-        ["--test", str(dirty), "--delimiter", ",", "--merge-spellings", "--model", "builtin:distil-minilm"]
+        ["--test", str(dirty), "--merge-spellings", "--delimiter", ",", "--model", "builtin:distil-minilm"]
     )
     for finding in report.findings:
         if finding.remedy:
@@ -112,6 +116,53 @@ def test_encoder_that_is_not_there_is_no_obstacle(dirty: Path) -> None:
     assert skipped.what == "unknown tokens"
     assert "--model" in skipped.why
     assert "conflicting-labels" in {finding.name for finding in report.findings}
+
+
+@pytest.mark.parametrize("part", ["", "adapter"])
+def test_run_to_go_on_from_is_asked_what_it_knows(
+    trained_of: Callable[[str], Path], dirty: Path, tmp_path: Path, part: str
+) -> None:
+    run = trained_of("single_label")
+    assert check(load(dirty, **{"model.name": str(run / part)})).skipped == []
+    broken = Path(shutil.copytree(run, tmp_path / "run"))
+    (broken / "adapter" / "adapter_model.safetensors").unlink()
+    (skipped,) = check(load(dirty, **{"model.name": str(broken / part)})).skipped
+    assert "adapter_model.safetensors is missing. Name another encoder with --model." in skipped.why
+
+
+def test_remedy_gives_no_option_twice_and_leaves_paths_alone(tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "DATA SPLIT.csv", [("one", "x"), ("two", "y"), ("two", "y"), ("", "x"), ("six", "x")])
+    told = Finding(
+        name="label-errors",
+        severity="note",
+        split="train",
+        count=1,
+        share=1.0,
+        scope=Scope(rows=1, of=1),
+        message="One.",
+        remedy="lorafit train DATA --corrections SPLIT.csv",
+    )
+    config = load(source, **{"data.bad_rows": "drop", "data.corrections": "old.csv"})
+    remedies = {one.name: shlex.split(one.remedy) for one in check(config, more=[told, told]).findings if one.remedy}
+    model = ["--model", "builtin:distil-minilm"]
+    head = ["lorafit", "train", str(source)]
+    drop, old = ["--bad-rows", "drop"], ["--corrections", "old.csv"]
+    assert remedies["unusable-rows"] == [*head, *old, *model, *drop]
+    assert remedies["label-errors"] == [*head, *drop, *model, "--corrections", "SPLIT.csv"]
+    assert remedies["duplicates"] == ["lorafit", "check", str(source), *drop, *model, "--fix", "duplicates"]
+
+
+def test_what_the_check_tells_is_not_told_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(
+        b"text;label\n" + b"".join(f"caf\xe9 {row};{'xy'[row % 2]}\n".encode("cp1252") for row in range(40))
+    )
+    config = load(path)
+    found = review_labels(config, tmp_path / "review.csv", folds=2, models=["tfidf"])
+    notes = [one.message for one in found if one.message.startswith("a.csv")]
+    assert any("cp1252" in note.lower() or "windows-1252" in note.lower() for note in notes), notes
+    messages = [one.message for one in check(config, more=found).findings]
+    assert all(messages.count(note) == 1 for note in notes)
 
 
 def test_package_that_is_missing_is_no_obstacle(dirty: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorafit.config import Config, load_config
+from lorafit.config import Config, DataConfig, ModelConfig, load_config
 from lorafit.data.loading import load_source_rows
 from lorafit.data.rows import Split
 from lorafit.errors import DataError
@@ -117,6 +117,14 @@ def test_encoder_predicts_each_row_by_a_model_of_the_other_folds(
     config.training.prefix_cache = "never"
     plain = predict_encoder_folds(config, build_material(config, task, rows), folds)
     assert np.allclose(plain, cached, atol=1e-4)
+
+
+def test_folds_go_on_from_a_run(trained_of: Callable[[str], Path], word_reviews: Path) -> None:
+    run = trained_of("single_label")
+    config = Config(data=DataConfig(source=str(word_reviews)), model=ModelConfig(name=str(run)))
+    task, parts, _ = load_source_rows(config.data)
+    encoder = build_material(config, task, parts["train"]).encoder
+    assert encoder.notes[0].startswith(f"training goes on from the run {run}")
 
 
 def test_encoder_of_few_layers_is_trained_whole(word_reviews: Path, readable_encoder: Path) -> None:

@@ -91,3 +91,19 @@ def test_known_texts_are_not_spoken_of(tiny_distilbert: Path, tmp_path: Path) ->
     prepared = prepare(write_config(tmp_path, tiny_distilbert, ["lovely film", "awful film"]), notes)
     assert not [line for line in notes.lines if "token" in line]
     assert set(prepared.unknown.values()) == {0.0}
+
+
+def test_files_are_kept_by_the_names_they_were_given(
+    tiny_distilbert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config(tmp_path, tiny_distilbert, ["a dull film", "a fine film"])
+    for name in ("more", "validation", "test"):
+        (tmp_path / f"{name}.parquet").symlink_to(config.data.source)
+    write_table(tmp_path / "review.csv", {"row": [1], "split": ["train"], "corrected_label": ["1"]})
+    monkeypatch.chdir(tmp_path)
+    config.data.files, config.data.validation, config.data.test = ["more.parquet"], "validation.parquet", "test.parquet"
+    config.data.corrections = "review.csv"
+    data = prepare(config, Silent()).config.data
+    assert data.files == [f"{tmp_path}/more.parquet"], "and not what the link leads to"
+    assert (data.validation, data.test) == (f"{tmp_path}/validation.parquet", f"{tmp_path}/test.parquet")
+    assert data.corrections == f"{tmp_path}/review.csv"

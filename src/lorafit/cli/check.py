@@ -72,14 +72,19 @@ def check(
     from lorafit.training.check import enforce
     from lorafit.training.label_errors import review_labels
 
-    own = name_sources(data)
-    own |= {name: value for name, value in {"data.validation": validation, "data.test": test}.items() if value}
+    own = name_sources(data, validation=validation, test=test)
     config = options.load_config({**own, "data.slice_columns": slices})
     if not data and options.config is None:
         raise ConfigError("Say what to check, for example: lorafit check reviews.csv (or lorafit check --help)")
     fixes = [] if fix is None else parse_fixes(fix)
     if folds is None and (judges is not None or (review is not None and labels is None)):
         raise ConfigError("--review and --judges are for labels that are probably wrong: find them with --folds 5.")
+    if config.data.corrections is not None and ((folds is None and labels is None) or fixes):
+        raise ConfigError(
+            "lorafit check takes --corrections with --folds or --labels, which judge the corrected labels, and not with "
+            "--fix: everything else is about the data as they are. Leave it out (--set data.corrections=null where a "
+            "file of settings gives it)."
+        )
     with open_progress(quiet=quiet or json) as progress:
         found: list[Finding] = []
         if folds is not None or labels is not None:

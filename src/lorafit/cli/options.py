@@ -205,12 +205,16 @@ class TrainingOptions(RowOptions):
         return load_config(self.config, flags=self.collect(more), overrides=self.settings or ())
 
 
-def name_sources(words: Sequence[str] | None) -> dict[str, Any]:
+def name_sources(
+    words: Sequence[str] | None, *, validation: str | None = None, test: str | None = None
+) -> dict[str, Any]:
     """Return the settings that say where rows come from.
 
     Args:
         words: A source, or files whose rows follow each other; `train=`, `validation=` and `test=` before a name say
             what its rows are for.
+        validation: What `--validation` gave.
+        test: What `--test` gave.
 
     Returns:
         Settings by dotted name; None of a source that was not given.
@@ -226,6 +230,10 @@ def name_sources(words: Sequence[str] | None) -> dict[str, Any]:
     for purpose in ("validation", "test"):
         if len(given[purpose]) > 1:
             raise ConfigError(f"{purpose}= was given more than once. Give one file, or a pattern in quotes.")
+    for purpose, file in (("validation", validation), ("test", test)):
+        if file is not None and given[purpose]:
+            raise ConfigError(f"{purpose}= and --{purpose} name two files. Give one of them.")
+        given[purpose] += [] if file is None else [file]
     train = given["train"]
     return {
         "data.source": train[0] if train else None,

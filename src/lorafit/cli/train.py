@@ -42,13 +42,8 @@ def train(
     from lorafit.cli.render.run import show_run
     from lorafit.training import pipeline
 
-    sources = name_sources(data)
-    for purpose, file in (("validation", validation), ("test", test)):
-        if file is not None and sources[f"data.{purpose}"] is not None:
-            raise ConfigError(f"{purpose}= and --{purpose} name two files. Give one of them.")
-        sources[f"data.{purpose}"] = file or sources[f"data.{purpose}"]
     own = {
-        **sources,
+        **name_sources(data, validation=validation, test=test),
         "data.slice_columns": slices,
         "method.name": method,
         "training.budget": budget,

@@ -14,9 +14,8 @@ from lorafit.data.sources import is_file, is_same_source, name_source, read_rows
 from lorafit.data.splits import count_shared_texts, cut_split, find_rare_strata, sample_rows
 from lorafit.errors import ConfigError, DataError, DoubtfulDataError
 from lorafit.system.paths import expand_home
-from lorafit.system.text import clean_text
 from lorafit.tasks.base import Task
-from lorafit.tasks.labels import LabelReading
+from lorafit.tasks.labels import LabelReading, quote_label
 from lorafit.tasks.registry import get_task
 
 _FEWEST_CALIBRATION_ROWS = 20
@@ -114,20 +113,10 @@ def load_evaluation_rows(
     """
     own = is_same_source(source, config.source)
     if is_file(source) and not own:
-        config = config.model_copy(update={"group_column": None, "time_column": None, "corrections": None})
+        config = config.for_source(source)
         rows = _check(read_rows(source, config), config, known=task.label_names)
     else:
-        if not own:
-            config = config.model_copy(
-                update={
-                    "source": source,
-                    "files": [],
-                    "validation": None,
-                    "test": None,
-                    "max_rows": None,
-                    "corrections": None,
-                }
-            )
+        config = config if own else config.for_source(source)
         bad_rows = "stop" if config.bad_rows == "stop" else "drop"
         splits = load_splits(config.model_copy(update={"bad_rows": bad_rows}))
         part: Split = getattr(splits, split)
@@ -164,6 +153,25 @@ def load_source_rows(config: DataConfig, task: Task | None = None) -> tuple[Task
     return task, parts, tuple(notes)
 
 
+def build_reading(config: DataConfig, known: Sequence[str] = ()) -> LabelReading:
+    """Return how label cells are read.
+
+    Args:
+        config: The settings of the data.
+        known: Labels that there are already.
+
+    Returns:
+        What `Task.read_labels` takes.
+    """
+    return LabelReading(
+        separator=config.label_separator,
+        names=tuple(config.label_columns),
+        missing=config.missing_label,
+        merge_spellings=config.merge_spellings,
+        known=tuple(known),
+    )
+
+
 def _check_splits(raw: RawSplits, config: DataConfig) -> tuple[dict[str, CheckedRows], Task]:
     """Check the rows of all splits and correct their labels; return them and the task with the labels of train."""
     corrections = None if config.corrections is None else read_corrections(expand_home(config.corrections))
@@ -174,26 +182,16 @@ def _check_splits(raw: RawSplits, config: DataConfig) -> tuple[dict[str, Checked
         rows = _check(raw.by_name[name], config, known=known)
         if corrections is None:
             return rows
-        return apply_corrections(rows, corrections, name, get_task(config.task), _build_reading(config, known))
+        return apply_corrections(rows, corrections, name, get_task(config.task), build_reading(config, known))
 
     checked = {"train": check("train")}
     task = _build_task(checked["train"], raw.label_names, config)
     return checked | {name: check(name, task.label_names) for name in raw.by_name if name != "train"}, task
 
 
-def _build_reading(config: DataConfig, known: Sequence[str]) -> LabelReading:
-    return LabelReading(
-        separator=config.label_separator,
-        names=tuple(config.label_columns),
-        missing=config.missing_label,
-        merge_spellings=config.merge_spellings,
-        known=tuple(known),
-    )
-
-
 def _check(raw: RawRows, config: DataConfig, *, known: Sequence[str] = ()) -> CheckedRows:
     """Check rows; doubtful labels are refused unless they were accepted."""
-    reading = _build_reading(config, known)
+    reading = build_reading(config, known)
     rows = check_rows(raw, get_task(config.task), reading, drop_bad_rows=config.bad_rows != "stop")
     if rows.doubts and not config.accept_labels and not known:
         raise DoubtfulDataError(
@@ -228,7 +226,7 @@ def _treat_rare_labels(
     marks = task.mark_labels(split.y)
     counts = {name: int(column.sum()) for name, column in zip(task.label_names, marks.T, strict=False)}
     named = [name for name, column in zip(task.label_names, marks.T, strict=False) if not column[~is_rare].any()]
-    shown = [f"'{clean_text(name, most=40)}' ({counts[name]})" for name in named[:_MOST_LISTED]]
+    shown = [f"{quote_label(name)} ({counts[name]})" for name in named[:_MOST_LISTED]]
     shown = shown or [task.describe_stratum(stratum)[0].lower() for stratum in rare]
     listed = ", ".join(shown) + (f" and {len(named) - _MOST_LISTED} more" if len(named) > _MOST_LISTED else "")
     if config.rare_labels == "stop":

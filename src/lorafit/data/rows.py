@@ -147,3 +147,8 @@ class Splits:
         """The splits that there are, by their names."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return parts if self.calibration is None else {**parts, "calibration": self.calibration}
+
+    @property
+    def pair(self) -> bool:
+        """Whether the texts are pairs."""
+        return not isinstance(self.train.texts[0], str)

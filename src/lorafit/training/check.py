@@ -4,16 +4,18 @@ It reports what training would refuse instead of stopping there, as far as rows 
 """
 
 import datetime
+import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from lorafit.config import Config, DataConfig, ModelConfig
+from lorafit.config import Config, DataConfig, describe_source
+from lorafit.data.loading import build_reading
 from lorafit.data.quality.debris import find_debris
 from lorafit.data.quality.duplicates import find_conflicts, find_duplicates, group_equal, group_similar
 from lorafit.data.quality.findings import DATA, OWN, Finding, Place, grade, sort_findings, write_share
@@ -23,15 +25,15 @@ from lorafit.data.quality.rows import Rows, Sample, draw_samples, gather_rows
 from lorafit.data.quality.shortcuts import find_label_names, find_shortcuts
 from lorafit.data.quality.texts import find_languages, find_short_texts
 from lorafit.data.sources import read_splits
-from lorafit.errors import ConfigError, DataCheckError, EnvironmentUnfitError, MissingExtraError
+from lorafit.errors import ConfigError, DataCheckError, EnvironmentUnfitError, MissingExtraError, RunError
 from lorafit.models.coverage import MUCH, TOO_MUCH, find_unknown_id, measure_coverage, suggest_base
-from lorafit.models.load import load_tokenizer, locate_encoder
+from lorafit.models.load import load_tokenizer
 from lorafit.models.tokenization import Truncation, tokenize
 from lorafit.reports.check_page import render_page
+from lorafit.runs.saving import locate_base
 from lorafit.system.atomic import write_atomic
 from lorafit.system.extras import require
 from lorafit.system.progress import Progress, Silent
-from lorafit.tasks.labels import LabelReading
 from lorafit.tasks.registry import get_task
 
 _MOST_SIMILAR_ROWS: Final = 200_000
@@ -42,22 +44,6 @@ _SHOWN: Final = 3
 
 _BINS: Final = 24
 _MOST_LENGTH_LABELS: Final = 4
-
-_FLAGS: Final[Mapping[str, str]] = {
-    "label_separator": "--label-separator",
-    "missing_label": "--missing-label",
-    "task": "--task",
-    "validation": "--validation",
-    "test": "--test",
-}
-_FORMAT_FLAGS: Final[Mapping[str, str]] = {
-    "delimiter": "--delimiter",
-    "quoting": "--quoting",
-    "escape": "--escape",
-    "encoding": "--encoding",
-    "encoding_errors": "--encoding-errors",
-}
-"""Options that remedies repeat, by setting."""
 
 _Search = Callable[[], Iterator[Finding]]
 
@@ -104,6 +90,8 @@ def check(
             continue
         findings += found
         progress.finish(f"{len(found)} found" if found else "")
+    told = {finding.message for finding in findings}
+    findings += [finding for finding in more if finding.message not in told]
     report = CheckReport(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         source=config.data.source,
@@ -113,7 +101,7 @@ def check(
         rows={split: rows.count(split) for split in rows.splits},
         labels=count_labels(rows),
         lengths=_measure_lengths(rows, samples[0]),
-        findings=sort_findings(_complete(finding, config) for finding in (*findings, *more)),
+        findings=sort_findings(_complete(finding, config) for finding in findings),
         skipped=skipped,
         versions=_list_versions(),
     )
@@ -140,38 +128,15 @@ def enforce(report: CheckReport) -> None:
 def _complete(finding: Finding, config: Config) -> Finding:
     """Put the source into a remedy; rows of a published split have no file that could be mended."""
     remedy = finding.remedy
-    if OWN in remedy and finding.split not in {None, "train"}:
+    if remedy.split()[2:3] == [OWN] and finding.split not in {None, "train"}:
         file = getattr(config.data, str(finding.split))
-        own = {"source": file, "files": [], "validation": None, "test": None}
-        config = config.model_copy(update={"data": config.data.model_copy(update=own)})
+        config = config.model_copy(update={"data": config.data.for_source(str(file))})
         remedy = "" if file is None else remedy
-    data = describe_source(config)
-    return finding.model_copy(update={"remedy": remedy.replace(OWN, data, 1).replace(DATA, data, 1)})
-
-
-def describe_source(config: Config) -> str:
-    """Return a source and the options that read it as words of a command line."""
-    data, default = config.data, DataConfig()
-    words = [data.source, *data.files]
-    columns = [name for name in (data.text_column, data.text_pair_column) if name is not None]
-    if columns != [default.text_column]:
-        words += [word for name in columns for word in ("--text-column", name)]
-    if data.label_columns:
-        words += [word for name in data.label_columns for word in ("--label-column", name)]
-    elif data.label_column != default.label_column:
-        words += ["--label-column", data.label_column]
-    for section, fallback, flags in ((data, default, _FLAGS), (data.format, default.format, _FORMAT_FLAGS)):
-        for setting, flag in flags.items():
-            value = getattr(section, setting)
-            if value != getattr(fallback, setting):
-                words += [flag, str(value)]
-    if data.format.header is not None:
-        words.append("--header" if data.format.header else "--no-header")
-    if data.merge_spellings:
-        words.append("--merge-spellings")
-    if config.model.name != ModelConfig().name:
-        words += ["--model", config.model.name]
-    return shlex.join(words)
+    given = {word for word in shlex.split(remedy) if word.startswith("--")}
+    if "--fix" in given:
+        given.add("--corrections")  # they are about the rows as they were
+    data = describe_source(config, without=given)
+    return finding.model_copy(update={"remedy": re.sub(f"{OWN}|{DATA}", lambda _: data, remedy, count=1)})
 
 
 class _NotLookedForError(Exception):
@@ -180,13 +145,7 @@ class _NotLookedForError(Exception):
 
 def _read(data: DataConfig) -> tuple[Rows, list[Finding]]:
     """Read all splits of a source; the one place where a check reads rows."""
-    reading = LabelReading(
-        separator=data.label_separator,
-        names=tuple(data.label_columns),
-        missing=data.missing_label,
-        merge_spellings=data.merge_spellings,
-    )
-    return gather_rows(read_splits(data), get_task(data.task), reading)
+    return gather_rows(read_splits(data), get_task(data.task), build_reading(data))
 
 
 def _list_searches(
@@ -229,8 +188,8 @@ def _find_unknown_tokens(rows: Rows, samples: list[Sample], config: Config) -> I
     """Find splits of which the tokenizer does not know much."""
     try:
         require("transformers", extra="train", purpose="Asking the tokenizer")
-        tokenizer, _ = load_tokenizer(locate_encoder(config.model).folder)
-    except (EnvironmentUnfitError, ConfigError) as error:
+        tokenizer, _ = load_tokenizer(locate_base(config.model).folder)
+    except (EnvironmentUnfitError, ConfigError, RunError) as error:
         raise _NotLookedForError(f"{error} Name another encoder with --model.") from error
     for sample in samples:
         texts = [rows.texts[position] for position in sample.positions.tolist()]

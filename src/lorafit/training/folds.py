@@ -18,8 +18,9 @@ from lorafit.errors import ConfigError, DataError, TrainingInterruptedError
 from lorafit.inference.predictor import compute_logits
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.batching import plan_batches
-from lorafit.models.load import load_tokenizer, locate_encoder
+from lorafit.models.load import load_tokenizer
 from lorafit.runs.folder import RunLayout
+from lorafit.runs.saving import locate_base
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Array, Task
@@ -160,7 +161,7 @@ def build_material(config: Config, task: Task, rows: Split) -> Material:
     Returns:
         Encoder, tokenizer and rows. All rows are those of train; the other splits hold one, as there are none.
     """
-    encoder = locate_encoder(config.model)
+    encoder = locate_base(config.model)
     tokenizer, pad_id = load_tokenizer(encoder.folder)
     one = rows.select(np.arange(1))
     return Material(Splits(config.data.source, task, rows, one, one), encoder, tokenizer, pad_id)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.config import Config, load_config
+from lorafit.config import Config, describe_source, load_config
 from lorafit.data.corrections import CORRECTED, DIGEST, ROW, SPLIT, digest_text
 from lorafit.data.loading import load_source_rows, load_splits
 from lorafit.data.quality.findings import DATA, MOST_ROWS, Finding, FoundRow, Scope, grade, write_share
@@ -44,7 +44,7 @@ class LabelErrors:
         judged: How many rows were judged, by split.
         columns: The review file without texts, by column; one entry for each row whose label is probably wrong.
         texts: Texts of those rows, for the review file.
-        notes: What a user should know: rows that were not judged.
+        notes: What a user should know: how the rows were read, which were left out or corrected, which not judged.
     """
 
     task: Task
@@ -55,13 +55,6 @@ class LabelErrors:
 
     def __len__(self) -> int:
         return len(self.texts)
-
-    def describe(self) -> str:
-        """Return how many labels are probably wrong, in one sentence."""
-        rows = sum(self.judged.values())
-        parts = ", ".join(f"{count:,} of {split}" for split, count in self.count().items())
-        share = f"{len(self) / rows:.1%} of {rows:,} rows"
-        return f"{len(self):,} labels are probably wrong ({share}{f': {parts}' if len(self.judged) > 1 else ''})."
 
     def count(self) -> dict[str, int]:
         """Count them by split."""
@@ -215,7 +208,7 @@ def find_label_errors(
     if folds < 2:
         raise UserInputError(f"--folds takes a number of 2 or more, got {folds}.")
     progress.start("reading data")
-    task, parts, _ = load_source_rows(config.data)
+    task, parts, notes = load_source_rows(config.data)
     rows = _Rows.join(parts)
     progress.finish(", ".join(f"{len(split):,} {name}" for name, split in parts.items()))
     names = _check_models(models, task)
@@ -226,8 +219,9 @@ def find_label_errors(
         values.append(predict_encoder_folds(config, material, fold_ids, progress))
     learned = _find_learned(rows.split, task, fold_ids)
     left_out, chosen = int(np.count_nonzero(~learned)), np.flatnonzero(learned)
-    note = f"Rows not judged: {left_out:,}, as one fold has all rows with their label."
-    return _judge(rows.select(chosen), task, np.mean(values, axis=0)[chosen], (note,) if left_out else ())
+    if left_out:
+        notes += (f"Rows not judged: {left_out:,}, as one fold has all rows with their label.",)
+    return _judge(rows.select(chosen), task, np.mean(values, axis=0)[chosen], notes)
 
 
 def find_label_errors_by_run(config: Config, run: Path, *, progress: Progress | None = None) -> LabelErrors:
@@ -255,7 +249,7 @@ def find_label_errors_by_run(config: Config, run: Path, *, progress: Progress | 
         raise RunError(
             f"{layout.root} was trained with --task {task.name}, and the rows are read with --task {config.data.task}."
         )
-    remedy = f"Judge all rows by cross-validation: lorafit check {shlex.quote(config.data.source)} --folds 5"
+    remedy = f"Judge all rows by cross-validation: lorafit check {describe_source(config)} --folds 5"
     progress.start("reading data")
     trained = load_splits(load_config(layout.config).data).train
     if trained.fingerprint() != record.data.splits["train"].fingerprint:
@@ -263,7 +257,7 @@ def find_label_errors_by_run(config: Config, run: Path, *, progress: Progress | 
             f"{record.data.source} has changed since {layout.root} was trained, so it is not known which rows it was "
             f"trained on. {remedy}"
         )
-    _, parts, _ = load_source_rows(config.data, task)
+    _, parts, notes = load_source_rows(config.data, task)
     rows, known = _Rows.join(parts), set(map(_fold_case, trained.texts))
     unseen = np.flatnonzero([_fold_case(text) not in known for text in rows.split.texts])
     progress.finish(f"{len(unseen):,} rows that the run was not trained on")
@@ -273,7 +267,8 @@ def find_label_errors_by_run(config: Config, run: Path, *, progress: Progress | 
             f"{remedy}"
         )
     seen = len(rows.names) - len(unseen)
-    notes = (f"Rows not judged: {seen:,}, on which {layout.root} was trained. {remedy}",) if seen else ()
+    if seen:
+        notes += (f"Rows not judged: {seen:,}, on which {layout.root} was trained. {remedy}",)
     rows, predictor = rows.select(unseen), load(layout.root)
     progress.start("predicting", total=len(unseen), unit="text")
     values = predictor.compute_values(rows.split.texts, on_progress=progress.update)

@@ -13,6 +13,7 @@ from lorafit.config import Config
 from lorafit.data.loading import load_splits
 from lorafit.data.quality.quick import quick_findings
 from lorafit.data.rows import Split, Splits
+from lorafit.data.sources import name_source
 from lorafit.errors import ConfigError
 from lorafit.models.acceleration.memory import keep_freed_memory
 from lorafit.models.acceleration.precision import PrecisionChoice, choose_device, choose_precision
@@ -27,7 +28,6 @@ from lorafit.runs.records import DataRecord, ForecastRecord, HardwareRecord, Run
 from lorafit.runs.saving import locate_base
 from lorafit.system import hardware
 from lorafit.system.extras import require
-from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress
 from lorafit.tasks.base import TargetScaler, Task
 from lorafit.tasks.registry import get_task
@@ -77,11 +77,6 @@ class Prepared:
     def max_length(self) -> int:
         """Longest text in tokens, without virtual tokens."""
         return self.truncation.max_length
-
-    @property
-    def pair(self) -> bool:
-        """Whether the model takes pairs of texts."""
-        return not isinstance(self.splits.train.texts[0], str)
 
     @property
     def task(self) -> Task:
@@ -172,8 +167,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     unfold_known_head(adapted, scaler, loaded.newly_initialised)
     truncation = Truncation(_text_length(config), config.model.truncation, config.model.window_stride)
     tokens = material.tokenize(truncation)
-    pair = not isinstance(splits.train.texts[0], str)
-    unknown = {name: count_unknown(material.tokenizer, texts, pair=pair) for name, texts in tokens.items()}
+    unknown = {name: count_unknown(material.tokenizer, texts, pair=splits.pair) for name, texts in tokens.items()}
     coverage_notes = list(_check_coverage(material, unknown, force=config.model.force))
     if not reads_token_types(adapted.model):
         tokens = {name: replace(texts, type_ids=None) for name, texts in tokens.items()}
@@ -264,7 +258,7 @@ def describe(prepared: Prepared, forecast: ForecastRecord | None = None) -> RunR
         max_length=prepared.max_length,
         truncation=config.model.truncation,
         window_stride=config.model.window_stride,
-        pair=prepared.pair,
+        pair=splits.pair,
         data=DataRecord(
             source=splits.source,
             splits={
@@ -311,13 +305,10 @@ def _absolute(config: Config, splits: Splits, encoder: Encoder) -> Config:
     resolved.data.source = splits.source
     resolved.model.name = encoder.name
     resolved.model.revision = encoder.revision
-    resolved.data.files = [str(expand_home(file).resolve()) for file in config.data.files]
-    if config.data.validation:
-        resolved.data.validation = str(expand_home(config.data.validation).resolve())
-    if config.data.test:
-        resolved.data.test = str(expand_home(config.data.test).resolve())
-    if config.data.corrections:
-        resolved.data.corrections = str(expand_home(config.data.corrections).resolve())
+    resolved.data.files = list(map(name_source, config.data.files))
+    for setting in ("validation", "test", "corrections"):
+        if (file := getattr(config.data, setting)) is not None:
+            setattr(resolved.data, setting, name_source(file))
     return resolved
 
 
