@@ -81,9 +81,9 @@ def check(
         raise ConfigError("--review and --judges are for labels that are probably wrong: find them with --folds 5.")
     if config.data.corrections is not None and ((folds is None and labels is None) or fixes):
         raise ConfigError(
-            "lorafit check takes --corrections with --folds or --labels, which judge the corrected labels, and not with "
-            "--fix: everything else is about the data as they are. Leave it out (--set data.corrections=null where a "
-            "file of settings gives it)."
+            "lorafit check takes --corrections with --folds or --labels, which judge the corrected labels, and not "
+            "with --fix: everything else is about the data as they are. Leave it out (--set data.corrections=null "
+            "where a file of settings gives it)."
         )
     with open_progress(quiet=quiet or json) as progress:
         found: list[Finding] = []
