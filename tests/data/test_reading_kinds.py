@@ -73,6 +73,16 @@ def test_a_folder_for_each_class_is_read_in_the_order_of_names(tmp_path: Path) -
     assert [len(part) for part in stream_table(tmp_path, most_rows=3)] == [3, 1]
 
 
+def test_what_is_hidden_in_a_folder_is_no_row(tmp_path: Path) -> None:
+    names = ["pos/1.txt", "neg/1.txt", "pos/._1.txt", ".ipynb_checkpoints/1.txt", ".git/config", ".git/x.txt"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    table = read_table(tmp_path)
+    assert table.columns == {"text": ["neg/1.txt", "pos/1.txt"], "label": ["neg", "pos"]}
+    assert table.notes == ()
+
+
 def test_a_folder_of_another_encoding_is_told(tmp_path: Path) -> None:
     for number, text in enumerate(["Qué película más aburrida", "Niño pequeño"]):
         (tmp_path / "in" / str(number)).mkdir(parents=True)

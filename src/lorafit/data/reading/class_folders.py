@@ -30,7 +30,7 @@ def stream_class_folders(path: Path, form: FormatConfig, limit: Limit, notes: li
         DataError: It has no such folders, or a file cannot be read.
     """
     files = _list_files(path)
-    others = sum(1 for file in path.glob("*/*") if file.suffix.lower() != ".txt" and not file.name.startswith("."))
+    others = sum(1 for file in _list_visible(path) if file.suffix.lower() != ".txt")
     if others:
         notes.append(f"{path.name}: files in its folders that are no .txt files were left out: {others:,}.")
     form, told = judge_encoding(io.BytesIO(_take_sample(files)), path, form)
@@ -44,16 +44,26 @@ def stream_class_folders(path: Path, form: FormatConfig, limit: Limit, notes: li
 
 
 def _list_files(path: Path) -> list[Path]:
-    files = sorted(file for file in path.glob("*/*") if file.suffix.lower() == ".txt" and file.is_file())
+    files = _list_texts(path)
     if not files:
         inside = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
-        splits = [name for name in inside if any((path / name).glob("*/*.txt"))]
+        splits = [name for name in inside if _list_texts(path / name)]
         if splits:
             hint = f"Those of {', '.join(splits[:5])} do: give one of them, as in {shlex.quote(str(path / splits[0]))}."
         else:
             hint = f"Give a file ({', '.join(KINDS)}). It holds: {', '.join(inside[:10]) or 'nothing'}."
         raise DataError(f"{path} is a folder without a folder of .txt files for each class. {hint}")
     return files
+
+
+def _list_texts(path: Path) -> list[Path]:
+    return sorted(file for file in _list_visible(path) if file.suffix.lower() == ".txt" and file.is_file())
+
+
+def _list_visible(path: Path) -> list[Path]:
+    """List what stands in the folders of a folder, without what is hidden there, such as ._a.txt of macOS or .git."""
+    inside = path.glob("*/*")
+    return [file for file in inside if not file.name.startswith(".") and not file.parent.name.startswith(".")]
 
 
 def _take_sample(files: list[Path]) -> bytes:
