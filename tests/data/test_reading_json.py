@@ -42,6 +42,12 @@ def test_a_list_is_read_though_lines_are_promised(tmp_path: Path, form: str, suf
     assert read_table(write(tmp_path / f"a{suffix}", DOCUMENTS[form])).columns == COLUMNS
 
 
+def test_columns_by_row_number_keep_rows_that_the_first_lacks(tmp_path: Path) -> None:
+    columns = {"label": {"0": 1, "2": 3}, "text": {"0": "a", "1": "b", "2": "c"}}
+    table = read_table(write(tmp_path / "a.json", json.dumps(columns)))
+    assert table.columns == {"label": [1, 3, None], "text": ["a", "c", "b"]}
+
+
 def test_one_object_is_one_row(tmp_path: Path) -> None:
     for name in ("a.json", "a.jsonl"):
         assert read_table(write(tmp_path / name, '{"text": "a", "labels": ["x"]}')).columns == {

@@ -151,7 +151,8 @@ def _turn(document: Mapping[str, object]) -> Sequence[object]:
     tables = [value for value in values if isinstance(value, dict)]
     if tables and len(tables) == len(values):
         if all(key.isdecimal() for table in tables for key in table):
-            return [{name: table.get(key) for name, table in zip(document, tables, strict=True)} for key in tables[0]]
+            keys = dict.fromkeys(key for table in tables for key in table)
+            return [{name: table.get(key) for name, table in zip(document, tables, strict=True)} for key in keys]
         return tables
     return [document]
 
