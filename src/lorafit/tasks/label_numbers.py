@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -27,6 +27,9 @@ _FEWEST_CLEAR: Final = 5
 _WORD: Final = "no number (a regression needs a column of numbers: --label-column)"
 _BESIDE: Final = "a number with a sign or word beside it, as in $5, 80% or 5 stars (write the number alone)"
 _AMBIGUOUS: Final = "a comma that may be a decimal comma or part of thousands (write 1234.5 for either)"
+_AMBIGUOUS_DOT: Final = (
+    "a dot that may be a decimal point or part of thousands, beside decimal commas (write 1234.5 for either)"
+)
 _MIXED: Final = "a comma that is a decimal sign in some cells and part of thousands in others (write 1234.5 for either)"
 
 
@@ -112,7 +115,8 @@ def _read_written(
 ) -> list[str]:
     """Read numbers with commas and signs between thousands, and take them from `texts`.
 
-    Of two ways to read a comma, one must fit all cells. Where both do, all commas stand before three digits.
+    Of two ways to read a comma, one must fit all cells. Where both do, all commas stand before three digits. What the
+    one that fits takes for a sign between thousands must not be another decimal sign.
     """
     whole = {
         index: text
@@ -133,16 +137,34 @@ def _read_written(
             del texts[index]
         return []
     is_decimal = not fits_thousands
-    for index in whole if is_decimal else odd:
+    for index in _find_ambiguous(whole, is_decimal=is_decimal):
+        faults[index] = _AMBIGUOUS_DOT if is_decimal else _AMBIGUOUS
+        del texts[index], whole[index]
+    written = {
+        index: text
+        for index, text in whole.items()
+        if index in odd or (is_decimal and not text.lstrip("+-").isdecimal())
+    }
+    for index in written:
         plain = re.sub(r"[. ']" if is_decimal else r"[, ']", "", texts.pop(index)).replace(",", ".")
         try:
             numbers[index] = _check(float(plain))
         except DataError as error:
             faults[index] = str(error)
-    return _describe_written(odd, numbers, distinct.counts, is_decimal=is_decimal)
+    return _describe_written(written, numbers, distinct.counts, is_decimal=is_decimal)
 
 
-def _is_clear(texts: Iterable[str]) -> bool:
+def _find_ambiguous(whole: Mapping[int, str], *, is_decimal: bool) -> list[int]:
+    """Find numbers in which the sign between thousands may be decimal: none where it is seen twice, or beside that."""
+    sign, decimal = (".", ",") if is_decimal else (",", ".")
+    if any(text.count(sign) > 1 or (sign in text and decimal in text) for text in whole.values()):
+        return []
+    if not is_decimal and _is_clear([text.partition(decimal)[0] for text in whole.values()]):
+        return []
+    return [index for index, text in whole.items() if sign in text]
+
+
+def _is_clear(texts: Collection[str]) -> bool:
     """Tell whether commas before three digits cannot be decimal: others have no decimals, and none is above 999."""
     commas = {text for text in texts if "," in text}
     others = [abs(int(text)) for text in texts if text.lstrip("+-").isdecimal()]
@@ -152,12 +174,12 @@ def _is_clear(texts: Iterable[str]) -> bool:
 
 
 def _describe_written(
-    odd: Mapping[int, str], numbers: Sequence[float | None], counts: Sequence[int], *, is_decimal: bool
+    written: Mapping[int, str], numbers: Sequence[float | None], counts: Sequence[int], *, is_decimal: bool
 ) -> list[str]:
     """Say how numbers with a comma, or without one with a sign between thousands, were read."""
     notes = []
-    commas = {index: text for index, text in odd.items() if "," in text}
-    spaced = {index: text for index, text in odd.items() if "," not in text}
+    commas = {index: text for index, text in written.items() if "," in text}
+    spaced = {index: text for index, text in written.items() if "," not in text}
     for group, sign in (
         (commas, "a decimal comma" if is_decimal else "a comma in thousands"),
         (spaced, "a sign between thousands"),
