@@ -9,6 +9,7 @@ import pytest
 from lorafit.config import Config, DataConfig
 from lorafit.data.frames import store_table
 from lorafit.data.loading import load_splits
+from lorafit.data.tables import read_table
 from lorafit.errors import DataError
 
 TEXTS = [f"text {row}" for row in range(30)]
@@ -44,6 +45,23 @@ def test_class_labels_and_gaps_keep_their_meaning(tmp_path: Path) -> None:
     assert '"label": null' in store_table(gaps, tmp_path).read_text()
 
 
+def test_cells_that_json_does_not_have_keep_their_meaning(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {
+            "tags": [{"b", "a"}, frozenset(), np.array(["c"])],
+            "day": pd.to_datetime(["2020-01-02", None, "2020-01-03"]),
+            "stars": pd.array([1, None, 3], dtype="Int64"),
+            "score": np.array([0.5, 1, 2], dtype=np.float32),
+        }
+    )
+    stored = read_table(store_table(table, tmp_path)).columns
+    assert stored["tags"] == [["a", "b"], [], ["c"]]
+    assert stored["day"] == ["2020-01-02 00:00:00", None, "2020-01-03 00:00:00"]
+    assert (stored["stars"], stored["score"]) == ([1, None, 3], [0.5, 1, 2])
+    numbers = store_table({"n": np.array([1, 2]), "day": np.array(["NaT", "2020-01-02"], "datetime64[ns]")}, tmp_path)
+    assert read_table(numbers).columns == {"n": [1, 2], "day": [None, "2020-01-02T00:00:00.000000000"]}
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -53,11 +71,18 @@ def test_class_labels_and_gaps_keep_their_meaning(tmp_path: Path) -> None:
         ({"text": ["a"], "label": []}, r"columns of \[0, 1\] rows"),
         ({"text": []}, r"columns of \[0\] rows"),
         (datasets.DatasetDict({"train": datasets.Dataset.from_dict(COLUMNS)}), r'train\(data=splits\["train"\]'),
+        ({"text": [b"secret"], "label": ["a"]}, "Column 'text' holds bytes, not text. Decode them first"),
+        (pd.DataFrame({"text": ["a"], "label": [[b"secret"]]}), "Column 'label' holds bytes"),
+        (pd.DataFrame([["a", "b", "c"]], columns=["text", "text", "label"]), "several columns 'text'"),
+        (pa.Table.from_arrays([pa.array(["a"])] * 2, names=["text", "text"]), "several columns 'text'"),
+        ({1: ["a"], "1": ["b"]}, "several columns '1'"),
     ],
 )
 def test_anything_else_is_refused(tmp_path: Path, table: object, message: str) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as caught:
         store_table(table, tmp_path)
+    assert "secret" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_table_in_the_settings_says_where_it_goes() -> None:

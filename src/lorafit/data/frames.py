@@ -1,6 +1,6 @@
 """Tables that are at hand in Python, written to files, so that whatever reads a source can read them again."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,12 @@ _ALLOWED: Final = (
     "a table of pandas, polars, pyarrow or datasets, a dict of columns, or a list of dicts with the same keys"
 )
 
+_Column = tuple[str, Sequence[object]]
+"""A name, and the values of its rows."""
+
+_MISSING: Final = ("NaTType", "NAType")
+"""Types by which pandas says that there is no value; it need not be installed."""
+
 
 def store_table(table: object, folder: Path) -> Path:
     """Write a table to a file whose name tells its content.
@@ -22,22 +28,27 @@ def store_table(table: object, folder: Path) -> Path:
         folder: Where to; it is made if it is missing.
 
     Returns:
-        A jsonl file; the same table gives the same one.
+        A jsonl file; the same table gives the same one. What is missing (NaN, NaT, NA) is null there, and sets and
+        arrays are lists.
 
     Raises:
-        DataError: It is something else, a dict of splits, has no rows, or columns of different lengths.
+        DataError: It is something else, a dict of splits, has no rows, columns of different lengths or of one name, or
+            bytes.
     """
-    columns = _read_columns(table)
-    lengths = {len(column) for column in columns.values()}
+    named = _read_columns(table)
+    lengths = {len(column) for _, column in named}
     if len(lengths) != 1 or lengths == {0}:
         raise DataError(f"The table has columns of {sorted(lengths)} rows; they need to be of one length, above 0.")
+    names = [name for name, _ in named]
+    if doubled := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise DataError(f"The table has several columns {doubled[0]!r}. Give each column a name of its own.")
     folder.mkdir(parents=True, exist_ok=True)
     staged = folder / f"{id(table)}.jsonl"
-    write_table(staged, columns)
+    write_table(staged, {name: [_clean(value, name) for value in column] for name, column in named})
     return staged.replace(folder / f"table-{compute_digest(staged)[:16]}.jsonl")
 
 
-def _read_columns(table: object) -> dict[str, Sequence[object]]:
+def _read_columns(table: object) -> list[_Column]:
     library = type(table).__module__.partition(".")[0]
     if library in _READERS and not isinstance(table, Mapping):
         columns = _READERS[library](table)
@@ -47,32 +58,52 @@ def _read_columns(table: object) -> dict[str, Sequence[object]]:
                 f"A dict of splits ({', '.join(map(str, table))}) is no table. Give them one by one: "
                 'train(data=splits["train"], validation=splits["validation"], test=splits["test"])'
             )
-        columns = {str(name): list(column) for name, column in table.items()}
+        columns = [(str(name), list(column)) for name, column in table.items()]
     elif isinstance(table, Sequence) and table and all(isinstance(row, Mapping) for row in table):
-        columns = {
-            str(name): [row.get(name) for row in table] for name in dict.fromkeys(n for row in table for n in row)
-        }
+        names = dict.fromkeys(name for row in table for name in row)
+        columns = [(str(name), [row.get(name) for row in table]) for name in names]
     else:
         raise DataError(f"data is a {type(table).__name__}. Allowed: {_ALLOWED}.")
     return columns
 
 
-def _read_dataset(table: Any) -> dict[str, Sequence[object]]:  # noqa: ANN401  datasets has no stubs
+def _clean(value: object, name: str) -> object:
+    """Return a cell as JSON can hold it; what JSON cannot hold either becomes text when it is written."""
+    kind = type(value).__name__
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise DataError(
+            f"Column {name!r} holds bytes, not text. Decode them first, as in value.decode('utf-8'), or leave the "
+            "column out."
+        )
+    if kind in _MISSING or (kind == "datetime64" and str(value) == "NaT"):
+        return None
+    if hasattr(value, "tolist") and kind != "datetime64":  # numpy makes a bare number of a time
+        value = value.tolist()
+    if isinstance(value, Set):
+        return sorted((_clean(one, name) for one in value), key=str)
+    return [_clean(one, name) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _read_pandas(table: Any) -> list[_Column]:  # noqa: ANN401  pandas has no stubs
+    return [(str(name), table.iloc[:, place].tolist()) for place, name in enumerate(table.columns)]
+
+
+def _read_pyarrow(table: Any) -> list[_Column]:  # noqa: ANN401  pyarrow has no stubs
+    return [(name, table.column(place).to_pylist()) for place, name in enumerate(table.schema.names)]
+
+
+def _read_dataset(table: Any) -> list[_Column]:  # noqa: ANN401  datasets has no stubs
     columns: dict[str, Sequence[object]] = table.to_dict()
     for name, feature in table.features.items():
         if names := getattr(feature, "names", None):
             columns[name] = [names[value] if isinstance(value, int) and value >= 0 else None for value in columns[name]]
-    return columns
+    return list(columns.items())
 
 
-def _stringify(columns: Mapping[Any, Sequence[object]]) -> dict[str, Sequence[object]]:
-    return {str(name): column for name, column in columns.items()}
-
-
-_READERS: Final[dict[str, Callable[[Any], dict[str, Sequence[object]]]]] = {
-    "pandas": lambda table: _stringify(table.to_dict("list")),
-    "polars": lambda table: _stringify(table.to_dict(as_series=False)),
-    "pyarrow": lambda table: _stringify(table.to_pydict()),
+_READERS: Final[dict[str, Callable[[Any], list[_Column]]]] = {
+    "pandas": _read_pandas,
+    "polars": lambda table: list(table.to_dict(as_series=False).items()),
+    "pyarrow": _read_pyarrow,
     "datasets": _read_dataset,
 }
 """How a table of each library becomes columns."""
