@@ -12,6 +12,7 @@ from lorafit.tasks.base import Metric
 from lorafit.tasks.evaluation import (
     compare,
     compare_means,
+    describe_changed_rows,
     estimate,
     estimate_mean,
     judge,
@@ -169,6 +170,32 @@ def test_rows_of_a_group_are_resampled_together(case: "Case") -> None:
         for one, other in ((alone[name], grouped[name]), (paired[name], together[name])):
             assert other.value == pytest.approx(one.value)
             assert 0.6 < (other.high - other.low) / (one.high - one.low) < 1.5, name
+
+
+def test_sign_test_of_rows_in_groups_tells_what_it_takes_for_granted(case: "Case", resampling: Resampling) -> None:
+    y, before, after = case.draw_values(60)
+    alone = compare(case.task, y, before, after, resampling)
+    grouped = compare(case.task, y, before, after, resampling, groups=np.arange(60) // 6)
+    assert (alone.grouped, grouped.grouped) == (False, True)
+    assert grouped.p_value == alone.p_value
+    caution = ", which takes rows as independent though they come in groups)"
+    assert describe_changed_rows(case.task, grouped).endswith(caution)
+    assert describe_changed_rows(case.task, alone) == describe_changed_rows(case.task, grouped).replace(caution, ")")
+
+
+def test_means_over_models_resample_groups_together(case: "Case") -> None:
+    task, (y, before, after), resampling = case.task, case.draw_values(60), Resampling(samples=500)
+    rows = np.repeat(np.arange(60), 10)
+    many = y[rows], [before[rows], after[rows]], [after[rows], after[rows]]
+    for one, other in (
+        (estimate_mean(task, y, [before, after], resampling), estimate_mean(task, *many[:2], resampling, groups=rows)),
+        (
+            compare_means(task, y, [before, after], [after, after], resampling),
+            compare_means(task, *many, resampling, groups=rows),
+        ),
+    ):
+        assert other.value == pytest.approx(one.value)
+        assert 0.6 < (other.high - other.low) / (one.high - one.low) < 1.5
 
 
 def test_a_constant_model_has_an_interval_of_positive_width() -> None:

@@ -132,11 +132,34 @@ def test_slices_are_scored_as_their_rows_alone(case: "Case", resampling: Resampl
                 assert [measured.low, measured.high] == pytest.approx([expected.low, expected.high], abs=0.4 * width)
 
 
+def test_rows_of_a_group_are_resampled_together_in_slices(case: "Case") -> None:
+    """Each row ten times over tells no more than once."""
+    task, (y, before, after), resampling = case.task, case.draw_values(60), Resampling(samples=500)
+    rows = np.repeat(np.arange(60), 10)
+    half = np.arange(60) % 2
+    every, inner = np.arange(60), np.flatnonzero(half[rows] == 1)
+    alone = score_slices(task, y, after, before, [Slicing("s", ["a", "b"], half)], resampling)
+    slicing = Slicing("s", ["a", "b"], half[rows])
+    grouped = score_slices(task, y[rows], after[rows], before[rows], [slicing], resampling, groups=rows)
+    paired = compare_slices(task, y, (before, after), [("s", "b", every[half == 1])], resampling)
+    values = (before[rows], after[rows])
+    together = compare_slices(task, y[rows], values, [("s", "b", inner)], resampling, groups=rows)
+    assert not paired[0].comparison.grouped
+    assert together[0].comparison.grouped
+    for name in task.slice_metrics:
+        pairs = [(one.metrics[name], other.metrics[name]) for one, other in zip(alone, grouped, strict=True)]
+        pairs += [(one.differences[name], other.differences[name]) for one, other in zip(alone, grouped, strict=True)]
+        pairs.append((paired[0].comparison.differences[name], together[0].comparison.differences[name]))
+        for one, other in pairs:
+            assert other.value == pytest.approx(one.value)
+            assert 0.5 < (other.high - other.low) / (one.high - one.low) < 1.7, name
+
+
 def test_slices_are_compared_as_their_rows_alone(case: "Case", resampling: Resampling) -> None:
     task, (y, before, after) = case.task, case.draw_values(200)
     slices = [("s", "all", np.arange(200)), ("s", "few", np.arange(30)), ("t", "odd", np.arange(1, 200, 2))]
     done: list[int] = []
-    found = compare_slices(task, y, before, after, slices, resampling, on_progress=done.append)
+    found = compare_slices(task, y, (before, after), slices, resampling, on_progress=done.append)
     assert done == [1, 2, 3]
     p_values = []
     for one, (column, value, rows) in zip(found, slices, strict=True):

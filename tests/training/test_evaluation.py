@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import shutil
@@ -69,6 +70,26 @@ def read_settings(run: RunLayout) -> Config:
 def write_csv(path: Path, *rows: str, header: str = "text,label") -> Path:
     path.write_text("\n".join([header, *rows, ""]))
     return path
+
+
+def test_rows_of_a_group_are_resampled_together_everywhere() -> None:
+    """Each row four times over tells no more than once."""
+    rng, rows = np.random.default_rng(0), np.repeat(np.arange(80), 4)
+    y, after = rng.integers(2, size=80)[rows], rng.dirichlet((1, 1), 80)[rows]
+    columns = {"shop": tuple("ab"[row % 2] for row in rows)}
+    alone = Split(np.arange(1, 321), ("text",) * 320, y, columns)
+    config, predicted = EvaluationConfig(bootstrap_samples=500), Predicted(after, rng.dirichlet((1, 1), 80)[rows])
+    first, second = (
+        build_metrics("test", split, TASK, config, predicted)
+        for split in (alone, dataclasses.replace(alone, groups=tuple(map(str, rows))))
+    )
+    assert first.comparison is not None
+    assert second.comparison is not None
+    assert (first.comparison.grouped, second.comparison.grouped) == (False, True)
+    pairs = [(one.metrics, other.metrics) for one, other in zip(first.slices, second.slices, strict=True)]
+    for one, other in [(first.after.metrics, second.after.metrics), *pairs]:
+        one_width, other_width = (metrics["accuracy"].high - metrics["accuracy"].low for metrics in (one, other))
+        assert 1.5 < other_width / one_width < 2.7, "four times fewer rows: twice as wide"
 
 
 def test_a_run_measured_again_gives_its_own_metrics(every_run: RunLayout) -> None:
@@ -183,7 +204,10 @@ def test_predictions_of_a_run_stand_in_input_order(every_run: RunLayout) -> None
     config = read_settings(every_run)
     splits = load_splits(config.data)
     assert splits.test.ids.tolist() == sorted(splits.test.ids.tolist())
-    assert load_evaluation_rows(config.data.source, config.data, splits.task).split.ids.tolist() == splits.test.ids.tolist()
+    assert (
+        load_evaluation_rows(config.data.source, config.data, splits.task).split.ids.tolist()
+        == splits.test.ids.tolist()
+    )
     values = read_predictions(every_run.predictions("test", "after"), splits.test, splits.task)
     assert values is not None
     expected = lorafit.load(every_run.root).compute_values(splits.test.texts)

@@ -106,7 +106,8 @@ def compare(
         groups: As in `estimate`.
 
     Returns:
-        The differences after minus before, and the exact sign test of rows fixed against rows broken.
+        The differences after minus before, and the exact sign test of rows fixed against rows broken, which takes rows
+        as independent with `groups`, too.
 
     Raises:
         ValueError: As `Task.row_statistics`.
@@ -156,7 +157,14 @@ def score_models(
     }
 
 
-def estimate_mean(task: Task, y: NDArray[Any], models: Sequence[Array], resampling: Resampling) -> Estimate:
+def estimate_mean(
+    task: Task,
+    y: NDArray[Any],
+    models: Sequence[Array],
+    resampling: Resampling,
+    *,
+    groups: NDArray[np.int64] | None = None,
+) -> Estimate:
     """Estimate the mean of the primary metric over models, such as one method with several seeds.
 
     Args:
@@ -164,11 +172,12 @@ def estimate_mean(task: Task, y: NDArray[Any], models: Sequence[Array], resampli
         y: Labels of n rows, at least one.
         models: Values of each model, shape (n, labels); at least one.
         resampling: Of the interval.
+        groups: As in `estimate`.
 
     Returns:
         The mean and its interval over rows: of one model as in `estimate`, of several a bootstrap interval of the mean.
     """
-    resampled = _Resampled(task, y, [], models, resampling)
+    resampled = _Resampled(task, y, [], models, resampling, groups)
     if len(models) == 1:
         return resampled.estimate(0)[task.primary]
     drawn = resampled.drawn[task.primary][0].mean(axis=1)
@@ -176,7 +185,13 @@ def estimate_mean(task: Task, y: NDArray[Any], models: Sequence[Array], resampli
 
 
 def compare_means(
-    task: Task, y: NDArray[Any], before: Sequence[Array], after: Sequence[Array], resampling: Resampling
+    task: Task,
+    y: NDArray[Any],
+    before: Sequence[Array],
+    after: Sequence[Array],
+    resampling: Resampling,
+    *,
+    groups: NDArray[np.int64] | None = None,
 ) -> Estimate:
     """Compare two groups of models by the mean of the primary metric; each resample takes the same rows for all.
 
@@ -186,11 +201,12 @@ def compare_means(
         before: Values of each model of the first group, shape (n, labels); at least one.
         after: Those of the second.
         resampling: Of the interval.
+        groups: As in `estimate`.
 
     Returns:
         The mean of the second group minus that of the first.
     """
-    return _Resampled(task, y, before, after, resampling).subtract(range(len(before)))[task.primary]
+    return _Resampled(task, y, before, after, resampling, groups).subtract(range(len(before)))[task.primary]
 
 
 def judge_difference(metric: Metric, difference: Estimate) -> Verdict:
@@ -229,7 +245,8 @@ def describe_changed_rows(task: Task, comparison: Comparison) -> str:
     wording = task.wording
     fixed = wording.fixed.format(count=f"{comparison.rows_fixed:,}")
     broken = wording.broken.format(count=f"{comparison.rows_broken:,}")
-    return f"{fixed}, {broken} ({wording.test}, {write_p_value(comparison.p_value)})"
+    caution = ", which takes rows as independent though they come in groups" if comparison.grouped else ""
+    return f"{fixed}, {broken} ({wording.test}, {write_p_value(comparison.p_value)}{caution})"
 
 
 def find_mistakes(task: Task, y: NDArray[Any], values: Array, *, most: int = 10) -> NDArray[np.int64]:
@@ -286,6 +303,8 @@ def score_slices(
     before: Array | None,
     slicings: Sequence[Slicing],
     resampling: Resampling,
+    *,
+    groups: NDArray[np.int64] | None = None,
 ) -> list[SliceScores]:
     """Score a model on the rows of each slice.
 
@@ -300,6 +319,7 @@ def score_slices(
         slicings: From `cut_into_slices`.
         resampling: Of intervals and tests; a test takes more samples where there are so many slices that none of them
             could be told apart. What a column gets does not depend on the others, but for the adjusted p-values.
+        groups: As in `estimate`, for the intervals; the tests take rows as independent all the same.
 
     Returns:
         One record a slice, in the order of `slicings`.
@@ -314,7 +334,8 @@ def score_slices(
         for place, value in enumerate(slicing.values):
             rows = np.flatnonzero(slicing.places == place)
             others = [] if before is None else [before[rows]]
-            resampled = _Resampled(task, y[rows], others, [after[rows]], resampling, sliced=True)
+            own_groups = None if groups is None else groups[rows]
+            resampled = _Resampled(task, y[rows], others, [after[rows]], resampling, own_groups, sliced=True)
             scores.append(
                 SliceScores(
                     column=slicing.column,
@@ -331,11 +352,11 @@ def score_slices(
 def compare_slices(
     task: Task,
     y: NDArray[Any],
-    before: Array,
-    after: Array,
+    models: tuple[Array, Array],
     slices: Sequence[tuple[str, str, NDArray[np.int64]]],
     resampling: Resampling,
     *,
+    groups: NDArray[np.int64] | None = None,
     on_progress: Callable[[int], object] | None = None,
 ) -> list[SliceComparison]:
     """Compare two models on the rows of each slice.
@@ -343,10 +364,10 @@ def compare_slices(
     Args:
         task: The task.
         y: Labels of n rows.
-        before: Values of the first model, shape (n, labels).
-        after: Those of the second.
+        models: Values of the first and of the second model, each of shape (n, labels).
         slices: Column, value and places of the rows of each slice, at least one row; slices may share rows.
         resampling: Of the intervals, each that of one slice looked at alone.
+        groups: As in `estimate`.
         on_progress: Called after each slice with how many are done.
 
     Returns:
@@ -354,10 +375,11 @@ def compare_slices(
     """
     found = []
     for done, (column, value, rows) in enumerate(slices, start=1):
-        members, sides = y[rows], (before[rows], after[rows])
-        resampled = _Resampled(task, members, sides[:1], sides[1:], resampling, sliced=True)
+        members, (before, after) = y[rows], (values[rows] for values in models)
+        own_groups = None if groups is None else groups[rows]
+        resampled = _Resampled(task, members, [before], [after], resampling, own_groups, sliced=True)
         first, second = ({name: float(points[side]) for name, points in resampled.points.items()} for side in (0, 1))
-        paired = _compare(task, members, *sides, resampled)
+        paired = _compare(task, members, before, after, resampled)
         found.append((Slice(column=column, value=value, rows=len(rows)), first, second, paired))
         if on_progress is not None:
             on_progress(done)
@@ -390,6 +412,7 @@ class _Resampled:
     Attributes:
         points: By name, shape (models,).
         sums: Of `Task.row_statistics`, shape (models, k).
+        grouped: Whether there are groups.
     """
 
     def __init__(
@@ -417,6 +440,7 @@ class _Resampled:
         self.points = self._compute(np.stack([part.sum(axis=0) for part in statistics]))
         self._statistics = np.concatenate(statistics, axis=1)
         self._edges = np.stack([np.concatenate(parts, axis=1) for parts in (edges, paired)])
+        self.grouped = groups is not None
         self._before, self._models, self._resampling, self._groups = len(before), len(models), resampling, groups
 
     @cached_property
@@ -464,6 +488,7 @@ def _compare(
         rows_fixed=fixed,
         rows_broken=broken,
         p_value=sign_test(fixed, broken),
+        grouped=resampled.grouped,
     )
 
 

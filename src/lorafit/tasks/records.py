@@ -71,12 +71,14 @@ class Comparison(Record):
         rows_fixed: Rows on which the second has the smaller error (`Task.row_errors`).
         rows_broken: Rows on which it has the larger one.
         p_value: Exact two-sided sign test of fixed against broken; for single labels that is McNemar's test.
+        grouped: Whether rows come in groups: intervals then resample whole groups, the test takes rows as independent.
     """
 
     differences: dict[str, Estimate]
     rows_fixed: int
     rows_broken: int
     p_value: float
+    grouped: bool = False
 
 
 class BaselineScores(Record):

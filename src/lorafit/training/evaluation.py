@@ -142,7 +142,7 @@ def build_metrics(split: str, rows: Split, task: Task, config: EvaluationConfig,
         comparison=None if untrained is None else untrained.comparison,
         baselines=compared,
         calibration=calibration,
-        slices=score_slices(task, rows.y, after, before, slicings, resampling),
+        slices=score_slices(task, rows.y, after, before, slicings, resampling, groups=rows.group_ids),
     )
 
 

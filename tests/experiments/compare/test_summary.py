@@ -1,6 +1,7 @@
 """Scores over seeds, and how they differ from the best method's, for every task."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,29 @@ def test_single_seed_is_compared_like_two_runs(
         assert (row.difference, row.p_value) == (paired.differences[task.primary], paired.p_value)
         assert row.verdict == judge(task, paired, RESAMPLING.level) == "worse"
     assert [(row.name, row.seconds) for row in rows] == [(name, 2.0) for name in task.baselines]
+
+
+def test_rows_of_a_group_are_resampled_together(
+    task: Task, test_rows: Split, predict: Callable[..., Array], make_cell: Callable[..., CellResult]
+) -> None:
+    """Each row ten times over tells no more than once."""
+    rows = np.repeat(np.arange(ROWS), 10)
+    many = replace(test_rows.select(rows), groups=tuple(map(str, rows)))
+    for seeds in ((0,), (0, 1)):
+        drawn = [(name, seed, predict(1.0, seed + len(name))) for name in ("lora", "ia3") for seed in seeds]
+        for place in (0, 1):
+            alone, together = (
+                summarise(
+                    [make_cell(name, seed, 0.5, pick(one)) for name, seed, one in drawn], [], of, task, RESAMPLING
+                )
+                for of, pick in ((test_rows, lambda one: one), (many, lambda one: one[rows]))
+            )
+            pairs = [(alone[1][place].score, together[1][place].score)]
+            if place:
+                pairs.append((alone[1][place].difference, together[1][place].difference))
+            for one, other in pairs:
+                assert other.value == pytest.approx(one.value)
+                assert 0.6 < (other.high - other.low) / (one.high - one.low) < 1.6
 
 
 def test_same_predictions_are_inconclusive(

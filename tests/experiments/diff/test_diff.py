@@ -268,6 +268,25 @@ def test_without_the_data_slices_are_labels_alone(models: SimpleNamespace, write
         diff(a, b, flags={"data.slice_columns": ["kind"]})
 
 
+def test_rows_of_a_group_are_resampled_together(models: SimpleNamespace, write_pair: WritePair) -> None:
+    rows = np.repeat(np.arange(len(models.y)), 4)
+    many = SimpleNamespace(**{**vars(models), "y": models.y[rows]})
+    many.before, many.after = models.before[rows], models.after[rows]
+    wishes = {"columns": {"author": [f"author {row}" for row in rows]}, "texts": lambda row, _: f"film {row}"}
+    a, b = write_pair(many, **wishes)
+    alone, grouped = (diff(a, b, flags={"data.group_column": column}) for column in (None, "author"))
+    assert (alone.comparison.grouped, grouped.comparison.grouped) == (False, True)
+    assert all(one.comparison.grouped for one in grouped.slices if one.column == "label")
+    primary = models.task.primary
+    sides = [(record.comparison.differences[primary], record.b.scores.metrics[primary]) for record in (alone, grouped)]
+    for one, other in zip(*sides, strict=True):
+        assert other.value == pytest.approx(one.value)
+        assert 1.4 < (other.high - other.low) / (one.high - one.low) < 2.9, "four times fewer rows: twice as wide"
+    (a.parent / "a.jsonl").unlink()
+    gone = diff(a, b, flags={"data.group_column": "author"})
+    assert "Intervals take rows as independent, as the values of author cannot be had." in gone.notes
+
+
 def test_a_label_that_no_row_has_is_no_slice(write_values: WriteRun) -> None:
     task, y = build_task("multi_label", ("bad", "long", "odd")), np.array([[1, 0, 0], [1, 1, 0]] * 20)
     a, b = (write_values(name, task, y, y * 0.8 + 0.1) for name in "ab")

@@ -104,13 +104,14 @@ def _score(
     task: Task, test: Split, models: Sequence[Array], best: Sequence[Array], resampling: Resampling
 ) -> dict[str, Any]:
     """Return the fields of a `ScoredRow`; `best` are the models to compare with, if any."""
-    scored: dict[str, Any] = {"score": estimate_mean(task, test.y, models, resampling)}
+    groups = test.group_ids
+    scored: dict[str, Any] = {"score": estimate_mean(task, test.y, models, resampling, groups=groups)}
     if len(best) == len(models) == 1:
-        paired = compare(task, test.y, best[0], models[0], resampling)
+        paired = compare(task, test.y, best[0], models[0], resampling, groups=groups)
         scored["difference"], scored["p_value"] = paired.differences[task.primary], paired.p_value
         scored["verdict"] = judge(task, paired, resampling.level)
     elif best:
-        scored["difference"] = compare_means(task, test.y, best, models, resampling)
+        scored["difference"] = compare_means(task, test.y, best, models, resampling, groups=groups)
         scored["verdict"] = judge_difference(task.primary_metric, scored["difference"])
     return scored
 

@@ -109,9 +109,9 @@ def _measure(first: Side, second: Side, pair: Pair, config: EvaluationConfig, pr
         labels=list(task.label_names),
         confidence_level=resampling.level,
         bootstrap_samples=resampling.samples,
-        a=_measure_side(first, task, pair.y, pair.before, calibrations[0], resampling),
-        b=_measure_side(second, task, pair.y, pair.after, calibrations[1], resampling),
-        comparison=compare(task, *models, resampling),
+        a=_measure_side(first, pair, pair.before, calibrations[0], resampling),
+        b=_measure_side(second, pair, pair.after, calibrations[1], resampling),
+        comparison=compare(task, *models, resampling, groups=pair.groups),
         diff_metrics=task.measure_diff(*models, calibrations, resampling),
         slices=slices,
     )
@@ -120,8 +120,9 @@ def _measure(first: Side, second: Side, pair: Pair, config: EvaluationConfig, pr
 
 
 def _measure_side(
-    side: Side, task: Task, y: NDArray[Any], values: Array, calibration: Calibration | None, resampling: Resampling
+    side: Side, pair: Pair, values: Array, calibration: Calibration | None, resampling: Resampling
 ) -> DiffSide:
+    task = pair.task
     asked = {} if calibration is None else calibration.asked
     return DiffSide(
         run=str(side.root),
@@ -130,8 +131,8 @@ def _measure_side(
         base_model=side.record.base_model.name,
         parameters=side.record.parameters,
         texts_per_second=side.texts_per_second,
-        scores=estimate(task, y, values, resampling),
-        metrics=task.measure_side(y, values, calibration, resampling),
+        scores=estimate(task, pair.y, values, resampling, groups=pair.groups),
+        metrics=task.measure_side(pair.y, values, calibration, resampling),
         asked={name: share for name, share in asked.items() if name in task.diff_metrics},
     )
 
@@ -141,8 +142,10 @@ def _compare_slices(pair: Pair, resampling: Resampling, progress: Progress) -> l
     if not slices:
         return []
     progress.start("comparing slices", total=len(slices), unit="slice")
-    models = (pair.y, pair.before, pair.after)
-    changes = compare_slices(pair.task, *models, slices, resampling, on_progress=progress.update)
+    models = (pair.before, pair.after)
+    changes = compare_slices(
+        pair.task, pair.y, models, slices, resampling, groups=pair.groups, on_progress=progress.update
+    )
     progress.finish()
     return changes
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.config import Config
@@ -37,6 +38,11 @@ class Pair:
     rows: Split | None
     notes: tuple[str, ...] = ()
 
+    @property
+    def groups(self) -> NDArray[np.int64] | None:
+        """A number for each row's group, shape (n,); None where rows stand alone or could not be had."""
+        return None if self.rows is None else self.rows.group_ids
+
 
 def read_both(first: RunSide, second: RunSide, task: Task, config: Config, *, needs_rows: bool) -> Pair:
     """Take what both runs predicted for their test rows when they ended.
@@ -70,8 +76,12 @@ def read_both(first: RunSide, second: RunSide, task: Task, config: Config, *, ne
         )
     source = first.record.data.source
     if rows is None:
-        note = f"{source} cannot be read as it was: there are no slices by length of the text or by column."
-        return Pair(task, source, before.y, before.values, after.values, None, (note,))
+        notes = [f"{source} cannot be read as it was: there are no slices by length of the text or by column."]
+        if config.data.group_column is not None:
+            notes.append(
+                f"Intervals take rows as independent, as the values of {config.data.group_column} cannot be had."
+            )
+        return Pair(task, source, before.y, before.values, after.values, None, tuple(notes))
     _check_predictions(first, before, rows)
     return Pair(task, source, before.y, before.values, after.values, rows)
 
