@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from lorafit.config import DataConfig
-from lorafit.data.checks import CheckedRows
+from lorafit.data.checks import CheckedRows, check_rows
 from lorafit.data.corrections import apply_corrections, digest_text, read_corrections
 from lorafit.data.loading import load_source_rows, load_splits
+from lorafit.data.rows import RawRows
 from lorafit.data.writing import write_table
 from lorafit.errors import DataError
 from lorafit.tasks.base import Task
@@ -17,10 +18,16 @@ from lorafit.tasks.registry import get_task
 TEXTS = ("a fine film", "a dull film", "a poor film", "=SUM(A1)")
 
 
-def correct(path: Path, labels: tuple[object, ...], split: str = "train", task: str = "single_label") -> CheckedRows:
+def correct(
+    path: Path,
+    labels: tuple[object, ...],
+    split: str = "train",
+    task: str = "single_label",
+    reading: LabelReading = LabelReading(),  # noqa: B008 - frozen
+) -> CheckedRows:
     kind: type[Task] = get_task(task)
     rows = CheckedRows("reviews.csv", np.arange(1, 5), TEXTS, labels, groups=("a", "b", "c", "d"))  # type: ignore[arg-type]  # labels of any task
-    return apply_corrections(rows, read_corrections(path), split, kind, LabelReading())
+    return apply_corrections(rows, read_corrections(path), split, kind, reading)
 
 
 def write(path: Path, **columns: list[object]) -> Path:
@@ -42,7 +49,10 @@ def test_corrections_change_labels_drop_rows_and_say_so(tmp_path: Path, suffix: 
     assert rows.ids.tolist() == [1, 3, 4]
     assert rows.texts == (TEXTS[0], TEXTS[2], TEXTS[3])
     assert rows.groups == ("a", "c", "d")
-    assert rows.notes == (f"reviews.csv: 1 label corrected, 1 row dropped (review{suffix}).",)
+    assert rows.notes == (
+        f"reviews.csv: 1 label corrected, 1 row dropped (review{suffix}).",
+        f"review{suffix}: new label 'so-so', given 1 time.",
+    )
 
 
 def test_corrections_leave_other_splits_as_they_are(tmp_path: Path) -> None:
@@ -54,8 +64,8 @@ def test_corrections_leave_other_splits_as_they_are(tmp_path: Path) -> None:
 
 def test_a_table_of_rows_and_labels_is_enough(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.csv", row=["1", "2"], corrected_label=["neg", "pos"])
-    rows = correct(path, ("pos",) * 4)
-    assert rows.labels == ("neg", "pos", "pos", "pos")
+    rows = correct(path, ("pos", "pos", "neg", "neg"))
+    assert rows.labels == ("neg", "pos", "neg", "neg")
     assert rows.notes == (
         "reviews.csv: 1 label corrected (mine.csv; it has no column text_digest, so whether the rows are the same was "
         "not checked).",
@@ -73,6 +83,45 @@ def test_a_label_that_looks_like_a_formula_is_read_as_it_was_written(tmp_path: P
     path = write(tmp_path / "review.csv", row=[1], corrected_label=["@joy"])
     assert "'@joy" in path.read_text()
     assert correct(path, ("pos",) * 4).labels[0] == "@joy"
+
+
+@pytest.mark.parametrize("separator", [";", " / "])
+def test_corrections_are_parted_as_the_data_are(tmp_path: Path, separator: str) -> None:
+    path = write(tmp_path / "r.csv", row=[1, 2, 3], corrected_label=["a, b", f"b{separator}new", f"c{separator}a"])
+    cells = [f"a{separator}b", "b", f"b{separator}c", f"a{separator}c", "c", "a", f"c{separator}b", "b"] * 3
+    raw = RawRows("tags.csv", [f"text {number}" for number in range(24)], cells)
+    rows = check_rows(raw, get_task("multi_label"), LabelReading(), drop_bad_rows=False)
+    rows = apply_corrections(rows, read_corrections(path), "train", get_task("multi_label"), LabelReading())
+    assert rows.labels[:4] == (("a", "b"), ("b", "new"), ("a", "c"), ("a", "c"))
+    assert rows.notes[-1] == "r.csv: new label 'new', given 1 time."
+
+
+def test_corrections_take_the_spelling_of_the_data(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv", row=[1, 2, 3], corrected_label=["1.0", "2", "0.5"])
+    rows = correct(path, ("0.5", "0.5", "1.0", "2.0"))
+    assert rows.labels == ("1.0", "2.0", "0.5", "2.0")
+    assert len(rows.notes) == 1
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_corrections_in_other_case_are_merged_or_told(tmp_path: Path, *, merge: bool) -> None:
+    path = write(tmp_path / "r.csv", row=[1, 2], corrected_label=["POS", "POS"])
+    rows = correct(path, ("neg", "neg", "pos", "neg"), reading=LabelReading(merge_spellings=merge))
+    assert rows.labels[:2] == (("pos",) * 2 if merge else ("POS",) * 2)
+    told = (
+        "r.csv: new label 'POS', given 2 times. In upper and lower case alone, 'POS' differs from 'pos': "
+        "--merge-spellings makes them one."
+    )
+    assert rows.notes[1:] == (() if merge else (told,))
+
+
+def test_drop_is_read_in_any_case_and_unusable_rows_may_be_listed(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv", row=[1, 2, 3], corrected_label=["(Drop)", "", "(DROP) "])
+    raw = RawRows("reviews.csv", ["a", "", None, "d"], ["x", "y", "x", "y"])
+    rows = check_rows(raw, get_task("single_label"), LabelReading(), drop_bad_rows=True)
+    rows = apply_corrections(rows, read_corrections(path), "train", get_task("single_label"), LabelReading())
+    assert rows.ids.tolist() == [4]
+    assert "0 labels corrected, 1 row dropped" in rows.notes[-1]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ class CheckedRows:
         columns: n values of each slice column by its name, "" where there is none.
         groups: What each row belongs to, or None.
         times: What each row is ordered by, or None.
+        separator: What stands between several labels in a cell, or None.
     """
 
     origin: str
@@ -42,6 +43,7 @@ class CheckedRows:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     groups: tuple[str, ...] | None = None
     times: tuple[str, ...] | None = None
+    separator: str | None = None
 
     def select(self, keep: Sequence[bool]) -> Self:
         """Return the rows for which `keep`, n of them, holds."""
@@ -59,7 +61,7 @@ class CheckedRows:
             times=None if self.times is None else pick(self.times),
         )
 
-    def rename(self, task: Task, names: Mapping[str, str]) -> Self:
+    def rename(self, task: Task | type[Task], names: Mapping[str, str]) -> Self:
         """Return the rows with other names for some labels; `task` knows how labels hold names."""
         return replace(self, labels=tuple(task.rename(label, names) for label in self.labels))
 
@@ -90,7 +92,7 @@ def check_rows(raw: RawRows, task: type[Task], reading: LabelReading, *, drop_ba
     notes = _report_faults(raw.origin, left_out, usable=len(places), drop_bad_rows=drop_bad_rows)
 
     def keep(values: Sequence[object] | None) -> tuple[str, ...] | None:
-        return None if values is None else tuple(_read_value(values[place]) for place in places)
+        return None if values is None else tuple(read_value(values[place]) for place in places)
 
     return CheckedRows(
         raw.origin,
@@ -103,6 +105,7 @@ def check_rows(raw: RawRows, task: type[Task], reading: LabelReading, *, drop_ba
         columns={name: keep(values) or () for name, values in raw.columns.items()},
         groups=keep(raw.groups),
         times=keep(raw.times),
+        separator=column.separator,
     )
 
 
@@ -181,8 +184,8 @@ def describe_rows(rows: Sequence[int]) -> str:
     return f"row{'s' if len(rows) > 1 else ''} {shown}"
 
 
-def _read_value(value: object) -> str:
-    """Return the value of a slice column as text; what is missing or blank is ""."""
+def read_value(value: object) -> str:
+    """Return a value of a column that is neither text nor label as text; what is missing or blank is ""."""
     if is_missing(value):
         return ""
     if isinstance(value, bool):

@@ -1,7 +1,8 @@
 """Corrected labels: the columns of a review file, and their way back into the rows."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -11,13 +12,14 @@ from lorafit.data.tables import read_table
 from lorafit.errors import DataError
 from lorafit.system.text import Text, clean_text
 from lorafit.tasks.base import Task
-from lorafit.tasks.labels import Label, LabelReading, is_missing
+from lorafit.tasks.label_spellings import match_cases
+from lorafit.tasks.labels import Label, LabelColumn, LabelReading, is_missing, list_labels, name_labels
 
 ROW, SPLIT, DIGEST, CORRECTED = "row", "split", "text_digest", "corrected_label"
 """Columns of a review file: which row, and what a reviewer says of its label."""
 
 DROP: Final = "(drop)"
-"""What a reviewer writes in place of a label to leave the row out."""
+"""What a reviewer writes, in capitals or not, in place of a label to leave the row out."""
 
 _DIGITS: Final = 16
 
@@ -106,11 +108,12 @@ def apply_corrections(
         rows: All rows of a split of the source, before any is cut off.
         corrections: From `read_corrections`.
         split: Name of the split: train, validation or test.
-        task: The task; names that no row has so far are allowed.
-        reading: How label cells are read.
+        task: The task.
+        reading: How label cells are read. Labels take the spelling and the separator of those of the rows; a name that
+            no row has is a new label.
 
     Returns:
-        The rows, with a note that counts what was changed.
+        The rows, with a note that counts what was changed, and one on new labels.
 
     Raises:
         DataError: A row does not exist or has another text, or a corrected label is none of the task.
@@ -119,26 +122,37 @@ def apply_corrections(
     if not cells:
         return rows
     places = {int(row): place for place, row in enumerate(rows.ids)}
-    _check_texts(rows, corrections, split, places)
-    changed = {row: cell for row, cell in cells.items() if cell is not None}
-    dropped = {row for row, cell in changed.items() if isinstance(cell, str) and cell.strip() == DROP}
-    labels = _read_labels(
-        {row: cell for row, cell in changed.items() if row not in dropped}, corrections, task, reading
-    )
+    dropped = {row for row, cell in cells.items() if isinstance(cell, str) and cell.strip().casefold() == DROP}
+    changed = {row: cell for row, cell in cells.items() if cell is not None and row not in dropped}
+    _check_texts(rows, corrections, split, places, changed)
+    dropped &= places.keys()
+    known = dict.fromkeys([*reading.known, *name_labels(rows.labels)])
+    reading = replace(reading, known=tuple(known), separator=reading.separator or rows.separator)
+    labels = _read_labels(changed, corrections, task, reading)
     new = {places[row]: label for row, label in labels.items() if rows.labels[places[row]] != label}
     counts = [f"{len(new):,} label{'' if len(new) == 1 else 's'} corrected"]
     counts += [f"{len(dropped):,} row{'' if len(dropped) == 1 else 's'} dropped"] if dropped else []
     unknown = "" if digests else f"; it has no column {DIGEST}, so whether the rows are the same was not checked"
-    note = f"{rows.origin}: {', '.join(counts)} ({corrections.origin}{unknown})."
+    notes = [
+        f"{rows.origin}: {', '.join(counts)} ({corrections.origin}{unknown}).",
+        *_describe_new(labels.values(), known, corrections.origin),
+    ]
     corrected = tuple(new.get(place, label) for place, label in enumerate(rows.labels))
     kept = [row not in dropped for row in rows.ids.tolist()]
-    return replace(rows, labels=corrected, notes=(*rows.notes, note)).select(kept)
+    return replace(rows, labels=corrected, notes=(*rows.notes, *notes)).select(kept)
 
 
-def _check_texts(rows: CheckedRows, corrections: Corrections, split: str, places: Mapping[int, int]) -> None:
-    """Refuse corrections of other rows than these."""
+def _check_texts(
+    rows: CheckedRows,
+    corrections: Corrections,
+    split: str,
+    places: Mapping[int, int],
+    changed: Mapping[int, object],
+) -> None:
+    """Refuse corrections of other rows than these; rows that cannot be used may be listed, but not corrected."""
     cells, digests = corrections.cells[split], corrections.digests.get(split, {})
-    absent = sorted(row for row in cells if row not in places)
+    left_out = {row for row, _ in rows.left_out}.difference(changed)
+    absent = sorted(row for row in cells if row not in places and row not in left_out)
     other = sorted(
         row for row, digest in digests.items() if row in places and digest_text(rows.texts[places[row]]) != digest
     )
@@ -152,11 +166,33 @@ def _check_texts(rows: CheckedRows, corrections: Corrections, split: str, places
         )
 
 
+def _describe_new(labels: Iterable[Label], known: Iterable[str], origin: str) -> list[str]:
+    """Say which labels no row had so far."""
+    counts = Counter(name for label in labels for name in name_labels([label]))
+    new = [name for name in counts if name not in set(known)]
+    if not new:
+        return []
+    rows = sum(counts[name] for name in new)
+    note = (
+        f"{origin}: new label{'' if len(new) == 1 else 's'} {list_labels(new)}, given {rows:,} time{'s'[: rows != 1]}."
+    )
+    alike = match_cases(new, known)
+    if alike:
+        note += (
+            f" In upper and lower case alone, {list_labels(list(alike))} differ{'s' if len(alike) == 1 else ''} from "
+            f"{list_labels(list(alike.values()))}: --merge-spellings makes them one."
+        )
+    return [note]
+
+
 def _read_labels(
     cells: Mapping[int, object], corrections: Corrections, task: type[Task], reading: LabelReading
 ) -> dict[int, Label]:
-    """Read corrected labels by row, as those of the data are read."""
-    column = task.read_labels([_unquote(cell) for cell in cells.values()], reading)
+    """Read corrected labels by row, as those of the data are read; another separator may stand between known ones."""
+    written = [_unquote(cell) for cell in cells.values()]
+    column = task.read_labels(written, reading)
+    if reading.separator is not None:
+        column = _part_elsewhere(column, written, task, replace(reading, separator=None))
     faults = [
         (row, column.faults.get(place) or "an empty label")
         for place, (row, label) in enumerate(zip(cells, column.labels, strict=True))
@@ -169,6 +205,19 @@ def _read_labels(
             f"{'; '.join(list(kinds)[:5])}. Write a label, {DROP}, or nothing to keep the label."
         )
     return {row: label for row, label in zip(cells, column.labels, strict=True) if label is not None}
+
+
+def _part_elsewhere(
+    column: LabelColumn, cells: Sequence[object], task: type[Task], reading: LabelReading
+) -> LabelColumn:
+    """Part cells that hold unknown labels at whatever stands between known ones."""
+    known, labels = set(reading.known), list(column.labels)
+    for place, cell in enumerate(cells):
+        if not known.issuperset(name_labels(label for label in [labels[place]] if label is not None)):
+            (found,) = task.read_labels([cell], reading).labels
+            if found is not None and known.issuperset(name_labels([found])):
+                labels[place] = found
+    return replace(column, labels=tuple(labels))
 
 
 def _unquote(cell: object) -> object:

@@ -94,7 +94,7 @@ def read_name_lists(cells: Sequence[object], reading: LabelReading) -> LabelColu
         The different names of each cell, sorted, or None.
     """
     column = _Column(find_distinct(cells), reading)
-    column.separate(reading)
+    separator = column.separate(reading)
     spellings = unify_spellings(column.count([found or () for found in column.lists]), reading)
     labels: list[tuple[str, ...] | None] = []
     for index, found in enumerate(column.lists):
@@ -111,7 +111,7 @@ def read_name_lists(cells: Sequence[object], reading: LabelReading) -> LabelColu
             *_doubt_single(spellings.counts),
         ]
     read = column.distinct.spread(labels, column.faults, [*column.notes, *spellings.notes], doubts)
-    return replace(read, unmerged=spellings.unmerged)
+    return replace(read, unmerged=spellings.unmerged, separator=separator)
 
 
 @dataclass
@@ -160,8 +160,8 @@ class _Column:
                 counts[text] += count
         return dict(counts)
 
-    def separate(self, reading: LabelReading) -> None:
-        """Part the cells that are text at the separator given, or found; beside lists and marks, at one given alone."""
+    def separate(self, reading: LabelReading) -> str | None:
+        """Part the cells that are text at the separator given, or found, and return it; beside lists, at one given."""
         separator = reading.separator
         if separator is None and not self._has_lists:
             separator = _find_separator(self.plain, reading.known)
@@ -171,7 +171,7 @@ class _Column:
             else:
                 self.notes += _describe_unparted(self.plain, reading.known)
         if separator is None:
-            return
+            return None
         for index in self._by_itself:
             self.lists[index] = [
                 part
@@ -179,6 +179,7 @@ class _Column:
                 for part in ([text] if clean_name(text) in reading.known else _part(text, separator))
             ]
         self._read_listed_marks(self._by_itself)
+        return separator
 
     def _read_dicts(self, dicts: Mapping[int, Mapping[str, str]]) -> None:
         """Read marks by name; nothing instead of a mark is a 0 where there is no 0 in the column."""

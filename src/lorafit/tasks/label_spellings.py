@@ -76,6 +76,12 @@ def match_names(published: Sequence[str], names: Collection[str]) -> dict[str, s
     return {name: match for name, match in found.items() if match is not None}
 
 
+def match_cases(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Find names that differ from known ones in upper and lower case alone; return the known one of each."""
+    forms = {name.casefold(): name for name in known}
+    return {name: forms[name.casefold()] for name in names if name.casefold() in forms}
+
+
 def unify_spellings(texts: Mapping[str, int], reading: LabelReading, *, are_numbers: bool = False) -> Spellings:
     """Give every label of a column one name.
 

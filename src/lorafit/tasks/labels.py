@@ -46,6 +46,7 @@ class LabelColumn:
         notes: What a user should know of the column: how it was read, what was merged.
         doubts: Why these are probably not the labels that are meant; each says what to type instead.
         unmerged: The note on names that differ in upper and lower case alone, which stay apart; none where none do.
+        separator: What stands between several labels in a cell, given or found; None where nothing does.
     """
 
     labels: tuple[Label | None, ...]
@@ -53,6 +54,7 @@ class LabelColumn:
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     unmerged: tuple[str, ...] = ()
+    separator: str | None = None
 
 
 _MANY_LABELS: Final = 100
@@ -90,6 +92,15 @@ def sort_names(names: Iterable[str]) -> tuple[str, ...]:
     if all(re.fullmatch(r"-?\d+", name) for name in distinct):
         distinct.sort(key=int)
     return tuple(distinct)
+
+
+def name_labels(labels: Iterable[Label]) -> list[str]:
+    """Return the different class names of labels in order of their first place; numbers have none."""
+    names: dict[str, None] = {}
+    for label in labels:
+        if not isinstance(label, float):
+            names |= dict.fromkeys((label,) if isinstance(label, str) else label)
+    return list(names)
 
 
 def check_label_names(names: Sequence[str]) -> None:
