@@ -128,6 +128,9 @@ class DataConfig(Section):
         description="What becomes of labels with too few texts to be in every split: stop, drop their rows, keep them "
         "in train alone, or merge:NAME, which makes them one label.",
     )
+    rename_labels: dict[str, str] = Field(
+        default_factory=dict, description="New name by old one of labels; a run writes here which rare ones it merged."
+    )
     group_column: str | None = Field(
         None, min_length=1, description="Column whose values are never split up: all rows of an author, say."
     )

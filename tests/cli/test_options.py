@@ -51,6 +51,11 @@ def test_purpose_that_is_named_twice_is_refused(call: Call) -> None:
     assert name_sources(["a.csv"], validation="v.csv", test="t.csv")["data.test"] == "t.csv"
 
 
+def test_training_rows_are_never_taken_from_elsewhere(call: Call) -> None:
+    answer = call("train", "test=b.csv")
+    assert (answer.code, "Say what to train on" in answer.err) == (2, True)
+
+
 def test_columns_given_once_or_more_are_all_used_or_refused() -> None:
     assert TextOptions(text_columns=["a"]).collect({})["data.text_column"] == "a"
     pair = TextOptions(text_columns=["a", "b"]).collect({})

@@ -455,3 +455,78 @@ def test_doubtful_labels_are_refused_until_they_are_accepted(tmp_path: Path) -> 
         load_splits(config)
     assert caught.value.setting == "data.accept_labels"
     assert load_splits(config.model_copy(update={"accept_labels": True})).task.label_names == ("0", "1")
+
+
+def test_label_is_rare_by_the_groups_and_texts_that_have_it(tmp_path: Path) -> None:
+    grouped = [{"text": f"a {row}", "label": "np"[row % 2], "author": row // 10} for row in range(300)]
+    splits = load_splits(DataConfig(source=write_jsonl(tmp_path / "a.jsonl", grouped), group_column="author"))
+    assert all(set(part.y) == {0, 1} for part in splits.by_name.values())
+    twice = [{"text": f"a {row // 2}", "label": "xy"[row % 2]} for row in range(100)]
+    assert len(load_splits(DataConfig(source=write_jsonl(tmp_path / "b.jsonl", twice))).train) == 82
+
+
+@pytest.mark.parametrize(("rare", "names"), [("drop", "ab"), ("merge:other", ("a", "b", "other")), ("keep", "abr")])
+def test_rare_labels_of_several_are_treated_alike(tmp_path: Path, rare: str, names: Sequence[str]) -> None:
+    labels = [["a"], ["b"], ["a", "b"]] * 20
+    labels[24] = ["a", "b", "r"]
+    source = write_jsonl(
+        tmp_path / "a.jsonl", [{"text": f"a {row}", "label": label} for row, label in enumerate(labels)]
+    )
+    config = DataConfig(source=source, task="multi_label")
+    with pytest.raises(DataError, match=r"of 'r' \(1\) .*--rare-labels drop"):
+        load_splits(config)
+    for seed in range(5):
+        splits = load_splits(config.model_copy(update={"rare_labels": rare, "seed": seed}))
+        assert splits.task.label_names == tuple(names)
+        if rare == "keep":
+            assert splits.train.y[:, 2].sum() == 1
+
+
+def test_merged_labels_are_merged_in_other_data_too(tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "a.csv", [*["x", "y"] * 30, "u", "v"])
+    config = DataConfig(source=source, rare_labels="merge:other")
+    splits = load_splits(config)
+    assert splits.renamed == {"u": "other", "v": "other"}
+    config = config.model_copy(update={"rename_labels": splits.renamed})
+    assert load_splits(config).train.fingerprint() == splits.train.fingerprint()
+    other = write_csv(tmp_path / "t.csv", ["v", "x"], start=100)
+    rows = load_evaluation_rows(other, config, splits.task)
+    assert rows.task.decode(rows.split.y) == ("other", "x")
+
+
+def test_every_file_of_a_run_is_its_own_source(tmp_path: Path) -> None:
+    first, second = write_csv(tmp_path / "a.csv", ["x", "y"] * 15), write_csv(tmp_path / "b.csv", ["y"] * 10, start=30)
+    for config in (DataConfig(source=first, files=[second]), DataConfig(source=str(tmp_path / "*.csv"))):
+        splits = load_splits(config)
+        rows = load_evaluation_rows(second, config, splits.task).split
+        assert rows.fingerprint() == splits.test.fingerprint()
+
+
+def test_kept_rows_need_the_test_file_by_its_name(tmp_path: Path) -> None:
+    config = DataConfig(
+        source=write_csv(tmp_path / "a.csv", ["x", "y"] * 20),
+        test=write_csv(tmp_path / "my t.csv", ["x", "z"], start=100),
+        bad_rows="drop",
+    )
+    task = load_splits(config).task
+    kept = config.model_copy(update={"bad_rows": "keep"})
+    with pytest.raises(ConfigError, match=r"lorafit evaluate RUN '.*my t\.csv' --bad-rows keep"):
+        load_evaluation_rows(config.source, kept, task)
+    assert load_evaluation_rows(str(config.test), kept, task).task.label_names == ("x", "y", "z")
+
+
+def test_file_of_unknown_labels_alone_is_refused(tmp_path: Path) -> None:
+    source, test = write_csv(tmp_path / "a.csv", ["x", "y"] * 20), write_csv(tmp_path / "t.csv", ["v", "w"])
+    with pytest.raises(DataError, match=r"2 rows with labels that training did not have: \['v', 'w'\]"):
+        load_splits(DataConfig(source=source, test=test, bad_rows="drop"))
+
+
+def test_times_that_cannot_be_read_are_bad_rows(tmp_path: Path) -> None:
+    days = [f"2026-01-{1 + row // 2:02}" for row in range(40)]
+    days[4], days[7] = "", "soon"
+    rows = [{"text": f"a {row}", "label": row % 2, "day": day} for row, day in enumerate(days)]
+    config = DataConfig(source=write_jsonl(tmp_path / "a.jsonl", rows), time_column="day")
+    with pytest.raises(DataError, match=r"no time \(row 5\); a time that is neither .* \(row 8\)"):
+        load_splits(config)
+    splits = load_splits(config.model_copy(update={"bad_rows": "drop"}))
+    assert sum(map(len, splits.by_name.values())) == 38

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lorafit.data.rows import Split
-from lorafit.data.splits import count_shared_texts, cut_split, find_rare_strata, sample_rows
+from lorafit.data.splits import count_shared_texts, cut_split, read_times, sample_rows
 from lorafit.errors import DataError
 from lorafit.tasks.registry import build_task
 
@@ -78,15 +78,20 @@ def test_repeated_texts_larger_than_the_share_give_the_smallest_group() -> None:
     assert np.bincount(cut.y).tolist() == [3, 1]
 
 
-def test_strata_with_too_few_texts_or_groups_are_found_and_stay_in_the_rest() -> None:
-    split = make_split([0, 0, 0, 1, 1, 1], ["a", "b", "c", "d", "d", "e"])
-    assert find_rare_strata(split, 2, CLASSES) == {}
-    assert find_rare_strata(split, 3, CLASSES) == {1: 2}
-    grouped = replace(split, groups=("g", "h", "i", "j", "k", "k"))
-    assert find_rare_strata(grouped, 2, CLASSES) == {1: 1}  # k shares its text with j, and its group with row 6
-    rest, cut = cut_split(grouped, 0.4, 0, CLASSES)
+def test_label_that_cannot_be_divided_stays_in_the_rest() -> None:
+    split = make_split([0, 0, 0, 1, 1, 1], ["a", "b", "c", "d", "d", "d"])
+    rest, cut = cut_split(split, 0.4, 0, CLASSES)
     assert np.bincount(rest.y).tolist() == [2, 3]
     assert cut.y.tolist() == [0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_that_are_to_stay_are_never_cut(seed: int) -> None:
+    split = make_split([0, 1] * 20)
+    keep = np.arange(40) < 10
+    rest, cut = cut_split(split, 0.5, seed, CLASSES, keep=keep)
+    assert set(range(1, 11)) <= set(rest.ids)
+    assert len(cut) in {14, 15, 16}
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -119,12 +124,26 @@ def test_latest_rows_are_cut_off_and_those_of_one_time_stay_together(times: list
     assert sorted([*rest.ids, *cut.ids]) == [1, 2, 3, 4]
 
 
+def test_times_that_do_not_order_rows_are_refused() -> None:
+    with pytest.raises(DataError, match="the same time"):
+        cut_split(replace(make_split([0, 1]), times=("7", "7")), 0.5, 0, CLASSES)
+
+
+def test_text_that_is_repeated_is_as_old_as_its_first_row() -> None:
+    split = replace(make_split([0, 1, 0, 1], ["a", "b", "c", "a"]), times=("1", "2", "3", "4"))
+    rest, cut = cut_split(split, 0.5, 0, CLASSES)
+    assert (rest.ids.tolist(), cut.ids.tolist()) == ([1, 4], [2, 3])
+
+
 @pytest.mark.parametrize(
-    ("times", "message"), [(["1", "soon"], r"time of row 1 cannot be read.*ISO 8601"), (["7", "7"], "the same time")]
+    ("texts", "read"),
+    [
+        (["3", "1.5", "nan", "", "soon"], [3, 1.5, None, None, None]),
+        (["2026-01-01", "2026-01-02T00:00:00+00:00", "5", ""], [1767225600, 1767312000, None, None]),
+    ],
 )
-def test_times_that_do_not_order_rows_are_refused(times: list[str], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        cut_split(replace(make_split([0, 1]), times=tuple(times)), 0.5, 0, CLASSES)
+def test_times_are_numbers_or_dates(texts: list[str], read: list[float | None]) -> None:
+    assert [None if np.isnan(time) else time for time in read_times(texts)] == read
 
 
 def test_sample_is_stratified_and_in_order() -> None:

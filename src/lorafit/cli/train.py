@@ -59,7 +59,7 @@ def train(
         return
     config = options.load_config(own)
     named = {text.partition("=")[0].strip() for text in options.settings or ()}
-    if not data and options.config is None and "data.source" not in named:
+    if own["data.source"] is None and options.config is None and "data.source" not in named:
         raise ConfigError("Say what to train on, for example: lorafit train reviews.csv (or lorafit train --help)")
     try:
         with open_progress(quiet=quiet) as progress:

@@ -1,27 +1,26 @@
 """From a source to checked splits, and to rows that a trained model is measured on."""
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from lorafit.config import DataConfig
-from lorafit.data.checks import CheckedRows, check_rows, describe_unknown_labels, encode_rows
+from lorafit.data.checks import CheckedRows, check_rows, describe_unknown_labels, encode_rows, read_value
 from lorafit.data.corrections import apply_corrections, read_corrections
+from lorafit.data.rare_labels import find_rare_labels, refuse_or_treat
 from lorafit.data.rows import RawRows, RawSplits, Split, Splits
-from lorafit.data.sources import is_file, is_same_source, name_source, read_rows, read_splits
-from lorafit.data.splits import count_shared_texts, cut_split, find_rare_strata, sample_rows
+from lorafit.data.sources import is_file, is_own_source, name_source, read_rows, read_splits
+from lorafit.data.splits import count_shared_texts, cut_split, read_times, sample_rows
 from lorafit.errors import ConfigError, DataError, DoubtfulDataError
 from lorafit.system.paths import expand_home
 from lorafit.tasks.base import Task
-from lorafit.tasks.labels import LabelReading, quote_label
+from lorafit.tasks.labels import LabelReading
 from lorafit.tasks.registry import get_task
 
 _FEWEST_CALIBRATION_ROWS = 20
-
-_MOST_LISTED = 20
-"""Rare labels that a message lists by name."""
 
 
 @dataclass(frozen=True)
@@ -69,24 +68,29 @@ def load_splits(config: DataConfig) -> Splits:
     notes = [*raw.notes, *(note for rows in checked.values() for note in rows.notes)]
     if raw.label_names is not None and (absent := [name for name in raw.label_names if name not in task.label_names]):
         notes.append(f"{raw.train.origin}: no rows of the labels {absent}; they are left out.")
+    renamed: dict[str, str] = {}
     if len(checked) < 3:
-        checked, task = _treat_rare_labels(checked, task, raw.label_names, config, notes)
+        checked, renamed = refuse_or_treat(checked, task, config.rare_labels, notes)
+        if config.rare_labels not in {"stop", "keep"}:
+            task = _build_task(checked["train"], raw.label_names, config)
+            checked = {name: _drop_unknown(rows, task, notes) for name, rows in checked.items()}
+    parts = 4 - len(checked)
     encoded = {name: _encode(rows, task, config, notes) for name, rows in checked.items()}
     train, test, validation = encoded["train"], encoded.get("test"), encoded.get("validation")
     notes.append(f"labels: {task.describe_counts(train.y)}")
     if test is None:
-        train, test = _cut(train, "test", config.test_fraction, config, task, notes)
+        train, test = _cut(train, "test", parts, config, task, notes)
     notes += _describe_shared(train, test, "test")
     if validation is None:
-        train, validation = _cut(train, "validation", config.validation_fraction, config, task, notes)
-    else:
-        notes += _describe_shared(train, validation, "validation")
+        train, validation = _cut(train, "validation", parts - ("test" not in checked), config, task, notes)
+    notes += _describe_shared(train, validation, "validation")
     notes += _describe_shared(validation, test, "test", "validation")
     validation, calibration = _cut_calibration(validation, config, task, notes)
     train = _sample(train, config, task, notes)
     task.check_trainable(train.y, checked["train"].origin)
     left_out = tuple((rows.origin, *fault) for rows in checked.values() for fault in rows.left_out)
-    return Splits(name_source(config.source), task, train, validation, test, tuple(notes), calibration, left_out)
+    source = name_source(config.source)
+    return Splits(source, task, train, validation, test, tuple(notes), calibration, left_out, renamed)
 
 
 def load_evaluation_rows(
@@ -111,7 +115,12 @@ def load_evaluation_rows(
         NetworkUnavailableError: The Hub is needed and cannot be reached.
         MissingExtraError: A library that the source needs is not installed.
     """
-    own = is_same_source(source, config.source)
+    own = is_own_source(source, config)
+    if own and config.bad_rows == "keep" and config.test is not None:
+        raise ConfigError(
+            "--bad-rows keep needs the file by its name, since the run's own test rows are those that it can measure: "
+            f"lorafit evaluate RUN {shlex.quote(config.test)} --bad-rows keep"
+        )
     if is_file(source) and not own:
         config = config.for_source(source)
         rows = _check(read_rows(source, config), config, known=task.label_names)
@@ -192,13 +201,24 @@ def _check_splits(raw: RawSplits, config: DataConfig) -> tuple[dict[str, Checked
 def _check(raw: RawRows, config: DataConfig, *, known: Sequence[str] = ()) -> CheckedRows:
     """Check rows; doubtful labels are refused unless they were accepted."""
     reading = build_reading(config, known)
+    raw = replace(raw, faults={**_find_bad_times(raw), **raw.faults})
     rows = check_rows(raw, get_task(config.task), reading, drop_bad_rows=config.bad_rows != "stop")
     if rows.doubts and not config.accept_labels and not known:
         raise DoubtfulDataError(
             f"{raw.origin}: {' '.join(rows.doubts)} If these are the labels, say so with --accept-labels.",
             setting="data.accept_labels",
         )
-    return replace(rows, notes=(*rows.notes, *rows.doubts))
+    return replace(rows, notes=(*rows.notes, *rows.doubts)).rename(get_task(config.task), config.rename_labels)
+
+
+def _find_bad_times(raw: RawRows) -> dict[int, str]:
+    """Return the rows whose time cannot be read, by their place."""
+    if raw.times is None:
+        return {}
+    texts = [read_value(time) for time in raw.times]
+    fault = "a time that is neither a number nor a date such as 2026-11-29 (ISO 8601)"
+    moments = read_times(texts)
+    return {place: fault if texts[place] else "no time" for place in np.flatnonzero(np.isnan(moments)).tolist()}
 
 
 def _build_task(rows: CheckedRows, published: Sequence[str] | None, config: DataConfig) -> Task:
@@ -207,45 +227,6 @@ def _build_task(rows: CheckedRows, published: Sequence[str] | None, config: Data
     if published is None:
         return task
     return task.reorder([*published, *(name for name in task.label_names if name not in published)])[0]
-
-
-def _treat_rare_labels(
-    checked: Mapping[str, CheckedRows],
-    task: Task,
-    published: Sequence[str] | None,
-    config: DataConfig,
-    notes: list[str],
-) -> tuple[dict[str, CheckedRows], Task]:
-    """Refuse, drop, merge or keep labels with too few texts to be in every part that train is cut into."""
-    rows, parts = checked["train"], 4 - len(checked)
-    split = encode_rows(rows, task)
-    rare = find_rare_strata(split, parts, task)
-    if not rare or config.rare_labels == "keep":
-        return dict(checked), task
-    is_rare = np.isin(task.strata(split.y), list(rare))
-    marks = task.mark_labels(split.y)
-    counts = {name: int(column.sum()) for name, column in zip(task.label_names, marks.T, strict=False)}
-    named = [name for name, column in zip(task.label_names, marks.T, strict=False) if not column[~is_rare].any()]
-    shown = [f"{quote_label(name)} ({counts[name]})" for name in named[:_MOST_LISTED]]
-    shown = shown or [task.describe_stratum(stratum)[0].lower() for stratum in rare]
-    listed = ", ".join(shown) + (f" and {len(named) - _MOST_LISTED} more" if len(named) > _MOST_LISTED else "")
-    if config.rare_labels == "stop":
-        raise DataError(
-            f"{rows.origin} has fewer than {parts} different texts, one for each of {parts} splits, of {listed} (rows "
-            "in brackets). Leave their rows out with --rare-labels drop, make them one label with --rare-labels "
-            "merge:other, or have them in train alone, where nothing measures them, with --rare-labels keep."
-        )
-    if config.rare_labels == "drop":
-        kept = rows.select((~is_rare).tolist())
-        notes.append(f"{rows.origin}: left out {len(rows.ids) - len(kept.ids)} rows of rare labels: {listed}.")
-        task = _build_task(kept, published, config)
-        return {name: _drop_unknown(part, task, notes) for name, part in {**checked, "train": kept}.items()}, task
-    if not named:
-        raise DataError(f"{rows.origin}: {listed} cannot be merged. Leave the rows out with --rare-labels drop.")
-    other = config.rare_labels.partition(":")[2]
-    merged = {name: part.rename(task, dict.fromkeys(named, other)) for name, part in checked.items()}
-    notes.append(f"{rows.origin}: merged {len(named)} rare labels into '{other}': {listed}.")
-    return merged, _build_task(merged["train"], published, config)
 
 
 def _drop_unknown(rows: CheckedRows, task: Task, notes: list[str]) -> CheckedRows:
@@ -258,14 +239,21 @@ def _drop_unknown(rows: CheckedRows, task: Task, notes: list[str]) -> CheckedRow
 
 def _encode(rows: CheckedRows, task: Task, config: DataConfig, notes: list[str]) -> Split:
     """Encode rows; those with labels that are not the task's are left out where bad rows are."""
-    return encode_rows(rows if config.bad_rows == "stop" else _drop_unknown(rows, task, notes), task)
+    if config.bad_rows == "stop":
+        return encode_rows(rows, task)
+    kept = _drop_unknown(rows, task, notes)
+    if not len(kept.ids):
+        encode_rows(rows, task)  # which refuses them all
+    return encode_rows(kept, task)
 
 
 def _cut(
-    train: Split, name: str, fraction: float, config: DataConfig, task: Task, notes: list[str]
+    train: Split, name: Literal["test", "validation"], parts: int, config: DataConfig, task: Task, notes: list[str]
 ) -> tuple[Split, Split]:
-    """Cut a split off train, which must leave rows in both."""
-    rest, part = cut_split(train, fraction, config.seed, task)
+    """Cut a split off train, which must leave rows in both; `parts` are to come of it, this one included."""
+    fraction = {"test": config.test_fraction, "validation": config.validation_fraction}[name]
+    keep = find_rare_labels(train, parts, task).rows if config.rare_labels == "keep" else None
+    rest, part = cut_split(train, fraction, config.seed, task, keep=keep)
     if not len(part) or not len(rest):
         unit = f"different values of {config.group_column}" if config.group_column else "different texts"
         raise DataError(

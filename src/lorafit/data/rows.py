@@ -131,6 +131,7 @@ class Splits:
         notes: What a user should know: rows left out, splits cut, duplicates.
         calibration: Rows that calibrate; they neither train nor choose. None where there are too few.
         left_out: Rows that were left out: where they come from, their number there, and what is wrong with them.
+        renamed: New name by old one of the labels that were merged because they are rare.
     """
 
     source: str
@@ -141,6 +142,7 @@ class Splits:
     notes: tuple[str, ...] = ()
     calibration: Split | None = None
     left_out: tuple[tuple[str, int, str], ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def by_name(self) -> dict[str, Split]:

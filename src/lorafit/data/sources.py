@@ -105,6 +105,13 @@ def is_same_source(source: str, other: str) -> bool:
     return first == second
 
 
+def is_own_source(source: str, config: DataConfig) -> bool:
+    """Tell whether a source is the one of these settings, or one of its files."""
+    names = [config.source, *config.files]
+    files = [file for name in names if _is_pattern(name) for file in glob.glob(str(expand_home(name)), recursive=True)]  # noqa: PTH207  absolute patterns
+    return any(is_same_source(source, name) for name in (*names, *files))
+
+
 def identify_source(source: str) -> str | None:
     """Return what tells a source from others on any machine: a named one's name, a file's SHA-256.
 

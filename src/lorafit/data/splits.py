@@ -1,7 +1,7 @@
 """Cutting and sampling of splits: by label or by time, repeatable, and never one text or group on both sides."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,9 @@ from lorafit.system.extras import require
 from lorafit.tasks.base import Task
 
 
-def cut_split(split: Split, fraction: float, seed: int, task: Task) -> tuple[Split, Split]:
+def cut_split(
+    split: Split, fraction: float, seed: int, task: Task, *, keep: NDArray[np.bool_] | None = None
+) -> tuple[Split, Split]:
     """Cut a share off a split: of every stratum the same share or, where rows have times, the latest rows.
 
     Rows with the same text, and rows of the same group, stay together.
@@ -22,22 +24,28 @@ def cut_split(split: Split, fraction: float, seed: int, task: Task) -> tuple[Spl
         fraction: Share to cut off, above 0 and below 1.
         seed: Decides which rows.
         task: The task, which has the strata.
+        keep: Shape (n,): rows that stay in the rest whatever happens; None for no such rows.
 
     Returns:
         The rest and the cut, each in input order. A stratum that cannot be divided stays in the rest; of the others,
         each has at least one row.
 
     Raises:
-        DataError: The rows have times that cannot be read or are all the same.
+        DataError: The rows have times that are all the same.
     """
     units = join_rows(split)
+    if keep is not None:
+        units = [rows for rows in units if not keep[rows].any()]
     cut = np.zeros(len(split), dtype=bool)
     if split.times is not None:
-        cut[_find_latest(split.times, fraction)] = True
+        for rows in _find_latest(units, read_times(split.times), fraction):
+            cut[rows] = True
         return split.select(np.flatnonzero(~cut)), split.select(np.flatnonzero(cut))
     rng = np.random.default_rng(seed)
-    # a text that comes with other labels, too, counts for the first
-    owners = task.strata(split.y)[[rows[0] for rows in units]]
+    strata = task.strata(split.y)
+    sizes = np.bincount(strata) if len(strata) else strata
+    # a text or group that comes with several labels counts for the rarest of them; of equal ones, for the first
+    owners = np.array([min(strata[rows], key=lambda stratum: sizes[stratum]) for rows in units], dtype=np.int64)
     for label in np.unique(owners):
         candidates = [units[index] for index in np.flatnonzero(owners == label)]
         if len(candidates) > 1:
@@ -77,24 +85,6 @@ def sample_rows(split: Split, n: int, seed: int, task: Task) -> Split:
     return split.select(np.sort(np.concatenate(drawn)))
 
 
-def find_rare_strata(split: Split, parts: int, task: Task) -> dict[int, int]:
-    """Find the strata that cannot be divided among all parts that the rows are to be cut into.
-
-    Args:
-        split: The rows.
-        parts: Number of parts; each needs a text (or a group) of every stratum.
-        task: The task, which has the strata.
-
-    Returns:
-        Number of different texts (or groups) by stratum, of those with too few; none where rows are cut by time.
-    """
-    if split.times is not None:
-        return {}
-    strata = task.strata(split.y)
-    counts = np.bincount(strata[[rows[0] for rows in join_rows(split)]], minlength=int(strata.max()) + 1)
-    return {int(stratum): int(counts[stratum]) for stratum in np.unique(strata) if counts[stratum] < parts}
-
-
 def count_shared_texts(first: Split, second: Split) -> int:
     """Return how many different texts occur in both splits, character for character."""
     return len(set(first.texts) & set(second.texts))
@@ -123,35 +113,49 @@ def _number(values: Sequence[object]) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)
 
 
-def _find_latest(times: Sequence[str], fraction: float) -> NDArray[np.int64]:
-    """Return the places of the latest rows; those of one time stay together."""
-    moments = _read_times(times)
-    ordered = np.sort(moments)
+def read_times(times: Sequence[str]) -> NDArray[np.float64]:
+    """Read times as numbers that order them.
+
+    Args:
+        times: Numbers, or dates such as 2026-11-29 or 2026-11-29T18:30 (ISO 8601; without a zone, UTC).
+
+    Returns:
+        Shape (n,): NaN where one cannot be read. Where most are dates, a number is none.
+    """
+    numbers, dates = (np.array([read(time) for time in times]) for read in (_read_number, _read_date))
+    return numbers if np.isfinite(numbers).sum() >= np.isfinite(dates).sum() else dates
+
+
+def _read_number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        return np.nan
+    return number if np.isfinite(number) else np.nan
+
+
+def _read_date(text: str) -> float:
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return np.nan
+    return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
+
+
+def _find_latest(units: Sequence[list[int]], moments: NDArray[np.float64], fraction: float) -> Iterator[list[int]]:
+    """Yield the latest units; a text that is repeated is as old as its first row, and those of one time stay together.
+
+    A DataError says that all rows have the same time.
+    """
+    begins = np.array([moments[rows].min() for rows in units])
+    ordered = np.sort(np.repeat(begins, [len(rows) for rows in units]))
     threshold = ordered[min(len(ordered) - max(round(fraction * len(ordered)), 1), len(ordered) - 1)]
     if threshold == ordered[0]:
         later = ordered[ordered > ordered[0]]
         if not len(later):
             raise DataError("All rows have the same time: they cannot be cut by it (--time-column).")
         threshold = later[0]
-    return np.flatnonzero(moments >= threshold)
-
-
-def _read_times(times: Sequence[str]) -> NDArray[np.float64]:
-    try:
-        return np.array([float(time) for time in times])
-    except ValueError:
-        pass
-    moments = np.empty(len(times))
-    for place, time in enumerate(times):
-        try:
-            moment = datetime.datetime.fromisoformat(time)
-        except ValueError:
-            raise DataError(
-                f"The time of row {place + 1} cannot be read. Times (--time-column) are numbers, or dates such as "
-                "2026-11-29 or 2026-11-29T18:30 (ISO 8601)."
-            ) from None
-        moments[place] = (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
-    return moments
+    return (rows for rows, begin in zip(units, begins, strict=True) if begin >= threshold)
 
 
 def _choose_units(units: Sequence[list[int]], fraction: float, rng: np.random.Generator) -> list[list[int]]:

@@ -303,7 +303,8 @@ class Task(ABC):
         extended[:, [task.label_names.index(name) for name in self.label_names]] = values
         return extended
 
-    def rename(self, label: Label, names: Mapping[str, str]) -> Label:
+    @classmethod
+    def rename(cls, label: Label, names: Mapping[str, str]) -> Label:
         """Return a label with other names in it, by the old ones."""
         return names.get(str(label), label)
 

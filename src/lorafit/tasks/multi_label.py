@@ -195,7 +195,8 @@ class MultiLabel(Task):
     def unknown_names(self, label: Label) -> set[str]:
         return set(_names(label)) - set(self.label_names)
 
-    def rename(self, label: Label, names: Mapping[str, str]) -> Label:
+    @classmethod
+    def rename(cls, label: Label, names: Mapping[str, str]) -> Label:
         return tuple(sorted({names.get(name, name) for name in _names(label)}))
 
     def encode(self, labels: Sequence[Any]) -> NDArray[np.int64]:
