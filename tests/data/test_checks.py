@@ -104,6 +104,23 @@ def test_faults_of_reading_text_and_label_are_listed_together() -> None:
     assert [row for row, _ in rows.left_out] == [2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("labels", "note"),
+    [
+        (["1.5", "N/A", "2"], "1 cell with 'N/A' instead of a number: no label."),
+        (["1.5", "3,5", "2"], None),
+        (["1.5", "3", "2"], None),
+    ],
+)
+def test_a_refusal_says_how_labels_were_read(labels: list[object], note: str | None) -> None:
+    texts = ["a", "b", "c" if note else ""]
+    with pytest.raises(DataError) as caught:
+        check_rows(make_raw(texts, labels), get_task("regression"), LabelReading(), drop_bad_rows=False)
+    assert str(caught.value).endswith(f"--bad-rows drop.{f' {note}' if note else ''}")
+    with pytest.raises(DataError, match="instead of a number: no label") as caught:
+        check_rows(make_raw(texts, ["nan"] * 3), get_task("regression"), LabelReading(), drop_bad_rows=True)
+
+
 def test_pair_with_a_missing_text_is_a_bad_row() -> None:
     assert describe_text_fault(("a", "b")) is None
     assert describe_text_fault(("a", " ")) == "an empty text"
@@ -125,6 +142,18 @@ def test_unknown_label_is_named_with_the_numbers_of_its_rows() -> None:
         "a.csv has 1 row with labels that training did not have: ['z'] (row 3). Allowed: ['x', 'y']. Leave these "
         "rows out with --bad-rows drop."
     )
+
+
+@pytest.mark.parametrize(("labels", "is_others"), [(["POS", "NEG"], False), (["POS", "odd"], True)])
+def test_unknown_labels_in_other_case_can_be_merged(labels: list[str], *, is_others: bool) -> None:
+    task, reading = build_task("single_label", ("neg", "pos")), LabelReading(known=("neg", "pos"))
+    with pytest.raises(DataError, match=r"'POS' and 'pos' differ: --merge-spellings makes them one\.") as caught:
+        encode_rows(check_rows(make_raw(["a", "b"], labels), CLASSES, reading, drop_bad_rows=False), task)
+    assert ("--bad-rows drop" in str(caught.value)) is is_others
+    merged = check_rows(
+        make_raw(["a", "b"], labels), CLASSES, replace(reading, merge_spellings=True), drop_bad_rows=False
+    )
+    assert merged.labels[0] == "pos"
 
 
 def test_cells_of_every_task_are_read_and_encoded() -> None:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,10 @@ from lorafit.data.rows import RawRows, Split
 from lorafit.errors import DataError
 from lorafit.system.text import Text, format_count
 from lorafit.tasks.base import Task
-from lorafit.tasks.labels import Label, LabelColumn, LabelReading, is_missing
+from lorafit.tasks.label_spellings import match_cases
+from lorafit.tasks.labels import Label, LabelColumn, LabelReading, is_missing, quote_label
+
+_EMPTY_LABEL: Final = "an empty label"
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def check_rows(raw: RawRows, task: type[Task], reading: LabelReading, *, drop_ba
     faults = find_faults(raw, column)
     left_out = tuple((ids[place], fault) for place, fault in faults.items())
     places = [place for place in range(len(raw.texts)) if place not in faults]
-    notes = _report_faults(raw.origin, left_out, usable=len(places), drop_bad_rows=drop_bad_rows)
+    explained = column.notes if _has_label_fault(left_out, column) else ()
+    notes = _report_faults(raw.origin, left_out, explained, usable=len(places), drop_bad_rows=drop_bad_rows)
 
     def keep(values: Sequence[object] | None) -> tuple[str, ...] | None:
         return None if values is None else tuple(read_value(values[place]) for place in places)
@@ -123,7 +127,7 @@ def find_faults(raw: RawRows, column: LabelColumn) -> dict[int, str]:
     for place, (text, label) in enumerate(zip(raw.texts, column.labels, strict=True)):
         fault = raw.faults.get(place) or describe_text_fault(text) or column.faults.get(place)
         if fault is not None or label is None:
-            faults[place] = fault or "an empty label"
+            faults[place] = fault or _EMPTY_LABEL
     return faults
 
 
@@ -143,7 +147,7 @@ def encode_rows(rows: CheckedRows, task: Task) -> Split:
     if unknown := describe_unknown_labels(rows, task):
         raise DataError(
             f"{rows.origin} has {unknown}. Allowed: {[name[:40] for name in task.label_names[:20]]}"
-            f"{', …' if len(task.label_names) > 20 else ''}. Leave these rows out with --bad-rows drop."
+            f"{', …' if len(task.label_names) > 20 else ''}. {_advise_unknown(rows, task)}"
         )
     return Split(rows.ids, rows.texts, task.encode(rows.labels), rows.columns, rows.groups, rows.times)
 
@@ -157,6 +161,17 @@ def describe_unknown_labels(rows: CheckedRows, task: Task) -> str:
     listed = [name[:40] for name in sorted(set().union(*strange))[:10]]
     count = f"{len(unknown)} row{'s' if len(unknown) > 1 else ''}"
     return f"{count} with labels that training did not have: {listed} ({describe_rows(unknown)})"
+
+
+def _advise_unknown(rows: CheckedRows, task: Task) -> str:
+    """Return what helps with labels that the task does not know."""
+    unknown = set().union(*map(task.unknown_names, rows.labels))
+    alike = match_cases(sorted(unknown), task.label_names)
+    if not alike:
+        return "Leave these rows out with --bad-rows drop."
+    pairs = ", ".join(f"{quote_label(name)} and {quote_label(other)}" for name, other in list(alike.items())[:5])
+    rest = " Leave rows of the others out with --bad-rows drop." if len(alike) < len(unknown) else ""
+    return f"Upper and lower case alone make {pairs} differ: --merge-spellings makes them one.{rest}"
 
 
 def describe_text_fault(text: object) -> str | None:
@@ -195,9 +210,16 @@ def read_value(value: object) -> str:
     return str(value).strip()
 
 
+def _has_label_fault(left_out: Iterable[tuple[int, str]], column: LabelColumn) -> bool:
+    """Tell whether a row is left out for its label."""
+    kinds = {_EMPTY_LABEL, *column.faults.values()}
+    return any(fault in kinds for _, fault in left_out)
+
+
 def _report_faults(
-    origin: str, left_out: Sequence[tuple[int, str]], *, usable: int, drop_bad_rows: bool
+    origin: str, left_out: Sequence[tuple[int, str]], explained: Sequence[str], *, usable: int, drop_bad_rows: bool
 ) -> tuple[str, ...]:
+    """Refuse rows with faults, with notes on how their labels were read, or say that they are left out."""
     if not left_out:
         return ()
     kinds: dict[str, list[int]] = {}
@@ -205,15 +227,16 @@ def _report_faults(
         kinds.setdefault(fault, []).append(row)
     count = len(left_out)
     listed = "; ".join(f"{fault} ({describe_rows(rows)})" for fault, rows in kinds.items())
+    more = "".join(f" {note}" for note in explained)
     if usable == 0:
         raise DataError(
             f"{origin}: none of its {format_count(count, 'row')} can be used: {listed}. Are the columns "
-            "(--text-column, --label-column) and the encoding (--encoding) the right ones?"
+            f"(--text-column, --label-column) and the encoding (--encoding) the right ones?{more}"
         )
     if not drop_bad_rows:
         raise DataError(
             f"{origin}: {count} of {count + usable} rows cannot be used: {listed}. "
-            f"Mend them, or leave them out with --bad-rows drop.{_advise(kinds)}"
+            f"Mend them, or leave them out with --bad-rows drop.{_advise(kinds)}{more}"
         )
     return (f"{origin}: left out {count} of {count + usable} rows: {listed}.",)
 

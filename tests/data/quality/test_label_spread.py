@@ -23,6 +23,15 @@ def test_labels_that_a_split_lacks_are_named(make_rows: MakeRows) -> None:
     assert set(found) == {"unseen-labels", "untested-labels"}
 
 
+@pytest.mark.parametrize(
+    ("labels", "options"), [(["X", "Y"], "--merge-spellings"), (["X", "new"], "--merge-spellings --bad-rows drop")]
+)
+def test_unseen_labels_in_other_case_can_be_merged(make_rows: MakeRows, labels: list[str], options: str) -> None:
+    rows = make_rows(([f"text {number}" for number in range(40)], ["x", "y"] * 20), test=(["a", "b"], labels))
+    (unseen,) = [finding for finding in find_label_faults(rows) if finding.name == "unseen-labels"]
+    assert unseen.remedy == f"lorafit train DATA {options}"
+
+
 def test_rare_labels_and_imbalance_are_told(make_rows: MakeRows) -> None:
     labels = ["ok"] * 95 + ["fraud"] * 5
     rows = make_rows(([f"text {number}" for number in range(100)], labels))

@@ -8,7 +8,7 @@ import numpy as np
 
 from lorafit.data.quality.findings import Finding, Scope, write_share
 from lorafit.data.quality.rows import Rows
-from lorafit.tasks.label_spellings import group_spellings
+from lorafit.tasks.label_spellings import group_spellings, match_cases
 from lorafit.tasks.labels import list_labels, quote_label
 
 _FEW_ROWS: Final = 10
@@ -55,9 +55,9 @@ def _find_absent(rows: Rows, counts: Mapping[str, Mapping[str, int]]) -> Iterato
     for split, own in counts.items():
         if split == "train":
             continue
-        for name, severity, lacking, there, meaning, remedy in (
-            ("unseen-labels", "error", train, own, "is not in train: no model can predict it", "--bad-rows drop"),
-            ("untested-labels", "note", own, train, f"has no {split} rows: how well it is found is not known", ""),
+        for name, severity, lacking, there, meaning in (
+            ("unseen-labels", "error", train, own, "is not in train: no model can predict it"),
+            ("untested-labels", "note", own, train, f"has no {split} rows: how well it is found is not known"),
         ):
             absent = [label for label, count in there.items() if count and not lacking[label]]
             if absent:
@@ -75,8 +75,14 @@ def _find_absent(rows: Rows, counts: Mapping[str, Mapping[str, int]]) -> Iterato
                     message=f"The label {listed} ({affected:,} rows) {meaning}."
                     if len(absent) == 1
                     else f"The labels {listed} ({affected:,} rows) {plural}.",
-                    remedy=f"lorafit train DATA {remedy}" if remedy else "",
+                    remedy=_advise_unseen(absent, train) if severity == "error" else "",
                 )
+
+
+def _advise_unseen(unseen: Sequence[str], train: Mapping[str, int]) -> str:
+    alike = match_cases(unseen, (label for label, count in train.items() if count))
+    options = ["--merge-spellings"] * bool(alike) + ["--bad-rows drop"] * (len(alike) < len(unseen))
+    return f"lorafit train DATA {' '.join(options)}"
 
 
 def _find_rare(rows: Rows, counts: Mapping[str, int]) -> Iterator[Finding]:
