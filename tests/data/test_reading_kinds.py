@@ -61,6 +61,29 @@ def test_other_sheets_are_named_and_headers_a_setting(tmp_path: Path) -> None:
         read_table(write_book(tmp_path / "b.xlsx", []))
 
 
+def test_a_sheet_without_a_header_is_told(tmp_path: Path) -> None:
+    rows: list[list[object]] = [[f"This is review number {row} of them", row % 2] for row in range(12)]
+    table = read_table(write_book(tmp_path / "a.xlsx", rows))
+    assert table.columns == {"1": [row[0] for row in rows], "2": [row[1] for row in rows]}
+    assert table.notes == (
+        "a.xlsx: read without a header: columns are called 1, 2 (if the first row has their names: --header).",
+    )
+    named = read_table(tmp_path / "a.xlsx", FormatConfig(header=True))
+    assert list(named.columns) == ["This is review number 0 of them", "0"]
+    assert (len(named), named.notes) == (11, ())
+
+
+def test_a_title_above_the_header_is_refused(tmp_path: Path) -> None:
+    rows: list[list[object]] = [["My secret reviews"], [None], ["text", "label"], ["a", 1], ["b", 2]]
+    with pytest.raises(DataError, match=r"a\.xlsx: its first row has 1 cell, .* Delete what stands above") as caught:
+        read_table(write_book(tmp_path / "a.xlsx", rows))
+    assert "secret" not in str(caught.value)
+    table = read_table(
+        write_book(tmp_path / "b.xlsx", [[None, "text"], [0, "a"], [1, "b"]])
+    )  # as pandas writes a series
+    assert table.columns == {"column 1": [0, 1], "text": ["a", "b"]}
+
+
 def test_a_folder_for_each_class_is_read_in_the_order_of_names(tmp_path: Path) -> None:
     for name, text in {"pos/2.txt": "fine", "neg/1.txt": "bad\nfilm", "pos/1.txt": "naïve", "pos/x.png": "x"}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)

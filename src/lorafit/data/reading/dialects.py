@@ -99,10 +99,9 @@ def find_dialect(file: StoredFile, form: FormatConfig) -> tuple[FormatConfig, tu
         told.append("with quotes as plain characters (if fields stand in quotes: --quoting standard)")
     if best.escape is not None and form.escape is None:
         told.append(f"with {best.escape} as the escape character")
-    header = form.header if form.header is not None else not _looks_like_data(best.rows)
+    header = form.header if form.header is not None else not looks_like_data(best.rows)
     if not header and form.header is None:
-        shown = ", ".join(map(str, range(1, min(best.width, 3) + 1))) + (", …" if best.width > 3 else "")
-        told.append(f"without a header: columns are called {shown} (if the first line has their names: --header)")
+        told.append(describe_numbers(best.width))
     known = {"delimiter": best.delimiter, "quoting": best.quoting, "escape": best.escape, "header": header}
     return form.model_copy(update=known), tuple(told)
 
@@ -134,6 +133,26 @@ def count_rows_inside(field: str, delimiter: str, width: int) -> int:
     """Count the lines inside a field that look like rows of their own; the first and the last are parts of lines."""
     inner = _LINE_END.split(field)[1:-1]
     return sum(line.count(delimiter) == width - 1 for line in inner) if width > 1 else 0
+
+
+def looks_like_data(rows: Sequence[Sequence[str]]) -> bool:
+    """Tell whether the first row is one like the others, not the names of the columns."""
+    first = rows[0] if rows else ()
+    others = [row for row in islice(rows, 1, 2000) if len(row) == len(first)]
+    if len(others) < 2 or any(name.strip().lower() in _NAMES for name in first):
+        return False
+    votes = [
+        _vote(name.strip(), [row[column].strip() for row in others])
+        for column, name in enumerate(first)
+        if any(row[column].strip() for row in others)
+    ]
+    return "name" not in votes and "value" in votes
+
+
+def describe_numbers(width: int) -> str:
+    """Say that so many columns are called by their numbers, and what to do if that is wrong."""
+    shown = ", ".join(map(str, range(1, min(width, 3) + 1))) + (", …" if width > 3 else "")
+    return f"without a header: columns are called {shown} (if the first row has their names: --header)"
 
 
 def _check_characters(form: FormatConfig) -> None:
@@ -251,20 +270,6 @@ def _try(lines: Sequence[str], delimiter: str, quoting: _Quoting, escape: str | 
 
 def _count_rows(lines: Sequence[str], delimiter: str, width: int) -> int:
     return sum(line.count(delimiter) == width - 1 for line in lines) if width > 1 else 0
-
-
-def _looks_like_data(rows: Sequence[Sequence[str]]) -> bool:
-    """Tell whether the first row is one like the others, not the names of the columns."""
-    first = rows[0] if rows else ()
-    others = [row for row in islice(rows, 1, 2000) if len(row) == len(first)]
-    if len(others) < 2 or any(name.strip().lower() in _NAMES for name in first):
-        return False
-    votes = [
-        _vote(name.strip(), [row[column].strip() for row in others])
-        for column, name in enumerate(first)
-        if any(row[column].strip() for row in others)
-    ]
-    return "name" not in votes and "value" in votes
 
 
 def _vote(name: str, values: Sequence[str]) -> Literal["name", "value", "neither"]:

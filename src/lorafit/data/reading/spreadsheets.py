@@ -5,13 +5,18 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from itertools import islice
+from itertools import chain, islice
+from typing import Final
 
 from lorafit.config import FormatConfig
+from lorafit.data.reading.dialects import describe_numbers, looks_like_data
 from lorafit.data.reading.opening import StoredFile, check_archive
 from lorafit.data.reading.parts import Limit, Part, cut, measure_texts, name_columns
 from lorafit.errors import DataError
 from lorafit.system.extras import require
+
+_SAMPLE: Final = 2000
+"""Rows by which a header is told from data."""
 
 
 def stream_sheet(file: StoredFile, form: FormatConfig, limit: Limit, notes: list[str]) -> Iterator[Part]:
@@ -21,13 +26,13 @@ def stream_sheet(file: StoredFile, form: FormatConfig, limit: Limit, notes: list
         file: The file.
         form: Whether it begins with names of columns.
         limit: How large a part may be.
-        notes: Takes what a user should know: that there are other sheets.
+        notes: Takes what a user should know: that there are other sheets, or no header.
 
     Yields:
         The parts. Numbers stay numbers, dates become text, empty rows are no rows.
 
     Raises:
-        DataError: The file is damaged, or of another kind.
+        DataError: The file is damaged, of another kind, or begins with a title.
         MissingExtraError: openpyxl is not installed.
     """
     openpyxl = require("openpyxl", extra="tables", purpose="reading .xlsx files")
@@ -46,7 +51,7 @@ def stream_sheet(file: StoredFile, form: FormatConfig, limit: Limit, notes: list
                     f"{', '.join(map(repr, others[:10]))}. To read one of those, save it as a csv file."
                 )
             sheets[0].reset_dimensions()  # what a file says of its own size is often wrong
-            yield from _stream_rows(_read_rows(sheets[0].iter_rows(values_only=True)), form, limit)
+            yield from _stream_rows(file, _read_rows(sheets[0].iter_rows(values_only=True)), form, limit, notes)
     except (
         zipfile.BadZipFile,
         KeyError,
@@ -62,19 +67,22 @@ def stream_sheet(file: StoredFile, form: FormatConfig, limit: Limit, notes: list
         raise DataError(f"{file.path} is not a readable .xlsx file: it is damaged, or of another kind.") from error
 
 
-def _stream_rows(rows: Iterator[list[object]], form: FormatConfig, limit: Limit) -> Iterator[Part]:
-    first = next(rows, None)
-    if first is None:
+def _stream_rows(
+    file: StoredFile, rows: Iterator[list[object]], form: FormatConfig, limit: Limit, notes: list[str]
+) -> Iterator[Part]:
+    sample = list(islice(rows, _SAMPLE))
+    if not sample:
         return
-    while first and first[-1] is None:
+    first = sample[0]
+    while first[-1] is None:
         first.pop()
     width = len(first)
-    names = [str(number) for number in range(1, width + 1)]
-    if form.header is not False:
-        names = name_columns(["" if cell is None else str(cell) for cell in first])
-    else:
-        yield Part({name: [cell] for name, cell in zip(names, first, strict=True)})
-    for part in cut(rows, measure_texts, limit):
+    _check_no_title(file, sample)
+    header = form.header
+    if header is None and not (header := not looks_like_data([_write_row(row, width) for row in sample])):
+        notes.append(f"{file.path.name}: read {describe_numbers(width)}.")
+    names = name_columns(_write_row(first, width)) if header else [str(number) for number in range(1, width + 1)]
+    for part in cut(chain(sample[1:] if header else sample, rows), measure_texts, limit):
         faults = {
             place: f"{len(row)} fields instead of {width}" for place, row in enumerate(part) if _is_wider(row, width)
         }
@@ -82,6 +90,21 @@ def _stream_rows(rows: Iterator[list[object]], form: FormatConfig, limit: Limit)
             [None] * width if place in faults else [*row, *[None] * width][:width] for place, row in enumerate(part)
         ]
         yield Part({name: list(column) for name, column in zip(names, zip(*even, strict=True), strict=True)}, faults)
+
+
+def _check_no_title(file: StoredFile, rows: Sequence[Sequence[object]]) -> None:
+    """Refuse a sheet whose first row is one cell while most of the others are wider."""
+    first, *others = rows
+    wider = sum(_is_wider(row, len(first)) for row in others)
+    if sum(cell is not None for cell in first) == 1 and wider > len(others) / 2:
+        raise DataError(
+            f"{file.path}: its first row has 1 cell, most rows below have more, so it looks like a title. Delete what "
+            "stands above the row with the names of the columns."
+        )
+
+
+def _write_row(row: Sequence[object], width: int) -> list[str]:
+    return ["" if cell is None else str(cell) for cell in [*row, *[None] * width][:width]]
 
 
 def _read_rows(rows: Iterator[Sequence[object]]) -> Iterator[list[object]]:
