@@ -195,6 +195,12 @@ def test_missing_column_lists_those_there() -> None:
         check_columns(["text (column 1)", "text (column 2)"], {"text": "--text-column"}, "a.csv")
 
 
+@pytest.mark.parametrize(("there", "meant"), [("Text", "Text"), (" text ", "' text '"), ("TEXT ", "'TEXT '")])
+def test_column_that_differs_in_case_or_blanks_is_offered(there: str, meant: str) -> None:
+    with pytest.raises(DataError, match=rf"has no column 'text'\..* Did you mean --text-column {meant}\?$"):
+        check_columns(["label", there], {"text": "--text-column"}, "a.csv")
+
+
 COLUMNS: dict[str, Any] = {
     "text": ["a, b", 'say "c"', "tab\tline\nend", "lone\rreturn", "é\u2028"],
     "score": np.asarray([0.5, 0.25, 1.0, 0.0, 0.125], dtype=np.float32),

@@ -4,6 +4,7 @@ What a file is and how it is written is decided first (`reading/`); settings tha
 name files, rows, lines and columns. They never hold a text.
 """
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,7 +160,7 @@ def check_columns(names: Iterable[str], wanted: Mapping[str, str], origin: str) 
         origin: Where the columns are, for the message.
 
     Raises:
-        DataError: A column is missing; the message lists those there.
+        DataError: A column is missing; the message lists those there, and says which differs in case or blanks alone.
     """
     present = list(names)
     for name, flag in wanted.items():
@@ -167,7 +168,12 @@ def check_columns(names: Iterable[str], wanted: Mapping[str, str], origin: str) 
             same = [other for other in present if other.startswith(f"{name} (column ")]
             several = f"{origin} has several columns '{name}', told apart by their place"
             fault = several if same else f"{origin} has no column '{name}'"
-            raise DataError(f"{fault}. Its columns: {present}. Choose one of them with {flag}.")
+            plain = name.strip().casefold()
+            near = next((other for other in present if other.strip().casefold() == plain), None)
+            hint = f"Choose one of them with {flag}."
+            if near is not None:
+                hint = f"Upper and lower case and blanks count. Did you mean {flag} {shlex.quote(near)}?"
+            raise DataError(f"{fault}. Its columns: {present}. {hint}")
 
 
 def _stream_parts(path: Path, form: FormatConfig, limit: Limit, notes: list[str]) -> Iterator[Part]:
