@@ -219,4 +219,4 @@ def test_encoder_and_baselines_find_flipped_labels_of_reviews(builtin_encoder: P
     found = find_label_errors(config, folds=4)
     right = sum(int(row) - 1 in flipped for row in found.columns["row"])
     assert right / len(flipped) > 0.5
-    assert right / len(found) > 0.2  # four times as many as among all rows
+    assert right / len(found) > 0.15  # three times as many as among all rows
