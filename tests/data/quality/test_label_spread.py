@@ -32,6 +32,15 @@ def test_unseen_labels_in_other_case_can_be_merged(make_rows: MakeRows, labels: 
     assert unseen.remedy == f"lorafit train DATA {options}"
 
 
+def test_spellings_of_other_splits_are_merged_into_those_of_train() -> None:
+    texts = [f"text {number}" for number in range(40)]
+    raw = RawSplits(RawRows("a.csv", texts, ["x", "y"] * 20), test=RawRows("b.csv", ["a", "b"], ["X", "Y"]))
+    rows, _ = gather_rows(raw, get_task("single_label"), LabelReading(merge_spellings=True))
+    assert rows.task is not None
+    assert rows.task.label_names == ("x", "y")
+    assert "unseen-labels" not in {finding.name for finding in find_label_faults(rows)}
+
+
 def test_rare_labels_and_imbalance_are_told(make_rows: MakeRows) -> None:
     labels = ["ok"] * 95 + ["fraud"] * 5
     rows = make_rows(([f"text {number}" for number in range(100)], labels))

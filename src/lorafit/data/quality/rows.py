@@ -1,7 +1,7 @@
 """The rows that a check looks at: all splits of a source, as far as they can be read."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from lorafit.data.rows import RawRows, RawSplits, Splits
 from lorafit.errors import DataError
 from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Task
-from lorafit.tasks.labels import Label, LabelColumn, LabelReading, list_labels
+from lorafit.tasks.labels import Label, LabelColumn, LabelReading, list_labels, name_labels
 
 Positions = NDArray[np.int64]
 
@@ -136,6 +136,8 @@ def gather_rows(raw: RawSplits, task: type[Task], reading: LabelReading) -> tupl
     splits: dict[str, slice] = {}
     findings: list[Finding] = [_tell(note, None, 0) for note in raw.notes]
     for split, part in raw.by_name.items():
+        if split != "train":
+            reading = replace(reading, known=reading.known or tuple(name_labels(labels)))
         start, read = len(texts), _read_part(split, part, task, reading)
         texts += read.texts
         labels += read.labels
