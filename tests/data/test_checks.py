@@ -121,6 +121,13 @@ def test_a_refusal_says_how_labels_were_read(labels: list[object], note: str | N
         check_rows(make_raw(texts, ["nan"] * 3), get_task("regression"), LabelReading(), drop_bad_rows=True)
 
 
+def test_a_refusal_lists_some_of_many_faults() -> None:
+    raw = replace(make_raw(["a"] * 30, ["x"] * 30), faults={place: f"fault {place}" for place in range(25)})
+    with pytest.raises(DataError, match=r"fault 19 \(row 20\); and 5 other faults\. Mend") as caught:
+        check_rows(raw, CLASSES, LabelReading(), drop_bad_rows=False)
+    assert "fault 20" not in str(caught.value)
+
+
 def test_pair_with_a_missing_text_is_a_bad_row() -> None:
     assert describe_text_fault(("a", "b")) is None
     assert describe_text_fault(("a", " ")) == "an empty text"

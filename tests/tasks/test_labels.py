@@ -126,12 +126,12 @@ def test_missing_cells_have_no_label(name: str, cell: object) -> None:
         ("single_label", ["a", "b"], "several labels (--task multi_label trains on them)"),
         ("single_label", "['a', 'b']", "several labels (--task multi_label trains on them)"),
         ("single_label", {"a": 1, "b": "true"}, "several labels (--task multi_label trains on them)"),
-        ("single_label", {"a": "maybe"}, "a mark that is neither 0 nor 1 (true, false, yes, no)"),
+        ("single_label", {"a": "maybe"}, "a mark of 'a' that is neither 0 nor 1 (true, false, yes, no)"),
         ("single_label", {"a": {"b": 1}}, "a dictionary that holds something else than a mark for each label"),
         ("single_label", b"a", "a label of type bytes"),
         ("single_label", "half \ud800 pair", "a label with half a surrogate pair"),
         ("multi_label", [["a"]], "a list that holds something else than names"),
-        ("multi_label", {"a": 2, "b": 0}, "a mark that is neither 0 nor 1 (true, false, yes, no)"),
+        ("multi_label", {"a": 2, "b": 0}, "a mark of 'a' that is neither 0 nor 1 (true, false, yes, no)"),
         ("multi_label", [object()], "a label of type object"),
         ("regression", "good", "no number (a regression needs a column of numbers: --label-column)"),
         ("regression", "1_000", "no number"),
@@ -211,6 +211,20 @@ def test_lists_of_0_and_1_are_marks(cells: list[object]) -> None:
     assert read("multi_label", cells, names=("x", "y")).faults == dict.fromkeys(
         range(3), "a list of more or fewer marks than 2"
     )
+
+
+@pytest.mark.parametrize("name", ["single_label", "multi_label"])
+def test_names_instead_of_marks_are_refused_with_their_column(name: str) -> None:
+    columns = read(name, [{"my tone": "pos", "b": "1"}, {"my tone": "neg", "b": "0"}], names=("my tone", "b"))
+    assert set(columns.faults.values()) == {
+        "a mark of 'my tone' that is neither 0 nor 1 (true, false, yes, no): if it is a label by name, choose one "
+        "column of labels, such as --label-column 'my tone'"
+    }
+    cells = read(name, [{"name": "pos"}, {"name": "neg"}])
+    assert set(cells.faults.values()) == {
+        "a mark of 'name' that is neither 0 nor 1 (true, false, yes, no): if it is a label by name, write the name "
+        "alone in the label column, not an object that holds it"
+    }
 
 
 def test_lists_of_marks_have_one_length() -> None:
@@ -332,6 +346,22 @@ def test_whole_numbers_are_one_label_in_every_file(name: str) -> None:
     assert (
         read_clean(name, ["1.0", "2.0"]) == read_clean(name, [1.0, 2.0]) == read_clean(name, ["1", "2"]) == ["1", "2"]
     )
+
+
+@pytest.mark.parametrize(
+    ("cells", "notes"),
+    [
+        ([True, 1, False, 1], ["Labels 'true' (1 cell) and '1' (2 cells) stay apart"]),
+        (["True", "1", "0", "false"], ["Labels 'true' (1 cell) and '1'", "Labels 'false' (1 cell) and '0'"]),
+        ([True, False, True], []),
+        ([1, 0, "maybe"], []),
+    ],
+)
+def test_truths_in_words_and_numbers_are_told(cells: list[object], notes: list[str]) -> None:
+    told = read("single_label", cells).notes
+    assert len(told) == len(notes)
+    assert all(one.startswith(note) for one, note in zip(told, notes, strict=True))
+    assert read("single_label", cells, known=("true", "1", "false", "0", "maybe")).notes == ()
 
 
 def test_versions_stay_as_they_are() -> None:

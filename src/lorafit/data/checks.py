@@ -17,6 +17,9 @@ from lorafit.tasks.labels import Label, LabelColumn, LabelReading, is_missing, q
 
 _EMPTY_LABEL: Final = "an empty label"
 
+_MOST_KINDS: Final = 20
+"""Faults that a message lists."""
+
 
 @dataclass(frozen=True)
 class CheckedRows:
@@ -226,7 +229,8 @@ def _report_faults(
     for row, fault in left_out:
         kinds.setdefault(fault, []).append(row)
     count = len(left_out)
-    listed = "; ".join(f"{fault} ({describe_rows(rows)})" for fault, rows in kinds.items())
+    shown = [f"{fault} ({describe_rows(rows)})" for fault, rows in itertools.islice(kinds.items(), _MOST_KINDS)]
+    listed = "; ".join(shown) + (f"; and {len(kinds) - len(shown):,} other faults" if len(kinds) > len(shown) else "")
     more = "".join(f" {note}" for note in explained)
     if usable == 0:
         raise DataError(

@@ -186,7 +186,7 @@ class _Column:
         marks: dict[int, dict[str, float | None]] = {}
         for index, cell in dicts.items():
             try:
-                marks[index] = {name: self._read_mark(mark) for name, mark in cell.items()}
+                marks[index] = {name: self._read_mark(mark, name) for name, mark in cell.items()}
             except DataError as error:
                 self.faults[index] = str(error)
         values = {mark for named in marks.values() for mark in named.values()}
@@ -207,7 +207,7 @@ class _Column:
         if never and not self.reading.known:
             self.notes.append(f"Labels that no cell is marked with: {list_labels(sorted(never))}.")
 
-    def _read_mark(self, text: str) -> float | None:
+    def _read_mark(self, text: str, name: str) -> float | None:
         missing = self.reading.missing
         if not text or (missing is not None and text.casefold() == missing.casefold()):
             return None
@@ -215,8 +215,16 @@ class _Column:
         if mark is None and is_number(text):
             mark = float(text)
         if mark is None or not 0 <= mark <= 1:
-            raise DataError("a mark that is neither 0 nor 1 (true, false, yes, no)")
+            raise DataError(
+                f"a mark of {quote_label(name)} that is neither 0 nor 1 (true, false, yes, no): if it is a label by "
+                f"name, {self._advise_names(name)}"
+            )
         return mark
+
+    def _advise_names(self, name: str) -> str:
+        if name in self.reading.names:
+            return f"choose one column of labels, such as --label-column {shlex.quote(name)}"
+        return "write the name alone in the label column, not an object that holds it"
 
     def _read_listed_marks(self, indices: Sequence[int]) -> None:
         """Take lists for marks where they consist of 0 and 1 alone and have the same length, or a 0 or 1 twice."""

@@ -119,8 +119,9 @@ def unify_spellings(texts: Mapping[str, int], reading: LabelReading, *, are_numb
         unmerged = _describe_cases(
             cases, "differ in upper and lower case alone: --merge-spellings makes each of them one"
         )
-    if reading.missing is None and not known.names:
-        notes += _describe_hidden(counts)
+    if not known.names:
+        notes += _describe_truths(counts)
+        notes += _describe_hidden(counts) if reading.missing is None else []
     return Spellings(names, counts, tuple(notes), tuple(unmerged))
 
 
@@ -237,6 +238,15 @@ def _describe_cases(groups: Sequence[Mapping[str, int]], verdict: str) -> list[s
         for group in groups[:_SHOWN]
     ]
     return [f"Labels {verdict}: {'; '.join(listed)}{_say_more(len(groups))}."]
+
+
+def _describe_truths(counts: Mapping[str, int]) -> list[str]:
+    return [
+        f"Labels '{word}' ({count_cells(counts[word])}) and '{mark}' ({count_cells(counts[mark])}) stay apart: write one "
+        "of them in every row if they mean the same."
+        for word, mark in (("true", "1"), ("false", "0"))
+        if word in counts and mark in counts
+    ]
 
 
 def _describe_hidden(counts: Mapping[str, int]) -> list[str]:
