@@ -219,6 +219,17 @@ def test_label_that_is_never_predicted_is_said_in_words() -> None:
     assert describe_unpredicted(TASK, judge_claims(HALF_WRONG), []) == ""
 
 
+def test_label_that_training_did_not_have_is_not_to_count_more() -> None:
+    task, metrics = build_task("single_label", ["ok", "other"]), judge_claims(ALWAYS_OK)
+    assert "fraud" not in task.label_names
+    assert describe_unpredicted(task, metrics, []).endswith("rare labels are found, too.")
+
+
+def test_a_single_metric_takes_the_singular() -> None:
+    said = describe_unpredicted(build_task("multi_label", ("fraud", "ok")), judge_claims(ALWAYS_OK))
+    assert ", which is high only where rare labels are found, too." in said
+
+
 def test_of_many_labels_never_predicted_some_are_named() -> None:
     task, y = build_task("single_label", [f"intent {place}" for place in range(9)]), np.arange(9).repeat(2)
     scores = score_models(task, y, np.tile(np.eye(9)[0], (18, 1)), {}, Resampling(samples=100))[0]

@@ -60,7 +60,7 @@ def describe_unpredicted(task: Task, metrics: MetricsRecord, balancing: Sequence
     """Say which labels the fine-tuned model never predicts, where to look and what to try.
 
     Args:
-        task: The task.
+        task: The task, with the labels that the model was trained on.
         metrics: Its metrics.
         balancing: The settings by which some training rows counted more; None for no advice on training.
 
@@ -79,12 +79,14 @@ def describe_unpredicted(task: Task, metrics: MetricsRecord, balancing: Sequence
         listed = ", ".join(f"{name} ({count})" for name, count in zip(named, counts, strict=True))
         sentence = f"{len(labels):,} labels are never predicted (recall): {listed}{more}."
     titles = " and ".join(task.metrics[name].title for name in task.balanced_metrics)
+    are = "is" if len(task.balanced_metrics) == 1 else "are"
+    is_trained = any(one.label in task.label_names for one in labels)
     advice = (
         " To let rare labels count more in training: --class-weights balanced."
-        if balancing is not None and not balancing
+        if balancing is not None and not balancing and is_trained
         else ""
     )
-    return f"{sentence} Look at {titles}, which are high only where rare labels are found, too.{advice}"
+    return f"{sentence} Look at {titles}, which {are} high only where rare labels are found, too.{advice}"
 
 
 def describe_balancing(balancing: Sequence[str]) -> str:
