@@ -18,8 +18,10 @@ def test_labels_that_a_split_lacks_are_named(make_rows: MakeRows) -> None:
     rows = make_rows((texts, labels), test=(["a", "b", "c"], ["x", "x", "new"]))
     found = {finding.name: finding for finding in find_label_faults(rows)}
     assert found["unseen-labels"].severity == "error"
-    assert found["unseen-labels"].message == "The label 'new' (1 rows) is not in train: no model can predict it."
-    assert "'y', 'z'" in found["untested-labels"].message
+    assert found["unseen-labels"].message == "The label 'new' (1 row) is not in train: no model can predict it."
+    assert found["untested-labels"].message == (
+        "The labels 'y', 'z' (50 rows) have no test rows: how well they are found is not known."
+    )
     assert set(found) == {"unseen-labels", "untested-labels"}
 
 
@@ -45,8 +47,20 @@ def test_rare_labels_and_imbalance_are_told(make_rows: MakeRows) -> None:
     labels = ["ok"] * 95 + ["fraud"] * 5
     rows = make_rows(([f"text {number}" for number in range(100)], labels))
     found = {finding.name: finding for finding in find_label_faults(rows)}
-    assert "'fraud' (5)" in found["rare-labels"].message
+    assert found["rare-labels"].message.startswith("1 of 2 labels has fewer than 10 training rows: 'fraud' (5). ")
+    assert found["rare-labels"].remedy == "", "--rare-labels leaves 5 rows as they are"
     assert "95 % of the training rows have the label 'ok'" in found["imbalance"].message
+
+
+@pytest.mark.parametrize(("rows_of_it", "tested", "is_merged"), [(2, False, True), (3, False, False), (2, True, False)])
+def test_rare_labels_are_to_be_merged_where_training_merges_them(
+    make_rows: MakeRows, rows_of_it: int, *, tested: bool, is_merged: bool
+) -> None:
+    labels = ["ok"] * 50 + ["no"] * 50 + ["fraud"] * rows_of_it
+    texts = [f"text {number}" for number in range(len(labels))]
+    rows = make_rows((texts, labels), **({"test": (["a", "b"], ["ok", "no"])} if tested else {}))
+    (rare,) = [finding for finding in find_label_faults(rows) if finding.name == "rare-labels"]
+    assert rare.remedy == ("lorafit train DATA --rare-labels merge:other" if is_merged else "")
 
 
 @pytest.mark.parametrize(("turn", "is_found"), [(1, True), (0, False)])

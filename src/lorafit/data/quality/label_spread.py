@@ -8,6 +8,7 @@ import numpy as np
 
 from lorafit.data.quality.findings import Finding, Scope, write_share
 from lorafit.data.quality.rows import Rows
+from lorafit.system.text import format_count
 from lorafit.tasks.label_spellings import group_spellings, match_cases
 from lorafit.tasks.labels import list_labels, quote_label
 
@@ -55,16 +56,29 @@ def _find_absent(rows: Rows, counts: Mapping[str, Mapping[str, int]]) -> Iterato
     for split, own in counts.items():
         if split == "train":
             continue
-        for name, severity, lacking, there, meaning in (
-            ("unseen-labels", "error", train, own, "is not in train: no model can predict it"),
-            ("untested-labels", "note", own, train, f"has no {split} rows: how well it is found is not known"),
+        for name, severity, lacking, there, one, more in (
+            (
+                "unseen-labels",
+                "error",
+                train,
+                own,
+                "is not in train: no model can predict it",
+                "are not in train: no model can predict them",
+            ),
+            (
+                "untested-labels",
+                "note",
+                own,
+                train,
+                f"has no {split} rows: how well it is found is not known",
+                f"have no {split} rows: how well they are found is not known",
+            ),
         ):
             absent = [label for label, count in there.items() if count and not lacking[label]]
             if absent:
                 affected = sum(there[label] for label in absent)
-                plural = meaning.replace("is not", "are not").replace("has no", "have no")
-                plural = plural.replace("predict it", "predict them").replace("it is found", "they are found")
                 listed = list_labels(absent)
+                rows_of_them = format_count(affected, "row")
                 yield Finding(
                     name=name,
                     severity="error" if severity == "error" else "note",
@@ -72,9 +86,9 @@ def _find_absent(rows: Rows, counts: Mapping[str, Mapping[str, int]]) -> Iterato
                     count=len(absent),
                     share=len(absent) / len(own),
                     scope=rows.scope(split),
-                    message=f"The label {listed} ({affected:,} rows) {meaning}."
+                    message=f"The label {listed} ({rows_of_them}) {one}."
                     if len(absent) == 1
-                    else f"The labels {listed} ({affected:,} rows) {plural}.",
+                    else f"The labels {listed} ({rows_of_them}) {more}.",
                     remedy=_advise_unseen(absent, train) if severity == "error" else "",
                 )
 
@@ -90,13 +104,15 @@ def _find_rare(rows: Rows, counts: Mapping[str, int]) -> Iterator[Finding]:
     if rare:
         listed = ", ".join(f"{quote_label(label)} ({count})" for label, count in list(rare.items())[:8])
         more = "" if len(rare) <= 8 else f" and {len(rare) - 8:,} more"
+        parts = 4 - len(rows.splits)  # into which train is cut: a label with fewer rows stops it
         yield _about_labels(
             rows,
             "rare-labels",
             len(rare),
             len(rare) / len(counts),
-            f"{len(rare):,} of {len(counts):,} labels have fewer than {_FEW_ROWS} training rows: {listed}{more}.",
-            "lorafit train DATA --rare-labels merge:other",
+            f"{len(rare):,} of {format_count(len(counts), 'label')} {'has' if len(rare) == 1 else 'have'} fewer than "
+            f"{_FEW_ROWS} training rows: {listed}{more}. That is too few to learn and to measure: collect more.",
+            "lorafit train DATA --rare-labels merge:other" if min(rare.values()) < parts else "",
         )
 
 
@@ -131,7 +147,7 @@ def _find_spellings(rows: Rows, names: Sequence[str]) -> Iterator[Finding]:
             "label-spellings",
             count,
             count / len(names),
-            f"{count} labels are {len(groups)} in several spellings: {listed}{'' if len(groups) <= 5 else '; …'}.",
+            f"{count} labels are spellings of {len(groups)}: {listed}{'' if len(groups) <= 5 else '; …'}.",
             "lorafit check DATA --fix labels",
         )
 
