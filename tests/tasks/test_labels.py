@@ -409,7 +409,7 @@ def test_labels_of_a_model_take_its_spelling() -> None:
     assert read("single_label", ["2", 2.5, "2.50", "Good "], known=known).labels == ("2.0", "2.5", "2.50", "Good")
     other = read("single_label", ["good", "good"], known=known)
     assert other.labels == ("good", "good")
-    assert other.unmerged[0].endswith("makes each of them one: 'Good' of the model, 'good' 2.")
+    assert other.unmerged[0].endswith("makes each of them one: 'Good' of training, 'good' 2.")
     assert read("single_label", ["good", "GOOD", "GOOD"], known=known, merge_spellings=True).labels == ("Good",) * 3
     assert read_clean("single_label", ["a", "A"], known=("a", "A")) == ["a", "A"]
 

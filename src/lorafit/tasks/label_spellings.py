@@ -234,7 +234,7 @@ def _describe_cases(groups: Sequence[Mapping[str, int]], verdict: str) -> list[s
     if not groups:
         return []
     listed = [
-        ", ".join(f"{quote_label(name)}{f' {count:,}' if count else ' of the model'}" for name, count in group.items())
+        ", ".join(f"{quote_label(name)}{f' {count:,}' if count else ' of training'}" for name, count in group.items())
         for group in groups[:_SHOWN]
     ]
     return [f"Labels {verdict}: {'; '.join(listed)}{_say_more(len(groups))}."]
@@ -242,8 +242,8 @@ def _describe_cases(groups: Sequence[Mapping[str, int]], verdict: str) -> list[s
 
 def _describe_truths(counts: Mapping[str, int]) -> list[str]:
     return [
-        f"Labels '{word}' ({count_cells(counts[word])}) and '{mark}' ({count_cells(counts[mark])}) stay apart: write one "
-        "of them in every row if they mean the same."
+        f"Labels '{word}' ({count_cells(counts[word])}) and '{mark}' ({count_cells(counts[mark])}) stay apart: write "
+        "one of them in every row if they mean the same."
         for word, mark in (("true", "1"), ("false", "0"))
         if word in counts and mark in counts
     ]
