@@ -1,18 +1,20 @@
 import json
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lorafit.config import Config, DataConfig
+from lorafit.config import Config, DataConfig, load_config
 from lorafit.data.corrections import DROP, digest_text
 from lorafit.data.loading import load_source_rows, load_splits
 from lorafit.data.rows import Split
 from lorafit.data.tables import read_table
 from lorafit.data.writing import write_table
 from lorafit.errors import ConfigError, DataError, RunError, UserInputError
+from lorafit.runs.records import RunRecord
 from lorafit.tasks.registry import TASKS, build_task
 from lorafit.training import label_errors
 from lorafit.training.label_errors import (
@@ -167,6 +169,27 @@ def test_a_run_judges_the_rows_that_it_was_not_trained_on(trained_of: Callable[[
     found = find_label_errors_by_run(Config(data=DataConfig(source=str(other))), run)
     assert {6, 18} <= set(found.columns["row"])
     assert len(found) < 30
+
+
+def test_a_run_does_not_judge_what_its_base_was_trained_on(
+    trained_of: Callable[[str], Path], train_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    base = trained_of("single_label")
+    run = train_run("single_label", "training.max_steps=2", "data.seed=5", encoder=base, folder=tmp_path)
+    rows = [load_splits(load_config(one / "config.yaml").data).train.texts for one in (base, run)]
+    trained = {text for texts in rows for text in texts}
+    assert len(trained) > len(rows[1])
+    found = find_label_errors_by_run(Config(data=DataConfig(source=str(base.parent / "rows.jsonl"))), run)
+    assert sum(found.judged.values()) == 240 - len(trained)
+    told = f"Rows not judged: {len(trained)}, on which {run} or {base}, which it goes on from, was trained. "
+    assert told in found.notes[-1]
+    moved = Path(shutil.copytree(run, tmp_path / "moved"))
+    record = RunRecord.read(moved / "run.json")
+    gone_base = record.base_model.model_copy(update={"name": str(tmp_path / "gone")})
+    record.model_copy(update={"base_model": gone_base}).write(moved / "run.json")
+    (_, *notes) = find_label_errors_by_run(Config(data=DataConfig(source=str(base.parent / "rows.jsonl"))), moved).notes
+    gone = f"Whether {tmp_path / 'gone'} was trained on any of the rows cannot be checked: it is no longer there."
+    assert gone in notes
 
 
 def test_a_run_does_not_judge_what_it_was_trained_on(trained_of: Callable[[str], Path], tmp_path: Path) -> None:

@@ -235,6 +235,13 @@ def load_trained(layout: RunLayout, record: RunRecord) -> "PeftModel | PreTraine
     return model
 
 
+def find_run(name: str) -> RunLayout | None:
+    """Return the run that a model's name is the folder of, or the `adapter/` or `model/` in it; None if it is none."""
+    folder = expand_home(name).resolve()
+    runs = (RunLayout(folder), RunLayout(folder.parent))
+    return next((run for run in runs if run.record.is_file() and folder in {run.root, run.trained}), None)
+
+
 def locate_base(config: ModelConfig) -> Encoder:
     """Find what a run begins from: an encoder, or another run, whose adapter is merged into its base.
 
@@ -248,9 +255,7 @@ def locate_base(config: ModelConfig) -> Encoder:
         RunError: The other run is not complete, or a file of it or its base is missing or altered.
         ConfigError: There is no such encoder, or the other run's adapter cannot be merged.
     """
-    folder = expand_home(config.name).resolve()
-    runs = (RunLayout(folder), RunLayout(folder.parent))
-    layout = next((run for run in runs if run.record.is_file() and folder in {run.root, run.trained}), None)
+    layout = find_run(config.name)
     if layout is None:
         return locate_encoder(config)
     record = RunRecord.read(layout.record)

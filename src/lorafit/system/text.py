@@ -17,6 +17,11 @@ def join_text(text: Text) -> str:
     return text if isinstance(text, str) else "\n".join(text)
 
 
+def fold_text(text: Text) -> str:
+    """Return a text without what may differ in a copy of it: upper and lower case, and white space."""
+    return " ".join(join_text(text).casefold().split())
+
+
 def clean_text(text: str, *, most: int | None = None, strip: bool = True) -> str:
     """Make foreign text safe to show on a page or a terminal. Escaping markup is left to whoever writes it there.
 

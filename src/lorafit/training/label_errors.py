@@ -18,11 +18,12 @@ from lorafit.data.writing import WRITABLE_SUFFIXES, write_table
 from lorafit.errors import ConfigError, DataError, RunError, UserInputError
 from lorafit.inference.loading import load
 from lorafit.runs.folder import RunLayout
+from lorafit.runs.lineage import list_base_runs
 from lorafit.runs.records import RunRecord
 from lorafit.system.extras import require
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
-from lorafit.system.text import Text, join_text
+from lorafit.system.text import fold_text, join_text
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.baselines import MAJORITY
 from lorafit.tasks.labels import Label
@@ -258,17 +259,23 @@ def find_label_errors_by_run(config: Config, run: Path, *, progress: Progress | 
             f"trained on. {remedy}"
         )
     _, parts, notes = load_source_rows(config.data, task)
-    rows, known = _Rows.join(parts), set(map(_fold_case, trained.texts))
-    unseen = np.flatnonzero([_fold_case(text) not in known for text in rows.split.texts])
+    rows, known, trainers = _Rows.join(parts), set(map(fold_text, trained.texts)), str(layout.root)
+    for base in list_base_runs(record.base_model.name, before=record.created):
+        if base.texts is None:
+            notes += (f"Whether {base.root} was trained on any of the rows cannot be checked: {base.fault}.",)
+        else:
+            known |= base.texts
+            trainers += f" or {base.root}, which it goes on from,"
+    unseen = np.flatnonzero([fold_text(text) not in known for text in rows.split.texts])
     progress.finish(f"{len(unseen):,} rows that the run was not trained on")
     if not len(unseen):
         raise DataError(
-            f"{layout.root} was trained on all of these rows: what it predicts for them says nothing of their labels. "
+            f"{trainers} was trained on all of these rows: what it predicts for them says nothing of their labels. "
             f"{remedy}"
         )
     seen = len(rows.names) - len(unseen)
     if seen:
-        notes += (f"Rows not judged: {seen:,}, on which {layout.root} was trained. {remedy}",)
+        notes += (f"Rows not judged: {seen:,}, on which {trainers} was trained. {remedy}",)
     rows, predictor = rows.select(unseen), load(layout.root)
     progress.start("predicting", total=len(unseen), unit="text")
     values = predictor.compute_values(rows.split.texts, on_progress=progress.update)
@@ -354,11 +361,6 @@ def _judge(rows: _Rows, task: Task, values: Array, notes: tuple[str, ...]) -> La
         f"{task.primary_metric.write_value(reached)}. The less it agrees, the more right labels it takes for wrong."
     )
     return LabelErrors(task, rows.count(), columns, texts, (note, *notes))
-
-
-def _fold_case(text: Text) -> str:
-    """Return a text without what may differ in a copy of it: upper and lower case, and white space."""
-    return " ".join(join_text(text).casefold().split())
 
 
 def _as_cell(label: Label) -> object:

@@ -24,6 +24,7 @@ from lorafit.models.method_settings import complete_settings
 from lorafit.models.token_cache import tokenize_once
 from lorafit.models.tokenization import MOST_WINDOWS, TokenizedTexts, Truncation
 from lorafit.reports.tracking import require_trackers
+from lorafit.runs.lineage import describe_seen_texts
 from lorafit.runs.records import DataRecord, ForecastRecord, HardwareRecord, RunRecord, SplitRecord
 from lorafit.runs.saving import locate_base
 from lorafit.system import hardware
@@ -123,6 +124,7 @@ def load_material(config: Config) -> Material:
     splits = load_splits(config.data)
     splits = replace(splits, notes=(*splits.notes, *quick_findings(splits)))
     encoder = locate_base(config.model)
+    splits = replace(splits, notes=(*splits.notes, *describe_seen_texts(config.model.name, splits, config.data)))
     tokenizer, pad_id = load_tokenizer(encoder.folder)
     return Material(splits, encoder, tokenizer, pad_id)
 
