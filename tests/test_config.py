@@ -190,6 +190,14 @@ def test_budget_that_is_no_time_is_refused(text: str) -> None:
     ).replace("'", "")
 
 
+@pytest.mark.parametrize("how", ["merge", "merge:", "dropped", ""])
+def test_other_treatments_of_rare_labels_are_refused_in_words(how: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"data\.rare_labels: allowed are stop, drop, keep and merge:NAME, got '{how}'"
+    ):
+        load_config(flags={"data.rare_labels": how})
+
+
 @pytest.mark.parametrize("layers", ["upper3", "top0", "top", "3", "all2"])
 def test_layers_other_than_all_and_the_top_ones_are_refused(layers: str) -> None:
     with pytest.raises(

@@ -124,7 +124,6 @@ class DataConfig(Section):
     accept_labels: bool = Field(False, description="Train on labels that look wrong.")
     rare_labels: str = Field(
         "stop",
-        pattern=r"^(stop|drop|keep|merge:.+)$",
         description="What becomes of labels with too few texts to be in every split: stop, drop their rows, keep them "
         "in train alone, or merge:NAME, which makes them one label.",
     )
@@ -160,6 +159,13 @@ class DataConfig(Section):
         if source is not None and not isinstance(source, str):
             raise PydanticCustomError("name", "a name is needed; a table goes to lorafit.train(config, data=table)")
         return source
+
+    @field_validator("rare_labels")
+    @classmethod
+    def _check_rare_labels(cls, rare_labels: str) -> str:
+        if not re.fullmatch(r"stop|drop|keep|merge:.+", rare_labels):
+            raise PydanticCustomError("rare_labels", "allowed are stop, drop, keep and merge:NAME")
+        return rare_labels
 
     @model_validator(mode="after")
     def _check_cuts(self) -> Self:
