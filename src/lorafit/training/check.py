@@ -190,7 +190,9 @@ def _find_unknown_tokens(rows: Rows, samples: list[Sample], config: Config) -> I
         require("transformers", extra="train", purpose="Asking the tokenizer")
         tokenizer, _ = load_tokenizer(locate_base(config.model).folder)
     except (EnvironmentUnfitError, ConfigError, RunError) as error:
-        raise _NotLookedForError(f"{error} Name another encoder with --model.") from error
+        has_remedy = isinstance(error, MissingExtraError) or "--model" in str(error)
+        remedy = "" if has_remedy else " Name another encoder with --model."
+        raise _NotLookedForError(f"{error}{remedy}") from error
     for sample in samples:
         texts = [rows.texts[position] for position in sample.positions.tolist()]
         if not texts:
