@@ -63,6 +63,11 @@ def test_rare_labels_are_to_be_merged_where_training_merges_them(
     assert rare.remedy == ("lorafit train DATA --rare-labels merge:other" if is_merged else "")
 
 
+def test_all_labels_are_not_to_be_merged_into_one(make_rows: MakeRows) -> None:
+    (rare,) = [one for one in find_label_faults(make_rows((["a", "b"], ["x", "y"]))) if one.name == "rare-labels"]
+    assert rare.remedy == ""
+
+
 @pytest.mark.parametrize(("turn", "is_found"), [(1, True), (0, False)])
 def test_rows_sorted_by_label_are_found(make_rows: MakeRows, turn: int, *, is_found: bool) -> None:
     labels = ["b", "a", "c"] * 20

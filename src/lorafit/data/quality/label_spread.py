@@ -105,6 +105,7 @@ def _find_rare(rows: Rows, counts: Mapping[str, int]) -> Iterator[Finding]:
         listed = ", ".join(f"{quote_label(label)} ({count})" for label, count in list(rare.items())[:8])
         more = "" if len(rare) <= 8 else f" and {len(rare) - 8:,} more"
         parts = 4 - len(rows.splits)  # into which train is cut: a label with fewer rows stops it
+        mergeable = sum(count < parts for count in rare.values())
         yield _about_labels(
             rows,
             "rare-labels",
@@ -112,7 +113,7 @@ def _find_rare(rows: Rows, counts: Mapping[str, int]) -> Iterator[Finding]:
             len(rare) / len(counts),
             f"{len(rare):,} of {format_count(len(counts), 'label')} {'has' if len(rare) == 1 else 'have'} fewer than "
             f"{_FEW_ROWS} training rows: {listed}{more}. That is too few to learn and to measure: collect more.",
-            "lorafit train DATA --rare-labels merge:other" if min(rare.values()) < parts else "",
+            "lorafit train DATA --rare-labels merge:other" if 0 < mergeable < len(counts) else "",
         )
 
 
