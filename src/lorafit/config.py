@@ -42,6 +42,7 @@ _FLAGS = {
 _NO_FLAG = {
     "data.calibration_fraction",
     "data.max_rows",
+    "data.rename_labels",
     "data.seed",
     "data.test_fraction",
     "data.validation_fraction",

@@ -93,6 +93,7 @@ EVERY_SETTING = {
     "merge_spellings": True,
     "accept_labels": True,
     "rare_labels": "merge:all the rest",
+    "rename_labels": {"old name": "new"},
     "group_column": "author",
     "validation_fraction": 0.2,
     "test_fraction": 0.25,

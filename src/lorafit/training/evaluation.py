@@ -11,7 +11,7 @@ import numpy as np
 from lorafit.config import EvaluationConfig, load_config
 from lorafit.data.loading import load_evaluation_rows
 from lorafit.data.rows import Split
-from lorafit.data.sources import is_same_source
+from lorafit.data.sources import is_own_source
 from lorafit.errors import DataError
 from lorafit.inference.loading import load
 from lorafit.runs.folder import RunLayout
@@ -82,7 +82,7 @@ def evaluate(
         raise DataError(f"The run was trained with --task {record.task}; its config.yaml says {config.data.task}.")
     loaded = load_evaluation_rows(data or config.data.source, config.data, task)
     rows = loaded.split
-    if data is None or is_same_source(data, config.data.source):
+    if data is None or is_own_source(data, config.data):
         _check_unchanged(rows, record)
     progress = progress or Silent()
     for note in loaded.notes:

@@ -304,6 +304,7 @@ def _describe_split(rows: Split, task: Task, tokens: TokenizedTexts, unknown: fl
 
 def _absolute(config: Config, splits: Splits, encoder: Encoder) -> Config:
     resolved = config.model_copy(deep=True)
+    resolved.data.rename_labels = {**config.data.rename_labels, **splits.renamed}
     resolved.data.source = splits.source
     resolved.model.name = encoder.name
     resolved.model.revision = encoder.revision
