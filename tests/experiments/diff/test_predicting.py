@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 import lorafit
 from lorafit.config import Config, load_config
 from lorafit.data.loading import load_splits
-from lorafit.data.sources import identify_source
 from lorafit.data.rows import Split
+from lorafit.data.sources import identify_source
 from lorafit.errors import DataError, RunError, UserInputError
 from lorafit.experiments.diff.diff import diff
 from lorafit.inference.export.records import ExportLayout, ExportRecord
