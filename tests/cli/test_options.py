@@ -156,6 +156,7 @@ def ask(words: Sequence[object], answer: bytes) -> tuple[int, str]:
     return child.wait(), said.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_doubtful_labels_are_asked_about_at_a_terminal_and_refused_in_a_pipe(call: Call, tmp_path: Path) -> None:
     rows = (f"text {row},{row % 2}" for row in range(60))

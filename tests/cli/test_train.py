@@ -51,6 +51,7 @@ def test_plain_output_tells_the_whole_story(call: Call, reviews: Path, settings:
     assert RunRecord.read(RunLayout(tmp_path / "my run").record).seed == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to a child")
 def test_ctrl_c_keeps_a_checkpoint_and_prints_the_command_to_go_on(
     call: Call, reviews: Path, settings: list[str], tmp_path: Path

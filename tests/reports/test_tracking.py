@@ -113,6 +113,7 @@ def read_history(layout: RunLayout) -> list[dict[str, Any]]:
     return [json.loads(line) for line in layout.history.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_tensorboard_holds_settings_curves_and_final_metrics(tracked: Tracked) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util import tensor_util

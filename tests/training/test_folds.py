@@ -127,6 +127,7 @@ def test_folds_go_on_from_a_run(trained_of: Callable[[str], Path], word_reviews:
     assert encoder.notes[0].startswith(f"training goes on from the run {run}")
 
 
+@pytest.mark.slow
 def test_encoder_of_few_layers_is_trained_whole(word_reviews: Path, readable_encoder: Path) -> None:
     config = small_config(word_reviews, readable_encoder)
     before = config.to_yaml()

@@ -179,6 +179,7 @@ def test_called_again_it_trains_nothing_twice(finished: Comparison, config: Conf
     assert again.record.baselines == finished.record.baselines
 
 
+@pytest.mark.slow
 def test_interrupted_comparison_resumes_where_it_was(
     finished: Comparison, one_seed: Config, tmp_path: Path, listen: Listen
 ) -> None:
@@ -196,6 +197,7 @@ def test_interrupted_comparison_resumes_where_it_was(
         assert row.score_by_seed == whole.score_by_seed[:1]
 
 
+@pytest.mark.slow
 def test_cell_that_fails_stops_no_other_and_is_tried_again(
     one_seed: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

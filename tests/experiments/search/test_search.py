@@ -238,6 +238,7 @@ def test_same_settings_are_not_trained_twice(overrides: list[str], tmp_path: Pat
     assert result.record.best == 0
 
 
+@pytest.mark.slow
 def test_hopeless_trial_is_pruned(overrides: list[str], tmp_path: Path) -> None:
     rates = [5e-3, 4e-3, 3e-3, 2e-3, 1e-9]
     space = f"search.space={{training.learning_rate: {rates}}}"
@@ -277,6 +278,7 @@ def test_search_in_which_every_trial_fails_ends_early_with_the_reason(overrides:
     assert 3 <= len(trials) <= 10
 
 
+@pytest.mark.slow
 def test_no_trial_begins_that_the_budget_has_no_room_for(config: Config, tmp_path: Path, listen: Listen) -> None:
     lines = listen()
     result = search(config, 500, budget="6s", output=tmp_path / "search", progress=lines)
@@ -337,6 +339,7 @@ def test_two_processes_share_the_trials(overrides: list[str], tmp_path: Path) ->
     assert len(rates) == len(trials), "the settings as they are are tried once"
 
 
+@pytest.mark.slow
 def test_killed_process_leaves_its_trial_to_others(overrides: list[str], config: Config, tmp_path: Path) -> None:
     settings = [part for override in overrides for part in ("--set", override)]
     command = [sys.executable, "-m", "lorafit", "search", config.data.source, "--trials", "2", *settings]
