@@ -163,7 +163,9 @@ def test_pipes_and_devices_are_refused(tmp_path: Path) -> None:
         read_table(Path(os.devnull))
 
 
-@pytest.mark.parametrize("content", [pack(("a.csv", CONTENT)), gzip.compress(CONTENT), b"PAR1" + bytes(50)])
+@pytest.mark.parametrize(
+    "content", [pack(("a.csv", CONTENT)), gzip.compress(CONTENT), b"PAR1" + bytes(50)], ids=["zip", "gzip", "parquet"]
+)
 def test_a_text_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DataError, match=r"is no text: it begins as .* does\. Give it the suffix of what it is"):
         read_table(write(tmp_path / "a.csv", content))
