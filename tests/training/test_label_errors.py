@@ -152,6 +152,7 @@ def test_what_cannot_be_done_is_refused_before_any_work(tmp_path: Path) -> None:
         find_label_errors(config, models=["majority"])
 
 
+@pytest.mark.slow
 def test_a_run_judges_the_rows_that_it_was_not_trained_on(trained_of: Callable[[str], Path], tmp_path: Path) -> None:
     run = trained_of("single_label")
     source = run.parent / "rows.jsonl"

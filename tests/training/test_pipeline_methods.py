@@ -120,6 +120,7 @@ class StopAt(Silent):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["adalora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "lora_fa", "bitfit", "p_tuning"))],

@@ -117,6 +117,7 @@ def test_other_methods_learn_numbers_in_their_own_unit(train_run: Callable[..., 
     assert 40 < prediction.columns()["value"] < 110  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_a_head_that_knows_the_unit_begins_with_what_it_knows(
     train_run: Callable[..., Path], trained_of: Callable[[str], Path], tmp_path: Path
 ) -> None:

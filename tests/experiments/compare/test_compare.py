@@ -116,6 +116,7 @@ def test_every_task_is_compared_by_its_primary_metric(task: str, tiny_settings: 
     assert record.metric.title in layout.page.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_cached_layers_are_shared_and_change_no_prediction(
     finished: Comparison, one_seed: Config, tmp_path: Path
 ) -> None:
@@ -265,6 +266,7 @@ def test_folder_of_something_else_is_left_alone(finished: Comparison, config: Co
         compare(other, METHODS, output=finished.path)
 
 
+@pytest.mark.slow
 def test_one_budget_is_fitted_for_all_methods(finished: Comparison, one_seed: Config, listen: Listen) -> None:
     chosen = load_config(ComparisonLayout(finished.path).chosen)
     assert chosen == one_seed, "there is time enough"

@@ -199,6 +199,7 @@ def test_same_seed_draws_the_same_trials_in_a_folder_of_any_name(
     ]
 
 
+@pytest.mark.slow
 def test_interrupted_trial_is_begun_again(config: Config, finished: Search, tmp_path: Path, listen: Listen) -> None:
     begun = []
     for number in ("1", "3"):
