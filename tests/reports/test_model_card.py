@@ -428,6 +428,7 @@ def test_code_for_long_texts_averages_windows_as_lorafit_does(
 TEXTS = ["what a superb film", "dull story " * 100]
 
 
+@pytest.mark.slow
 def test_code_on_the_card_gives_the_models_predictions(
     build_encoder: Callable[..., Path], bare: Callable[[str], Finished], tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ def small_config(reviews: Path, encoder: Path, *overrides: str) -> Config:
     return load_config(overrides=[f"data.source={reviews}", f"model.name={encoder}", *settings, *overrides])
 
 
+@pytest.mark.slow
 def test_encoder_predicts_each_row_by_a_model_of_the_other_folds(
     word_reviews: Path, readable_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -359,6 +359,7 @@ def test_tokens_are_those_of_all_rows_in_all_epochs(make_job: BuildJob) -> None:
     assert record.epochs == 2
 
 
+@pytest.mark.slow
 def test_speed_leaves_checkpoints_out(make_job: BuildJob, monkeypatch: pytest.MonkeyPatch) -> None:
     def write_slowly(checkpoint: Path) -> None:
         time.sleep(0.4)
@@ -371,6 +372,7 @@ def test_speed_leaves_checkpoints_out(make_job: BuildJob, monkeypatch: pytest.Mo
     assert record.tokens / record.tokens_per_second < 0.8
 
 
+@pytest.mark.slow
 def test_speed_leaves_validation_out(make_job: BuildJob) -> None:
     def validate() -> dict[str, float]:
         time.sleep(0.4)

@@ -219,6 +219,7 @@ def test_without_the_data_the_golden_sentences_are_compared(trained: Path, tmp_p
     assert (gone.parity.rows, gone.speed, gone.data) == (0, None, {})
 
 
+@pytest.mark.slow
 def test_an_encoder_of_another_kind_is_traced(
     build_encoder: Callable[..., Path], train_run: Callable[..., Path]
 ) -> None:
