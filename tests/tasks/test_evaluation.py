@@ -214,7 +214,7 @@ def test_rows_that_are_all_right_do_not_prove_a_perfect_model() -> None:
     scores = estimate(build_task("single_label", "ab"), y, np.eye(2)[y] * 0.8 + 0.1, Resampling())
     assert scores.metrics["accuracy"].low == pytest.approx(0.9924, abs=1e-4)
     for name in ("accuracy", "macro_f1", "mcc"):
-        assert scores.metrics[name].value == scores.metrics[name].high == pytest.approx(1)
+        assert (scores.metrics[name].value, scores.metrics[name].high) == pytest.approx((1, 1))
         assert 0.97 < scores.metrics[name].low < 1, name
     assert scores.metrics["log_loss"].low <= scores.metrics["log_loss"].value < scores.metrics["log_loss"].high
     marks = np.stack([y, 1 - y], axis=1)
