@@ -1,10 +1,11 @@
 """Which part of a long text to read: accuracy by policy and by length.
 
-Run: LORAFIT_DATA=… python benchmarks/long_documents.py [--rows 2000] [--seeds 0,1] [--max-length 128]
+Run: LORAFIT_DATA=… python benchmarks/long_documents.py [--rows 2000] [--seeds 0,1] [--max-length 128] [--steps N]
 
 The built-in encoder is trained for one epoch on so many rows of IMDb's train split, and measured on as many others of
 it; IMDb's test rows play no part. The policies differ in nothing but what they read of a text: with `windows` all of
-it, which takes as much more time as there are more tokens. Results go to benchmarks/results/long-documents.json.
+it, which takes as many more steps as there are more windows. With --steps every policy trains for so many steps
+instead of one epoch, on batches of the same size. Results go to benchmarks/results/long-documents.json.
 """
 
 import argparse
@@ -39,12 +40,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2000, help="training rows, and test rows")
     parser.add_argument("--seeds", default="0", help="comma-separated")
     parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--steps", type=int, help="optimiser steps of every policy; an epoch when absent")
     arguments = parser.parse_args()
     counts = {"train": arguments.rows, "validation": max(100, arguments.rows // 10), "test": arguments.rows}
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         rows = cut_rows(Path(folder), counts)
         common = [*COMMON, f"model.max_length={arguments.max_length}"]
+        if arguments.steps is not None:
+            common.append(f"training.max_steps={arguments.steps}")
         for seed in map(int, arguments.seeds.split(",")):
             for policy in POLICIES:
                 settings = [*common, *name_rows(Path(folder)), f"training.seed={seed}", f"model.truncation={policy}"]
@@ -68,6 +72,7 @@ def measure(settings: list[str], folder: Path) -> dict[str, Any]:
             for one in metrics.slices
             if one.column == LENGTH_COLUMN
         },
+        "training_steps": training.steps,
         "training_tokens": training.tokens,
         "training_seconds": round(training.seconds, 1),
         "cut": record.data.splits["test"].truncated,
