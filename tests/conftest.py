@@ -64,6 +64,7 @@ BuildEncoder = Callable[..., Path]
 SharedFolder = Callable[[str, Callable[[Path], object]], Path]
 TrainRun = Callable[..., Path]
 WriteRun = Callable[..., Path]
+EditRecord = Callable[..., None]
 
 # The Hub's libraries read these when they are imported, which the conftest of a folder may do before any hook runs.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="lorafit-tests-")
@@ -391,6 +392,22 @@ def _build_record() -> RunRecord:
         encoder_blocks="fused",
         parameters=ParameterCounts(adapter=1, head=1, total=10),
     )
+
+
+@pytest.fixture(scope="session")
+def edit_record() -> EditRecord:
+    """Changes a record's file as somebody would who seals it again: fields by name, or a function of all of them."""
+    from lorafit.system.records import seal
+
+    def edit(path: Path, change: Callable[[dict[str, Any]], object] | None = None, **fields: object) -> None:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        del content["seal"]
+        content |= fields
+        if change is not None:
+            change(content)
+        path.write_text(seal(content), encoding="utf-8")
+
+    return edit
 
 
 LABELS: dict[str, tuple[str, ...]] = {

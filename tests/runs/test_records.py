@@ -1,5 +1,7 @@
 import json
 import math
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord, SplitRecord, TrainingRecord
 from lorafit.system.records import SCHEMA_VERSION, FileRecord
 from lorafit.tasks.records import ClassScores, Comparison, Estimate, MetricsRecord, Scores
+
+EditRecord = Callable[..., None]
 
 HALF = Estimate(value=0.5, low=0.4, high=0.6)
 
@@ -96,13 +100,16 @@ def test_records_survive_the_way_through_a_file(tmp_path: Path, record: FileReco
         ({"colour": "red"}, "colour"),
         ({"status": "lost"}, "status"),
         ({"seed": None}, "seed"),
-        ({"base_model": {"name": "m"}}, r"base_model\.digest"),
+        ({"base_model": {"name": "m"}}, r"base_model\.revision"),
     ],
 )
-def test_altered_records_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_sealed_records_that_are_none_are_refused(
+    tmp_path: Path, edit_record: EditRecord, change: dict[str, Any], message: str
+) -> None:
     path = tmp_path / "run.json"
-    path.write_text(json.dumps({**json.loads(make_run().model_dump_json()), **change}), encoding="utf-8")
-    with pytest.raises(RunError, match=rf"(?s)run\.json is damaged: .*{message}"):
+    make_run().write(path)
+    edit_record(path, **change)
+    with pytest.raises(RunError, match=rf"run\.json is damaged: .*{message}"):
         RunRecord.read(path)
 
 
@@ -126,11 +133,95 @@ def test_damaged_records_are_refused(tmp_path: Path, content: bytes) -> None:
         RunRecord.read(tmp_path / "run.json")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"schema_version":' + b"[" * 100_000,
+        b'{"schema_version": 3, "a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"schema_version": 3, "seed": ' + b"9" * 5_000 + b"}",
+    ],
+)
+def test_what_json_cannot_take_is_one_short_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"run\.json is damaged: it is not a JSON object") as caught:
+        RunRecord.read(tmp_path / "run.json")
+    assert len(str(caught.value)) < 200 + len(str(tmp_path))
+
+
+def test_a_field_of_any_name_and_value_is_told_in_one_short_line(tmp_path: Path, edit_record: EditRecord) -> None:
+    path = tmp_path / "run.json"
+    make_run().write(path)
+    edit_record(path, **{"\x1b[31m" + "a" * 10_000: ["b" * 10_000]})
+    with pytest.raises(RunError, match=r"run\.json is damaged") as caught:
+        RunRecord.read(path)
+    told = str(caught.value).removeprefix(str(path))
+    assert len(told) < 300
+    assert told.isprintable()
+
+
+def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    make_run(training=TRAINING).write(path)
+    content = path.read_bytes()
+    for place in range(0, len(content), 11):
+        for bit in (0, 3, 5):
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << bit
+            path.write_bytes(damaged)
+            with pytest.raises(RunError, match=r"run\.json"):
+                RunRecord.read(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": ["schön", "neg"]},
+        {"max_length": 257},
+        {"truncation": "tail"},
+        {"seal": "0" * 64},
+        {"seal": None},
+        {"colour": "red"},
+    ],
+)
+def test_a_record_edited_by_hand_is_altered(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "run.json"
+    make_run().write(path)
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **change}), encoding="utf-8")
+    with pytest.raises(RunError, match=r"run\.json was altered after it was written"):
+        RunRecord.read(path)
+
+
+def test_a_record_without_a_seal_is_altered(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(make_run().model_dump_json(), encoding="utf-8")
+    with pytest.raises(RunError, match=r"run\.json was altered after it was written"):
+        RunRecord.read(tmp_path / "run.json")
+
+
+def test_line_ends_indentation_and_order_of_a_record_mean_nothing(tmp_path: Path) -> None:
+    path, record = tmp_path / "run.json", make_run(training=TRAINING)
+    record.write(path)
+    text = path.read_text(encoding="utf-8")
+    for same in (
+        text.replace("\n", "\r\n"),
+        json.dumps(json.loads(text)),
+        json.dumps(json.loads(text), sort_keys=True, indent=8, ensure_ascii=False),
+        "\ufeff" + text,
+    ):
+        path.write_bytes(same.encode())
+        assert RunRecord.read(path) == record
+
+
 def test_missing_records_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"run\.json is missing: .* is not a complete run folder"):
         RunRecord.read(tmp_path / "run.json")
-    with pytest.raises(RunError, match=r"cannot be read: Is a directory"):
+    with pytest.raises(RunError, match=r"cannot be read: it is no file"):
         RunRecord.read(tmp_path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.json")
+    with pytest.raises(RunError, match=r"run\.json cannot be read: it is no file"):
+        RunRecord.read(tmp_path / "run.json")
 
 
 def test_records_cannot_be_changed() -> None:

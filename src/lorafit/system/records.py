@@ -1,16 +1,27 @@
-"""Records: JSON files with a schema version, validated by pydantic. A file of another version is refused."""
+"""Records: JSON files with a schema version and a seal, validated by pydantic.
 
+A file of another version is refused, and so is one whose content is not what its seal says. The seal is the SHA-256 of
+the other fields: it finds damage and edits by hand, and other line ends or indentation do not break it. It does not
+prove who wrote the file.
+"""
+
+import hashlib
 import json
 from pathlib import Path
-from typing import ClassVar, Final, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lorafit.errors import RunError
+from lorafit.system.alterations import report_altered
 from lorafit.system.atomic import write_atomic
+from lorafit.system.text import clean_text
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Raised whenever the fields of any record change, so that older files get one clear error."""
+
+_LONGEST: Final = 200
+"""Characters of what is said of a damaged field, whose name may be anything."""
 
 
 class Record(BaseModel):
@@ -24,7 +35,7 @@ class Record(BaseModel):
 class FileRecord(Record):
     """A record that is a file of its own."""
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -37,32 +48,53 @@ class FileRecord(Record):
             The record.
 
         Raises:
-            RunError: The file is missing, unreadable, damaged, or of another schema version.
+            RunError: The file is missing, unreadable, damaged, altered, or of another schema version.
         """
         try:
+            if path.exists() and not path.is_file():
+                raise RunError(f"{path} cannot be read: it is no file.")
             content = path.read_bytes()
         except FileNotFoundError as error:
             raise RunError(f"{path} is missing: {path.parent} is not a complete run folder.") from error
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror}.") from error
-        _check_version(path, content)
+        fields = _read_fields(path, content)
+        if fields.pop("seal", None) != _compute_seal(fields):
+            report_altered(f"{path} was altered after it was written: its content is not what its seal says.")
         try:
-            return cls.model_validate_json(content)
+            return cls.model_validate_json(json.dumps(fields))
         except ValidationError as error:
-            raise RunError(f"{path} is damaged: {error}") from error
+            raise RunError(f"{path} is damaged: {_describe(error)}.") from error
 
     def write(self, path: Path) -> None:
-        """Write the record atomically as indented JSON."""
-        write_atomic(path, self.model_dump_json(indent=2) + "\n")
+        """Write the record atomically as indented JSON, with its seal."""
+        write_atomic(path, seal(json.loads(self.model_dump_json())))
 
 
-def _check_version(path: Path, content: bytes) -> None:
+def seal(fields: dict[str, Any]) -> str:
+    """Return the text of a record's file: its fields, of which none is the seal, as indented JSON with their seal."""
+    return json.dumps(fields | {"seal": _compute_seal(fields)}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _describe(error: ValidationError) -> str:
+    """Say in one line what is wrong with the first field that is."""
+    first = error.errors(include_url=False)[0]
+    return clean_text(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", most=_LONGEST)
+
+
+def _compute_seal(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _read_fields(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        version = json.loads(content)["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
+        fields: dict[str, Any] = json.loads(content)
+        version = fields["schema_version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{path} is damaged: it is not a JSON object with a schema_version.") from error
     if version != SCHEMA_VERSION:
         raise RunError(
             f"{path} was written by another version of lorafit (schema {version}; this one reads {SCHEMA_VERSION}): "
             "use that version, or create it again with this one."
         )
+    return fields
