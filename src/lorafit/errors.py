@@ -22,6 +22,7 @@ Catch `LorafitError` to catch them all. Leaves also subclass the built-in except
 turns them into exit codes and prints them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -113,7 +114,14 @@ class NotReproducedError(LorafitError):
 
 
 class TrainingDivergedError(LorafitError, ArithmeticError):
-    """The loss or a gradient became NaN or infinite; the last good checkpoint is kept."""
+    """What is computed in training became NaN or infinite; the last good checkpoint is kept.
+
+    With `settings`, by their dotted names, training may go on from there; there are none where these would not help.
+    """
+
+    def __init__(self, message: str, *, settings: Mapping[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.settings = dict(settings or {})
 
 
 class TrainingInterruptedError(LorafitError):
