@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from lorafit.data.reading import json_rows
 from lorafit.data.tables import read_table, stream_table
 from lorafit.errors import DataError
 
@@ -90,6 +89,8 @@ def test_several_lists_are_not_chosen_from(tmp_path: Path) -> None:
 def test_a_document_too_large_for_memory_gets_the_command_for_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_rows, "LARGEST_FILE", 10)
-    with pytest.raises(DataError, match=r"too large for one JSON document. Make it lines: jq -c '\.\[\]' .*a\.json > "):
+    monkeypatch.setenv("LORAFIT_LIMIT_FILE", "10")
+    with pytest.raises(
+        DataError, match=r"too large for one JSON document; allowed are 10 b.* jq -c '\.\[\]' .*a\.json > "
+    ):
         read_table(write(tmp_path / "a.json", json.dumps(ROWS)))

@@ -228,11 +228,7 @@ def _select_columns(raw: RawSplits, config: DataConfig, *, text: str, label: str
 
 
 def _read_file(name: str, config: DataConfig) -> RawRows:
-    table = read_table(expand_home(name), config.format)
-    try:
-        check_columns(table.columns, list_columns(config), name)
-    except DataError as error:
-        raise DataError(" ".join((str(error), *table.notes))) from error  # such as how its header was read
+    table = read_table(expand_home(name), config.format, wanted=list_columns(config))
     return _build_rows(table.columns, RawRows(table.origin, (), (), faults=table.faults, notes=table.notes), config)
 
 

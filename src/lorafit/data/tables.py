@@ -5,8 +5,9 @@ name files, rows, lines and columns. They never hold a text.
 """
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 
 from lorafit.config import FormatConfig
@@ -21,6 +22,8 @@ from lorafit.data.reading.opening import COMPRESSIONS, KINDS, TEXT_SUFFIXES, loc
 from lorafit.data.reading.parts import Limit, Part
 from lorafit.data.reading.spreadsheets import stream_sheet
 from lorafit.errors import DataError
+from lorafit.system import limits
+from lorafit.system.text import show_value
 
 __all__ = [
     "DELIMITERS",
@@ -53,14 +56,15 @@ class Table:
     """Columns of equal length.
 
     Attributes:
-        columns: Values of each column by its name; fields of csv, tsv and txt files are text.
+        columns: Values of each column by its name; fields of csv, tsv and txt files are text. Part by part, those of
+            parquet and Arrow files are `ArrowColumn`s, which keep their types.
         origin: The file's name, for messages.
         faults: What is wrong with rows that could not be read, by their place in the table, counted from 0; their
             cells are None.
         notes: What was found in the file that a user should know: encoding, delimiter, rows that swallowed others.
     """
 
-    columns: dict[str, list[object]]
+    columns: Mapping[str, Sequence[object]]
     origin: str
     faults: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -69,7 +73,7 @@ class Table:
         return len(next(iter(self.columns.values()), []))
 
 
-def read_table(path: Path, form: FormatConfig | None = None) -> Table:
+def read_table(path: Path, form: FormatConfig | None = None, *, wanted: Mapping[str, str] | None = None) -> Table:
     """Read a table.
 
     Args:
@@ -77,28 +81,38 @@ def read_table(path: Path, form: FormatConfig | None = None) -> Table:
             class. A txt file has one text a line, in the column "text". Objects of a jsonl file may lack keys: their
             value is None.
         form: How text files are written; None to find it.
+        wanted: The columns to keep, as `check_columns` takes them; None for all.
 
     Returns:
         The table, rows in file order. Blank lines of csv, tsv and jsonl files are no rows.
 
     Raises:
-        DataError: The file is missing, of another kind, damaged, or has no rows.
+        DataError: The file is missing, of another kind, damaged, has no rows, or lacks a column that is wanted.
         MissingExtraError: It is of a kind for which a package is not installed.
     """
     columns: dict[str, list[object]] = {}
     faults: dict[int, str] = {}
     notes: list[str] = []
+    names: dict[str, None] = {}
     rows = 0
     for part in stream_table(path, form):
         faults |= {rows + place: fault for place, fault in part.faults.items()}
         notes += part.notes
+        names |= dict.fromkeys(part.columns)
         for name, values in part.columns.items():
-            columns.setdefault(name, [None] * rows).extend(values)
+            if wanted is None or name in wanted:
+                column = columns.setdefault(name, [])
+                column.extend(repeat(None, rows - len(column)))
+                column.extend(values)
         rows += len(part)
-        for values in columns.values():
-            values.extend([None] * (rows - len(values)))
     if not rows:
         raise DataError(f"{path} has no rows{' below its header' if path.suffix.lower() in DELIMITERS else ''}.")
+    try:
+        check_columns(names, wanted or {}, str(path))
+    except DataError as error:
+        raise DataError(" ".join((str(error), *notes))) from error  # such as how its header was read
+    for column in columns.values():
+        column.extend(repeat(None, rows - len(column)))
     return Table(columns, path.name, faults, tuple(notes))
 
 
@@ -127,7 +141,11 @@ def stream_table(
     """
     notes: list[str] = []
     held: Part | None = None
+    names: set[str] = set()
     for part in _stream_parts(path, form or FormatConfig(), Limit(most_rows, most_characters), notes):
+        names.update(part.columns)
+        limits.COLUMNS.check(len(names), f"{path} has {len(names):,} columns", DataError)
+        _blank_long_texts(part)
         if held is not None:
             yield Table(held.columns, path.name, held.faults, tuple(notes))
             notes.clear()
@@ -173,7 +191,7 @@ def check_columns(names: Iterable[str], wanted: Mapping[str, str], origin: str) 
             hint = f"Choose one of them with {flag}."
             if near is not None:
                 hint = f"Upper and lower case and blanks count. Did you mean {flag} {shlex.quote(near)}?"
-            raise DataError(f"{fault}. Its columns: {present}. {hint}")
+            raise DataError(f"{fault}. Its columns: {show_value(present)}. {hint}")
 
 
 def _stream_parts(path: Path, form: FormatConfig, limit: Limit, notes: list[str]) -> Iterator[Part]:
@@ -190,3 +208,30 @@ def _stream_parts(path: Path, form: FormatConfig, limit: Limit, notes: list[str]
     if told:
         notes.append(f"{path.name}: read {', '.join(told)}.")
     yield from _READERS[file.suffix](file, form, limit, notes)
+
+
+def _blank_long_texts(part: Part) -> None:
+    """Let rows with a text that is longer than is allowed be bad ones, without their cells."""
+    most = limits.TEXT.value
+    long = {
+        place
+        for values in part.columns.values()
+        if _measure_longest(values) > most
+        for place, value in enumerate(values)
+        if isinstance(value, str) and len(value) > most
+    }
+    if long:
+        fault = f"a text of more than {most:,} characters ({limits.TEXT.variable}=NUMBER allows more)"
+        part.faults |= {place: fault for place in sorted(long) if place not in part.faults}
+        part.columns = {
+            name: [None if place in long else value for place, value in enumerate(values)]
+            for name, values in part.columns.items()
+        }
+
+
+def _measure_longest(values: Sequence[object]) -> int:
+    """Return the length of the longest text."""
+    try:
+        return max(map(len, values), default=0)  # type: ignore[arg-type]  # nearly always all are texts
+    except TypeError:
+        return max((len(value) for value in values if isinstance(value, str)), default=0)

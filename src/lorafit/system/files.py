@@ -54,6 +54,15 @@ def describe_no_file(path: Path) -> str | None:
     return None
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether anything stands at a path; nothing does at one that cannot be."""
+    try:
+        os.stat(path)  # noqa: PTH116 - the same for a path that holds NUL
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def check_file(path: Path, error: type[UserInputError], *, what: str = "a file") -> None:
     """Make sure that a path is that of a plain file, which can be read to its end, and again.
 

@@ -1,6 +1,7 @@
 """Text for people: foreign text made safe to show, counts and durations."""
 
 import re
+from reprlib import Repr
 
 Text = str | tuple[str, str]
 """What is classified: a text, or a pair of texts."""
@@ -40,6 +41,38 @@ def clean_text(text: str, *, most: int | None = None, strip: bool = True) -> str
     if not line.isprintable():
         line = "".join(sign if sign.isprintable() or sign in _JOINERS else "\N{REPLACEMENT CHARACTER}" for sign in line)
     return line if most is None or len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
+def show_value(value: object) -> str:
+    """Return a value as it is written in Python, cut to what a message can hold whatever it is.
+
+    Args:
+        value: Anything: a setting, a cell, a list of names.
+
+    Returns:
+        One line of a few hundred characters at most.
+    """
+    return _SHORT.repr(value)
+
+
+class _Short(Repr):
+    """Cuts long texts, lists and nested values before they are written out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother, self.fillvalue = 3, 80, 200, "…"
+        self.maxlist = self.maxtuple = self.maxset = self.maxdict = 20
+
+    def repr(self, x: object) -> str:
+        """Return the value written out, cut at last where it is wide and nested."""
+        return clean_text(super().repr(x), most=1000)
+
+    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 - called so by Repr
+        """Return a number, of a very long one its length: Python refuses to write it."""
+        return str(x) if x.bit_length() < 200 else f"a number of {x.bit_length() * 0.30103:,.0f} digits"
+
+
+_SHORT = _Short()
 
 
 def format_count(count: int, noun: str) -> str:

@@ -3,13 +3,16 @@
 import io
 import shlex
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from lorafit.config import FormatConfig
 from lorafit.data.reading.encodings import decode, is_decodable, judge_encoding, name_encoding
-from lorafit.data.reading.opening import KINDS, LARGEST_FILE
+from lorafit.data.reading.opening import KINDS
 from lorafit.data.reading.parts import Limit, Part, cut
 from lorafit.errors import DataError
+from lorafit.system import limits
+from lorafit.system.files import read_file
 
 _SAMPLE = 1 << 22
 
@@ -62,7 +65,8 @@ def _list_texts(path: Path) -> list[Path]:
 
 def _list_visible(path: Path) -> list[Path]:
     """List what stands in the folders of a folder, without what is hidden there, such as ._a.txt of macOS or .git."""
-    inside = path.glob("*/*")
+    inside = list(islice(path.glob("*/*"), limits.FOLDER_FILES.value + 1))
+    limits.FOLDER_FILES.check(len(inside), f"{path} holds more files than can be read", DataError)
     return [file for file in inside if not file.name.startswith(".") and not file.parent.name.startswith(".")]
 
 
@@ -81,9 +85,4 @@ def _read(file: Path, form: FormatConfig) -> str:
 
 
 def _read_bytes(file: Path) -> bytes:
-    try:
-        if file.stat().st_size > LARGEST_FILE:
-            raise DataError(f"{file} is no text of one row: it has more than {LARGEST_FILE >> 20:,} MiB.")
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}.") from error
+    return read_file(file, DataError, what="a text of one row")

@@ -6,7 +6,7 @@ from itertools import chain
 
 from lorafit.config import FormatConfig
 from lorafit.data.reading.dialects import FALSE_HEADER, CsvReader, count_rows_inside, make_reader
-from lorafit.data.reading.encodings import is_decodable, name_encoding, open_text
+from lorafit.data.reading.encodings import is_decodable, name_encoding, open_text, read_lines
 from lorafit.data.reading.opening import StoredFile
 from lorafit.data.reading.parts import Limit, Part, name_columns
 from lorafit.errors import DataError
@@ -28,9 +28,10 @@ def stream_delimited(file: StoredFile, form: FormatConfig, limit: Limit, notes: 
         DataError: The file cannot be read, is empty, or has a quote that never closes.
     """
     with open_text(file, form, newline="") as text:
-        first = text.readline().removeprefix("\ufeff")
+        lines = read_lines(text, file.path)
+        first = next(lines, "").removeprefix("\ufeff")
         skipped = FALSE_HEADER.fullmatch(first) is not None
-        reader = make_reader(text if skipped else chain([first], text), form)
+        reader = make_reader(lines if skipped else chain([first], lines), form)
         rows = _Rows(file, form, reader, lines_before=int(skipped))
         yield from rows.stream(limit)
         notes += rows.notes()
@@ -54,7 +55,7 @@ class _Rows:
 
     def stream(self, limit: Limit) -> Iterator[Part]:
         first = self._start()
-        for rows, faults, lines in self._cut(first, limit):
+        for rows, faults, lines in self._cut(first, limit.narrow(len(self._names))):
             part = self._check(rows, faults, lines)
             if part is not None:
                 yield part
@@ -91,11 +92,12 @@ class _Rows:
             raise DataError(f"{self._file.path} is empty.")
         self._end = 0 if self._form.header is False else self._reader.line_num
         if self._form.header is False:
-            self._names = [str(number) for number in range(1, len(first) + 1)]
+            self._names = name_columns([str(number) for number in range(1, len(first) + 1)], str(self._file.path))
             self._required = len(first)
             return [first]
         self._header = first
-        self._names = name_columns([name.encode(errors="replace").decode() for name in first])
+        names = [name.encode(errors="replace").decode() for name in first]
+        self._names = name_columns(names, str(self._file.path))
         self._required = max((number for number, name in enumerate(first, start=1) if name.strip()), default=len(first))
         return []
 

@@ -15,12 +15,10 @@ from lorafit.config import FormatConfig
 from lorafit.data.reading.encodings import open_text
 from lorafit.data.reading.opening import StoredFile
 from lorafit.errors import DataError
+from lorafit.system import limits
 
 DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
 """By suffix."""
-
-LARGEST_FIELD: Final = 1 << 26
-"""Characters of a field; a longer one is a quote that never closes."""
 
 FALSE_HEADER: Final = re.compile(r"\ufeff?\"?sep=(.)\"?\s*", re.DOTALL)
 """A first line by which Excel is told the delimiter."""
@@ -84,7 +82,7 @@ def find_dialect(file: StoredFile, form: FormatConfig) -> tuple[FormatConfig, tu
         DataError: The file is empty or cannot be read, or a setting that was given makes no sense.
     """
     _check_characters(form)
-    csv.field_size_limit(max(csv.field_size_limit(), LARGEST_FIELD))  # of the process; only ever raised
+    csv.field_size_limit(max(csv.field_size_limit(), limits.TEXT.value))  # of the process; only ever raised
     usual = DELIMITERS[file.suffix]
     lines, is_whole = _take_sample(file, form)
     if lines and (match := FALSE_HEADER.fullmatch(lines[0])) is not None:

@@ -11,6 +11,7 @@ from typing import BinaryIO, Final, NamedTuple, TextIO
 from lorafit.config import FormatConfig
 from lorafit.data.reading.opening import StoredFile
 from lorafit.errors import DataError
+from lorafit.system import limits
 
 _CANDIDATES: Final = (
     "cp1252", "gb18030", "cp932", "cp949", "koi8_r", "cp1251", "cp1250", "big5", "euc_jp", "latin_1",
@@ -146,6 +147,28 @@ def open_text(file: StoredFile, form: FormatConfig, *, newline: str) -> Iterator
                 yield text
         except UnicodeError:
             raise _unfit(file.path, encoding) from None  # the decoder's error holds the file's content
+
+
+def read_lines(text: TextIO, path: Path) -> Iterator[str]:
+    """Read a text line by line, as iterating over it does, but no line without an end.
+
+    Args:
+        text: The text, as `open_text` gives it.
+        path: Where it is from, for messages.
+
+    Yields:
+        The lines with their ends.
+
+    Raises:
+        DataError: A line is longer than is allowed.
+    """
+    most = limits.LINE.value
+    number = 0
+    while line := text.readline(most + 1):
+        number += 1
+        if len(line) > most:
+            raise DataError(f"{path}: line {number:,} does not end; {limits.LINE.allow()}.")
+        yield line
 
 
 def decode(content: bytes, path: Path, form: FormatConfig) -> str:

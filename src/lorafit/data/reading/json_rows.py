@@ -2,18 +2,21 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 from lorafit.config import FormatConfig
-from lorafit.data.reading.encodings import is_decodable, name_encoding, open_text
-from lorafit.data.reading.opening import LARGEST_FILE, StoredFile
-from lorafit.data.reading.parts import Limit, Part, cut
+from lorafit.data.reading.encodings import is_decodable, name_encoding, open_text, read_lines
+from lorafit.data.reading.opening import StoredFile
+from lorafit.data.reading.parts import Limit, Part
 from lorafit.errors import DataError
+from lorafit.system import limits
 
 _EXAMPLE: Final = '{"text": "…", "label": "…"}'
 _KINDS: Final = {list: "list", str: "string", bool: "truth value", int: "number", float: "number", type(None): "null"}
-_LONGEST_LINE: Final = 1 << 26
+
+_UNREADABLE: Final = f"JSON with a number of too many digits or more than {limits.DEPTH.default} levels"
 
 _Row = tuple[dict[str, object] | str, int, int]
 """An object, or what is wrong with it; its number of characters; and its line, or its place in a document."""
@@ -38,10 +41,10 @@ def stream_json(file: StoredFile, form: FormatConfig, limit: Limit, notes: list[
     is_document = _is_document(file, form)
     rows = _parse_document(file, form, notes) if is_document else _parse_lines(file, form)
     known: list[str] = []
-    for part in cut(rows, lambda row: row[1], limit):
+    for part, names in _cut(rows, limit, str(file.path)):
         good = [row if isinstance(row, dict) else {} for row, *_ in part]
         faults = {place: row for place, (row, *_) in enumerate(part) if isinstance(row, str)}
-        known = list(dict.fromkeys(name for row in good for name in row)) or known
+        known = names or known
         if not known and faults:
             place = min(faults)
             where = f"{'element' if is_document else 'line'} {part[place][2]}"
@@ -51,12 +54,32 @@ def stream_json(file: StoredFile, form: FormatConfig, limit: Limit, notes: list[
         yield Part({name: [row.get(name) for row in good] for name in known}, faults)
 
 
+def _cut(rows: Iterable[_Row], limit: Limit, origin: str) -> Iterator[tuple[list[_Row], list[str]]]:
+    """Gather rows as `parts.cut` does, with the names of their columns; rows without a common one make a part wide."""
+    most_cells = limits.PART_CELLS.value
+    part: list[_Row] = []
+    names: dict[str, None] = {}
+    characters = 0
+    for row in rows:
+        part.append(row)
+        characters += row[1]
+        if isinstance(row[0], dict):
+            names |= dict.fromkeys(row[0])
+        if len(part) >= limit.rows or characters >= limit.characters or len(part) * len(names) >= most_cells:
+            limits.COLUMNS.check(len(names), f"{origin} has {len(names):,} keys", DataError)
+            yield part, list(names)
+            part, names, characters = [], {}, 0
+    if part:
+        limits.COLUMNS.check(len(names), f"{origin} has {len(names):,} keys", DataError)
+        yield part, list(names)
+
+
 def _is_document(file: StoredFile, form: FormatConfig) -> bool:
     """Tell one JSON document from lines: it goes on after its first line, or has no other."""
     with open_text(file, form, newline="\n") as text:
         first = " "
         while first and not first.strip("\ufeff \t\r\n"):
-            first = text.readline(_LONGEST_LINE)
+            first = text.readline(limits.LINE.value)
         rest = text.read(1 << 16).lstrip()
     first = first.removeprefix("\ufeff")
     is_list = first.lstrip().startswith("[")
@@ -67,7 +90,7 @@ def _is_document(file: StoredFile, form: FormatConfig) -> bool:
 
 def _parse_lines(file: StoredFile, form: FormatConfig) -> Iterator[_Row]:
     with open_text(file, form, newline="\n") as text:  # universal line ends would not cut at U+2028 either, but at "\r"
-        for number, line in enumerate(text, start=1):
+        for number, line in enumerate(read_lines(text, file.path), start=1):
             if number == 1:
                 line = line.removeprefix("\ufeff")  # noqa: PLW2901 - of encodings whose codec leaves it
             if not line.strip():
@@ -85,8 +108,24 @@ def _parse(line: str) -> dict[str, object] | str:
     except json.JSONDecodeError as error:
         return f"not valid JSON ({error.msg})"
     except (ValueError, RecursionError):
-        return "JSON with a number too long or too many levels"
+        return _UNREADABLE
+    if _is_deep(line, value):
+        return _UNREADABLE
     return value if isinstance(value, dict) else _describe(value)
+
+
+def _is_deep(text: str, value: object) -> bool:
+    """Tell whether parsed JSON has more levels than are allowed; nearly always the signs in it say that it has not."""
+    most = limits.DEPTH.value
+    if not isinstance(value, list | dict) or text.count("[") + text.count("{") <= most:
+        return False
+    level: list[list[object] | dict[str, object]] = [value]
+    for _ in range(most):
+        inside = chain.from_iterable(outer.values() if isinstance(outer, dict) else outer for outer in level)
+        level = [inner for inner in inside if isinstance(inner, list | dict)]
+        if not level:
+            return False
+    return True
 
 
 def _describe(value: object) -> str:
@@ -94,10 +133,12 @@ def _describe(value: object) -> str:
 
 
 def _parse_document(file: StoredFile, form: FormatConfig, notes: list[str]) -> Iterator[_Row]:
-    if file.path.stat().st_size > LARGEST_FILE:
-        path = shlex.quote(str(file.path))
-        lines = shlex.quote(str(file.path.with_suffix(".jsonl")))
-        raise DataError(f"{file.path} is too large for one JSON document. Make it lines: jq -c '.[]' {path} > {lines}")
+    if file.path.stat().st_size > limits.FILE.value:
+        path, lines = shlex.quote(str(file.path)), shlex.quote(str(file.path.with_suffix(".jsonl")))
+        raise DataError(
+            f"{file.path} is too large for one JSON document; {limits.FILE.allow()}. Or make it lines: jq -c '.[]' "
+            f"{path} > {lines}"
+        )
     with open_text(file, form, newline="\n") as stream:
         text = stream.read().removeprefix("\ufeff")
     try:
@@ -107,7 +148,9 @@ def _parse_document(file: StoredFile, form: FormatConfig, notes: list[str]) -> I
             f"{file.path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
         ) from None  # the parser's error holds the document
     except (ValueError, RecursionError):
-        raise DataError(f"{file.path} cannot be read as JSON: a number too long or too many levels.") from None
+        raise DataError(f"{file.path} cannot be read as it is {_UNREADABLE}.") from None
+    if _is_deep(text, document):
+        raise DataError(f"{file.path} cannot be read as it is {_UNREADABLE}.")
     is_clean = is_decodable(text)
     del text
     for number, row in enumerate(_find_rows(file, document, notes), start=1):

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Final
 
 from lorafit.config import FormatConfig
-from lorafit.data.reading.encodings import is_decodable, name_encoding, open_text
+from lorafit.data.reading.encodings import is_decodable, name_encoding, open_text, read_lines
 from lorafit.data.reading.opening import StoredFile
 from lorafit.data.reading.parts import Limit, Part, cut
 
@@ -38,7 +38,8 @@ def stream_lines(file: StoredFile, form: FormatConfig, limit: Limit, notes: list
     if parse is _parse_fasttext and file.suffix == ".txt":
         notes.append(f"{file.path.name}: read as fastText's lines, labels before the text.")
     with open_text(file, form, newline="\n") as text:
-        lines = (line[:-2] if line.endswith("\r\n") else line.removesuffix("\n") for line in _skip_mark(text))
+        whole = _skip_mark(read_lines(text, file.path))
+        lines = (line[:-2] if line.endswith("\r\n") else line.removesuffix("\n") for line in whole)
         fault = f"bytes that are not {name_encoding(form)}"
         if parse is None:
             for part in cut(_drop_if_blank(lines), len, limit):
@@ -53,7 +54,7 @@ def stream_lines(file: StoredFile, form: FormatConfig, limit: Limit, notes: list
 
 def _find_parser(file: StoredFile, form: FormatConfig) -> Callable[[str], _Row] | None:
     with open_text(file, form, newline="\n") as text:
-        lines = [line for line in islice(_skip_mark(text), _SAMPLE) if line.strip()]
+        lines = [line for line in islice(_skip_mark(read_lines(text, file.path)), _SAMPLE) if line.strip()]
     if lines and sum(_FASTTEXT.fullmatch(line) is not None for line in lines) >= 0.9 * len(lines):
         return _parse_fasttext
     return _parse_labelled if file.suffix == ".label" else None

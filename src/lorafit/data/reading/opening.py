@@ -4,7 +4,6 @@ Packed files are unpacked as a stream, and never to more than a bomb would need.
 """
 
 import bz2
-import difflib
 import gzip
 import io
 import lzma
@@ -22,7 +21,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, Final, cast
 
 from lorafit.errors import DataError
+from lorafit.system import limits
 from lorafit.system.extras import require
+from lorafit.system.files import check_file, is_there
 
 TEXT_SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt", ".label")
 """Kinds of text files, which may be packed."""
@@ -33,19 +34,8 @@ KINDS: Final = (*TEXT_SUFFIXES, ".parquet", ".feather", ".arrow", ".xlsx")
 COMPRESSIONS: Final = (".gz", ".bz2", ".xz", ".zst", ".zip")
 """What a text file may be packed with."""
 
-LARGEST_FILE: Final = 1 << 30
-"""Bytes that a packed file may have unpacked."""
-
-LARGEST_ARCHIVE: Final = 5 << 30
-"""Bytes that all files of an archive may have unpacked."""
-
-MOST_ENTRIES: Final = 50_000
-"""Files that an archive may hold."""
-
-LARGEST_RATIO: Final = 100
-"""How many times smaller a packed file may be, where it is larger than `SMALL`."""
-
 SMALL: Final = 8 << 20
+"""Bytes that a packed file may unpack to, however small it is."""
 
 _UNPACKERS: Final = {
     **dict.fromkeys((".tar", ".tgz", ".tbz2", ".txz"), "tar -xf"),
@@ -172,7 +162,9 @@ class _Unpacked(io.RawIOBase):
         super().__init__()
         self._stream = stream
         self._path = path
-        self._most = min(LARGEST_FILE, max(SMALL, LARGEST_RATIO * path.stat().st_size))
+        by_ratio = max(SMALL, limits.RATIO.value * path.stat().st_size)
+        self._most = min(limits.FILE.value, by_ratio)
+        self._limit = limits.FILE if by_ratio > limits.FILE.value else limits.RATIO
         self._done = 0
 
     def readable(self) -> bool:
@@ -187,8 +179,8 @@ class _Unpacked(io.RawIOBase):
         self._done += len(data)
         if self._done > self._most:
             raise DataError(
-                f"{self._path} unpacks to more than {self._most >> 20:,} MiB; allowed are {LARGEST_FILE >> 20:,} MiB "
-                f"and {LARGEST_RATIO} times its own size. If you trust it, unpack it first: {_unpacking(self._path)}"
+                f"{self._path} unpacks to more than {self._most:,} bytes; {self._limit.allow()}. If you trust it, "
+                f"unpack it first: {_unpacking(self._path)}"
             )
         buffer[: len(data)] = data
         return len(data)
@@ -207,7 +199,7 @@ def locate_file(path: Path) -> StoredFile:
         DataError: There is none, or one that cannot be read; the message has the remedy.
     """
     refuse_remote(str(path))
-    _check_regular(path)
+    check_file(path, DataError)
     suffix = path.suffix.lower()
     inner = path.with_suffix("").suffix.lower() if suffix in COMPRESSIONS else suffix
     if inner == ".tar" or (suffix in _UNPACKERS and suffix not in COMPRESSIONS):
@@ -242,7 +234,7 @@ def refuse_remote(name: str) -> None:
         DataError: It is an address; the message has the command that fetches it.
     """
     match = _REMOTE.fullmatch(name)
-    if match is None or Path(name).exists():
+    if match is None or is_there(Path(name)):
         return
     scheme, rest = match[1].lower(), match[2]
     address = shlex.quote(f"{scheme}://{rest}")
@@ -264,23 +256,6 @@ def _hub_command(rest: str) -> str:
     if match is None:
         return "hf download --repo-type dataset OWNER/NAME FILE --local-dir ."
     return f"hf download --repo-type dataset {shlex.quote(match[1])} {shlex.quote(match[2])} --local-dir ."
-
-
-def _check_regular(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError):
-        siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, siblings, n=1)
-        hint = f" Did you mean {shlex.quote(str(path.with_name(near[0])))}?" if near else ""
-        raise DataError(f"There is no file {path}.{hint}") from None
-    if not stat.S_ISREG(mode):
-        kinds = {stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket", stat.S_ISDIR: "a folder"}
-        kind = next((name for test, name in kinds.items() if test(mode)), "a device")
-        raise DataError(
-            f"{path} is {kind}; a file is needed, as it is read more than once. Write it to a file first, for "
-            f"instance: cat {shlex.quote(str(path))} > texts.csv"
-        )
 
 
 def _check_signature(path: Path, file: BinaryIO) -> None:
@@ -320,19 +295,20 @@ def check_archive(path: Path) -> list[str]:
     """
     with _open_zip(path) as archive:
         entries = archive.infolist()
-    if len(entries) > MOST_ENTRIES:
-        raise DataError(f"{path} holds {len(entries):,} files; allowed are {MOST_ENTRIES:,}.")
+    limits.ENTRIES.check(len(entries), f"{path} holds {len(entries):,} files", DataError)
     for entry in entries:
         parts = PurePosixPath(entry.filename.replace("\\", "/")).parts
         if ".." in parts or entry.filename.startswith(("/", "\\")) or stat.S_ISLNK(entry.external_attr >> 16):
             raise DataError(f"{path} holds a link or a path that leads out of it. Make it again, of plain files.")
     size, packed = sum(entry.file_size for entry in entries), sum(entry.compress_size for entry in entries)
     largest = max((entry.file_size for entry in entries), default=0)
-    if size > LARGEST_ARCHIVE or largest > LARGEST_FILE or size > max(SMALL, LARGEST_RATIO * packed):
+    broken = [limit for limit, found in ((limits.ARCHIVE, size), (limits.FILE, largest)) if found > limit.value]
+    if size > max(SMALL, limits.RATIO.value * packed):
+        broken.append(limits.RATIO)
+    if broken:
         raise DataError(
-            f"{path} unpacks to {size:,} bytes; allowed are {LARGEST_FILE >> 20:,} MiB a file, "
-            f"{LARGEST_ARCHIVE >> 20:,} MiB in all and {LARGEST_RATIO} times its own size. If you trust it, "
-            f"unpack it first: {_unpacking(path)}"
+            f"{path} unpacks to {size:,} bytes; {broken[0].allow()}. If you trust it, unpack it first: "
+            f"{_unpacking(path)}"
         )
     names = [entry.filename for entry in entries if not entry.is_dir()]
     return [name for name in names if not name.startswith("__MACOSX/") and not PurePosixPath(name).name.startswith(".")]

@@ -81,8 +81,9 @@ def _stream_rows(
     header = form.header
     if header is None and not (header := not looks_like_data([_write_row(row, width) for row in sample])):
         notes.append(f"{file.path.name}: read {describe_numbers(width)}.")
-    names = name_columns(_write_row(first, width)) if header else [str(number) for number in range(1, width + 1)]
-    for part in cut(chain(sample[1:] if header else sample, rows), measure_texts, limit):
+    written = _write_row(first, width) if header else [str(number) for number in range(1, width + 1)]
+    names = name_columns(written, str(file.path))
+    for part in cut(chain(sample[1:] if header else sample, rows), measure_texts, limit.narrow(width)):
         faults = {
             place: f"{len(row)} fields instead of {width}" for place, row in enumerate(part) if _is_wider(row, width)
         }
