@@ -1,6 +1,7 @@
 import datetime
 import json
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import feather
 
-from lorafit.data.tables import Table, check_columns, read_table, stream_table
+from lorafit.data.reading.columnar import ArrowColumn
+from lorafit.data.tables import Table, check_columns, read_table, select, stream_table
 from lorafit.data.writing import write_table
 from lorafit.errors import DataError, MissingExtraError, UserInputError
 
@@ -248,3 +250,61 @@ def test_output_of_another_kind_or_place_is_refused(tmp_path: Path) -> None:
 def test_columns_of_different_length_are_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="columns differ in length"):
         write_table(tmp_path / "a.csv", {"text": ["a"], "label": ["b", "c"]})
+
+
+def write_types(path: Path) -> pa.Table:
+    """A table of types that Python lacks, of 3,000 rows: more than one part."""
+    rows = range(3000)
+    moments = [1_577_836_800_123_456_789 + row for row in rows]
+    columns = {
+        "text": pa.array([f"text {row}" for row in rows], pa.large_string()),
+        "kind": pa.array(["ab"[row % 2] for row in rows]).dictionary_encode(),
+        "moment": pa.array(moments, pa.timestamp("ns", "Europe/Berlin")),
+        "span": pa.array(moments, pa.duration("ns")),
+        "time": pa.array([row * 1001 for row in rows], pa.time64("ns")),
+        "price": pa.array([Decimal("1.10")] * len(rows), pa.decimal128(20, 2)),
+        "small": pa.array([row % 100 for row in rows], pa.int8()),
+        "hash": pa.array([1 if row < 2000 else 2**63 + row for row in rows], pa.uint64()),
+        "half": pa.array([np.float16(0.5)] * len(rows), pa.float16()),
+        "map": pa.array([[("a", row)] for row in rows], pa.map_(pa.string(), pa.int64())),
+        "deep": pa.array([{"at": [moments[row]]} for row in rows], pa.struct([("at", pa.list_(pa.timestamp("ns")))])),
+        "raw": pa.array([b"\x00\xff"] * len(rows), pa.binary(2)),
+    }
+    table = pa.table(columns)
+    pq.write_table(table, path)
+    return table
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".feather"])
+def test_columns_of_arrow_types_keep_them_and_have_values_of_python(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    table = write_types(tmp_path / "a.parquet")
+    if suffix == ".feather":
+        feather.write_feather(table, path)
+    parts = list(stream_table(path, most_rows=700))
+    assert len(parts) > 2
+    for name in table.column_names:
+        arrays = [part.columns[name].array for part in parts]
+        assert pa.chunked_array(arrays).cast(table[name].type).equals(table[name]), name
+        assert all(array.type.equals(table[name].type) for array in arrays), name
+    first = {name: values[1] for name, values in parts[0].columns.items()}
+    assert first["moment"] == "2020-01-01 01:00:00.123456790+0100"
+    assert (first["time"], first["span"]) == ("00:00:00.000001001", "1577836800123456790 ns")
+    assert (first["small"], first["price"], first["map"]) == (1, Decimal("1.10"), [("a", 1)])
+    assert read_table(path).columns["hash"][-1] == 2**63 + 2999
+
+
+def test_rows_of_a_column_are_chosen_with_its_type() -> None:
+    column = ArrowColumn(pa.array([5, 6, 7], pa.int8()))
+    for rows, values in (([0, 2], [5, 7]), ([], []), ([None, None], [None, None]), ([1, None], [6, None])):
+        chosen = select(column, rows)
+        assert isinstance(chosen, ArrowColumn)
+        assert (list(chosen), str(chosen.array.type)) == (values, "int8")
+    assert select(["a", "b"], [1, None]) == ["b", None]
+
+
+def test_long_texts_end_a_part_of_parquet(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["x" * 100] * 10, "id": list(range(10))}), tmp_path / "a.parquet")
+    parts = list(stream_table(tmp_path / "a.parquet", most_characters=250))
+    assert [len(part) for part in parts] == [3, 3, 3, 1]
+    assert [row for part in parts for row in part.columns["id"]] == list(range(10))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lorafit.config import FormatConfig
 from lorafit.data.reading.class_folders import stream_class_folders
-from lorafit.data.reading.columnar import stream_columnar
+from lorafit.data.reading.columnar import ArrowColumn, stream_columnar
 from lorafit.data.reading.delimited import stream_delimited
 from lorafit.data.reading.dialects import DELIMITERS, find_dialect
 from lorafit.data.reading.encodings import find_encoding
@@ -21,6 +21,7 @@ from lorafit.data.reading.lines import stream_lines
 from lorafit.data.reading.opening import COMPRESSIONS, KINDS, TEXT_SUFFIXES, locate_file
 from lorafit.data.reading.parts import Limit, Part
 from lorafit.data.reading.spreadsheets import stream_sheet
+from lorafit.data.reading.stamps import Stamp
 from lorafit.errors import DataError
 from lorafit.system import limits
 from lorafit.system.text import show_value
@@ -32,6 +33,7 @@ __all__ = [
     "check_columns",
     "find_kind",
     "read_table",
+    "select",
     "stream_table",
 ]
 
@@ -87,7 +89,8 @@ def read_table(path: Path, form: FormatConfig | None = None, *, wanted: Mapping[
         The table, rows in file order. Blank lines of csv, tsv and jsonl files are no rows.
 
     Raises:
-        DataError: The file is missing, of another kind, damaged, has no rows, or lacks a column that is wanted.
+        DataError: The file is missing, of another kind, damaged, has no rows, lacks a column that is wanted, or was
+            changed while it was read.
         MissingExtraError: It is of a kind for which a package is not installed.
     """
     columns: dict[str, list[object]] = {}
@@ -136,9 +139,11 @@ def stream_table(
         columns that its own rows have.
 
     Raises:
-        DataError: As `read_table` does, when the fault is reached; a file without rows yields nothing.
+        DataError: As `read_table` does, when the fault is reached, or the file was changed meanwhile; a file without
+            rows yields nothing.
         MissingExtraError: It is of a kind for which a package is not installed.
     """
+    stamp = Stamp.take(path)
     notes: list[str] = []
     held: Part | None = None
     names: set[str] = set()
@@ -150,8 +155,16 @@ def stream_table(
             yield Table(held.columns, path.name, held.faults, tuple(notes))
             notes.clear()
         held = part
+    stamp.check()
     if held is not None:  # what is known at the end of the file is told with its last part
         yield Table(held.columns, path.name, held.faults, tuple(notes))
+
+
+def select(values: Sequence[object], rows: Sequence[int | None]) -> Sequence[object]:
+    """Return the values of a column at some places, with their types; None stands for an empty one."""
+    if isinstance(values, ArrowColumn):
+        return values.select(rows)
+    return [None if row is None else values[row] for row in rows]
 
 
 def find_kind(path: Path) -> str:
@@ -224,13 +237,15 @@ def _blank_long_texts(part: Part) -> None:
         fault = f"a text of more than {most:,} characters ({limits.TEXT.variable}=NUMBER allows more)"
         part.faults |= {place: fault for place in sorted(long) if place not in part.faults}
         part.columns = {
-            name: [None if place in long else value for place, value in enumerate(values)]
+            name: select(values, [None if place in long else place for place in range(len(values))])
             for name, values in part.columns.items()
         }
 
 
 def _measure_longest(values: Sequence[object]) -> int:
     """Return the length of the longest text."""
+    if isinstance(values, ArrowColumn) and not values.holds_texts:
+        return 0
     try:
         return max(map(len, values), default=0)  # type: ignore[arg-type]  # nearly always all are texts
     except TypeError:

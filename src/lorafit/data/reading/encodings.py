@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, TextIO
 
 from lorafit.config import FormatConfig
-from lorafit.data.reading.opening import StoredFile
+from lorafit.data.reading.opening import TEXT_SUFFIXES, StoredFile, locate_file
 from lorafit.errors import DataError
 from lorafit.system import limits
 
@@ -81,6 +81,14 @@ def find_encoding(file: StoredFile, form: FormatConfig) -> tuple[FormatConfig, t
     """
     with file.open() as stream:
         return judge_encoding(stream, file.path, form)
+
+
+def has_mark(path: Path) -> bool:
+    """Tell whether the text file at a path, packed or not, begins with a byte order mark."""
+    if path.is_dir() or (file := locate_file(path)).suffix not in TEXT_SUFFIXES:
+        return False
+    with file.open() as stream:
+        return stream.read(4).startswith(tuple(_MARKS))
 
 
 def judge_encoding(stream: BinaryIO, path: Path, form: FormatConfig) -> tuple[FormatConfig, tuple[str, ...]]:
