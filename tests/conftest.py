@@ -476,17 +476,20 @@ def _write_run(
     """
     import numpy as np
 
+    from lorafit.runs.evidence import add_evidence
     from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
     from lorafit.runs.predictions import write_predictions
     from lorafit.runs.records import SplitRecord
-    from lorafit.system.atomic import compute_digest
+    from lorafit.system.digests import digest_file
     from lorafit.tasks.registry import build_task
     from lorafit.training.evaluation import build_metrics
 
     if isinstance(task, str):
         task = build_task(task, labels or LABELS[task])
     truth = _draw_labels(task, rows) if y is None else np.asarray(y)
-    config, source, parts, notes = _write_data(root, name, task, truth, texts, columns or {}, flags or {})
+    same = {"seed": "training.seed", "method": "method.name", "truncation": "model.truncation"}
+    flags = {same[key]: value for key, value in changes.items() if key in same} | dict(flags or {})
+    config, source, parts, notes = _write_data(root, name, task, truth, texts, columns or {}, flags)
     predicted = _predict(task, truth, after, before, baselines, calibration, config.evaluation)
     layout = RunLayout(root / name)
     layout.root.mkdir()
@@ -498,7 +501,7 @@ def _write_run(
     files = {}
     if predicted.calibration is not None:
         predicted.calibration.write(layout.calibration)
-        files = {CALIBRATION_FILE: compute_digest(layout.calibration)}
+        files = {CALIBRATION_FILE: digest_file(layout.calibration)}
     if history:
         lines = [
             {"step": step, "loss": 1 / step, "learning_rate": 1e-3 * step, "grad_norm": 1.0}
@@ -506,6 +509,7 @@ def _write_run(
         ]
         lines += [{"step": step, "eval_loss": 2 / step, f"eval_{task.primary}": step / 200} for step in (100, 200)]
         layout.history.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    evidence = add_evidence(layout, record, *layout.root.glob("*.*"), *layout.root.glob("predictions/*"))
     splits = {
         part: SplitRecord(
             rows=len(split),
@@ -519,10 +523,14 @@ def _write_run(
     kept: dict[str, Any] = {
         "task": task.name,
         "labels": list(task.label_names),
+        "seed": config.training.seed,
+        "method": config.method.name,
+        "truncation": config.model.truncation,
         "data": DataRecord(source=source, splits=splits, notes=notes),
         "seconds": {"training": 12.0, "evaluation": 3.0},
         "texts_per_second": 100.0,
         "files": files,
+        "evidence": evidence,
     }
     record.model_copy(update={**kept, **changes}).write(layout.record)
     return layout.root
@@ -633,3 +641,27 @@ def _draw_logits(task: "Task", y: "NDArray[Any]", strength: float, rng: "Generat
     if task.name == "single_label":
         targets = np.eye(len(task.label_names))[targets]
     return strength * (targets - 0.5) + rng.normal(size=targets.shape)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> "Iterator[Callable[[str], Path]]":
+    """A function that makes a disk of a size such as 2m; where none can be mounted, no file may grow beyond that."""
+    import resource
+
+    limits, mounted = resource.getrlimit(resource.RLIMIT_FSIZE), []
+
+    def make(size: str) -> Path:
+        folder = tmp_path / f"disk-{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            mounted.append(folder)
+        else:
+            most = int(size[:-1]) * {"k": 1 << 10, "m": 1 << 20}[size[-1]]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+        return folder
+
+    yield make
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

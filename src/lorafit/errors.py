@@ -9,14 +9,16 @@
     ├── EnvironmentUnfitError        exit 3   the machine lacks something
     │   ├── MissingExtraError                 an optional dependency is not installed
     │   ├── MissingCarrierError               a built-in asset is not installed
-    │   └── NetworkUnavailableError           the Hub cannot be reached
+    │   ├── NetworkUnavailableError           the Hub cannot be reached
+    │   └── OutOfMemoryError                  there is less memory than the work takes
     ├── DataCheckError               exit 1   `lorafit check --strict` found errors or warnings
     ├── ExportDriftError             exit 1   an exported model says something else than the original
     ├── GateBrokenError              exit 1   a gate of `lorafit diff` does not hold
     ├── NotReproducedError           exit 1   a run cannot be repeated, or gives other numbers when it is
     ├── TrainingDivergedError        exit 1   the loss or a gradient is no longer a number
-    ├── TrainingInterruptedError     exit 130 stopped by a signal, everything saved
-    └── JobInterruptedError          exit 130 the same of a file that is being classified
+    └── StoppedError                 exit 130 stopped by a signal, everything saved; 143 by SIGTERM, 129 by SIGHUP
+        ├── TrainingInterruptedError          of training, and of what trains: comparisons and searches
+        └── JobInterruptedError               of a file that is being classified
 
 Catch `LorafitError` to catch them all. Leaves also subclass the built-in exception they refine. Only the command line
 turns them into exit codes and prints them.
@@ -40,7 +42,9 @@ __all__ = [
     "MissingExtraError",
     "NetworkUnavailableError",
     "NotReproducedError",
+    "OutOfMemoryError",
     "RunError",
+    "StoppedError",
     "TrainingDivergedError",
     "TrainingInterruptedError",
     "UserInputError",
@@ -97,6 +101,10 @@ class NetworkUnavailableError(EnvironmentUnfitError, ConnectionError):
     """The Hugging Face Hub could not be reached and nothing suitable is in the local cache."""
 
 
+class OutOfMemoryError(EnvironmentUnfitError, MemoryError):
+    """There is less memory than the work takes; the message says what was kept."""
+
+
 class DataCheckError(LorafitError):
     """A strict check of data found errors or warnings; the message names them."""
 
@@ -124,17 +132,22 @@ class TrainingDivergedError(LorafitError, ArithmeticError):
         self.settings = dict(settings or {})
 
 
-class TrainingInterruptedError(LorafitError):
-    """Training was stopped by a signal after its state was saved. `run` is the folder to resume from."""
+class StoppedError(LorafitError):
+    """Work was stopped by a signal; what was done is kept, and the message gives the command that goes on.
+
+    The command line ends with 128 and the number of the signal, as shells do.
+    """
 
     exit_code: ClassVar[int] = 130
+
+
+class TrainingInterruptedError(StoppedError):
+    """Training was stopped by a signal after its state was saved. `run` is the folder to resume from."""
 
     def __init__(self, message: str, *, run: Path) -> None:
         super().__init__(message)
         self.run = run
 
 
-class JobInterruptedError(LorafitError):
+class JobInterruptedError(StoppedError):
     """Classifying a file was stopped by a signal; its finished parts are kept, and the job can go on."""
-
-    exit_code: ClassVar[int] = 130

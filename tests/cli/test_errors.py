@@ -1,9 +1,11 @@
 """Everything a user can get wrong ends with one clear message, the designed exit code and no traceback."""
 
+import errno
 import io
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +14,7 @@ from typing import Any, Never
 
 import pytest
 
+from lorafit.errors import DataError
 from lorafit.system import assets as carriers
 
 Call = Callable[..., Any]
@@ -220,10 +223,8 @@ def test_debug_after_two_dashes_is_a_text(call: Call, trained: Path) -> None:
 
 
 def test_what_nobody_foresaw_is_one_line_too(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> Never:
-        raise RuntimeError("the disk melted\nin two lines")
-
-    monkeypatch.setattr("lorafit.training.evaluation.evaluate", fail)
+    melted = RuntimeError("the disk melted\nin two lines")
+    monkeypatch.setattr("lorafit.training.evaluation.evaluate", raise_it(melted))
     answer = call("evaluate", "run")
     assert_refused(answer, 1, "lorafit failed unexpectedly: RuntimeError: the disk melted\nRun it again with --debug")
     answer = call("evaluate", "run", "--debug")
@@ -232,12 +233,46 @@ def test_what_nobody_foresaw_is_one_line_too(call: Call, monkeypatch: pytest.Mon
     assert "--debug to see where" not in answer.err
 
 
-def test_ctrl_c_before_there_is_a_run(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object, **__: object) -> Never:
-        raise KeyboardInterrupt
+def test_ctrl_c_before_there_is_a_run_repeats_the_command(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorafit.training.evaluation.evaluate", raise_it(KeyboardInterrupt()))
+    answer = call("evaluate", "my run", "--quiet")
+    assert_refused(answer, 130, "Interrupted. Start again with this command:\n  lorafit evaluate 'my run' --quiet\n")
+    assert_refused(call("evaluate", "r" * 400), 130, "Interrupted. Start again with the same command.\n")
 
-    monkeypatch.setattr("lorafit.training.evaluation.evaluate", interrupt)
-    assert_refused(call("evaluate", "run"), 130, "Interrupted.")
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_every_signal_has_its_exit_code(
+    call: Call, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    monkeypatch.setattr("lorafit.training.evaluation.evaluate", lambda *_, **__: os.kill(os.getpid(), number))
+    assert_refused(call("evaluate", "run"), code, "Interrupted. Start again with")
+
+
+def test_a_fault_of_the_machine_is_no_fault_of_lorafit(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "model.onnx")
+    monkeypatch.setattr("lorafit.training.evaluation.evaluate", raise_it(full))
+    assert_refused(
+        call("evaluate", "run"),
+        3,
+        "No space is left on the disk of model.onnx. Make room. Then go on with this command:\n  lorafit evaluate run",
+    )
+
+
+def test_foreign_text_in_errors_is_disarmed_also_under_debug(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorafit.training.evaluation.evaluate", raise_it(DataError("label '\x1b[2J'\n  lorafit  x")))
+    answer = call("evaluate", "run", "--debug")
+    assert answer.code == 2
+    assert "\x1b" not in answer.err
+    assert answer.err.endswith("label '\N{REPLACEMENT CHARACTER}[2J'\n  lorafit  x\n")
+
+
+def raise_it(error: BaseException) -> Callable[..., Never]:
+    """Make a function that raises an error."""
+
+    def fail(*_: object, **__: object) -> Never:
+        raise error
+
+    return fail
 
 
 def test_a_missing_carrier_gives_the_pip_line(spawn_without: Callable[..., Any], encoder: Path) -> None:

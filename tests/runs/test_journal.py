@@ -1,9 +1,10 @@
+import errno
 import time
 from pathlib import Path
 
 import pytest
 
-from lorafit.errors import TrainingDivergedError, TrainingInterruptedError
+from lorafit.errors import EnvironmentUnfitError, TrainingDivergedError, TrainingInterruptedError
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.journal import Journal
 from lorafit.runs.records import RunRecord
@@ -46,7 +47,7 @@ def test_work_done_to_the_end_is_complete(journal: Journal, layout: RunLayout) -
     assert written(layout).status == "complete"
 
 
-@pytest.mark.parametrize("fault", [TrainingDivergedError("loss is nan"), MemoryError(), SystemExit(3)])
+@pytest.mark.parametrize("fault", [TrainingDivergedError("loss is nan"), ZeroDivisionError(), SystemExit(3)])
 def test_work_that_fails_is_written_down_and_the_error_passed_on(
     journal: Journal, layout: RunLayout, fault: BaseException
 ) -> None:
@@ -54,6 +55,22 @@ def test_work_that_fails_is_written_down_and_the_error_passed_on(
         raise fault
     assert caught.value is fault
     assert written(layout).status == "failed"
+
+
+def test_a_fault_of_the_machine_names_the_command_to_go_on(journal: Journal, layout: RunLayout) -> None:
+    fault = OSError(errno.ENOSPC, "No space left on device", "model.bin")
+    with pytest.raises(EnvironmentUnfitError) as caught, journal.kept():
+        raise fault
+    assert "No space is left on the disk of model.bin" in str(caught.value)
+    assert f"lorafit train --resume {layout.root}" in str(caught.value)
+    assert caught.value.__cause__ is fault
+    assert written(layout).status == "failed"
+
+
+def test_another_command_to_go_on_is_named_where_the_run_is_part_of_something(journal: Journal) -> None:
+    with pytest.raises(TrainingInterruptedError) as caught, journal.kept("lorafit compare --output here"):
+        raise KeyboardInterrupt
+    assert str(caught.value).endswith("Go on with:\n  lorafit compare --output here")
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), TrainingInterruptedError("at step 3", run=Path("elsewhere"))])

@@ -1,12 +1,14 @@
 """The table of commands, and how errors become messages and exit codes."""
 
+import contextlib
 import functools
 import io
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Never
 
 import typer
 
@@ -26,7 +28,10 @@ from lorafit.cli.report import report
 from lorafit.cli.reproduce import reproduce
 from lorafit.cli.search import search
 from lorafit.cli.train import train
-from lorafit.errors import LorafitError, TrainingInterruptedError
+from lorafit.errors import LorafitError, StoppedError
+from lorafit.system.faults import find_fault
+from lorafit.system.signals import exit_code, listen
+from lorafit.system.text import clean_text
 
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
@@ -47,6 +52,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     )
 }
 """Every command by the name it is called by, in the order of the help text."""
+
+_LONGEST_LINE: Final = 300
+"""Characters of a command line that a message repeats."""
 
 app = typer.Typer(
     name="lorafit",
@@ -77,33 +85,55 @@ def _options(
     """Take the options that stand before the command."""
 
 
-def _guarded(command: Callable[..., None], *, debug: bool) -> Callable[..., None]:
+def _guarded(command: Callable[..., None], *, again: str, debug: bool) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except typer.Exit:
-            raise
-        except BrokenPipeError:
-            raise  # `lorafit predict … | head`: typer ends quietly
-        except KeyboardInterrupt:
-            _fail("Interrupted.", TrainingInterruptedError.exit_code, debug=debug)
-        except LorafitError as error:
-            _fail(str(error), error.exit_code, debug=debug)
-        except Exception as error:  # noqa: BLE001 - the last place where it can become a message
-            text = f"{type(error).__name__}: {error}".splitlines()[0]
-            advice = "" if debug else "\nRun it again with --debug to see where."
-            _fail(f"lorafit failed unexpectedly: {text}{advice}", LorafitError.exit_code, debug=debug)
+        with listen():
+            try:
+                command(*args, **kwargs)
+            except typer.Exit:
+                raise
+            except BrokenPipeError:
+                raise  # `lorafit predict … | head`: typer ends quietly
+            except KeyboardInterrupt:
+                _fail(f"Interrupted. Start again with {again}", exit_code(), red=False, debug=debug)
+            except StoppedError as error:
+                _fail(str(error), exit_code(), red=False, debug=debug)
+            except LorafitError as error:
+                _fail(str(error), error.exit_code, debug=debug)
+            except Exception as error:  # noqa: BLE001 - the last place where it can become a message
+                if (fault := find_fault(error)) is not None:
+                    _fail(f"{fault} Then go on with {again}", fault.exit_code, debug=debug)
+                text = f"{type(error).__name__}: {error}".splitlines()[0]
+                advice = "" if debug else "\nRun it again with --debug to see where."
+                _fail(f"lorafit failed unexpectedly: {text}{advice}", LorafitError.exit_code, debug=debug)
 
     return run
 
 
-def _fail(message: str, exit_code: int, *, debug: bool) -> None:
+def _fail(message: str, code: int, *, red: bool = True, debug: bool) -> Never:
+    message = _disarm(message)
     if debug:
-        traceback.print_exc()
-    red = exit_code != TrainingInterruptedError.exit_code and not os.environ.get("NO_COLOR")
-    typer.echo(typer.style(message, fg=typer.colors.RED) if red else message, err=True)
-    raise typer.Exit(exit_code)
+        typer.echo(_disarm(traceback.format_exc()), err=True, nl=False)
+    with contextlib.suppress(OSError):  # a terminal that was closed, or a full disk that takes standard error
+        red = red and not os.environ.get("NO_COLOR")
+        typer.echo(typer.style(message, fg=typer.colors.RED) if red else message, err=True)
+    raise typer.Exit(code)
+
+
+def _disarm(text: str) -> str:
+    """Make foreign text in lines of a message safe, and leave the other lines as they are."""
+    lines = text.split("\n")
+    indents = (line[: len(line) - len(line.lstrip(" "))] for line in lines)
+    return "\n".join(
+        line if line.isprintable() else indent + clean_text(line) for line, indent in zip(lines, indents, strict=True)
+    )
+
+
+def _describe_line(words: Sequence[str]) -> str:
+    """Return a command line to type again, on a line of its own, or what to type where it is long."""
+    line = shlex.join(["lorafit", *words])
+    return f"this command:\n  {line}" if line.isprintable() and len(line) <= _LONGEST_LINE else "the same command."
 
 
 def _tolerate_narrow_encodings() -> None:
@@ -125,7 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in options
     if debug:
         words.remove("--debug")
+    again = _describe_line(words)
     app.registered_commands.clear()  # of an earlier call
     for name, command in COMMANDS.items():
-        app.command(name, cls=Command)(_guarded(take_options(command), debug=debug))
+        app.command(name, cls=Command)(_guarded(take_options(command), again=again, debug=debug))
     app(args=words, prog_name="lorafit")

@@ -3,14 +3,15 @@
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, Literal
 
 from lorafit.errors import TrainingInterruptedError
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system import hardware
 from lorafit.system.energy import EnergyMeter
+from lorafit.system.faults import name_faults
 
 
 class Journal:
@@ -46,22 +47,31 @@ class Journal:
             self.update(seconds={**self.record.seconds, name: seconds})
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Record how the block ended, and turn Ctrl-C into an error that names the command to resume.
+    def kept(self, command: str | None = None) -> Iterator[None]:
+        """Record how the block ended; turn a signal, or a fault of the machine, into an error that says how to go on.
+
+        Args:
+            command: The command that goes on; None takes the one that resumes the run.
 
         Raises:
             TrainingInterruptedError: The block was interrupted.
+            EnvironmentUnfitError: The machine lacks something, such as room on the disk.
         """
+        command = command or f"lorafit train --resume {shlex.quote(str(self.layout.root))}"
         try:
-            yield
+            with name_faults(f"What was done is kept. Then go on with:\n  {command}"):
+                yield
+                self.update(status="complete")
         except (KeyboardInterrupt, TrainingInterruptedError) as error:
-            self.update(status="interrupted")
-            run = shlex.quote(str(self.layout.root))
+            self._end("interrupted")
             raise TrainingInterruptedError(
-                f"Interrupted; what was done is kept. Go on with:\n  lorafit train --resume {run}",
-                run=self.layout.root,
+                f"Interrupted; what was done is kept. Go on with:\n  {command}", run=self.layout.root
             ) from error
         except BaseException:
-            self.update(status="failed")
+            self._end("failed")
             raise
-        self.update(status="complete")
+
+    def _end(self, status: Literal["interrupted", "failed"]) -> None:
+        """Write how the run ended, if there is any room for it."""
+        with suppress(OSError):
+            self.update(status=status)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lorafit.errors import UserInputError
+from lorafit.errors import EnvironmentUnfitError, UserInputError
 
 
 def expand_home(path: str | Path) -> Path:
@@ -16,10 +16,16 @@ def expand_home(path: str | Path) -> Path:
 
     Raises:
         UserInputError: There is no user of that name.
+        EnvironmentUnfitError: This user has no home folder.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
+        if Path(path).parts[0] == "~":
+            raise EnvironmentUnfitError(
+                "This user has no home folder for lorafit's cache or settings. Name a folder that can be written to: "
+                "LORAFIT_CACHE=FOLDER for the cache, or HOME=FOLDER for everything."
+            ) from error
         raise UserInputError(
             f"{path}: there is no user {Path(path).parts[0][1:]} with a home folder. If the name itself begins with ~, "
             f"write ./{path}"
