@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from lorafit.config import TruncationPolicy
 from lorafit.errors import ConfigError, RunError
 from lorafit.models.batching import pad_lengths
+from lorafit.models.excerpts import LONG, Ends, count_tokens, encode_ends, encode_text, splits_at_blanks
 from lorafit.system.text import Text
 
 _CHUNK = 512
@@ -63,6 +64,12 @@ class Truncation:
     def step(self, room: int) -> int:
         """Return the tokens from the begin of a window to the next, for windows of `room` tokens."""
         return min(self.stride or max(1, room // 2), room)
+
+    def need(self, room: int) -> Ends:
+        """Return how many tokens of a text must be known to `fit` it into inputs of `room` tokens."""
+        if self.policy == "windows":
+            return Ends(MOST_WINDOWS * room + 1, 0, by_length=True)
+        return Ends(0 if self.policy == "tail" else room + 1, 0 if self.policy == "head" else room + 1)
 
     def fit(self, texts: tuple[Tokens, ...], room: int) -> tuple[list[tuple[Tokens, ...]], bool]:
         """Make inputs of a text or of both texts of a pair.
@@ -225,6 +232,7 @@ def tokenize(
         raise ConfigError(
             f"model.max_length={truncation.max_length} leaves no room for text beside {frame.size} special tokens."
         )
+    need = truncation.need(room)
     ids: list[NDArray[np.int32]] = [np.zeros(0, dtype=np.int32)]
     types: list[NDArray[np.int8]] = []
     lengths: list[int] = []
@@ -232,7 +240,7 @@ def tokenize(
     truncated = 0
     for start in range(0, len(texts), _CHUNK):
         chunk: list[tuple[Tokens, ...]] = []
-        for index, parts in enumerate(_encode(tokenizer, texts[start : start + _CHUNK]), start=start):
+        for index, parts in enumerate(_encode(tokenizer, texts[start : start + _CHUNK], need), start=start):
             inputs, is_cut = truncation.fit(parts, room)
             truncated += is_cut
             windows[index] = len(inputs)
@@ -312,12 +320,28 @@ class _Frame:
         return types
 
 
-def _encode(tokenizer: Tokenizer, texts: Sequence[Text]) -> Iterator[tuple[Tokens, ...]]:
-    """Yield the token ids of each text, or of both texts of each pair, without special tokens."""
-    sides = [texts] if isinstance(texts[0], str) else zip(*texts, strict=True)
-    encodings = [tokenizer.encode_batch_fast(list(side), add_special_tokens=False) for side in sides]
-    for parts in zip(*encodings, strict=True):
-        yield tuple(part.ids for part in parts)
+def _encode(tokenizer: Tokenizer, texts: Sequence[Text], need: Ends) -> Iterator[tuple[Tokens, ...]]:
+    """Yield the token ids of each text, or of both of each pair, without special tokens, of long ones the ends."""
+    sides = [texts] if isinstance(texts[0], str) else list(zip(*texts, strict=True))
+    encoded = [_encode_side(tokenizer, side, need) for side in sides]
+    for place, parts in enumerate(zip(*encoded, strict=True)):
+        if need.by_length and len(parts) == 2 and min(map(len, parts)) >= need.head:  # both may be cut
+            first, second = (count_tokens(tokenizer, side[place]) for side in sides)
+            yield (parts[0], parts[1][: need.head - 1]) if first >= second else (parts[0][: need.head - 1], parts[1])
+        else:
+            yield parts
+
+
+def _encode_side(tokenizer: Tokenizer, texts: Sequence[str], need: Ends) -> Iterator[Tokens]:
+    is_long = [len(text) > LONG for text in texts]
+    short = [text for text, long in zip(texts, is_long, strict=True) if not long]
+    encodings = iter(tokenizer.encode_batch_fast(short, add_special_tokens=False))
+    in_pieces = any(is_long) and splits_at_blanks(tokenizer)
+    for text, long in zip(texts, is_long, strict=True):
+        if not long:
+            yield next(encodings).ids
+        else:
+            yield encode_ends(tokenizer, text, need) if in_pieces else encode_text(tokenizer, text)
 
 
 def _special_tokens(tokenizer: Tokenizer) -> tuple[Tokens, Tokens]:
