@@ -1,5 +1,7 @@
 import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Never
@@ -198,3 +200,83 @@ def test_folder_is_not_created_when_the_block_fails(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         fill_half()
     assert list(tmp_path.iterdir()) == []
+
+
+_AT_WORK = """
+import os, signal, sys
+from pathlib import Path
+from lorafit.system import atomic
+def stop(*_):
+    print("stopped", flush=True)
+    sys.stdin.read()
+{setup}
+with atomic.{function}(Path(sys.argv[1])) as staging:
+    {work}
+"""
+"""A process that stops in the middle of a block."""
+
+
+def stop_in(folder: Path, function: str, work: str = "stop()", setup: str = "") -> "subprocess.Popen[str]":
+    """Start a process that makes something in a folder and stops half way."""
+    script = _AT_WORK.format(function=function, work=work, setup=setup)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(folder / "made")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "stopped\n"
+    return process
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("function", ["replace_file", "create_file", "atomic_directory", "create_directory"])
+def test_what_a_killed_process_left_goes_with_the_next_write_into_that_folder(tmp_path: Path, function: str) -> None:
+    process = stop_in(tmp_path, function)
+    assert len(names_in(tmp_path)) == 1
+    end(process)
+    write_atomic(tmp_path / "other", "x")
+    assert names_in(tmp_path) == ["other"]
+
+
+@pytest.mark.parametrize("function", ["replace_file", "create_file", "atomic_directory", "create_directory"])
+def test_what_a_process_is_making_stays(tmp_path: Path, function: str) -> None:
+    process = stop_in(tmp_path, function)
+    write_atomic(tmp_path / "other", "x")
+    (part,) = (name for name in names_in(tmp_path) if name != "other")
+    assert part.startswith(".made.")
+    assert part.endswith(".lorafit-part")
+    end(process)
+
+
+def test_hidden_files_of_others_stay(tmp_path: Path) -> None:
+    others = [".made.abcdefgh", ".lorafit-part", ".made.ABC.lorafit-part", ".made.abcdefgh.lorafit-part.mine"]
+    for name in others[:2]:
+        (tmp_path / name).mkdir()
+    for name in others[2:]:
+        (tmp_path / name).touch()
+    (tmp_path / ".link.abcdefgh.lorafit-part").symlink_to(tmp_path / others[0])
+    write_atomic(tmp_path / "made", "x")
+    assert names_in(tmp_path) == sorted([*others, ".link.abcdefgh.lorafit-part", "made"])
+
+
+def test_a_folder_killed_between_two_names_gets_its_own_back(tmp_path: Path) -> None:
+    fill(tmp_path / "made", "old")
+    setup = """
+rename = Path.rename
+def stop_after(path, target):
+    rename(path, target)
+    stop()
+Path.rename = stop_after
+"""
+    process = stop_in(tmp_path, "atomic_directory", "(staging / 'new').touch()", setup)
+    assert "made" not in names_in(tmp_path)
+    write_atomic(tmp_path / "first", "x")
+    assert "made" not in names_in(tmp_path), "the process is at work"
+    end(process)
+    write = "import sys; from lorafit.system.atomic import *; write_atomic(Path(sys.argv[1]), 'x')"
+    subprocess.run([sys.executable, "-c", write, str(tmp_path / "second")], check=True)
+    assert names_in(tmp_path) == ["first", "made", "second"]
+    assert content_of(tmp_path / "made") == "old"

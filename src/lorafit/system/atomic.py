@@ -1,12 +1,29 @@
-"""Files and folders that never show half of themselves under their final name, and digests of files."""
+"""Files and folders that never show half of themselves under their final name, and digests of files.
+
+What is being made lies beside its place under a hidden name that ends in `.lorafit-part`, and is locked by the process
+that makes it. What a killed process left is not locked: the next process that writes into that folder removes it.
+"""
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
+from typing import Final
+
+from lorafit.system.locks import try_lock
+
+_PART: Final = ".lorafit-part"
+_OLD: Final = ".lorafit-old"
+"""What stood at the place of a new folder, in the moment in which both are renamed."""
+
+_STAGING: Final = re.compile(
+    rf"\.(?P<name>.+)\.[a-z0-9_]{{8}}(?P<kind>{re.escape(_PART)}|{re.escape(_OLD)})", re.DOTALL
+)
 
 
 def compute_digest(path: Path) -> str:
@@ -37,10 +54,10 @@ def replace_file(path: Path, *, staging: Path | None = None) -> Iterator[Path]:
     Yields:
         The temporary name, of an empty file; it is removed if the block fails.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=staging or path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    whole = Path(name)
+    folder = staging or path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_dead(folder)
+    descriptor, whole = _make_file(folder, path.name)
     try:
         yield whole
         whole.chmod(0o666 & ~_umask())
@@ -49,6 +66,8 @@ def replace_file(path: Path, *, staging: Path | None = None) -> Iterator[Path]:
     except BaseException:
         whole.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(descriptor)
     if staging is not None:
         _fsync(path.parent)  # whoever has a staging folder removes it next
 
@@ -63,17 +82,18 @@ def create_file(path: Path) -> Iterator[Path]:
     Yields:
         The temporary name, at which nothing stands; what is made there is removed if the block fails.
     """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        staging = Path(folder) / path.name
+    with _staging_directory(path) as folder:
+        staging = folder / path.name
         yield staging
         _fsync(staging)
         try:
             path.hardlink_to(staging)
         except FileExistsError:
-            return
+            pass
         except OSError:  # a file system without hard links
             if not os.path.lexists(path):
                 staging.rename(path)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -119,18 +139,88 @@ def create_directory(path: Path) -> Iterator[Path]:
 def _staging_directory(path: Path) -> Iterator[Path]:
     """Make an empty folder beside `path`, and remove it if the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    _remove_dead(path.parent)
+    descriptor, staging = _make_folder(path.parent, path.name)
     try:
         staging.chmod(0o777 & ~_umask())
         yield staging
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _make_file(folder: Path, name: str) -> tuple[int, Path]:
+    """Make an empty file under a temporary name; return its descriptor, by which it is locked, and its path."""
+    while True:
+        descriptor, made = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=_PART)
+        with suppress(OSError):  # a disk without locks: what is left there is never removed
+            try_lock(descriptor)
+        if os.fstat(descriptor).st_nlink:  # else another process took it for dead in the moment before it was locked
+            return descriptor, Path(made)
+        os.close(descriptor)
+
+
+def _make_folder(parent: Path, name: str) -> tuple[int | None, Path]:
+    """Make an empty folder as `_make_file` makes a file; None where the system cannot open folders to lock them."""
+    while True:
+        made = Path(tempfile.mkdtemp(dir=parent, prefix=f".{name}.", suffix=_PART))
+        descriptor = _lock(made)
+        if made.exists():
+            return descriptor, made
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock(path: Path) -> int | None:
+    """Lock a file or folder; return the descriptor that holds it, or None where that cannot be."""
+    try:
+        descriptor = _open(path)
+    except OSError:
+        return None
+    with suppress(OSError):
+        try_lock(descriptor)
+    return descriptor
+
+
+@lru_cache(maxsize=1000)
+def _remove_dead(folder: Path) -> None:
+    """Remove what killed processes left in a folder; a folder that was to be replaced gets its name back first."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        found = [(Path(entry.path), match) for entry in entries if (match := _STAGING.fullmatch(entry.name))]
+        for path, match in sorted(found, key=lambda pair: pair[1]["kind"] != _OLD):
+            with suppress(OSError):
+                _remove_if_dead(path, match)
+
+
+def _remove_if_dead(path: Path, match: re.Match[str]) -> None:
+    if path.is_symlink() and match["kind"] == _PART:
+        return  # no process makes such a link
+    descriptor = None if path.is_symlink() else _open(path)
+    try:
+        if descriptor is not None and not try_lock(descriptor):
+            return
+        place = path.with_name(match["name"])
+        if match["kind"] == _OLD and not os.path.lexists(place):
+            path.rename(place)
+        elif descriptor is not None and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, (os.O_RDONLY if path.is_dir() else os.O_RDWR) | os.O_NONBLOCK)
 
 
 def _fsync_files(folder: Path) -> None:
     for file in folder.rglob("*"):
-        if file.is_file():
+        if file.is_file() and not file.is_symlink():
             file.chmod(0o666 & ~_umask())
             _fsync(file)
 
@@ -140,13 +230,18 @@ def _put_in_place(staging: Path, path: Path) -> None:
     if not os.path.lexists(path):
         staging.rename(path)
         return
-    aside = staging.with_name(f"{staging.name}.old")
-    path.rename(aside)
+    aside = staging.with_name(staging.name.removesuffix(_PART) + _OLD)
+    descriptor = _lock(path)  # or another process would take it for left, and give it its name back
     try:
-        staging.rename(path)
-    except BaseException:
-        aside.rename(path)
-        raise
+        path.rename(aside)
+        try:
+            staging.rename(path)
+        except BaseException:
+            aside.rename(path)
+            raise
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
     if aside.is_dir() and not aside.is_symlink():
         shutil.rmtree(aside, ignore_errors=True)
     else:
@@ -163,7 +258,7 @@ def describe_obstacle(path: Path) -> str | None:
 
 
 def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    descriptor = _open(path)
     try:
         os.fsync(descriptor)
     finally:
