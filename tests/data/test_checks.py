@@ -47,6 +47,12 @@ def test_label_of_each_kind_becomes_text(value: object, label: str) -> None:
         ("", "an empty text"),
         (" \n\u00a0", "an empty text"),
         ("half \ud800 pair", "a text with half a surrogate pair"),
+        (float("nan"), "no text"),
+        ("\u200b\u200b", "a text without a visible sign"),
+        ("\ufeff", "a text without a visible sign"),
+        ("\x01 \x02", "a text without a visible sign"),
+        ("\ue000", "a text without a visible sign"),
+        ("\u200b!", None),
     ],
 )
 def test_fault_of_a_text_is_described(text: object, fault: str | None) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from lorafit.system.text import clean_text, format_duration, parse_duration
+from lorafit.system.text import clean_text, format_duration, is_visible, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,15 @@ def test_a_long_text_is_cut() -> None:
     assert clean_text("abcdef", most=6) == "abcdef"
     assert clean_text("abcdefg", most=6) == "abcde…"
     assert clean_text("abcd efg", most=6) == "abcd…"
+
+
+@pytest.mark.parametrize("sign", ["a", "é", "!", "中", "🎬", "\N{HANGUL FILLER}"])
+def test_signs_that_show_something(sign: str) -> None:
+    assert is_visible(sign)
+
+
+@pytest.mark.parametrize(
+    "sign", [" ", "\n", "\u3000", "\u200b", "\ufeff", "\x01", "\ue000", "\u0301", "\ufe0f", "\ufffd", "\u0378"]
+)
+def test_signs_that_show_nothing(sign: str) -> None:
+    assert not is_visible(sign)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lorafit.data.rows import RawRows, Split
 from lorafit.errors import DataError
-from lorafit.system.text import Text, format_count
+from lorafit.system.text import Text, format_count, is_visible
 from lorafit.tasks.base import Task
 from lorafit.tasks.label_spellings import match_cases
 from lorafit.tasks.labels import Label, LabelColumn, LabelReading, is_missing, quote_label
@@ -181,7 +181,7 @@ def describe_text_fault(text: object) -> str | None:
     """Say what is wrong with a text, or return None if it can be used. The answer does not hold the text."""
     if isinstance(text, tuple):
         return next((fault for part in text if (fault := describe_text_fault(part)) is not None), None)
-    if text is None:
+    if is_missing(text):
         return "no text"
     if not isinstance(text, str):
         return f"a text of type {type(text).__name__}"
@@ -191,7 +191,7 @@ def describe_text_fault(text: object) -> str | None:
         text.encode("utf-8")
     except UnicodeEncodeError:
         return "a text with half a surrogate pair"
-    return None
+    return None if any(map(is_visible, text)) else "a text without a visible sign"
 
 
 def describe_rows(rows: Sequence[int]) -> str:

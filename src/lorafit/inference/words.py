@@ -5,11 +5,10 @@ and slashes of numbers (3.5, 7/10). A run of other signs (punctuation, an emoji)
 Chinese character and kana, since their scripts write no spaces.
 """
 
-import unicodedata
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-from lorafit.system.text import Text
+from lorafit.system.text import Text, is_visible
 
 Span = tuple[int, int]
 """The first character, counted from 0, and the one after the last; of a pair, those of both texts joined by `\\n`."""
@@ -91,11 +90,10 @@ def _classify(text: str) -> list[int]:
     kinds: list[int] = []
     for index, sign in enumerate(text):
         before = kinds[-1] if kinds else _SPACE
-        category = unicodedata.category(sign)
         if sign.isspace():
             kinds.append(_SPACE)
-        elif category[0] == "M" or category == "Cf":  # accents, joiners of emoji: part of what they follow
-            kinds.append(before or _MARK)
+        elif not is_visible(sign):  # accents, joiners of emoji: part of what they follow
+            kinds.append(before)
         elif _stands_alone(sign):
             kinds.append(_ALONE + index)
         elif sign.isalnum() or sign == "_" or (before == _WORD and _joins(text, index)):

@@ -1,6 +1,7 @@
 """Text for people: foreign text made safe to show, counts and durations."""
 
 import re
+import unicodedata
 from reprlib import Repr
 
 Text = str | tuple[str, str]
@@ -41,6 +42,15 @@ def clean_text(text: str, *, most: int | None = None, strip: bool = True) -> str
     if not line.isprintable():
         line = "".join(sign if sign.isprintable() or sign in _JOINERS else "\N{REPLACEMENT CHARACTER}" for sign in line)
     return line if most is None or len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
+def is_visible(sign: str) -> bool:
+    """Tell whether a character shows anything by itself.
+
+    White space, control and format signs, private ones, accents without a letter, and the replacement character do not:
+    tokenizers leave nothing of a text that has no other.
+    """
+    return unicodedata.category(sign)[0] not in "CMZ" and sign != "\N{REPLACEMENT CHARACTER}"
 
 
 def show_value(value: object) -> str:
