@@ -240,13 +240,22 @@ def change_a_size(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"hidden_dim": 48}))
 
 
+CANNOT = r"transformers cannot load .*model as a text classifier: "
+
+
 @pytest.mark.parametrize(
-    "spoil",
-    [damage_config, forget_the_kind_of_model, take_a_model_that_cannot_classify, truncate_weights, change_a_size],
+    ("spoil", "message"),
+    [
+        (damage_config, r"model/config\.json is damaged: "),
+        (forget_the_kind_of_model, CANNOT),
+        (take_a_model_that_cannot_classify, CANNOT),
+        (truncate_weights, r"model/model\.safetensors is damaged: "),
+        (change_a_size, CANNOT),
+    ],
 )
-def test_model_that_transformers_cannot_load_is_refused(folder: Path, spoil: Callable[[Path], None]) -> None:
+def test_model_that_cannot_be_loaded_is_refused(folder: Path, spoil: Callable[[Path], None], message: str) -> None:
     spoil(folder)
-    with pytest.raises(ConfigError, match=r"transformers cannot load .*model as a text classifier: "):
+    with pytest.raises(ConfigError, match=message):
         load_with_head(locate(folder), TASK)
 
 

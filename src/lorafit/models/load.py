@@ -5,7 +5,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
@@ -16,9 +16,10 @@ from lorafit.models.builtin import BUILTIN_ENCODERS, load_builtin_encoder
 from lorafit.models.head import describe_new_head, draw_output, find_output, is_for, read_labels
 from lorafit.models.local import open_local
 from lorafit.models.merging import is_adapter, merge_into_base, read_base
-from lorafit.models.quiet import quiet_transformers
 from lorafit.models.records import BaseModelRecord
 from lorafit.models.tokenization import read_tokenizer
+from lorafit.models.vetting import check_place, opening, read_config
+from lorafit.models.weights import load_classifier
 from lorafit.system.atomic import compute_digest
 from lorafit.system.paths import expand_home
 from lorafit.tasks.base import Task
@@ -138,11 +139,13 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
     """
     from transformers import AutoTokenizer
 
-    with quiet_transformers():
+    check_place(folder)
+    tokenizer = read_tokenizer(folder)
+    with opening(f"transformers cannot load the tokenizer in {folder}"):
         pad_id = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True).pad_token_id
     if pad_id is None:
         raise ConfigError(f"The tokenizer in {folder} has no padding token, which batches of texts need.")
-    return read_tokenizer(folder), int(pad_id)
+    return tokenizer, int(pad_id)
 
 
 def load_with_head(
@@ -164,25 +167,12 @@ def load_with_head(
         ConfigError: transformers cannot load it as a sequence classifier.
     """
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification
 
-    try:
-        config = build_model_config(encoder.folder, task, base_dropout=base_dropout)
-        with quiet_transformers(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                encoder.folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-    except (ValueError, OSError, RuntimeError, SafetensorError) as error:
-        raise ConfigError(f"transformers cannot load {encoder.name} as a text classifier: {error}") from error
+    config = build_model_config(encoder.folder, task, base_dropout=base_dropout)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: Any
+        model, info = load_classifier(encoder.folder, config, encoder.name)
     replaced = {key for key, *_ in info["mismatched_keys"]}
     if any(key.startswith(f"{model.base_model_prefix}.") for key in replaced):  # more than a head for other classes
         raise ConfigError(
@@ -237,7 +227,8 @@ def build_model_config(folder: Path, task: Task, *, base_dropout: bool = False) 
     """
     from transformers import AutoConfig
 
-    with quiet_transformers():  # it warns where the model was trained for another number of labels
+    read_config(folder)
+    with opening(f"transformers cannot load {folder} as a text classifier"):  # it warns of another number of labels
         config: PretrainedConfig = AutoConfig.from_pretrained(
             folder,
             trust_remote_code=False,

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from lorafit.errors import ConfigError
 from lorafit.models.architectures import ARCHITECTURES
 from lorafit.models.cache import make_once
 from lorafit.models.pickled import find_pickled
-from lorafit.models.quiet import quiet_transformers
+from lorafit.models.vetting import check_place, opening, read_config
+from lorafit.models.weights import INDEX, WEIGHTS, read_names, read_tensors
 from lorafit.system.atomic import compute_digest
+from lorafit.system.files import read_file
+from lorafit.system.limits import SETTINGS_BYTES
 from lorafit.system.paths import expand_home
 
 CONFIG = "config.json"
@@ -36,8 +37,6 @@ _TOKENIZER_FILES = (
     "added_tokens.json",
     TOKENIZER,
 )
-_WEIGHTS = "model.safetensors"
-_INDEX = "*.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -83,10 +82,8 @@ def open_local(root: Path, name: str) -> LocalEncoder:
     changes = _Changes()
     if folder != root:
         changes.notes.append(f"{name}: the encoder is in {folder.relative_to(root)}")
-    config = _read_json(folder / CONFIG)
-    if not isinstance(config, dict):  # transformers says what is wrong with it
-        return LocalEncoder(folder, folder, tuple(changes.notes))
-    names = _read_tensor_names(folder)
+    config = read_config(folder)
+    names = [name for path in sorted(folder.glob("*.safetensors")) for name in read_names(path)]
     if not config.get("model_type"):
         config["model_type"] = _guess_model_type(config, names, folder, name)
         changes.config = config
@@ -95,6 +92,7 @@ def open_local(root: Path, name: str) -> LocalEncoder:
         )
     if not (folder / TOKENIZER).is_file():
         changes.tokenizer = _find_tokenizer((folder, root), name)
+        check_place(changes.tokenizer)
     changes.prefix = _find_prefix(names, config["model_type"], name)
     if changes.prefix:
         changes.notes.append(f"{name}: the names of its weights begin with {changes.prefix!r}, which is left out")
@@ -130,7 +128,7 @@ def _find_encoder(root: Path, name: str) -> Path:
             f"{', '.join(shlex.quote(str(Path(name) / path.name)) for path in found)}."
         )
     raise ConfigError(
-        f"{name}: {CONFIG} missing in {root}; lorafit needs the Hub's layout: {CONFIG}, {_WEIGHTS} and {TOKENIZER}, as "
+        f"{name}: {CONFIG} missing in {root}; lorafit needs the Hub's layout: {CONFIG}, {WEIGHTS} and {TOKENIZER}, as "
         "model.save_pretrained(folder) and tokenizer.save_pretrained(folder) write them."
     )
 
@@ -184,22 +182,12 @@ def _name_python() -> str:
 
 
 def _read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if not path.is_file():
         return None
-
-
-def _read_tensor_names(folder: Path) -> list[str]:
-    """Return the names of the weights; none where a file is damaged, of which transformers tells."""
-    names: list[str] = []
     try:
-        for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(path, framework="numpy") as weights:
-                names += weights.keys()
-    except (SafetensorError, OSError):
-        return []
-    return names
+        return json.loads(read_file(path, ConfigError, SETTINGS_BYTES))
+    except (ValueError, RecursionError):
+        return None
 
 
 _SINGLE_PREFIXES = ("albert", "bert", "distilbert", "electra", "mpnet")
@@ -269,7 +257,7 @@ def _copy(folder: Path, changes: _Changes, name: str) -> Path:
     weights = sorted(folder.glob("*.safetensors"))
     vocabulary = changes.tokenizer or folder
     tokenizer = sorted({path for pattern in _TOKENIZER_FILES for path in vocabulary.glob(pattern)})
-    files = [folder / CONFIG, *sorted(folder.glob(_INDEX)), *tokenizer, *weights]
+    files = [folder / CONFIG, *sorted(folder.glob(INDEX)), *tokenizer, *weights]
     sources = [(path.name, compute_digest(path)) for path in files]
     key = hashlib.sha256(json.dumps([1, changes.config, changes.prefix, sources]).encode()).hexdigest()[:16]
 
@@ -283,7 +271,7 @@ def _copy(folder: Path, changes: _Changes, name: str) -> Path:
         if changes.prefix:
             _rename_weights(weights, changes.prefix, copy)
         else:
-            for path in (*weights, *folder.glob(_INDEX)):
+            for path in (*weights, *folder.glob(INDEX)):
                 shutil.copyfile(path, copy / path.name)
         if not (copy / TOKENIZER).is_file():
             _make_tokenizer(copy, name)
@@ -293,15 +281,15 @@ def _copy(folder: Path, changes: _Changes, name: str) -> Path:
 
 def _rename_weights(files: Iterable[Path], prefix: str, copy: Path) -> None:
     """Write the weights whose names begin with `prefix` into one file, without it."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     tensors = {
         key.removeprefix(prefix): tensor
         for path in files
-        for key, tensor in load_file(path).items()
+        for key, tensor in read_tensors(path).items()
         if key.startswith(prefix)
     }
-    save_file(tensors, copy / _WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, copy / WEIGHTS, metadata={"format": "pt"})
 
 
 def _make_tokenizer(copy: Path, name: str) -> None:
@@ -310,15 +298,11 @@ def _make_tokenizer(copy: Path, name: str) -> None:
 
     settings = _read_json(copy / "tokenizer_config.json") or {}
     options = {"do_lower_case": False} if "do_lower_case" not in settings and _has_capitals(copy / "vocab.txt") else {}
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(
-                copy, trust_remote_code=False, local_files_only=True, use_fast=True, **options
-            )
-            tokenizer.save_pretrained(copy)
-    except Exception as error:  # tokenizers and sentencepiece raise what they like
-        reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"{name}: transformers cannot make {TOKENIZER} from its vocabulary: {reason}") from error
+    with opening(f"{name}: transformers cannot make {TOKENIZER} from its vocabulary"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            copy, trust_remote_code=False, local_files_only=True, use_fast=True, **options
+        )
+        tokenizer.save_pretrained(copy)
     if not (copy / TOKENIZER).is_file():
         raise ConfigError(
             f"{name}: its tokenizer ({type(tokenizer).__name__}) has no fast form, which lorafit needs. Take an "

@@ -113,6 +113,31 @@ RECORD_BYTES: Final = Limit(
     "record_bytes", 1 << 28, "bytes in a record", "it is read at once; a run's own have some kilobytes"
 )
 
+LAYERS: Final = Limit(
+    "layers", 512, "layers", "each takes memory and time before a weight is read; the deepest encoders have 48"
+)
+MODEL_LABELS: Final = Limit(
+    "model_labels", 50_000, "labels of a model", "each has a name and a row of the head, which stand in memory"
+)
+NEW_NUMBERS: Final = Limit(
+    "new_numbers",
+    1 << 26,
+    "more than twice those of its weights",
+    "numbers that a model has beside its weights are drawn anew: a head, a pooler, but never most of an encoder",
+)
+HEADER: Final = Limit(
+    "header", 10_000_000, "bytes in the header of a safetensors file", "it has some 100 bytes for a tensor"
+)
+ADAPTER_SIZE: Final = Limit(
+    "adapter_size",
+    1024,
+    "or the width of the base",
+    "a rank beyond the width of the base adds nothing, and its matrices take memory before the weights are compared",
+)
+ADAPTER_NAMES: Final = Limit(
+    "adapter_names", 5_000, "names in a setting of an adapter", "each is compared with every module of the base"
+)
+
 
 def list_limits() -> list[Limit]:
     """Return all limits in the order in which they stand above."""

@@ -24,7 +24,7 @@ def compute_plain_logits(folder: Path, texts: list[str] | list[list[str]]) -> li
         One row of fp32 logits a text.
     """
     model = _load_adapter(folder) if (folder / "adapter_config.json").is_file() else _load_model(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     sides = [texts] if isinstance(texts[0], str) else [list(side) for side in zip(*texts, strict=True)]
     batch = tokenizer(*sides, truncation=True, padding=True, return_tensors="pt")
     with torch.no_grad():
