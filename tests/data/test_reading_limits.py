@@ -155,3 +155,55 @@ def test_deep_json_is_a_bad_row(tmp_path: Path) -> None:
     document = f'[{{"text": {deep[900]}}},{{"text": "b"}}]'
     with pytest.raises(DataError, match="more than 100 levels"):
         read_table(write(tmp_path / "a.json", document))
+
+
+def write_bomb(path: Path, texts: list[str], **options: object) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": texts}), path, dictionary_pagesize_limit=1 << 30, **options)
+    return path
+
+
+def test_a_parquet_file_that_unpacks_to_much_more_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = write_bomb(tmp_path / "a.parquet", ["x" * 5_000_000] * 4, compression="zstd", use_dictionary=False)
+    with pytest.raises(DataError, match=r"unpacks to 20,0.* bytes; allowed are 100 times .*LORAFIT_LIMIT_RATIO=NUMBER"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("length", [20_000, 100])
+def test_long_texts_that_a_dictionary_repeats_are_read_in_small_batches(
+    tmp_path: Path, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+
+    letters = ["ab" * length, "cd" * length]
+    path = write_bomb(tmp_path / "a.parquet", letters * 1000, compression="zstd")
+    assert path.stat().st_size < 5_000
+    monkeypatch.setattr("lorafit.data.reading.columnar._MOST_BYTES", 400_000)
+    before = pa.total_allocated_bytes()
+    most, sizes = 0, []
+    for part in stream_table(path):
+        most = max(most, pa.total_allocated_bytes() - before)
+        assert part.columns["text"][0] in letters
+        sizes.append(len(part))
+    assert sum(sizes) == 2000
+    assert most < 2_000_000  # of 80,000,000 bytes
+    assert max(sizes) == 10 if length > 100 else max(sizes) == 1024
+
+
+def test_long_texts_of_a_dictionary_keep_the_type_of_their_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+    import pyarrow.feather
+
+    monkeypatch.setenv("LORAFIT_LIMIT_TEXT", "10")
+    texts = pa.array(["a", "ä" * 10, "x" * 11, None]).dictionary_encode()
+    pyarrow.feather.write_feather(
+        pa.table({"text": texts, "n": pa.array([1, 2, 3, 4], "uint64")}), tmp_path / "a.feather"
+    )
+    (part,) = stream_table(tmp_path / "a.feather")
+    assert part.columns["text"] == ["a", "ä" * 10, None, None]
+    assert part.columns["n"] == [1, 2, None, 4]
+    assert list(part.faults) == [2]

@@ -236,16 +236,21 @@ def _blank_long_texts(part: Part) -> None:
     if long:
         fault = f"a text of more than {most:,} characters ({limits.TEXT.variable}=NUMBER allows more)"
         part.faults |= {place: fault for place in sorted(long) if place not in part.faults}
-        part.columns = {
-            name: select(values, [None if place in long else place for place in range(len(values))])
-            for name, values in part.columns.items()
-        }
+        rows = [None if place in long else place for place in range(len(next(iter(part.columns.values()))))]
+        part.columns = {name: _select(values, rows) for name, values in part.columns.items()}
+
+
+def _select(values: Sequence[object], rows: Sequence[int | None]) -> Sequence[object]:
+    """Return the values of some rows; None stands for an empty one."""
+    if isinstance(values, ArrowColumn):
+        return values.select(rows)
+    return [None if row is None else values[row] for row in rows]
 
 
 def _measure_longest(values: Sequence[object]) -> int:
     """Return the length of the longest text."""
-    if isinstance(values, ArrowColumn) and not values.holds_texts:
-        return 0
+    if isinstance(values, ArrowColumn):
+        return values.measure_longest()
     try:
         return max(map(len, values), default=0)  # type: ignore[arg-type]  # nearly always all are texts
     except TypeError:

@@ -2,16 +2,23 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, BinaryIO
 
 from lorafit.config import FormatConfig
-from lorafit.data.reading.opening import StoredFile
+from lorafit.data.reading.opening import StoredFile, check_ratio
 from lorafit.data.reading.parts import Limit, Part, name_columns
 from lorafit.errors import DataError
+from lorafit.system import limits
 from lorafit.system.extras import require
 
 _BUFFER = 1 << 20
 _MOST_ROWS = 1024
+_MOST_BYTES = 1 << 28
+"""Bytes that a batch may have once its dictionaries are written out."""
+
+_INTEGER = 0x15
+"""How a whole number begins that follows the field before it, in Thrift's compact form."""
+
 _FINE = ("timestamp[ns", "time64[ns", "duration[ns")
 """Types finer than Python's, which has microseconds."""
 
@@ -41,7 +48,16 @@ class ArrowColumn(Sequence[object]):
     @property
     def holds_texts(self) -> bool:
         """Whether the values are texts."""
-        return "string" in str(self.array.type).partition("<")[0] or str(self.array.type).startswith("dictionary")
+        return str(self.array.type).removeprefix("dictionary<values=").startswith(("string", "large_string"))
+
+    def measure_longest(self) -> int:
+        """Return the length of the longest text in characters; 0 where none has more bytes than characters allowed."""
+        if not self.holds_texts:
+            return 0
+        compute = require("pyarrow.compute", extra="train", purpose="reading parquet files")
+        if (compute.max(_measure_texts(self.array)).as_py() or 0) <= limits.TEXT.value:
+            return 0
+        return max(len(value) for value in self.values if isinstance(value, str))
 
     def select(self, rows: Sequence[int | None]) -> "ArrowColumn":
         """Return the rows at some places; None stands for an empty one."""
@@ -82,7 +98,7 @@ def stream_columnar(file: StoredFile, form: FormatConfig, limit: Limit, notes: l
     pyarrow = require("pyarrow", extra="train", purpose=f"reading {kind} files")
     read = _read_parquet if file.suffix == ".parquet" else _read_arrow
     try:
-        for names, batch in read(file, min(limit.rows, _MOST_ROWS)):
+        for names, batch in read(file, limit._replace(rows=min(limit.rows, _MOST_ROWS))):
             batch.validate(full=True)
             for start, rows in _cut(batch, limit.characters):
                 part = batch.slice(start, rows)
@@ -91,16 +107,68 @@ def stream_columnar(file: StoredFile, form: FormatConfig, limit: Limit, notes: l
         raise DataError(f"{file.path} is not a readable {kind} file: it is damaged, or of another kind.") from error
 
 
-def _read_parquet(file: StoredFile, rows: int) -> Iterator[tuple[list[str], Any]]:
+def _read_parquet(file: StoredFile, limit: Limit) -> Iterator[tuple[list[str], Any]]:
     parquet = require("pyarrow.parquet", extra="train", purpose="reading parquet files")
     # read_table() would add columns for folders named key=value; with a buffer of its own the file stays in memory
     with parquet.ParquetFile(file.path, pre_buffer=False, buffer_size=_BUFFER) as table:
         names = name_columns(table.schema_arrow.names, str(file.path))
-        for batch in table.iter_batches(batch_size=rows):
+        for batch in table.iter_batches(batch_size=_find_rows(file, table, limit.narrow(len(names)).rows)):
             yield names, batch
 
 
-def _read_arrow(file: StoredFile, rows: int) -> Iterator[tuple[list[str], Any]]:
+def _find_rows(file: StoredFile, table: Any, most: int) -> int:  # noqa: ANN401 - pyarrow is imported when it is needed
+    """Return how many rows can be read at once: a file of few bytes may repeat one long text from a dictionary."""
+    metadata = table.metadata
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    dictionaries = max((_measure_dictionaries(file, group) for group in groups), default=0)
+    unpacked = sum(group.total_byte_size for group in groups)
+    is_small = dictionaries <= _MOST_BYTES
+    check_ratio(file.path, unpacked - dictionaries if is_small else unpacked, file.path.stat().st_size)
+    if dictionaries * most > _MOST_BYTES:
+        longest = _measure_entries(file, table) if is_small else dictionaries
+        most = min(most, _MOST_BYTES // max(longest, 1))
+    return max(most, 1)
+
+
+def _measure_dictionaries(file: StoredFile, group: Any) -> int:  # noqa: ANN401 - pyarrow is imported when it is needed
+    """Return the bytes of the dictionaries of a group of rows, unpacked, which the headers of their pages say alone."""
+    columns = (group.column(place) for place in range(group.num_columns))
+    places = [one.dictionary_page_offset for one in columns if one.physical_type == "BYTE_ARRAY"]
+    with file.path.open("rb") as stream:
+        return sum(_read_page_size(stream, place) for place in places if place)
+
+
+def _measure_entries(file: StoredFile, table: Any) -> int:  # noqa: ANN401 - pyarrow is imported when it is needed
+    """Return the most bytes that a row can have of what is in the dictionaries of texts."""
+    parquet = require("pyarrow.parquet", extra="train", purpose="reading parquet files")
+    compute = require("pyarrow.compute", extra="train", purpose="reading parquet files")
+    texts = [field.name for field in table.schema_arrow if str(field.type) in {"string", "large_string", "binary"}]
+    longest = 0
+    with parquet.ParquetFile(file.path, metadata=table.metadata, read_dictionary=texts, pre_buffer=False) as coded:
+        for group in range(coded.num_row_groups):
+            first = next(coded.iter_batches(batch_size=1, row_groups=[group], columns=texts), None)
+            columns = [] if first is None else [one for one in first.columns if hasattr(one, "dictionary")]
+            sizes = [compute.max(compute.binary_length(column.dictionary)).as_py() or 0 for column in columns]
+            longest = max(longest, sum(sizes))
+    return longest
+
+
+def _read_page_size(stream: BinaryIO, place: int) -> int:
+    """Return how many bytes a page has that begins at a place of a file, unpacked; 0 where that is not to be read."""
+    stream.seek(place)
+    header = stream.read(12)
+    if header[:1] != bytes([_INTEGER]) or header[2:3] != bytes([_INTEGER]):
+        return 0
+    size = shift = 0
+    for byte in header[3:]:
+        size |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    return size >> 1
+
+
+def _read_arrow(file: StoredFile, limit: Limit) -> Iterator[tuple[list[str], Any]]:
     """Read the file format, which Feather is, or the stream format, in which `datasets` keeps its cache."""
     pyarrow = require("pyarrow", extra="train", purpose="reading Arrow files")
     feather = require("pyarrow.feather", extra="train", purpose="reading Feather files")
@@ -111,17 +179,16 @@ def _read_arrow(file: StoredFile, rows: int) -> Iterator[tuple[list[str], Any]]:
             reader = None
         table = reader.read_all() if reader is not None else feather.read_table(str(file.path), memory_map=True)
         names = name_columns(table.schema.names, str(file.path))
-        for batch in table.to_batches(max_chunksize=rows):
+        for batch in table.to_batches(max_chunksize=limit.narrow(len(names)).rows):
             yield names, batch
 
 
 def _cut(batch: Any, most: int) -> Iterator[tuple[int, int]]:  # noqa: ANN401 - pyarrow is imported when it is needed
     """Yield the first row and the number of rows of each part, so that its texts have not more than so many bytes."""
-    compute = require("pyarrow.compute", extra="train", purpose="reading parquet files")
     sizes = [0] * batch.num_rows
-    for column in batch.columns:
-        if str(column.type) in {"string", "large_string"}:
-            lengths = compute.binary_length(column).to_pylist()
+    for column in map(ArrowColumn, batch.columns):
+        if column.holds_texts:
+            lengths = _measure_texts(column.array).to_pylist()
             sizes = [size + (length or 0) for size, length in zip(sizes, lengths, strict=True)]
     start = total = 0
     for row, size in enumerate(sizes, start=1):
@@ -129,6 +196,14 @@ def _cut(batch: Any, most: int) -> Iterator[tuple[int, int]]:  # noqa: ANN401 - 
         if total >= most or row == len(sizes):
             yield start, row - start
             start, total = row, 0
+
+
+def _measure_texts(array: Any) -> Any:  # noqa: ANN401 - pyarrow is imported when it is needed
+    """Return the bytes of each text, as an array of pyarrow."""
+    compute = require("pyarrow.compute", extra="train", purpose="reading parquet files")
+    if hasattr(array, "dictionary"):
+        return _measure_texts(array.dictionary).take(array.indices)
+    return compute.binary_length(array.cast("large_string") if str(array.type) == "string_view" else array)
 
 
 def _coarsen(array: Any, kind: str) -> Any:  # noqa: ANN401 - pyarrow is imported when it is needed

@@ -314,6 +314,21 @@ def check_archive(path: Path) -> list[str]:
     return [name for name in names if not name.startswith("__MACOSX/") and not PurePosixPath(name).name.startswith(".")]
 
 
+def check_ratio(path: Path, size: int, packed: int) -> None:
+    """Make sure that a file that says how much it unpacks to is no bomb.
+
+    Args:
+        path: The file.
+        size: Bytes that it unpacks to.
+        packed: Bytes that it has.
+
+    Raises:
+        DataError: It unpacks to many times its own size.
+    """
+    if size > max(SMALL, limits.RATIO.value * packed):
+        raise DataError(f"{path} unpacks to {size:,} bytes; {limits.RATIO.allow()}.")
+
+
 def _choose_member(path: Path) -> StoredFile:
     names = check_archive(path)
     readable = [name for name in names if PurePosixPath(name).suffix.lower() in TEXT_SUFFIXES]
