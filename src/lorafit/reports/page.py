@@ -1,6 +1,7 @@
 """`report.html`: the evidence of a run as one page for people, in one file that needs no network."""
 
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 
 from lorafit.data.rows import Split
@@ -13,6 +14,7 @@ from lorafit.reports.plots import build_plots
 from lorafit.reports.rows import show_mistakes, show_samples
 from lorafit.reports.verdict import describe_balancing, describe_unpredicted, describe_verdict
 from lorafit.system.atomic import describe_obstacle, write_atomic
+from lorafit.system.locks import hold
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.evaluation import FEW_ROWS, describe_changed_rows
@@ -78,7 +80,8 @@ def write_report(
     _check_places(path, folder)
     progress.start("writing the report")
     found = read_texts(contents, wanted=texts, rows=rows)
-    with drawn():
+    root = contents.layout.root
+    with drawn(), hold(root, kind="run") if path.resolve().is_relative_to(root) else nullcontext():
         figures = build_plots(contents)
         write_atomic(path, render_report(contents, found, figures))
         if folder is not None:

@@ -10,6 +10,7 @@ from typing import Literal
 from lorafit.errors import RunError
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import describe_obstacle
+from lorafit.system.locks import LOCK_SUFFIX, is_held
 from lorafit.system.paths import expand_home
 
 CALIBRATION_FILE = "calibration.json"
@@ -163,7 +164,7 @@ def choose_run_folder(output: Path | None, *, suggestion: str, overwrite: bool =
         return layout
     if not layout.root.is_dir():
         raise RunError(f"{layout.root} is a file; --output takes a folder for the run.")
-    if not any(layout.root.iterdir()):
+    if _is_empty(layout.root):
         return layout
     if not overwrite:
         raise RunError(
@@ -188,17 +189,21 @@ def claim_run_folder(layout: RunLayout, *, overwrite: bool) -> None:
         RunError: Another run was started in it since it was chosen.
     """
     layout.root.mkdir(parents=True, exist_ok=True)
-    if not any(layout.root.iterdir()):
+    if _is_empty(layout.root):
         return
     if not overwrite or not _is_run(layout):
         raise RunError(
             f"{layout.root} was taken by another run in the meantime. Start again, or name one with --output."
         )
-    for path in layout.owned():
+    for path in reversed(layout.owned()):  # the record goes last: until then what is left is a run
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _is_empty(folder: Path) -> bool:
+    return all(path.name == LOCK_SUFFIX for path in folder.iterdir())
 
 
 def _is_run(layout: RunLayout) -> bool:
@@ -227,7 +232,7 @@ def check_same_settings(path: Path, settings: str, *, kind: str) -> None:
         RunError: The folder holds something else, or cannot be written to.
     """
     root = path.parent
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+    if not root.exists() or (root.is_dir() and _is_empty(root)):
         _check_writable(root)
         return
     free = shlex.quote(str(find_free_name(root)))
@@ -240,10 +245,10 @@ def check_same_settings(path: Path, settings: str, *, kind: str) -> None:
 
 
 def find_free_name(path: Path) -> Path:
-    """Return `path`, or `path-2`, `path-3`, …: the first that does not exist."""
+    """Return `path`, or `path-2`, `path-3`, …: the first that does not exist, and that nobody is about to make."""
     number = 1
     candidate = path
-    while candidate.exists():
+    while candidate.exists() or is_held(candidate):
         number += 1
         candidate = path.with_name(f"{path.name}-{number}")
     return candidate

@@ -73,8 +73,7 @@ def _describe_cost(record: RunRecord) -> Iterator[tuple[str, str]]:
 def _list_next_steps(run: "Run") -> Iterator[str]:
     path, report = shlex.quote(str(run.path)), RunLayout(run.path).report
     yield f"run folder  {run.path}"
-    if report.is_file():
-        yield f"report      {report}"
+    yield f"report      {report}" if report.is_file() else f"report      none yet; to write it: lorafit report {path}"
     example = '"What a lovely surprise." "I knew it."' if run.record.pair else '"What a lovely surprise."'
     yield f"next        lorafit predict {path} {example}"
     yield f"            lorafit predict {path} --file reviews.csv --output predictions.csv"
