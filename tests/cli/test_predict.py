@@ -14,8 +14,9 @@ import pytest
 import lorafit
 from lorafit.cli import main
 from lorafit.data.tables import read_table
+from lorafit.data.writing import write_table
+from lorafit.inference.job_parts import JobRecord, PartRecord
 from lorafit.inference.predictor import Predictor
-from lorafit.system.records import SCHEMA_VERSION
 
 Call = Callable[..., Any]
 TEXTS = ["superb great film", "dull boring\nstory", "lovely été 🎬"]
@@ -110,9 +111,8 @@ def test_a_stopped_job_goes_on_and_formulas_are_disarmed(call: Call, trained: Pa
     assert call("predict", trained, "--file", file, "--output", output, "--csv-safe").code == 0
     assert read_table(output).columns["text"] == ["superb", "'=1+1 film"]
     parts.mkdir()
-    (parts / "job.json").write_text(
-        json.dumps({"schema_version": SCHEMA_VERSION, "settings": {}, "rows": 1, "parts": 1})
-    )
+    JobRecord(settings={}).write(parts / "job.json")
+    PartRecord(first=0, end=1, rows=1, predicted=1, digest="").write(parts / "000000000000.json")
     answer = call("predict", trained, "--file", file, "--output", output, "--overwrite", "--resume")
     assert answer.code == 2
     assert "other values for: the model, the texts, the format" in answer.err
@@ -252,3 +252,85 @@ def test_a_pair_is_explained(call: Call, trained_on_pairs: Path) -> None:
     assert json.loads(answer.out)["text"] == "fine film 1\n-5 superb"
     answer = call("explain", trained_on_pairs, "fine")
     assert (answer.code, "give both texts of one pair, got 1 text" in answer.err) == (2, True)
+
+
+def test_the_name_of_a_file_is_refused_with_what_to_type(
+    call: Call, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "new.csv").write_text("id,text\n1,superb\n")
+    for words in (["new.csv"], ["superb", "new.csv", "--output", "out.csv"]):
+        answer = call("predict", trained, *words)
+        assert (answer.code, answer.out) == (2, "")
+        assert "new.csv is a file, not a text. For the texts in it: lorafit predict RUN --file new.csv." in answer.err
+        assert "For its name as a text: echo new.csv | lorafit predict RUN" in answer.err
+    assert call("explain", trained, "new.csv").code == 2
+    assert call("predict", trained, "--file", "new.csv").out.split()[-1] == "superb"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("new.csv\n"))
+    assert call("predict", trained).out.split()[-1] == "new.csv"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ("id;text\n1;superb\n2;dull\n", "csv"),
+        ('{"text": "superb"}\n{"text": "dull"}\n', "jsonl"),
+        ("superb\r\ndull", None),
+    ],
+)
+@pytest.mark.parametrize("words", [[], ["--file", "-"]])
+def test_a_table_is_known_on_standard_input(
+    call: Call, trained: Path, monkeypatch: pytest.MonkeyPatch, content: str, kind: str | None, words: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode()), encoding="ascii"))
+    answer = call("predict", trained, "--json", *words)
+    assert answer.code == 0, answer.err
+    assert [json.loads(line)["text"] for line in answer.out.splitlines()] == ["superb", "dull"]
+    assert ("standard input: read as" in answer.err) == (kind is not None)
+    if kind is not None:
+        assert f"standard input: read as {kind}, as it begins like such a table." in answer.err
+
+
+def test_rows_stay_as_many_and_in_order_on_every_way_in(
+    call: Call, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["superb", "", "dull", "  ", "\u200b", "lovely"]
+    lines = "".join(f"{text}\n" for text in texts)
+    (tmp_path / "in.txt").write_text(lines)
+    write_table(tmp_path / "in.parquet", {"text": [*texts[:1], None, *texts[2:]]})
+    write_table(tmp_path / "in.jsonl", {"text": [*texts[:4], float("nan"), texts[5]]})
+    ways = [["--file", tmp_path / f"in.{kind}"] for kind in ("txt", "parquet", "jsonl")]
+    for way in (texts, [], *ways):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+        answer = call("predict", trained, "--bad-rows", "keep", "--json", *way)
+        assert answer.code == 0, answer.err
+        rows = [json.loads(line) for line in answer.out.splitlines()]
+        assert [row["label"] is None for row in rows] == [False, True, False, True, True, False], way
+        assert [row["fault"] is None for row in rows] == [row["label"] is not None for row in rows]
+        output = tmp_path / "out.parquet"
+        monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+        answer = call("predict", trained, "--bad-rows", "keep", "--output", output, "--overwrite", *way)
+        assert answer.code == 0, answer.err
+        assert f"6 rows written to {output}\n3 rows without a prediction\n" in answer.err
+        assert read_table(output).columns["label"] == [row["label"] for row in rows]
+
+
+def test_pairs_stay_as_many_and_in_order(call: Call, trained_on_pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("fine 1\tsuperb\nno tab\nfine 2\tdull\n"))
+    answer = call("predict", trained_on_pairs, "--bad-rows", "keep", "--json")
+    rows = [json.loads(line) for line in answer.out.splitlines()]
+    assert [(row["text"], row["text_pair"], row["fault"]) for row in rows] == [
+        ("fine 1", "superb", None), ("no tab", None, "no text"), ("fine 2", "dull", None)
+    ]  # fmt: skip
+    assert rows[1]["label"] is None
+
+
+def test_a_byte_order_mark_goes_back(call: Call, trained: Path, tmp_path: Path) -> None:
+    for encoding, kind, marked in (("utf-8-sig", "csv", True), ("utf-16", "tsv", True), ("utf-8", "csv", False)):
+        (tmp_path / f"in.{kind}").write_text("text\nEine schöne Überraschung\n", encoding=encoding)
+        for suffix in ("csv", "tsv", "jsonl"):
+            output = tmp_path / f"out.{suffix}"
+            assert call("predict", trained, "--file", tmp_path / f"in.{kind}", "-o", output, "--overwrite").code == 0
+            is_marked = output.read_bytes().startswith(b"\xef\xbb\xbf")
+            assert is_marked == (marked and suffix != "jsonl")
+            assert next(iter(read_table(output).columns["text"])) == "Eine schöne Überraschung"

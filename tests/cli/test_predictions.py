@@ -1,4 +1,7 @@
+import datetime
+import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -25,7 +28,7 @@ def show(
     as_json: bool = False,
 ) -> list[str]:
     predictions = tuple(task.predict(np.array(row), calibration) for row in values)
-    table = PredictedTable(Table({"text": TEXTS[: len(values)]}, "a test"), ("text",), predictions)
+    table = PredictedTable(Table({"text": TEXTS[: len(values)]}, "a test"), ("text",), predictions, predictions[0])
     show_predictions(task, table, json=as_json)
     return capsys.readouterr().out.splitlines()
 
@@ -90,7 +93,8 @@ def test_a_row_without_a_prediction_says_why(capsys: pytest.CaptureFixture[str],
     task = build_task("single_label", ("neg", "pos"))
     example = task.predict(np.array([0.1, 0.9]))
     table = Table({"text": ["fine", None]}, "a test", {1: "no text"})
-    show_predictions(task, PredictedTable(table, ("text",), (example, None), example), json=as_json)
+    predicted = PredictedTable(table, ("text",), (example, None), example, keeps_faults=True)
+    show_predictions(task, predicted, json=as_json)
     lines = capsys.readouterr().out.splitlines()
     if not as_json:
         assert lines == ["pos   90.0%  fine", "no prediction: no text"]
@@ -104,10 +108,35 @@ def test_a_row_without_a_prediction_says_why(capsys: pytest.CaptureFixture[str],
 def test_a_pair_stands_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     task = build_task("single_label", ("neg", "pos"))
     table = Table({"a": ["it rains\n"], "b": ["it is wet"]}, "a test")
-    predicted = PredictedTable(table, ("a", "b"), (task.predict(np.array([0.1, 0.9])),))
+    example = task.predict(np.array([0.1, 0.9]))
+    predicted = PredictedTable(table, ("a", "b"), (example,), example)
     show_predictions(task, predicted, json=False)
     assert capsys.readouterr().out == "pos   90.0%  it rains | it is wet\n"
     show_predictions(task, predicted, json=True)
     line = json.loads(capsys.readouterr().out)
     assert list(line)[:3] == ["text", "text_pair", "label"]
     assert (line["text"], line["text_pair"]) == ("it rains\n", "it is wet")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "cp1252", "ascii", "utf-16", "latin-1", "koi8-r"])
+def test_json_is_valid_in_every_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    task = build_task("single_label", ("neg", "größer 🎬"))
+    example = task.predict(np.array([0.1, 0.9]))
+    texts: list[object] = [
+        "Great 🙂 film",
+        "half \ud800",
+        float("nan"),
+        datetime.date(2020, 1, 2),
+        {"a": [float("inf")]},
+    ]
+    faults = dict.fromkeys(range(2, 5), "no text")
+    predictions = (example, example, None, None, None)
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    table = Table({"text": texts}, "a test", faults)
+    show_predictions(task, PredictedTable(table, ("text",), predictions, example, keeps_faults=True), json=True)
+    written = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]  # of a BytesIO
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in written.splitlines()]
+    assert [line["text"] for line in lines] == ["Great 🙂 film", "half \ud800", None, "2020-01-02", {"a": [None]}]
+    assert lines[0]["label"] == "größer 🎬"
+    assert ("🙂" in written) == (encoding.lower() in {"utf-8", "utf8"})

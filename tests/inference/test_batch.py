@@ -1,11 +1,11 @@
-import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,21 @@ import pytest
 from numpy.typing import NDArray
 
 from lorafit import Prediction, Predictor
-from lorafit.config import FormatConfig
-from lorafit.data import writing as table_writing
 from lorafit.data.tables import Table, read_table
 from lorafit.data.writing import write_table
 from lorafit.errors import DataError, JobInterruptedError, RunError, UserInputError
-from lorafit.inference import batch
+from lorafit.inference import job_parts, jobs
 from lorafit.inference.batch import (
     BadRows,
     check_output,
     name_left_out,
     open_file,
     open_table,
-    read_texts,
     run_job,
     stream_predictions,
 )
+from lorafit.inference.job_parts import PartRecord
+from lorafit.system.atomic import compute_digest
 from lorafit.system.progress import Silent
 from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Task
@@ -70,7 +69,7 @@ class Length:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "_PART_ROWS", 3)
+    monkeypatch.setattr(jobs, "_PART_ROWS", 3)
 
 
 def write_rows(path: Path, count: int = 10) -> Path:
@@ -158,21 +157,23 @@ def test_a_job_stopped_before_its_first_part_leaves_nothing(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
-def test_a_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, output = write_rows(tmp_path / "in.jsonl"), tmp_path / "out.csv"
-    write = table_writing.write_atomic
-
-    def fill(path: Path, content: bytes) -> None:
-        if path.name == "000002.csv":
-            raise OSError(28, "No space left on device")
-        write(path, content)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(table_writing, "write_atomic", fill)
-        with pytest.raises(UserInputError, match=r"No space left on device\. Finished and kept in .*: 6 rows"):
-            run_job(open_file(file), Length(), output)
-    assert read_table(tmp_path / ".out.csv.parts" / "000000.csv").columns["id"] == ["0", "1", "2"]
-    assert run_job(open_file(file), Length(), output, resume=True) == 10
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_full_disk_keeps_what_is_done(tmp_path: Path, suffix: str) -> None:
+    file, output = write_rows(tmp_path / "in.jsonl", 40), tmp_path / f"out{suffix}"
+    child = subprocess.run(
+        [sys.executable, "-c", FULL, str(file), str(output), str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert re.search(
+        r"3 A file .*grows beyond .*Finished and kept in .*: \d+ rows\. Go on with the same", child.stdout
+    ), child.stderr
+    assert not output.exists()
+    rest = Length()
+    assert run_job(open_file(file), rest, output, resume=True) == 40
+    assert 0 < len(rest.asked) < 40
+    assert read_table(output).columns["text"] == read_table(file).columns["text"]
 
 
 def test_bad_rows_are_found_before_any_work_and_left_out_on_request(tmp_path: Path) -> None:
@@ -318,22 +319,6 @@ def test_pairs_come_from_two_columns_or_from_lines_with_a_tab(tmp_path: Path, su
     assert list(part.columns())[:3] == ["a", "b", "label"]
 
 
-def test_a_pair_on_the_command_line_is_two_words() -> None:
-    words = ["it rains", "it is wet"]
-    table = read_texts(words, io.StringIO(), text_columns=["text", "text_pair"])
-    assert table.columns == {"text": ["it rains"], "text_pair": ["it is wet"]}
-    for count in (1, 3):
-        with pytest.raises(UserInputError, match=f"both texts of one pair, got {count} text"):
-            read_texts((words * 2)[:count], io.StringIO(), text_columns=["text", "text_pair"])
-
-
-def test_a_line_without_a_tab_or_with_half_a_pair_is_a_bad_row() -> None:
-    stream = io.StringIO("a\tb\nno tab\n\tb\na\t \n")
-    table = read_texts([], stream, text_columns=["text", "text_pair"])
-    with pytest.raises(UserInputError, match=r"3 of 4 rows: an empty text \(rows 3, 4\); no text \(row 2\)"):
-        open_table(table, text_columns=["text", "text_pair"])
-
-
 def test_columns_are_those_of_the_whole_file(tmp_path: Path) -> None:
     file, output = tmp_path / "in.jsonl", tmp_path / "out.parquet"
     lines = [{"text": f"text {row}"} | ({"stars": row} if row == 8 else {}) for row in range(10)]
@@ -341,27 +326,6 @@ def test_columns_are_those_of_the_whole_file(tmp_path: Path) -> None:
     run_job(open_file(file), Length(), output)
     assert read_table(output).columns["stars"] == [None] * 8 + [8, None]
     assert list(read_table(output).columns)[:2] == ["text", "stars"]
-
-
-@pytest.mark.parametrize("change", [f"secret {7}", True, [7]])
-def test_a_column_that_changes_its_type_is_refused_by_parquet_before_any_work(tmp_path: Path, change: object) -> None:
-    file, asked = tmp_path / "in.jsonl", Length()
-    lines = [{"text": f"text {row}", "id": row if row < 5 else change} for row in range(6)]
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(UserInputError, match=r"Column 'id' does not fit into a parquet file.*\.jsonl\.$") as caught:
-        run_job(open_file(file), asked, tmp_path / "out.parquet")
-    assert "secret" not in str(caught.value)
-    assert asked.asked == []
-    assert run_job(open_file(file), Length(), tmp_path / "out.jsonl") == 6
-
-
-def test_types_that_differ_inside_a_value_are_found_at_the_end_and_named(tmp_path: Path) -> None:
-    file = tmp_path / "in.jsonl"
-    lines = [{"text": f"text {row}", "ids": [row if row < 3 else f"secret {row}"]} for row in range(6)]
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(UserInputError, match=r"Column 'ids' does not fit into a parquet file") as caught:
-        run_job(open_file(file), Length(), tmp_path / "out.parquet")
-    assert "secret" not in str(caught.value)
 
 
 def test_whole_numbers_and_fractions_fit_together(tmp_path: Path) -> None:
@@ -410,14 +374,40 @@ def test_a_file_without_rows_or_with_texts_of_no_kind_is_refused(tmp_path: Path)
         open_table(Table({"review": ["a"]}, "stdin"))
 
 
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from test_batch import Length
+from lorafit.errors import EnvironmentUnfitError
+from lorafit.inference import job_parts, jobs
+from lorafit.inference.batch import open_file, run_job
+
+jobs._PART_ROWS = 3
+job = open_file(Path(sys.argv[1]))
+
+class Filling(Length):
+    def predict(self, texts, *, on_progress=None):
+        if len(self.asked) >= 12:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+        return super().predict(texts)
+
+try:
+    run_job(job, Filling(), Path(sys.argv[2]))
+except EnvironmentUnfitError as error:
+    print(error.exit_code, error)
+"""
+
+
 KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_batch import Length
-from lorafit.inference import batch
+from lorafit.inference import batch, jobs
 
-batch._PART_ROWS = int(sys.argv[3])
+jobs._PART_ROWS = int(sys.argv[3])
 
 class Slow(Length):
     def predict(self, texts, *, on_progress=None):
@@ -451,26 +441,239 @@ def test_a_killed_job_repeats_no_row_and_loses_none(tmp_path: Path, part: int) -
     assert [int(str(row)) for row in read_table(output).columns["id"]] == list(range(50))
 
 
-def test_another_process_at_work_is_noticed(tmp_path: Path) -> None:
-    file, output = write_rows(tmp_path / "in.jsonl"), tmp_path / "out.csv"
+def stop_job(file: Path, output: Path, row: int = 7, **named: Any) -> Path:
+    """Stop a job at a row, and return the folder of its parts."""
+    texts = read_table(file).columns["text"]
+    with pytest.raises(JobInterruptedError, match="Finished and kept in"):
+        run_job(open_file(file), Length(str(texts[row])), output, **named)
+    return output.with_name(f".{output.name}.parts")
 
-    class Overtaken(Length):
-        def predict(self, texts: Sequence[str], **named: Any) -> list[Prediction]:
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+DAMAGE = [flip, shorten, empty, Path.unlink]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("kind", ["table", "record"])
+def test_a_damaged_part_is_predicted_again_alone(
+    tmp_path: Path, suffix: str, damage: Callable[[Path], None], kind: str
+) -> None:
+    file, output, whole = write_rows(tmp_path / "in.csv", 14), tmp_path / f"out{suffix}", tmp_path / f"whole{suffix}"
+    texts = read_table(file).columns["text"]
+    run_job(open_file(file), Length(), whole)
+    parts = stop_job(file, output, 10)
+    damage(parts / f"000000000003{suffix if kind == 'table' else '.json'}")
+    rest, notes = Length(), Notes()
+    assert run_job(open_file(file), rest, output, resume=True, progress=notes) == 14
+    assert rest.asked == texts[3:6] + texts[9:]
+    assert notes.lines[0] == "going on after 6 rows that are done"
+    missing = [] if kind == "record" and damage is Path.unlink else ["missing or damaged"]
+    assert [line.partition(":")[0] for line in notes.lines[1:]] == missing
+    assert output.read_bytes() == whole.read_bytes()
+    assert not parts.exists()
+
+
+def test_a_part_that_is_damaged_while_the_job_runs_is_predicted_again(tmp_path: Path) -> None:
+    file, output = write_rows(tmp_path / "in.csv"), tmp_path / "out.csv"
+
+    class Careless(Length):
+        def predict(self, texts: Sequence[Text], **named: Any) -> list[Prediction]:
             if len(self.asked) == 6:
-                run_job(open_file(file), Length(), output, resume=True)
+                flip(tmp_path / ".out.csv.parts" / "000000000000.csv")
             return super().predict(texts, **named)
 
-    with pytest.raises(RunError, match="Another process is at work in"):
-        run_job(open_file(file), Overtaken(), output)
+    model, texts = Careless(), read_table(file).columns["text"]
+    assert run_job(open_file(file), model, output) == 10
+    assert model.asked == texts + texts[:3]
+    assert read_table(output).columns["text"] == texts
+
+
+def test_parts_that_never_hold_end_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, output = write_rows(tmp_path / "in.csv"), tmp_path / "out.csv"
+    write = job_parts.write_atomic
+
+    def write_badly(path: Path, content: bytes) -> None:
+        write(path, content[:-1] + b"?" if path.suffix == ".csv" and path.name.startswith("000000000003") else content)
+
+    monkeypatch.setattr(job_parts, "write_atomic", write_badly)
+    monkeypatch.setattr(job_parts, "compute_digest", lambda path: str(path.stat().st_mtime_ns))
+    with pytest.raises(RunError, match=r"would have|do not stay what they were") as caught:
+        run_job(open_file(file), Length(), output)
+    assert not output.exists(), caught
+
+
+def test_rows_are_counted_in_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, output = write_rows(tmp_path / "in.csv"), tmp_path / "out.csv"
+    parts = stop_job(file, output)
+    table, record = parts / "000000000003.csv", parts / "000000000003.json"
+    table.write_bytes(table.read_bytes().partition(b"\n")[2])
+    PartRecord.read(record).model_copy(update={"digest": compute_digest(table)}).write(record)
+    with pytest.raises(
+        RunError, match=r"out\.csv would have 9 rows instead of 10; it is not written\. Start over with"
+    ):
+        run_job(open_file(file), Length(), output, resume=True)
+    assert not output.exists()
+    assert run_job(open_file(file), Length(), output, overwrite=True) == 10
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+def test_a_damaged_job_is_said_in_a_sentence_and_can_be_started_over(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    file, output = write_rows(tmp_path / "in.csv"), tmp_path / "out.csv"
+    damage(stop_job(file, output) / "job.json")
+    with pytest.raises(RunError, match=r"Start over with --overwrite and without --resume\.$") as caught:
+        run_job(open_file(file), Length(), output, resume=True)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(RunError, match="6 finished rows of a job with this output"):
+        run_job(open_file(file), Length(), output)
+    assert run_job(open_file(file), Length(), output, overwrite=True) == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
+
+
+def put_notes(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+
+
+def put_a_part_of_nobody(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "000000000000.csv").write_text("mine")
+
+
+def put_a_folder(folder: Path) -> None:
+    (folder / "000000000000.csv").mkdir(parents=True)
+
+
+def put_a_link(folder: Path) -> None:
+    put_notes(folder.with_name("elsewhere"))
+    folder.symlink_to("elsewhere")
+
+
+def put_a_file(folder: Path) -> None:
+    folder.write_text("mine")
+
+
+@pytest.mark.parametrize("put", [put_notes, put_a_part_of_nobody, put_a_folder, put_a_link, put_a_file])
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
+def test_a_folder_of_somebody_else_is_never_deleted(
+    tmp_path: Path, put: Callable[[Path], None], options: dict[str, bool]
+) -> None:
+    file, output = write_rows(tmp_path / "in.csv"), tmp_path / "out.csv"
+    put(tmp_path / ".out.csv.parts")
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    with pytest.raises(RunError, match=r"\.out\.csv\.parts .*not lorafit's.* Move it, or choose another --output\."):
+        run_job(open_file(file), Length(), output, **options)
+    assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+
+
+def test_what_a_kill_leaves_is_removed_with_the_folder(tmp_path: Path) -> None:
+    file, output = write_rows(tmp_path / "in.csv"), tmp_path / "out.csv"
+    parts = stop_job(file, output)
+    for name in (".job.json.x1_2", ".000000000006.csv.ab", ".000000000006.json.ab", ".out.csv.ab", "000000000006.csv"):
+        (parts / name).write_text("half")
+    assert run_job(open_file(file), Length(), output, resume=True) == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
+
+
+def test_a_second_job_on_an_output_is_refused(tmp_path: Path) -> None:
+    file, output = write_rows(tmp_path / "in.csv"), tmp_path / "out.csv"
+    refused: list[str] = []
+
+    class Beset(Length):
+        def predict(self, texts: Sequence[Text], **named: Any) -> list[Prediction]:
+            if len(self.asked) == 6:
+                for options in ({"resume": True}, {"overwrite": True}, {}):
+                    thread = threading.Thread(target=attempt, kwargs=options)
+                    thread.start()
+                    thread.join()
+            return super().predict(texts, **named)
+
+    def attempt(**options: bool) -> None:
+        try:
+            run_job(open_file(file), Length(), output, **options)
+        except RunError as error:
+            refused.append(str(error))
+
+    assert run_job(open_file(file), Beset(), output) == 10
+    assert len(refused) == 3
+    assert all(
+        re.search(rf"out\.csv is in use: process {os.getpid()} on .*, since .* this output", one) for one in refused
+    )
     assert [int(str(row)) for row in read_table(output).columns["id"]] == list(range(10))
 
 
-def test_what_a_killed_end_leaves_is_not_taken_for_a_job(tmp_path: Path) -> None:
-    file, output = write_rows(tmp_path / "in.jsonl"), tmp_path / "out.csv"
-    (tmp_path / ".out.csv.parts").mkdir()
-    (tmp_path / ".out.csv.parts" / "000007.csv").write_text("stale")
-    assert run_job(open_file(file), Length(), output, resume=True) == 10
-    assert len(read_table(output)) == 10
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".txt", ".parquet"])
+@pytest.mark.parametrize("change", ["append", "shorten", "rewrite", "replace"])
+def test_a_file_that_changes_between_check_and_use_ends_the_job_and_keeps_what_is_done(
+    tmp_path: Path, suffix: str, change: str
+) -> None:
+    file, output = tmp_path / f"in{suffix}", tmp_path / "out.jsonl"
+    texts = [f"text {row} {'x' * 5000}" for row in range(40)]
+    if suffix == ".txt":
+        file.write_text("".join(f"{text}\n" for text in texts))
+    else:
+        write_table(file, {"text": texts})
+    content, before = file.read_bytes(), file.stat()
+
+    class Disturbed(Length):
+        def predict(self, texts: Sequence[Text], **named: Any) -> list[Prediction]:
+            predictions = super().predict(texts, **named)
+            if len(self.asked) == 6:
+                if change == "replace":
+                    file.with_name("new").write_bytes(content)
+                    file.with_name("new").replace(file)
+                else:
+                    new = {"append": content * 2, "shorten": content[: len(content) // 2], "rewrite": content.upper()}[
+                        change
+                    ]
+                    file.write_bytes(new)
+            return predictions
+
+    with pytest.raises(
+        DataError, match=r"changed while it was read.*kept in .*: \d+ rows\. Go on with .* the same texts"
+    ):
+        run_job(open_file(file), Disturbed(), output)
+    assert not output.exists()
+    if change != "replace":
+        with pytest.raises((RunError, DataError)):
+            run_job(open_file(file, bad_rows="drop"), Length(), output, resume=True)
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert run_job(open_file(file), Length(), output, resume=True) == 40
+    assert read_table(output).columns["text"] == texts
+
+
+def test_a_file_that_changes_behind_its_time_is_noticed_at_the_end(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "in.csv")
+    before = file.stat()
+
+    class Sly(Length):
+        def predict(self, texts: Sequence[Text], **named: Any) -> list[Prediction]:
+            content = file.read_bytes()
+            file.write_bytes(content.replace(b"text", b"TEXT"))
+            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+            return super().predict(texts, **named)
+
+    with pytest.raises(DataError, match="was changed while it was read"):
+        run_job(open_file(file), Sly(), tmp_path / "out.csv")
+    file.write_bytes(file.read_bytes().replace(b"TEXT", b"text"))
+    with pytest.raises(DataError, match="was changed while it was read"):
+        list(stream_predictions(open_file(file), Sly()))
 
 
 def test_texts_at_hand_leave_nothing_behind(tmp_path: Path) -> None:
@@ -519,15 +722,6 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str) -> None
     assert peaks[1] < peaks[0] + 10_000, "kilobytes; the file has 19,000 more"
 
 
-@pytest.fixture
-def terminal() -> Iterator[io.TextIOWrapper]:
-    """Standard input as a person at a keyboard has it."""
-    master, slave = os.openpty()
-    with open(slave) as stream:  # noqa: PTH123 - a descriptor has no path
-        yield stream
-    os.close(master)
-
-
 def write_texts(folder: Path, suffix: str, columns: dict[str, Sequence[object]]) -> Path:
     path = folder / f"in{suffix}"
     write_table(path, columns)
@@ -572,55 +766,9 @@ def test_a_txt_file_has_one_text_a_line(tmp_path: Path, column: str) -> None:
     assert len(part.predictions) == 3
 
 
-def test_words_come_before_standard_input() -> None:
-    table = read_texts(["superb", "dull"], io.StringIO("from the stream"), text_columns=["review"])
-    assert table.columns == {"review": ["superb", "dull"]}
-
-
-def test_standard_input_has_one_text_a_line_and_blank_lines_are_rows() -> None:
-    content = "superb\r\n\r\n  \nété 🎬\u2028still the same text\x0cand still\nthe end".encode()
-    stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
-    table = read_texts([], stream, text_columns=["text"])
-    texts = ["superb", "", "  ", "été 🎬\u2028still the same text\x0cand still", "the end"]
-    assert table.columns == {"text": texts}
-    job = open_table(Table(table.columns | {"row": [1, 2, 3, 4, 5]}, "stdin"), bad_rows="drop")
-    assert next(job.parts())[1].columns == {"text": [texts[0], texts[3], texts[4]], "row": [1, 4, 5]}
-    assert (job.rows, job.usable) == (5, 3)
-
-
 def test_dropping_every_row_is_refused() -> None:
     with pytest.raises(UserInputError, match=r"stdin: none of its 2 rows can be predicted"):
         open_table(Table({"text": ["", None]}, "stdin"), bad_rows="drop")
-
-
-def test_lines_of_standard_input_that_are_not_in_its_encoding_are_bad_rows() -> None:
-    def pipe(content: bytes) -> io.TextIOWrapper:
-        return io.TextIOWrapper(io.BytesIO(content), encoding="ascii")
-
-    mixed = "superb 🎬\n".encode() + "café\n".encode("latin1") + b"fine\n"
-    table = read_texts([], pipe(mixed))
-    assert table == Table({"text": ["superb 🎬", None, "fine"]}, "standard input", {1: "bytes that are not UTF-8"})
-    table = read_texts([], pipe(mixed), form=FormatConfig(encoding_errors="replace"))
-    assert table == Table({"text": ["superb 🎬", "caf\ufffd", "fine"]}, "standard input")
-    table = read_texts([], pipe(mixed), form=FormatConfig(encoding="latin1"))
-    assert table.columns["text"][1:] == ["café", "fine"]
-    texts = ["Das Café ist schön, aber für Müller zu laut.", "Größe und Qualität überzeugen nicht.", "Süß!"]
-    table = read_texts([], pipe("\n".join(texts).encode("cp1252")))
-    assert table.columns == {"text": texts}
-    assert re.match(r"standard input: read as cp1252 \(confidence", table.notes[0])
-    table = read_texts([], pipe("superb\r\ndull".encode("utf-16")[:-1]))
-    assert table.columns == {"text": ["superb", None]}
-    assert table.faults == {1: "bytes that are not utf-16"}
-
-
-def test_empty_standard_input_is_refused() -> None:
-    with pytest.raises(UserInputError, match="Nothing to predict: standard input is empty"):
-        read_texts([], io.StringIO(""), text_columns=["text"])
-
-
-def test_a_person_at_a_terminal_is_told_what_to_give(terminal: io.TextIOWrapper) -> None:
-    with pytest.raises(UserInputError, match=r'Nothing to predict\. Give texts \("I loved it"\), --file'):
-        read_texts([], terminal, text_columns=["text"])
 
 
 def test_a_missing_column_lists_those_there(tmp_path: Path) -> None:

@@ -1,16 +1,16 @@
 """`lorafit explain`: which words a prediction rests on."""
 
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from lorafit.cli.options import Quiet
+from lorafit.cli.options import Quiet, takes_base
 from lorafit.cli.render.progress import open_progress
 from lorafit.system.text import Text
 
 
+@takes_base
 def explain(
     run: Annotated[Path, typer.Argument(help="The run folder, or that of an exported model.")],
     texts: Annotated[
@@ -28,15 +28,14 @@ def explain(
 ) -> None:
     """Show which words a prediction rests on."""
     from lorafit.cli.render.explanation import show_explanations
-    from lorafit.inference.batch import TEXT_COLUMNS, read_texts
     from lorafit.inference.explanation import explain as explain_text
+    from lorafit.inference.jobs import TEXT_COLUMNS, read_column
     from lorafit.inference.loading import load
+    from lorafit.inference.typed_texts import read_words
 
     predictor = load(run)
-    wanted: list[Text] = [*texts]
-    if predictor.pair:
-        first, second = read_texts(texts, sys.stdin, text_columns=TEXT_COLUMNS).columns.values()
-        wanted = list(zip(map(str, first), map(str, second), strict=True))
+    columns = TEXT_COLUMNS if predictor.pair else TEXT_COLUMNS[:1]
+    wanted = cast("list[Text]", read_column(read_words(texts, text_columns=columns), columns))
     with open_progress(quiet=quiet or len(wanted) == 1) as progress:
         progress.start("explaining", total=len(wanted), unit="text")
         explanations = []

@@ -1,26 +1,34 @@
 """`lorafit predict`: apply a model to texts."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorafit.cli.options import Quiet, RunOrExport, TargetAccuracy, TextOptions
+from lorafit.cli.options import Quiet, RunOrExport, TargetAccuracy, TextOptions, takes_base
 from lorafit.cli.render.progress import open_progress
 from lorafit.system.text import format_count
 
 if TYPE_CHECKING:
-    from lorafit.inference.batch import BatchJob
+    from lorafit.inference.jobs import BatchJob
     from lorafit.system.progress import Progress
 
 
+@takes_base
 def predict(
     run: RunOrExport,
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; default: one a line from standard input.")] = None,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; default: standard input.")] = None,
     *,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="Texts in a csv, tsv, jsonl, xlsx, parquet or txt file.")
+        Path | None,
+        typer.Option(
+            "--file", "-f", help="Texts in a csv, tsv, jsonl, xlsx, parquet or txt file; - is standard input."
+        ),
     ] = None,
     rows: TextOptions,
     output: Annotated[
@@ -45,7 +53,7 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object a text.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Predict texts, a file of any size, or standard input.
+    """Predict texts, a file of any size, or standard input: lines of texts, or a table.
 
     A model trained on pairs takes the two texts of one pair, two columns of a file (--text-column twice, or those it
     was trained on), or lines with a tab between both texts.
@@ -57,31 +65,43 @@ def predict(
 
     if texts and file is not None:
         raise UserInputError("Give texts or --file, not both.")
+    file = None if file == Path("-") else file
     if resume and (file is None or output is None):
         raise UserInputError("--resume needs the --file and --output of the job it resumes.")
     if csv_safe and output is None:
         raise UserInputError("--csv-safe is for csv and tsv files: name one with --output.")
     if output is not None:
         batch.check_output(output, overwrite=overwrite, csv_safe=csv_safe)
-    with open_progress(quiet=quiet or (file is None and len(texts or []) == 1)) as progress:
-        job = _open_job(run, texts or [], file, rows, progress)
+    with (
+        open_progress(quiet=quiet or (file is None and len(texts or []) == 1)) as progress,
+        _open_job(run, texts or [], file, rows, progress) as job,
+    ):
         predictor = load(run, raw=raw, target_accuracy=target_accuracy, verify=verify)
         if output is None:
             for part in batch.stream_predictions(job, predictor, progress=progress):
                 show_predictions(predictor.task, part, json=json)
             return
-        batch.run_job(job, predictor, output, csv_safe=csv_safe, resume=resume, overwrite=overwrite, progress=progress)
+        written = batch.run_job(
+            job, predictor, output, csv_safe=csv_safe, resume=resume, overwrite=overwrite, progress=progress
+        )
     if not quiet:
-        sys.stderr.write(f"{format_count(job.usable, 'prediction')} written to {output}\n")
-        if job.bad_rows == "drop" and job.usable < job.rows:
-            sys.stderr.write(f"{format_count(job.rows - job.usable, 'row')} left out: {batch.name_left_out(output)}\n")
+        bad = job.rows - job.usable
+        kept = job.bad_rows == "keep"
+        sys.stderr.write(f"{format_count(written, 'row' if kept else 'prediction')} written to {output}\n")
+        if bad:
+            where = "without a prediction" if kept else f"left out: {batch.name_left_out(output)}"
+            sys.stderr.write(f"{format_count(bad, 'row')} {where}\n")
 
 
-def _open_job(run: Path, texts: list[str], file: Path | None, rows: TextOptions, progress: "Progress") -> "BatchJob":
+@contextmanager
+def _open_job(
+    run: Path, texts: list[str], file: Path | None, rows: TextOptions, progress: "Progress"
+) -> "Iterator[BatchJob]":
     """Read and check what is to be predicted, and say what is wrong with rows that are left out or kept."""
     from lorafit.config import load_config
     from lorafit.errors import UserInputError
-    from lorafit.inference.batch import TEXT_COLUMNS, open_file, open_table, read_texts
+    from lorafit.inference.jobs import TEXT_COLUMNS, open_file, open_table
+    from lorafit.inference.typed_texts import read_words, save_stream
 
     data = load_config(flags=rows.collect({})).data
     given, trained = tuple(rows.text_columns or ()), _find_trained_columns(run)
@@ -89,31 +109,35 @@ def _open_job(run: Path, texts: list[str], file: Path | None, rows: TextOptions,
         takes = "single texts: give --text-column once" if len(trained) == 1 else "pairs: give --text-column twice"
         raise UserInputError(f"The model takes {takes}.")
     trained = trained or TEXT_COLUMNS[:1]
-    if file is not None:
-        job = open_file(
-            file,
-            text_columns=given or None,
-            trained_columns=trained,
-            bad_rows=data.bad_rows,
-            form=data.format,
-            progress=progress,
-        )
-    else:
-        columns = given or TEXT_COLUMNS[: len(trained)]
-        table = read_texts(texts, sys.stdin, text_columns=columns, form=data.format)
-        for note in table.notes:
-            progress.say(note)
-        job = open_table(table, text_columns=columns, bad_rows=data.bad_rows)
-    if job.usable < job.rows:
-        progress.say(f"{'without a prediction' if job.bad_rows == 'keep' else 'left out'}: {job.describe_faults()}")
-    return job
+    reading = partial(
+        open_file,
+        text_columns=given or None,
+        trained_columns=trained,
+        bad_rows=data.bad_rows,
+        form=data.format,
+        progress=progress,
+    )
+    with ExitStack() as stack:
+        if texts:
+            columns = given or TEXT_COLUMNS[: len(trained)]
+            job = open_table(read_words(texts, text_columns=columns), text_columns=columns, bad_rows=data.bad_rows)
+        elif file is not None:
+            job = reading(file)
+        else:
+            saved = stack.enter_context(save_stream(sys.stdin, given or trained, data.format))
+            if saved.suffix != ".txt":
+                progress.say(f"standard input: read as {saved.suffix[1:]}, as it begins like such a table.")
+            job = replace(reading(saved, origin="standard input"), source=None)
+        if job.usable < job.rows:
+            progress.say(f"{'without a prediction' if job.bad_rows == 'keep' else 'left out'}: {job.describe_faults()}")
+        yield job
 
 
 def _find_trained_columns(folder: Path) -> tuple[str, ...] | None:
     """Return the columns that held the texts of a run, or usual ones of an export: two of pairs; None of neither."""
     from lorafit.config import load_config
-    from lorafit.inference.batch import TEXT_COLUMNS
     from lorafit.inference.export.records import ExportLayout, ExportRecord
+    from lorafit.inference.jobs import TEXT_COLUMNS
     from lorafit.runs.folder import RunLayout
 
     run, export = RunLayout(folder), ExportLayout(folder)

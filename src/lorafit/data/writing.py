@@ -6,11 +6,15 @@ Messages name files and columns. They never hold a text.
 import csv
 import io
 import json
+import math
+import re
 import shutil
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from lorafit.data.column_types import misfit
+from lorafit.data.reading.columnar import ArrowColumn
 from lorafit.data.tables import DELIMITERS
 from lorafit.errors import UserInputError
 from lorafit.system.atomic import replace_file, write_atomic
@@ -19,15 +23,24 @@ from lorafit.system.extras import require
 WRITABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """Files that `write_table` makes."""
 
-_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
-_UNFIT = (
-    "Column '{}' does not fit into a parquet file: its values are of different types or not valid Unicode. Choose an "
-    "output file that ends in .jsonl."
-)
+BYTE_ORDER_MARK = "\ufeff"
+"""Stands before a text file for programs that take it for another encoding without it."""
+
+_FORMULA = re.compile(r"[\s\"'\x00-\x1f\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+"""Begins of texts that a spreadsheet takes for a formula (OWASP, "CSV Injection"), or may after what it drops."""
+
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
+_OTHER_DELIMITERS = re.compile(r"[\r\t;|]")
+"""What ends a field where a spreadsheet expects another delimiter, unless the field stands in quotes."""
 
 
 def write_table(
-    path: Path, columns: Mapping[str, Sequence[object]], *, header: bool = True, csv_safe: bool = False
+    path: Path,
+    columns: Mapping[str, Sequence[object]],
+    *,
+    header: bool = True,
+    csv_safe: bool = False,
+    types: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a table atomically.
 
@@ -36,6 +49,7 @@ def write_table(
         columns: Values of each column by its name; all columns have the same length.
         header: Whether csv and tsv files begin with the names of the columns.
         csv_safe: Whether cells of csv and tsv files that a spreadsheet would take for a formula get a `'` before them.
+        types: pyarrow's types of columns of a parquet file; it finds those that are missing or None.
 
     Raises:
         UserInputError: The suffix is another one, a column's values do not fit into a parquet file, or the place
@@ -48,62 +62,97 @@ def write_table(
         raise UserInputError(
             f"{path.name} cannot be written: its suffix is '{path.suffix}'. Allowed: {', '.join(WRITABLE_SUFFIXES)}."
         )
-    values = {name: _as_list(column) for name, column in columns.items()}
-    if len({len(column) for column in values.values()}) > 1:
-        raise ValueError(f"columns differ in length: { {name: len(column) for name, column in values.items()} }")
-    if suffix == ".parquet":
-        content = _render_parquet(values)
-    elif suffix in DELIMITERS:
-        content = _render_delimited(values, DELIMITERS[suffix], header=header, csv_safe=csv_safe)
-    else:
-        content = _render_jsonl(values)
+    if len({len(column) for column in columns.values()}) > 1:
+        raise ValueError(f"columns differ in length: { {name: len(column) for name, column in columns.items()} }")
     try:
-        write_atomic(path, content)
+        write_atomic(path, render_table(suffix, columns, header=header, csv_safe=csv_safe, types=types))
     except OSError as error:
         raise UserInputError(f"{path} cannot be written: {error.strerror}.") from error
 
 
-def check_types(types: Mapping[str, Set[type]]) -> None:
-    """Make sure, before any work is done, that the values of every column fit into a parquet file.
+def render_table(
+    suffix: str,
+    columns: Mapping[str, Sequence[object]],
+    *,
+    header: bool = True,
+    csv_safe: bool = False,
+    types: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Return the content of a file as `write_table` writes it to one with this suffix."""
+    if suffix == ".parquet":
+        return _render_parquet(columns, types or {})
+    values = {name: _as_list(column) for name, column in columns.items()}
+    if suffix in DELIMITERS:
+        return _render_delimited(values, DELIMITERS[suffix], header=header, csv_safe=csv_safe)
+    return _render_jsonl(values)
 
-    Args:
-        types: Types of each column's values, by its name.
 
-    Raises:
-        UserInputError: A column has values of different types.
-    """
-    for name, found in types.items():
-        kinds = {float if kind is int else kind for kind in found} - {type(None)}
-        if len(kinds) > 1:
-            raise UserInputError(_UNFIT.format(name))
-
-
-def join_tables(parts: Sequence[Path], path: Path, staging: Path) -> None:
+def join_tables(
+    parts: Sequence[Path],
+    path: Path,
+    staging: Path,
+    *,
+    columns: Sequence[str],
+    check: Callable[[int], None],
+    csv_safe: bool = False,
+    mark: bool = False,
+) -> int:
     """Put the parts of a table together, atomically and without reading them whole.
 
     Args:
-        parts: Files that `write_table` made, of one kind, with the same columns and a header in the first alone.
+        parts: Files that `write_table` made, of one kind, with the same columns and no headers.
         path: Where to; its suffix is theirs. What stands there is replaced.
         staging: A folder on the same disk, where the whole is written before it gets its name.
+        columns: The names of the columns.
+        check: Called with the rows, counted in the file, before it gets its name; it may refuse them.
+        csv_safe: As the parts were written.
+        mark: Whether a csv or tsv file begins with a byte order mark.
+
+    Returns:
+        The rows that were counted.
 
     Raises:
-        UserInputError: A column has values of different types in two parts of a parquet file, or the place cannot be
-            written to.
+        UserInputError: A column has values of different types in two parts of a parquet file.
     """
+    is_delimited = path.suffix.lower() in DELIMITERS
     with replace_file(path, staging=staging) as whole:
         if path.suffix.lower() == ".parquet":
-            _join_parquet(parts, whole)
-            return
-        with whole.open("wb") as target:
-            for part in parts:
-                with part.open("rb") as file:
-                    shutil.copyfileobj(file, target)
+            rows = _join_parquet(parts, whole, columns)
+        else:
+            with whole.open("w+b") as target:
+                if is_delimited:
+                    header = render_table(path.suffix.lower(), dict.fromkeys(columns, ()), csv_safe=csv_safe)
+                    target.write((BYTE_ORDER_MARK.encode() if mark else b"") + header)
+                start = target.tell()
+                for part in parts:
+                    with part.open("rb") as file:
+                        shutil.copyfileobj(file, target)
+                target.seek(start)
+                rows = _count_rows(target, quoted=is_delimited)
+        check(rows)
+    return rows
 
 
-def _join_parquet(parts: Sequence[Path], path: Path) -> None:
+def arm(field: str) -> str:
+    """Take off the `'` that `write_table` puts before what a spreadsheet would take for a formula."""
+    return field[1:] if field.startswith("'") and _is_formula(field[1:]) else field
+
+
+def _count_rows(file: BinaryIO, *, quoted: bool) -> int:
+    """Count the rows of a text file from where it stands; a line break inside quotes ends none."""
+    if not quoted:
+        return sum(1 for _ in file)
+    rows, is_inside = 0, False
+    for line in file:
+        is_inside ^= line.count(b'"') % 2 == 1
+        rows += not is_inside
+    return rows
+
+
+def _join_parquet(parts: Sequence[Path], path: Path, columns: Sequence[str]) -> int:
     pyarrow = require("pyarrow", extra="train", purpose="writing parquet files")
     parquet = require("pyarrow.parquet", extra="train", purpose="writing parquet files")
-    schemas = [parquet.read_schema(part) for part in parts]
+    schemas = [parquet.read_schema(part) for part in parts] or [pyarrow.schema([(name, "null") for name in columns])]
     try:
         schema = pyarrow.unify_schemas(schemas, promote_options="permissive")
         with parquet.ParquetWriter(path, schema) as writer:
@@ -112,7 +161,8 @@ def _join_parquet(parts: Sequence[Path], path: Path) -> None:
     except pyarrow.ArrowException:
         kinds = {name: {str(schema.field(name).type) for schema in schemas} for name in schemas[0].names}
         unfit = next((name for name, found in kinds.items() if len(found) > 1), schemas[0].names[0])
-        raise UserInputError(_UNFIT.format(unfit)) from None  # pyarrow's error may hold a value
+        raise misfit(unfit, "its values are of different types") from None  # pyarrow's error may hold a value
+    return int(parquet.read_metadata(path).num_rows)
 
 
 def _as_list(column: Sequence[object]) -> list[Any]:
@@ -120,60 +170,84 @@ def _as_list(column: Sequence[object]) -> list[Any]:
     return list(values)
 
 
-def _render_parquet(columns: Mapping[str, list[Any]]) -> bytes:
+def _render_parquet(columns: Mapping[str, Sequence[object]], types: Mapping[str, Any]) -> bytes:
     pyarrow = require("pyarrow", extra="train", purpose="writing parquet files")
     parquet = require("pyarrow.parquet", extra="train", purpose="writing parquet files")
     arrays = {}
-    for name, values in columns.items():
+    for name, column in columns.items():
         try:
-            arrays[name] = pyarrow.array(values)
+            if isinstance(column, ArrowColumn):
+                arrays[name] = column.array
+            else:
+                arrays[name] = pyarrow.array(_as_list(column), type=types.get(name))
         except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError):
-            raise UserInputError(_UNFIT.format(name)) from None  # pyarrow's has a value
+            reason = "its values are of different types, too large for 64 bits, or not valid Unicode"
+            raise misfit(name, reason) from None  # pyarrow's has a value
     buffer = io.BytesIO()
     parquet.write_table(pyarrow.table(arrays), buffer)
     return buffer.getvalue()
 
 
 def _render_delimited(columns: Mapping[str, list[Any]], delimiter: str, *, header: bool, csv_safe: bool) -> bytes:
-    as_field = _as_safe_field if csv_safe else _as_field
     rows = [list(columns)] if header else []
-    fields = [[as_field(value) for value in row] for row in (*rows, *zip(*columns.values(), strict=True))]
+    as_field = _as_safe_field if csv_safe else _as_field
     buffer = io.StringIO(newline="")
-    if any("\r" in field for row in fields for field in row if isinstance(field, str)):
+    plain = csv.writer(buffer, delimiter=delimiter, lineterminator="\n")
+    quoting = csv.writer(buffer, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in (*rows, *zip(*columns.values(), strict=True)):
+        fields = [as_field(value) for value in row]
         # with "\n" as line end the csv module would leave a lone carriage return without quotes
-        writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    else:
-        writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\n")
-    writer.writerows(fields)
+        (quoting if _need_quotes(fields, csv_safe=csv_safe) else plain).writerow(fields)
     return _encode(buffer.getvalue())
 
 
+def _need_quotes(fields: Iterable[object], *, csv_safe: bool) -> bool:
+    texts = [field for field in fields if isinstance(field, str)]
+    return any(_OTHER_DELIMITERS.search(text) for text in texts) if csv_safe else any("\r" in text for text in texts)
+
+
 def _as_field(value: object) -> object:
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else value
+    return render_json(value) if isinstance(value, dict | list) else value
 
 
 def _as_safe_field(value: object) -> object:
-    """Keep a spreadsheet from running a text as a formula (OWASP, "CSV Injection"); numbers stay."""
+    """Keep a spreadsheet from running a text as a formula; numbers stay."""
     field = _as_field(value)
-    if isinstance(field, str) and field.startswith(_FORMULA_SIGNS):
-        try:
-            float(field)
-        except ValueError:
-            return f"'{field}"
-    return field
+    return f"'{field}" if isinstance(field, str) and _is_formula(field) else field
+
+
+def _is_formula(field: str) -> bool:
+    return _FORMULA.match(field) is not None and _NUMBER.fullmatch(field) is None
 
 
 def _render_jsonl(columns: Mapping[str, list[Any]]) -> bytes:
     names = list(columns)
-    lines = (
-        json.dumps(dict(zip(names, map(_nan_to_none, row), strict=True)), ensure_ascii=False, default=str)
-        for row in zip(*columns.values(), strict=True)
-    )
-    return _encode("".join(f"{line}\n" for line in lines))
+    rows = zip(*columns.values(), strict=True)
+    return _encode("".join(f"{render_json(dict(zip(names, row, strict=True)))}\n" for row in rows))
 
 
-def _nan_to_none(value: object) -> object:
-    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124  only NaN differs from itself
+def render_json(value: object, *, ascii_only: bool = False) -> str:
+    """Return any value as JSON in one line.
+
+    Args:
+        value: What JSON has no form for is written as text, such as a date, or as null where it is no number.
+        ascii_only: Whether all other characters are escaped, for a stream of any encoding.
+
+    Returns:
+        Valid JSON.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=ascii_only, default=str, allow_nan=False)
+    except ValueError:
+        return json.dumps(_drop_nan(value), ensure_ascii=ascii_only, default=str, allow_nan=False)
+
+
+def _drop_nan(value: Any) -> object:  # noqa: ANN401 - whatever stands in a cell
+    if isinstance(value, dict):
+        return {name: _drop_nan(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_drop_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _encode(text: str) -> bytes:

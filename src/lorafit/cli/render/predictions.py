@@ -1,6 +1,5 @@
 """What `lorafit predict` prints, and the sample of predictions at the end of training."""
 
-import json as json_format
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lorafit.inference.batch import TEXT_COLUMNS, PredictedTable
+from lorafit.data.writing import render_json
+from lorafit.inference.batch import PredictedTable
+from lorafit.inference.jobs import TEXT_COLUMNS
 from lorafit.system.text import clean_text
 from lorafit.tasks.base import Prediction, Task
 from lorafit.tasks.labels import Label
@@ -27,10 +28,12 @@ _WIDEST = 40
 def show_predictions(task: Task, predicted: PredictedTable, *, json: bool) -> None:
     """Print one prediction a line before its text, in columns of the same width for all texts; or a JSON object."""
     width = max(len(clean_text(name)) for name in task.label_names)  # of all labels: a file comes part by part
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("_", "-")
+    ascii_only = encoding not in {"utf-8", "utf8"}  # what is escaped for another one would not be JSON
     for row, (text, prediction) in enumerate(zip(predicted.texts, predicted.predictions, strict=True)):
         fault = predicted.table.faults.get(row)
         if json:
-            line = json_format.dumps(_build_object(text, prediction, predicted.example, fault), ensure_ascii=False)
+            line = render_json(_build_object(text, prediction, predicted, fault), ascii_only=ascii_only)
         elif prediction is None:
             line = f"no prediction: {fault}"
         else:
@@ -41,12 +44,12 @@ def show_predictions(task: Task, predicted: PredictedTable, *, json: bool) -> No
 
 
 def _build_object(
-    text: object, prediction: Prediction | None, example: Prediction | None, fault: str | None
+    text: object, prediction: Prediction | None, predicted: PredictedTable, fault: str | None
 ) -> dict[str, object]:
     """Return what is written of a row as JSON; where rows without a prediction are kept, with its fault."""
     values: dict[str, object] = dict(zip(TEXT_COLUMNS, _split(text), strict=False))
-    if example is not None:
-        values |= dict.fromkeys(asdict(example)) | {"fault": fault}  # type: ignore[call-overload]
+    if predicted.keeps_faults:
+        values |= dict.fromkeys(asdict(predicted.example)) | {"fault": fault}  # type: ignore[call-overload]
     return values if prediction is None else values | asdict(prediction)  # type: ignore[call-overload]
 
 

@@ -32,7 +32,7 @@ _MARGIN: Final = 0.05
 
 _Quoting = Literal["standard", "none"]
 
-_NAMES: Final = frozenset({
+COLUMN_NAMES: Final = frozenset({
     "text", "texts", "sentence", "sentence1", "sentence2", "review", "review_text", "reviewtext", "comment",
     "comment_text", "content", "body", "message", "tweet", "title", "description", "headline", "document",
     "question", "question1", "question2", "premise", "hypothesis", "summary", "utterance", "input", "abstract",
@@ -137,7 +137,7 @@ def looks_like_data(rows: Sequence[Sequence[str]]) -> bool:
     """Tell whether the first row is one like the others, not the names of the columns."""
     first = rows[0] if rows else ()
     others = [row for row in islice(rows, 1, 2000) if len(row) == len(first)]
-    if len(others) < 2 or any(name.strip().lower() in _NAMES for name in first):
+    if len(others) < 2 or any(name.strip().lower() in COLUMN_NAMES for name in first):
         return False
     votes = [
         _vote(name.strip(), [row[column].strip() for row in others])
