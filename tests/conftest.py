@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from lorafit.config import Config, EvaluationConfig
     from lorafit.data.rows import Split
+    from lorafit.runs.folder import RunLayout
     from lorafit.tasks.base import Task
     from lorafit.tasks.records import Calibration
     from lorafit.training.evaluation import Predicted
@@ -65,6 +66,7 @@ SharedFolder = Callable[[str, Callable[[Path], object]], Path]
 TrainRun = Callable[..., Path]
 WriteRun = Callable[..., Path]
 EditRecord = Callable[..., None]
+SignRun = Callable[[Path], None]
 
 # The Hub's libraries read these when they are imported, which the conftest of a folder may do before any hook runs.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="lorafit-tests-")
@@ -410,6 +412,28 @@ def edit_record() -> EditRecord:
     return edit
 
 
+@pytest.fixture(scope="session")
+def sign_run() -> SignRun:
+    """Lets a run's record name the files of its folder as they are now, as somebody would who forges a run."""
+    from lorafit.runs.evidence import add_evidence
+    from lorafit.runs.folder import RunLayout
+    from lorafit.system.digests import digest_folder
+
+    def sign(run: Path) -> None:
+        layout = RunLayout(run)
+        record = RunRecord.read(layout.record)
+        evidence = add_evidence(layout, record.model_copy(update={"evidence": {}}), *_list_evidence(layout))
+        files = {name: digest for name, digest in digest_folder(layout.trained).items() if name != layout.card.name}
+        record.model_copy(update={"evidence": evidence, "files": files}).write(layout.record)
+
+    return sign
+
+
+def _list_evidence(layout: "RunLayout") -> list[Path]:
+    found = [*layout.root.glob("*"), *layout.root.glob("predictions/*")]
+    return [path for path in found if path not in {layout.record, layout.report}]
+
+
 LABELS: dict[str, tuple[str, ...]] = {
     "single_label": ("neg", "pos"),
     "multi_label": ("bad", "long", "odd"),
@@ -488,7 +512,7 @@ def _write_run(
         task = build_task(task, labels or LABELS[task])
     truth = _draw_labels(task, rows) if y is None else np.asarray(y)
     same = {"seed": "training.seed", "method": "method.name", "truncation": "model.truncation"}
-    flags = {same[key]: value for key, value in changes.items() if key in same} | dict(flags or {})
+    flags = {setting: changes.get(key, getattr(record, key)) for key, setting in same.items()} | dict(flags or {})
     config, source, parts, notes = _write_data(root, name, task, truth, texts, columns or {}, flags)
     predicted = _predict(task, truth, after, before, baselines, calibration, config.evaluation)
     layout = RunLayout(root / name)
@@ -509,7 +533,7 @@ def _write_run(
         ]
         lines += [{"step": step, "eval_loss": 2 / step, f"eval_{task.primary}": step / 200} for step in (100, 200)]
         layout.history.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    evidence = add_evidence(layout, record, *layout.root.glob("*.*"), *layout.root.glob("predictions/*"))
+    evidence = add_evidence(layout, record, *_list_evidence(layout))
     splits = {
         part: SplitRecord(
             rows=len(split),

@@ -1,6 +1,5 @@
 """Repeated runs. Runs written by hand stand in for training; `tests/cli/test_reproduce.py` repeats a real one."""
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,8 +25,10 @@ from lorafit.tasks.records import MetricsRecord
 from lorafit.tasks.registry import TASKS, get_task
 
 WriteRun = Callable[..., RunLayout]
+EditRecord = Callable[..., None]
+SignRun = Callable[[Path], None]
 Repeat = Callable[..., ReproductionRecord]
-STAGE = "comparing data, base model, seed, method and truncation with those of the run"
+STAGE = "comparing data and base model with those of the run"
 
 
 class Recorder(Silent):
@@ -61,7 +62,7 @@ def write_repeatable(write_run: Callable[..., Path], base: Path) -> WriteRun:
 
 
 @pytest.fixture
-def repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repeat:
+def repeat(tmp_path: Path, edit_record: EditRecord, sign_run: SignRun, monkeypatch: pytest.MonkeyPatch) -> Repeat:
     """Reproduces a run, where training gives the same run but for values predicted, metrics, and its record."""
 
     def repeat(
@@ -78,10 +79,9 @@ def repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repeat:
         task, path = old.build_task(), again.predictions("test", "after")
         values = dict(zip(task.value_columns(), change(read_values(again)).T.tolist(), strict=True))
         write_table(path, {**read_table(path).columns, **values})
-        content = json.loads(again.metrics.read_text())
         for name, value in (metrics or {}).items():
-            content["after"]["metrics"][name]["value"] = value
-        again.metrics.write_text(json.dumps(content))
+            edit_record(again.metrics, lambda new, at=name, to=value: new["after"]["metrics"][at].update(value=to))
+        sign_run(again.root)
         monkeypatch.setattr("lorafit.experiments.reproduce.train", lambda *_, **__: SimpleNamespace(path=again.root))
         return reproduce(run.root, **wishes)
 
@@ -252,15 +252,18 @@ def assert_nothing_trained(recorder: Recorder, output: Path) -> None:
     ],
 )
 def test_an_altered_config_is_found_before_training(
-    write_repeatable: WriteRun, tmp_path: Path, setting: str, value: object, was: str
+    write_repeatable: WriteRun, sign_run: SignRun, tmp_path: Path, setting: str, value: object, was: str
 ) -> None:
     run, recorder = write_repeatable(), Recorder()
     run.config.write_text(override_config(load_config(run.config), {setting: value}).to_yaml())
-    with pytest.raises(NotReproducedError) as caught:
+    with pytest.raises(RunError, match=r"config\.yaml was altered after the run wrote it"):
+        reproduce(run.root, output=tmp_path / "again", progress=recorder)
+    sign_run(run.root)
+    with pytest.raises(RunError) as caught:
         reproduce(run.root, output=tmp_path / "again", progress=recorder)
     assert f"config.yaml was altered: {setting} is {value}, the run was made with {was}." in str(caught.value)
-    assert caught.value.exit_code == 1
-    assert_nothing_trained(recorder, tmp_path / "again")
+    assert not recorder.stages
+    assert not (tmp_path / "again").exists()
 
 
 def test_changed_data_and_base_model_are_found_before_training(
@@ -307,10 +310,11 @@ def test_runs_that_did_not_end_are_refused(write_repeatable: WriteRun) -> None:
         reproduce(write_repeatable(status="interrupted").root)
 
 
-def test_metrics_that_lack_what_is_compared_are_refused(write_repeatable: WriteRun) -> None:
+def test_metrics_that_lack_what_is_compared_are_refused(
+    write_repeatable: WriteRun, edit_record: EditRecord, sign_run: SignRun
+) -> None:
     run = write_repeatable("regression")
-    content = json.loads(run.metrics.read_text())
-    del content["after"]["metrics"]["r2"]
-    run.metrics.write_text(json.dumps(content))
+    edit_record(run.metrics, lambda content: content["after"]["metrics"].pop("r2"))
+    sign_run(run.root)
     with pytest.raises(RunError, match=r"metrics\.json was altered: it does not hold r2"):
         reproduce(run.root)

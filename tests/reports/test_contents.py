@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from lorafit.reports.contents import RunContents, read_run, read_texts
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
-from lorafit.tasks.records import MetricsRecord
+from lorafit.system.alterations import choose_about_altered
 from lorafit.tasks.registry import TASKS
 
 WriteRun = Callable[..., Path]
+EditRecord = Callable[..., None]
+SignRun = Callable[[Path], None]
 
 
 def change(path: Path, **columns: object) -> None:
@@ -61,10 +64,12 @@ def test_what_was_trained_may_have_been_moved_away(write_run: WriteRun) -> None:
     assert read_run(run).calibration is None
 
 
-def test_explained_mistakes_are_found_by_row(write_run: WriteRun) -> None:
+def test_explained_mistakes_are_found_by_row_once_the_record_names_them(write_run: WriteRun, sign_run: SignRun) -> None:
     run = write_run(rows=20)
     mistake = ExplainedMistake(row_id=7, label="pos", words=[], beats_chance=None)
     MistakesRecord(mistakes=[mistake]).write(RunLayout(run).mistakes)
+    assert read_run(run).mistakes == {}
+    sign_run(run)
     assert read_run(run).mistakes == {7: mistake}
 
 
@@ -83,13 +88,18 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["after", "before"])
 @pytest.mark.parametrize("task", TASKS)
-def test_predictions_that_give_other_scores_are_called_altered(write_run: WriteRun, task: str, model: str) -> None:
+def test_predictions_that_give_other_scores_are_called_altered(
+    write_run: WriteRun, sign_run: SignRun, task: str, model: str
+) -> None:
     run = write_run(task, rows=20)
     path = RunLayout(run).predictions("test", model)
     columns = read_table(path).columns
     for name in read_run(run).task.value_columns():
         columns[name][0], columns[name][-1] = columns[name][-1], columns[name][0]
     write_table(path, columns)
+    with pytest.raises(RunError, match=rf"test\.{model}\.parquet was altered after the run wrote it"):
+        read_run(run)
+    sign_run(run)
     with pytest.raises(RunError, match=rf"test\.{model}\.parquet was altered: .*the scores in metrics\.json"):
         read_run(run)
 
@@ -115,71 +125,125 @@ def test_predictions_that_give_other_scores_are_called_altered(write_run: WriteR
     ],
 )
 def test_predictions_that_are_none_are_called_altered(
-    write_run: WriteRun, task: str, columns: dict[str, object]
+    write_run: WriteRun, sign_run: SignRun, task: str, columns: dict[str, object]
 ) -> None:
     run = write_run(task, rows=20)
     change(RunLayout(run).predictions("test", "after"), **columns)
-    with pytest.raises(RunError, match=r"test\.after\.parquet was altered"):
+    sign_run(run)
+    with pytest.raises(RunError, match=r"test\.after\.parquet was altered: "):
         read_run(run)
 
 
-def test_predictions_before_training_must_be_there_and_of_the_same_rows(write_run: WriteRun) -> None:
+def test_predictions_before_training_must_be_there_and_of_the_same_rows(write_run: WriteRun, sign_run: SignRun) -> None:
     run = write_run(rows=20)
     path = RunLayout(run).predictions("test", "before")
     change(path, row_id=list(range(20)))
+    sign_run(run)
     with pytest.raises(RunError, match=r"test\.before\.parquet is of other rows"):
         read_run(run)
     path.unlink()
+    with pytest.raises(RunError, match=r"test\.before\.parquet is missing"):
+        read_run(run)
+    sign_run(run)
     with pytest.raises(RunError, match=r"cannot be read\. There is no file .*test\.before\.parquet"):
         read_run(run)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_metrics_of_another_task_are_called_altered(
-    write_run: WriteRun, written_run: Callable[[str], Path], task: str
+    write_run: WriteRun, written_run: Callable[[str], Path], sign_run: SignRun, task: str
 ) -> None:
     other = next(name for name in TASKS if name != task)
     layout = RunLayout(write_run(task, rows=20))
     layout.metrics.write_bytes(RunLayout(written_run(other)).metrics.read_bytes())
+    with pytest.raises(RunError, match=r"metrics\.json was altered after the run wrote it"):
+        read_run(layout.root)
+    sign_run(layout.root)
     with pytest.raises(RunError, match=rf"metrics\.json was altered: .* the task {task}"):
         read_run(layout.root)
 
 
 @pytest.mark.parametrize("part", ["after", "comparison", "slices", "calibration"])
-def test_metrics_that_lack_one_are_called_altered(write_run: WriteRun, part: str) -> None:
+def test_metrics_that_lack_one_are_called_altered(
+    write_run: WriteRun, edit_record: EditRecord, sign_run: SignRun, part: str
+) -> None:
     layout = RunLayout(write_run(rows=20))
-    values = json.loads(layout.metrics.read_text())
-    if part == "slices":
-        values[part][0]["metrics"] = {}
-    elif part == "calibration":
-        values[part]["asked"]["luck"] = 1.0
-    else:
-        del values[part]["metrics" if part == "after" else "differences"]["accuracy"]
-    layout.metrics.write_text(json.dumps(values))
-    MetricsRecord.read(layout.metrics)
-    with pytest.raises(RunError, match=r"metrics\.json was altered"):
+
+    def leave_out(values: dict[str, Any]) -> None:
+        if part == "slices":
+            values[part][0]["metrics"] = {}
+        elif part == "calibration":
+            values[part]["asked"]["luck"] = 1.0
+        else:
+            del values[part]["metrics" if part == "after" else "differences"]["accuracy"]
+
+    edit_record(layout.metrics, leave_out)
+    sign_run(layout.root)
+    with pytest.raises(RunError, match=r"metrics\.json was altered: "):
         read_run(layout.root)
 
 
-def test_damaged_files_are_named(write_run: WriteRun) -> None:
+def test_damaged_files_are_named(write_run: WriteRun, sign_run: SignRun) -> None:
     layout = RunLayout(write_run(rows=20))
     layout.calibration.write_text("{}")
     with pytest.raises(RunError, match=r"calibration\.json was altered"):
         read_run(layout.root)
     layout.calibration.unlink()
     layout.history.write_text("{")
+    sign_run(layout.root)
     with pytest.raises(RunError, match=r"history\.jsonl cannot be read"):
         read_run(layout.root)
     layout.history.unlink()
     layout.predictions("test", "after").write_bytes(b"no parquet")
+    sign_run(layout.root)
     with pytest.raises(RunError, match=r"test\.after\.parquet is not a readable parquet file"):
         read_run(layout.root)
 
 
-def test_history_of_other_entries_is_read(write_run: WriteRun) -> None:
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.json", "history.jsonl", "predictions/test.after.parquet"])
+@pytest.mark.parametrize("fault", ["flipped", "cut", "emptied", "removed"])
+def test_no_file_that_a_report_rests_on_may_be_other_than_it_was(write_run: WriteRun, name: str, fault: str) -> None:
+    run = write_run(rows=20)
+    path, content = run / name, (run / name).read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    if fault == "removed":
+        path.unlink()
+    else:
+        path.write_bytes({"flipped": bytes(flipped), "cut": content[:-9], "emptied": b""}[fault])
+    with pytest.raises(RunError, match=rf"{name} (was altered after the run wrote it|is missing)"):
+        read_run(run)
+
+
+def test_a_file_that_the_record_does_not_name_is_not_shown(write_run: WriteRun, edit_record: EditRecord) -> None:
+    layout = RunLayout(write_run(rows=20))
+
+    def forget(values: dict[str, Any]) -> None:
+        del values["evidence"]["history.jsonl"], values["evidence"]["metrics.json"]
+
+    edit_record(layout.record, forget)
+    with pytest.raises(RunError, match=r"metrics\.json was not there when \S+run\.json was written"):
+        read_run(layout.root)
+    layout.metrics.unlink()
+    with pytest.raises(RunError, match=r"metrics\.json is missing"):
+        read_run(layout.root)
+
+
+def test_what_was_altered_is_shown_once_it_is_accepted(write_run: WriteRun) -> None:
+    run, said = write_run(rows=20), []
+    with (run / "history.jsonl").open("a") as file:
+        file.write("\n")
+    with choose_about_altered(accept=True, say=said.append):
+        assert read_run(run).history
+    assert len(said) == 1
+    assert "history.jsonl was altered" in said[0]
+
+
+def test_history_of_other_entries_is_read(write_run: WriteRun, sign_run: SignRun) -> None:
     run = write_run(rows=20)
     lines = [{"step": 1, "loss": 2}, {"step": 2, "note": "a word"}, ["no object"]]
     RunLayout(run).history.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    sign_run(run)
     assert read_run(run).history == ({"step": 1.0, "loss": 2.0}, {"step": 2.0})
 
 

@@ -9,10 +9,11 @@ from typing import Final
 import numpy as np
 from pydantic import Field
 
-from lorafit.config import Config, load_config
+from lorafit.config import Config
 from lorafit.data.loading import load_splits
 from lorafit.errors import NotReproducedError, RunError, UserInputError
 from lorafit.experiments.diff.sides import RunSide, open_run, read_test_predictions
+from lorafit.runs.evidence import read_metrics
 from lorafit.runs.folder import find_free_name
 from lorafit.runs.records import RunRecord
 from lorafit.runs.saving import locate_base
@@ -20,7 +21,6 @@ from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Task
-from lorafit.tasks.records import MetricsRecord
 from lorafit.tasks.registry import TaskName
 from lorafit.training.pipeline import train
 
@@ -110,10 +110,9 @@ def reproduce(
         What agrees and what does not; `enforce_reproduction` raises where something does not.
 
     Raises:
-        RunError: The run is not finished, its files do not fit together, or `output` is taken.
+        RunError: The run is not finished, one of its files was altered, or `output` is taken.
         UserInputError: A tolerance of a metric that the run's task does not compare.
-        NotReproducedError: The data, the base model, or task, seed, method or truncation in its config.yaml are not
-            those of the run; nothing is trained. Other settings are not compared.
+        NotReproducedError: The data or the base model are not those of the run; nothing is trained.
     """
     side, progress = open_run(run), progress or Silent()
     _check_output(output)
@@ -121,8 +120,8 @@ def reproduce(
     leading = {} if tolerance is None else {task.primary: tolerance}
     limits = _choose_tolerances(task, {**leading, **(tolerances or {})})
     predictions, metrics = read_test_predictions(side, task), _read_metrics(side, task)
-    config = load_config(side.layout.config)
-    progress.start("comparing data, base model, seed, method and truncation with those of the run")
+    config = side.config
+    progress.start("comparing data and base model with those of the run")
     _check_unchanged(side, config)
     progress.finish()
     again = open_run(train(config, output=output, progress=progress).path)
@@ -183,18 +182,6 @@ def _check_unchanged(side: RunSide, config: Config) -> None:
 
 def _find_faults(side: RunSide, config: Config) -> Iterator[str]:
     record = side.record
-    settings = {
-        "data.task": (record.task, config.data.task),
-        "training.seed": (record.seed, config.training.seed),
-        "method.name": (record.method, config.method.name),
-        "model.truncation": (record.truncation, config.model.truncation),
-        "model.window_stride": (record.window_stride, config.model.window_stride),
-    }
-    altered = {name: pair for name, pair in settings.items() if pair[0] != pair[1]}
-    for name, (then, now) in altered.items():
-        yield f"config.yaml was altered: {name} is {now}, the run was made with {then}."
-    if "data.task" in altered:
-        return  # its data could not be read as those of another task
     splits = load_splits(config.data)
     parts, labels = splits.by_name, list(splits.task.label_names)
     if labels != record.labels:
@@ -224,7 +211,7 @@ def _choose_tolerances(task: Task, given: Mapping[str, float]) -> dict[str, floa
 
 def _read_metrics(side: RunSide, task: Task) -> dict[str, float]:
     """Read the metrics of the fine-tuned model that are compared."""
-    metrics = MetricsRecord.read(side.layout.metrics).after.metrics
+    metrics = read_metrics(side.layout, side.record).after.metrics
     if missing := [name for name in task.reproduction_tolerances if name not in metrics]:
         raise RunError(f"{side.layout.metrics} was altered: it does not hold {', '.join(missing)}.")
     return {name: metrics[name].value for name in task.reproduction_tolerances}

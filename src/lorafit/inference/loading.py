@@ -1,17 +1,20 @@
 """Open what was trained: a run with torch, an export with onnxruntime, tokenizers and numpy alone."""
 
+import warnings
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lorafit.errors import RunError, UserInputError
-from lorafit.inference.export.records import ExportLayout, ExportRecord
+from lorafit.inference.export.records import ExportLayout, ExportRecord, check_export
 from lorafit.inference.predictor import Predictor, read_calibration
 from lorafit.models.runtimes.onnx import OnnxRuntime
 from lorafit.models.tokenization import read_tokenizer
+from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, verify_golden
 from lorafit.runs.records import RunRecord
-from lorafit.system.atomic import compute_digest
+from lorafit.system.alterations import choose_about_altered
 from lorafit.system.extras import require
 from lorafit.system.paths import expand_home
 
@@ -23,10 +26,12 @@ def load(
     raw: bool = False,
     target_accuracy: float | None = None,
     verify: bool = True,
+    accept_altered: bool = False,
 ) -> Predictor:
     """Open a run folder, or the folder of an exported model, for prediction.
 
-    Files are compared with their digests, and the loaded model with its golden logits.
+    Files are compared with their digests and with each other, and the loaded model with its golden logits. What is
+    opened can be pickled: the pickle names the folder and opens it again.
 
     Args:
         path: The folder.
@@ -34,6 +39,7 @@ def load(
         raw: Leave the calibration out: probabilities as the model gives them, no conformal sets, no abstaining.
         target_accuracy: Accuracy that accepted predictions are to have, above 0 and below 1; None takes the run's own.
         verify: Whether to compare the loaded model with its golden logits.
+        accept_altered: Whether to warn of files that were altered, rather than to refuse them.
 
     Returns:
         The predictor.
@@ -45,17 +51,33 @@ def load(
         MissingExtraError: What runs it is not installed; the message gives the pip line.
     """
     folder = expand_home(path).resolve()
+    how: dict[str, Any] = {"raw": raw, "target_accuracy": target_accuracy, "verify": verify}
+    with choose_about_altered(accept=accept_altered, say=_warn):
+        predictor = _load_folder(folder, precision, how)
+    predictor.reopen = partial(load, folder, precision=precision, accept_altered=accept_altered, **how)
+    return predictor
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=2)
+
+
+def _load_folder(folder: Path, precision: Literal["auto", "fp32", "bf16"], how: dict[str, Any]) -> Predictor:
+    """Open a run or an export, whichever the folder is."""
     run, export = RunLayout(folder), ExportLayout(folder)
     if export.record.is_file():
         if precision != "auto":
             raise UserInputError(f"{folder} is an exported model: its precision was chosen when it was exported.")
-        return _load_export(export, raw=raw, target_accuracy=target_accuracy, verify=verify)
-    if not run.record.is_file():
-        raise RunError(
-            f"{run.record} is missing: {folder} is not a complete run folder, nor an export of one, which would have "
-            f"{export.record.name}."
-        )
-    return _load_run(run, precision=precision, raw=raw, target_accuracy=target_accuracy, verify=verify)
+        return _load_export(export, **how)
+    if run.record.is_file():
+        return _load_run(run, precision=precision, **how)
+    whole = RunLayout(folder.parent)
+    if whole.record.is_file() and folder in {whole.adapter, whole.model}:
+        raise RunError(f"{folder} is a part of a run. Give the folder of the run, which is its parent: {whole.root}")
+    raise RunError(
+        f"{run.record} is missing: {folder} is not a complete run folder, nor an export of one, which would have "
+        f"{export.record.name}."
+    )
 
 
 def _load_run(
@@ -78,6 +100,8 @@ def _load_run(
 
     record = RunRecord.read(layout.record)
     keep_freed_memory()
+    if layout.config.is_file():  # prediction does without it
+        read_settings(layout, record)
     model = load_trained(layout, record)
     kept = layout.calibration if CALIBRATION_FILE in record.files else None
     calibration = read_calibration(kept, layout.root, record.build_task(), raw=raw, target_accuracy=target_accuracy)
@@ -104,12 +128,7 @@ def _load_run(
 def _load_export(layout: ExportLayout, *, raw: bool, target_accuracy: float | None, verify: bool) -> Predictor:
     """Open an exported model with onnxruntime."""
     record = ExportRecord.read(layout.record)
-    for name, digest in record.files.items():
-        path = layout.root / name
-        if not path.is_file():
-            raise RunError(f"{path} is missing: {layout.root} is not a complete export.")
-        if compute_digest(path) != digest:
-            raise RunError(f"{path} was altered after the export: its digest is another. Export the run again.")
+    check_export(layout, record)
     runtime = OnnxRuntime(layout.model(record.precision), record.precision)
     kept = layout.calibration if CALIBRATION_FILE in record.files else None
     predictor = Predictor.for_record(

@@ -99,7 +99,7 @@ class Predictor:
     `tokenizer` comes with the token id of the padding. `task` is what it predicts, `calibration` how its logits become
     predictions that hold, or None; `fingerprint` tells models apart that were made from different `settings`. `pair`
     says whether it takes pairs of texts: tuples of two, or dictionaries with `text` and `text_pair`, as in
-    transformers' pipelines.
+    transformers' pipelines. `reopen` opens it again from its folder; None where it comes from none.
     """
 
     def __init__(
@@ -120,6 +120,13 @@ class Predictor:
         self._runtime = runtime
         self._tokenizer, self._pad_id = tokenizer
         self._truncation = truncation
+        self.reopen: Callable[[], Predictor] | None = None
+
+    def __reduce__(self) -> tuple[Callable[[], "Predictor"], tuple[()]]:
+        """Pickle what opens it again, in this process or another."""
+        if self.reopen is None:
+            raise TypeError("A predictor that was not opened from a folder by lorafit.load cannot be pickled.")
+        return self.reopen, ()
 
     @classmethod
     def for_record(

@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.config import Config, load_config
+from lorafit.config import Config
 from lorafit.data.loading import load_evaluation_rows
 from lorafit.data.rows import Split
 from lorafit.data.tables import read_table
 from lorafit.errors import LorafitError, RunError
 from lorafit.inference.mistakes import ExplainedMistake, MistakesRecord
+from lorafit.runs.evidence import check_all_evidence, check_evidence, has_evidence, read_metrics, read_settings
 from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.predictions import parse_predictions
 from lorafit.runs.records import RunRecord
-from lorafit.system.atomic import compute_digest
+from lorafit.system.digests import check_files
 from lorafit.system.paths import expand_home
 from lorafit.system.text import Text
 from lorafit.tasks.base import Array, Prediction, Task
@@ -131,7 +132,8 @@ def read_run(run: str | Path) -> RunContents:
             f"{layout.root} is not a finished run: its status is '{record.status}'. Resume it first: "
             f"lorafit train --resume {shlex.quote(str(layout.root))}"
         )
-    task, metrics = record.build_task(), MetricsRecord.read(layout.metrics)
+    check_all_evidence(layout, record)
+    task, metrics = record.build_task(), read_metrics(layout, record)
     if not _has_metrics_of(task, metrics):
         raise RunError(f"{layout.metrics} was altered: it does not hold the metrics of the task {task.name}.")
     row_ids, y, after = _read_predictions(layout, task, "after", metrics.after, metrics.rows)
@@ -143,11 +145,12 @@ def read_run(run: str | Path) -> RunContents:
                 f"{layout.predictions('test', 'before')} is of other rows than the predictions after training: one of "
                 "the two files was altered."
             )
-    explained = MistakesRecord.read(layout.mistakes).mistakes if layout.mistakes.is_file() else []
+    check_evidence(layout, record, layout.predictions("test", "after"))
+    explained = MistakesRecord.read(layout.mistakes).mistakes if has_evidence(layout, record, layout.mistakes) else []
     return RunContents(
         layout=layout,
         record=record,
-        config=load_config(layout.config),
+        config=read_settings(layout, record),
         task=task,
         metrics=metrics,
         row_ids=row_ids,
@@ -156,7 +159,7 @@ def read_run(run: str | Path) -> RunContents:
         before=before,
         calibration=_read_calibration(layout, record, task),
         mistakes={mistake.row_id: mistake for mistake in explained},
-        history=_read_history(layout.history),
+        history=_read_history(layout.history) if has_evidence(layout, record, layout.history) else (),
     )
 
 
@@ -240,20 +243,17 @@ def _read_calibration(layout: RunLayout, record: RunRecord, task: Task) -> Calib
     digest = record.files.get(CALIBRATION_FILE)
     if digest is None or not layout.calibration.is_file():
         return None
-    if compute_digest(layout.calibration) != digest:
-        raise RunError(f"{layout.calibration} was altered: its digest is another than that in the record.")
+    check_files(layout.trained, {CALIBRATION_FILE: digest}, since="after training", source=layout.record)
     return task.calibration_type.read(layout.calibration)
 
 
 def _read_history(path: Path) -> tuple[dict[str, float], ...]:
-    """Read the numbers that were logged, line by line; none without the file."""
-    if not path.is_file():
-        return ()
+    """Read the numbers that were logged, line by line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         entries = [json.loads(line) for line in lines if line.strip()]
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: it is damaged. Without that file the report has no curves.") from error
+        raise RunError(f"{path} cannot be read: it is damaged.") from error
     return tuple(
         {name: float(value) for name, value in entry.items() if isinstance(value, int | float)}
         for entry in entries

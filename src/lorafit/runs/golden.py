@@ -3,9 +3,12 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 from tokenizers import Tokenizer
 
 from lorafit.errors import RunError
@@ -57,8 +60,14 @@ class GoldenRecord(FileRecord):
         logits: Shape (sentences, outputs).
     """
 
-    texts: list[str] | list[tuple[str, str]]
+    texts: Annotated[list[str] | list[tuple[str, str]], Field(min_length=1)]
     logits: list[list[float]]
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> Self:
+        if [len(row) for row in self.logits] != [len(self.logits[0] if self.logits else ())] * len(self.texts):
+            raise PydanticCustomError("shape", "the logits are not a row of the same length for each sentence")
+        return self
 
 
 def choose_golden_texts(

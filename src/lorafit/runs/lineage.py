@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from lorafit.config import DataConfig, load_config
+from lorafit.config import DataConfig
 from lorafit.data.loading import load_splits
 from lorafit.data.rows import Split, Splits
 from lorafit.data.sources import name_source
 from lorafit.errors import DataError, EnvironmentUnfitError, UserInputError
+from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.runs.saving import find_run
@@ -68,7 +69,7 @@ def list_base_runs(name: str, *, before: str = "") -> Iterator[BaseRun]:
 
 def _read_run(layout: RunLayout, record: RunRecord) -> BaseRun:
     try:
-        data = load_config(layout.config).data
+        data = read_settings(layout, record).data
         train = load_splits(data).train
     except (UserInputError, EnvironmentUnfitError):
         return BaseRun(layout.root, fault=f"its data ({record.data.source}) cannot be read any more")

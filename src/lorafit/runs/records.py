@@ -128,7 +128,10 @@ class RunRecord(FileRecord):
     peak_memory_bytes: int = 0
     energy_joules: float | None = None
     texts_per_second: float | None = None
-    files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of each file of adapter/ or model/.")
+    files: dict[str, str] = Field(default_factory=dict, description="Digest of each file of adapter/ or model/.")
+    evidence: dict[str, str] = Field(
+        default_factory=dict, description="Digest of each other file that reports and comparisons rest on."
+    )
 
     def build_task(self) -> Task:
         """Return the task with the labels of the run."""

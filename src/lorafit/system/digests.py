@@ -17,6 +17,11 @@ from lorafit.system.text import clean_text
 _TEXT: Final = frozenset({".csv", ".json", ".jsonl", ".md", ".txt", ".yaml"})
 """Endings of text files, in which line ends mean nothing: tools such as git change them."""
 
+_READ: Final = frozenset(
+    {".bin", ".ckpt", ".data", ".jinja", ".json", ".model", ".onnx", ".pkl", ".pt", ".pth", ".py", ".safetensors"}
+)
+"""Endings of files that libraries read beside those that they are told to."""
+
 _BLOCK: Final = 2**20
 """Bytes read at once."""
 
@@ -113,6 +118,33 @@ def check_files(folder: Path, digests: Mapping[str, str], *, since: str, source:
         if fault == "is missing":
             raise RunError(f"{path} is missing.")
         report_altered(f"{path} {fault} {since}: its digest is not the one in {source}.")
+
+
+def check_listed(folder: Path, digests: Mapping[str, str], names: Iterable[str], *, source: Path) -> None:
+    """Refuse files of which no digest says what they are, unless what was altered is accepted.
+
+    Args:
+        folder: The folder.
+        digests: As `digest_files` gives them.
+        names: Names that must be among them.
+        source: The record that holds the digests, for the message.
+
+    Raises:
+        RunError: One is not.
+    """
+    for name in names:
+        path = confine(folder, name)
+        if name not in digests and not path.is_file():
+            raise RunError(f"{path} is missing.")
+        if name not in digests:
+            report_altered(f"{path} was not there when {source} was written, which does not name it.")
+
+
+def list_readable(folder: Path) -> Iterator[str]:
+    """List the names of all files of a folder that a library might take for a part of a model, whatever it is told."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in _READ and not path.name.startswith("."):
+            yield path.relative_to(folder).as_posix()
 
 
 def confine(folder: Path, name: str) -> Path:

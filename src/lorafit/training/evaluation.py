@@ -8,12 +8,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from lorafit.config import EvaluationConfig, load_config
+from lorafit.config import EvaluationConfig
 from lorafit.data.loading import load_evaluation_rows
 from lorafit.data.rows import Split
 from lorafit.data.sources import is_own_source
 from lorafit.errors import DataError
 from lorafit.inference.loading import load
+from lorafit.runs.evidence import check_evidence, has_evidence, read_settings
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
@@ -71,7 +72,7 @@ def evaluate(
     slices = (flags or {}).get("data.slice_columns")
     if data is not None and slices is None:
         slices = []  # other data need not have the run's columns
-    config = load_config(layout.config, flags={**(flags or {}), "data.slice_columns": slices})
+    config = read_settings(layout, record, flags={**(flags or {}), "data.slice_columns": slices})
     predictor = load(
         layout.root,
         precision="fp32" if record.hardware.precision == "fp32" else "auto",
@@ -91,14 +92,17 @@ def evaluate(
     values = task.extend_values(predictor.compute_values(rows.texts, on_progress=progress.update), loaded.task)
     progress.finish()
     split = "test" if data is None else Path(data).name
-    baselines = {} if data is not None else _read_baselines(layout, rows, task)
+    baselines = {} if data is not None else _read_baselines(layout, record, rows, task)
     predicted = Predicted(values, baselines=baselines, calibration=predictor.calibration)
     return build_metrics(split, rows, loaded.task, config.evaluation, predicted)
 
 
-def _read_baselines(layout: RunLayout, rows: Split, task: Task) -> dict[str, Array]:
+def _read_baselines(layout: RunLayout, record: RunRecord, rows: Split, task: Task) -> dict[str, Array]:
     """Return the baselines' predictions of the run's own test rows, as far as they were kept."""
-    kept = {name: read_predictions(layout.predictions("test", name), rows, task) for name in task.baselines}
+    paths = {name: layout.predictions("test", name) for name in task.baselines}
+    paths = {name: path for name, path in paths.items() if has_evidence(layout, record, path)}
+    check_evidence(layout, record, *paths.values())
+    kept = {name: read_predictions(path, rows, task) for name, path in paths.items()}
     return {name: values for name, values in kept.items() if values is not None}
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.config import Config, describe_source, load_config
+from lorafit.config import Config, describe_source
 from lorafit.data.corrections import CORRECTED, DIGEST, ROW, SPLIT, digest_text
 from lorafit.data.loading import load_source_rows, load_splits
 from lorafit.data.quality.findings import DATA, MOST_ROWS, Finding, FoundRow, Scope, grade, write_share
@@ -17,6 +17,7 @@ from lorafit.data.rows import Split
 from lorafit.data.writing import WRITABLE_SUFFIXES, write_table
 from lorafit.errors import ConfigError, DataError, RunError, UserInputError
 from lorafit.inference.loading import load
+from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.lineage import list_base_runs
 from lorafit.runs.records import RunRecord
@@ -252,7 +253,7 @@ def find_label_errors_by_run(config: Config, run: Path, *, progress: Progress | 
         )
     remedy = f"Judge all rows by cross-validation: lorafit check {describe_source(config)} --folds 5"
     progress.start("reading data")
-    trained = load_splits(load_config(layout.config).data).train
+    trained = load_splits(read_settings(layout, record).data).train
     if trained.fingerprint() != record.data.splits["train"].fingerprint:
         raise DataError(
             f"{record.data.source} has changed since {layout.root} was trained, so it is not known which rows it was "

@@ -25,6 +25,7 @@ from lorafit.models.methods import find_method
 from lorafit.reports.model_card import render_model_card
 from lorafit.reports.page import write_report
 from lorafit.reports.tracking import open_trackers, track_results
+from lorafit.runs.evidence import add_evidence, is_intact
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION
 from lorafit.runs.journal import Journal
@@ -71,7 +72,9 @@ class RunStages:
         if left_out := prepared.splits.left_out:
             columns = dict(zip(("source", "row", "reason"), zip(*left_out, strict=True), strict=True))
             write_table(layout.left_out, columns, csv_safe=True)
-        return cls(prepared, Journal(layout, describe(prepared, forecast)), progress)
+        record = describe(prepared, forecast)
+        evidence = add_evidence(layout, record, layout.config, layout.left_out)
+        return cls(prepared, Journal(layout, record.model_copy(update={"evidence": evidence})), progress)
 
     @classmethod
     def resume(cls, prepared: Prepared, layout: RunLayout, progress: Progress) -> Self:
@@ -93,7 +96,7 @@ class RunStages:
             raise RunError(f"The data of {layout.root} have changed since it began: start a new run.")
         if record.base_model.digest != old.base_model.digest:
             raise RunError(f"The base model of {layout.root} has changed since it began: start a new run.")
-        names = ("created", "forecast", "seconds", "peak_memory_bytes", "energy_joules")
+        names = ("created", "forecast", "seconds", "peak_memory_bytes", "energy_joules", "evidence")
         kept = {name: getattr(old, name) for name in names}
         return cls(prepared, Journal(layout, record.model_copy(update=kept)), progress)
 
@@ -112,7 +115,9 @@ class RunStages:
             return None
         with self.journal.stage("before training"):
             path = self.layout.predictions("test", "before")
-            kept = read_predictions(path, self.prepared.splits.test, self.prepared.task)
+            kept = None
+            if is_intact(self.layout, self.journal.record, path):
+                kept = read_predictions(path, self.prepared.splits.test, self.prepared.task)
             return self._predict_test_rows("before", self._current_runtime()) if kept is None else kept
 
     @contextmanager
@@ -238,6 +243,7 @@ class RunStages:
         fold_scaler(prepared.adapted, scaler)
         seconds = self.journal.record.seconds["training"]
         self.journal.update(training=training.model_copy(update={"seconds": seconds}))
+        self._keep(self.layout.history)
 
     def calibrate(self) -> Calibration | None:
         """Fit the calibration of the trained model on the calibration rows; return None where there are none."""
@@ -306,6 +312,7 @@ class RunStages:
             predicted = Predicted(after, before, baselines, calibration)
             metrics = build_metrics("test", splits.test, splits.task, config, predicted)
             metrics.write(self.layout.metrics)
+            self._keep(self.layout.metrics)
             write_atomic(self.layout.card, render_model_card(self.journal.record, metrics))
         return predicted, metrics
 
@@ -354,7 +361,13 @@ class RunStages:
 
     def _measure_baselines(self, names: Iterable[str]) -> dict[str, Array]:
         paths = {name: self.layout.predictions("test", name) for name in names}
-        return {name: measure_baseline(name, self.prepared.splits, path, self.progress) for name, path in paths.items()}
+        values = {name: measure_baseline(name, self.prepared.splits, path, self.progress) for name, path in paths.items()}
+        self._keep(*paths.values())
+        return values
+
+    def _keep(self, *paths: Path) -> None:
+        """Name files in the record that were just written; those that are not there are left out."""
+        self.journal.update(evidence=add_evidence(self.layout, self.journal.record, *paths))
 
     @cached_property
     def trained_runtime(self) -> Runtime:
@@ -408,6 +421,7 @@ class RunStages:
             logits = self.prepared.scaler.undo(logits)  # `fit` folds the scaler into the head
         values = task.activate(logits, calibration)
         write_predictions(self.layout.predictions("test", model), rows, task, values)
+        self._keep(self.layout.predictions("test", model))
         self.progress.finish()
         return values
 
@@ -428,6 +442,7 @@ class RunStages:
         predictor = self._build_predictor(self.trained_runtime, predicted.calibration)
         found = explain_mistakes(predictor, self.prepared.splits.test, predicted.after, self.progress)
         found.write(self.layout.mistakes)
+        self._keep(self.layout.mistakes)
 
     def _build_predictor(self, runtime: Runtime, calibration: Calibration | None = None) -> Predictor:
         tokenizer = load_tokenizer(self.prepared.encoder.folder)

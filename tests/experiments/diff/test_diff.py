@@ -23,6 +23,8 @@ from lorafit.tasks.statistics import adjust_p_values
 
 Draw = Callable[..., SimpleNamespace]
 WriteRun = Callable[..., Path]
+EditRecord = Callable[..., None]
+SignRun = Callable[[Path], None]
 WritePair = Callable[..., tuple[Path, Path]]
 TRUTH = ["neg", "pos"] * 100
 
@@ -316,7 +318,7 @@ def test_slices_without_any_label_are_undefined(write_values: WriteRun) -> None:
 
 @pytest.mark.parametrize("name", ["single_label", "multi_label"])
 def test_labels_in_another_order_are_aligned_by_name(
-    draw_models: Draw, write_pair: WritePair, write_values: WriteRun, name: str
+    draw_models: Draw, write_pair: WritePair, write_values: WriteRun, edit_record: EditRecord, name: str
 ) -> None:
     models = draw_models(name)
     texts = {"texts": lambda row, _: f"film {row}"}
@@ -332,7 +334,7 @@ def test_labels_in_another_order_are_aligned_by_name(
     layout = RunLayout(turned)
     own, wrong = (RunRecord.read(RunLayout(run).record).data.splits["test"].fingerprint for run in (turned, a))
     assert own != wrong
-    layout.record.write_text(layout.record.read_text(encoding="utf-8").replace(own, wrong), encoding="utf-8")
+    edit_record(layout.record, lambda record: record["data"]["splits"]["test"].update(fingerprint=wrong))
     with pytest.raises(DataError, match="measured on different test rows"):
         diff(a, turned)
     (a.parent / "a-test.jsonl").unlink()
@@ -365,12 +367,13 @@ def test_other_test_rows_are_refused_with_what_to_do(
 
 
 def test_predictions_of_other_rows_under_the_same_fingerprint_are_refused(
-    models: SimpleNamespace, write_pair: WritePair, write_values: WriteRun
+    models: SimpleNamespace, write_pair: WritePair, write_values: WriteRun, sign_run: SignRun
 ) -> None:
     """One altered, then both alike: then the data, where they are still there, tell."""
     a, b = write_pair(models)
     other = write_values("other", models.task, models.y[::-1], models.after[::-1])
     RunLayout(other).predictions("test", "after").replace(RunLayout(b).predictions("test", "after"))
+    sign_run(b)
     with pytest.raises(RunError, match=r"are of different rows.*one was altered"):
         diff(a, b)
     with pytest.raises(RunError, match=r"\S+b are not of its test rows: they were altered"):

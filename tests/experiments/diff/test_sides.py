@@ -12,6 +12,7 @@ from lorafit.experiments.diff.sides import RunSide, open_side, read_side_calibra
 from lorafit.tasks.registry import build_task
 
 WriteRun = Callable[..., Path]
+SignRun = Callable[[Path], None]
 TRUTH = ["neg", "pos", "pos"]
 
 
@@ -88,7 +89,7 @@ def test_missing_predictions_are_named_with_what_to_do(write_guesses: WriteRun) 
     ids=str,
 )
 def test_altered_predictions_are_refused(
-    write_values: WriteRun, task: str, changes: dict[str, list[object] | None]
+    write_values: WriteRun, sign_run: SignRun, task: str, changes: dict[str, list[object] | None]
 ) -> None:
     built, y, values = {
         "single_label": (("neg", "pos"), np.array([0, 1, 1]), np.eye(2)[[0, 1, 1]]),
@@ -98,21 +99,31 @@ def test_altered_predictions_are_refused(
     }[task]
     side = open_side(write_values("run", build_task(task, built), y, values))
     rewrite(side, {})
+    sign_run(side.root)
+    side = open_side(side.root)
     np.testing.assert_array_equal(read_test_predictions(side, side.task).y, y)
     rewrite(side, changes)
+    with pytest.raises(RunError, match=r"test\.after\.parquet was altered after the run wrote it"):
+        read_test_predictions(side, side.task)
+    sign_run(side.root)
+    side = open_side(side.root)
     with pytest.raises(RunError, match="does not fit the run's record"):
         read_test_predictions(side, side.task)
 
 
 def test_predictions_that_lack_rows_or_are_no_table_are_refused(
-    models: SimpleNamespace, write_values: WriteRun
+    models: SimpleNamespace, write_values: WriteRun, sign_run: SignRun
 ) -> None:
     side = open_side(write_values("run", models.task, models.y, models.after))
     path = side.layout.predictions("test", "after")
     write_table(path, {name: values[1:] for name, values in read_table(path).columns.items()})
+    sign_run(side.root)
+    side = open_side(side.root)
     with pytest.raises(RunError, match="does not fit the run's record"):
         read_test_predictions(side, side.task)
     path.write_bytes(b"PAR1")
+    sign_run(side.root)
+    side = open_side(side.root)
     with pytest.raises(RunError, match="does not fit the run's record"):
         read_test_predictions(side, side.task)
 

@@ -18,9 +18,10 @@ from lorafit.inference.export.records import ExportLayout, ExportRecord
 from lorafit.runs import saving
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
-from lorafit.system.atomic import compute_digest
+from lorafit.system.digests import digest_file
 from lorafit.tasks.base import Task
 
+EditRecord = Callable[..., None]
 TEXTS = ["a superb film", "a dull, boring story", "great great great hours", "the end"]
 NEAR = {"fp32": 1e-4, "int8": 0.05}
 """How far a probability of an export may be from the run's."""
@@ -29,10 +30,6 @@ NEAR = {"fp32": 1e-4, "int8": 0.05}
 @pytest.fixture(scope="module", params=[False, True], ids=["fp32", "int8"])
 def exported(request: pytest.FixtureRequest, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
     return export(trained, int8=request.param, output=tmp_path_factory.mktemp("exported") / "model")
-
-
-def rewrite(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_an_export_predicts_what_the_run_predicts(
@@ -140,26 +137,28 @@ def test_plain_onnxruntime_opens_it(trained: Path, exported: Export) -> None:
     assert run_script(PLAIN, exported.path, file, json.dumps(TEXTS)).split() == expected
 
 
-def test_a_damaged_or_exchanged_file_is_refused(exported: Export, tmp_path: Path) -> None:
+def test_a_damaged_or_exchanged_file_is_refused(exported: Export, edit_record: EditRecord, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(exported.path, tmp_path / "copy"))
     with (copy / "tokenizer.json").open("a") as file:
         file.write(" ")
     with pytest.raises(RunError, match=r"tokenizer\.json was altered after the export"):
         lorafit.load(copy)
     (copy / "tokenizer.json").unlink()
-    with pytest.raises(RunError, match=r"tokenizer\.json is missing: .* is not a complete export"):
+    with pytest.raises(RunError, match=r"tokenizer\.json is missing"):
         lorafit.load(copy)
-    rewrite(copy / "lorafit.json", schema_version=1)
+    edit_record(copy / "lorafit.json", schema_version=1)
     with pytest.raises(RunError, match="was written by another version of lorafit"):
         lorafit.load(copy)
 
 
-def test_another_models_logits_are_noticed_unless_that_is_not_wanted(exported: Export, tmp_path: Path) -> None:
+def test_another_models_logits_are_noticed_unless_that_is_not_wanted(
+    exported: Export, edit_record: EditRecord, tmp_path: Path
+) -> None:
     copy = ExportLayout(Path(shutil.copytree(exported.path, tmp_path / "copy")))
-    golden = json.loads(copy.golden.read_text())
-    golden["logits"][0][0] += 10
-    copy.golden.write_text(json.dumps(golden))
-    rewrite(copy.record, files=exported.record.files | {"golden.json": compute_digest(copy.golden)})
+    golden = json.loads(copy.golden.read_text())["logits"]
+    golden[0][0] += 10
+    edit_record(copy.golden, logits=golden)
+    edit_record(copy.record, files=exported.record.files | {"golden.json": digest_file(copy.golden)})
     name = "onnx" if exported.record.precision == "fp32" else "int8"
     with pytest.raises(RunError, match=f"The model run by {name} does not give its golden logits"):
         lorafit.load(copy.root)

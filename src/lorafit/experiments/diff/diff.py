@@ -13,6 +13,7 @@ from lorafit.experiments.diff.gates import judge_gates, parse_gates
 from lorafit.experiments.diff.pairs import Pair, predict_test_rows, predict_with_both, read_both
 from lorafit.experiments.diff.records import DiffRecord, DiffSide
 from lorafit.experiments.diff.sides import OTHER_ROWS, ExportedSide, RunSide, Side, open_side, read_side_calibration
+from lorafit.runs.evidence import read_settings
 from lorafit.system.extras import require
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.base import Array, Task
@@ -67,8 +68,8 @@ def diff(
     if run is None and data is None:
         raise UserInputError(f"Exported models hold no predictions of their test rows. {OTHER_ROWS}")
     require("scipy", extra="train", purpose="Comparing models")  # what runs an export does not bring it
-    settings = None if run is None else run.layout.config
-    config = load_config(settings, flags={**(flags or {}), "data.slice_columns": slices, "data.task": task.name})
+    flags = {**(flags or {}), "data.slice_columns": slices, "data.task": task.name}
+    config = load_config(flags=flags) if run is None else read_settings(run.layout, run.record, flags=flags)
     if data is not None:
         pair = predict_with_both(first, second, task, config, data, progress)
     elif isinstance(first, RunSide) and isinstance(second, RunSide):

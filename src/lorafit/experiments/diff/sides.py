@@ -8,15 +8,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.config import load_config
+from lorafit.config import Config
 from lorafit.data.sources import identify_source, is_same_source
 from lorafit.data.tables import read_table
 from lorafit.errors import RunError
 from lorafit.inference.export.records import ExportLayout, ExportRecord, Precision
+from lorafit.runs.evidence import check_evidence, read_settings
 from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.predictions import parse_predictions
 from lorafit.runs.records import RunRecord
-from lorafit.system.atomic import compute_digest
+from lorafit.system.digests import check_files
 from lorafit.system.paths import expand_home
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.records import Calibration
@@ -68,14 +69,19 @@ class RunSide:
         """Processor and threads that the speed was measured with."""
         return self.record.hardware.cpu, self.record.hardware.threads
 
+    @property
+    def config(self) -> Config:
+        """Its settings."""
+        return read_settings(self.layout, self.record)
+
     def was_chosen_on(self, data: str) -> bool:
         """Tell whether `data` is the file of its validation rows."""
-        validation = load_config(self.layout.config).data.validation
+        validation = self.config.data.validation
         return validation is not None and is_same_source(data, validation)
 
     def was_trained_on(self, data: str) -> bool:
         """Tell whether `data` is what its training rows come from."""
-        return is_same_source(data, load_config(self.layout.config).data.source)
+        return is_same_source(data, self.config.data.source)
 
 
 @dataclass(frozen=True)
@@ -211,6 +217,7 @@ def read_test_predictions(side: RunSide, task: Task) -> Predictions:
     path = side.layout.predictions("test", "after")
     if not path.is_file():
         raise RunError(f"{path} is missing. {OTHER_ROWS}")
+    check_evidence(side.layout, side.record, path)
     try:
         predictions = Predictions(*parse_predictions(read_table(path).columns, task))
         task.row_statistics(predictions.y, predictions.values)  # refuses what the task does not have
@@ -237,10 +244,8 @@ def read_side_calibration(side: Side) -> Calibration | None:
     digest = side.record.files.get(CALIBRATION_FILE)
     if digest is None:
         return None
-    calibration = side.task.calibration_type.read(side.calibration)
-    if compute_digest(side.calibration) != digest:
-        raise RunError(f"{side.calibration} was altered: its digest is another than that in the record.")
-    return calibration
+    check_files(side.calibration.parent, {CALIBRATION_FILE: digest}, since="since then", source=side.layout.record)
+    return side.task.calibration_type.read(side.calibration)
 
 
 def _altered(path: Path) -> RunError:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from lorafit.config import load_config
 from lorafit.data.loading import load_splits
 from lorafit.data.rows import Split, Splits
 from lorafit.data.sources import identify_source
@@ -28,12 +27,14 @@ from lorafit.models.load import load_tokenizer
 from lorafit.models.methods import find_method
 from lorafit.models.quiet import quiet_transformers
 from lorafit.models.runtimes.onnx import OnnxRuntime
+from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, GoldenRecord, verify_golden
 from lorafit.runs.records import RunRecord
 from lorafit.runs.saving import compute_plain_logits, load_trained
 from lorafit.system import hardware
-from lorafit.system.atomic import atomic_directory, compute_digest, describe_obstacle
+from lorafit.system.atomic import atomic_directory, describe_obstacle
+from lorafit.system.digests import digest_folder
 from lorafit.system.extras import require
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
@@ -279,7 +280,7 @@ def _choose_folder(
 
 def _read_splits(layout: RunLayout, record: RunRecord, say: Callable[[str], None]) -> Splits | None:
     try:
-        splits = load_splits(load_config(layout.config).data)
+        splits = load_splits(read_settings(layout, record).data)
     except LorafitError as error:
         say(f"compared on the golden sentences alone: the run's data cannot be read ({error})")
         return None
@@ -355,7 +356,7 @@ def _describe(
     parity: ParityRecord,
     texts_per_second: float | None,
 ) -> ExportRecord:
-    record, data = original.record, load_config(original.layout.config).data
+    record, data = original.record, read_settings(original.layout, original.record).data
     identities = {"source": identify_source(data.source)}
     if data.validation is not None:
         identities["validation"] = identify_source(data.validation)
@@ -382,5 +383,5 @@ def _describe(
         test_fingerprint=record.data.splits["test"].fingerprint,
         parity=parity,
         speed=speed,
-        files={path.name: compute_digest(path) for path in sorted(target.root.iterdir())},
+        files=digest_folder(target.root),
     )

@@ -8,7 +8,9 @@ from pydantic import Field
 
 from lorafit.config import TruncationPolicy
 from lorafit.models.records import BaseModelRecord, ParameterCounts
+from lorafit.runs.agreement import check_agreement
 from lorafit.runs.folder import CALIBRATION_FILE
+from lorafit.system.digests import check_files, check_listed, list_readable
 from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Task
 from lorafit.tasks.records import Estimate
@@ -46,6 +48,10 @@ class ExportLayout:
     def model(self, precision: Precision) -> Path:
         """The graph with its weights."""
         return self.root / ("model_quantized.onnx" if precision == "int8" else "model.onnx")
+
+    def needed(self, precision: Precision) -> tuple[str, ...]:
+        """Names of the files that prediction takes, or other tools do, and that are always there."""
+        return (self.model(precision).name, self.golden.name, "config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 class ParityRecord(Record):
@@ -121,3 +127,21 @@ class ExportRecord(FileRecord):
     def build_task(self) -> Task:
         """Return the task with the labels of the run."""
         return build_task(self.task, self.labels)
+
+
+def check_export(layout: ExportLayout, record: ExportRecord) -> None:
+    """Make sure that an export is what was written, and that its files and its record agree.
+
+    Args:
+        layout: Its folder.
+        record: Its record.
+
+    Raises:
+        RunError: A file is missing, altered or none of its own, or two files contradict each other.
+    """
+    names = (*layout.needed(record.precision), *list_readable(layout.root))
+    check_files(layout.root, record.files, since="after the export", source=layout.record)
+    check_listed(
+        layout.root, record.files, (name for name in names if name != layout.record.name), source=layout.record
+    )
+    check_agreement(layout.root, record, layout.record)

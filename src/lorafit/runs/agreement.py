@@ -1,0 +1,107 @@
+"""What stands in two files of a model stands there twice with the same value, or the model is refused."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from lorafit.config import Config
+from lorafit.errors import RunError
+from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
+from lorafit.runs.golden import GoldenRecord
+from lorafit.runs.records import RunRecord
+from lorafit.system.alterations import report_altered
+from lorafit.system.files import read_file
+from lorafit.system.limits import RECORD_BYTES
+from lorafit.system.text import clean_text
+from lorafit.tasks.base import Task
+
+_LONGEST = 100
+"""Characters shown of a value."""
+
+
+class _ModelFacts(Protocol):
+    """What `run.json` and `lorafit.json` say of the model."""
+
+    def build_task(self) -> Task:
+        """Return the task with its labels."""
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens."""
+
+
+def check_agreement(folder: Path, record: _ModelFacts, source: Path) -> None:
+    """Compare the record of a run or export with what plain libraries read in the model's folder.
+
+    Args:
+        folder: `adapter/`, `model/`, or the folder of an export.
+        record: The record.
+        source: Its file, for messages.
+
+    Raises:
+        RunError: Labels, kind of loss, longest input, calibration or golden logits do not fit the record.
+    """
+    labelled = folder / "labels" / "config.json"
+    labelled = labelled if labelled.is_file() else folder / "config.json"
+    for path, what, here, there in _list_facts(folder, labelled, record):
+        if here != there:
+            report_altered(
+                f"{source} and {path} contradict each other: {what} {_show(there)} in the first, {_show(here)} in "
+                "the second."
+            )
+
+
+def check_settings(config: Config, record: RunRecord, layout: RunLayout) -> None:
+    """Compare the settings of a run with its record.
+
+    Args:
+        config: Those in `config.yaml`.
+        record: The record.
+        layout: The run folder.
+
+    Raises:
+        RunError: A setting that the record has, too, has another value there.
+    """
+    facts = {
+        "data.task": (config.data.task, record.task),
+        "training.seed": (config.training.seed, record.seed),
+        "method.name": (config.method.name, record.method),
+        "model.truncation": (config.model.truncation, record.truncation),
+        "model.window_stride": (config.model.window_stride, record.window_stride),
+        "data.text_pair_column": (config.data.text_pair_column is not None, record.pair),
+    }
+    for setting, (now, then) in facts.items():
+        if now != then:
+            report_altered(f"{layout.config} was altered: {setting} is {now}, the run was made with {then}.")
+
+
+def _list_facts(folder: Path, labelled: Path, record: _ModelFacts) -> Iterator[tuple[Path, str, object, object]]:
+    """Yield file, name and both values of every fact, the record's last."""
+    task = record.build_task()
+    config = _read_object(labelled)
+    names = config.get("id2label")
+    yield labelled, "the labels are", names, {str(index): name for index, name in task.id2label.items()}
+    yield labelled, "the kind of loss is", config.get("problem_type"), task.problem_type
+    tokenizer = folder / "tokenizer_config.json"
+    yield tokenizer, "the longest input has", _read_object(tokenizer).get("model_max_length"), record.max_length
+    golden = folder / "golden.json"
+    outputs = {len(row) for row in GoldenRecord.read(golden).logits}
+    yield golden, "the numbers of outputs are", sorted(outputs), [len(task.output_names)]
+    if (folder / CALIBRATION_FILE).is_file():
+        task.calibration_type.read(folder / CALIBRATION_FILE)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object of another library; a RunError says that it is none."""
+    try:
+        content = json.loads(read_file(path, RunError, RECORD_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: it is not JSON.") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is damaged: it is not a JSON object.")
+    return content
+
+
+def _show(value: object) -> str:
+    return clean_text(json.dumps(value, ensure_ascii=False), most=_LONGEST)
