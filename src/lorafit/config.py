@@ -16,8 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 
 from lorafit.errors import ConfigError
+from lorafit.system import limits
+from lorafit.system.files import read_file, show_path
 from lorafit.system.paths import expand_home
-from lorafit.system.text import format_count, parse_duration
+from lorafit.system.plain_yaml import UnusableYamlError, parse_yaml
+from lorafit.system.text import clean_text, format_count, parse_duration, show_value
 from lorafit.tasks.records import Resampling
 from lorafit.tasks.registry import TaskName
 
@@ -38,6 +41,10 @@ _FLAGS = {
     "model.name": "--model",
 }
 """Options that are not called as the settings they give."""
+
+_LARGEST = (1 << 63) - 1
+_MOST_FAULTS = 12
+_LONGEST_KEY = 80
 
 _NO_FLAG = {
     "data.calibration_fraction",
@@ -61,6 +68,13 @@ class Section(BaseModel):
         protected_namespaces=(),
         hide_input_in_errors=True,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_size(cls, value: object) -> object:
+        if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
+            raise PydanticCustomError("size", "whole numbers must be below 2**63 in size")
+        return value
 
 
 class FormatConfig(Section):
@@ -266,6 +280,11 @@ class TrainingConfig(Section):
     early_stopping_patience: int = Field(
         4, ge=0, description="Stop after so many validations without a lower loss; 0 never stops early."
     )
+    on_divergence: Literal["stop", "retry"] = Field(
+        "stop",
+        description="retry: when losses or gradients are no longer numbers, go on once from the last checkpoint, in "
+        "fp32 where that was bf16, else with a fifth of the learning rate.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a CUDA GPU where torch finds one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto takes bf16 where the processor multiplies in bf16, else fp32."
@@ -442,10 +461,13 @@ def load_config(
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     for key, value in given.items():
         _set_dotted(values, key, value)
-    for override in overrides:
+    for number, override in enumerate(overrides, start=1):
+        limits.SETTINGS.check(number, "There are more overrides (--set) than can be read", ConfigError)
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
-            raise ConfigError(f"--set takes section.key=value, got {override!r}. Example: --set training.epochs=2")
+            raise ConfigError(
+                f"--set takes section.key=value, got {show_value(override)}. Example: --set training.epochs=2"
+            )
         _set_dotted(values, key.strip(), _parse_value(text, override))
         given.pop(key.strip(), None)
     return _check(values, origin=str(path) if path else None, flags=given)
@@ -526,17 +548,18 @@ def _check(values: dict[str, Any], *, origin: str | None = None, flags: Collecti
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    content = read_file(path, ConfigError, limits.SETTINGS_BYTES, what="a file of settings")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"Cannot read the config file {path}: {error.strerror}.") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"The config file {path} is not valid YAML: {error}") from error
+        values = parse_yaml(content.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ConfigError(f"The config file {show_path(path)} is not valid YAML: it is not UTF-8.") from None
+    except UnusableYamlError as error:
+        raise ConfigError(f"The config file {show_path(path)} {error}.") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(
-            f"The config file {path} must hold sections ({', '.join(Config.model_fields)}), "
+            f"The config file {show_path(path)} must hold sections ({', '.join(Config.model_fields)}), "
             f"got {type(values).__name__}."
         )
     return {name: {} if section is None else section for name, section in values.items()}
@@ -544,17 +567,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _parse_value(text: str, override: str) -> Any:  # noqa: ANN401 - YAML may hold any type; pydantic checks it
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML.") from error
+        return parse_yaml(text)
+    except UnusableYamlError as error:
+        fault = "is not valid YAML" if "is not valid" in str(error) else str(error)
+        raise ConfigError(f"--set {show_value(override)}: the value {fault}.") from None
 
 
 def _set_dotted(values: dict[str, Any], key: str, value: object) -> None:
     *sections, last = key.split(".")
+    limits.DEPTH.check(len(sections), f"{_show_key(key)} has {len(sections):,} levels", ConfigError)
     for section in sections:
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"{key}: {section} holds a value, not a section.")
+            raise ConfigError(f"{_show_key(key)}: {_show_key(section)} holds a value, not a section.")
         values = inner
     values[last] = value
 
@@ -562,7 +587,12 @@ def _set_dotted(values: dict[str, Any], key: str, value: object) -> None:
 def _describe(error: ValidationError, *, origin: str | None, flags: Collection[str]) -> str:
     faults = _faults(error, flags)
     count, where = format_count(len(faults), "setting"), f" ({origin} and flags)" if origin else ""
-    return "\n".join([f"{count} cannot be used{where}:", *(f"  {fault}" for fault in faults)])
+    more = [f"… {len(faults) - _MOST_FAULTS:,} more"] if len(faults) > _MOST_FAULTS else []
+    return "\n".join([f"{count} cannot be used{where}:", *(f"  {fault}" for fault in (*faults[:_MOST_FAULTS], *more))])
+
+
+def _show_key(key: str) -> str:
+    return clean_text(key, most=_LONGEST_KEY)
 
 
 def _faults(error: ValidationError, flags: Collection[str]) -> list[str]:
@@ -571,16 +601,19 @@ def _faults(error: ValidationError, flags: Collection[str]) -> list[str]:
         location = [str(part) for part in fault["loc"]]
         if location[:2] == ["method", "target_modules"]:
             groups = ", ".join(get_args(TargetGroup))
-            faults["method.target_modules"] = f"got {fault['input']!r}; allowed: {groups}, or a list of module names"
+            faults["method.target_modules"] = (
+                f"got {show_value(fault['input'])}; allowed: {groups}, or a list of module names"
+            )
         elif fault["type"] == "extra_forbidden":
             faults[".".join(location)] = f"unknown setting{_suggest(location)}"
         else:
-            got = "" if fault["type"] in {"section", "name"} else f", got {fault['input']!r}"
+            got = "" if fault["type"] in {"section", "name"} else f", got {show_value(fault['input'])}"
             faults[".".join(location)] = f"{fault['msg']}{got}"
-    return [f"{key}: {text}{f' ({name_flag(key)})' if key in flags else ''}" for key, text in faults.items()]
+    return [f"{_show_key(key)}: {text}{f' ({name_flag(key)})' if key in flags else ''}" for key, text in faults.items()]
 
 
 def _suggest(location: list[str]) -> str:
+    location = [_show_key(name) for name in location]
     section: type[BaseModel] = Config
     for name in location[:-1]:
         annotation = section.model_fields[name].annotation

@@ -15,11 +15,10 @@ from lorafit.data.rows import Split
 from lorafit.errors import DataError
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.predictions import read_predictions, write_predictions
-from lorafit.tasks.base import TargetScaler
 from lorafit.tasks.evaluation import estimate
 from lorafit.tasks.records import MetricsRecord
 from lorafit.tasks.registry import TASKS, build_task
-from lorafit.training.evaluation import Predicted, build_metrics, compute_validation, evaluate
+from lorafit.training.evaluation import Predicted, build_metrics, evaluate
 
 TASK = build_task("single_label", ("neg", "pos"))
 ROWS = Split(ids=np.array([7, 3, 12]), texts=("c", "a", "b"), y=np.array([0, 1, 1]))
@@ -212,18 +211,6 @@ def test_predictions_of_a_run_stand_in_input_order(every_run: RunLayout) -> None
     assert values is not None
     expected = lorafit.load(every_run.root).compute_values(splits.test.texts)
     np.testing.assert_allclose(values, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_validation_is_measured_as_the_task_does(name: str) -> None:
-    task = build_task(name, ("1", "2", "3") if name != "regression" else ("value",))
-    y = np.eye(3, dtype=np.int64) if name == "multi_label" else np.array([0, 1, 2])
-    logits = np.random.default_rng(0).normal(size=(3, len(task.output_names)))
-    rows, scaler = Split(ids=np.arange(3), texts=("a", "b", "c"), y=y), TargetScaler(0.5, 2.0)
-    assert compute_validation(rows, logits, task, scaler) == task.validation_metrics(y, logits, scaler)
-    broken = compute_validation(rows, np.where(np.arange(3)[:, np.newaxis] == 1, math.nan, logits), task, scaler)
-    assert set(broken) == {"loss", "calibrated_loss"}
-    assert all(math.isnan(loss) for loss in broken.values())
 
 
 def test_metrics_compare_with_every_other_model_on_the_same_rows() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
-from lorafit.errors import TrainingInterruptedError
+from lorafit.errors import TrainingDivergedError, TrainingInterruptedError
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system import hardware
@@ -66,6 +66,14 @@ class Journal:
             self._end("interrupted")
             raise TrainingInterruptedError(
                 f"Interrupted; what was done is kept. Go on with:\n  {command}", run=self.layout.root
+            ) from error
+        except TrainingDivergedError as error:
+            self._end("failed")
+            if not error.settings or self.record.divergence is None:
+                raise
+            settings = self.record.divergence.describe_settings()
+            raise TrainingDivergedError(
+                f"{error}\nOr go on from the last checkpoint with {settings}:\n  {command}", settings=error.settings
             ) from error
         except BaseException:
             self._end("failed")

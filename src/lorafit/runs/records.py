@@ -97,6 +97,23 @@ class ForecastRecord(Record):
     given_up: list[str] = Field(default_factory=list)
 
 
+class DivergenceRecord(Record):
+    """Training that diverged.
+
+    Attributes:
+        fault: What was seen, at which step and rows, as a sentence.
+        settings: What is different when training goes on, by dotted settings; none where nothing would help.
+    """
+
+    fault: str
+    settings: dict[str, float | str] = Field(default_factory=dict)
+
+    def describe_settings(self) -> str:
+        """Write the settings as one may type them: `training.precision=fp32`."""
+        written = {name: value if isinstance(value, str) else f"{value:g}" for name, value in self.settings.items()}
+        return ", ".join(f"{name}={value}" for name, value in written.items())
+
+
 class RunRecord(FileRecord):
     """`run.json`: what was done, with what, on what, and how it ended.
 
@@ -124,6 +141,10 @@ class RunRecord(FileRecord):
     parameters: ParameterCounts
     forecast: ForecastRecord | None = None
     training: TrainingRecord | None = None
+    divergence: DivergenceRecord | None = None
+    events: list[str] = Field(
+        default_factory=list, description="What went wrong on the way: damaged checkpoints, training that diverged."
+    )
     seconds: dict[str, float] = Field(default_factory=dict, description="Wall-clock time a stage.")
     peak_memory_bytes: int = 0
     energy_joules: float | None = None

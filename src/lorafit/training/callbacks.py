@@ -2,22 +2,21 @@
 
 import json
 import math
-import re
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lorafit.errors import TrainingDivergedError
-from lorafit.system.atomic import compute_digest, write_atomic
+from lorafit.system.atomic import write_atomic
 from lorafit.system.progress import Progress
+from lorafit.system.signals import listen
 from lorafit.tasks.base import Metric
+from lorafit.training.checkpoints import mark_complete, name_checkpoint
+from lorafit.training.divergence import check_weights
 from lorafit.training.inputs import EpochBatches
 
 
@@ -119,7 +118,7 @@ class History(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Write the log so far, and mark the checkpoint just written as complete."""
-        mark_complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+        mark_complete(name_checkpoint(Path(str(args.output_dir)), state.global_step))
         self._write(state)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
@@ -130,18 +129,28 @@ class History(TrainerCallback):
         write_atomic(self._path, "".join(json.dumps(entry) + "\n" for entry in state.log_history))
 
 
-class DivergenceGuard(TrainerCallback):
-    """Stops training as soon as a logged loss or gradient norm is NaN or infinite."""
+class Rates(TrainerCallback):
+    """Gives the optimizer the learning rates of the settings, where those of the checkpoint were others."""
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, **given: Any) -> None:
-        """Raise `TrainingDivergedError` if a logged value is not finite."""
-        for name in ("loss", "grad_norm", "eval_loss"):
-            value = given["logs"].get(name)
-            if value is not None and not math.isfinite(value):
-                raise TrainingDivergedError(
-                    f"Training diverged: {name} is {value} at step {state.global_step}. Lower the learning rate "
-                    f"(it peaks at {args.learning_rate:g}): --set training.learning_rate={args.learning_rate / 5:g}"
-                )
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._rates = [group["lr"] for group in optimizer.param_groups]
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **given: Any) -> None:
+        """Replace the rates, after optimizer and schedule were read from the checkpoint."""
+        schedule = given["lr_scheduler"]
+        for group, rate, known in zip(given["optimizer"].param_groups, self._rates, schedule.base_lrs, strict=True):
+            if rate != known:
+                group["lr"] *= rate / known
+                group["initial_lr"] = rate
+        schedule.base_lrs = list(self._rates)
+
+
+class WeightsGuard(TrainerCallback):
+    """Lets no checkpoint be marked as complete whose weights are not finite."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **given: Any) -> None:
+        """Raise `TrainingDivergedError` if a weight is not finite."""
+        check_weights(given["model"], step=state.global_step)
 
 
 _FEWEST_STEPS = 10
@@ -176,28 +185,15 @@ class RankAllocation(TrainerCallback):
 
 
 class InterruptGuard(TrainerCallback):
-    """Turns SIGINT or SIGTERM into a stop with a checkpoint after the current step; a second one stops at once."""
+    """Turns a signal that asks to end into a stop with a checkpoint after this step; a second one stops at once."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self.interrupted = False
 
-    @contextmanager
-    def listen(self) -> Iterator[None]:
-        """Handle the signals inside the block, except those that are ignored, as SIGINT is in a shell's background.
-
-        Only the main thread can handle signals; in any other nothing changes.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-        previous = {number: signal.signal(number, self._handle) for number in heard}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+    def listen(self) -> AbstractContextManager[None]:
+        """Hear the signals inside the block."""
+        return listen(self._ask)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save and stop if a signal came, after a validation that is due, so that a resumed run ends the same."""
@@ -206,54 +202,7 @@ class InterruptGuard(TrainerCallback):
             control.should_save = True
             control.should_training_stop = True
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
+    def _ask(self) -> None:
         self.interrupted = True
-        self._progress.say("stopping after this step and saving; once more to stop at once")
-
-
-_MARKER = "complete.json"
-_NAME = re.compile(r"^checkpoint-(\d+)$")
-
-
-def mark_complete(checkpoint: Path) -> None:
-    """Write the digest of every file of a checkpoint into it, last of all.
-
-    The Trainer writes checkpoints file by file under their final name; without this mark training would resume from a
-    half-written one.
-
-    Args:
-        checkpoint: The checkpoint's folder.
-    """
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != _MARKER)
-    digests = {str(path.relative_to(checkpoint)): compute_digest(path) for path in files}
-    write_atomic(checkpoint / _MARKER, json.dumps(digests, indent=2) + "\n")
-
-
-def find_latest_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
-    """Find the newest complete checkpoint.
-
-    Args:
-        folder: Where the Trainer keeps checkpoints; need not exist.
-
-    Returns:
-        The checkpoint or None, and the newer ones that were skipped because they are incomplete or altered.
-    """
-    steps = {int(match[1]): path for path in folder.glob("checkpoint-*") if (match := _NAME.match(path.name))}
-    skipped: list[Path] = []
-    for _, path in sorted(steps.items(), reverse=True):
-        if is_complete(path):
-            return path, skipped
-        skipped.append(path)
-    return None, skipped
-
-
-def is_complete(checkpoint: Path) -> bool:
-    """Return whether a checkpoint was written to the end and is unaltered since."""
-    try:
-        digests = json.loads((checkpoint / _MARKER).read_text(encoding="utf-8"))
-        is_mark = isinstance(digests, dict) and len(digests) > 0
-        return is_mark and all(compute_digest(checkpoint / name) == digest for name, digest in digests.items())
-    except (OSError, ValueError):
-        return False
+        with suppress(OSError, RuntimeError):  # a terminal that is gone, or is being written to at this moment
+            self._progress.say("stopping after this step and saving; once more to stop at once")

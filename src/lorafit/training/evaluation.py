@@ -1,12 +1,9 @@
 """Measure a model on labelled rows."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
 
 from lorafit.config import EvaluationConfig
 from lorafit.data.loading import load_evaluation_rows
@@ -20,7 +17,7 @@ from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
-from lorafit.tasks.base import Array, TargetScaler, Task
+from lorafit.tasks.base import Array, Task
 from lorafit.tasks.evaluation import cut_into_slices, score_models, score_slices
 from lorafit.tasks.records import Calibration, MetricsRecord
 
@@ -148,20 +145,3 @@ def build_metrics(split: str, rows: Split, task: Task, config: EvaluationConfig,
         calibration=calibration,
         slices=score_slices(task, rows.y, after, before, slicings, resampling, groups=rows.group_ids),
     )
-
-
-def compute_validation(rows: Split, logits: Array, task: Task, scaler: TargetScaler) -> dict[str, float]:
-    """Measure what training is steered by, without intervals.
-
-    Args:
-        rows: The n rows.
-        logits: Shape (n, outputs), the model's raw outputs.
-        task: The task.
-        scaler: That of the targets.
-
-    Returns:
-        As `Task.validation_metrics`; both losses NaN where the outputs are no longer numbers, which stops training.
-    """
-    if not np.isfinite(logits).all():
-        return {"loss": math.nan, "calibrated_loss": math.nan}
-    return task.validation_metrics(rows.y, logits, scaler)

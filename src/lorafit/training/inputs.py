@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,11 @@ class EpochBatches(Sampler[list[int]]):
         filled = 1 - self.plan.padding_share(self._places)
         return 1 - filled * self._tokens / int(self._places.sum())
 
+    def batch_at(self, step: int) -> list[int]:
+        """Return the rows of a step, counted from 0 over all epochs."""
+        epoch, place = divmod(step, len(self))
+        return next(islice(self._draw_batches(epoch), place, None))
+
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, counted from 0, of the next iteration."""
         self._epoch = epoch
@@ -151,7 +157,10 @@ class EpochBatches(Sampler[list[int]]):
         return len(self.plan)
 
     def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng((self._seed, self._epoch))
+        return self._draw_batches(self._epoch)
+
+    def _draw_batches(self, epoch: int) -> Iterator[list[int]]:
+        rng = np.random.default_rng((self._seed, epoch))
         plan = self.plan.shuffled(self._places, rng)
         order = rng.permutation(len(plan))
         rows = self._rows if self._draw is None else self._draw.draw(rng)

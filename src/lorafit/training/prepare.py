@@ -9,7 +9,7 @@ from types import ModuleType
 
 from tokenizers import Tokenizer
 
-from lorafit.config import Config
+from lorafit.config import Config, override_config
 from lorafit.data.loading import load_splits
 from lorafit.data.quality.quick import quick_findings
 from lorafit.data.rows import Split, Splits
@@ -29,7 +29,7 @@ from lorafit.runs.records import DataRecord, ForecastRecord, HardwareRecord, Run
 from lorafit.runs.saving import locate_base
 from lorafit.system import hardware
 from lorafit.system.extras import require
-from lorafit.system.progress import Progress
+from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.base import TargetScaler, Task
 from lorafit.tasks.registry import get_task
 
@@ -197,6 +197,22 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     )
 
 
+def prepare_again(prepared: Prepared, settings: Mapping[str, object]) -> Prepared:
+    """Prepare the same rows with an untrained model and some other settings of training.
+
+    Args:
+        prepared: As it was.
+        settings: Dotted key to value.
+
+    Returns:
+        As it is now.
+    """
+    tokenizer, pad_id = load_tokenizer(prepared.encoder.folder)
+    tokens = {prepared.truncation: prepared.tokens}
+    material = Material(prepared.splits, prepared.encoder, tokenizer, pad_id, tokens)
+    return prepare(override_config(prepared.config, settings), Silent(), material=material)
+
+
 def _require_training() -> ModuleType:
     torch = require("torch", extra="train", purpose="Training")
     for package in ("transformers", "peft", "accelerate", "pyarrow"):
@@ -270,18 +286,23 @@ def describe(prepared: Prepared, forecast: ForecastRecord | None = None) -> RunR
             notes=list(splits.notes),
         ),
         base_model=prepared.encoder.record(prepared.adapted.model.config.model_type),
-        hardware=HardwareRecord(
-            cpu=hardware.cpu_name(),
-            cores=hardware.available_cores(),
-            threads=prepared.threads,
-            memory_bytes=hardware.memory_bytes(),
-            precision=prepared.precision.name,
-            precision_reason=prepared.precision.reason,
-        ),
+        hardware=describe_hardware(prepared),
         encoder_blocks=prepared.blocks,
         balancing=config.training.balancing,
         forecast=forecast,
         parameters=count_parameters(prepared.adapted),
+    )
+
+
+def describe_hardware(prepared: Prepared) -> HardwareRecord:
+    """Return the record of the machine, and of what a run uses of it."""
+    return HardwareRecord(
+        cpu=hardware.cpu_name(),
+        cores=hardware.available_cores(),
+        threads=prepared.threads,
+        memory_bytes=hardware.memory_bytes(),
+        precision=prepared.precision.name,
+        precision_reason=prepared.precision.reason,
     )
 
 

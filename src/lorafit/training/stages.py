@@ -14,7 +14,7 @@ import numpy as np
 
 from lorafit.data.rows import Splits
 from lorafit.data.writing import write_table
-from lorafit.errors import RunError, TrainingInterruptedError
+from lorafit.errors import RunError, TrainingDivergedError, TrainingInterruptedError
 from lorafit.inference.mistakes import explain_mistakes
 from lorafit.inference.predictor import Predictor, Runtime, compute_logits, plan_prediction
 from lorafit.models.acceleration.memory import release_freed_memory
@@ -30,7 +30,7 @@ from lorafit.runs.folder import RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION
 from lorafit.runs.journal import Journal
 from lorafit.runs.predictions import read_predictions, write_predictions
-from lorafit.runs.records import ForecastRecord, RunRecord
+from lorafit.runs.records import DivergenceRecord, ForecastRecord, RunRecord, TrainingRecord
 from lorafit.runs.saving import is_proven, rehearse_saving, save_trained
 from lorafit.system.atomic import write_atomic
 from lorafit.system.extras import install_line, missing_modules
@@ -39,8 +39,9 @@ from lorafit.system.text import join_text
 from lorafit.tasks.base import Array
 from lorafit.tasks.baselines import MAJORITY
 from lorafit.tasks.records import Calibration, MetricsRecord
-from lorafit.training.evaluation import Predicted, build_metrics, compute_validation
-from lorafit.training.prepare import Prepared, describe
+from lorafit.training.checkpoints import find_checkpoint, go_back_to_best
+from lorafit.training.evaluation import Predicted, build_metrics
+from lorafit.training.prepare import Prepared, describe, describe_hardware, prepare_again
 
 if TYPE_CHECKING:
     from lorafit.training.inputs import ModelInputs
@@ -96,9 +97,21 @@ class RunStages:
             raise RunError(f"The data of {layout.root} have changed since it began: start a new run.")
         if record.base_model.digest != old.base_model.digest:
             raise RunError(f"The base model of {layout.root} has changed since it began: start a new run.")
-        names = ("created", "forecast", "seconds", "peak_memory_bytes", "energy_joules", "evidence")
+        names = (
+            "created",
+            "forecast",
+            "seconds",
+            "peak_memory_bytes",
+            "energy_joules",
+            "evidence",
+            "divergence",
+            "events",
+        )
         kept = {name: getattr(old, name) for name in names}
-        return cls(prepared, Journal(layout, record.model_copy(update=kept)), progress)
+        stages = cls(prepared, Journal(layout, record.model_copy(update=kept)), progress)
+        if old.divergence is not None and old.divergence.settings:
+            stages._change(old.divergence)
+        return stages
 
     @property
     def layout(self) -> RunLayout:
@@ -210,17 +223,32 @@ class RunStages:
             on_validation: Called with the share of the steps done and the validation metrics; what it raises ends
                 training.
         """
-        from lorafit.training.inputs import build_rows
         from lorafit.training.targets import fold_scaler
+
+        with open_trackers(self.prepared.config, self.layout, self.journal.record), self.journal.stage("training"):
+            training = None
+            while training is None:
+                try:
+                    training = self._train(expected_seconds, on_validation)
+                except TrainingDivergedError as error:
+                    self._answer_divergence(error)
+        fold_scaler(self.prepared.adapted, self.prepared.scaler)
+        seconds = self.journal.record.seconds["training"]
+        self.journal.update(training=training.model_copy(update={"seconds": seconds}))
+        self._keep(self.layout.history)
+
+    def _train(self, expected_seconds: float | None, on_validation: "OnValidation | None") -> TrainingRecord:
+        """Train the model from the newest checkpoint that can be used."""
+        from lorafit.training.inputs import build_rows
         from lorafit.training.trainer import TrainingJob, fit
 
         prepared, splits, runtime = self.prepared, self.prepared.splits, self._current_runtime()
-        task, scaler = prepared.task, prepared.scaler
+        task, scaler, texts = prepared.task, prepared.scaler, self.inputs["train"]
         config, y = prepared.config.training, splits.train.y
         job = TrainingJob(
             adapted=prepared.adapted,
             rows=build_rows(
-                self.inputs["train"],
+                texts,
                 task.targets(y, scaler),
                 prepared.pad_id,
                 task.loss_weights(y) if config.class_weights == "balanced" else None,
@@ -230,20 +258,47 @@ class RunStages:
             method=prepared.config.method,
             layout=self.layout,
             precision=prepared.precision,
-            validate=lambda: compute_validation(
-                splits.validation, self._compute_logits(runtime, "validation"), task, scaler
+            validate=lambda: task.validation_metrics(
+                splits.validation.y, self._compute_logits(runtime, "validation"), scaler
             ),
             metrics=task.metrics,
+            row_numbers=splits.train.ids if texts.windows is None else np.repeat(splits.train.ids, texts.windows),
             on_validation=on_validation,
             expected_seconds=expected_seconds,
         )
-        checkpoint = self._find_checkpoint()
-        with open_trackers(prepared.config, self.layout, self.journal.record), self.journal.stage("training"):
-            training = fit(job, progress=self.progress, resume_from=checkpoint)
-        fold_scaler(prepared.adapted, scaler)
-        seconds = self.journal.record.seconds["training"]
-        self.journal.update(training=training.model_copy(update={"seconds": seconds}))
-        self._keep(self.layout.history)
+        return fit(job, progress=self.progress, resume_from=self._find_checkpoint())
+
+    def _answer_divergence(self, error: TrainingDivergedError) -> None:
+        """Record that training diverged; change what may help, or raise the error if training is not to go on."""
+        self._note_event(str(error))
+        tried = self.journal.record.divergence
+        if tried is not None and tried.settings:
+            raise TrainingDivergedError(
+                f"{error} It had diverged before, and went on with {tried.describe_settings()}."
+            ) from error
+        divergence = DivergenceRecord(fault=str(error), settings=error.settings)
+        self.journal.update(divergence=divergence)
+        if divergence.settings:
+            go_back_to_best(self.layout.checkpoints)
+        if not divergence.settings or self.prepared.config.training.on_divergence == "stop":
+            raise error
+        self.progress.finish()
+        self.progress.say(divergence.fault)
+        self._change(divergence)
+
+    def _change(self, divergence: DivergenceRecord) -> None:
+        """Go on with settings that may help where training has diverged."""
+        self.prepared = prepare_again(self.prepared, divergence.settings)
+        if "training.precision" in divergence.settings:
+            self.inputs = self.prepared.tokens  # hidden states of the other precision are of no use
+        self.journal.update(hardware=describe_hardware(self.prepared))
+        event = f"training goes on with {divergence.describe_settings()}, because it had diverged"
+        self.progress.say(event)
+        self._note_event(event)
+
+    def _note_event(self, event: str) -> None:
+        """Record once what went wrong on the way."""
+        self.journal.update(events=list(dict.fromkeys([*self.journal.record.events, event])))
 
     def calibrate(self) -> Calibration | None:
         """Fit the calibration of the trained model on the calibration rows; return None where there are none."""
@@ -361,7 +416,9 @@ class RunStages:
 
     def _measure_baselines(self, names: Iterable[str]) -> dict[str, Array]:
         paths = {name: self.layout.predictions("test", name) for name in names}
-        values = {name: measure_baseline(name, self.prepared.splits, path, self.progress) for name, path in paths.items()}
+        values = {
+            name: measure_baseline(name, self.prepared.splits, path, self.progress) for name, path in paths.items()
+        }
         self._keep(*paths.values())
         return values
 
@@ -389,11 +446,12 @@ class RunStages:
 
     def _find_checkpoint(self) -> Path | None:
         """Return the checkpoint to resume from; those of a method that cannot resume are removed."""
-        from lorafit.training.callbacks import find_latest_checkpoint
-
-        checkpoint, damaged = find_latest_checkpoint(self.layout.checkpoints)
-        for path in damaged:
-            self.progress.say(f"{path.name} is incomplete or altered and is skipped")
+        choice = find_checkpoint(self.layout.checkpoints)
+        for event in choice.describe():
+            self.progress.say(event)
+            self._note_event(event)
+        choice.discard_rest()
+        checkpoint = choice.checkpoint
         method = find_method(self.prepared.config.method.name)
         if checkpoint is not None and "resume" in method.limits:
             self.progress.say(f"{method.title} cannot resume from a checkpoint: training starts over")
@@ -402,24 +460,31 @@ class RunStages:
         return checkpoint
 
     def _compute_logits(self, runtime: Runtime, split: str, progress: Progress | None = None) -> Array:
-        return compute_logits(
+        from lorafit.training.divergence import check_outputs
+
+        logits = compute_logits(
             runtime,
             self.inputs[split],
             self.prepared.pad_id,
             outputs=len(self.prepared.task.output_names),
             on_progress=progress.update if progress else None,
         )
+        check_outputs(logits, self.prepared.splits.by_name[split].ids, split=split)
+        return logits
 
     def _predict_test_rows(
         self, model: Literal["before", "after"], runtime: Runtime, calibration: Calibration | None = None
     ) -> Array:
         """Predict the test rows and write the predictions."""
+        from lorafit.training.divergence import check_outputs
+
         rows, task = self.prepared.splits.test, self.prepared.task
         self.progress.start(f"measuring the model {model} training", total=len(rows), unit="text")
         logits = self._compute_logits(runtime, "test", self.progress)
         if model == "before":
             logits = self.prepared.scaler.undo(logits)  # `fit` folds the scaler into the head
         values = task.activate(logits, calibration)
+        check_outputs(values, rows.ids, split="test")
         write_predictions(self.layout.predictions("test", model), rows, task, values)
         self._keep(self.layout.predictions("test", model))
         self.progress.finish()

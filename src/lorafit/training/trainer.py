@@ -1,14 +1,17 @@
 """The training loop of every method: transformers' Trainer with lorafit's batches, validation and safeguards."""
 
 import math
+import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from peft import PeftModel
 from safetensors.torch import load_model
 from torch.utils.data import DataLoader
@@ -22,7 +25,7 @@ from transformers import (
 )
 
 from lorafit.config import MethodConfig, TrainingConfig
-from lorafit.errors import TrainingInterruptedError
+from lorafit.errors import LorafitError, RunError, TrainingDivergedError, TrainingInterruptedError
 from lorafit.models.acceleration.attention import attention_for_training
 from lorafit.models.acceleration.encoder_block import at_precision
 from lorafit.models.acceleration.precision import PrecisionChoice, choose_device
@@ -34,14 +37,17 @@ from lorafit.runs.records import TrainingRecord
 from lorafit.system.progress import Progress
 from lorafit.tasks.base import Metric
 from lorafit.training.callbacks import (
-    DivergenceGuard,
     EpochOrder,
     History,
     InterruptGuard,
     ProgressReport,
     RankAllocation,
+    Rates,
     Schedule,
+    WeightsGuard,
 )
+from lorafit.training.checkpoints import find_fault, name_checkpoint
+from lorafit.training.divergence import diagnose
 from lorafit.training.inputs import EpochBatches, TrainingRows, build_train_loader
 from lorafit.training.losses import compute_weighted_loss
 
@@ -65,6 +71,7 @@ class TrainingJob:
         precision: Arithmetic of the forward pass.
         validate: Computes the validation metrics.
         metrics: How they are written for people.
+        row_numbers: Of each of `rows`, the number that its text has in the source, for messages.
         on_validation: Called after every validation; what it raises ends training.
         expected_seconds: Forecast of the training time, for the progress bar.
     """
@@ -77,6 +84,7 @@ class TrainingJob:
     precision: PrecisionChoice
     validate: Validate
     metrics: Mapping[str, Metric]
+    row_numbers: Sequence[int] | NDArray[np.int64]
     on_validation: OnValidation | None = None
     expected_seconds: float | None = None
 
@@ -89,9 +97,43 @@ class _Trainer(Trainer):
         self.job = job
         self.batches = batches
         self.report = report
+        self.has_stepped = False
 
     def get_train_dataloader(self) -> DataLoader[int]:
         return build_train_loader(self.job.rows, self.batches)
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        self.has_stepped = True
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        self._require_finite("loss", loss)
+        return loss
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
+        clip: Any = super()._clip_grad_norm
+        norm: torch.Tensor = clip(model)
+        self._require_finite("gradient norm", norm)
+        return norm
+
+    def _require_finite(self, name: str, value: torch.Tensor) -> None:
+        """Stop before the weights are changed by a step whose loss or gradient is not finite."""
+        if math.isfinite(value):
+            return
+        step = self.state.global_step
+        raise diagnose(
+            self.job,
+            step=step + 1,
+            symptom=f"the {name} is {float(value)}",
+            rows=self.batches.batch_at(step),
+            is_broken=self._is_broken,
+        )
+
+    def _is_broken(self, row: int) -> bool:
+        """Tell whether the loss or the gradient of a training row alone is not finite."""
+        model = self.job.adapted.model
+        model.zero_grad()
+        loss = super().training_step(model, self.job.rows.collate([row]))
+        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        return not (math.isfinite(loss) and math.isfinite(torch.nn.utils.get_total_norm(gradients)))
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
@@ -111,9 +153,16 @@ class _Trainer(Trainer):
         super().log({**logs, "step_seconds": self.report.step_seconds}, start_time)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        step = self.state.global_step
         with self.report.pause():
-            found = self.job.validate()
+            try:
+                found = self.job.validate()
+            except TrainingDivergedError as error:
+                symptom = str(error)
+                raise diagnose(self.job, step=step, symptom=symptom[0].lower() + symptom[1:].rstrip(".")) from error
             self.job.adapted.model.train()
+        if not (math.isfinite(found["loss"]) and math.isfinite(found["calibrated_loss"])):
+            raise diagnose(self.job, step=step, symptom=f"the validation loss is {found['loss']}")
         if self.job.on_validation is not None:
             self.job.on_validation(self.state.global_step / self.state.max_steps, found)
         metrics = {f"eval_{name}": value for name, value in found.items()}
@@ -136,6 +185,7 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     Raises:
         TrainingInterruptedError: A signal was received; a checkpoint was saved, unless that step failed.
         TrainingDivergedError: A loss or a gradient norm is not finite.
+        RunError: The checkpoint with the best weights was damaged.
     """
     config, lengths = job.config, job.rows.texts.lengths
     batches = EpochBatches(
@@ -156,9 +206,10 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
         callbacks=[
             EpochOrder(batches),
             Schedule(steps_per_epoch=len(batches), evaluations_per_epoch=config.evaluations_per_epoch),
+            WeightsGuard(),
             History(job.layout.history),
             report,
-            DivergenceGuard(),
+            Rates(optimizer),
             guard,
         ],
     )
@@ -171,6 +222,8 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     try:
         with guard.listen(), attention_for_training(base_of(job.adapted.model), job.precision), quiet_transformers():
             _train(trainer, resume_from)
+            if not guard.interrupted:
+                _load_best(trainer)
     except Exception as error:
         if guard.interrupted:
             raise TrainingInterruptedError("Stopped; the last step was not saved.", run=job.layout.root) from error
@@ -184,15 +237,23 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
 
 
 def _train(trainer: _Trainer, resume_from: Path | None) -> None:
-    """Train, or load the best weights if training had already ended: the Trainer would train beyond the checkpoint."""
-    state = None if resume_from is None else TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
-    if state is None or not _has_ended(state, trainer):
-        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-        return
-    trainer.state = state
-    trainer.report.on_train_begin(trainer.args, state, trainer.control)
-    best = trainer.job.layout.checkpoints / f"checkpoint-{state.best_global_step}"
-    _load_weights(trainer.job.adapted.model, best)
+    """Train, unless training had already ended: the Trainer would train beyond the checkpoint."""
+    try:
+        state = None if resume_from is None else TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
+        if state is None or not _has_ended(state, trainer):
+            trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+            return
+        trainer.state = state
+        trainer.report.on_train_begin(trainer.args, state, trainer.control)
+    except (LorafitError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if resume_from is None or trainer.has_stepped:
+            raise
+        raise RunError(
+            f"{resume_from} is no state that this training can go on from. Remove that folder, then: lorafit train "
+            f"--resume {shlex.quote(str(trainer.job.layout.root))}"
+        ) from error
 
 
 def _use_saved_prompts(model: PeftModel | PreTrainedModel) -> None:
@@ -202,11 +263,19 @@ def _use_saved_prompts(model: PeftModel | PreTrainedModel) -> None:
             config.inference_mode = True
 
 
-def _load_weights(model: PeftModel | PreTrainedModel, checkpoint: Path) -> None:
+def _load_best(trainer: _Trainer) -> None:
+    """Load the best weights, of a checkpoint that is as it was written."""
+    layout, model = trainer.job.layout, trainer.job.adapted.model
+    best = name_checkpoint(layout.checkpoints, int(trainer.state.best_global_step or 0))
+    if (fault := find_fault(best)) is not None:
+        raise RunError(
+            f"The best weights are lost: {best.name} was damaged during training, {fault}. Train again from the last "
+            f"checkpoint that is intact: lorafit train --resume {shlex.quote(str(layout.root))}"
+        )
     if isinstance(model, PeftModel):
-        model.load_adapter(str(checkpoint), "default")
+        model.load_adapter(str(best), "default")
     else:
-        load_model(model, checkpoint / "model.safetensors")
+        load_model(model, best / "model.safetensors")
 
 
 def _has_ended(state: TrainerState, trainer: _Trainer) -> bool:
@@ -261,7 +330,6 @@ def build_arguments(config: TrainingConfig, *, checkpoints: Path, steps_per_epoc
         save_strategy="steps",
         save_steps=max_steps,
         save_total_limit=2,
-        load_best_model_at_end=True,
         restore_callback_states_from_checkpoint=True,
         metric_for_best_model="eval_calibrated_loss",
         greater_is_better=False,
