@@ -1,6 +1,9 @@
 import math
+import os
 import shlex
+import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -149,10 +152,85 @@ def test_unusable_files_are_refused_by_name(tmp_path: Path, content: str | bytes
 
 
 def test_files_that_cannot_be_opened_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"missing\.yaml: No such file or directory"):
+    with pytest.raises(ConfigError, match=r"There is no file .*missing\.yaml"):
         load_config(tmp_path / "missing.yaml")
-    with pytest.raises(ConfigError, match="Is a directory"):
+    with pytest.raises(ConfigError, match="is a folder; a file of settings is needed"):
         load_config(tmp_path)
+
+
+BOMB = """x: 1
+a: &a [x,x,x,x,x,x,x,x,x]
+""" + "".join(f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in pairwise("abcdefghi"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (BOMB + "training:\n  epochs: *i\n", "holds too much; allowed are 10,000 settings.*LORAFIT_LIMIT_SETTINGS="),
+        ("a: &a [*a]\n", r"has an alias of nothing, or of itself: \*a"),
+        ("a: *b\n", r"has an alias of nothing, or of itself: \*b"),
+        ("training:\n  epochs: " + "[" * 50_000, "has too many levels; allowed are 100 levels"),
+        ("training:\n  epochs: " + "1" * 5000, "is not valid YAML: Exceeds the limit"),
+        ("data: {seed: 2001-99-99}", "is not valid YAML"),
+        ("x" * (1 << 20) + "x", "is larger than a file of settings may be; allowed are 1,048,576 bytes"),
+        (
+            "training: {epochs: " + "9" * 4000 + "}",
+            r"epochs: whole numbers must be below 2\*\*63 in size, got a number of",
+        ),
+        ("k" * 100_000 + ": 1", "is not valid YAML: mapping values are not allowed here"),
+        ("? " + "k" * 100_000 + "\n: 1", "kkk…: unknown setting"),
+        ("training:\n" + "".join(f"  x{number}: 1\n" for number in range(4000)), "4,000 settings .*… 3,988 more"),
+        ("training: {epochs: [" + ",".join("x" * 4000) + "]}", "Input should be a valid integer, got"),
+    ],
+    ids=range(12),
+)
+def test_too_much_in_a_file_is_refused_in_a_few_lines(tmp_path: Path, content: str, message: str) -> None:
+    start = time.process_time()
+    with pytest.raises(ConfigError, match=f"(?s){message}") as caught:
+        load_config(write(tmp_path, content))
+    assert len(str(caught.value)) < 5000
+    assert len(str(caught.value).splitlines()) < 25
+    assert time.process_time() - start < 10
+
+
+def test_a_few_aliases_are_taken(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "data: {slice_columns: &names [a, b], files: *names}\n"))
+    assert config.data.files == config.data.slice_columns == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (".".join("a" * 50_000) + "=1", "has 49,999 levels; allowed are 100 levels"),
+        ("k" * 1_000_000 + "=1", "kkk…: unknown setting"),
+        ("training.epochs=" + "[" * 1000, "the value has too many levels"),
+        ("training.epochs=" + "1" * 5000, "the value is not valid YAML"),
+        ("data.seed=" + "1" * 4000, "whole numbers must be below 2**63 in size, got a number of about 3,999 digits"),
+        ("data.seed=-" + "1" * 30, "whole numbers must be below 2**63 in size"),
+        ("training.threads=1" + "0" * 25, "whole numbers must be below 2**63 in size"),
+        ("training.epochs=" + "x" * 2_000_000, "the value is too long"),
+        ("x" * 1_000_000, "--set takes section.key=value, got 'xxx"),
+        ("training.epochs=\x00", "the value is not valid YAML"),
+    ],
+    ids=range(10),
+)
+def test_too_much_in_an_override_is_refused_in_a_line(override: str, message: str) -> None:
+    told = refused(override)
+    assert message in told
+    assert len(told) < 1500
+
+
+def test_too_many_overrides_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"more overrides .* allowed are 10,000"):
+        load_config(overrides=(f"training.epochs={number}" for number in range(1, 10**9)))
+
+
+def test_pipes_and_devices_are_no_settings(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.yaml")
+    with pytest.raises(ConfigError, match=r"is a pipe; a file of settings is needed.*cat .*a\.yaml > copy\.yaml"):
+        load_config(tmp_path / "a.yaml")
+    with pytest.raises(ConfigError, match="is a device; a file of settings is needed"):
+        load_config(Path("/dev/zero"))
 
 
 def test_assignment_is_checked_too() -> None:

@@ -71,7 +71,7 @@ def assert_refused(answer: Any, code: int, *parts: str) -> None:  # noqa: ANN401
         (["reviews.csv", "--method", "lara"], ["there is no method 'lara'. Did you mean: lora, olora, rslora?"]),
         (["reviews.csv", "--set", "training.epochs"], ["--set takes section.key=value, got 'training.epochs'"]),
         (["reviews.csv", "--set", "model.max_length=999"], ["max_length=999", "at most 128 tokens"]),
-        (["reviews.csv", "--config", "none.yaml"], ["Cannot read the config file none.yaml"]),
+        (["reviews.csv", "--config", "none.yaml"], ["There is no file none.yaml"]),
         (["reviews.csv", "--config", "broken.yaml"], ["broken.yaml is not valid YAML"]),
         (["reviews.csv", "--model", "./nowhere"], ["There is no folder './nowhere'", "builtin:distil-minilm"]),
         (["reviews.csv", "--model", "builtin:bert"], ["no built-in encoder 'builtin:bert'", "builtin:distil-minilm"]),

@@ -17,6 +17,8 @@ from lorafit.config import TruncationPolicy
 from lorafit.errors import ConfigError, RunError
 from lorafit.models.batching import pad_lengths
 from lorafit.models.excerpts import LONG, Ends, count_tokens, encode_ends, encode_text, splits_at_blanks
+from lorafit.models.vetting import check_tokenizer, reading
+from lorafit.system.files import check_file
 from lorafit.system.text import Text
 
 _CHUNK = 512
@@ -276,10 +278,10 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise RunError(f"{path} is missing. lorafit needs the fast tokenizer's file beside the weights.")
-    try:
+    check_file(path, RunError)
+    with reading(f"{path} is damaged", RunError):
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise RunError(f"{path} is damaged: {error}") from error
+        check_tokenizer(tokenizer, path)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -322,7 +324,7 @@ class _Frame:
 
 def _encode(tokenizer: Tokenizer, texts: Sequence[Text], need: Ends) -> Iterator[tuple[Tokens, ...]]:
     """Yield the token ids of each text, or of both of each pair, without special tokens, of long ones the ends."""
-    sides = [texts] if isinstance(texts[0], str) else list(zip(*texts, strict=True))
+    sides: list[Sequence[Any]] = [texts] if isinstance(texts[0], str) else list(zip(*texts, strict=True))
     encoded = [_encode_side(tokenizer, side, need) for side in sides]
     for place, parts in enumerate(zip(*encoded, strict=True)):
         if need.by_length and len(parts) == 2 and min(map(len, parts)) >= need.head:  # both may be cut
@@ -335,7 +337,8 @@ def _encode(tokenizer: Tokenizer, texts: Sequence[Text], need: Ends) -> Iterator
 def _encode_side(tokenizer: Tokenizer, texts: Sequence[str], need: Ends) -> Iterator[Tokens]:
     is_long = [len(text) > LONG for text in texts]
     short = [text for text, long in zip(texts, is_long, strict=True) if not long]
-    encodings = iter(tokenizer.encode_batch_fast(short, add_special_tokens=False))
+    with reading("The tokenizer cannot take these texts", RunError):
+        encodings = iter(tokenizer.encode_batch_fast(short, add_special_tokens=False))
     in_pieces = any(is_long) and splits_at_blanks(tokenizer)
     for text, long in zip(texts, is_long, strict=True):
         if not long:

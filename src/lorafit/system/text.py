@@ -79,7 +79,7 @@ class _Short(Repr):
 
     def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 - called so by Repr
         """Return a number, of a very long one its length: Python refuses to write it."""
-        return str(x) if x.bit_length() < 200 else f"a number of {x.bit_length() * 0.30103:,.0f} digits"
+        return str(x) if x.bit_length() < 200 else f"a number of about {x.bit_length() * 0.30103:,.0f} digits"
 
 
 _SHORT = _Short()
