@@ -70,7 +70,10 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'lorafit' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    from lorafit.system.extras import without_telemetry
+
+    with without_telemetry():
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -29,6 +29,7 @@ from lorafit.cli.reproduce import reproduce
 from lorafit.cli.search import search
 from lorafit.cli.train import train
 from lorafit.errors import LorafitError, StoppedError
+from lorafit.system.extras import without_telemetry
 from lorafit.system.faults import find_fault
 from lorafit.system.signals import exit_code, listen
 from lorafit.system.text import clean_text
@@ -159,4 +160,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     app.registered_commands.clear()  # of an earlier call
     for name, command in COMMANDS.items():
         app.command(name, cls=Command)(_guarded(take_options(command), again=again, debug=debug))
-    app(args=words, prog_name="lorafit")
+    with without_telemetry():
+        app(args=words, prog_name="lorafit")

@@ -17,7 +17,7 @@ from lorafit.config import Config
 from lorafit.errors import NetworkUnavailableError
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
-from lorafit.system.extras import missing_modules, require
+from lorafit.system.extras import missing_modules, require, without_telemetry
 from lorafit.tasks.records import MetricsRecord
 
 _MODULES: Final = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
@@ -113,11 +113,11 @@ def _write_events(folder: Path, config: Config, values: Mapping[str, float], ste
 def _mlflow_run(layout: RunLayout, record: RunRecord) -> Iterator[Any]:
     """Open this run in MLflow's store, the one begun before if there is one, and yield the mlflow module."""
     is_local = not os.environ.get("MLFLOW_TRACKING_URI")
-    places = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+    places = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
     identity = hashlib.sha256(f"{record.created} {layout.root}".encode()).hexdigest()[:16]
     if is_local:
         places["MLFLOW_TRACKING_URI"] = _local_store(layout.tracking / "mlflow.db", identity)
-    with _environment(places):
+    with _environment(places), without_telemetry():
         mlflow = require("mlflow", extra="track", purpose="training.track=[mlflow]")
         with _quiet("mlflow"):
             try:
