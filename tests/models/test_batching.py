@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lorafit.models.batching import BatchPlan, pad_lengths, plan_batches
+from lorafit.models.batching import BatchPlan, pad_lengths, pad_to_few_shapes, plan_batches
 
 
 def lengths_of(*values: int) -> NDArray[np.int64]:
@@ -133,3 +135,29 @@ def test_shuffled_rows_are_padded_to_the_same_length_as_before(seed: int) -> Non
         }
 
     assert padded(plan.shuffled(lengths, rng)) == padded(plan)
+
+
+@given(st.lists(st.integers(1, 256), min_size=1, max_size=200))
+def test_few_shapes_hold_every_row_once_in_powers_of_two(lengths: list[int]) -> None:
+    plan = plan_batches(np.array(lengths), max_rows=64, max_tokens=4096, few_shapes=True)
+    assert sorted(plan.order.tolist()) == list(range(len(lengths)))
+    for rows in batches_of(plan):
+        assert len(rows).bit_count() == 1
+        assert len(rows) <= 64
+        assert len(rows) * max(lengths[row] for row in rows) <= 4096
+
+
+def test_few_shapes_are_few_whatever_is_asked_for() -> None:
+    shapes = [(2**power, length) for power in range(7) for length in range(1, 257)]
+    padded = [(rows, length, pad_to_few_shapes(rows, length, longest=256)) for rows, length in shapes]
+    assert len({rows * to for rows, _, to in padded}) <= 8 * 11  # four of 16 to 128, eight of all others up to 16384
+    assert len({to for rows, _, to in padded if rows == 1}) == 17
+    assert all(length <= to <= 256 for _, length, to in padded)
+    assert all(
+        to <= max(length * (9 if rows >= 8 else 5) / (8 if rows >= 8 else 4), 16 / rows) for rows, length, to in padded
+    )
+
+
+def test_few_shapes_are_never_longer_than_the_model_takes() -> None:
+    assert pad_to_few_shapes(1, 250, longest=254) == 254
+    assert pad_to_few_shapes(1, 3, longest=12) == 12

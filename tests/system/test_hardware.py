@@ -126,3 +126,19 @@ def test_a_quota_above_the_affinity_changes_nothing(tmp_path: Path) -> None:
     write(tmp_path, "proc/self/cgroup", "0::/\n")
     write(tmp_path, "sys/fs/cgroup/cpu.max", "100000000 100000\n")
     assert hardware.available_cores(tmp_path) == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(("variable", "threads"), [("1", 1), ("3,2", 3), ("64", 4), ("", 4), ("0", 4), ("many", 4)])
+def test_threads_follow_the_variable_and_what_may_be_used(
+    monkeypatch: pytest.MonkeyPatch, variable: str, threads: int
+) -> None:
+    monkeypatch.setattr(hardware, "available_cores", lambda _: 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert hardware.choose_threads() == threads
+
+
+def test_threads_follow_a_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    write(tmp_path, "proc/self/cgroup", V2)
+    write(tmp_path, "sys/fs/cgroup/app/cpu.max", "50000 100000")
+    assert hardware.choose_threads(tmp_path) == 1

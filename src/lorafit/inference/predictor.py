@@ -2,33 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from lorafit.config import TruncationPolicy
-from lorafit.data.checks import describe_rows, describe_text_fault
+from lorafit.data.checks import describe_rows
 from lorafit.errors import RunError, UserInputError
-from lorafit.models.batching import BatchPlan, plan_batches
-from lorafit.models.tokenization import Truncation, average_windows, tokenize
-from lorafit.system.text import Text
+from lorafit.inference.given_texts import NOTHING_LEFT, AnyText, read_texts
+from lorafit.models.batching import BatchPlan, pad_to_few_shapes, plan_batches
+from lorafit.models.tokenization import TokenizedTexts, Truncation, average_windows, tokenize
 from lorafit.tasks.base import Array, Prediction, Task
 from lorafit.tasks.records import Calibration
 
-AnyText = Text | Mapping[str, str]
-"""A text, or a pair as a tuple of two or as a dictionary with `text` and `text_pair`."""
-
-_LEAVE_OUT = (
-    "Leave out what is none:\n"
-    "  from lorafit.data.checks import describe_text_fault\n"
-    "  texts = [text for text in texts if describe_text_fault(text) is None]"
-)
-_ADVICE = {False: _LEAVE_OUT, True: f"Write predict([(text, text_pair), …]). {_LEAVE_OUT}"}
-"""What to do about texts that cannot be predicted, by whether the model takes pairs."""
+BadRows = Literal["stop", "keep"]
+"""What becomes of rows that cannot be predicted: an error that lists them, or an empty answer in their place."""
 
 _BATCH_ROWS = 64
 _BATCH_TOKENS = 4096
@@ -165,26 +157,53 @@ class Predictor:
         """The labels, in the order of `predict_proba`'s columns."""
         return self.task.label_names
 
+    @overload
     def predict(
-        self, texts: Sequence[AnyText], *, on_progress: Callable[[int], None] | None = None
-    ) -> list[Prediction]:
+        self,
+        texts: Iterable[AnyText],
+        *,
+        bad_rows: Literal["stop"] = "stop",
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(
+        self, texts: Iterable[AnyText], *, bad_rows: BadRows, on_progress: Callable[[int], None] | None = None
+    ) -> list[Prediction | None]: ...
+
+    def predict(
+        self, texts: Iterable[AnyText], *, bad_rows: BadRows = "stop", on_progress: Callable[[int], None] | None = None
+    ) -> list[Prediction] | list[Prediction | None]:
         """Predict texts.
 
         Args:
-            texts: Any number of texts, or of pairs for a model that takes pairs, none of them empty.
+            texts: Any number of texts, or of pairs for a model that takes pairs: a list, a column of a table, an array,
+                a generator.
+            bad_rows: What becomes of rows that cannot be predicted, because they are empty or no text: `stop` refuses
+                all of them with a list, `keep` answers None in their place.
             on_progress: Called with the number of texts done, now and then.
 
         Returns:
             One prediction a text, in the same order, of the task's own class.
-        """
-        values = self.compute_values(texts, on_progress=on_progress)
-        return [self.task.predict(row, self.calibration) for row in values]
 
-    def predict_proba(self, texts: Sequence[AnyText], *, on_progress: Callable[[int], None] | None = None) -> Array:
+        Raises:
+            UserInputError: As `compute_logits`.
+            RunError: As `compute_logits`.
+        """
+        values = self.compute_values(texts, bad_rows=bad_rows, on_progress=on_progress)
+        answered = _is_answered(values)
+        return [
+            self.task.predict(row, self.calibration) if answered[place] else None for place, row in enumerate(values)
+        ]
+
+    def predict_proba(
+        self, texts: Iterable[AnyText], *, bad_rows: BadRows = "stop", on_progress: Callable[[int], None] | None = None
+    ) -> Array:
         """Compute the probability of every class, calibrated where there is a calibration.
 
         Args:
-            texts: n texts, none of them empty.
+            texts: n texts or pairs, as in `predict`.
+            bad_rows: As in `predict`; with `keep` their rows are NaN.
             on_progress: Called with the number of texts done, now and then.
 
         Returns:
@@ -192,44 +211,112 @@ class Predictor:
 
         Raises:
             UserInputError: The model gives numbers, or as `compute_logits`.
+            RunError: As `compute_logits`.
         """
         self.task.require_probabilities()
-        return self.compute_values(texts, on_progress=on_progress)
+        return self.compute_values(texts, bad_rows=bad_rows, on_progress=on_progress)
 
-    def compute_values(self, texts: Sequence[AnyText], *, on_progress: Callable[[int], None] | None = None) -> Array:
+    def compute_values(
+        self, texts: Iterable[AnyText], *, bad_rows: BadRows = "stop", on_progress: Callable[[int], None] | None = None
+    ) -> Array:
         """Compute probabilities, calibrated where there is a calibration, or the numbers of a regression.
 
         Args:
-            texts: n texts, none of them empty.
+            texts: n texts or pairs, as in `predict`.
+            bad_rows: As in `predict`; with `keep` their rows are NaN.
             on_progress: Called with the number of texts done, now and then.
 
         Returns:
             Shape (n, labels); columns in the order of `labels`.
-        """
-        return self.task.activate(self.compute_logits(texts, on_progress=on_progress), self.calibration)
 
-    def compute_logits(self, texts: Sequence[AnyText], *, on_progress: Callable[[int], None] | None = None) -> Array:
+        Raises:
+            UserInputError: As `compute_logits`.
+            RunError: As `compute_logits`.
+        """
+        logits = self.compute_logits(texts, bad_rows=bad_rows, on_progress=on_progress)
+        answered = _is_answered(logits)
+        if answered.all():
+            return self.task.activate(logits, self.calibration)
+        values = np.full((len(logits), len(self.task.label_names)), np.nan)
+        values[answered] = self.task.activate(logits[answered], self.calibration)
+        return values
+
+    def compute_logits(
+        self, texts: Iterable[AnyText], *, bad_rows: BadRows = "stop", on_progress: Callable[[int], None] | None = None
+    ) -> Array:
         """Compute the model's raw outputs.
 
         Args:
-            texts: n texts, none of them empty.
+            texts: n texts or pairs, as in `predict`.
+            bad_rows: As in `predict`; with `keep` their rows are NaN.
             on_progress: Called with the number of texts done, now and then.
 
         Returns:
-            Shape (n, outputs).
+            Shape (n, outputs); finite but for rows that were kept.
 
         Raises:
-            UserInputError: `texts` is a single string, some of them are empty or not strings, or they are pairs for a
-                model of single texts or the other way round.
+            UserInputError: `texts` is no sequence of texts, some of them are empty or not strings, or they are pairs
+                for a model of single texts or the other way round.
+            RunError: The model gives something else than finite numbers.
         """
-        tokens = tokenize(self._tokenizer, _read_texts(texts, pair=self.pair), self._truncation)
+        given = read_texts(texts, pair=self.pair)
+        if bad_rows == "stop":
+            given.refuse_faults()
+        elif bad_rows != "keep":
+            raise UserInputError(f'bad_rows={bad_rows!r}: allowed are "stop" and "keep".')
+        usable = given.usable
+        tokens = tokenize(self._tokenizer, [given.texts[place] for place in usable], self._truncation)
+        if (empty := self._find_tokenless(tokens)).any():
+            given.faults.update((usable[place], NOTHING_LEFT) for place in np.flatnonzero(empty).tolist())
+            if bad_rows == "stop":
+                given.refuse_faults()
+            usable, tokens = given.usable, tokens.select(np.flatnonzero(~empty))
         outputs = len(self.task.output_names)
-        return compute_logits(self._runtime, tokens, self._pad_id, outputs=outputs, on_progress=on_progress)
+        answers = compute_logits(
+            self._runtime,
+            tokens,
+            self._pad_id,
+            outputs=outputs,
+            most_tokens=self._truncation.max_length if self._runtime.precision == "bf16" else None,
+            on_progress=on_progress,
+        )
+        self._check_finite(answers, usable)
+        if len(usable) == len(given.texts):
+            return answers
+        logits = np.full((len(given.texts), outputs), np.nan)
+        logits[usable] = answers
+        return logits
+
+    def _find_tokenless(self, tokens: TokenizedTexts) -> NDArray[np.bool_]:
+        """Return which of the texts have no tokens but the special ones, shape (texts,)."""
+        lengths = tokens.lengths
+        if tokens.windows is not None:
+            lengths = lengths[np.cumsum(tokens.windows) - tokens.windows]
+        return lengths <= self._tokenizer.num_special_tokens_to_add(self.pair)
+
+    def _check_finite(self, logits: Array, places: list[int]) -> None:
+        """Refuse answers that are no numbers: a weight is damaged, or a text drives the model out of range."""
+        finite = np.isfinite(logits).all(axis=1)
+        if finite.all():
+            return
+        rows = [place + 1 for place, is_finite in zip(places, finite, strict=True) if not is_finite]
+        told = (
+            f"The model's outputs are not finite numbers in {len(rows)} of {len(finite)} texts ({describe_rows(rows)})"
+        )
+        if self._runtime.precision == "bf16":
+            raise RunError(f'{told}, in bf16. Load it with precision="fp32"; if that gives the same, it is damaged.')
+        raise RunError(f"{told}: its weights are damaged, or it was trained to no good. Train it again.")
 
 
-def plan_prediction(lengths: NDArray[np.int64]) -> BatchPlan:
+def _is_answered(values: Array) -> NDArray[np.bool_]:
+    """Return which rows hold an answer: those of texts that cannot be predicted are NaN."""
+    answered: NDArray[np.bool_] = ~np.isnan(values).any(axis=1)
+    return answered
+
+
+def plan_prediction(lengths: NDArray[np.int64], *, few_shapes: bool = False) -> BatchPlan:
     """Return the batches in which texts of these lengths are predicted."""
-    return plan_batches(lengths, max_rows=_BATCH_ROWS, max_tokens=_BATCH_TOKENS)
+    return plan_batches(lengths, max_rows=_BATCH_ROWS, max_tokens=_BATCH_TOKENS, few_shapes=few_shapes)
 
 
 def compute_logits(
@@ -238,6 +325,7 @@ def compute_logits(
     pad_id: int,
     *,
     outputs: int,
+    most_tokens: int | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Array:
     """Run a model over tokenised texts in length-sorted batches and put the results back into input order.
@@ -247,6 +335,8 @@ def compute_logits(
         tokens: n tokenised texts; the logits of a text in windows are the mean of theirs.
         pad_id: Token id of the padding.
         outputs: Number of the model's outputs.
+        most_tokens: Longest input that the model takes, to let batches come in few shapes, however many calls there
+            are; None to pad them to no more than the longest of these texts.
         on_progress: Called after each batch with the number of texts done.
 
     Returns:
@@ -254,13 +344,24 @@ def compute_logits(
     """
     logits = np.zeros((len(tokens), outputs))
     texts = len(tokens) if tokens.windows is None else len(tokens.windows)
-    plan = plan_prediction(tokens.lengths)
+    plan = plan_prediction(tokens.lengths, few_shapes=most_tokens is not None)
     for batch in range(len(plan)):
         rows = plan[batch]
-        logits[rows] = runtime.logits(**tokens.pad(rows, pad_id))
+        padded = tokens.pad(rows, pad_id)
+        logits[rows] = runtime.logits(**(padded if most_tokens is None else _pad_further(padded, pad_id, most_tokens)))
         if on_progress is not None:
             on_progress(int(plan.bounds[batch + 1]) * texts // len(tokens))
     return average_windows(logits, tokens.windows)
+
+
+def _pad_further(batch: Mapping[str, Any], pad_id: int, most_tokens: int) -> dict[str, Any]:
+    """Return a batch padded to one of few lengths."""
+    rows, length = batch["input_ids"].shape
+    missing = pad_to_few_shapes(rows, length, longest=most_tokens) - length
+    fills = {"input_ids": pad_id}
+    return {
+        name: np.pad(ids, ((0, 0), (0, missing)), constant_values=fills.get(name, 0)) for name, ids in batch.items()
+    }
 
 
 def read_calibration(
@@ -296,36 +397,3 @@ def read_calibration(
         return None
     calibration = task.calibration_type.read(path)
     return calibration if target_accuracy is None else task.choose_operating_point(calibration, target_accuracy)
-
-
-def _read_texts(texts: Sequence[AnyText], *, pair: bool) -> Sequence[Text]:
-    """Check texts, and return those in dictionaries as the others are."""
-    if isinstance(texts, str):
-        raise UserInputError("predict takes a list of texts, got a single string. Write predict([text]).")
-    read = [_unpack(text) if isinstance(text, Mapping) else text for text in texts]
-    faults: dict[str, list[int]] = {}
-    for row, text in enumerate(read, start=1):
-        if (fault := _describe_fault(text, pair=pair)) is not None:
-            faults.setdefault(fault, []).append(row)
-    if faults:
-        listed = "; ".join(f"{fault} ({describe_rows(rows)})" for fault, rows in faults.items())
-        count = sum(map(len, faults.values()))
-        raise UserInputError(f"{count} of {len(texts)} texts cannot be predicted: {listed}. {_ADVICE[pair]}")
-    return read
-
-
-def _describe_fault(text: object, *, pair: bool) -> str | None:
-    if pair and isinstance(text, str):
-        return "a single text for a model that takes pairs"
-    if not pair and isinstance(text, tuple):
-        return "a pair for a model that takes single texts"
-    if pair and isinstance(text, tuple) and len(text) != 2:
-        return f"a tuple of {len(text)} texts"
-    return describe_text_fault(text)
-
-
-def _unpack(fields: Mapping[str, str]) -> Any:  # noqa: ANN401 - what is missing in it is found by the check
-    """Return the text, or the pair, of a dictionary as transformers' pipelines take it."""
-    if fields.keys() == {"text", "text_pair"}:
-        return fields["text"], fields["text_pair"]
-    return fields["text"] if fields.keys() == {"text"} else fields

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_FEWEST_POSITIONS = 16
+"""Batches of fewer tokens take as long."""
+
 
 @dataclass(frozen=True)
 class BatchPlan:
@@ -56,7 +59,7 @@ class BatchPlan:
         return 1 - int(lengths.sum()) / positions if positions else 0.0
 
 
-def pad_lengths(lengths: NDArray[np.int64], *, longest: int) -> NDArray[np.int64]:
+def pad_lengths(lengths: NDArray[np.int64], *, longest: int, steps: int = 16) -> NDArray[np.int64]:
     """Round lengths up by at most a sixteenth, so that batches come in few different lengths.
 
     The library beneath torch makes its kernels anew for every shape, which takes time and memory: up to 32 tokens every
@@ -65,17 +68,38 @@ def pad_lengths(lengths: NDArray[np.int64], *, longest: int) -> NDArray[np.int64
     Args:
         lengths: Longest text of each batch.
         longest: Longest text of all: no length is rounded up beyond it.
+        steps: Lengths between a power of two and the next, a power of two: with 8, lengths are rounded up by an eighth
+            at most.
 
     Returns:
         Shape and dtype of `lengths`: what each batch is padded to.
     """
     bits = np.ceil(np.log2(np.maximum(lengths, 1))).astype(np.int64)
-    step = 1 << np.maximum(bits - 5, 0)
+    step = 1 << np.maximum(bits - steps.bit_length(), 0)
     padded: NDArray[np.int64] = np.minimum(-(-lengths // step) * step, longest)
     return padded
 
 
-def plan_batches(lengths: NDArray[np.int64], *, max_rows: int, max_tokens: int) -> BatchPlan:
+def pad_to_few_shapes(rows: int, length: int, *, longest: int) -> int:
+    """Round a length up so that few products of rows and lengths come up, however many batches there are.
+
+    In bfloat16 that library keeps for good what it makes for each such product. Rows must be a power of two, as
+    `plan_batches` gives them with `few_shapes`: then there are eight products between a power of two and the next, and
+    four of batches of fewer than eight texts, whose time goes into other things than products.
+
+    Args:
+        rows: Texts in the batch.
+        length: Longest of them.
+        longest: Longest text that the model takes.
+
+    Returns:
+        What the batch is padded to.
+    """
+    at_least = max(length, _FEWEST_POSITIONS // rows)
+    return int(pad_lengths(np.array(at_least), longest=longest, steps=4 if rows < 8 else 8))
+
+
+def plan_batches(lengths: NDArray[np.int64], *, max_rows: int, max_tokens: int, few_shapes: bool = False) -> BatchPlan:
     """Sort texts by length and cut them into batches that are nearly free of padding.
 
     Each is padded to its longest text, rounded up a little (`pad_lengths`). A batch closes when one more row would pass
@@ -86,6 +110,7 @@ def plan_batches(lengths: NDArray[np.int64], *, max_rows: int, max_tokens: int) 
         lengths: Tokens a text, shape (n,).
         max_rows: Most rows in a batch.
         max_tokens: Most positions in a batch, padding included.
+        few_shapes: Let every batch have a power of two of rows, for `pad_to_few_shapes`.
 
     Returns:
         The plan; every row is in exactly one batch.
@@ -94,8 +119,8 @@ def plan_batches(lengths: NDArray[np.int64], *, max_rows: int, max_tokens: int) 
     padded = np.maximum(pad_lengths(lengths[order], longest=int(lengths.max(initial=0))), 1)
     bounds = [0]
     while bounds[-1] < len(order):
-        rows = max(1, min(max_rows, max_tokens // int(padded[bounds[-1]])))
-        bounds.append(min(bounds[-1] + rows, len(order)))
-    if len(bounds) > 2 and (bounds[-1] - bounds[-2]) * 2 < bounds[-2] - bounds[-3]:
+        rows = min(max(1, min(max_rows, max_tokens // int(padded[bounds[-1]]))), len(order) - bounds[-1])
+        bounds.append(bounds[-1] + (1 << (rows.bit_length() - 1) if few_shapes else rows))
+    if not few_shapes and len(bounds) > 2 and (bounds[-1] - bounds[-2]) * 2 < bounds[-2] - bounds[-3]:
         bounds[-2] = (bounds[-3] + bounds[-1] + 1) // 2
     return BatchPlan(order=order, bounds=np.array(bounds, dtype=np.int64))

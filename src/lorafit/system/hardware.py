@@ -50,6 +50,22 @@ def available_cores(root: Path = SYSTEM_ROOT) -> int:
     return allowed if quota is None else max(1, min(allowed, int(quota)))
 
 
+def choose_threads(root: Path = SYSTEM_ROOT) -> int:
+    """Return how many threads to compute with where nobody says.
+
+    `OMP_NUM_THREADS` counts, as it does for torch, and never more than `available_cores`.
+
+    Args:
+        root: Where `proc` and `sys` lie.
+
+    Returns:
+        At least 1.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    cores = available_cores(root)
+    return min(int(first), cores) if first.isdecimal() and int(first) > 0 else cores
+
+
 def memory_bytes(root: Path = SYSTEM_ROOT) -> int:
     """Return the memory that this process may use: the machine's, or less where the control group says so.
 
@@ -121,6 +137,42 @@ def memory_limit(root: Path = SYSTEM_ROOT) -> int | None:
     files = [folder / "memory.max" for folder in _v2_folders(root)]
     files += [folder / "memory.limit_in_bytes" for folder in _v1_folders(root, "memory")]
     return min((int(text) for file in files if (text := _read(file).strip()).isdecimal()), default=None)
+
+
+def memory_room(root: Path = SYSTEM_ROOT) -> int | None:
+    """Return how much more memory this process may take before something refuses it or kills the process.
+
+    What limits it is the machine's memory, that of its control groups, whose other processes count, too, and the limit
+    of its address space (`ulimit -v`). What other programs on the machine take now is left out: it comes and goes.
+
+    Args:
+        root: Where `proc` and `sys` lie.
+
+    Returns:
+        Bytes, at least 0; None where the system does not tell.
+    """
+    status = {line.partition(":")[0]: line.split()[1:2] for line in _read(root / "proc/self/status").splitlines()}
+    size, resident = (int(status.get(name, ["0"])[0]) * 1024 for name in ("VmSize", "VmRSS"))
+    rooms = [memory_bytes(root) - resident] if memory_bytes(root) else []
+    rooms += [_room_in_group(folder, "memory.max", "memory.current", "inactive_file") for folder in _v2_folders(root)]
+    v1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    rooms += [_room_in_group(folder, *v1) for folder in _v1_folders(root, "memory")]
+    with suppress(ModuleNotFoundError):
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        rooms += [limit - size] if limit != resource.RLIM_INFINITY else []
+    known = [room for room in rooms if room is not None]
+    return max(0, min(known)) if known else None
+
+
+def _room_in_group(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
+    """Return what a control group's limit leaves, file pages that can be dropped included; None without a limit."""
+    most, used = _read(folder / limit).strip(), _read(folder / usage).strip()
+    if not (most.isdecimal() and used.isdecimal()):
+        return None
+    pages = dict(line.split() for line in _read(folder / "memory.stat").splitlines() if len(line.split()) == 2)
+    return int(most) - int(used) + int(pages.get(reclaimable, 0))
 
 
 def _cpuinfo(root: Path, name: str) -> str:

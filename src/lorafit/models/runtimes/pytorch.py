@@ -1,5 +1,8 @@
 """Inference with the PyTorch model itself."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -9,16 +12,23 @@ from numpy.typing import NDArray
 from lorafit.models.acceleration.encoder_block import at_precision
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import reads_token_types
+from lorafit.system.hardware import available_cores
 
 
 class TorchRuntime:
-    """Runs a classifier in evaluation mode. `name` is for messages."""
+    """Runs a classifier in evaluation mode. `name` is for messages.
+
+    It takes `threads` threads while it computes, None for as many as torch takes, and a single one in a process that
+    was forked after the model was loaded: torch's own threads stayed in the process before.
+    """
 
     name = "torch"
 
-    def __init__(self, model: torch.nn.Module, precision: PrecisionChoice) -> None:
+    def __init__(self, model: torch.nn.Module, precision: PrecisionChoice, *, threads: int | None = None) -> None:
         self._model: Any = model
         self._precision = precision
+        self._threads = threads
+        self._process = os.getpid()
 
     @property
     def precision(self) -> Literal["fp32", "bf16"]:
@@ -45,13 +55,43 @@ class TorchRuntime:
         Returns:
             Shape (rows, classes).
         """
+        if os.getpid() != self._process:
+            torch.set_num_threads(1)
+            self._threads, self._process = None, os.getpid()
         self._model.eval()
         device = next(self._model.parameters()).device
         mask = None if attention_mask.all() else torch.from_numpy(attention_mask).to(device)
-        with torch.inference_mode(), at_precision(self._model, self._precision):
+        with torch.inference_mode(), at_precision(self._model, self._precision), _on_threads(self._threads):
             others = {} if prefix_hidden_states is None else {"prefix_hidden_states": prefix_hidden_states}
             if token_type_ids is not None and reads_token_types(self._model):
                 others["token_type_ids"] = torch.from_numpy(token_type_ids).to(device)
             output = self._model(input_ids=torch.from_numpy(input_ids).to(device), attention_mask=mask, **others)
         logits: NDArray[np.float32] = output.logits.float().cpu().numpy()
         return logits
+
+
+def limit_threads(wanted: int | None) -> int | None:
+    """Return how many threads a model is to take.
+
+    Args:
+        wanted: What was asked for, or None.
+
+    Returns:
+        That; else what affinity and CPU quota leave of the threads that torch would take, None if they leave all.
+    """
+    cores = available_cores()
+    return wanted or (cores if cores < torch.get_num_threads() else None)
+
+
+@contextmanager
+def _on_threads(count: int | None) -> Iterator[None]:
+    """Let torch take so many threads inside the block."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
