@@ -30,7 +30,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test test-slow test-browser check lock clean
+.PHONY: help demo quick test test-slow test-faults test-browser check lock clean
 
 help:  ## Print the targets
 	@echo "lorafit: make TARGET"
@@ -50,6 +50,10 @@ test: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests with cov
 test-slow: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests marked slow
 	@echo "==> Running the slow tests"
 	@$(BIN)/python -m pytest -m "slow and not network and not browser"
+
+test-faults: $(READY)/dev $(READY)/package $(READY)/carriers  ## Kill, damage, fill and fuzz: the tests of faults, with their counts (also in test-slow; root mounts full disks)
+	@echo "==> Running the tests of faults"
+	@LORAFIT_FAULTS=$(CURDIR)/benchmarks/results/faults.json $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/faults
 
 test-browser: $(READY)/dev $(READY)/package $(READY)/carriers $(READY)/npm  ## Look at the pages in headless Chromium; installs Debian's chromium and npm where they are missing
 	@$(call install,chromium)
