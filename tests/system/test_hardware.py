@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lorafit.errors import UserInputError
 from lorafit.system import hardware
 
 V2 = "0::/app/worker\n"
@@ -141,4 +142,15 @@ def test_threads_follow_a_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     write(tmp_path, "proc/self/cgroup", V2)
     write(tmp_path, "sys/fs/cgroup/app/cpu.max", "50000 100000")
-    assert hardware.choose_threads(tmp_path) == 1
+    assert hardware.choose_threads(root=tmp_path) == 1
+
+
+def test_threads_are_never_more_than_may_be_used_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "available_cores", lambda _: 2)
+    assert [hardware.choose_threads(usual) for usual in (1, 2, 3)] == [1, 2, 2]
+    with hardware.use_threads(3):
+        assert hardware.choose_threads(1) == 3
+        with hardware.use_threads(None):
+            assert hardware.choose_threads(1) == 3
+    with pytest.raises(UserInputError, match="At least 1 thread is needed, got 0"), hardware.use_threads(0):
+        pass

@@ -3,10 +3,16 @@
 import os
 import platform
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
+from lorafit.errors import UserInputError
+
 SYSTEM_ROOT = Path("/")
+
+_threads: ContextVar[int | None] = ContextVar("threads that models are to take", default=None)
 
 
 def cpu_name(root: Path = SYSTEM_ROOT) -> str:
@@ -50,20 +56,44 @@ def available_cores(root: Path = SYSTEM_ROOT) -> int:
     return allowed if quota is None else max(1, min(allowed, int(quota)))
 
 
-def choose_threads(root: Path = SYSTEM_ROOT) -> int:
-    """Return how many threads to compute with where nobody says.
-
-    `OMP_NUM_THREADS` counts, as it does for torch, and never more than `available_cores`.
+@contextmanager
+def use_threads(count: int | None) -> Iterator[None]:
+    """Let models that are opened inside the block take so many threads, whatever the machine leaves.
 
     Args:
+        count: Threads; None changes nothing.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UserInputError: There are fewer than 1.
+    """
+    if count is not None and count < 1:
+        raise UserInputError(f"At least 1 thread is needed, got {count}.")
+    token = _threads.set(count or _threads.get())
+    try:
+        yield
+    finally:
+        _threads.reset(token)
+
+
+def choose_threads(usual: int | None = None, root: Path = SYSTEM_ROOT) -> int:
+    """Return how many threads a model is to take.
+
+    Args:
+        usual: What its runtime takes by itself; None for `OMP_NUM_THREADS`, else all cores.
         root: Where `proc` and `sys` lie.
 
     Returns:
-        At least 1.
+        What `use_threads` says; else `usual`, and never more than `available_cores`.
     """
-    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if (wanted := _threads.get()) is not None:
+        return wanted
     cores = available_cores(root)
-    return min(int(first), cores) if first.isdecimal() and int(first) > 0 else cores
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    usual = usual or (int(first) if first.isdecimal() else 0)
+    return min(usual or cores, cores)
 
 
 def memory_bytes(root: Path = SYSTEM_ROOT) -> int:

@@ -19,7 +19,6 @@ def open_session(model: str | bytes, *, extra: str, purpose: str, threads: int |
         model: Path of the graph, or the graph itself.
         extra: The extra that brings onnxruntime, for the message if it is missing.
         purpose: What it is needed for, as `require` takes it.
-        threads: Threads it takes, None for `choose_threads`.
 
     Returns:
         An `onnxruntime.InferenceSession`; onnxruntime raises exceptions of its own where it cannot run the graph.
@@ -29,7 +28,7 @@ def open_session(model: str | bytes, *, extra: str, purpose: str, threads: int |
     """
     onnxruntime: Any = require("onnxruntime", extra=extra, purpose=purpose)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or choose_threads()
+    options.intra_op_num_threads = choose_threads()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
@@ -42,10 +41,9 @@ def choose_inputs(session: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:  #
 class OnnxRuntime:
     """Runs an exported classifier on the CPU. `name` is for messages: `onnx` or `int8`."""
 
-    def __init__(self, file: Path, precision: Literal["fp32", "int8"], *, threads: int | None = None) -> None:
-        purpose = "Loading an exported model"
+    def __init__(self, file: Path, precision: Literal["fp32", "int8"]) -> None:
         try:
-            self._session = open_session(str(file), extra="onnx", purpose=purpose, threads=threads)
+            self._session = open_session(str(file), extra="onnx", purpose="Loading an exported model")
         except MissingExtraError:
             raise
         except Exception as error:  # onnxruntime raises kinds of its own

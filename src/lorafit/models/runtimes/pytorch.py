@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from lorafit.models.acceleration.encoder_block import at_precision
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import reads_token_types
-from lorafit.system.hardware import available_cores
 
 
 class TorchRuntime:
     """Runs a classifier in evaluation mode. `name` is for messages.
 
-    It takes `threads` threads while it computes, None for as many as torch takes, and a single one in a process that
-    was forked after the model was loaded: torch's own threads stayed in the process before.
+    While it computes it takes `threads` threads, None for as many as torch takes; and a single one in a process that was
+    forked after the model was loaded, since torch's threads stayed in the process before.
     """
 
     name = "torch"
@@ -68,19 +67,6 @@ class TorchRuntime:
             output = self._model(input_ids=torch.from_numpy(input_ids).to(device), attention_mask=mask, **others)
         logits: NDArray[np.float32] = output.logits.float().cpu().numpy()
         return logits
-
-
-def limit_threads(wanted: int | None) -> int | None:
-    """Return how many threads a model is to take.
-
-    Args:
-        wanted: What was asked for, or None.
-
-    Returns:
-        That; else what affinity and CPU quota leave of the threads that torch would take, None if they leave all.
-    """
-    cores = available_cores()
-    return wanted or (cores if cores < torch.get_num_threads() else None)
 
 
 @contextmanager
