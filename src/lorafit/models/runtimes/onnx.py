@@ -12,8 +12,8 @@ from lorafit.system.extras import require
 from lorafit.system.hardware import choose_threads
 
 
-def open_session(model: str | bytes, *, extra: str, purpose: str, threads: int | None = None) -> Any:  # noqa: ANN401 - onnxruntime has no types
-    """Open a graph on the CPU.
+def open_session(model: str | bytes, *, extra: str, purpose: str) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    """Open a graph on the CPU, with as many threads as `choose_threads` says.
 
     Args:
         model: Path of the graph, or the graph itself.

@@ -17,8 +17,8 @@ from lorafit.models.adaptation import reads_token_types
 class TorchRuntime:
     """Runs a classifier in evaluation mode. `name` is for messages.
 
-    While it computes it takes `threads` threads, None for as many as torch takes; and a single one in a process that was
-    forked after the model was loaded, since torch's threads stayed in the process before.
+    While it computes it takes `threads` threads, None for as many as torch takes; and a single one in a process that
+    was forked after the model was loaded, since torch's threads stayed in the process before.
     """
 
     name = "torch"
