@@ -115,12 +115,12 @@ def _build_config(settings: Mapping[str, Any], folder: Path, what: str, *, width
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
     kind = settings.get("peft_type")
-    if kind not in PEFT_TYPES:
+    if not isinstance(kind, str) or kind not in PEFT_TYPES:
         raise ConfigError(
             f"{what}: its peft_type is {clean_text(repr(kind), most=80)}, and lorafit loads "
             f"{', '.join(sorted(PEFT_TYPES))}."
         )
-    if settings.get("task_type") not in {"SEQ_CLS", None}:
+    if settings.get("task_type") not in ("SEQ_CLS", None):
         raise ConfigError(
             f"{what}: it is not one of a text classifier, but of {clean_text(repr(settings['task_type']), most=80)}."
         )

@@ -6,18 +6,22 @@ still finds wrong with them becomes one sentence.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from lorafit.errors import ConfigError, LorafitError
+from lorafit.errors import ConfigError, LorafitError, RunError, UserInputError
 from lorafit.models.quiet import quiet_transformers
 from lorafit.system.faults import find_fault
 from lorafit.system.files import check_file, read_file
-from lorafit.system.limits import DEPTH, LAYERS, MODEL_LABELS, SETTINGS_BYTES, Limit
+from lorafit.system.limits import DEPTH, GROWTH, LAYERS, MODEL_LABELS, PIECES, SETTINGS_BYTES, Limit
 from lorafit.system.text import clean_text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _ENDINGS: Final = frozenset({".json", ".model", ".safetensors", ".txt"})
 """Endings of the files that libraries read."""
@@ -40,14 +44,15 @@ def opening(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def reading(what: str) -> Iterator[None]:
+def reading(what: str, error_type: type[UserInputError] = ConfigError) -> Iterator[None]:
     """Let a library read files; what it finds wrong with them becomes a sentence.
 
     Args:
         what: The begin of that sentence, such as `transformers cannot load my-model`.
+        error_type: What is raised.
 
     Raises:
-        ConfigError: The library finds something wrong, whatever it raises.
+        UserInputError: `error_type`: the library finds something wrong, whatever it raises.
         EnvironmentUnfitError: The machine lacks something.
     """
     try:
@@ -59,7 +64,7 @@ def reading(what: str) -> Iterator[None]:
             raise
         if (fault := find_fault(error)) is not None:
             raise fault from error
-        raise ConfigError(f"{what}: {describe_fault(error)}.") from error
+        raise error_type(f"{what}: {describe_fault(error)}.") from error
 
 
 def is_panic(error: BaseException) -> bool:
@@ -163,6 +168,35 @@ def read_config(folder: Path) -> dict[str, Any]:
             "that it was made from."
         )
     return fields
+
+
+def check_tokenizer(tokenizer: "Tokenizer", path: Path) -> None:
+    """Refuse a tokenizer that takes time or memory without measure, or frames texts as none does.
+
+    Args:
+        tokenizer: The tokenizer.
+        path: Its file, for messages.
+
+    Raises:
+        RunError: It is one.
+    """
+    longest = getattr(tokenizer.model, "max_input_chars_per_word", 0)
+    PIECES.check(longest, f"{path}: max_input_chars_per_word is {longest:,}", RunError)
+    if tokenizer.normalizer is not None:
+        growth = math.ceil(_measure_growth(json.loads(tokenizer.normalizer.__getstate__())))
+        GROWTH.check(growth, f"{path}: its normalizer makes a text up to {growth:,} times as long", RunError)
+    body, framed = (tokenizer.encode("a", add_special_tokens=framed).ids for framed in (False, True))
+    if not any(framed[start : start + len(body)] == body for start in range(len(framed) + 1)):
+        raise RunError(f"{path} is damaged: between its special tokens a text is another one.")
+
+
+def _measure_growth(step: Mapping[str, Any]) -> float:
+    """Return how many times as long a text may become by the replacements of a normalizer."""
+    growth = math.prod(_measure_growth(one) for one in step.get("normalizers") or ())
+    if step.get("type") == "Replace":
+        pattern, content = step["pattern"].get("String"), len(step["content"])
+        growth *= max(1, content / len(pattern)) if pattern else 1 + content
+    return growth
 
 
 def _list_fields(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
