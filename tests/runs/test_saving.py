@@ -22,11 +22,12 @@ from lorafit.models.load import Encoder, load_tokenizer, load_with_head, locate_
 from lorafit.models.runtimes.pytorch import TorchRuntime
 from lorafit.models.tokenization import Truncation
 from lorafit.runs import saving
+from lorafit.runs.evidence import check_trained
 from lorafit.runs.folder import ADAPTER_FILES, RunLayout
 from lorafit.runs.golden import GOLDEN_PAIRS, GOLDEN_TEXTS, GoldenRecord, verify_golden
 from lorafit.runs.records import DataRecord, HardwareRecord, RunRecord
-from lorafit.runs.saving import check_files, compute_plain_logits, load_trained, save_trained, write_trained
-from lorafit.system.atomic import compute_digest
+from lorafit.runs.saving import compute_plain_logits, load_trained, save_trained, write_trained
+from lorafit.system.digests import digest_file
 from lorafit.system.text import Text
 from lorafit.tasks.registry import build_task
 
@@ -134,7 +135,7 @@ def saved(stored: Saved, tmp_path: Path) -> Saved:
 def test_files_are_those_of_plain_peft_with_their_digests(stored: Saved) -> None:
     assert sorted(stored.record.files) == sorted(ADAPTER_FILES)
     folder = stored.layout.adapter
-    assert stored.record.files == {name: compute_digest(folder / name) for name in ADAPTER_FILES}
+    assert stored.record.files == {name: digest_file(folder / name) for name in ADAPTER_FILES}
     assert not (folder / "config.json").exists()
     assert [path.name for path in stored.layout.root.iterdir()] == ["adapter"]
 
@@ -223,7 +224,7 @@ def test_missing_file_is_refused(saved: Saved, name: str) -> None:
 @pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
 def test_run_that_is_not_finished_is_refused_with_the_command_to_go_on(saved: Saved, status: str) -> None:
     with pytest.raises(RunError, match=rf"its status is '{status}'. Go on with:\n  lorafit train --resume .*run"):
-        check_files(saved.layout, saved.record.model_copy(update={"status": status}))
+        check_trained(saved.layout, saved.record.model_copy(update={"status": status}))
 
 
 def test_other_base_model_is_refused(saved: Saved, tiny_distilbert: Path, tmp_path: Path) -> None:

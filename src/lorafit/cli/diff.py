@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import Quiet, RowOptions, SliceColumns
+from lorafit.cli.options import Quiet, RowOptions, SliceColumns, accepts_altered, takes_base
 from lorafit.cli.render.progress import open_progress
 
 
+@takes_base
+@accepts_altered
 def diff(
     a: Annotated[Path, typer.Argument(help="The run folder, or that of an exported model, that is compared with.")],
     b: Annotated[Path, typer.Argument(help="The one that may take its place.")],

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import Quiet, RowOptions, SliceColumns, TargetAccuracy, TrainedRun
+from lorafit.cli.options import Quiet, RowOptions, SliceColumns, TargetAccuracy, TrainedRun, accepts_altered, takes_base
 from lorafit.cli.render.progress import open_progress
 
 
+@takes_base
+@accepts_altered
 def evaluate(
     run: TrainedRun,
     data: Annotated[

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from lorafit.errors import ConfigError
 from lorafit.system.paths import expand_home
+from lorafit.system.text import clean_text
 from lorafit.tasks.registry import TASKS
 
 if TYPE_CHECKING:
@@ -46,6 +48,13 @@ TargetAccuracy = Annotated[
         metavar="SHARE",
         help="Accuracy that accepted predictions should reach; the others are marked to abstain.",
     ),
+]
+_Base = Annotated[
+    Path | None,
+    typer.Option("--base", metavar="FOLDER", help="Where the run's base model lies now, if that has moved."),
+]
+_AcceptAltered = Annotated[
+    bool, typer.Option("--accept-altered", help="Warn of files that were altered since they were written, and go on.")
 ]
 SliceColumns = Annotated[
     list[str] | None,
@@ -241,6 +250,53 @@ def name_sources(
         "data.validation": next(iter(given["validation"]), None),
         "data.test": next(iter(given["test"]), None),
     }
+
+
+def takes_base(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with the option `--base`, by which runs inside it find a base that has moved.
+
+    Args:
+        command: The command.
+
+    Returns:
+        The command with one parameter more.
+    """
+    signature = inspect.signature(command)
+
+    @functools.wraps(command)
+    def run(*, base: Path | None, **options: Any) -> None:
+        from lorafit.runs.bases import look_for_bases
+
+        with look_for_bases(base):
+            command(**options)
+
+    option = inspect.Parameter("base", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Base)
+    vars(run)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), option])
+    return run
+
+
+def accepts_altered(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with the option `--accept-altered`, by which it warns of altered files and goes on.
+
+    Args:
+        command: The command.
+
+    Returns:
+        The command with one parameter more.
+    """
+    signature = inspect.signature(command)
+
+    @functools.wraps(command)
+    def run(*, accept_altered: bool, **options: Any) -> None:
+        from lorafit.system.alterations import choose_about_altered
+
+        with choose_about_altered(accept=accept_altered, say=lambda text: sys.stderr.write(f"{clean_text(text)}\n")):
+            command(**options)
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    option = inspect.Parameter("accept_altered", kind, default=False, annotation=_AcceptAltered)
+    vars(run)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), option])
+    return run
 
 
 def take_options(command: Callable[..., None]) -> Callable[..., None]:

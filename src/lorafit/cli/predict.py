@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorafit.cli.options import Quiet, RunOrExport, TargetAccuracy, TextOptions, takes_base
+from lorafit.cli.options import Quiet, RunOrExport, TargetAccuracy, TextOptions, accepts_altered, takes_base
 from lorafit.cli.render.progress import open_progress
 from lorafit.system.text import format_count
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 @takes_base
+@accepts_altered
 def predict(
     run: RunOrExport,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; default: standard input.")] = None,
@@ -135,15 +136,16 @@ def _open_job(
 
 def _find_trained_columns(folder: Path) -> tuple[str, ...] | None:
     """Return the columns that held the texts of a run, or usual ones of an export: two of pairs; None of neither."""
-    from lorafit.config import load_config
     from lorafit.inference.export.records import ExportLayout, ExportRecord
     from lorafit.inference.jobs import TEXT_COLUMNS
+    from lorafit.runs.evidence import read_settings
     from lorafit.runs.folder import RunLayout
+    from lorafit.runs.records import RunRecord
 
     run, export = RunLayout(folder), ExportLayout(folder)
     if export.record.is_file():
         return TEXT_COLUMNS if ExportRecord.read(export.record).pair else TEXT_COLUMNS[:1]
-    if not run.config.is_file():
+    if not (run.record.is_file() and run.config.is_file()):
         return None
-    data = load_config(run.config).data
+    data = read_settings(run, RunRecord.read(run.record)).data
     return (data.text_column,) if data.text_pair_column is None else (data.text_column, data.text_pair_column)

@@ -10,6 +10,7 @@ from lorafit.inference.export.records import ExportLayout, ExportRecord, check_e
 from lorafit.inference.predictor import Predictor, read_calibration
 from lorafit.models.runtimes.onnx import OnnxRuntime
 from lorafit.models.tokenization import read_tokenizer
+from lorafit.runs.bases import look_for_bases
 from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, verify_golden
@@ -27,6 +28,7 @@ def load(
     target_accuracy: float | None = None,
     verify: bool = True,
     accept_altered: bool = False,
+    base: str | Path | None = None,
 ) -> Predictor:
     """Open a run folder, or the folder of an exported model, for prediction.
 
@@ -40,6 +42,7 @@ def load(
         target_accuracy: Accuracy that accepted predictions are to have, above 0 and below 1; None takes the run's own.
         verify: Whether to compare the loaded model with its golden logits.
         accept_altered: Whether to warn of files that were altered, rather than to refuse them.
+        base: Of a run: where the base that it was trained on lies now, if it has moved. Its digest is checked.
 
     Returns:
         The predictor.
@@ -52,9 +55,9 @@ def load(
     """
     folder = expand_home(path).resolve()
     how: dict[str, Any] = {"raw": raw, "target_accuracy": target_accuracy, "verify": verify}
-    with choose_about_altered(accept=accept_altered, say=_warn):
+    with choose_about_altered(accept=accept_altered, say=_warn), look_for_bases(base):
         predictor = _load_folder(folder, precision, how)
-    predictor.reopen = partial(load, folder, precision=precision, accept_altered=accept_altered, **how)
+    predictor.reopen = partial(load, folder, precision=precision, accept_altered=accept_altered, base=base, **how)
     return predictor
 
 

@@ -1,7 +1,7 @@
 """Find a pre-trained encoder and load it with a classification head."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,11 +77,13 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
 
 
-def locate_encoder(config: ModelConfig) -> Encoder:
+def locate_encoder(config: ModelConfig, *, remedy: str = "", behind: Sequence[Path] = ()) -> Encoder:
     """Find the encoder: built in, a local folder, or on the Hub (downloaded into the Hub's own cache).
 
     Args:
         config: Name and revision.
+        remedy: What to do where it cannot be found; empty for how to name another one.
+        behind: Adapters that are merged into it, whose base it therefore cannot be.
 
     Returns:
         The encoder, its files on this machine.
@@ -97,25 +99,31 @@ def locate_encoder(config: ModelConfig) -> Encoder:
     if root.is_dir():
         root = root.resolve()
         if is_adapter(root):
-            return _continue_adapter(root)
+            return _continue_adapter(root, behind)
         local = open_local(root, config.name)
         return Encoder(str(root), local.folder, str(local.reference), None, local.notes)
     if not _HUB_ID.match(config.name):
-        raise ConfigError(
-            f"There is no folder {config.name!r}, and it is not a Hugging Face Hub id either. model.name takes "
-            f"{', '.join(BUILTIN_ENCODERS)}, a Hub id such as distilbert-base-uncased, or a local folder."
+        takes = (
+            f"model.name takes {', '.join(BUILTIN_ENCODERS)}, a Hub id such as distilbert-base-uncased, or a folder."
         )
-    root = _download(config.name, config.revision)
+        raise ConfigError(
+            f"There is no folder {config.name!r}, and it is not a Hugging Face Hub id either. {remedy or takes}"
+        )
+    root = _download(config.name, config.revision, remedy)
     local = open_local(root, config.name)
     reference = config.name if local.reference == root else str(local.reference)
     return Encoder(config.name, local.folder, reference, root.name, local.notes)
 
 
-def _continue_adapter(folder: Path) -> Encoder:
+def _continue_adapter(folder: Path, behind: Sequence[Path]) -> Encoder:
     """Merge a plain PEFT adapter into its base."""
+    if folder in behind:
+        raise ConfigError(
+            f"The adapter in {folder} goes on from itself: its base, or the base of that, is the adapter."
+        )
     name, revision = read_base(folder)
     try:
-        base = locate_encoder(ModelConfig(name=name, revision=revision))
+        base = locate_encoder(ModelConfig(name=name, revision=revision), behind=(*behind, folder))
     except ConfigError as error:
         raise ConfigError(
             f"{folder} is an adapter, and its base, {name}, cannot be loaded: {error} Correct "
@@ -260,7 +268,7 @@ def check_max_length(config: "PretrainedConfig", max_length: int) -> None:
         raise ConfigError(f"model.max_length={max_length}, but this encoder reads at most {positions} tokens.")
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str, revision: str | None, remedy: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -273,9 +281,10 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except LocalEntryNotFoundError as error:
+        other = f"Or give a local folder, or take --model {BUILTIN_ENCODERS[0]}"
         raise NetworkUnavailableError(
             f"There is no folder {name!r} and no model of that name in the local cache, and the Hugging Face Hub "
-            f"cannot be reached. Go online once, give a local folder, or take --model {BUILTIN_ENCODERS[0]}"
+            f"cannot be reached. Go online once. {remedy or other}"
         ) from error
     except RevisionNotFoundError as error:
         raise ConfigError(f"The model {name!r} has no revision {revision!r} on the Hugging Face Hub.") from error

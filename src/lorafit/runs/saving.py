@@ -5,7 +5,6 @@ adapter's labels are therefore in `labels/config.json`.
 """
 
 import json
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -21,16 +20,20 @@ from numpy.typing import NDArray
 from lorafit.config import MethodConfig, ModelConfig
 from lorafit.errors import ConfigError, LorafitError, RunError
 from lorafit.models.adaptation import AdaptedModel
+from lorafit.models.adapters import load_adapter
 from lorafit.models.builtin import BUILTIN_ENCODERS
 from lorafit.models.cache import cache_folder
 from lorafit.models.load import Encoder, load_tokenizer, load_with_head, locate_encoder
 from lorafit.models.merging import merge_into_base, read_base
 from lorafit.models.quiet import quiet_transformers
 from lorafit.models.tokenization import read_tokenizer
-from lorafit.runs.folder import ADAPTER_FILES, CALIBRATION_FILE, MODEL_FILES, RunLayout
+from lorafit.runs.bases import list_moved
+from lorafit.runs.evidence import check_trained
+from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.golden import GoldenRecord, choose_golden_texts, verify_golden
 from lorafit.runs.records import RunRecord
-from lorafit.system.atomic import atomic_directory, compute_digest
+from lorafit.system.atomic import atomic_directory
+from lorafit.system.digests import digest_folder
 from lorafit.system.paths import expand_home
 from lorafit.system.text import Text
 from lorafit.tasks.records import Calibration
@@ -66,10 +69,9 @@ def save_trained(
         calibration: Its calibration, or None.
 
     Returns:
-        SHA-256 of each file of `ADAPTER_FILES` or `MODEL_FILES`, and of the calibration.
+        The digest of every file, by its name in that folder.
     """
-    folder, names = (layout.adapter, ADAPTER_FILES) if adapted.is_adapter else (layout.model, MODEL_FILES)
-    with atomic_directory(folder) as staging:
+    with atomic_directory(layout.adapter if adapted.is_adapter else layout.model) as staging:
         write_trained(adapted, encoder, staging, max_length=record.max_length)
         texts = choose_golden_texts(read_tokenizer(staging), record.max_length, pair=record.pair)
         golden = staging / layout.golden.name
@@ -77,8 +79,7 @@ def save_trained(
         verify_golden(golden, compute_logits, record.build_task(), runtime="torch")
         if calibration is not None:
             calibration.write(staging / CALIBRATION_FILE)
-            names = (*names, CALIBRATION_FILE)
-        return {name: compute_digest(staging / name) for name in names}
+        return digest_folder(staging)
 
 
 def is_proven(model: ModelConfig, method: MethodConfig) -> bool:
@@ -218,9 +219,7 @@ def load_trained(layout: RunLayout, record: RunRecord) -> "PeftModel | PreTraine
     Raises:
         RunError: A file is missing or altered, or the base model is not the one the adapter was trained on.
     """
-    from peft import PeftModel
-
-    check_files(layout, record)
+    check_trained(layout, record)
     task = record.build_task()
     _, pad_id = load_tokenizer(layout.trained)
     if layout.trained == layout.model:
@@ -229,10 +228,7 @@ def load_trained(layout: RunLayout, record: RunRecord) -> "PeftModel | PreTraine
         trained.requires_grad_(requires_grad=False)
         return trained
     loaded = load_with_head(_find_own_base(layout, record), task, pad_id=pad_id)
-    with quiet_transformers():
-        model: PeftModel = PeftModel.from_pretrained(loaded.model, layout.adapter, local_files_only=True)
-    model.eval()
-    return model
+    return load_adapter(loaded.model, layout.adapter)
 
 
 def find_run(name: str) -> RunLayout | None:
@@ -242,11 +238,13 @@ def find_run(name: str) -> RunLayout | None:
     return next((run for run in runs if run.record.is_file() and folder in {run.root, run.trained}), None)
 
 
-def locate_base(config: ModelConfig) -> Encoder:
+def locate_base(config: ModelConfig, *, remedy: str = "", behind: Sequence[Path] = ()) -> Encoder:
     """Find what a run begins from: an encoder, or another run, whose adapter is merged into its base.
 
     Args:
         config: An encoder's name and revision, or a run folder or the `adapter/` or `model/` in it.
+        remedy: What to do where it cannot be found; empty for how to name another one.
+        behind: Runs that began from it, from which it therefore cannot have begun.
 
     Returns:
         The encoder, its files on this machine.
@@ -257,52 +255,51 @@ def locate_base(config: ModelConfig) -> Encoder:
     """
     layout = find_run(config.name)
     if layout is None:
-        return locate_encoder(config)
+        return locate_encoder(config, remedy=remedy)
+    if layout.root in behind:
+        raise RunError(f"The run {layout.root} goes on from itself: its base, or the base of that, is the run.")
     record = RunRecord.read(layout.record)
-    check_files(layout, record)
+    check_trained(layout, record)
     found = layout.model
     if layout.trained == layout.adapter:
-        base = _find_own_base(layout, record)
+        base = _find_own_base(layout, record, behind)
         found = merge_into_base(layout.adapter, base.folder, base.digest())
     note = f"training goes on from the run {layout.root}, trained on {record.base_model.name}"
     return Encoder(str(layout.root), found, str(found), None, (note,))
 
 
-def _find_own_base(layout: RunLayout, record: RunRecord) -> Encoder:
+def _find_own_base(layout: RunLayout, record: RunRecord, behind: Sequence[Path] = ()) -> Encoder:
     """Find the base that a run's adapter was trained on, and check that it is that one."""
     name, digest = record.base_model.name, record.base_model.digest
+    behind = (*behind, layout.root)
+    for folder in list_moved():
+        run = find_run(folder)
+        if run is None or run.root not in behind:
+            encoder = locate_base(ModelConfig(name=folder), behind=behind)
+            if encoder.digest() == digest:
+                return encoder
     kept = Path(read_base(layout.adapter)[0])
     if name not in BUILTIN_ENCODERS and kept.is_relative_to(cache_folder()):  # made from what may be gone by now
         encoder = Encoder(name, kept, str(kept), None)
         if kept.is_dir() and encoder.digest() == digest:
             return encoder
-    encoder = locate_base(ModelConfig(name=name, revision=record.base_model.revision))
+    encoder = locate_base(
+        ModelConfig(name=name, revision=record.base_model.revision),
+        remedy=_name_remedy(layout, list_moved()),
+        behind=behind,
+    )
     if encoder.digest() != digest:
         raise RunError(
             f"The base model {name} ({encoder.folder}) is not the one this adapter was trained on: its weights have "
-            "another digest."
+            f"another digest. {_name_remedy(layout, list_moved())}"
         )
     return encoder
 
 
-def check_files(layout: RunLayout, record: RunRecord) -> None:
-    """Compare the files of `adapter/` or `model/` with the digests in the record.
-
-    Args:
-        layout: The run folder.
-        record: Its record.
-
-    Raises:
-        RunError: The run is not complete, or a file is missing or altered.
-    """
-    if record.status != "complete":
-        raise RunError(
-            f"{layout.root} has no finished model: its status is {record.status!r}. Go on with:\n"
-            f"  lorafit train --resume {shlex.quote(str(layout.root))}"
-        )
-    for name, digest in record.files.items():
-        path = layout.trained / name
-        if not path.is_file():
-            raise RunError(f"{path} is missing.")
-        if compute_digest(path) != digest:
-            raise RunError(f"{path} was altered after training: its digest is not the one in {layout.record}.")
+def _name_remedy(layout: RunLayout, given: Sequence[str]) -> str:
+    """Say how the base of a run is given that is no longer where it was."""
+    tried = f" {', '.join(given)} is not it: its weights have another digest." if given else ""
+    return (
+        f"The run {layout.root} needs the base that it was trained on.{tried} If that lies elsewhere now, say where: "
+        "--base FOLDER of predict, evaluate, explain, export and diff, in Python load(…, base=FOLDER)."
+    )
