@@ -144,7 +144,9 @@ def _measure_entries(file: StoredFile, table: Any) -> int:  # noqa: ANN401 - pya
     compute = require("pyarrow.compute", extra="train", purpose="reading parquet files")
     texts = [field.name for field in table.schema_arrow if str(field.type) in {"string", "large_string", "binary"}]
     longest = 0
-    with parquet.ParquetFile(file.path, metadata=table.metadata, read_dictionary=texts, pre_buffer=False) as coded:
+    with parquet.ParquetFile(
+        file.path, metadata=table.metadata, read_dictionary=texts, pre_buffer=False, buffer_size=_BUFFER
+    ) as coded:
         for group in range(coded.num_row_groups):
             first = next(coded.iter_batches(batch_size=1, row_groups=[group], columns=texts), None)
             columns = [] if first is None else [one for one in first.columns if hasattr(one, "dictionary")]
