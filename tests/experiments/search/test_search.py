@@ -332,7 +332,7 @@ def test_two_processes_share_the_trials(overrides: list[str], tmp_path: Path) ->
     assert [process.returncode for process in two] == [0, 0], "\n".join(errors)
     trials = SearchRecord.read(SearchLayout(tmp_path / "shared").record).trials
     assert [row.number for row in trials] == list(range(len(trials)))
-    assert 6 <= len(trials) <= 7  # both may begin the last one at the same moment
+    assert len(trials) == 6
     begun = [{number for number, _ in list_begun(text.splitlines())} for text in errors]
     assert all(begun), "one process did all"
     assert not begun[0] & begun[1]

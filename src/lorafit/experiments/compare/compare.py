@@ -2,7 +2,6 @@
 
 import datetime
 import gc
-import shlex
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -16,13 +15,16 @@ from lorafit.experiments.compare.budget import fit_budget, set_method
 from lorafit.experiments.compare.page import render_page
 from lorafit.experiments.compare.records import Cell, ComparisonLayout, ComparisonRecord
 from lorafit.experiments.compare.summary import BaselineResult, CellResult, summarise
+from lorafit.experiments.keeping import keeping, name_command, stops_all
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.methods import METHODS, find_method
+from lorafit.runs.evidence import check_evidence
 from lorafit.runs.folder import RunLayout, check_same_settings, find_free_name, suggest_name
 from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system import hardware
 from lorafit.system.atomic import write_atomic
+from lorafit.system.locks import hold
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.training.prepare import Material, load_material, prepare
@@ -68,8 +70,9 @@ def compare(
 
     Raises:
         ConfigError: No method, an unknown one, fewer than one seed, or settings that methods cannot share.
-        RunError: The folder holds something else.
+        RunError: The folder holds something else, or another process or thread is writing a comparison there.
         TrainingInterruptedError: It was interrupted; the message gives the command that resumes it.
+        EnvironmentUnfitError: The machine lacks something; the message says how to go on.
     """
     progress, began = progress or Silent(), time.perf_counter()
     names = _check(config, methods, seeds)
@@ -77,25 +80,20 @@ def compare(
     root = expand_home(output) if output else find_free_name(Path("runs") / suggestion)
     layout = ComparisonLayout(root.resolve())
     check_same_settings(layout.config, config.to_yaml(), kind="comparison")
-    material = load_material(config)
-    shared = _choose_settings(config, names, seeds, layout, material, progress)
-    if shared.data != config.data:
-        material = load_material(shared)
-    grid = _Grid(shared, layout, material, progress)
-    asked = [Cell(method=name, seed=shared.training.seed + turn) for turn in range(seeds) for name in names]
-    try:
+    with hold(layout.root, kind="comparison"), keeping(layout.root):
+        check_same_settings(layout.config, config.to_yaml(), kind="comparison")
+        material = load_material(config)
+        shared = _choose_settings(config, names, seeds, layout, material, progress)
+        if shared.data != config.data:
+            material = load_material(shared)
+        grid = _Grid(shared, layout, material, progress)
+        asked = [Cell(method=name, seed=shared.training.seed + turn) for turn in range(seeds) for name in names]
         cells = list(grid.train([*asked, *grid.find_others(asked)]))
         baselines = list(grid.measure_baselines()) if shared.evaluation.baselines else []
-    except (KeyboardInterrupt, TrainingInterruptedError) as error:
-        raise TrainingInterruptedError(
-            "Interrupted; what has finished is kept. Resume with the same command and --output "
-            f"{shlex.quote(str(layout.root))}",
-            run=layout.root,
-        ) from error
-    shutil.rmtree(layout.prefix_cache, ignore_errors=True)
-    record = grid.build_record(cells, baselines, began=began)
-    record.write(layout.record)
-    write_atomic(layout.page, render_page(record))
+        shutil.rmtree(layout.prefix_cache, ignore_errors=True)
+        record = grid.build_record(cells, baselines, began=began)
+        record.write(layout.record)
+        write_atomic(layout.page, render_page(record))
     return Comparison(layout.root, record)
 
 
@@ -117,7 +115,7 @@ def _choose_settings(
     config: Config, names: Sequence[str], seeds: int, layout: ComparisonLayout, material: Material, progress: Progress
 ) -> Config:
     """Return the settings of all cells: those chosen when the comparison began, or those that fit the budget now."""
-    if layout.chosen.is_file():
+    if layout.is_kept(layout.chosen):
         if config.training.budget is not None:
             progress.say("the settings chosen before for this comparison's budget are kept, whatever is added to it")
         return load_config(layout.chosen)
@@ -125,6 +123,7 @@ def _choose_settings(
     layout.root.mkdir(parents=True, exist_ok=True)
     write_atomic(layout.config, config.to_yaml())
     write_atomic(layout.chosen, shared.to_yaml())
+    layout.keep(layout.chosen)
     return shared
 
 
@@ -179,7 +178,9 @@ class _Grid:
                 self._train(set_method(self.config, cell.method, cell.seed), run, share_test_rows=share_test_rows)
             except TrainingInterruptedError:
                 raise
-            except Exception as error:  # noqa: BLE001 - one method's fault is not the others'
+            except Exception as error:
+                if stops_all(error):
+                    raise
                 reason = str(error) if isinstance(error, LorafitError) else f"{type(error).__name__}: {error}"
                 self.progress.say(f"{title} failed: {reason}")
                 yield cell.model_copy(update={"error": reason})
@@ -191,10 +192,12 @@ class _Grid:
         splits, known = self.material.splits, self._read_seconds()
         for name in splits.task.baselines:
             path = self.layout.predictions(name)
-            values = read_predictions(path, splits.test, splits.task) if name in known else None
+            is_known = name in known and self.layout.is_kept(path)
+            values = read_predictions(path, splits.test, splits.task) if is_known else None
             if values is None:
                 began = time.perf_counter()
                 values = measure_baseline(name, splits, path, self.progress)
+                self.layout.keep(path)
                 known[name] = time.perf_counter() - began
             yield BaselineResult(name, values, known[name])
 
@@ -234,7 +237,8 @@ class _Grid:
         open_run = RunStages.resume if run.record.is_file() else RunStages.begin
         stages = open_run(prepared, run, self.progress)
         with (
-            stages.journal.kept(),
+            hold(run.root, kind="run"),
+            stages.journal.kept(name_command(self.layout.root)),
             stages.cache_frozen_layers(self.layout.prefix_cache, with_test_rows=share_test_rows),
         ):
             stages.fit()
@@ -268,8 +272,10 @@ class _Grid:
 
     def _read_result(self, cell: Cell) -> CellResult:
         run, splits = self.layout.cell(cell.method, cell.seed), self.material.splits
-        values = read_predictions(run.predictions("test", "after"), splits.test, splits.task)
+        record, path = RunRecord.read(run.record), run.predictions("test", "after")
+        check_evidence(run, record, path)
+        values = read_predictions(path, splits.test, splits.task)
         if values is None:
             raise RunError(f"{run.root} holds no predictions of these test rows; remove it to train it again.")
         size = sum(path.stat().st_size for path in run.trained.glob("*.safetensors"))
-        return CellResult(RunRecord.read(run.record), values, size)
+        return CellResult(record, values, size)

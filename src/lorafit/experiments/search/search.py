@@ -1,7 +1,6 @@
 """Search for settings on validation rows; test rows are neither used for selection nor measured."""
 
 import datetime
-import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -12,12 +11,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from lorafit.config import Config, load_config
-from lorafit.errors import ConfigError, RunError, TrainingInterruptedError
+from lorafit.errors import ConfigError, RunError
+from lorafit.experiments.keeping import keeping
 from lorafit.experiments.search.page import render_page
 from lorafit.experiments.search.records import SearchLayout, SearchRecord, TrialRow
 from lorafit.experiments.search.space import read_space
-from lorafit.experiments.search.study import list_trials, measure_importances, open_study, require_optuna
-from lorafit.experiments.search.trials import Trials
+from lorafit.experiments.search.study import SURPLUS, list_trials, measure_importances, open_study, require_optuna
+from lorafit.experiments.search.trials import TrialFailedError, Trials
 from lorafit.runs.folder import check_same_settings, find_free_name, suggest_name
 from lorafit.system import hardware
 from lorafit.system.atomic import write_atomic
@@ -76,6 +76,7 @@ def search(
         ConfigError: Fewer than one trial, a space that cannot be used, or a budget too small for one trial.
         RunError: The folder holds something else, its store cannot be used, or no trial is complete.
         TrainingInterruptedError: It was interrupted; the message gives the command that resumes it.
+        EnvironmentUnfitError: The machine lacks something; the message says how to go on.
     """
     require_optuna()
     progress, began = progress or Silent(), time.perf_counter()
@@ -85,19 +86,20 @@ def search(
     root = expand_home(output) if output else find_free_name(Path("runs") / suggestion)
     layout = SearchLayout(root.resolve())
     check_same_settings(layout.config, config.to_yaml(), kind="search")
-    objective = Trials(config, space, layout, load_material(config), progress)
-    expected = None if layout.study.is_file() else _forecast(objective, seconds)
-    layout.root.mkdir(parents=True, exist_ok=True)
-    if not layout.config.is_file():
-        write_atomic(layout.config, config.to_yaml())
-    with open_study(layout, config.search, _identify(objective), space.encode(config)) as study:
-        control = _Control(study, objective, trials)
-        if not control.is_done():
-            deadline = None if seconds is None else began + seconds
-            control.limit(deadline, _forecast(objective, seconds) if expected is None else expected)
-            _run_trials(study, objective, control)
-        record = write_results(study, objective)
-    _check_ending(record, layout, progress)
+    with keeping(layout.root):
+        objective = Trials(config, space, layout, load_material(config), progress)
+        expected = None if layout.study.is_file() else _forecast(objective, seconds)
+        layout.root.mkdir(parents=True, exist_ok=True)
+        if not layout.config.is_file():
+            write_atomic(layout.config, config.to_yaml())
+        with open_study(layout, config.search, _identify(objective), space.encode(config)) as study:
+            control = _Control(study, objective, trials)
+            if not control.is_done():
+                deadline = None if seconds is None else began + seconds
+                control.limit(deadline, _forecast(objective, seconds) if expected is None else expected)
+                _run_trials(study, objective, control)
+            record = write_results(study, objective)
+        _check_ending(record, layout, progress)
     return Search(layout.root, record)
 
 
@@ -146,13 +148,7 @@ def _run_trials(study: "optuna.Study", objective: Trials, control: "_Control") -
         write_results(study, objective)
 
     try:
-        study.optimize(objective, catch=(Exception,), callbacks=[control, keep])
-    except KeyboardInterrupt as error:
-        raise TrainingInterruptedError(
-            "Interrupted; what has finished is kept. Resume with the same command and --output "
-            f"{shlex.quote(str(objective.layout.root))}",
-            run=objective.layout.root,
-        ) from error
+        study.optimize(control.train, catch=(TrialFailedError,), callbacks=[control, keep])
     except ValueError as error:  # a trial's own are caught: this one is the study's, which does not take the result
         raise RunError(
             f"{objective.layout.study}: another process took up the trial of this one, which had given no sign of life "
@@ -242,6 +238,17 @@ class _Control:
     def limit(self, deadline: float | None, expected: float) -> None:
         """Set the time by which trials are to end, on `perf_counter`, and how long one is expected to take."""
         self._deadline, self._expected = deadline, expected
+
+    def train(self, trial: "optuna.Trial") -> float:
+        """Train a trial, unless other processes have begun as many as there are to be in the meantime."""
+        import optuna
+
+        begun = sorted(row.number for row in list_trials(trial.study, self._objective.space))
+        if trial.number not in begun[: self._total]:
+            trial.set_user_attr(SURPLUS, value=True)
+            trial.study.stop()
+            raise optuna.TrialPruned
+        return self._objective(trial)
 
     def __call__(self, study: "optuna.Study", trial: "optuna.trial.FrozenTrial") -> None:
         """Look at the study after a trial."""

@@ -14,15 +14,16 @@ from lorafit.experiments.search.records import SearchLayout, TrialRow
 from lorafit.experiments.search.space import Plain, Space
 from lorafit.system.atomic import create_file
 from lorafit.system.extras import require
+from lorafit.system.faults import find_fault
 
 if TYPE_CHECKING:
     import optuna
     from sqlalchemy.engine import Connection, Engine
 
 
-SCORE, ERROR, SAME_AS, INTERRUPTED = "score", "error", "same_as", "interrupted"
+SCORE, ERROR, SAME_AS, INTERRUPTED, SURPLUS = "score", "error", "same_as", "interrupted", "surplus"
 """Names under which the study keeps of a trial its primary metric on the validation rows, why it failed, the trial with
-the same settings, and whether it was interrupted."""
+the same settings, whether it was interrupted, and whether it was one more than there were to be."""
 
 _NAME = "lorafit"
 _IDENTITY = "identity"
@@ -83,6 +84,8 @@ def open_study(
             optuna.storages.fail_stale_trials(study)
             yield study
     except (StorageInternalError, SQLAlchemyError) as error:
+        if find_fault(error) is not None:
+            raise  # a full disk: no fault of the file
         cause = str(error.__cause__ or error).splitlines()[0]
         raise RunError(
             f"{layout.study} cannot be used ({cause}). If another program holds it open, close that and give the same "
@@ -112,7 +115,8 @@ def list_trials(study: "optuna.Study", space: Space) -> list[TrialRow]:
         space: What is varied.
 
     Returns:
-        Those that have begun, in order of their numbers, without those that were interrupted and begun again.
+        Those that have begun, in order of their numbers, without those that were interrupted and begun again, and those
+        that were more than there were to be.
     """
     from optuna.storages import RetryHeartbeatStaleTrialCallback
 
@@ -121,7 +125,9 @@ def list_trials(study: "optuna.Study", space: Space) -> list[TrialRow]:
     return [
         _describe(trial, space.decode(trial.params))
         for trial in trials
-        if trial.state.name != "WAITING" and trial.number not in begun_again and INTERRUPTED not in trial.user_attrs
+        if trial.state.name != "WAITING"
+        and trial.number not in begun_again
+        and not {INTERRUPTED, SURPLUS} & trial.user_attrs.keys()
     ]
 
 
@@ -135,7 +141,7 @@ def _describe(trial: "optuna.trial.FrozenTrial", values: dict[str, Any]) -> Tria
         values=values,
         loss=trial.values[0] if state == "COMPLETE" and trial.values else min(seen, default=None),
         score=trial.user_attrs.get(SCORE),
-        seconds=None if trial.duration is None else trial.duration.total_seconds(),
+        seconds=None if trial.duration is None else max(trial.duration.total_seconds(), 0.0),  # clocks are put back
         error=error,
         same_as=trial.user_attrs.get(SAME_AS),
     )

@@ -5,11 +5,13 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lorafit.config import Config
 from lorafit.errors import ConfigError, LorafitError, TrainingInterruptedError
+from lorafit.experiments.keeping import stops_all
 from lorafit.experiments.search.page import write_value
 from lorafit.experiments.search.records import SearchLayout
 from lorafit.experiments.search.space import Space
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 _IMPOSSIBLE = "impossible"
 """Name under which the study keeps that a trial cannot be trained with its settings."""
+
+
+class TrialFailedError(Exception):
+    """A trial cannot be trained; the others may be."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +63,19 @@ class Trials:
             known = self._find_known(trial, config)
             return self._train(trial, config) if known is None else self._repeat(trial, known)
         except (KeyboardInterrupt, TrainingInterruptedError):
-            trial.set_user_attr(INTERRUPTED, value=True)
-            trial.study.enqueue_trial(trial.params)
-            raise KeyboardInterrupt from None
+            _begin_again(trial)
+            raise
         except optuna.TrialPruned:
             raise
         except Exception as error:
+            if stops_all(error):
+                with suppress(Exception):  # the study may lie on the disk that is full
+                    _begin_again(trial)
+                raise
             reason = str(error) if isinstance(error, LorafitError) else f"{type(error).__name__}: {error}"
             trial.set_user_attr(ERROR, reason)
             self.progress.say(f"trial {trial.number + 1} failed: {reason}")
-            raise
+            raise TrialFailedError(reason) from error
 
     def _repeat(self, trial: "optuna.Trial", known: "optuna.trial.FrozenTrial") -> float:
         """Return what a trial with the same settings gave, or fail as it failed."""
@@ -135,6 +144,12 @@ class _Watch:
         self._trial.report(loss, round(100 * share))
         if self._trial.should_prune():
             raise optuna.TrialPruned
+
+
+def _begin_again(trial: "optuna.Trial") -> None:
+    """Leave a trial to whoever goes on with the search."""
+    trial.set_user_attr(INTERRUPTED, value=True)
+    trial.study.enqueue_trial(trial.params)
 
 
 def _describe_values(values: Mapping[str, Any]) -> str:

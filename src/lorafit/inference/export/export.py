@@ -36,6 +36,8 @@ from lorafit.system import hardware
 from lorafit.system.atomic import atomic_directory, describe_obstacle
 from lorafit.system.digests import digest_folder
 from lorafit.system.extras import require
+from lorafit.system.faults import find_fault, name_faults
+from lorafit.system.locks import hold
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import Text
@@ -190,14 +192,13 @@ def export(
 
     progress, precision = progress or Silent(), _PRECISIONS[int8]
     layout, record = _read_run(run)
-    folder = _choose_folder(layout, output, "onnx-int8" if int8 else "onnx", overwrite=overwrite)
-    original = _Original.load(layout, record, progress)
-    with _fill(folder) as staging:
+    with _fill(layout, output, "onnx-int8" if int8 else "onnx", overwrite=overwrite) as (folder, staging):
+        original = _Original.load(layout, record, progress)
         target = ExportLayout(staging)
         model = merge_adapter(copy.deepcopy(original.model))
         _write_model(model, original, target, precision)
         before = original.compute_outputs(TorchRuntime(original.model, GOLDEN_PRECISION), progress)
-        with _name_faults(model):
+        with _name_refusals(model):
             after = original.compute_outputs(OnnxRuntime(target.model(precision), precision), progress)
         parity = original.compare(before, after, precision)
         if not allow_drift:
@@ -226,9 +227,8 @@ def export_merged(run: str | Path, *, output: str | Path | None = None, overwrit
     for package in ("torch", "transformers", "peft"):
         require(package, extra="train", purpose="Exporting")
     layout, record = _read_run(run)
-    folder = _choose_folder(layout, output, "merged", overwrite=overwrite)
-    model = merge_adapter(load_trained(layout, record))
-    with _fill(folder) as staging:
+    with _fill(layout, output, "merged", overwrite=overwrite) as (folder, staging):
+        model = merge_adapter(load_trained(layout, record))
         with quiet_transformers():
             model.save_pretrained(staging)
         _copy_tokenizer(layout, staging)
@@ -291,13 +291,17 @@ def _read_splits(layout: RunLayout, record: RunRecord, say: Callable[[str], None
 
 
 @contextmanager
-def _fill(folder: Path) -> Iterator[Path]:
-    """Fill a folder atomically."""
-    try:
-        with atomic_directory(folder) as staging:
-            yield staging
-    except OSError as error:
-        raise UserInputError(f"{folder} cannot be written: {error.strerror or error}.") from error
+def _fill(
+    layout: RunLayout, output: str | Path | None, kind: Literal["onnx", "onnx-int8", "merged"], *, overwrite: bool
+) -> Iterator[tuple[Path, Path]]:
+    """Choose the folder to export to and keep others from it; yield it, and a folder to fill that takes its place."""
+    folder = _choose_folder(layout, output, kind, overwrite=overwrite)
+    with (
+        name_faults(f"Nothing was written to {folder}. Then export again."),
+        hold(folder, kind="export"),
+        atomic_directory(_choose_folder(layout, output, kind, overwrite=overwrite)) as staging,
+    ):
+        yield folder, staging
 
 
 def _write_model(model: "PreTrainedModel", original: _Original, target: ExportLayout, precision: Precision) -> None:
@@ -307,7 +311,7 @@ def _write_model(model: "PreTrainedModel", original: _Original, target: ExportLa
     _check_size(model, graph.ByteSize())
     if precision == "int8":
         meter = ReachMeter(graph)
-        with _name_faults(model):
+        with _name_refusals(model):
             original.run_by(meter).compute_logits(original.samples)
         if not meter.reach:
             raise refuse(model, "it has no linear layers that int8 is known for")
@@ -330,11 +334,13 @@ def _build_graph(model: "PreTrainedModel", *, token_types: bool) -> "onnx.ModelP
 
 
 @contextmanager
-def _name_faults(model: "PreTrainedModel") -> Iterator[None]:
+def _name_refusals(model: "PreTrainedModel") -> Iterator[None]:
     """Name what onnxruntime cannot do with a graph, and the way out."""
     try:
         yield
     except Exception as error:
+        if find_fault(error) is not None:
+            raise
         cause = str(error.__cause__ or error).strip().partition("\n")[0]
         raise refuse(model, f"onnxruntime says '{cause}'") from error
 
