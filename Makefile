@@ -51,7 +51,7 @@ test-slow: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests mar
 	@echo "==> Running the slow tests"
 	@$(BIN)/python -m pytest -m "slow and not network and not browser"
 
-test-faults: $(READY)/dev $(READY)/package $(READY)/carriers  ## Kill, damage, fill and fuzz: the tests of faults, with their counts (also in test-slow; root mounts full disks)
+test-faults: $(READY)/dev $(READY)/fuzz $(READY)/package $(READY)/carriers  ## Run the tests of faults alone and write their counts; as root, with full disks, too
 	@echo "==> Running the tests of faults"
 	@LORAFIT_FAULTS=$(CURDIR)/benchmarks/results/faults.json $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/faults
 
@@ -101,6 +101,11 @@ $(READY)/train: requirements/train.lock $(READY)/python
 $(READY)/dev: requirements/dev.lock $(READY)/train
 	@echo "==> Installing the pinned tools for tests and checks"
 	@$(PIP) -r $<
+	@touch $@
+
+$(READY)/fuzz: $(READY)/python
+	@echo "==> Installing atheris, where there is one for this system"
+	@$(PIP) atheris==3.0.0 || echo "    there is none: readers are fed by hypothesis alone"
 	@touch $@
 
 $(READY)/package: pyproject.toml $(READY)/train

@@ -272,7 +272,7 @@ def test_no_override_breaks_what_reads_it(overrides: list[str]) -> None:
     must_not_break(lambda: load_config(overrides=overrides), overrides)
 
 
-SECONDS = 40
+SECONDS = 20
 """How long each reader is fed."""
 
 
