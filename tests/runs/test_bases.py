@@ -1,5 +1,6 @@
 """What a run begins from, and that it can be saved is known before it is trained."""
 
+import copy
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lorafit
+from lorafit.cli import main
 from lorafit.config import MethodConfig, ModelConfig, load_config
-from lorafit.errors import ConfigError, LorafitError, RunError
+from lorafit.errors import ConfigError, LorafitError, NetworkUnavailableError, RunError, UserInputError
 from lorafit.inference.predictor import Predictor
 from lorafit.models.adaptation import AdaptedModel, apply_method, count_parameters
 from lorafit.models.load import Encoder, load_tokenizer, load_with_head, locate_encoder
@@ -29,6 +31,7 @@ from lorafit.runs.saving import (
     save_trained,
     write_trained,
 )
+from lorafit.system.digests import digest_file
 from lorafit.system.text import Text
 from lorafit.tasks.base import Task
 from lorafit.tasks.registry import build_task
@@ -205,3 +208,83 @@ def test_altered_run_is_no_base(trained_of: Callable[[str], Path], tmp_path: Pat
     lose_the_adapter(run / "adapter")
     with pytest.raises(RunError, match=r"adapter_model\.safetensors was altered after training"):
         locate_base(ModelConfig(name=str(run / "adapter")))
+
+
+@pytest.fixture
+def moved(trained_of: Callable[[str], Path], edit_record: Callable[..., None], tmp_path: Path) -> tuple[Path, Path]:
+    """A run whose base is no longer where the record says, and where it is now."""
+    run = Path(shutil.copytree(trained_of("single_label"), tmp_path / "run"))
+    base = Path(shutil.copytree(RunRecord.read(run / "run.json").base_model.name, tmp_path / "moved"))
+    rename_base(run, edit_record, str(tmp_path / "gone"))
+    return run, base
+
+
+def rename_base(run: Path, edit_record: Callable[..., None], name: str) -> None:
+    edit_record(run / "run.json", lambda fields: fields["base_model"].update(name=name))
+    config = (run / "config.yaml").read_text(encoding="utf-8")
+    before = load_config(run / "config.yaml").model.name
+    (run / "config.yaml").write_text(config.replace(before, name), encoding="utf-8")
+    edit_record(
+        run / "run.json", lambda fields: fields["evidence"].update({"config.yaml": digest_file(run / "config.yaml")})
+    )
+
+
+def test_base_is_taken_from_where_it_lies_now(moved: tuple[Path, Path], trained_of: Callable[[str], Path]) -> None:
+    run, base = moved
+    text = ["superb film hours"]
+    wanted = lorafit.load(trained_of("single_label")).predict(text)
+    predictor = lorafit.load(run, base=base)
+    assert predictor.predict(text) == wanted
+    assert copy.copy(predictor).predict(text) == wanted
+
+
+def test_missing_base_is_said_with_the_option_that_gives_it(moved: tuple[Path, Path]) -> None:
+    run, base = moved
+    with pytest.raises(ConfigError, match=r"no folder '.*gone'.*If that lies elsewhere now, .*--base FOLDER") as caught:
+        lorafit.load(run)
+    assert "--model" not in str(caught.value)
+    assert "model.name" not in str(caught.value)
+    with pytest.raises(UserInputError, match=rf"^There is no folder {base}-2, where the base should be\.$"):
+        lorafit.load(run, base=f"{base}-2")
+
+
+def test_other_base_than_that_of_training_is_refused(moved: tuple[Path, Path]) -> None:
+    run, base = moved
+    weights = load_file(base / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][0, 0] += 1
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=rf"{base} is not it: its weights have another digest\."):
+        lorafit.load(run, base=base)
+
+
+@pytest.mark.parametrize("command", ["predict", "explain", "evaluate", "export", "diff"])
+def test_commands_take_the_base(
+    moved: tuple[Path, Path], command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, base = moved
+    more: dict[str, list[str]] = {
+        "predict": ["superb film"],
+        "explain": ["superb film"],
+        "evaluate": [],
+        "export": ["--merged", "--output", str(tmp_path / "merged")],
+        "diff": [str(run), str(load_config(run / "config.yaml").data.source)],
+    }
+    words = [command, str(run), *more[command]]
+    if command != "diff":
+        with pytest.raises(SystemExit) as failed:
+            main(words)
+        assert failed.value.code == 2
+        assert "--base FOLDER" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as done:
+        main([*words, "--base", str(base)])
+    assert done.value.code == 0, capsys.readouterr().err
+
+
+def test_base_of_the_hub_that_is_not_here_is_asked_for_in_words_that_predict_takes(
+    moved: tuple[Path, Path], edit_record: Callable[..., None]
+) -> None:
+    run, _ = moved
+    rename_base(run, edit_record, "owner/of-the-hub")
+    with pytest.raises(NetworkUnavailableError, match=r"Go online once.*--base FOLDER") as caught:
+        lorafit.load(run)
+    assert "--model" not in str(caught.value)

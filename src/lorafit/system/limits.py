@@ -134,6 +134,12 @@ ADAPTER_SIZE: Final = Limit(
     "or the width of the base",
     "a rank beyond the width of the base adds nothing, and its matrices take memory before the weights are compared",
 )
+PIECES: Final = Limit(
+    "pieces", 1000, "characters of a word that a tokenizer takes apart", "time grows with the square of their number"
+)
+GROWTH: Final = Limit(
+    "growth", 100, "times its length for what the normalizer of a tokenizer makes of a text", "usual is a blank or two"
+)
 ADAPTER_NAMES: Final = Limit(
     "adapter_names", 5_000, "names in a setting of an adapter", "each is compared with every module of the base"
 )
