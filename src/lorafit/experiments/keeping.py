@@ -5,34 +5,52 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lorafit.errors import EnvironmentUnfitError, TrainingInterruptedError
-from lorafit.system.faults import find_fault, name_faults
+from lorafit.errors import EnvironmentUnfitError, LorafitError, TrainingInterruptedError
+from lorafit.system.faults import find_fault
 
 
 @contextmanager
-def keeping(root: Path) -> Iterator[None]:
+def keeping(config: Path, command: str) -> Iterator[None]:
     """Turn a signal, or a fault of the machine, into an error that says how to go on.
 
     Args:
-        root: The folder of the comparison or search.
+        config: The settings file of the comparison or search; while there is none, nothing is kept, and errors pass.
+        command: The command that goes on, from `write_command`.
 
     Raises:
         TrainingInterruptedError: The block was interrupted.
         EnvironmentUnfitError: The machine lacks something, such as room on the disk.
     """
-    command = name_command(root)
     try:
-        with name_faults(f"What has finished is kept. Then go on with {command}"):
-            yield
-    except (KeyboardInterrupt, TrainingInterruptedError) as error:
-        raise TrainingInterruptedError(
-            f"Interrupted; what has finished is kept. Resume with {command}", run=root
-        ) from error
+        yield
+    except TrainingInterruptedError as error:
+        raise _interrupt(config, command) from error
+    except LorafitError:
+        raise
+    except (KeyboardInterrupt, Exception) as error:
+        if not config.is_file():
+            raise
+        if isinstance(error, KeyboardInterrupt):
+            raise _interrupt(config, command) from error
+        if (fault := find_fault(error)) is None:
+            raise
+        raise type(fault)(f"{fault} What has finished is kept. Then go on with:\n  {command}") from error
 
 
-def name_command(root: Path) -> str:
-    """Return in words what goes on with a comparison or search."""
-    return f"the same command and --output {shlex.quote(str(root))}"
+def write_command(name: str, config: Path, **options: object) -> str:
+    """Return the command line that goes on with a comparison or search.
+
+    Args:
+        name: Of the command.
+        config: The settings file in the folder.
+        **options: By name; those that are None are left out.
+
+    Returns:
+        Words that a shell takes.
+    """
+    given = {"config": config, **options, "output": config.parent}
+    words = [word for key, value in given.items() if value is not None for word in (f"--{key}", str(value))]
+    return shlex.join(["lorafit", name, *words])
 
 
 def stops_all(error: Exception) -> bool:
@@ -47,3 +65,9 @@ def stops_all(error: Exception) -> bool:
     """
     fault = error if isinstance(error, EnvironmentUnfitError) else find_fault(error)
     return type(fault) is EnvironmentUnfitError
+
+
+def _interrupt(config: Path, command: str) -> TrainingInterruptedError:
+    return TrainingInterruptedError(
+        f"Interrupted; what has finished is kept. Resume with:\n  {command}", run=config.parent
+    )

@@ -204,7 +204,10 @@ def test_interrupted_trial_is_begun_again(config: Config, finished: Search, tmp_
     begun = []
     for number in ("1", "3"):
         lines = listen(lambda lines, _, number=number: list_begun(lines)[-1][0] == number)
-        with pytest.raises(TrainingInterruptedError, match="Resume with the same command and --output") as caught:
+        with pytest.raises(
+            TrainingInterruptedError,
+            match=r"Resume with:\n  lorafit search --config \S+search.yaml --trials 2 --output",
+        ) as caught:
             search(config, 2, output=tmp_path / "search", progress=lines)
         assert caught.value.exit_code == 130
         begun += list_begun(lines.lines)

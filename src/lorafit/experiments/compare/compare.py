@@ -15,7 +15,7 @@ from lorafit.experiments.compare.budget import fit_budget, set_method
 from lorafit.experiments.compare.page import render_page
 from lorafit.experiments.compare.records import Cell, ComparisonLayout, ComparisonRecord
 from lorafit.experiments.compare.summary import BaselineResult, CellResult, summarise
-from lorafit.experiments.keeping import keeping, name_command, stops_all
+from lorafit.experiments.keeping import keeping, stops_all, write_command
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.methods import METHODS, find_method
 from lorafit.runs.evidence import check_evidence
@@ -80,13 +80,14 @@ def compare(
     root = expand_home(output) if output else find_free_name(Path("runs") / suggestion)
     layout = ComparisonLayout(root.resolve())
     check_same_settings(layout.config, config.to_yaml(), kind="comparison")
-    with hold(layout.root, kind="comparison"), keeping(layout.root):
+    command = write_command("compare", layout.config, methods=",".join(names), seeds=seeds)
+    with hold(layout.root, kind="comparison"), keeping(layout.config, command):
         check_same_settings(layout.config, config.to_yaml(), kind="comparison")
         material = load_material(config)
         shared = _choose_settings(config, names, seeds, layout, material, progress)
         if shared.data != config.data:
             material = load_material(shared)
-        grid = _Grid(shared, layout, material, progress)
+        grid = _Grid(shared, layout, material, progress, command)
         asked = [Cell(method=name, seed=shared.training.seed + turn) for turn in range(seeds) for name in names]
         cells = list(grid.train([*asked, *grid.find_others(asked)]))
         baselines = list(grid.measure_baselines()) if shared.evaluation.baselines else []
@@ -140,12 +141,14 @@ class _Grid:
         layout: The folder.
         material: Rows, tokens and encoder.
         progress: Receives the progress.
+        command: The command that goes on after a stop.
     """
 
     config: Config
     layout: ComparisonLayout
     material: Material
     progress: Progress
+    command: str
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -238,7 +241,7 @@ class _Grid:
         stages = open_run(prepared, run, self.progress)
         with (
             hold(run.root, kind="run"),
-            stages.journal.kept(name_command(self.layout.root)),
+            stages.journal.kept(self.command),
             stages.cache_frozen_layers(self.layout.prefix_cache, with_test_rows=share_test_rows),
         ):
             stages.fit()

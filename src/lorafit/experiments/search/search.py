@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorafit.config import Config, load_config
 from lorafit.errors import ConfigError, RunError
-from lorafit.experiments.keeping import keeping
+from lorafit.experiments.keeping import keeping, write_command
 from lorafit.experiments.search.page import render_page
 from lorafit.experiments.search.records import SearchLayout, SearchRecord, TrialRow
 from lorafit.experiments.search.space import read_space
@@ -86,7 +86,7 @@ def search(
     root = expand_home(output) if output else find_free_name(Path("runs") / suggestion)
     layout = SearchLayout(root.resolve())
     check_same_settings(layout.config, config.to_yaml(), kind="search")
-    with keeping(layout.root):
+    with keeping(layout.config, write_command("search", layout.config, trials=trials, budget=budget)):
         objective = Trials(config, space, layout, load_material(config), progress)
         expected = None if layout.study.is_file() else _forecast(objective, seconds)
         layout.root.mkdir(parents=True, exist_ok=True)
