@@ -6,11 +6,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
@@ -52,7 +54,9 @@ class Length:
         self.asked: list[Text] = []
         self._stop_at = stop_at
 
-    def predict(self, texts: Sequence[Text], *, on_progress: Callable[[int], None] | None = None) -> list[Prediction]:
+    def predict(
+        self, texts: Sequence[Text], *, on_progress: Callable[[int], None] | None = None, **_: object
+    ) -> list[Prediction]:
         if self._stop_at in texts:
             raise KeyboardInterrupt
         self.asked += texts
@@ -387,7 +391,7 @@ jobs._PART_ROWS = 3
 job = open_file(Path(sys.argv[1]))
 
 class Filling(Length):
-    def predict(self, texts, *, on_progress=None):
+    def predict(self, texts, *, on_progress=None, **_):
         if len(self.asked) >= 12:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
@@ -410,7 +414,7 @@ from lorafit.inference import batch, jobs
 jobs._PART_ROWS = int(sys.argv[3])
 
 class Slow(Length):
-    def predict(self, texts, *, on_progress=None):
+    def predict(self, texts, *, on_progress=None, **_):
         if len(self.asked) >= 30:
             print("working", flush=True)
             sys.stdin.read()
@@ -441,11 +445,11 @@ def test_a_killed_job_repeats_no_row_and_loses_none(tmp_path: Path, part: int) -
     assert [int(str(row)) for row in read_table(output).columns["id"]] == list(range(50))
 
 
-def stop_job(file: Path, output: Path, row: int = 7, **named: Any) -> Path:
+def stop_job(file: Path, output: Path, row: int = 7, *, bad_rows: BadRows = "stop") -> Path:
     """Stop a job at a row, and return the folder of its parts."""
     texts = read_table(file).columns["text"]
     with pytest.raises(JobInterruptedError, match="Finished and kept in"):
-        run_job(open_file(file), Length(str(texts[row])), output, **named)
+        run_job(open_file(file, bad_rows=bad_rows), Length(str(texts[row])), output)
     return output.with_name(f".{output.name}.parts")
 
 
@@ -691,7 +695,7 @@ from test_batch import Length
 from lorafit.inference.batch import open_file, run_job
 
 class Light(Length):
-    def predict(self, texts, *, on_progress=None):
+    def predict(self, texts, *, on_progress=None, **_):
         predictions = super().predict(texts)
         self.asked.clear()
         return predictions
@@ -810,3 +814,134 @@ def test_a_folder_as_output_is_refused(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "out.csv").mkdir()
     with pytest.raises(UserInputError, match=r"out\.csv is a folder; give the name of a file"):
         check_output(tmp_path / "out.csv", overwrite=overwrite)
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"), [(("0", "-12"), [0, -12]), (("0", "01"), ["0", "01"]), (("1", "9" * 19), ["1", "9" * 19])]
+)
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_labels_that_are_whole_numbers_stay_so(
+    tmp_path: Path, suffix: str, names: tuple[str, ...], labels: list[object]
+) -> None:
+    class Numbers(Length):
+        task = build_task("single_label", names)
+
+        def predict(self, texts: Sequence[Text], **_: object) -> list[Prediction]:
+            chances = {text: [1.0, 0.0] if len(text) < 10 else [0.0, 1.0] for text in texts}
+            return [self.task.predict(np.array(chances[text]), None) for text in texts]
+
+    table = Table({"text": ["short", "long" * 10], "label": [3, 4]}, "a test")
+    run_job(open_table(table), Numbers(), tmp_path / f"out{suffix}")
+    columns = read_table(tmp_path / f"out{suffix}").columns
+    assert columns["predicted_label"] == labels
+    assert columns["label"] == [3, 4]
+
+
+def test_several_labels_that_are_whole_numbers_stay_so(tmp_path: Path) -> None:
+    class Marks(Length):
+        task = build_task("multi_label", ("1", "2"))
+
+        def predict(self, texts: Sequence[Text], **_: object) -> list[Prediction]:
+            return [self.task.predict(np.array([1.0, 1.0] if text == "both" else [0.0, 0.0]), None) for text in texts]
+
+    table = Table({"text": ["none"] * 4 + ["both"] * 3}, "a test")
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in table.columns["text"]))
+    run_job(open_file(tmp_path / "in.jsonl"), Marks(), tmp_path / "out.parquet")
+    assert read_table(tmp_path / "out.parquet").columns["labels"] == [[]] * 4 + [[1, 2]] * 3
+
+
+def test_parquet_is_written_as_it_came(tmp_path: Path) -> None:
+    moments = [1_577_836_800_123_456_789 + row for row in range(10)]
+    given = pa.table(
+        {
+            "text": [f"text {row}" if row != 4 else None for row in range(10)],
+            "hash": pa.array([1 if row < 6 else 2**63 + row for row in range(10)], pa.uint64()),
+            "map": pa.array([[("a", row)] for row in range(10)], pa.map_(pa.string(), pa.int8())),
+            "moment": pa.array(moments, pa.timestamp("ns", "UTC")),
+            "price": pa.array([Decimal("1.10")] * 10, pa.decimal128(9, 2)),
+            "deep": pa.array([{"at": moments[row]} for row in range(10)], pa.struct([("at", pa.timestamp("ns"))])),
+            "kind": pa.array(["ab"[row % 2] for row in range(10)]).dictionary_encode(),
+            "none": pa.nulls(10, pa.int16()),
+        }
+    )
+    file, output = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    pq.write_table(given, file)
+    stop_job(file, output, 8, bad_rows="keep")
+    assert run_job(open_file(file, bad_rows="keep"), Length(), output, resume=True) == 10
+    assert pq.read_table(output).select(given.column_names).equals(pq.read_table(file))
+    run_job(open_file(file, bad_rows="drop"), Length(), output, overwrite=True)
+    kept = pq.read_table(file).take([row for row in range(10) if row != 4])
+    assert pq.read_table(output).select(given.column_names).equals(kept)
+    run_job(open_file(file, bad_rows="drop"), Length(), tmp_path / "out.jsonl")
+    first = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
+    assert (first["hash"], first["moment"], first["price"]) == (1, "2020-01-01 00:00:00.123456789Z", "1.10")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("secret 7", "its values are of different types: texts, whole numbers"),
+        (True, "its values are of different types: truth values, whole numbers"),
+        ([7], "its values are of different types: lists, whole numbers"),
+        (2**70, "some whole numbers are too large for 64 bits"),
+        ("secret \ud800", "some texts are not valid Unicode"),
+    ],
+)
+def test_a_column_that_does_not_fit_into_parquet_is_refused_before_any_work(
+    tmp_path: Path, change: object, reason: str
+) -> None:
+    start = None if isinstance(change, str) and "\ud800" in change else 5
+    refuse_parquet(tmp_path, start, change, reason)
+
+
+@pytest.mark.parametrize(
+    ("start", "change", "reason"),
+    [
+        ({"a": 1}, {"a": "secret"}, "its values at .a are of different types: texts, whole numbers"),
+        ([1], ["secret"], r"its values at \[\] are of different types: texts, whole numbers"),
+        ({"a": [{"b": 1.5}]}, {"a": [{"b": True}]}, r"its values at .a\[\].b are of different types: fractions, truth"),
+        (0.5, 2**53 + 1, "its values are of different types: fractions, whole numbers"),
+        (-1, 2**63, "some whole numbers are too large for 64 bits"),
+        ({}, {}, "its objects have no keys"),
+    ],
+)
+def test_what_does_not_fit_inside_of_a_value_is_refused_before_any_work(
+    tmp_path: Path, start: object, change: object, reason: str
+) -> None:
+    refuse_parquet(tmp_path, start, change, reason)
+
+
+def refuse_parquet(folder: Path, start: object, change: object, reason: str) -> None:
+    file, asked = folder / "in.jsonl", Length()
+    lines = [{"text": f"text {row}", "id": start if row < 5 else change} for row in range(6)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(
+        UserInputError, match=rf"Column 'id' does not fit into a parquet file: {reason}.*\.jsonl\.$"
+    ) as caught:
+        run_job(open_file(file), asked, folder / "out.parquet")
+    assert "secret" not in str(caught.value)
+    assert asked.asked == []
+    assert [path.name for path in folder.iterdir()] == ["in.jsonl"]
+    assert run_job(open_file(file), Length(), folder / "out.jsonl") == 6
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([1, None, 0.5], "double"),
+        ([1, 2, 2**63 + 1], "uint64"),
+        ([{"a": 1}, {"b": "x"}, {"a": 0.5, "c": None}], "struct<a: double, b: string, c: null>"),
+        ([[], [], [{"a": [1]}]], "list<element: struct<a: list<element: int64>>>"),
+        ([None, None, None], "null"),
+        ([True, None, False], "bool"),
+    ],
+)
+def test_what_fits_together_has_one_type_in_all_parts(tmp_path: Path, values: list[object], kind: str) -> None:
+    file, output = tmp_path / "in.jsonl", tmp_path / "out.parquet"
+    rows = [value for value in values for _ in range(3)]  # a part each
+    file.write_text("".join(json.dumps({"text": "t", "x": value}) + "\n" for value in rows))
+    run_job(open_file(file), Length(), output)
+    assert str(pq.read_schema(output).field("x").type) == kind
+    written = read_table(output).columns["x"]
+    bare = [{k: v for k, v in one.items() if v is not None} if isinstance(one, dict) else one for one in written]
+    assert bare == [{k: v for k, v in one.items() if v is not None} if isinstance(one, dict) else one for one in rows]

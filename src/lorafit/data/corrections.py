@@ -9,6 +9,7 @@ from typing import Final
 
 from lorafit.data.checks import CheckedRows, describe_rows
 from lorafit.data.tables import read_table
+from lorafit.data.writing import arm
 from lorafit.errors import DataError
 from lorafit.system.text import Text, clean_text
 from lorafit.tasks.base import Task
@@ -189,7 +190,7 @@ def _read_labels(
     cells: Mapping[int, object], corrections: Corrections, task: type[Task], reading: LabelReading
 ) -> dict[int, Label]:
     """Read corrected labels by row, as those of the data are read; another separator may stand between known ones."""
-    written = [_unquote(cell) for cell in cells.values()]
+    written = [arm(cell) if isinstance(cell, str) else cell for cell in cells.values()]
     column = task.read_labels(written, reading)
     if reading.separator is not None:
         column = _part_elsewhere(column, written, task, replace(reading, separator=None))
@@ -218,11 +219,6 @@ def _part_elsewhere(
             if found is not None and known.issuperset(name_labels([found])):
                 labels[place] = found
     return replace(column, labels=tuple(labels))
-
-
-def _unquote(cell: object) -> object:
-    """Take off the `'` that `write_table` puts before what a spreadsheet would take for a formula."""
-    return cell[1:] if isinstance(cell, str) and cell[:1] == "'" and cell[1:2] in set("=+-@") else cell
 
 
 def _is_blank(cell: object) -> bool:

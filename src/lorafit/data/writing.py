@@ -9,7 +9,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,12 +26,16 @@ WRITABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 BYTE_ORDER_MARK = "\ufeff"
 """Stands before a text file for programs that take it for another encoding without it."""
 
-_FORMULA = re.compile(r"[\s\"'\x00-\x1f\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
-"""Begins of texts that a spreadsheet takes for a formula (OWASP, "CSV Injection"), or may after what it drops."""
+_SIGN = "[=+\\-@\uff1d\uff0b\uff0d\uff20]"
+_DROPPED = r"[ \xa0\"'\ufeff\x00-\x08\x0b\x0c\x0e-\x1f]*"
+_NUMBER = "[+-]?[0-9]+(?:\\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+_FIRST = rf"(?=[\t\r\n]|{_DROPPED}{_SIGN})"
+_LATER = rf"(?=[\"']*{_SIGN})"
+_FORMULA = re.compile(rf"\A{_FIRST}(?!{_NUMBER}\Z)|(?<=[,;\t|\r\n]){_LATER}(?!{_NUMBER}(?:[,;\t|\r\n\"]|\Z))")
+"""Where a spreadsheet takes what follows for a formula (OWASP, "CSV Injection"): at the begin of a cell, also after
+what it drops, and inside of one where a cell begins for those that expect another delimiter. Numbers are none."""
 
-_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
-_OTHER_DELIMITERS = re.compile(r"[\r\t;|]")
-"""What ends a field where a spreadsheet expects another delimiter, unless the field stands in quotes."""
+_DISARMED = re.compile(rf"\A'{_FIRST}|(?<=[,;\t|\r\n])'{_LATER}")
 
 
 def write_table(
@@ -135,7 +139,7 @@ def join_tables(
 
 def arm(field: str) -> str:
     """Take off the `'` that `write_table` puts before what a spreadsheet would take for a formula."""
-    return field[1:] if field.startswith("'") and _is_formula(field[1:]) else field
+    return _DISARMED.sub("", field)
 
 
 def _count_rows(file: BinaryIO, *, quoted: bool) -> int:
@@ -197,13 +201,9 @@ def _render_delimited(columns: Mapping[str, list[Any]], delimiter: str, *, heade
     for row in (*rows, *zip(*columns.values(), strict=True)):
         fields = [as_field(value) for value in row]
         # with "\n" as line end the csv module would leave a lone carriage return without quotes
-        (quoting if _need_quotes(fields, csv_safe=csv_safe) else plain).writerow(fields)
+        has_return = any("\r" in field for field in fields if isinstance(field, str))
+        (quoting if has_return else plain).writerow(fields)
     return _encode(buffer.getvalue())
-
-
-def _need_quotes(fields: Iterable[object], *, csv_safe: bool) -> bool:
-    texts = [field for field in fields if isinstance(field, str)]
-    return any(_OTHER_DELIMITERS.search(text) for text in texts) if csv_safe else any("\r" in text for text in texts)
 
 
 def _as_field(value: object) -> object:
@@ -213,11 +213,7 @@ def _as_field(value: object) -> object:
 def _as_safe_field(value: object) -> object:
     """Keep a spreadsheet from running a text as a formula; numbers stay."""
     field = _as_field(value)
-    return f"'{field}" if isinstance(field, str) and _is_formula(field) else field
-
-
-def _is_formula(field: str) -> bool:
-    return _FORMULA.match(field) is not None and _NUMBER.fullmatch(field) is None
+    return _FORMULA.sub("'", field) if isinstance(field, str) else field
 
 
 def _render_jsonl(columns: Mapping[str, list[Any]]) -> bytes:

@@ -7,7 +7,7 @@ the output; a job that was stopped goes on with what is missing. Rows that were 
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +17,7 @@ from lorafit.data.column_types import find_parquet_types
 from lorafit.data.tables import DELIMITERS, Table
 from lorafit.data.writing import WRITABLE_SUFFIXES, write_table
 from lorafit.errors import DataError, EnvironmentUnfitError, JobInterruptedError, RunError, UserInputError
+from lorafit.inference.given_texts import NOTHING_LEFT
 from lorafit.inference.job_parts import JobParts
 from lorafit.inference.jobs import (
     TEXT_COLUMNS,
@@ -304,14 +305,23 @@ def _predict_parts(
     def count(more: int) -> None:
         progress.update(done + more)
 
+    keeps_faults = job.bad_rows == "keep"
     for source_rows, table in job.parts(ranges):
         texts = read_column(table, job.text_columns)
-        usable = cast("list[Text]", [text for row, text in enumerate(texts) if row not in table.faults])
-        predicted = iter(predictor.predict(usable, on_progress=count) if usable else [])
+        usable = [row for row in range(len(texts)) if row not in table.faults]
+        asked = cast("list[Text]", [texts[row] for row in usable])
+        predicted = predictor.predict(asked, bad_rows="keep", on_progress=count) if usable else []
         done += len(usable)
-        predictions = tuple(None if row in table.faults else next(predicted) for row in range(len(table)))
-        is_kept = job.bad_rows == "keep"
-        yield source_rows, PredictedTable(table, job.text_columns, predictions, example, keeps_faults=is_kept)
+        answers = dict(zip(usable, predicted, strict=True))
+        empty = {row: NOTHING_LEFT for row, prediction in answers.items() if prediction is None}
+        if empty and not keeps_faults:
+            raise UserInputError(
+                f"{table.origin}: among rows {source_rows.start + 1:,} to {source_rows.stop:,} is {NOTHING_LEFT}. "
+                "Start over with --bad-rows keep."
+            )
+        predictions = tuple(answers.get(row) for row in range(len(texts)))
+        whole = replace(table, faults={**table.faults, **empty})
+        yield source_rows, PredictedTable(whole, job.text_columns, predictions, example, keeps_faults=keeps_faults)
 
 
 def _describe_ranges(ranges: Sequence[range]) -> str:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -58,11 +59,18 @@ class LabelColumn:
 
 
 _MANY_LABELS: Final = 100
+_INTEGER: Final = re.compile(r"0|-?[1-9]\d{0,17}", re.ASCII)
 """More labels than this, on more than half as many rows, are taken for a wrong column."""
 
 _FEWEST_IN_STRATUM: Final = 10
 
 _NUMBER: Final = re.compile(r"[+-]?\d+(?:\.\d*)?")
+
+
+@lru_cache(maxsize=16)
+def are_integers(names: tuple[str, ...]) -> bool:
+    """Tell whether all labels of a model are whole numbers, so that tables have them as such."""
+    return all(_INTEGER.fullmatch(name) for name in names)
 
 
 def is_missing(cell: object) -> bool:

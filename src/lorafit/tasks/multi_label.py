@@ -18,6 +18,7 @@ from lorafit.tasks.labels import (
     Label,
     LabelColumn,
     LabelReading,
+    are_integers,
     check_label_names,
     check_not_constant,
     check_not_unique,
@@ -59,8 +60,9 @@ class MultiLabelPrediction:
     scores: dict[str, float]
 
     def columns(self) -> dict[str, object]:
-        """Return the list `labels`, and the probabilities."""
-        return {"labels": list(self.labels), **{f"probability_{name}": score for name, score in self.scores.items()}}
+        """Return the list `labels`, of numbers where all labels are whole numbers, and the probabilities."""
+        labels = [int(name) for name in self.labels] if are_integers(tuple(self.scores)) else list(self.labels)
+        return {"labels": labels, **{f"probability_{name}": score for name, score in self.scores.items()}}
 
     def describe(self) -> str:
         """Return the labels, each with its probability."""

@@ -24,6 +24,7 @@ from lorafit.tasks.labels import (
     Label,
     LabelColumn,
     LabelReading,
+    are_integers,
     check_label_names,
     check_not_constant,
     check_not_unique,
@@ -86,10 +87,14 @@ class Prediction:
     conformal_set: tuple[str, ...] | None = None
 
     def columns(self) -> dict[str, object]:
-        """Return `label`, `score`, `abstain` where there is a target, and the probabilities."""
+        """Return `label`, `score`, `abstain` where there is a target, and the probabilities.
+
+        The label is a number where all are whole numbers.
+        """
+        label = int(self.label) if are_integers(tuple(self.scores)) else self.label
         doubt = {} if self.abstain is None else {"abstain": self.abstain}
         named = {f"probability_{name}": score for name, score in self.scores.items()}
-        return {"label": self.label, "score": self.score, **doubt, **named}
+        return {"label": label, "score": self.score, **doubt, **named}
 
     def describe(self) -> str:
         """Return label, confidence and doubt."""
