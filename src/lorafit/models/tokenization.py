@@ -281,9 +281,9 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     check_file(path, RunError)
     with reading(f"{path} is damaged", RunError):
         tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
         check_tokenizer(tokenizer, path)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     return tokenizer
 
 
