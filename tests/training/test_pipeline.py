@@ -378,7 +378,7 @@ def test_settings_that_do_not_fit_the_model_leave_nothing_behind(
 
 def test_training_that_diverges_is_recorded_as_failed(encoder: Path, reviews: Path, tmp_path: Path) -> None:
     config = make_config(encoder, reviews, training__learning_rate=1e38, evaluation__before=False)
-    with pytest.raises(TrainingDivergedError, match=r"Training diverged: .* --set training\.learning_rate="):
+    with pytest.raises(TrainingDivergedError, match=r"Training diverged at step .* --set training\.learning_rate="):
         lorafit.train(config, output=tmp_path / "run")
     assert read_status(tmp_path / "run") == "failed"
     assert not RunLayout(tmp_path / "run").adapter.exists()

@@ -1,20 +1,26 @@
 """Train a run from its settings to its report, or resume one."""
 
+import shlex
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lorafit.config import Config, load_config, override_config
+from lorafit.config import Config, override_config
 from lorafit.data.frames import store_table
 from lorafit.data.rows import Split
-from lorafit.errors import RunError
+from lorafit.errors import LorafitError, RunError, TrainingInterruptedError
 from lorafit.inference.loading import load
 from lorafit.inference.predictor import Predictor
 from lorafit.models.cache import cache_folder
 from lorafit.reports.rows import choose_samples
+from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import RunLayout, choose_run_folder, claim_run_folder, suggest_name
 from lorafit.runs.records import ForecastRecord, RunRecord
+from lorafit.system.faults import find_fault
+from lorafit.system.locks import hold
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import join_text
@@ -24,6 +30,7 @@ from lorafit.tasks.records import MetricsRecord
 from lorafit.training.evaluation import Predicted
 from lorafit.training.planning.budget import needs_preparation, plan_run
 from lorafit.training.planning.forecast import measure_workload
+from lorafit.training.planning.memory import advise_on_memory, fit_to_memory
 from lorafit.training.prepare import Prepared, prepare
 from lorafit.training.stages import RunStages
 
@@ -90,6 +97,11 @@ def train(
 
     Returns:
         The finished run.
+
+    Raises:
+        RunError: The folder is taken, or another process or thread is writing a run there.
+        TrainingInterruptedError: It was interrupted; the message gives the command that goes on.
+        EnvironmentUnfitError: The machine lacks something; the message says what was kept.
     """
     config, progress = config or Config(), progress or Silent()
     tables = {"data.source": data, "data.validation": validation, "data.test": test}
@@ -97,10 +109,11 @@ def train(
     config = override_config(config, stored) if stored else config
     name = suggest_name(config.data.source, config.model.name, config.method.name)
     layout = choose_run_folder(Path(output) if output else None, suggestion=name, overwrite=overwrite)
-    prepared, forecast = _prepare_within_budget(config, layout, progress)
-    claim_run_folder(layout, overwrite=overwrite)
-    stages = RunStages.begin(prepared, layout, progress, forecast=forecast)
-    return _run(stages, expected_seconds=forecast.seconds["training"])
+    with hold(layout.root, kind="run"):
+        prepared, forecast, events = _prepare_within_budget(config, layout, progress)
+        claim_run_folder(layout, overwrite=overwrite)
+        stages = RunStages.begin(prepared, layout, progress, forecast=forecast, events=events)
+        return _run(stages, expected_seconds=forecast.seconds["training"])
 
 
 def _store(table: object) -> str:
@@ -119,30 +132,44 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
         The finished run.
 
     Raises:
-        RunError: The run is complete already, or its data or base model have changed since.
+        RunError: The run is complete already, another process or thread is writing it, or its data or base model have
+            changed since.
     """
     layout, progress = RunLayout(expand_home(run).resolve()), progress or Silent()
-    if RunRecord.read(layout.record).status == "complete":
-        raise RunError(f"{layout.root} is complete; there is nothing to resume.")
-    prepared = prepare(load_config(layout.config), progress)
-    return _run(RunStages.resume(prepared, layout, progress))
+    RunRecord.read(layout.record)
+    with hold(layout.root, kind="run"):
+        record = RunRecord.read(layout.record)
+        if record.status == "complete":
+            advice = "" if layout.report.is_file() else f" It has no report yet: {_name_report(layout)}"
+            raise RunError(f"{layout.root} is complete; there is nothing to resume.{advice}")
+        prepared = prepare(read_settings(layout, record), progress)
+        return _run(RunStages.resume(prepared, layout, progress))
 
 
-def _prepare_within_budget(config: Config, layout: RunLayout, progress: Progress) -> tuple[Prepared, ForecastRecord]:
-    """Prepare the run and forecast its cost; with a budget, prepare it with the best settings that fit."""
+def _prepare_within_budget(
+    config: Config, layout: RunLayout, progress: Progress
+) -> tuple[Prepared, ForecastRecord, tuple[str, ...]]:
+    """Prepare the run with batches that fit into the memory, and forecast its cost; with a budget, with what fits that.
+
+    Returns:
+        What was prepared, the forecast, and what had to be changed for the memory.
+    """
     began = time.perf_counter()
     prepared = prepare(config, progress)
     preparation = time.perf_counter() - began
     progress.start("forecasting time and memory")
     disk = next(place for place in (layout.root, *layout.root.parents) if place.exists())
-    workload = measure_workload(prepared, free_bytes=shutil.disk_usage(disk).free)
-    plan = plan_run(prepared.config, workload, preparation=preparation, spent=time.perf_counter() - began)
+    with advise_on_memory():
+        fit = fit_to_memory(prepared)
+        workload = measure_workload(fit.prepared, free_bytes=shutil.disk_usage(disk).free)
+    spent, asked = time.perf_counter() - began, fit.prepared.config
+    plan = plan_run(asked, workload, preparation=preparation, spent=spent, peak_bytes=fit.peak_bytes)
     progress.finish()
-    for note in plan.notes:
+    for note in (*fit.notes, *plan.notes):
         progress.say(note)
-    if needs_preparation(prepared.config, plan.config):
-        return prepare(plan.config, progress), plan.record
-    return replace(prepared, config=plan.config), plan.record
+    if needs_preparation(asked, plan.config):
+        return prepare(plan.config, progress), plan.record, fit.notes
+    return replace(prepared, config=plan.config), plan.record, fit.notes
 
 
 def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
@@ -154,11 +181,32 @@ def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
         calibration = stages.calibrate()
         stages.save(calibration)
         predicted, metrics = stages.evaluate(before, calibration)
-    stages.report(predicted)
-    stages.track(metrics)
+    with _complete(stages.layout):
+        stages.report(predicted)
+        stages.track(metrics)
     splits, seed = stages.prepared.splits, stages.prepared.config.evaluation.seed
     samples = _draw_samples(splits.test, splits.task, predicted, seed=seed)
     return Run(path=stages.layout.root, record=stages.journal.record, metrics=metrics, samples=samples)
+
+
+@contextmanager
+def _complete(layout: RunLayout) -> Iterator[None]:
+    """Say of what stops the block that the run is complete, and how to write its report if there is none yet."""
+    try:
+        yield
+    except LorafitError:
+        raise
+    except (KeyboardInterrupt, Exception) as error:
+        kept = "The run is complete." if layout.report.is_file() else f"The run is complete. {_name_report(layout)}"
+        if isinstance(error, KeyboardInterrupt):
+            raise TrainingInterruptedError(f"Interrupted. {kept}", run=layout.root) from error
+        if (fault := find_fault(error)) is None:
+            raise
+        raise type(fault)(f"{fault} {kept}") from error
+
+
+def _name_report(layout: RunLayout) -> str:
+    return f"Write its report with:\n  lorafit report {shlex.quote(str(layout.root))}"
 
 
 def _draw_samples(rows: Split, task: Task, predicted: Predicted, *, seed: int) -> tuple[Sample, ...]:

@@ -290,6 +290,7 @@ def describe(prepared: Prepared, forecast: ForecastRecord | None = None) -> RunR
         encoder_blocks=prepared.blocks,
         balancing=config.training.balancing,
         forecast=forecast,
+        peak_memory_bytes=0 if forecast is None else forecast.peak_memory_bytes,
         parameters=count_parameters(prepared.adapted),
     )
 

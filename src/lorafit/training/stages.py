@@ -4,7 +4,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,7 @@ from lorafit.tasks.baselines import MAJORITY
 from lorafit.tasks.records import Calibration, MetricsRecord
 from lorafit.training.checkpoints import find_checkpoint, go_back_to_best
 from lorafit.training.evaluation import Predicted, build_metrics
+from lorafit.training.planning.memory import advise_on_memory
 from lorafit.training.prepare import Prepared, describe, describe_hardware, prepare_again
 
 if TYPE_CHECKING:
@@ -66,14 +67,20 @@ class RunStages:
 
     @classmethod
     def begin(
-        cls, prepared: Prepared, layout: RunLayout, progress: Progress, *, forecast: ForecastRecord | None = None
+        cls,
+        prepared: Prepared,
+        layout: RunLayout,
+        progress: Progress,
+        *,
+        forecast: ForecastRecord | None = None,
+        events: Sequence[str] = (),
     ) -> Self:
-        """Write the settings and the record of a new run into its folder."""
+        """Write the settings and the record of a new run into its folder, with what went wrong before it began."""
         write_atomic(layout.config, prepared.config.to_yaml())
         if left_out := prepared.splits.left_out:
             columns = dict(zip(("source", "row", "reason"), zip(*left_out, strict=True), strict=True))
             write_table(layout.left_out, columns, csv_safe=True)
-        record = describe(prepared, forecast)
+        record = describe(prepared, forecast).model_copy(update={"events": list(events)})
         evidence = add_evidence(layout, record, layout.config, layout.left_out)
         return cls(prepared, Journal(layout, record.model_copy(update={"evidence": evidence})), progress)
 
@@ -226,10 +233,11 @@ class RunStages:
         from lorafit.training.targets import fold_scaler
 
         with open_trackers(self.prepared.config, self.layout, self.journal.record), self.journal.stage("training"):
-            training = None
+            training, run = None, shlex.quote(str(self.layout.root))
             while training is None:
                 try:
-                    training = self._train(expected_seconds, on_validation)
+                    with advise_on_memory(f"What was done is kept; go on with:\n  lorafit train --resume {run}"):
+                        training = self._train(expected_seconds, on_validation)
                 except TrainingDivergedError as error:
                     self._answer_divergence(error)
         fold_scaler(self.prepared.adapted, self.prepared.scaler)

@@ -136,8 +136,8 @@ def test_model_is_as_before_when_measuring_is_interrupted(
 def test_a_step_changes_the_adapter_so_that_merging_is_measured_too(tiny_distilbert: Path) -> None:
     model = build_adapted(tiny_distilbert).model
     before = [parameter.detach().clone() for parameter in model.parameters() if parameter.requires_grad]
-    with measuring._kept_as_it_is(model, FP32) as step:
-        step(measuring._build_batch(build_rows(), 8, 16))
+    with measuring.kept_as_it_is(model, FP32) as step:
+        step(measuring.build_batch(build_rows(), 8, 16))
         now = [parameter for parameter in model.parameters() if parameter.requires_grad]
         assert not all(map(torch.equal, before, now))
 

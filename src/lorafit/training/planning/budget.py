@@ -85,6 +85,7 @@ def plan_run(
     *,
     preparation: float,
     spent: float = 0.0,
+    peak_bytes: int = 0,
     forecast: Callable[[Config], dict[str, float]] | None = None,
     can_halve: bool | None = None,
 ) -> Plan:
@@ -95,6 +96,7 @@ def plan_run(
         workload: The measurements.
         preparation: Seconds for preparing data and model again with other settings.
         spent: Seconds of the budget already spent.
+        peak_bytes: Peak memory before it was counted anew.
         forecast: Forecasts seconds by stage for some settings; None forecasts one run.
         can_halve: Whether adapting only the upper layers is an option; None asks the method.
 
@@ -115,7 +117,7 @@ def plan_run(
     given_up = describe_changes(asked, chosen, rows=workload.count("train"))
     record = ForecastRecord(
         seconds=foreseen,
-        peak_memory_bytes=hardware.peak_memory_bytes(),
+        peak_memory_bytes=max(peak_bytes, hardware.peak_memory_bytes()),
         budget_seconds=budget,
         given_up=given_up,
     )

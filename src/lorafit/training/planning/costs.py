@@ -157,13 +157,13 @@ def measure_costs(
     """
     shapes = _choose_shapes(rows.texts.lengths, config)
     runtime, device = TorchRuntime(model, precision), next(model.parameters()).device
-    batches = [_build_batch(rows, *shape) for shape in shapes]
+    batches = [build_batch(rows, *shape) for shape in shapes]
 
     def predict(batch: dict[str, torch.Tensor]) -> None:
         inputs: dict[str, Any] = {name: part.numpy() for name, part in batch.items() if name not in _TARGETS}
         runtime.logits(**inputs)
 
-    with _kept_as_it_is(model, precision) as step:
+    with kept_as_it_is(model, precision) as step:
         began = time.perf_counter()
         step(batches[0])  # the first one is slow, and allocates the memory that training needs
         room = min(_MOST_SECONDS, _MOST_SHARE * _estimate(rows, config, time.perf_counter() - began))
@@ -215,14 +215,14 @@ def _choose_shapes(lengths: NDArray[np.int64], config: TrainingConfig) -> list[t
     return shapes
 
 
-def _build_batch(rows: TrainingRows, count: int, length: int) -> dict[str, torch.Tensor]:
+def build_batch(rows: TrainingRows, count: int, length: int) -> dict[str, torch.Tensor]:
     """Return a batch of the longest texts, truncated to a length."""
     batch = rows.collate(np.argsort(-rows.texts.lengths, kind="stable")[:count].tolist())
     return {name: part if name in _TARGETS else part[:, :length].contiguous() for name, part in batch.items()}
 
 
 @contextmanager
-def _kept_as_it_is(
+def kept_as_it_is(
     model: PeftModel | PreTrainedModel, precision: PrecisionChoice
 ) -> Iterator[Callable[[dict[str, torch.Tensor]], None]]:
     """Yield a function that does a training step; afterwards the model and torch's random state are restored."""
