@@ -9,6 +9,7 @@ import pytest
 from lorafit.config import Config, DataConfig
 from lorafit.data.frames import store_table
 from lorafit.data.loading import load_splits
+from lorafit.data.sources import read_rows
 from lorafit.data.tables import read_table
 from lorafit.errors import DataError
 
@@ -91,3 +92,13 @@ def test_table_in_the_settings_says_where_it_goes() -> None:
         with pytest.raises(ValueError, match=r"lorafit.train\(config, data=table\)") as caught:
             wrong()
         assert "secret" not in str(caught.value)
+
+
+def test_a_stored_table_that_was_altered_is_refused(tmp_path: Path) -> None:
+    path = store_table({"text": ["fine", "dull"], "label": ["pos", "neg"]}, tmp_path / "tables")
+    rows = read_rows(str(path), Config().data)
+    assert list(rows.texts) == ["fine", "dull"]
+    path.write_text(path.read_text(encoding="utf-8").replace("dull", "fine"), encoding="utf-8")
+    with pytest.raises(DataError, match="was altered after it was stored: give the table again"):
+        read_rows(str(path), Config().data)
+    assert [one.name for one in path.parent.iterdir()] == [path.name], "nothing is left beside it"

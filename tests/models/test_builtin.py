@@ -110,6 +110,13 @@ def test_cache_with_a_file_missing_is_rebuilt(small_carrier: list[str], name: st
     assert (folder / name).is_file()
 
 
+def test_cache_with_a_file_more_is_rebuilt(small_carrier: list[str]) -> None:
+    folder = load_builtin_encoder(NAME)
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    assert load_builtin_encoder(NAME) == folder
+    assert not (folder / "pytorch_model.bin").exists()
+
+
 def test_failed_conversion_leaves_nothing_in_the_cache(
     small_carrier: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,19 @@ def test_kept_windows_of_pairs_are_those_that_tokenizing_gives(folder: Path, tok
     assert len(list(folder.iterdir())) == 2
 
 
+@pytest.mark.parametrize("where", [0.2, 0.5, 0.8, 0.99])
+def test_kept_tokens_that_were_altered_are_made_again(folder: Path, tokenizer: Tokenizer, where: float) -> None:
+    texts = [f"{text} {number}" for number in range(200) for text in TEXTS]
+    expected = tokenize_once(tokenizer, texts, CUT)
+    (path,) = folder.iterdir()
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[int(len(damaged) * where)] ^= 1
+    path.write_bytes(damaged)
+    assert_same(tokenize_once(tokenizer, texts, CUT), expected)
+    assert path.read_bytes() == whole
+
+
 def test_kept_tokens_are_read(folder: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tokenize_once(tokenizer, TEXTS, CUT)
     monkeypatch.delattr(token_cache, "tokenize")

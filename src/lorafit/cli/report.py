@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import Quiet
+from lorafit.cli.options import Quiet, accepts_altered
 from lorafit.cli.render.progress import open_progress
 
 
+@accepts_altered
 def report(
     run: Annotated[Path, typer.Argument(help="The run folder.")],
     *,

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import Output, Quiet, TrainedRun
+from lorafit.cli.options import Output, Quiet, TrainedRun, accepts_altered
 from lorafit.cli.render.progress import open_progress
 
 
+@accepts_altered
 def reproduce(
     run: TrainedRun,
     *,

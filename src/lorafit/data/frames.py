@@ -1,5 +1,7 @@
 """Tables that are at hand in Python, written to files, so that whatever reads a source can read them again."""
 
+import re
+import tempfile
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +13,9 @@ from lorafit.system.atomic import compute_digest
 _ALLOWED: Final = (
     "a table of pandas, polars, pyarrow or datasets, a dict of columns, or a list of dicts with the same keys"
 )
+
+_DIGITS: Final = 16
+_STORED: Final = re.compile(rf"table-([0-9a-f]{{{_DIGITS}}})\.jsonl")
 
 _Column = tuple[str, Sequence[object]]
 """A name, and the values of its rows."""
@@ -43,9 +48,24 @@ def store_table(table: object, folder: Path) -> Path:
     if doubled := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise DataError(f"The table has several columns {doubled[0]!r}. Give each column a name of its own.")
     folder.mkdir(parents=True, exist_ok=True)
-    staged = folder / f"{id(table)}.jsonl"
-    write_table(staged, {name: [_clean(value, name) for value in column] for name, column in named})
-    return staged.replace(folder / f"table-{compute_digest(staged)[:16]}.jsonl")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".table.") as place:
+        staged = Path(place) / "table.jsonl"
+        write_table(staged, {name: [_clean(value, name) for value in column] for name, column in named})
+        return staged.replace(folder / f"table-{compute_digest(staged)[:_DIGITS]}.jsonl")
+
+
+def check_stored(path: Path) -> None:
+    """Make sure that a table from `store_table` still has the content that its name tells; others are passed over.
+
+    Args:
+        path: A file with rows.
+
+    Raises:
+        DataError: It was altered.
+    """
+    match = _STORED.fullmatch(path.name)
+    if match is not None and path.is_file() and compute_digest(path)[:_DIGITS] != match[1]:
+        raise DataError(f"{path} was altered after it was stored: give the table again, or a file of your own.")
 
 
 def _read_columns(table: object) -> list[_Column]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lorafit.config import DataConfig
 from lorafit.data.builtin import BUILTIN_SOURCES
+from lorafit.data.frames import check_stored
 from lorafit.data.hub import load_hub
 from lorafit.data.imdb import load_imdb
 from lorafit.data.rows import RawRows, RawSplits
@@ -228,6 +229,7 @@ def _select_columns(raw: RawSplits, config: DataConfig, *, text: str, label: str
 
 
 def _read_file(name: str, config: DataConfig) -> RawRows:
+    check_stored(expand_home(name))
     table = read_table(expand_home(name), config.format, wanted=list_columns(config))
     return _build_rows(table.columns, RawRows(table.origin, (), (), faults=table.faults, notes=table.notes), config)
 

@@ -1,12 +1,12 @@
 """lorafit's cache, and encoders that are made once in it."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from lorafit.system.atomic import compute_digest, create_directory
+from lorafit.system.atomic import create_directory
+from lorafit.system.digests import Manifest
 from lorafit.system.paths import expand_home
 
 _DIGESTS = "digests.json"
@@ -33,24 +33,11 @@ def make_once(name: str, fill: Callable[[Path], None]) -> Path:
         The folder, its files as they were made.
     """
     folder = cache_folder() / "encoders" / name
-    if _is_intact(folder):
+    if Manifest.holds(folder / _DIGESTS):
         return folder
     with create_directory(folder) as staging:
         fill(staging)
-        digests = json.dumps(_compute_digests(staging), indent=2)
-        (staging / _DIGESTS).write_text(digests + "\n", encoding="utf-8")
-        if not _is_intact(folder):  # another process may have mended it
+        Manifest.of(staging, leave_out=_DIGESTS).write(staging / _DIGESTS)
+        if not Manifest.holds(folder / _DIGESTS):  # another process may have mended it
             shutil.rmtree(folder, ignore_errors=True)
     return folder
-
-
-def _compute_digests(folder: Path) -> dict[str, str]:
-    return {path.name: compute_digest(path) for path in sorted(folder.iterdir()) if path.name != _DIGESTS}
-
-
-def _is_intact(folder: Path) -> bool:
-    try:
-        noted = json.loads((folder / _DIGESTS).read_text(encoding="utf-8"))
-        return bool(noted == _compute_digests(folder))
-    except (OSError, ValueError):
-        return False

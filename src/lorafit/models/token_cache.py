@@ -2,12 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from tokenizers import Tokenizer
@@ -25,7 +27,7 @@ def tokenize_once(tokenizer: Tokenizer, texts: Sequence[Text], truncation: Trunc
     """Turn texts or pairs into tokens as `tokenize` does, or read them from the cache.
 
     Only sets of more than two million characters are kept, about a second's work; of all that is kept, the least
-    recently used beyond 500 MB is removed. Files that cannot be read or written are passed over.
+    recently used beyond 500 MB is removed. Files that cannot be read or written, or were altered, are passed over.
 
     Args:
         tokenizer: As `read_tokenizer` gives it.
@@ -41,10 +43,11 @@ def tokenize_once(tokenizer: Tokenizer, texts: Sequence[Text], truncation: Trunc
     path = folder / f"{_compute_key(tokenizer, texts, truncation)}.safetensors"
     with suppress(OSError, SafetensorError, KeyError):
         kept = load_file(path)
-        with suppress(OSError):
-            os.utime(path)
-        truncated = int(kept["truncated"][0])
-        return TokenizedTexts(kept["ids"], kept["offsets"], truncated, kept.get("type_ids"), kept.get("windows"))
+        if np.array_equal(kept.pop("digest"), _compute_digest(kept)):
+            with suppress(OSError):
+                os.utime(path)
+            truncated = int(kept["truncated"][0])
+            return TokenizedTexts(kept["ids"], kept["offsets"], truncated, kept.get("type_ids"), kept.get("windows"))
     tokens = tokenize(tokenizer, texts, truncation)
     if tokens.ids.nbytes > _BYTES:
         return tokens
@@ -52,9 +55,19 @@ def tokenize_once(tokenizer: Tokenizer, texts: Sequence[Text], truncation: Trunc
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         kept = {"ids": tokens.ids, "offsets": tokens.offsets, "truncated": np.array([tokens.truncated])}
         parts = {"type_ids": tokens.type_ids, "windows": tokens.windows}
-        write_atomic(path, save(kept | {name: part for name, part in parts.items() if part is not None}))
+        kept |= {name: part for name, part in parts.items() if part is not None}
+        write_atomic(path, save(kept | {"digest": _compute_digest(kept)}))
         _remove_oldest(folder)
     return tokens
+
+
+def _compute_digest(parts: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """Return the SHA-256 of some arrays and their names."""
+    digest = hashlib.sha256()
+    for name, part in sorted(parts.items()):
+        digest.update(f"{name} {part.dtype} {part.shape} ".encode())
+        digest.update(np.ascontiguousarray(part).data)
+    return np.frombuffer(digest.digest(), dtype=np.uint8)
 
 
 def _compute_key(tokenizer: Tokenizer, texts: Sequence[Text], truncation: Truncation) -> str:

@@ -16,7 +16,7 @@ class _Choice:
     """Whether what was altered is accepted, who is told so, and what was told."""
 
     accepts: bool
-    say: Callable[[str], None]
+    say: Callable[[str], object]
     told: set[str] = field(default_factory=set)
 
 
@@ -24,7 +24,7 @@ _CHOICE: ContextVar[_Choice | None] = ContextVar("altered", default=None)
 
 
 @contextmanager
-def choose_about_altered(*, accept: bool, say: Callable[[str], None]) -> Iterator[None]:
+def choose_about_altered(*, accept: bool, say: Callable[[str], object]) -> Iterator[None]:
     """Inside the block refuse what was altered, naming the option that accepts it, or accept it with a warning.
 
     What a block around this one accepts stays accepted. Threads started inside refuse.

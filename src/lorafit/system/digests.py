@@ -42,10 +42,10 @@ class Manifest(FileRecord):
 
     @classmethod
     def holds(cls, path: Path) -> bool:
-        """Tell whether a folder is whole: the manifest at `path` can be read, and every file is as it says."""
+        """Tell whether a folder is whole: the manifest at `path` can be read, and names every file there as it is."""
         try:
             files = cls.read(path).files
-            return bool(files) and not any(find_faults(path.parent, files))
+            return bool(files) and files == cls.of(path.parent, leave_out=path.name).files
         except (OSError, RunError):
             return False
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,9 @@ def test_interrupted_comparison_resumes_where_it_was(
         return step == 5 and any("2 of 2: head_only" in line for line in lines)
 
     path = tmp_path / "some"
-    with pytest.raises(TrainingInterruptedError, match=rf"Resume with the same command and --output {path}"):
+    with pytest.raises(
+        TrainingInterruptedError, match=rf"Resume with:\n  lorafit compare --config {path}\S* .*--output {path}"
+    ):
         compare(one_seed, METHODS, output=path, progress=listen(stop))
     assert RunRecord.read(ComparisonLayout(path).cell("head_only", 0).record).status == "interrupted"
     lines = listen()
@@ -254,6 +257,32 @@ def test_wrong_arguments_are_refused_before_any_work(
     with pytest.raises(ConfigError, match=r"method\.options: they belong to one method"):
         compare(one_seed, ["lora"], output=tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["chosen.yaml", "predictions/test.majority.parquet", "cells/lora-seed0/predictions/test.after.parquet"]
+)
+def test_files_that_it_goes_on_with_are_as_they_were(
+    finished: Comparison, config: Config, tmp_path: Path, name: str
+) -> None:
+    folder = Path(shutil.copytree(finished.path, tmp_path / "all"))
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(RunError, match=rf"{name} was altered after"):
+        compare(config, METHODS, seeds=2, output=folder)
+
+
+def test_settings_that_the_manifest_does_not_name_are_none(tmp_path: Path) -> None:
+    layout = ComparisonLayout(tmp_path)
+    layout.chosen.write_text("seed: 0")
+    assert not layout.is_kept(layout.chosen), "it was stopped before the manifest was written"
+    layout.keep(layout.chosen)
+    assert layout.is_kept(layout.chosen)
+    assert not layout.is_kept(layout.predictions("majority"))
+    layout.chosen.unlink()
+    with pytest.raises(RunError, match=r"chosen\.yaml is missing"):
+        layout.is_kept(layout.chosen)
 
 
 def test_folder_of_something_else_is_left_alone(finished: Comparison, config: Config, tmp_path: Path) -> None:

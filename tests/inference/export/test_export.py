@@ -234,9 +234,11 @@ def test_an_encoder_of_another_kind_is_traced(
     assert 0 < np.abs(quantized - original).max() < 0.05
 
 
-def test_a_method_that_cannot_be_merged_is_refused_by_name(trained: Path, tmp_path: Path) -> None:
+def test_a_method_that_cannot_be_merged_is_refused_by_name(
+    trained: Path, edit_record: EditRecord, tmp_path: Path
+) -> None:
     run = RunLayout(shutil.copytree(trained, tmp_path / "run"))
-    rewrite(run.record, method="prompt_tuning")
+    edit_record(run.record, method="prompt_tuning")
     for attempt in (export, export_merged):
         with pytest.raises(ConfigError, match=r"what \w+ tuning trains cannot be merged"):
             attempt(run.root)

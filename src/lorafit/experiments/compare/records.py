@@ -8,6 +8,7 @@ from pydantic import Field
 
 from lorafit.models.records import ParameterCounts
 from lorafit.runs.folder import RunLayout
+from lorafit.system.digests import Manifest, check_files, digest_files
 from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Metric
 from lorafit.tasks.evaluation import Verdict
@@ -49,6 +50,24 @@ class ComparisonLayout:
     def prefix_cache(self) -> Path:
         """Hidden states of frozen layers, which the cells share while they are trained."""
         return self.root / "prefix_cache"
+
+    @property
+    def manifest(self) -> Path:
+        """The `Manifest` of settings and predictions that a later start goes on with."""
+        return self.root / "manifest.json"
+
+    def keep(self, *paths: Path) -> None:
+        """Name files in the manifest that were just written."""
+        known = Manifest.read(self.manifest).files if self.manifest.is_file() else {}
+        Manifest(files=known | digest_files(self.root, paths)).write(self.manifest)
+
+    def is_kept(self, path: Path) -> bool:
+        """Tell whether the manifest names a file; a RunError says that it was altered since."""
+        files = Manifest.read(self.manifest).files if self.manifest.is_file() else {}
+        name = path.relative_to(self.root).as_posix()
+        if name in files:
+            check_files(self.root, {name: files[name]}, since="after it was written", source=self.manifest)
+        return name in files
 
     def predictions(self, baseline: str) -> Path:
         """Return the table of a baseline's predictions of the test rows."""
