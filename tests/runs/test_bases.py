@@ -253,7 +253,7 @@ def test_other_base_than_that_of_training_is_refused(moved: tuple[Path, Path]) -
     weights = load_file(base / "model.safetensors")
     weights["embeddings.word_embeddings.weight"][0, 0] += 1
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match=rf"{base} is not it: its weights have another digest\."):
+    with pytest.raises(RunError, match=rf"{base} is not it: its weights have another digest\."):
         lorafit.load(run, base=base)
 
 
@@ -288,3 +288,24 @@ def test_base_of_the_hub_that_is_not_here_is_asked_for_in_words_that_predict_tak
     with pytest.raises(NetworkUnavailableError, match=r"Go online once.*--base FOLDER") as caught:
         lorafit.load(run)
     assert "--model" not in str(caught.value)
+
+
+@pytest.mark.slow  # trains once more, and a run to its end
+def test_run_is_resumed_and_repeated_on_a_base_that_has_moved(
+    moved: tuple[Path, Path],
+    edit_record: Callable[..., None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, base = moved
+    with pytest.raises(SystemExit) as failed:
+        main(["reproduce", str(run), "--output", str(tmp_path / "again")])
+    assert failed.value.code == 2
+    assert "--base FOLDER" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as done:
+        main(["reproduce", str(run), "--output", str(tmp_path / "again"), "--base", str(base)])
+    assert done.value.code == 0, capsys.readouterr().err
+    edit_record(run / "run.json", status="interrupted")
+    with pytest.raises(SystemExit) as resumed:
+        main(["train", "--resume", str(run), "--base", str(base)])
+    assert resumed.value.code == 0, capsys.readouterr().err

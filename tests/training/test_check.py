@@ -114,7 +114,7 @@ def test_encoder_that_is_not_there_is_no_obstacle(dirty: Path) -> None:
     report = check(load(dirty, **{"model.name": "owner/not-there"}))
     (skipped,) = report.skipped
     assert skipped.what == "unknown tokens"
-    assert skipped.why.endswith("take --model builtin:distil-minilm")
+    assert skipped.why.endswith("a local folder, or builtin:distil-minilm.")
     assert "conflicting-labels" in {finding.name for finding in report.findings}
 
 

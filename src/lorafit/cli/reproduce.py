@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import Output, Quiet, TrainedRun, accepts_altered
+from lorafit.cli.options import Output, Quiet, TrainedRun, accepts_altered, takes_base
 from lorafit.cli.render.progress import open_progress
 
 
+@takes_base
 @accepts_altered
 def reproduce(
     run: TrainedRun,

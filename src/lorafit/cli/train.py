@@ -16,12 +16,14 @@ from lorafit.cli.options import (
     TargetAccuracy,
     TrainingOptions,
     name_sources,
+    takes_base,
 )
 from lorafit.cli.questions import accept_doubt
 from lorafit.cli.render.progress import open_progress
 from lorafit.errors import ConfigError, DoubtfulDataError
 
 
+@takes_base
 def train(
     data: DataSources = None,
     *,

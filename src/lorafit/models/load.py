@@ -104,7 +104,8 @@ def locate_encoder(config: ModelConfig, *, remedy: str = "", behind: Sequence[Pa
         return Encoder(str(root), local.folder, str(local.reference), None, local.notes)
     if not _HUB_ID.match(config.name):
         takes = (
-            f"model.name takes {', '.join(BUILTIN_ENCODERS)}, a Hub id such as distilbert-base-uncased, or a folder."
+            f"model.name takes {', '.join(BUILTIN_ENCODERS)}, a Hub id such as distilbert-base-uncased, or a folder. "
+            "The base of a run that has moved is given with --base FOLDER."
         )
         raise ConfigError(
             f"There is no folder {config.name!r}, and it is not a Hugging Face Hub id either. {remedy or takes}"
@@ -281,7 +282,7 @@ def _download(name: str, revision: str | None, remedy: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except LocalEntryNotFoundError as error:
-        other = f"Or give a local folder, or take --model {BUILTIN_ENCODERS[0]}"
+        other = f"Or name another model: a local folder, or {BUILTIN_ENCODERS[0]}."
         raise NetworkUnavailableError(
             f"There is no folder {name!r} and no model of that name in the local cache, and the Hugging Face Hub "
             f"cannot be reached. Go online once. {remedy or other}"

@@ -255,6 +255,9 @@ def locate_base(config: ModelConfig, *, remedy: str = "", behind: Sequence[Path]
     """
     layout = find_run(config.name)
     if layout is None:
+        is_gone = config.name not in BUILTIN_ENCODERS and not expand_home(config.name).is_dir()
+        if is_gone and (moved := list_moved()):
+            return locate_encoder(ModelConfig(name=moved[0]))
         return locate_encoder(config, remedy=remedy)
     if layout.root in behind:
         raise RunError(f"The run {layout.root} goes on from itself: its base, or the base of that, is the run.")
@@ -301,5 +304,5 @@ def _name_remedy(layout: RunLayout, given: Sequence[str]) -> str:
     tried = f" {', '.join(given)} is not it: its weights have another digest." if given else ""
     return (
         f"The run {layout.root} needs the base that it was trained on.{tried} If that lies elsewhere now, say where: "
-        "--base FOLDER of predict, evaluate, explain, export and diff, in Python load(…, base=FOLDER)."
+        "--base FOLDER, in Python lorafit.load(…, base=FOLDER)."
     )
