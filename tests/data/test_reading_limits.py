@@ -207,3 +207,31 @@ def test_long_texts_of_a_dictionary_keep_the_type_of_their_column(
     assert part.columns["text"] == ["a", "ä" * 10, None, None]
     assert part.columns["n"] == [1, 2, None, 4]
     assert list(part.faults) == [2]
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["a\0b.csv", "a\0b", "x" * 5000, "x" * 5000 + ".csv", "*" * 5000, "[" * 300 + ".csv", "/" + "d/" * 5000 + "*.csv"],
+    ids=range(7),
+)
+def test_names_that_cannot_be_are_refused_in_a_line(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"There is no|No file matches|is no path") as caught:
+        read_splits(DataConfig(source=source))
+    assert len(str(caught.value)) < 1000
+
+
+def test_deep_folders_and_links_to_themselves_are_passed_over(tmp_path: Path) -> None:
+    place = tmp_path
+    for _ in range(40):
+        place /= "d" * 50
+    place.mkdir(parents=True)
+    (tmp_path / "again").symlink_to(tmp_path)
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    write(place / "a.csv", "text,label\na,x\n")
+    with pytest.raises(DataError, match="is a link that leads back to itself"):
+        read_splits(DataConfig(source=str(tmp_path / "loop.csv")))
+    with pytest.raises(DataError, match=r"without a folder of \.txt files for each class"):
+        read_splits(DataConfig(source=str(tmp_path)))

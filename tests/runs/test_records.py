@@ -214,13 +214,13 @@ def test_line_ends_indentation_and_order_of_a_record_mean_nothing(tmp_path: Path
 def test_missing_records_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"run\.json is missing: .* is not a complete run folder"):
         RunRecord.read(tmp_path / "run.json")
-    with pytest.raises(RunError, match=r"cannot be read: it is no file"):
+    with pytest.raises(RunError, match=r"is a folder; a record is needed"):
         RunRecord.read(tmp_path)
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "run.json")
-    with pytest.raises(RunError, match=r"run\.json cannot be read: it is no file"):
+    with pytest.raises(RunError, match=r"run\.json is a pipe; a record is needed"):
         RunRecord.read(tmp_path / "run.json")
 
 

@@ -14,6 +14,8 @@ from lorafit.data.hub import load_hub
 from lorafit.data.rows import RawRows, RawSplits
 from lorafit.data.tables import read_table
 from lorafit.errors import DataError, NetworkUnavailableError
+from lorafit.system import limits
+from lorafit.system.files import read_file
 from lorafit.system.paths import expand_home
 
 DATA_VARIABLE = "LORAFIT_DATA"
@@ -105,7 +107,7 @@ def _read_folders(folder: Path, split: str) -> RawRows:
         for path in (folder / name).glob("*.txt"):
             match = MEMBER.fullmatch(f"aclImdb/{split}/{name}/{path.name}")
             if match is not None:
-                reviews[name, int(match["number"]), int(match["rating"])] = path.read_bytes()
+                reviews[name, int(match["number"]), int(match["rating"])] = read_file(path, DataError, limits.TEXT)
     return _order(reviews, split, folder)
 
 
@@ -118,6 +120,7 @@ def _read_archive(path: Path) -> tuple[RawRows, RawRows]:
                 match = MEMBER.fullmatch(member.name)
                 file = archive.extractfile(member) if match is not None and member.isreg() else None
                 if match is not None and file is not None:
+                    limits.TEXT.check(member.size, f"{path}: {member.name} is no review", DataError)
                     key = (match["label"], int(match["number"]), int(match["rating"]))
                     reviews[match["split"]][key] = file.read()
             while stream.read(2**20):  # to its end, where gzip compares length and checksum

@@ -3,7 +3,7 @@
 import difflib
 import glob
 import os
-import shlex
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +18,14 @@ from lorafit.data.rows import RawRows, RawSplits
 from lorafit.data.tables import READABLE_SUFFIXES, check_columns, read_table
 from lorafit.errors import DataError
 from lorafit.system.atomic import compute_digest
+from lorafit.system.files import describe_no_file, is_folder, is_there, show_path, suggest_sibling
 from lorafit.system.paths import expand_home
 from lorafit.tasks.evaluation import LENGTH_COLUMN
 
 NAMED_SOURCES = (*BUILTIN_SOURCES, "imdb")
 """Sources that have a name of their own; the others are `hub:…` and files."""
+
+_LONGEST_NAME = 200
 
 _PATTERN_SIGNS = "*?["
 """What makes a name a pattern of files."""
@@ -87,7 +90,7 @@ def is_file(source: str) -> bool:
     if _is_named(source):
         return False
     path = expand_home(source)
-    if path.suffix.lower() in READABLE_SUFFIXES or path.exists() or "://" in source or _is_pattern(source):
+    if path.suffix.lower() in READABLE_SUFFIXES or is_there(path) or "://" in source or _is_pattern(source):
         return True
     raise _unknown(source)
 
@@ -125,7 +128,7 @@ def identify_source(source: str) -> str | None:
     if _is_named(source):
         return source
     path = expand_home(source)
-    return compute_digest(path) if path.is_file() else None
+    return compute_digest(path) if describe_no_file(path) is None else None
 
 
 def name_source(source: str) -> str:
@@ -135,11 +138,10 @@ def name_source(source: str) -> str:
 
 def _unknown(source: str) -> DataError:
     path = expand_home(source)
-    siblings = {file.name: str(file) for file in path.parent.iterdir()} if path.parent.is_dir() else {}
-    names = difflib.get_close_matches(source, NAMED_SOURCES, n=1)
-    near = names or [siblings[name] for name in difflib.get_close_matches(path.name, siblings, n=1)]
+    names = difflib.get_close_matches(source[:_LONGEST_NAME], NAMED_SOURCES, n=1)
+    hint = f" Did you mean {names[0]}?" if names else suggest_sibling(path)
     return DataError(
-        f"There is no data source '{source}'.{f' Did you mean {shlex.quote(near[0])}?' if near else ''} Allowed: "
+        f"There is no data source '{show_path(Path(source))}'.{hint} Allowed: "
         f"{', '.join(NAMED_SOURCES)}, hub:owner/name[:subset][@revision], or a file ({', '.join(READABLE_SUFFIXES)})."
     )
 
@@ -155,11 +157,15 @@ def _is_pattern(source: str) -> bool:
 def _expand(source: str) -> list[str]:
     """Return the files of a pattern in order of name; a file that bears such a name goes first."""
     path = expand_home(source)
-    if path.exists() or not _is_pattern(source):
+    if is_there(path) or not _is_pattern(source):
         return [source]
-    found = sorted(name for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207  absolute patterns
+    try:
+        matches = glob.glob(str(path), recursive=True)  # noqa: PTH207  absolute patterns
+    except (RecursionError, ValueError, re.error):
+        matches = []
+    found = sorted(name for name in matches if not is_folder(Path(name)))
     if not found:
-        raise DataError(f"No file matches {source}.")
+        raise DataError(f"No file matches {show_path(Path(source))}.")
     return found
 
 

@@ -24,6 +24,7 @@ from lorafit.data.reading.spreadsheets import stream_sheet
 from lorafit.data.reading.stamps import Stamp
 from lorafit.errors import DataError
 from lorafit.system import limits
+from lorafit.system.files import is_folder
 from lorafit.system.text import show_value
 
 __all__ = [
@@ -179,7 +180,7 @@ def find_kind(path: Path) -> str:
     Raises:
         DataError: There is none, or one that cannot be read.
     """
-    return "" if path.is_dir() else locate_file(path).suffix
+    return "" if is_folder(path) else locate_file(path).suffix
 
 
 def check_columns(names: Iterable[str], wanted: Mapping[str, str], origin: str) -> None:
@@ -208,7 +209,7 @@ def check_columns(names: Iterable[str], wanted: Mapping[str, str], origin: str) 
 
 
 def _stream_parts(path: Path, form: FormatConfig, limit: Limit, notes: list[str]) -> Iterator[Part]:
-    if path.is_dir():
+    if is_folder(path):
         yield from stream_class_folders(path, form, limit, notes)
         return
     file = locate_file(path)

@@ -63,6 +63,11 @@ def is_there(path: Path) -> bool:
     return True
 
 
+def is_folder(path: Path) -> bool:
+    """Tell whether a folder stands at a path."""
+    return describe_no_file(path) == "is a folder"
+
+
 def check_file(path: Path, error: type[UserInputError], *, what: str = "a file") -> None:
     """Make sure that a path is that of a plain file, which can be read to its end, and again.
 

@@ -13,8 +13,10 @@ from typing import Any, ClassVar, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lorafit.errors import RunError
+from lorafit.system import limits
 from lorafit.system.alterations import report_altered
 from lorafit.system.atomic import write_atomic
+from lorafit.system.files import is_there, read_file
 from lorafit.system.text import clean_text
 
 SCHEMA_VERSION: Final = 3
@@ -50,14 +52,9 @@ class FileRecord(Record):
         Raises:
             RunError: The file is missing, unreadable, damaged, altered, or of another schema version.
         """
-        try:
-            if path.exists() and not path.is_file():
-                raise RunError(f"{path} cannot be read: it is no file.")
-            content = path.read_bytes()
-        except FileNotFoundError as error:
-            raise RunError(f"{path} is missing: {path.parent} is not a complete run folder.") from error
-        except OSError as error:
-            raise RunError(f"{path} cannot be read: {error.strerror}.") from error
+        if not is_there(path):
+            raise RunError(f"{path} is missing: {path.parent} is not a complete run folder.")
+        content = read_file(path, RunError, limits.RECORD_BYTES, what="a record")
         fields = _read_fields(path, content)
         if fields.pop("seal", None) != _compute_seal(fields):
             report_altered(f"{path} was altered after it was written: its content is not what its seal says.")

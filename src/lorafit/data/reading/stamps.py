@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Self
 
 from lorafit.errors import DataError
+from lorafit.system.files import is_folder
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """A moment of a file, or of all files in a folder.
+    """A moment of a file, or of all files in the folders of a folder.
 
     Attributes:
         path: The file or folder.
@@ -22,10 +23,9 @@ class Stamp:
 
     @classmethod
     def take(cls, path: Path) -> Self:
-        """Look at a file, or at all files in a folder."""
-        folders = os.walk(path) if path.is_dir() else ()
-        files = [os.path.join(folder, name) for folder, _, names in folders for name in names]  # noqa: PTH118 - of many files
-        return cls(path, tuple(sorted(filter(None, map(_look, files or [str(path)])))))
+        """Look at a file, or at all files in the folders of a folder, where texts are."""
+        files = map(str, path.glob("*/*")) if is_folder(path) else [str(path)]
+        return cls(path, tuple(sorted(filter(None, map(_look, files)))))
 
     def check(self) -> None:
         """Make sure that it is still the same.
