@@ -17,6 +17,8 @@ from lorafit.system.atomic import (
     write_atomic,
 )
 
+MAKERS = ("replace_file", "create_file", "staging_folder", "atomic_directory", "create_directory")
+
 
 @pytest.fixture
 def umask() -> Iterator[None]:
@@ -232,7 +234,7 @@ def end(process: "subprocess.Popen[str]") -> None:
     process.communicate()
 
 
-@pytest.mark.parametrize("function", ["replace_file", "create_file", "atomic_directory", "create_directory"])
+@pytest.mark.parametrize("function", MAKERS)
 def test_what_a_killed_process_left_goes_with_the_next_write_into_that_folder(tmp_path: Path, function: str) -> None:
     process = stop_in(tmp_path, function)
     assert len(names_in(tmp_path)) == 1
@@ -241,7 +243,7 @@ def test_what_a_killed_process_left_goes_with_the_next_write_into_that_folder(tm
     assert names_in(tmp_path) == ["other"]
 
 
-@pytest.mark.parametrize("function", ["replace_file", "create_file", "atomic_directory", "create_directory"])
+@pytest.mark.parametrize("function", MAKERS)
 def test_what_a_process_is_making_stays(tmp_path: Path, function: str) -> None:
     process = stop_in(tmp_path, function)
     write_atomic(tmp_path / "other", "x")

@@ -1,14 +1,13 @@
 """Tables that are at hand in Python, written to files, so that whatever reads a source can read them again."""
 
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
 
 from lorafit.data.writing import write_table
 from lorafit.errors import DataError
-from lorafit.system.atomic import compute_digest
+from lorafit.system.atomic import compute_digest, staging_folder
 
 _ALLOWED: Final = (
     "a table of pandas, polars, pyarrow or datasets, a dict of columns, or a list of dicts with the same keys"
@@ -47,9 +46,8 @@ def store_table(table: object, folder: Path) -> Path:
     names = [name for name, _ in named]
     if doubled := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise DataError(f"The table has several columns {doubled[0]!r}. Give each column a name of its own.")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".table.") as place:
-        staged = Path(place) / "table.jsonl"
+    with staging_folder(folder / "table") as place:
+        staged = place / "table.jsonl"
         write_table(staged, {name: [_clean(value, name) for value in column] for name, column in named})
         return staged.replace(folder / f"table-{compute_digest(staged)[:_DIGITS]}.jsonl")
 

@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from lorafit.system.atomic import create_directory
+from lorafit.errors import EnvironmentUnfitError
+from lorafit.system.atomic import create_directory, describe_obstacle
 from lorafit.system.digests import Manifest
 from lorafit.system.paths import expand_home
 
@@ -20,6 +21,27 @@ def cache_folder() -> Path:
     return expand_home(base).resolve() / "lorafit"
 
 
+def claim_cache(part: str) -> Path:
+    """Return a folder of the cache that is about to be written to.
+
+    Args:
+        part: Its path in the cache.
+
+    Returns:
+        The folder, which need not exist.
+
+    Raises:
+        EnvironmentUnfitError: It cannot be made or written to; the message names the variable that moves the cache.
+    """
+    folder = cache_folder() / part
+    if (obstacle := describe_obstacle(folder)) is not None:
+        raise EnvironmentUnfitError(
+            f"lorafit's cache {cache_folder()} cannot be used: {obstacle}. Name a folder that this user may write to: "
+            "LORAFIT_CACHE=FOLDER"
+        )
+    return folder
+
+
 def make_once(name: str, fill: Callable[[Path], None]) -> Path:
     """Return the folder of an encoder in the cache; make it the first time, and again when it is damaged.
 
@@ -31,11 +53,14 @@ def make_once(name: str, fill: Callable[[Path], None]) -> Path:
 
     Returns:
         The folder, its files as they were made.
+
+    Raises:
+        EnvironmentUnfitError: The cache cannot be written to.
     """
     folder = cache_folder() / "encoders" / name
     if Manifest.holds(folder / _DIGESTS):
         return folder
-    with create_directory(folder) as staging:
+    with create_directory(claim_cache(f"encoders/{name}")) as staging:
         fill(staging)
         Manifest.of(staging, leave_out=_DIGESTS).write(staging / _DIGESTS)
         if not Manifest.holds(folder / _DIGESTS):  # another process may have mended it

@@ -82,7 +82,7 @@ def create_file(path: Path) -> Iterator[Path]:
     Yields:
         The temporary name, at which nothing stands; what is made there is removed if the block fails.
     """
-    with _staging_directory(path) as folder:
+    with staging_folder(path) as folder:
         staging = folder / path.name
         yield staging
         _fsync(staging)
@@ -93,6 +93,20 @@ def create_file(path: Path) -> Iterator[Path]:
         except OSError:  # a file system without hard links
             if not os.path.lexists(path):
                 staging.rename(path)
+
+
+@contextmanager
+def staging_folder(path: Path) -> Iterator[Path]:
+    """Make a folder beside a path, for what is to be renamed out of it when it is whole.
+
+    Args:
+        path: What is made; missing parent folders are made.
+
+    Yields:
+        The folder; it is removed in the end.
+    """
+    with _staging_directory(path) as folder:
+        yield folder
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -14,7 +14,7 @@ from lorafit.data.rows import Split
 from lorafit.errors import LorafitError, RunError, TrainingInterruptedError
 from lorafit.inference.loading import load
 from lorafit.inference.predictor import Predictor
-from lorafit.models.cache import cache_folder
+from lorafit.models.cache import claim_cache
 from lorafit.reports.rows import choose_samples
 from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import RunLayout, choose_run_folder, claim_run_folder, suggest_name
@@ -118,7 +118,7 @@ def train(
 
 def _store(table: object) -> str:
     """Return the file of a table that is at hand; a path stays what it is."""
-    return str(table if isinstance(table, str | Path) else store_table(table, cache_folder() / "tables"))
+    return str(table if isinstance(table, str | Path) else store_table(table, claim_cache("tables")))
 
 
 def resume(run: str | Path, *, progress: Progress | None = None) -> Run:

@@ -11,7 +11,6 @@ import json
 import mmap
 import os
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +41,6 @@ _IRRELEVANT = {
     "transformers_version",
 }
 """What of a model's config the hidden states do not depend on."""
-
-_DAY = 86400.0
 
 
 @dataclass(frozen=True)
@@ -197,19 +194,13 @@ class PrefixCache:
         return self._folder / f"{hashlib.sha256(key).hexdigest()[:24]}.bin"
 
     def _remove_oldest(self, room: int, *, keep: set[Path]) -> None:
-        """Remove the files that were not used for longest, until others fill no more than `room` bytes.
-
-        What a killed process left half-written goes too, after a day.
-        """
+        """Remove the files that were not used for longest, until others fill no more than `room` bytes."""
         others = [path for path in self._folder.glob("*.bin") if path not in keep]
         for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
             room -= path.stat().st_size
             if room < 0:
                 path.unlink(missing_ok=True)
                 _sidecar(path).unlink(missing_ok=True)
-        for path in self._folder.glob(".*.bin.*"):
-            if time.time() - path.stat().st_mtime > _DAY:
-                path.unlink(missing_ok=True)
 
     def _compute(
         self, path: Path, tokens: TokenizedTexts, plan: BatchPlan, pad_id: int, on_progress: Callable[[int], None]
