@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lorafit.errors import TrainingDivergedError, TrainingInterruptedError
-from lorafit.models.acceleration.precision import PrecisionChoice
+from lorafit.models.acceleration.precision import PrecisionChoice, choose_precision
 from lorafit.models.adaptation import AdaptedModel
 from lorafit.system.progress import Silent
 from lorafit.training.checkpoints import Choice, find_checkpoint
@@ -119,11 +119,24 @@ def test_learning_rate_far_too_high_is_told_with_one_to_try(make_job: BuildJob) 
     assert error.settings == {"training.learning_rate": 2e24, "training.head_learning_rate": 2e23}
 
 
-def test_arithmetic_in_bf16_is_given_up_first(make_job: BuildJob) -> None:
-    job = make_job(learning_rate=1e25, warmup_ratio=0.0, precision=PrecisionChoice("bf16", "asked for"))
+@pytest.mark.skipif(choose_precision("auto").name != "bf16", reason="this CPU has no bfloat16 unit")
+def test_bf16_is_blamed_only_where_fp32_would_do(make_job: BuildJob, tmp_path: Path) -> None:
+    class Coarse(torch.nn.Module):
+        """Overflows in bf16 alone."""
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            return values * math.nan if values.dtype == torch.bfloat16 else values
+
+    bf16 = PrecisionChoice("bf16", "asked for")
+    job = make_job(precision=bf16, folder=tmp_path / "coarse")
+    layer = job.adapted.model.get_submodule(f"base_model.model.{job.adapted.targets[0]}")
+    layer.register_forward_hook(lambda _, __, output: Coarse()(output))
     error = diverge(job)
     assert "--set training.precision=fp32" in str(error)
     assert error.settings == {"training.precision": "fp32"}
+    error = diverge(make_job(precision=bf16, folder=tmp_path / "fast", learning_rate=1e25, warmup_ratio=0.0))
+    assert "--set training.learning_rate=2e+24" in str(error)
+    assert error.settings == {"training.learning_rate": 2e24}
 
 
 def test_weights_that_came_broken_are_named(make_job: BuildJob) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lorafit.data.checks import describe_rows
 from lorafit.errors import TrainingDivergedError
+from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.tasks.base import Array
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 _LOWER = 5
 """What the learning rate is divided by."""
+
+_EXACT = PrecisionChoice("fp32", "for comparison")
 
 _LARGEST_TARGET = 1e18
 """In standardised units; the square of a larger one is beyond fp32."""
@@ -67,7 +70,7 @@ def diagnose(
     step: int,
     symptom: str,
     rows: Sequence[int] = (),
-    is_broken: Callable[[int], bool] = lambda _: False,
+    is_broken: Callable[[Sequence[int], PrecisionChoice], bool] | None = None,
 ) -> TrainingDivergedError:
     """Say why training diverged, as far as that can be told, and what would help.
 
@@ -76,19 +79,20 @@ def diagnose(
         step: Number of the step, counted from 1.
         symptom: What was seen, as in `the loss is nan`.
         rows: Places of the training rows in its batch; none where it showed in validation.
-        is_broken: Tells whether a training row alone shows it.
+        is_broken: Tells whether these training rows show it in some arithmetic; None where it cannot be tried.
 
     Returns:
         The error, with the settings that would help if training goes on with them.
     """
-    blamed = [row for row in rows if is_broken(row)]
+    blamed = [row for row in rows if is_broken is not None and is_broken([row], job.precision)]
     numbers = sorted({int(job.row_numbers[row]) for row in (blamed if 0 < len(blamed) < len(rows) else rows)})
     where = f" (training {describe_rows(numbers)})" if numbers else ""
-    advice, settings = _advise(job, step=step, rows=rows)
+    is_coarse = job.precision.name == "bf16" and not (is_broken is not None and is_broken(rows, _EXACT))
+    advice, settings = _advise(job, step=step, rows=rows, is_coarse=is_coarse)
     return TrainingDivergedError(f"Training diverged at step {step}: {symptom}{where}. {advice}", settings=settings)
 
 
-def _advise(job: "TrainingJob", *, step: int, rows: Sequence[int]) -> tuple[str, Mapping[str, object]]:
+def _advise(job: "TrainingJob", *, step: int, rows: Sequence[int], is_coarse: bool) -> tuple[str, Mapping[str, object]]:
     """Return what to do, and the settings that training can go on with; none where these would not help."""
     config, model = job.config, job.adapted.model
     if (name := find_broken_weight(model, trained=False)) is not None:
@@ -98,8 +102,8 @@ def _advise(job: "TrainingJob", *, step: int, rows: Sequence[int]) -> tuple[str,
     if beyond:
         numbers = sorted({int(job.row_numbers[row]) for row in beyond})
         return f"The label of {describe_rows(numbers)} is beyond what can be computed with: correct it.", {}
-    if job.precision.name == "bf16":
-        advice = "It was computed in bfloat16, which is coarse: --set training.precision=fp32"
+    if is_coarse:
+        advice = "It was computed in bfloat16, which may be too coarse: --set training.precision=fp32"
         return advice, {"training.precision": "fp32"}
     if step <= 1 and rows:
         name = find_broken_weight(model, trained=True)

@@ -5,7 +5,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +127,15 @@ class _Trainer(Trainer):
             is_broken=self._is_broken,
         )
 
-    def _is_broken(self, row: int) -> bool:
-        """Tell whether the loss or the gradient of a training row alone is not finite."""
-        model = self.job.adapted.model
+    def _is_broken(self, rows: Sequence[int], precision: PrecisionChoice) -> bool:
+        """Tell whether the loss or the gradient of some training rows is not finite in some arithmetic."""
+        model, job = self.job.adapted.model, self.job
         model.zero_grad()
-        loss = super().training_step(model, self.job.rows.collate([row]))
+        self.job = replace(job, precision=precision)
+        try:
+            loss = super().training_step(model, job.rows.collate(rows))
+        finally:
+            self.job = job
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
         return not (math.isfinite(loss) and math.isfinite(torch.nn.utils.get_total_norm(gradients)))
 
