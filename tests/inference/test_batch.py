@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lorafit import Prediction, Predictor
 from lorafit.data.tables import Table, read_table
 from lorafit.data.writing import write_table
-from lorafit.errors import DataError, JobInterruptedError, RunError, UserInputError
+from lorafit.errors import DataError, JobInterruptedError, LorafitError, RunError, UserInputError
 from lorafit.inference import job_parts, jobs
 from lorafit.inference.batch import (
     BadRows,
@@ -161,7 +161,7 @@ def test_a_job_stopped_before_its_first_part_leaves_nothing(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_full_disk_keeps_what_is_done(tmp_path: Path, suffix: str) -> None:
     file, output = write_rows(tmp_path / "in.jsonl", 40), tmp_path / f"out{suffix}"
     child = subprocess.run(
@@ -436,6 +436,8 @@ def test_a_killed_job_repeats_no_row_and_loses_none(tmp_path: Path, part: int) -
     )
     assert child.stdout is not None
     assert child.stdout.readline() == "working\n"
+    with pytest.raises(RunError, match=rf"out\.csv is in use: process {child.pid} on"):
+        run_job(open_file(file), Length(), output, overwrite=True)
     child.send_signal(signal.SIGKILL)
     child.communicate()
     assert not output.exists()
@@ -504,6 +506,26 @@ def test_a_part_that_is_damaged_while_the_job_runs_is_predicted_again(tmp_path: 
     assert run_job(open_file(file), model, output) == 10
     assert model.asked == texts + texts[:3]
     assert read_table(output).columns["text"] == texts
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError(5, "Input/output error")])
+def test_what_stops_while_parts_are_looked_at_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    file, output = write_rows(tmp_path / "in.csv"), tmp_path / "out.csv"
+    stop_job(file, output)
+
+    def stop(part: PartRecord) -> bool:
+        raise fault
+
+    job = open_file(file)
+    with monkeypatch.context() as patch:
+        patch.setattr(job_parts.JobParts, "_is_whole", lambda _, part: stop(part))
+        with pytest.raises(LorafitError, match=r"Finished and kept in .*: 6 rows"):
+            run_job(job, Length(), output, resume=True)
+    rest = Length()
+    assert run_job(open_file(file), rest, output, resume=True) == 10
+    assert len(rest.asked) == 4
 
 
 def test_parts_that_never_hold_end_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ the output; a job that was stopped goes on with what is missing. Rows that were 
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -30,7 +31,7 @@ from lorafit.inference.jobs import (
 from lorafit.inference.predictor import Predictor
 from lorafit.system.atomic import describe_obstacle
 from lorafit.system.extras import require
-from lorafit.system.faults import find_fault
+from lorafit.system.faults import find_fault, name_faults
 from lorafit.system.locks import hold
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import Text, format_count
@@ -186,7 +187,8 @@ def run_job(
     """
     work = _Work(job, predictor, output, csv_safe=csv_safe, progress=progress or Silent())
     with hold(output, kind="output"):
-        work.open(resume=resume, overwrite=overwrite)
+        with name_faults("Nothing was done, and what was finished before is kept."):
+            work.open(resume=resume, overwrite=overwrite)
         try:
             return work.finish()
         except RunError:
@@ -266,13 +268,15 @@ class _Work:
     def keep(self, *, texts: str = "") -> str:
         """Say what is kept of a job that stops here, and remove what cannot be gone on with."""
         parts = self._parts
-        if self._job.source is None or not self._job.source.identity or not parts.rows:
+        with suppress(OSError):  # whose reason is the one that is told
+            can_go_on = self._job.source is not None and bool(self._job.source.identity)
+            if can_go_on and (rows := parts.count_rows()):
+                same = f"the same command, {texts}" if texts else "the same command"
+                return (
+                    f"Finished and kept in {parts.folder}: {format_count(rows, 'row')}. Go on with {same} and --resume."
+                )
             parts.remove()
-            return "Nothing is kept."
-        same = f"the same command, {texts}" if texts else "the same command"
-        return (
-            f"Finished and kept in {parts.folder}: {format_count(parts.rows, 'row')}. Go on with {same} and --resume."
-        )
+        return "Nothing is kept."
 
     def _fill(self, gaps: Sequence[range]) -> None:
         """Predict rows of the source and write them as parts."""

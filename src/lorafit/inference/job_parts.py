@@ -65,6 +65,10 @@ class JobParts:
         """Rows in the parts that are done."""
         return sum(part.rows for part in self.done)
 
+    def count_rows(self) -> int:
+        """Return the rows in all parts on disk, also where `check` did not come to its end."""
+        return sum(part.rows for part in self._read_records())
+
     @property
     def predicted(self) -> int:
         """Rows of them that have a prediction."""
