@@ -151,8 +151,7 @@ def _prepare_within_budget(
 ) -> tuple[Prepared, ForecastRecord, tuple[str, ...]]:
     """Prepare the run with batches that fit into the memory, and forecast its cost; with a budget, with what fits that.
 
-    Returns:
-        What was prepared, the forecast, and what had to be changed for the memory.
+    The third part of what is returned says what had to be changed for the memory.
     """
     began = time.perf_counter()
     prepared = prepare(config, progress)
