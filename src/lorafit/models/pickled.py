@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lorafit.errors import ConfigError
+from lorafit.models.vetting import describe_fault
 
 _PATTERNS = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 """Names of pickled weights; the files of the first pattern that has any are read."""
@@ -74,5 +75,5 @@ if __name__ == "__main__":
     try:
         count = convert(given.folder, given.copy)
     except Exception as error:  # noqa: BLE001  torch and pickle raise what they like
-        sys.exit(f"{given.folder} cannot be converted: {error}")
+        sys.exit(f"{given.folder} cannot be converted: {describe_fault(error)}")
     sys.stdout.write(f"{count} tensors written to {given.copy / 'model.safetensors'}\n")
