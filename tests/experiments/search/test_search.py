@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,29 @@ def test_rows_are_read_once_and_frozen_layers_are_computed_once(watched: Watched
     assert watched.reads == 1
     assert len(watched.cached[0]) == 2, "training and validation rows"
     assert watched.cached == [watched.cached[0]] * 4
+
+
+def test_what_is_gone_on_with_is_as_it_was(finished: Search, config: Config, tmp_path: Path) -> None:
+    """Settings of a trial, its loss in the study, and the record itself."""
+    layout = SearchLayout(Path(shutil.copytree(finished.path, tmp_path / "search")))
+    settings, best = layout.trial(0).config, layout.best.read_bytes()
+    whole = settings.read_bytes()
+    settings.write_bytes(whole.replace(b"seed: 0", b"seed: 1"))
+    with pytest.raises(RunError, match=r"0000/config\.yaml was altered after its trial"):
+        search(config, 4, output=layout.root)
+    settings.write_bytes(whole)
+    with closing(sqlite3.connect(layout.study)) as study, study:
+        ((loss,),) = study.execute("SELECT value FROM trial_values WHERE trial_id = 2").fetchall()
+        study.execute("UPDATE trial_values SET value = value / 2 WHERE trial_id = 2")
+    with pytest.raises(RunError, match=r"study\.db and \S+search\.json contradict each other: trial 2 is another"):
+        search(config, 4, output=layout.root)
+    with closing(sqlite3.connect(layout.study)) as study, study:
+        study.execute("UPDATE trial_values SET value = ? WHERE trial_id = 2", (loss,))
+    assert search(config, 4, output=layout.root).record.best == finished.record.best
+    layout.record.write_text(layout.record.read_text(encoding="utf-8").replace('"best": ', '"best": 1'))
+    with pytest.raises(RunError, match=r"search\.json was altered"):
+        search(config, 4, output=layout.root)
+    assert layout.best.read_bytes() == best
 
 
 def test_page_shows_every_trial_and_the_settings_varied(finished: Search) -> None:

@@ -1,10 +1,15 @@
 """The folder of a search, and the record in it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from lorafit.runs.folder import RunLayout
+from lorafit.system.alterations import report_altered
+from lorafit.system.digests import check_files
 from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Metric
 from lorafit.tasks.registry import TaskName, get_task
@@ -102,6 +107,7 @@ class SearchRecord(FileRecord):
         importances: Share of each setting in what sets the best quarter of the trials apart, largest first (PED-ANOVA,
             Watanabe et al. 2023, arXiv:2304.10255); empty with fewer than 20 that were trained to their end.
         trials: In order of their numbers.
+        files: Digests of the settings of the complete trials that were trained, from which the best is taken.
     """
 
     created: str
@@ -116,6 +122,27 @@ class SearchRecord(FileRecord):
     best: int | None
     importances: dict[str, float]
     trials: list[TrialRow]
+    files: dict[str, str] = Field(default_factory=dict)
+
+    def check_study(self, layout: SearchLayout, trials: Sequence[TrialRow]) -> None:
+        """Compare what the study and the folders of trials hold now with this earlier record.
+
+        Args:
+            layout: The folder.
+            trials: Those of the study.
+
+        Raises:
+            RunError: A complete trial is another one than it was, or its settings were altered.
+        """
+        now = {row.number: row.model_dump_json() for row in trials}
+        for row in self.trials:
+            then = row.model_dump_json()
+            if row.state == "complete" and now.get(row.number, then) != then:
+                report_altered(
+                    f"{layout.study} and {layout.record} contradict each other: trial {row.number + 1} is another one "
+                    "than it was."
+                )
+        check_files(layout.root, self.files, since="after its trial", source=layout.record)
 
     @property
     def metric(self) -> Metric:

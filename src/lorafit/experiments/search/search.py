@@ -21,6 +21,7 @@ from lorafit.experiments.search.trials import TrialFailedError, Trials
 from lorafit.runs.folder import check_same_settings, find_free_name, suggest_name
 from lorafit.system import hardware
 from lorafit.system.atomic import write_atomic
+from lorafit.system.digests import digest_files
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import format_duration, parse_duration
@@ -175,6 +176,9 @@ def write_results(study: "optuna.Study", objective: Trials) -> SearchRecord:
     parts = {name: splits.by_name[name] for name in ("train", "validation")}
     with FileLock(layout.lock):
         trials = list_trials(study, objective.space)
+        if layout.record.is_file():
+            SearchRecord.read(layout.record).check_study(layout, trials)
+        trained = [row.number for row in trials if row.state == "complete" and row.same_as is None]
         losses = {row.number: row.loss for row in trials if row.state == "complete" and row.loss is not None}
         best = min(losses, key=lambda number: losses[number], default=None)
         record = SearchRecord(
@@ -190,6 +194,7 @@ def write_results(study: "optuna.Study", objective: Trials) -> SearchRecord:
             best=best,
             importances=measure_importances(study, trials),
             trials=trials,
+            files=digest_files(layout.root, [layout.trial(number).config for number in trained]),
         )
         record.write(layout.record)
         write_atomic(layout.page, render_page(record))
