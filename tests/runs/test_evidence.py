@@ -93,6 +93,14 @@ def test_flags_differ_from_the_record_as_they_like(layout: RunLayout) -> None:
     assert read_settings(layout, read(layout), flags={"training.seed": 3}).training.seed == 3
 
 
+def test_a_run_that_was_stopped_before_it_had_settings_says_what_to_do(
+    layout: RunLayout, edit_record: EditRecord
+) -> None:
+    edit_record(layout.record, status="running", evidence={})
+    with pytest.raises(RunError, match=r"was stopped before its settings were written.*--overwrite"):
+        read_settings(layout, read(layout))
+
+
 def test_settings_are_compared_before_they_are_read(layout: RunLayout) -> None:
     record = read(layout)
     layout.config.unlink()

@@ -103,6 +103,11 @@ def read_settings(layout: RunLayout, record: RunRecord, *, flags: Mapping[str, A
         RunError: `config.yaml` is missing, was altered, or contradicts the record.
         ConfigError: It is none, or a flag is wrong.
     """
+    if not (record.status == "complete" or has_evidence(layout, record, layout.config)):
+        raise RunError(
+            f"{layout.root} was stopped before its settings were written, so nothing can go on. Start it again with "
+            "the command that began it, and --overwrite."
+        )
     check_evidence(layout, record, layout.config)
     config = load_config(layout.config)
     check_settings(config, record, layout)

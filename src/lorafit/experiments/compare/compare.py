@@ -18,7 +18,7 @@ from lorafit.experiments.compare.summary import BaselineResult, CellResult, summ
 from lorafit.experiments.keeping import keeping, stops_all, write_command
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.methods import METHODS, find_method
-from lorafit.runs.evidence import check_evidence
+from lorafit.runs.evidence import check_evidence, has_evidence
 from lorafit.runs.folder import RunLayout, check_same_settings, find_free_name, suggest_name
 from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
@@ -237,7 +237,8 @@ class _Grid:
         release_freed_memory()
         hardware.reset_peak_memory()  # where the system cannot, the peak is that of all cells so far
         prepared = prepare(config, self.progress, material=self.material)
-        open_run = RunStages.resume if run.record.is_file() else RunStages.begin
+        has_begun = run.record.is_file() and has_evidence(run, RunRecord.read(run.record), run.config)
+        open_run = RunStages.resume if has_begun else RunStages.begin
         stages = open_run(prepared, run, self.progress)
         with (
             hold(run.root, kind="run"),
