@@ -1,6 +1,7 @@
 import datetime
 import json
 import sys
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pyarrow import feather
 from lorafit.data.reading.columnar import ArrowColumn
 from lorafit.data.tables import Table, check_columns, read_table, select, stream_table
 from lorafit.data.writing import write_table
-from lorafit.errors import DataError, MissingExtraError, UserInputError
+from lorafit.errors import DataError, EnvironmentUnfitError, MissingExtraError, UserInputError
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -245,6 +246,11 @@ def test_output_of_another_kind_or_place_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "file", "x")
     with pytest.raises(UserInputError, match=r"out\.csv cannot be written"):
         write_table(tmp_path / "file" / "out.csv", {"text": ["a"]})
+
+
+def test_a_full_disk_is_a_fault_of_the_machine(small_disk: Callable[[str], Path]) -> None:
+    with pytest.raises(EnvironmentUnfitError, match=r"No space is left|grows beyond"):
+        write_table(small_disk("64k") / "out.csv", {"text": ["a" * 100_000]})
 
 
 def test_columns_of_different_length_are_a_mistake(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from lorafit.data.tables import DELIMITERS
 from lorafit.errors import UserInputError
 from lorafit.system.atomic import replace_file, write_atomic
 from lorafit.system.extras import require
+from lorafit.system.faults import find_fault
 
 WRITABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """Files that `write_table` makes."""
@@ -58,6 +59,7 @@ def write_table(
     Raises:
         UserInputError: The suffix is another one, a column's values do not fit into a parquet file, or the place
             cannot be written to.
+        EnvironmentUnfitError: The machine lacks something, such as room on the disk.
         ValueError: The columns differ in length.
         MissingExtraError: A parquet file is wanted and pyarrow is not installed.
     """
@@ -71,6 +73,9 @@ def write_table(
     try:
         write_atomic(path, render_table(suffix, columns, header=header, csv_safe=csv_safe, types=types))
     except OSError as error:
+        is_of_place = isinstance(error, PermissionError | NotADirectoryError)
+        if not is_of_place and (fault := find_fault(error)) is not None:
+            raise fault from error
         raise UserInputError(f"{path} cannot be written: {error.strerror}.") from error
 
 
