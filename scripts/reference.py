@@ -1,4 +1,4 @@
-"""Write docs/reference/settings.md, methods.md and commands.md from the code; a test keeps them true.
+"""Write docs/reference/settings.md, methods.md, commands.md and limits.md from the code; a test keeps them true.
 
 Run: python scripts/reference.py
 """
@@ -13,6 +13,7 @@ from typing import get_args, get_origin
 from lorafit.cli import COMMANDS, main
 from lorafit.config import Config
 from lorafit.models.methods import METHODS, Limit
+from lorafit.system.limits import list_limits
 from lorafit.tasks.registry import TASKS
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
@@ -34,6 +35,27 @@ def render_commands() -> str:
 def render_methods() -> str:
     """Return the table of all methods."""
     return "\n".join(_methods_lines()) + "\n"
+
+
+def render_limits() -> str:
+    """Return the table of all limits."""
+    return "\n".join(_limits_lines()) + "\n"
+
+
+def _limits_lines() -> Iterator[str]:
+    yield from ("# Limits", "", "Written by `scripts/reference.py` from `src/lorafit/system/limits.py`.", "")
+    yield "What is beyond a limit is refused by name, before memory is taken for it where that can be known. A variable"
+    yield "of the environment sets each for one command, as in `LORAFIT_LIMIT_TEXT=50000000 lorafit predict RUN --file"
+    yield "books.jsonl`; the machine must have the memory. Pipes, devices, sockets, links that lead back to themselves"
+    yield "and files of `/proc` and `/sys` are no files, and are refused where a file is named."
+    yield from ("", "| variable | at most | of what | why |", "|---|---|---|---|")
+    for limit in list_limits():
+        yield f"| `{limit.variable}` | {limit.default:,} | {limit.unit} | {limit.reason} |"
+    yield ""
+    yield "Of a text longer than the model's input, no more is tokenised than its truncation needs, so that memory does"
+    yield "not grow with its length. A parquet file may unpack to as many times its size as a packed file; texts that"
+    yield "it repeats from a dictionary are read in batches of 256 MiB. How far a compressed Feather or Arrow file"
+    yield "unpacks is not known before it is read."
 
 
 def _methods_lines() -> Iterator[str]:
@@ -128,3 +150,4 @@ if __name__ == "__main__":
     (FOLDER / "settings.md").write_text(render_settings(), encoding="utf-8")
     (FOLDER / "methods.md").write_text(render_methods(), encoding="utf-8")
     (FOLDER / "commands.md").write_text(render_commands(), encoding="utf-8")
+    (FOLDER / "limits.md").write_text(render_limits(), encoding="utf-8")

@@ -22,7 +22,7 @@ from lorafit.tasks.registry import TASKS, get_task
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-GENERATED = ("settings", "methods", "commands")
+GENERATED = ("settings", "methods", "commands", "limits")
 """Pages of `docs/reference` that scripts/reference.py writes."""
 
 SUFFIXES = ("html", "json", "onnx", "py")

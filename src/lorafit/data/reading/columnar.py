@@ -1,7 +1,7 @@
 """Read parquet, Feather and Arrow files; their columns keep their types."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, BinaryIO
 
 from lorafit.config import FormatConfig
@@ -54,7 +54,7 @@ class ArrowColumn(Sequence[object]):
         """Return the length of the longest text in characters; 0 where none has more bytes than characters allowed."""
         if not self.holds_texts:
             return 0
-        compute = require("pyarrow.compute", extra="train", purpose="reading parquet files")
+        compute = _load_compute()
         if (compute.max(_measure_texts(self.array)).as_py() or 0) <= limits.TEXT.value:
             return 0
         return max(len(value) for value in self.values if isinstance(value, str))
@@ -141,7 +141,7 @@ def _measure_dictionaries(file: StoredFile, group: Any) -> int:  # noqa: ANN401 
 def _measure_entries(file: StoredFile, table: Any) -> int:  # noqa: ANN401 - pyarrow is imported when it is needed
     """Return the most bytes that a row can have of what is in the dictionaries of texts."""
     parquet = require("pyarrow.parquet", extra="train", purpose="reading parquet files")
-    compute = require("pyarrow.compute", extra="train", purpose="reading parquet files")
+    compute = _load_compute()
     texts = [field.name for field in table.schema_arrow if str(field.type) in {"string", "large_string", "binary"}]
     longest = 0
     with parquet.ParquetFile(
@@ -200,9 +200,14 @@ def _cut(batch: Any, most: int) -> Iterator[tuple[int, int]]:  # noqa: ANN401 - 
             start, total = row, 0
 
 
+@cache
+def _load_compute() -> Any:  # noqa: ANN401 - pyarrow is imported when it is needed
+    return require("pyarrow.compute", extra="train", purpose="reading parquet files")
+
+
 def _measure_texts(array: Any) -> Any:  # noqa: ANN401 - pyarrow is imported when it is needed
     """Return the bytes of each text, as an array of pyarrow."""
-    compute = require("pyarrow.compute", extra="train", purpose="reading parquet files")
+    compute = _load_compute()
     if hasattr(array, "dictionary"):
         return _measure_texts(array.dictionary).take(array.indices)
     return compute.binary_length(array.cast("large_string") if str(array.type) == "string_view" else array)
