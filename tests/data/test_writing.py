@@ -2,12 +2,15 @@ import csv
 import io
 import json
 import re
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 
 from lorafit.data.tables import read_table
 from lorafit.data.writing import arm, render_json, render_table, write_table
+from lorafit.errors import EnvironmentUnfitError
 
 FORMULAS = [
     "=cmd|' /C calc'!A0",
@@ -119,3 +122,16 @@ def test_json_is_valid_whatever_stands_inside(ascii_only: bool) -> None:
     }
     assert line.isascii() == ascii_only
     assert "\n" not in line
+
+
+def test_a_full_disk_is_no_fault_of_the_user(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        with pytest.raises(EnvironmentUnfitError, match="grows beyond"):
+            write_table(tmp_path / "a.csv", {"text": ["x" * 2000]})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+    assert list(tmp_path.iterdir()) == []
