@@ -1,12 +1,16 @@
 """Signals that end work, in real processes."""
 
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -117,3 +121,33 @@ def test_work_that_hangs_while_it_is_stopped_is_ended_at_once() -> None:
     """
     code, seen = run_script(script, signal.SIGTERM, signal.SIGTERM, signal.SIGTERM)
     assert (code, seen) == (-signal.SIGTERM, "ready\nkeeping\nstill keeping\n")
+
+
+def test_a_terminal_that_is_closed_hides_no_stop(tmp_path: Path) -> None:
+    script = f"""
+import sys, time
+from pathlib import Path
+from lorafit.system.signals import Stopped, exit_code, listen
+try:
+    with listen():
+        print("ready", flush=True)
+        while True:
+            time.sleep(0.05)
+except Stopped:
+    print("written to nobody", flush=True)
+    print("nor this", file=sys.stderr, flush=True)
+    Path({str(tmp_path / "end")!r}).write_text(str(exit_code()))
+"""
+    terminal, end = pty.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=end, stdout=end, stderr=end, preexec_fn=take_terminal) as process:  # noqa: PLW1509
+        os.close(end)
+        assert b"ready" in os.read(terminal, 100)
+        os.close(terminal)
+        assert process.wait(30) == 0
+    assert (tmp_path / "end").read_text() == "129"
