@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -491,6 +492,32 @@ def test_a_damaged_part_is_predicted_again_alone(
     assert [line.partition(":")[0] for line in notes.lines[1:]] == missing
     assert output.read_bytes() == whole.read_bytes()
     assert not parts.exists()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_no_damage_of_what_is_kept_gives_another_output(tmp_path: Path, suffix: str) -> None:
+    file, output, whole = write_rows(tmp_path / "in.csv", 14), tmp_path / f"out{suffix}", tmp_path / f"whole{suffix}"
+    run_job(open_file(file), Length(), whole)
+    parts, rng = stop_job(file, output, 10), np.random.default_rng(0)
+    kept, refused = shutil.copytree(parts, tmp_path / "kept"), []
+    for turn in range(16):
+        shutil.rmtree(parts, ignore_errors=True)
+        shutil.copytree(kept, parts)
+        files = sorted(parts.iterdir())
+        victim, how = files[turn % len(files)], ("flip", "cut", "repeat", "swap")[turn % 4]
+        content = bytearray(victim.read_bytes())
+        place = int(rng.integers(len(content)))
+        content[place] ^= 1 << rng.integers(8)
+        other = files[rng.integers(len(files))].read_bytes()
+        victim.write_bytes({"flip": content, "cut": content[:place], "repeat": content * 2, "swap": other}[how])
+        try:
+            rows = run_job(open_file(file), Length(), output, resume=True, overwrite=True)
+        except RunError as error:
+            refused.append(str(error))
+        else:
+            assert (rows, output.read_bytes()) == (14, whole.read_bytes()), (victim.name, how, place)
+    assert 0 < len(refused) < 16
+    assert all(message.endswith("Start over with --overwrite and without --resume.") for message in refused)
 
 
 def test_a_part_that_is_damaged_while_the_job_runs_is_predicted_again(tmp_path: Path) -> None:

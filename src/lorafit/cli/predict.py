@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorafit.cli.options import Quiet, RunOrExport, TargetAccuracy, TextOptions, accepts_altered, takes_base
+from lorafit.cli.options import (
+    Quiet,
+    RunOrExport,
+    TargetAccuracy,
+    TextOptions,
+    accepts_altered,
+    takes_base,
+    takes_threads,
+)
 from lorafit.cli.render.progress import open_progress
 from lorafit.system.text import format_count
 
@@ -20,6 +28,7 @@ if TYPE_CHECKING:
 
 
 @takes_base
+@takes_threads
 @accepts_altered
 def predict(
     run: RunOrExport,
@@ -54,7 +63,9 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object a text.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Predict texts, a file of any size, or standard input: lines of texts, or a table.
+    """Predict texts, a file of any size, or standard input.
+
+    Standard input has a text a line, or is a table: csv, tsv or json, known by how it begins.
 
     A model trained on pairs takes the two texts of one pair, two columns of a file (--text-column twice, or those it
     was trained on), or lines with a tab between both texts.
