@@ -1,20 +1,30 @@
-"""`lorafit evaluate`: measure a trained run."""
+"""`lorafit evaluate`: measure a trained run or an exported model."""
 
 import sys
 from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import Quiet, RowOptions, SliceColumns, TargetAccuracy, TrainedRun, accepts_altered, takes_base
+from lorafit.cli.options import (
+    Quiet,
+    RowOptions,
+    RunOrExport,
+    SliceColumns,
+    TargetAccuracy,
+    accepts_altered,
+    takes_base,
+    takes_threads,
+)
 from lorafit.cli.render.progress import open_progress
 
 
 @takes_base
+@takes_threads
 @accepts_altered
 def evaluate(
-    run: TrainedRun,
+    run: RunOrExport,
     data: Annotated[
-        str | None, typer.Argument(help="Labelled data; default: the test rows of the run's own data.")
+        str | None, typer.Argument(help="Labelled data; default of a run: the test rows of its own data.")
     ] = None,
     *,
     rows: RowOptions,
@@ -23,9 +33,10 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Write the metrics record instead of tables.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a run on labelled texts."""
+    """Measure a run, or an exported model, on labelled texts."""
     from lorafit.cli.render.metrics import print_metrics
     from lorafit.cli.render.tables import open_console
+    from lorafit.inference.export.records import ExportLayout, ExportRecord
     from lorafit.runs.folder import RunLayout
     from lorafit.runs.records import RunRecord
     from lorafit.training.evaluation import evaluate as evaluate_run
@@ -36,5 +47,7 @@ def evaluate(
     if json:
         sys.stdout.write(metrics.model_dump_json(indent=2) + "\n")
     else:
-        record = RunRecord.read(RunLayout(run).record)
-        print_metrics(open_console(), record.build_task(), metrics, with_slices=True, balancing=record.balancing)
+        export = ExportLayout(run).record
+        record = ExportRecord.read(export) if export.is_file() else RunRecord.read(RunLayout(run).record)
+        balancing = record.balancing if isinstance(record, RunRecord) else ()
+        print_metrics(open_console(), record.build_task(), metrics, with_slices=True, balancing=balancing)

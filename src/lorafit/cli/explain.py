@@ -5,12 +5,13 @@ from typing import Annotated, cast
 
 import typer
 
-from lorafit.cli.options import Quiet, accepts_altered, takes_base
+from lorafit.cli.options import Quiet, accepts_altered, takes_base, takes_threads
 from lorafit.cli.render.progress import open_progress
 from lorafit.system.text import Text
 
 
 @takes_base
+@takes_threads
 @accepts_altered
 def explain(
     run: Annotated[Path, typer.Argument(help="The run folder, or that of an exported model.")],

@@ -4,6 +4,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 import typer
 
 from lorafit.errors import ConfigError
+from lorafit.system.hardware import use_threads
 from lorafit.system.paths import expand_home
 from lorafit.system.text import clean_text
 from lorafit.tasks.registry import TASKS
@@ -52,6 +54,9 @@ TargetAccuracy = Annotated[
 _Base = Annotated[
     Path | None,
     typer.Option("--base", metavar="FOLDER", help="Where the run's base model lies now, if that has moved."),
+]
+_Threads = Annotated[
+    int | None, typer.Option("--threads", metavar="N", help="Threads to compute with [what the machine leaves].")
 ]
 _AcceptAltered = Annotated[
     bool, typer.Option("--accept-altered", help="Warn of files that were altered since they were written, and go on.")
@@ -253,48 +258,48 @@ def name_sources(
 
 
 def takes_base(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command with the option `--base`, by which runs inside it find a base that has moved.
+    """Return a command with the option `--base`, by which runs inside it find a base that has moved."""
 
-    Args:
-        command: The command.
-
-    Returns:
-        The command with one parameter more.
-    """
-    signature = inspect.signature(command)
-
-    @functools.wraps(command)
-    def run(*, base: Path | None, **options: Any) -> None:
+    def look(base: Path | None) -> AbstractContextManager[object]:
         from lorafit.runs.bases import look_for_bases
 
-        with look_for_bases(base):
-            command(**options)
+        return look_for_bases(base)
 
-    option = inspect.Parameter("base", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Base)
-    vars(run)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), option])
-    return run
+    return _add_option(command, "base", _Base, None, look)
 
 
 def accepts_altered(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command with the option `--accept-altered`, by which it warns of altered files and goes on.
+    """Return a command with the option `--accept-altered`, by which it warns of altered files and goes on."""
 
-    Args:
-        command: The command.
+    def choose(accept: bool) -> AbstractContextManager[object]:
+        from lorafit.system.alterations import choose_about_altered
 
-    Returns:
-        The command with one parameter more.
-    """
+        return choose_about_altered(accept=accept, say=lambda text: sys.stderr.write(f"{clean_text(text)}\n"))
+
+    return _add_option(command, "accept_altered", _AcceptAltered, default=False, inside=choose)
+
+
+def takes_threads(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with the option `--threads`, which models that it opens take."""
+    return _add_option(command, "threads", _Threads, None, use_threads)
+
+
+def _add_option(
+    command: Callable[..., None],
+    name: str,
+    annotation: object,
+    default: object,
+    inside: Callable[[Any], AbstractContextManager[object]],
+) -> Callable[..., None]:
+    """Return a command with one option more, which runs inside what that option's value opens."""
     signature = inspect.signature(command)
 
     @functools.wraps(command)
-    def run(*, accept_altered: bool, **options: Any) -> None:
-        from lorafit.system.alterations import choose_about_altered
-
-        with choose_about_altered(accept=accept_altered, say=lambda text: sys.stderr.write(f"{clean_text(text)}\n")):
+    def run(**options: Any) -> None:
+        with inside(options.pop(name)):
             command(**options)
 
-    kind = inspect.Parameter.KEYWORD_ONLY
-    option = inspect.Parameter("accept_altered", kind, default=False, annotation=_AcceptAltered)
+    option = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
     vars(run)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), option])
     return run
 

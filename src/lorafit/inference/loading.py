@@ -17,10 +17,11 @@ from lorafit.runs.golden import GOLDEN_PRECISION, verify_golden
 from lorafit.runs.records import RunRecord
 from lorafit.system.alterations import choose_about_altered
 from lorafit.system.extras import require
+from lorafit.system.hardware import choose_threads, use_threads
 from lorafit.system.paths import expand_home
 
 
-def load(
+def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
     path: str | Path,
     *,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
@@ -29,6 +30,7 @@ def load(
     verify: bool = True,
     accept_altered: bool = False,
     base: str | Path | None = None,
+    threads: int | None = None,
 ) -> Predictor:
     """Open a run folder, or the folder of an exported model, for prediction.
 
@@ -43,21 +45,23 @@ def load(
         verify: Whether to compare the loaded model with its golden logits.
         accept_altered: Whether to warn of files that were altered, rather than to refuse them.
         base: Of a run: where the base that it was trained on lies now, if it has moved. Its digest is checked.
+        threads: Threads to compute with; None for as many as `OMP_NUM_THREADS`, affinity and CPU quota leave.
 
     Returns:
         The predictor.
 
     Raises:
         RunError: There is no such folder, a file is missing or altered, or the model gives other logits.
-        UserInputError: A target accuracy out of range, one without a calibration or with `raw`, or the precision of an
-            export.
+        UserInputError: A target accuracy out of range, one without a calibration or with `raw`, the precision of an
+            export, or fewer threads than one.
         MissingExtraError: What runs it is not installed; the message gives the pip line.
     """
     folder = expand_home(path).resolve()
     how: dict[str, Any] = {"raw": raw, "target_accuracy": target_accuracy, "verify": verify}
-    with choose_about_altered(accept=accept_altered, say=_warn), look_for_bases(base):
+    with choose_about_altered(accept=accept_altered, say=_warn), look_for_bases(base), use_threads(threads):
         predictor = _load_folder(folder, precision, how)
-    predictor.reopen = partial(load, folder, precision=precision, accept_altered=accept_altered, base=base, **how)
+    how |= {"precision": precision, "accept_altered": accept_altered, "base": base, "threads": threads}
+    predictor.reopen = partial(load, folder, **how)
     return predictor
 
 
@@ -95,17 +99,16 @@ def _load_run(
     torch, *_ = (require(name, extra="train", purpose="Loading a run") for name in ("torch", "transformers", "peft"))
     from lorafit.models.acceleration.encoder_block import fuse_encoder
     from lorafit.models.acceleration.inference import make_fast
-    from lorafit.models.acceleration.memory import keep_freed_memory
     from lorafit.models.acceleration.precision import choose_device, choose_precision
     from lorafit.models.load import load_tokenizer
     from lorafit.models.runtimes.pytorch import TorchRuntime
     from lorafit.runs.saving import load_trained
 
     record = RunRecord.read(layout.record)
-    keep_freed_memory()
     if layout.config.is_file():  # prediction does without it
         read_settings(layout, record)
-    model = load_trained(layout, record)
+    with torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
+        model = load_trained(layout, record)
     kept = layout.calibration if CALIBRATION_FILE in record.files else None
     calibration = read_calibration(kept, layout.root, record.build_task(), raw=raw, target_accuracy=target_accuracy)
     device = choose_device("auto")
@@ -113,10 +116,11 @@ def _load_run(
     if device == "cpu" and fuse_encoder(model) is not None:
         model = make_fast(model)
     tokenizer = load_tokenizer(layout.trained)
+    threads = choose_threads(torch.get_num_threads())
     exact, predictor = (
         Predictor.for_record(
             record,
-            TorchRuntime(model, choice),
+            TorchRuntime(model, choice, threads=threads),
             tokenizer,
             calibration=calibration,
             settings=(record.files, raw, target_accuracy),

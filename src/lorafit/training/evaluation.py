@@ -1,16 +1,19 @@
 """Measure a model on labelled rows."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from lorafit.config import EvaluationConfig
-from lorafit.data.loading import load_evaluation_rows
+from lorafit.config import EvaluationConfig, load_config
+from lorafit.data.loading import EvaluationRows, load_evaluation_rows
 from lorafit.data.rows import Split
-from lorafit.data.sources import is_own_source
-from lorafit.errors import DataError
+from lorafit.data.sources import identify_source, is_own_source
+from lorafit.errors import DataError, UserInputError
+from lorafit.inference.export.records import ExportLayout, ExportRecord
 from lorafit.inference.loading import load
+from lorafit.inference.predictor import Predictor
 from lorafit.runs.evidence import check_evidence, has_evidence, read_settings
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.predictions import read_predictions
@@ -49,10 +52,10 @@ def evaluate(
     flags: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> MetricsRecord:
-    """Measure a trained run on its own test rows or on other data.
+    """Measure a trained run on its own test rows or on other data, or an exported model on data.
 
     Args:
-        run: The run folder.
+        run: The run folder, or that of an exported model.
         data: A source as in `data.source`; None takes the run's own, whose test split is used.
         flags: Dotted settings that differ from the run's (for example `data.label_column`). With `data`, the run's
             `data.slice_columns` are left out unless they are given here.
@@ -62,18 +65,24 @@ def evaluate(
         The scores with their intervals; there is no baseline in it.
 
     Raises:
-        DataError: The run's own data have changed since training, so that its test rows are no longer known.
+        DataError: The run's own data have changed since training, so that its test rows are no longer known; or an
+            export is to be measured on what it was trained on.
+        UserInputError: An export comes without data.
     """
-    layout = RunLayout(expand_home(run).resolve())
+    folder, flags, progress = expand_home(run).resolve(), flags or {}, progress or Silent()
+    export = ExportLayout(folder)
+    if export.record.is_file():
+        return _evaluate_export(export, data, flags, progress)
+    layout = RunLayout(folder)
     record = RunRecord.read(layout.record)
-    slices = (flags or {}).get("data.slice_columns")
+    slices = flags.get("data.slice_columns")
     if data is not None and slices is None:
         slices = []  # other data need not have the run's columns
-    config = read_settings(layout, record, flags={**(flags or {}), "data.slice_columns": slices})
+    config = read_settings(layout, record, flags={**flags, "data.slice_columns": slices})
     predictor = load(
         layout.root,
         precision="fp32" if record.hardware.precision == "fp32" else "auto",
-        target_accuracy=(flags or {}).get("evaluation.target_accuracy"),
+        target_accuracy=flags.get("evaluation.target_accuracy"),
     )
     task = record.build_task()
     if config.data.task != record.task:
@@ -82,16 +91,46 @@ def evaluate(
     rows = loaded.split
     if data is None or is_own_source(data, config.data):
         _check_unchanged(rows, record)
-    progress = progress or Silent()
-    for note in loaded.notes:
-        progress.say(note)
-    progress.start("measuring", total=len(rows), unit="text")
-    values = task.extend_values(predictor.compute_values(rows.texts, on_progress=progress.update), loaded.task)
-    progress.finish()
+    values = _predict(predictor, loaded, progress)
     split = "test" if data is None else Path(data).name
     baselines = {} if data is not None else _read_baselines(layout, record, rows, task)
     predicted = Predicted(values, baselines=baselines, calibration=predictor.calibration)
     return build_metrics(split, rows, loaded.task, config.evaluation, predicted)
+
+
+def _evaluate_export(
+    layout: ExportLayout, data: str | None, flags: dict[str, Any], progress: Progress
+) -> MetricsRecord:
+    """Measure an exported model, which has no data and no settings of its own."""
+    record = ExportRecord.read(layout.record)
+    if data is None:
+        raise UserInputError(
+            f"{layout.root} is an exported model, which has no data of its own. Name labelled data:\n"
+            f"  lorafit evaluate {shlex.quote(str(layout.root))} DATA"
+        )
+    pair = {"data.text_pair_column": "text_pair"} if record.pair else {}
+    given = {name: value for name, value in flags.items() if value is not None}
+    config = load_config(flags={"data.task": record.task, **pair, **given})
+    predictor = load(layout.root, target_accuracy=given.get("evaluation.target_accuracy"))
+    loaded = load_evaluation_rows(data, config.data, predictor.task)
+    identity = identify_source(data)
+    if identity in record.data.values() and loaded.split.fingerprint() != record.test_fingerprint:
+        raise DataError(
+            f"{data} is what the model was trained on, or chosen by, and which of its rows were not is not known here. "
+            "Give a file with other labelled rows, or measure the run that was exported."
+        )
+    predicted = Predicted(_predict(predictor, loaded, progress), calibration=predictor.calibration)
+    return build_metrics(Path(data).name, loaded.split, loaded.task, config.evaluation, predicted)
+
+
+def _predict(predictor: Predictor, loaded: EvaluationRows, progress: Progress) -> Array:
+    """Return the values of labelled rows, with columns for labels that the model does not know."""
+    for note in loaded.notes:
+        progress.say(note)
+    progress.start("measuring", total=len(loaded.split), unit="text")
+    values = predictor.compute_values(loaded.split.texts, on_progress=progress.update)
+    progress.finish()
+    return predictor.task.extend_values(values, loaded.task)
 
 
 def _read_baselines(layout: RunLayout, record: RunRecord, rows: Split, task: Task) -> dict[str, Array]:
