@@ -18,7 +18,7 @@ from lorafit.data.rows import Split
 from lorafit.data.tables import read_table
 from lorafit.errors import LorafitError, RunError
 from lorafit.inference.mistakes import ExplainedMistake, MistakesRecord
-from lorafit.runs.evidence import check_all_evidence, check_evidence, has_evidence, read_metrics, read_settings
+from lorafit.runs.evidence import check_evidence, has_evidence, read_metrics, read_settings
 from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.predictions import parse_predictions
 from lorafit.runs.records import RunRecord
@@ -48,8 +48,8 @@ class RunContents:
         after: Values of the fine-tuned model, shape (n, labels).
         before: Those of the model before training, or None.
         calibration: That of the fine-tuned model, or None.
-        mistakes: The words behind the worst predictions, by row id; empty without `mistakes.json`.
-        history: What was logged in training, in order; empty without `history.jsonl`.
+        mistakes: The words behind the worst predictions, by row id; empty where the record names no `mistakes.json`.
+        history: What was logged in training, in order; empty where the record names no `history.jsonl`.
     """
 
     layout: RunLayout
@@ -132,21 +132,18 @@ def read_run(run: str | Path) -> RunContents:
             f"{layout.root} is not a finished run: its status is '{record.status}'. Resume it first: "
             f"lorafit train --resume {shlex.quote(str(layout.root))}"
         )
-    check_all_evidence(layout, record)
     task, metrics = record.build_task(), read_metrics(layout, record)
     if not _has_metrics_of(task, metrics):
         raise RunError(f"{layout.metrics} was altered: it does not hold the metrics of the task {task.name}.")
-    row_ids, y, after = _read_predictions(layout, task, "after", metrics.after, metrics.rows)
+    row_ids, y, after = _read_predictions(layout, record, task, "after", metrics.after, metrics.rows)
     before = None
     if metrics.before is not None:
-        same_ids, same_y, before = _read_predictions(layout, task, "before", metrics.before, metrics.rows)
+        same_ids, same_y, before = _read_predictions(layout, record, task, "before", metrics.before, metrics.rows)
         if not (np.array_equal(row_ids, same_ids) and np.array_equal(y, same_y)):
             raise RunError(
                 f"{layout.predictions('test', 'before')} is of other rows than the predictions after training: one of "
                 "the two files was altered."
             )
-    check_evidence(layout, record, layout.predictions("test", "after"))
-    explained = MistakesRecord.read(layout.mistakes).mistakes if has_evidence(layout, record, layout.mistakes) else []
     return RunContents(
         layout=layout,
         record=record,
@@ -158,8 +155,8 @@ def read_run(run: str | Path) -> RunContents:
         after=after,
         before=before,
         calibration=_read_calibration(layout, record, task),
-        mistakes={mistake.row_id: mistake for mistake in explained},
-        history=_read_history(layout.history) if has_evidence(layout, record, layout.history) else (),
+        mistakes=_read_mistakes(layout, record),
+        history=_read_history(layout, record),
     )
 
 
@@ -208,10 +205,11 @@ def _has_metrics_of(task: Task, metrics: MetricsRecord) -> bool:
 
 
 def _read_predictions(
-    layout: RunLayout, task: Task, model: str, scores: Scores, rows: int
+    layout: RunLayout, record: RunRecord, task: Task, model: str, scores: Scores, rows: int
 ) -> tuple[NDArray[np.int64], NDArray[Any], Array]:
     """Read row ids, `y` and values of one model, and check that they give its scores."""
     path = layout.predictions("test", model)
+    check_evidence(layout, record, path)
     try:
         row_ids, y, values = parse_predictions(read_table(path).columns, task)
         task.check_values(values)
@@ -247,12 +245,24 @@ def _read_calibration(layout: RunLayout, record: RunRecord, task: Task) -> Calib
     return task.calibration_type.read(layout.calibration)
 
 
-def _read_history(path: Path) -> tuple[dict[str, float], ...]:
-    """Read the numbers that were logged, line by line."""
+def _read_mistakes(layout: RunLayout, record: RunRecord) -> dict[int, ExplainedMistake]:
+    """Read the explained mistakes by row id; none where the record names no file of them."""
+    if not has_evidence(layout, record, layout.mistakes):
+        return {}
+    check_evidence(layout, record, layout.mistakes)
+    return {mistake.row_id: mistake for mistake in MistakesRecord.read(layout.mistakes).mistakes}
+
+
+def _read_history(layout: RunLayout, record: RunRecord) -> tuple[dict[str, float], ...]:
+    """Read the numbers that were logged, line by line; none where the record names no file of them."""
+    path = layout.history
+    if not has_evidence(layout, record, path):
+        return ()
+    check_evidence(layout, record, path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         entries = [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read: it is damaged.") from error
     return tuple(
         {name: float(value) for name, value in entry.items() if isinstance(value, int | float)}

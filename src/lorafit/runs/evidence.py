@@ -6,7 +6,7 @@
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from lorafit.config import Config, load_config
 from lorafit.errors import RunError
@@ -16,8 +16,6 @@ from lorafit.runs.folder import ADAPTER_FILES, MODEL_FILES, RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.digests import check_files, check_listed, digest_files, find_faults, list_readable
 from lorafit.tasks.records import MetricsRecord
-
-_SINCE: Final = "after the run wrote it"
 
 
 def check_trained(layout: RunLayout, record: RunRecord) -> None:
@@ -80,12 +78,7 @@ def check_evidence(layout: RunLayout, record: RunRecord, *paths: Path) -> None:
     names = [path.relative_to(layout.root).as_posix() for path in paths]
     check_listed(layout.root, record.evidence, names, source=layout.record)
     listed = {name: record.evidence[name] for name in names if name in record.evidence}
-    check_files(layout.root, listed, since=_SINCE, source=layout.record)
-
-
-def check_all_evidence(layout: RunLayout, record: RunRecord) -> None:
-    """Make sure that all files that something rests on are as the run wrote them; a RunError names one that is not."""
-    check_files(layout.root, record.evidence, since=_SINCE, source=layout.record)
+    check_files(layout.root, listed, since="after the run wrote it", source=layout.record)
 
 
 def read_settings(layout: RunLayout, record: RunRecord, *, flags: Mapping[str, Any] | None = None) -> Config:
