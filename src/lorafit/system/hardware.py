@@ -105,10 +105,7 @@ def memory_bytes(root: Path = SYSTEM_ROOT) -> int:
     Returns:
         Bytes; 0 where the system does not tell (Windows).
     """
-    if not hasattr(os, "sysconf"):
-        return 0
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = memory_limit(root)
+    physical, limit = _physical_bytes(), memory_limit(root)
     return physical if limit is None else min(physical, limit)
 
 
@@ -183,7 +180,8 @@ def memory_room(root: Path = SYSTEM_ROOT) -> int | None:
     """
     status = {line.partition(":")[0]: line.split()[1:2] for line in _read(root / "proc/self/status").splitlines()}
     size, resident = (int(status.get(name, ["0"])[0]) * 1024 for name in ("VmSize", "VmRSS"))
-    rooms = [memory_bytes(root) - resident] if memory_bytes(root) else []
+    physical = _physical_bytes()
+    rooms: list[int | None] = [physical - resident] if physical else []
     rooms += [_room_in_group(folder, "memory.max", "memory.current", "inactive_file") for folder in _v2_folders(root)]
     v1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
     rooms += [_room_in_group(folder, *v1) for folder in _v1_folders(root, "memory")]
@@ -194,6 +192,11 @@ def memory_room(root: Path = SYSTEM_ROOT) -> int | None:
         rooms += [limit - size] if limit != resource.RLIM_INFINITY else []
     known = [room for room in rooms if room is not None]
     return max(0, min(known)) if known else None
+
+
+def _physical_bytes() -> int:
+    """Return the memory of the machine; 0 where the system does not tell."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
 
 
 def _room_in_group(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
