@@ -1,5 +1,6 @@
 """Searches that train."""
 
+import errno
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,17 +20,19 @@ from typing import Any
 import optuna
 import pytest
 from filelock import FileLock
+from optuna.exceptions import ExperimentalWarning
 
 import lorafit
 from lorafit.cli import main
 from lorafit.config import Config, load_config
-from lorafit.errors import ConfigError, RunError, TrainingInterruptedError
+from lorafit.errors import ConfigError, EnvironmentUnfitError, RunError, TrainingInterruptedError
 from lorafit.experiments.search import search as search_module
 from lorafit.experiments.search import study as study_module
 from lorafit.experiments.search.page import rank_trials
 from lorafit.experiments.search.records import SearchLayout, SearchRecord, TrialRow
 from lorafit.experiments.search.search import Search, expect_seconds, search, write_results
 from lorafit.experiments.search.space import read_space
+from lorafit.experiments.search.study import list_trials
 from lorafit.experiments.search.trials import Trials
 from lorafit.system.progress import Silent
 from lorafit.tasks.registry import TASKS, get_task
@@ -288,14 +292,27 @@ def test_trial_that_fails_does_not_stop_the_others(overrides: list[str], tmp_pat
 @pytest.mark.slow
 def test_fault_of_the_machine_is_tried_again(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(RunStages, "fit", fail)
-        with pytest.raises(RunError, match="OSError: No space left on device"):
-            search(config, 4, output=tmp_path / "search")
-    result = search(config, 4, output=tmp_path / "search")
-    assert [row.state for row in result.record.trials] == ["failed"] * 3 + ["complete"]
+        with pytest.raises(EnvironmentUnfitError, match=r"(?s)No space is left .* go on with:\n  lorafit search "):
+            search(config, 2, output=tmp_path / "search")
+    result = search(config, 2, output=tmp_path / "search")
+    assert [row.state for row in result.record.trials] == ["complete"] * 2
+
+
+def test_a_trial_more_than_there_were_to_be_is_dropped(config: Config, tmp_path: Path) -> None:
+    space = read_space(config)
+    objective = Trials(config, space, SearchLayout(tmp_path), None, Silent())
+    study = optuna.create_study()
+    study.ask()  # by another process, which trains it
+    control = search_module._Control(study, objective, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.optimize(control.train, n_trials=1)
+        assert [row.number for row in list_trials(study, space)] == [0]
+        assert control.is_done()
 
 
 def test_search_in_which_every_trial_fails_ends_early_with_the_reason(overrides: list[str], tmp_path: Path) -> None:
