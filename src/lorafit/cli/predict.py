@@ -149,14 +149,15 @@ def _find_trained_columns(folder: Path) -> tuple[str, ...] | None:
     """Return the columns that held the texts of a run, or usual ones of an export: two of pairs; None of neither."""
     from lorafit.inference.export.records import ExportLayout, ExportRecord
     from lorafit.inference.jobs import TEXT_COLUMNS
-    from lorafit.runs.evidence import read_settings
     from lorafit.runs.folder import RunLayout
-    from lorafit.runs.records import RunRecord
 
     run, export = RunLayout(folder), ExportLayout(folder)
     if export.record.is_file():
         return TEXT_COLUMNS if ExportRecord.read(export.record).pair else TEXT_COLUMNS[:1]
     if not (run.record.is_file() and run.config.is_file()):
         return None
+    from lorafit.runs.evidence import read_settings
+    from lorafit.runs.records import RunRecord
+
     data = read_settings(run, RunRecord.read(run.record)).data
     return (data.text_column,) if data.text_pair_column is None else (data.text_column, data.text_pair_column)

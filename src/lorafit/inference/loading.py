@@ -11,7 +11,6 @@ from lorafit.inference.predictor import Predictor, read_calibration
 from lorafit.models.runtimes.onnx import OnnxRuntime
 from lorafit.models.tokenization import read_tokenizer
 from lorafit.runs.bases import look_for_bases
-from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, verify_golden
 from lorafit.runs.records import RunRecord
@@ -102,6 +101,7 @@ def _load_run(
     from lorafit.models.acceleration.precision import choose_device, choose_precision
     from lorafit.models.load import load_tokenizer
     from lorafit.models.runtimes.pytorch import TorchRuntime
+    from lorafit.runs.evidence import read_settings
     from lorafit.runs.saving import load_trained
 
     record = RunRecord.read(layout.record)
