@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lorafit.errors import RunError
-from lorafit.system.locks import hold, is_held
+from lorafit.system.locks import LOCK_SUFFIX, hold, is_held
 
 _HOLDER = """
 import sys, time
@@ -153,3 +153,18 @@ print([path.name for path in folder.iterdir()])
     done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False)
     tmp_path.chmod(0o755)
     assert (done.stdout.split("\n"), done.stderr) == (["['.lorafit-lock']", "[]", ""], "")
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_what_is_no_lock_in_its_place_is_named(tmp_path: Path, kind: str) -> None:
+    folder, place = tmp_path / "run", tmp_path / f".run{LOCK_SUFFIX}"
+    if kind == "link":
+        place.symlink_to("/dev/zero")
+    else:
+        place.mkdir()
+    with (
+        pytest.raises(RunError, match=r"\.run\.lorafit-lock is no lock that lorafit made\. Remove it\."),
+        hold(folder, kind="run"),
+    ):
+        pass
+    assert os.path.lexists(place)

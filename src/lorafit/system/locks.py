@@ -53,6 +53,8 @@ def hold(folder: Path, *, kind: str) -> Iterator[None]:
                 f"The disk of {folder} cannot lock files, so nothing would keep two commands from writing this {kind} "
                 "at once. Choose a place on another disk."
             ) from error
+        if error.errno in {errno.ELOOP, errno.EISDIR}:
+            raise RunError(f"{place} is no lock that lorafit made. Remove it.") from error
         raise
     try:
         yield
