@@ -282,8 +282,8 @@ class TrainingConfig(Section):
     )
     on_divergence: Literal["stop", "retry"] = Field(
         "stop",
-        description="retry: when losses or gradients are no longer numbers, go on once from the last checkpoint, in "
-        "fp32 where that was bf16, else with a fifth of the learning rate.",
+        description="retry: when losses or gradients are no longer numbers, go on once from the best checkpoint, in "
+        "fp32 where bf16 is too coarse, else with a fifth of the learning rate.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a CUDA GPU where torch finds one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
