@@ -146,3 +146,14 @@ def test_the_same_prediction_twice() -> None:
         lambda: predict_numbers(rated, numbers, rated),
     ):
         np.testing.assert_array_equal(predict(), predict())
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_of_a_long_text_the_beginning_is_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, ids = ["good fine day", "poor sad day"] * 10, np.array([0, 1] * 10)
+    monkeypatch.setattr("lorafit.tasks.baselines._LONGEST", len(texts[0]))
+    long = [f"{text} {' '.join(reversed(texts))}" for text in texts]
+    short, cut = (predict_classes(name, some, ids, some[:2], classes=2) for some in ([t[:13] for t in long], long))
+    assert np.array_equal(short, cut)
+    monkeypatch.undo()
+    assert not np.array_equal(short, predict_classes(name, long, ids, long[:2], classes=2))

@@ -3,8 +3,8 @@
 NB-SVM is logistic regression on word 1-, 2- and 3-grams, present or not, weighted by their log-count ratio (Wang and
 Manning 2012, "Baselines and Bigrams", with logistic regression in place of the SVM, so that it gives probabilities);
 with more than two classes one against the rest. TF-IDF is logistic regression on TF-IDF of word 1- and 2-grams; ridge
-is ridge regression on the same. All read the whole text. What gives every text the same, without reading any, is the
-baseline `majority`: each task knows its own (`Task.constant_values`).
+is ridge regression on the same. All read a text's first million characters. What gives every text the same, without
+reading any, is the baseline `majority`: each task knows its own (`Task.constant_values`).
 """
 
 from collections.abc import Callable, Sequence
@@ -28,6 +28,9 @@ REGRESSORS: Final = {"ridge": "TF-IDF and ridge regression"}
 _WORDS = r"(?u)\b\w+\b|[!?]"
 _HASHES = 2**24
 """Columns that words and sequences of words are spread over: some times as many as a large data set has."""
+
+_LONGEST = 1_000_000
+"""Characters that are read of a text: each of its sequences of words takes some 100 bytes."""
 
 _REGULARISATION = {"nb_svm": 1.0, "tfidf": 4.0}
 """Inverse strengths (scikit-learn's C): common values, not chosen by measurement."""
@@ -140,6 +143,7 @@ def _count_words(seen: Sequence[str], unseen: Sequence[str], *, longest: int) ->
     """
     from sklearn.feature_extraction.text import HashingVectorizer
 
+    seen, unseen = ([text[:_LONGEST] for text in texts] for texts in (seen, unseen))
     settings = {"n_features": _HASHES, "alternate_sign": False, "norm": None, "dtype": np.float32}
     vectorizer = HashingVectorizer(ngram_range=(1, longest), token_pattern=_WORDS, **settings)
     counted = vectorizer.transform(seen)
