@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from lorafit.data.reading.columnar import ArrowColumn
+from lorafit.data.reading.encodings import is_decodable
 from lorafit.errors import UserInputError
 from lorafit.system import limits
 from lorafit.system.extras import require
@@ -58,7 +59,7 @@ class ValueTypes:
             numbers = [value for value in values if type(value) is int]
             self._least, self._most = min(self._least, *numbers), max(self._most, *numbers)
         if str in kinds and self._is_unicode:
-            self._is_unicode = _is_unicode("".join(value for value in values if isinstance(value, str)))
+            self._is_unicode = is_decodable("".join(value for value in values if isinstance(value, str)))
         if list in kinds:
             self._items = self._items or ValueTypes()
             self._items.see([item for value in values if isinstance(value, list) for item in value])
@@ -122,7 +123,7 @@ class ValueTypes:
             raise TypeError(f"its objects{where} have no keys")
         if len(self._fields) > limits.COLUMNS.value:
             raise TypeError(f"its objects{where} have more than {limits.COLUMNS.value:,} different keys")
-        if not all(map(_is_unicode, self._fields)):
+        if not all(map(is_decodable, self._fields)):
             raise TypeError(f"some keys{where} are not valid Unicode")
         fields = ((name, types.find_type(f"{path}.{name}")) for name, types in self._fields.items())
         return pyarrow.struct([(name, pyarrow.string() if kind is None else kind) for name, kind in fields])
@@ -145,7 +146,7 @@ def find_parquet_types(columns: Mapping[str, ValueTypes]) -> dict[str, Any]:
     parquet = require("pyarrow.parquet", extra="train", purpose="writing parquet files")
     found = {}
     for name, types in columns.items():
-        if not _is_unicode(name):
+        if not is_decodable(name):
             raise misfit(name, "its name is not valid Unicode")
         try:
             found[name] = types.find_type()
@@ -165,11 +166,3 @@ def misfit(name: str, reason: str) -> UserInputError:
         f"Column '{clean_text(name, most=100)}' does not fit into a parquet file: {reason}. Choose an output file that "
         "ends in .jsonl."
     )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
