@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import lorafit
 from lorafit.runs.folder import RunLayout
 from lorafit.tasks.records import MetricsRecord
 
@@ -57,3 +58,33 @@ def test_accuracy_by_length_is_shown_and_by_the_columns_named(call: Call, traine
     assert refused.code == 2
     assert "more.csv has no column 'store'. Its columns: ['text', 'label', 'shop']" in refused.err
     assert "--slice" in refused.err
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lorafit.export(trained, output=tmp_path_factory.mktemp("exported") / "model").path
+
+
+def test_an_export_is_measured_as_its_run_is(call: Call, trained: Path, exported: Path, tmp_path: Path) -> None:
+    path = tmp_path / "more.csv"
+    path.write_text("text,label\nsuperb lovely film,pos\ndull boring story,neg\ndull lovely film,neg\n")
+    answers = [call("evaluate", folder, path, "--json", "--quiet") for folder in (trained, exported)]
+    assert [answer.code for answer in answers] == [0, 0], answers
+    run, export = (MetricsRecord.model_validate(json.loads(answer.out)) for answer in answers)
+    assert (export.rows, export.split) == (3, "more.csv")
+    assert export.after.metrics["accuracy"] == run.after.metrics["accuracy"]
+    assert export.after.metrics["log_loss"].value == pytest.approx(run.after.metrics["log_loss"].value, abs=1e-2)
+    table = call("evaluate", exported, path)
+    assert table.out.splitlines()[0].startswith("Measured on 3 rows of more.csv")
+
+
+def test_an_export_needs_data(call: Call, exported: Path) -> None:
+    answer = call("evaluate", exported)
+    assert answer.code == 2
+    assert answer.err.splitlines()[-1] == f"  lorafit evaluate {exported} DATA"
+
+
+def test_an_export_is_not_measured_on_what_it_was_trained_on(call: Call, exported: Path, reviews: Path) -> None:
+    answer = call("evaluate", exported, reviews)
+    assert answer.code == 2
+    assert "reviews.csv is what the model was trained on" in answer.err
