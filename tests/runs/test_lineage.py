@@ -12,6 +12,7 @@ import pytest
 from lorafit.config import Config, load_config
 from lorafit.data.loading import load_splits
 from lorafit.errors import DataError
+from lorafit.runs.evidence import add_evidence
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.lineage import describe_seen_texts, list_base_runs
 from lorafit.runs.records import DataRecord, RunRecord, SplitRecord
@@ -45,6 +46,8 @@ def write_base(run_record: RunRecord, tmp_path: Path) -> WriteBase:
         split = SplitRecord(rows=len(rows), label_counts={}, fingerprint=rows.fingerprint(), tokens=9, truncated=0)
         changes = {
             "created": created,
+            "truncation": config.model.truncation,
+            "evidence": add_evidence(layout, run_record, layout.config),
             "data": DataRecord(source=config.data.source, splits={"train": split}),
             "base_model": run_record.base_model.model_copy(update={"name": base}),
         }
@@ -120,7 +123,13 @@ def test_runs_are_followed_to_the_first(write_base: WriteBase, tmp_path: Path) -
     assert list(list_base_runs("builtin:distil-minilm")) == []
 
 
-@pytest.mark.parametrize("damage", ["gone", "replaced", "data gone", "data changed", "record"])
+def test_run_that_goes_on_from_itself_ends_the_list(write_base: WriteBase, tmp_path: Path) -> None:
+    own = build_config(write_rows(tmp_path / "a.jsonl", range(50)))
+    run = write_base("run", own, str(tmp_path / "run"))
+    assert [base.fault for base in list_base_runs(str(run))][1:] == ["another run is there now"]
+
+
+@pytest.mark.parametrize("damage", ["gone", "replaced", "data gone", "data changed", "record", "settings"])
 def test_what_cannot_be_checked_is_told(write_base: WriteBase, tmp_path: Path, damage: str) -> None:
     rows = [write_rows(tmp_path / f"{name}.jsonl", range(at, at + 50)) for name, at in (("a", 0), ("b", 50))]
     first = write_base("first", build_config(rows[0]), created="2027" if damage == "replaced" else "2025")
@@ -131,6 +140,7 @@ def test_what_cannot_be_checked_is_told(write_base: WriteBase, tmp_path: Path, d
         "data gone": f"its data ({rows[0]}) cannot be read any more",
         "data changed": f"its data ({rows[0]}) have changed",
         "record": "its record cannot be read",
+        "settings": "its settings are missing or were altered",
     }
     if damage == "gone":
         shutil.rmtree(first)
@@ -140,6 +150,8 @@ def test_what_cannot_be_checked_is_told(write_base: WriteBase, tmp_path: Path, d
         write_rows(rows[0], range(1, 51))
     elif damage == "record":
         (first / "run.json").write_text("{}", encoding="utf-8")
+    elif damage == "settings":
+        (first / "config.yaml").write_text("data: {}", encoding="utf-8")
     notes = describe(second, build_config(write_rows(tmp_path / "c.jsonl", range(200, 250))))
     assert notes == [
         f"whether {first}, which training goes on from, was trained on any of the test or validation texts cannot be "

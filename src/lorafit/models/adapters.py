@@ -112,7 +112,7 @@ def read_adapter_weights(folder: Path) -> dict[str, "torch.Tensor"]:
 
 def _build_config(settings: Mapping[str, Any], folder: Path, what: str, *, width: int) -> "PeftConfig":
     """Return PEFT's config of checked settings."""
-    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
 
     kind = settings.get("peft_type")
     if not isinstance(kind, str) or kind not in PEFT_TYPES:
@@ -124,7 +124,7 @@ def _build_config(settings: Mapping[str, Any], folder: Path, what: str, *, width
         raise ConfigError(
             f"{what}: it is not one of a text classifier, but of {clean_text(repr(settings['task_type']), most=80)}."
         )
-    built: type[PeftConfig] = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
+    built: type[PeftConfig] = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
     known = {field.name for field in fields(built)}
     kept = {name: value for name, value in settings.items() if name not in _UNUSED}
     for name, value in kept.items():

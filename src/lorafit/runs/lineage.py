@@ -51,16 +51,17 @@ def list_base_runs(name: str, *, before: str = "") -> Iterator[BaseRun]:
     Yields:
         The run, the one that it goes on from, and so on. After one that is gone or was replaced, nothing is known.
     """
-    latest = before
+    latest, passed = before, set[Path]()
     while (layout := find_run(name)) is not None:
         try:
             record = RunRecord.read(layout.record)
         except UserInputError:
             yield BaseRun(layout.root, fault="its record cannot be read")
             return
-        if latest and record.created > latest:
+        if layout.root in passed or (latest and record.created > latest):
             yield BaseRun(layout.root, fault="another run is there now")
             return
+        passed.add(layout.root)
         yield _read_run(layout, record)
         name, latest = record.base_model.name, record.created
     if latest and Path(name).is_absolute() and not Path(name).exists():
@@ -70,6 +71,9 @@ def list_base_runs(name: str, *, before: str = "") -> Iterator[BaseRun]:
 def _read_run(layout: RunLayout, record: RunRecord) -> BaseRun:
     try:
         data = read_settings(layout, record).data
+    except UserInputError:
+        return BaseRun(layout.root, fault="its settings are missing or were altered")
+    try:
         train = load_splits(data).train
     except (UserInputError, EnvironmentUnfitError):
         return BaseRun(layout.root, fault=f"its data ({record.data.source}) cannot be read any more")
