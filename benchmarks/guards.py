@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import ParamSpec, TypeVar
 
-from trials import RESULTS, run_fresh, write_results
+from trials import BUILTIN, RESULTS, run_fresh, write_results
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -115,6 +115,7 @@ def train(folder: Path, steps: int) -> dict[str, float]:
 
     config = load_config(
         overrides=[
+            f"model.name={BUILTIN}",
             f"training.max_steps={steps}",
             "training.threads=1",
             "training.prefix_cache=never",
