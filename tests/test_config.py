@@ -220,6 +220,12 @@ def test_too_much_in_an_override_is_refused_in_a_line(override: str, message: st
     assert len(told) < 1500
 
 
+@pytest.mark.parametrize("section", ["data", "training", "evaluation", "search"])
+def test_seeds_are_those_that_every_library_takes(section: str) -> None:
+    assert getattr(load_config(overrides=[f"{section}.seed={2**32 - 1}"]), section).seed == 2**32 - 1
+    assert f"{section}.seed: Input should be less than 4294967296" in refused(f"{section}.seed={2**32}")
+
+
 def test_too_many_overrides_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"more overrides .* allowed are 10,000"):
         load_config(overrides=(f"training.epochs={number}" for number in range(1, 10**9)))

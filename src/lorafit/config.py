@@ -166,7 +166,7 @@ class DataConfig(Section):
         default_factory=list, description="Columns whose values define slices of the results."
     )
     max_rows: int | None = Field(None, ge=2, description="Largest number of training rows (stratified sample).")
-    seed: int = Field(0, ge=0, description="Seed of the splits and of the sample.")
+    seed: int = Field(0, ge=0, lt=1 << 32, description="Seed of the splits and of the sample.")
 
     @field_validator("source", "validation", "test", mode="before")
     @classmethod
@@ -299,7 +299,7 @@ class TrainingConfig(Section):
         default_factory=list, description="Trackers that parameters, learning curves and metrics are logged to."
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; all available cores when absent.")
-    seed: int = Field(0, ge=0, description="Seed of the head, the order of the batches, and the dropout.")
+    seed: int = Field(0, ge=0, lt=1 << 32, description="Seed of the head, the order of the batches, and the dropout.")
 
     @property
     def peak_learning_rate(self) -> float:
@@ -349,7 +349,7 @@ class EvaluationConfig(Section):
     report_texts: bool = Field(True, description="Show sample texts and mistakes in the report.")
     confidence_level: float = Field(0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
     bootstrap_samples: int = Field(2000, ge=100, le=100_000, description="Bootstrap samples per interval.")
-    seed: int = Field(0, ge=0, description="Seed of the bootstrap.")
+    seed: int = Field(0, ge=0, lt=1 << 32, description="Seed of the bootstrap.")
 
     @property
     def resampling(self) -> Resampling:
@@ -384,7 +384,7 @@ class SearchConfig(Section):
         True,
         description="Stop a trial whose loss is above the median of the complete ones at the same share of its steps.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the sampler.")
+    seed: int = Field(0, ge=0, lt=1 << 32, description="Seed of the sampler.")
 
     @field_validator("space", mode="before")
     @classmethod

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from lorafit.errors import DataError
 from lorafit.tasks.label_spellings import group_spellings
-from lorafit.tasks.labels import Label, LabelColumn, LabelReading
+from lorafit.tasks.labels import Label, LabelColumn, LabelReading, sort_names
 from lorafit.tasks.registry import TASKS, build_task, get_task
 
 NAN = math.nan
@@ -541,3 +541,7 @@ def test_any_column_is_read(
     labels = [name for label in found for name in (label if isinstance(label, tuple) else (label,))]
     assert all(type(label) is (float if name == "regression" else str) for label in labels)
     assert all(label and label == label.strip() for label in labels if isinstance(label, str))
+
+
+def test_whole_numbers_of_too_many_digits_are_names_like_others() -> None:
+    assert sort_names(["10", "9", "1" * 5000]) == ("10", "1" * 5000, "9")

@@ -20,7 +20,7 @@ MISSING_WORDS: Final = frozenset({"nan", "na", "n/a", "#n/a", "<na>", "null", "n
 """In small letters, what often stands for a number that is missing."""
 
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-_WHOLE: Final = re.compile(r"([+-]?\d+)(?:\.0*)?")
+_WHOLE: Final = re.compile(r"([+-]?\d{1,100})(?:\.0*)?")
 _SCIENTIFIC: Final = re.compile(r"[+-]?\d\.\d+[eE][+-]\d+")
 """As NumPy writes 1 as 1.000e+00."""
 

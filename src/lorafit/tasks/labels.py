@@ -97,7 +97,7 @@ def list_labels(names: Sequence[str], *, most: int = 10) -> str:
 def sort_names(names: Iterable[str]) -> tuple[str, ...]:
     """Sort different class names: whole numbers by value, anything else alphabetically."""
     distinct = sorted(set(names))
-    if all(re.fullmatch(r"-?\d+", name) for name in distinct):
+    if all(re.fullmatch(r"-?\d{1,100}", name) for name in distinct):
         distinct.sort(key=int)
     return tuple(distinct)
 
