@@ -101,6 +101,17 @@ def test_file_in_the_way_is_refused(working_folder: Path, overwrite: bool) -> No
         choose_run_folder(Path("mine"), suggestion="x", overwrite=overwrite)
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folder_with_what_a_killed_process_left_of_a_beginning_is_free(working_folder: Path, overwrite: bool) -> None:
+    (working_folder / "killed").mkdir()
+    (working_folder / "killed" / ".run.json.abcdefgh.lorafit-part").write_text("{")
+    layout = choose_run_folder(Path("killed"), suggestion="x", overwrite=overwrite)
+    claim_run_folder(layout, overwrite=overwrite)
+    (working_folder / "killed" / ".run.json.mine").write_text("{")
+    with pytest.raises(RunError, match=r"holds something else|already exists"):
+        choose_run_folder(Path("killed"), suggestion="x", overwrite=overwrite)
+
+
 def test_free_name_is_the_first_that_does_not_exist(working_folder: Path) -> None:
     path = working_folder / "run"
     names = []

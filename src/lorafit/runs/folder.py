@@ -9,7 +9,7 @@ from typing import Literal
 
 from lorafit.errors import RunError
 from lorafit.runs.records import RunRecord
-from lorafit.system.atomic import describe_obstacle
+from lorafit.system.atomic import describe_obstacle, is_half_made
 from lorafit.system.locks import LOCK_SUFFIX, is_held
 from lorafit.system.paths import expand_home
 
@@ -203,7 +203,8 @@ def claim_run_folder(layout: RunLayout, *, overwrite: bool) -> None:
 
 
 def _is_empty(folder: Path) -> bool:
-    return all(path.name == LOCK_SUFFIX for path in folder.iterdir())
+    """Tell whether a folder holds nothing but what a killed process left of a beginning."""
+    return all(path.name == LOCK_SUFFIX or is_half_made(path) for path in folder.iterdir())
 
 
 def _is_run(layout: RunLayout) -> bool:

@@ -262,6 +262,11 @@ def _put_in_place(staging: Path, path: Path) -> None:
         aside.unlink()
 
 
+def is_half_made(path: Path) -> bool:
+    """Tell by its name whether something is what a process was making, or began to replace, at another place."""
+    return _STAGING.fullmatch(path.name) is not None
+
+
 def describe_obstacle(path: Path) -> str | None:
     """Say why nothing can be made at `path`, or return None: its nearest parent is not a folder, or not writable."""
     places = [path, *path.absolute().parents] if path.is_dir() else path.absolute().parents

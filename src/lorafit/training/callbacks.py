@@ -126,7 +126,9 @@ class History(TrainerCallback):
         self._write(state)
 
     def _write(self, state: TrainerState) -> None:
-        write_atomic(self._path, "".join(json.dumps(entry) + "\n" for entry in state.log_history))
+        """Write the log without the line that ends it, whose mean loss leaves out what came before a resume."""
+        entries = (entry for entry in state.log_history if "train_loss" not in entry)
+        write_atomic(self._path, "".join(json.dumps(entry) + "\n" for entry in entries))
 
 
 class Rates(TrainerCallback):

@@ -142,6 +142,11 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
         if record.status == "complete":
             advice = "" if layout.report.is_file() else f" It has no report yet: {_name_report(layout)}"
             raise RunError(f"{layout.root} is complete; there is nothing to resume.{advice}")
+        if not record.evidence:
+            raise RunError(
+                f"{layout.root} was stopped before its settings were written. Begin it again: the same command with "
+                "--overwrite."
+            )
         prepared = prepare(read_settings(layout, record), progress)
         return _run(RunStages.resume(prepared, layout, progress))
 

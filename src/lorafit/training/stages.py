@@ -75,14 +75,18 @@ class RunStages:
         forecast: ForecastRecord | None = None,
         events: Sequence[str] = (),
     ) -> Self:
-        """Write the settings and the record of a new run into its folder, with what went wrong before it began."""
+        """Write the record and the settings of a new run into its folder, with what went wrong before it began.
+
+        The record comes first, because a folder without one is not taken for a run.
+        """
+        record = describe(prepared, forecast).model_copy(update={"events": list(events)})
+        journal = Journal(layout, record)
         write_atomic(layout.config, prepared.config.to_yaml())
         if left_out := prepared.splits.left_out:
             columns = dict(zip(("source", "row", "reason"), zip(*left_out, strict=True), strict=True))
             write_table(layout.left_out, columns, csv_safe=True)
-        record = describe(prepared, forecast).model_copy(update={"events": list(events)})
-        evidence = add_evidence(layout, record, layout.config, layout.left_out)
-        return cls(prepared, Journal(layout, record.model_copy(update={"evidence": evidence})), progress)
+        journal.update(evidence=add_evidence(layout, record, layout.config, layout.left_out))
+        return cls(prepared, journal, progress)
 
     @classmethod
     def resume(cls, prepared: Prepared, layout: RunLayout, progress: Progress) -> Self:
@@ -335,6 +339,7 @@ class RunStages:
         from lorafit.models.runtimes.pytorch import TorchRuntime
 
         exact = TorchRuntime(self.prepared.adapted.model, GOLDEN_PRECISION)
+        release_freed_memory()  # training's; the fresh process needs memory of its own
         with self.journal.stage("saving"):
             self.progress.start("saving the result and loading it in a fresh process")
             files = save_trained(
