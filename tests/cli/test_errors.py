@@ -248,6 +248,11 @@ def test_every_signal_has_its_exit_code(
     assert_refused(call("evaluate", "run"), code, "Interrupted. Start again with")
 
 
+def test_a_signal_before_the_command_begins_has_its_exit_code(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorafit.cli.take_options", lambda _: os.kill(os.getpid(), signal.SIGHUP))
+    assert_refused(call("evaluate", "run"), 129)
+
+
 def test_a_fault_of_the_machine_is_no_fault_of_lorafit(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "model.onnx")
     monkeypatch.setattr("lorafit.training.evaluation.evaluate", raise_it(full))

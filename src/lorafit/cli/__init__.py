@@ -89,25 +89,24 @@ def _options(
 def _guarded(command: Callable[..., None], *, again: str, debug: bool) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
-        with listen():
-            try:
-                command(*args, **kwargs)
-            except typer.Exit:
-                raise
-            except BrokenPipeError:
-                raise  # `lorafit predict … | head`: typer ends quietly
-            except KeyboardInterrupt:
-                _fail(f"Interrupted. Start again with {again}", exit_code(), red=False, debug=debug)
-            except StoppedError as error:
-                _fail(str(error), exit_code(), red=False, debug=debug)
-            except LorafitError as error:
-                _fail(str(error), error.exit_code, debug=debug)
-            except Exception as error:  # noqa: BLE001 - the last place where it can become a message
-                if (fault := find_fault(error)) is not None:
-                    _fail(f"{fault} Then go on with {again}", fault.exit_code, debug=debug)
-                text = f"{type(error).__name__}: {error}".splitlines()[0]
-                advice = "" if debug else "\nRun it again with --debug to see where."
-                _fail(f"lorafit failed unexpectedly: {text}{advice}", LorafitError.exit_code, debug=debug)
+        try:
+            command(*args, **kwargs)
+        except typer.Exit:
+            raise
+        except BrokenPipeError:
+            raise  # `lorafit predict … | head`: typer ends quietly
+        except KeyboardInterrupt:
+            _fail(f"Interrupted. Start again with {again}", exit_code(), red=False, debug=debug)
+        except StoppedError as error:
+            _fail(str(error), exit_code(), red=False, debug=debug)
+        except LorafitError as error:
+            _fail(str(error), error.exit_code, debug=debug)
+        except Exception as error:  # noqa: BLE001 - the last place where it can become a message
+            if (fault := find_fault(error)) is not None:
+                _fail(f"{fault} Then go on with {again}", fault.exit_code, debug=debug)
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
+            advice = "" if debug else "\nRun it again with --debug to see where."
+            _fail(f"lorafit failed unexpectedly: {text}{advice}", LorafitError.exit_code, debug=debug)
 
     return run
 
@@ -152,6 +151,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     _tolerate_narrow_encodings()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with listen():
+        try:
+            _run(words)
+        except KeyboardInterrupt:  # before the command began
+            sys.exit(exit_code())
+
+
+def _run(words: list[str]) -> None:
     options = words[: words.index("--")] if "--" in words else words
     debug = "--debug" in options
     if debug:
