@@ -13,7 +13,6 @@ from lorafit.config import Config, load_config
 from lorafit.data.loading import load_splits
 from lorafit.errors import DataError
 from lorafit.runs.evidence import add_evidence
-from lorafit.runs.evidence import add_evidence
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.lineage import describe_seen_texts, list_base_runs
 from lorafit.runs.records import DataRecord, RunRecord, SplitRecord
@@ -47,8 +46,6 @@ def write_base(run_record: RunRecord, tmp_path: Path) -> WriteBase:
         split = SplitRecord(rows=len(rows), label_counts={}, fingerprint=rows.fingerprint(), tokens=9, truncated=0)
         changes = {
             "created": created,
-            "truncation": config.model.truncation,
-            "evidence": add_evidence(layout, run_record, layout.config),
             "truncation": config.model.truncation,
             "evidence": add_evidence(layout, run_record, layout.config),
             "data": DataRecord(source=config.data.source, splits={"train": split}),
@@ -144,7 +141,6 @@ def test_what_cannot_be_checked_is_told(write_base: WriteBase, tmp_path: Path, d
         "data changed": f"its data ({rows[0]}) have changed",
         "record": "its record cannot be read",
         "settings": "its settings are missing or were altered",
-        "settings": "its settings are missing or were altered",
     }
     if damage == "gone":
         shutil.rmtree(first)
@@ -154,8 +150,6 @@ def test_what_cannot_be_checked_is_told(write_base: WriteBase, tmp_path: Path, d
         write_rows(rows[0], range(1, 51))
     elif damage == "record":
         (first / "run.json").write_text("{}", encoding="utf-8")
-    elif damage == "settings":
-        (first / "config.yaml").write_text("data: {}", encoding="utf-8")
     elif damage == "settings":
         (first / "config.yaml").write_text("data: {}", encoding="utf-8")
     notes = describe(second, build_config(write_rows(tmp_path / "c.jsonl", range(200, 250))))
