@@ -264,10 +264,11 @@ def test_settings_for_training_work(
     assert answer.code == 0, answer.err
 
 
-def test_an_unfinished_run_is_resumed_by_the_command_that_is_told(call: Call, trained: Path) -> None:
+def test_an_unfinished_run_is_resumed_by_the_command_that_is_told(
+    call: Call, trained: Path, edit_record: Callable[..., None]
+) -> None:
     run = Path(shutil.copytree(trained, FOLDER / "run"))
-    record = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    edit_record(run / "run.json", status="interrupted")
     told = [call("report", run), call("diff", run, trained)]
     found = [re.search(r"lorafit (train --resume .*)$", answer.err.rstrip()) for answer in told]
     commands = {match[1] for match in found if match}

@@ -15,6 +15,8 @@ from lorafit.experiments.reproduce import Change, RepeatedMetric, ReproductionRe
 from lorafit.runs.folder import RunLayout
 from lorafit.tasks.registry import TASKS, get_task
 
+EditRecord = Callable[..., None]
+SignRun = Callable[[Path], None]
 Call = Callable[..., Any]
 
 
@@ -37,11 +39,16 @@ def test_a_run_is_repeated_and_found_to_agree(call: Call, trained: Path, tmp_pat
 
 
 def test_json_is_the_record_and_other_numbers_end_with_1(
-    call: Call, copy: RunLayout, trained: Path, monkeypatch: pytest.MonkeyPatch
+    call: Call,
+    copy: RunLayout,
+    trained: Path,
+    edit_record: EditRecord,
+    sign_run: SignRun,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    content = json.loads(copy.metrics.read_text())
-    content["after"]["metrics"]["log_loss"]["value"] += 0.002
-    copy.metrics.write_text(json.dumps(content))
+    loss = json.loads(copy.metrics.read_text())["after"]["metrics"]["log_loss"]["value"]
+    edit_record(copy.metrics, lambda content: content["after"]["metrics"]["log_loss"].update(value=loss + 0.002))
+    sign_run(copy.root)
     monkeypatch.setattr("lorafit.experiments.reproduce.train", lambda *_, **__: SimpleNamespace(path=trained))
     words = ["--tolerance", "1", "--log-loss-tolerance", "0.001", "--json", "--quiet"]
     answer = call("reproduce", copy.root, *words)
@@ -54,11 +61,12 @@ def test_json_is_the_record_and_other_numbers_end_with_1(
     assert answer.err.startswith(f"{copy.root} is not reproduced:\n  log_loss: ")
 
 
-def test_an_altered_config_ends_with_1_and_trains_nothing(call: Call, copy: RunLayout, tmp_path: Path) -> None:
+def test_an_altered_config_ends_with_2_and_trains_nothing(call: Call, copy: RunLayout, tmp_path: Path) -> None:
     copy.config.write_text(override_config(load_config(copy.config), {"training.seed": 5}).to_yaml())
     answer = call("reproduce", copy.root, "--output", tmp_path / "again", "--quiet")
-    assert (answer.code, answer.out) == (1, "")
-    assert "training.seed is 5, the run was made with 0" in answer.err
+    assert (answer.code, answer.out) == (2, "")
+    assert "config.yaml was altered after the run wrote it" in answer.err
+    assert "--accept-altered" in answer.err
     assert not (tmp_path / "again").exists()
 
 

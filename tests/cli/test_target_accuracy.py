@@ -64,11 +64,12 @@ def test_a_run_without_calibration_says_why_no_target_can_be_met(call: Call, tra
 
 
 def test_a_run_whose_target_nothing_could_calibrate_is_evaluated_all_the_same(
-    call: Call, trained: Path, tmp_path: Path
+    call: Call, trained: Path, sign_run: Callable[[Path], None], tmp_path: Path
 ) -> None:
     config = RunLayout(Path(shutil.copytree(trained, tmp_path / "run"))).config
     config.write_text(config.read_text().replace("target_accuracy: null", "target_accuracy: 0.9"))
     assert "target_accuracy: 0.9" in config.read_text()
+    sign_run(config.parent)
     answer = call("evaluate", tmp_path / "run")
     assert answer.code == 0
     assert "12 rows are few" in answer.out

@@ -12,7 +12,7 @@ import lorafit
 from lorafit.config import Config, EvaluationConfig, load_config
 from lorafit.data.loading import load_evaluation_rows, load_splits
 from lorafit.data.rows import Split
-from lorafit.errors import DataError
+from lorafit.errors import DataError, RunError
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.predictions import read_predictions, write_predictions
 from lorafit.tasks.evaluation import estimate
@@ -178,11 +178,12 @@ def test_bad_rows_are_refused_or_left_out(run: RunLayout, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("named", ["", "file", "link"])
 def test_the_own_test_rows_are_not_guessed_when_the_data_have_changed(
-    run: RunLayout, copy: RunLayout, tmp_path: Path, named: str
+    run: RunLayout, copy: RunLayout, sign_run: Callable[[Path], None], tmp_path: Path, named: str
 ) -> None:
     source = Path(read_settings(run).data.source)
     rows = Path(shutil.copy(source, tmp_path))
     copy.config.write_text(copy.config.read_text().replace(str(source), str(rows)))
+    sign_run(copy.root)
     assert evaluate(copy.root).rows == MetricsRecord.read(run.metrics).rows, "the same rows elsewhere"
     (tmp_path / "link.jsonl").symlink_to(rows)
     with rows.open("a") as file:
@@ -193,9 +194,10 @@ def test_the_own_test_rows_are_not_guessed_when_the_data_have_changed(
         evaluate(copy.root, data)
 
 
-def test_settings_of_another_task_are_refused(copy: RunLayout) -> None:
+def test_settings_of_another_task_are_refused(copy: RunLayout, sign_run: Callable[[Path], None]) -> None:
     copy.config.write_text(copy.config.read_text().replace("task: single_label", "task: multi_label"))
-    with pytest.raises(DataError, match=r"trained with --task single_label; its config\.yaml says multi_label"):
+    sign_run(copy.root)
+    with pytest.raises(RunError, match=r"config\.yaml was altered: data\.task is multi_label, .* with single_label"):
         evaluate(copy.root)
 
 

@@ -154,11 +154,12 @@ def test_rows_that_a_run_was_trained_on_are_refused(trained: Path, config: Confi
 @pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize("side", [0, 1])
 def test_the_validation_file_of_either_run_is_refused(
-    trained: Path, tmp_path: Path, more: str, linked: bool, side: int
+    trained: Path, sign_run: Callable[[Path], None], tmp_path: Path, more: str, linked: bool, side: int
 ) -> None:
     layout, runs = RunLayout(Path(shutil.copytree(trained, tmp_path / "run"))), [trained, trained]
     runs[side] = layout.root
     layout.config.write_text(load_config(layout.config, flags={"data.validation": more}).to_yaml())
+    sign_run(layout.root)
     (tmp_path / "link.csv").symlink_to(more)
     with pytest.raises(DataError, match=r"is the validation file of \S+run: its rows chose and calibrated"):
         diff(*runs, str(tmp_path / "link.csv") if linked else more)

@@ -206,11 +206,14 @@ def test_an_export_that_drifts_is_refused_and_leaves_nothing(
     assert drifted.record.parity.agreement.value < 0.5
 
 
-def test_without_the_data_the_golden_sentences_are_compared(trained: Path, tmp_path: Path) -> None:
+def test_without_the_data_the_golden_sentences_are_compared(
+    trained: Path, sign_run: Callable[[Path], None], tmp_path: Path
+) -> None:
     run, rows = RunLayout(shutil.copytree(trained, tmp_path / "run")), tmp_path / "rows.jsonl"
     old = RunRecord.read(run.record).data.source
     rows.write_text(Path(old).read_text().replace("film", "movie"))
     run.config.write_text(run.config.read_text().replace(old, str(rows)))
+    sign_run(run.root)
     changed = export(run.root, output=tmp_path / "changed").record
     assert (changed.parity.rows, changed.speed) == (0, None)
     rows.unlink()
