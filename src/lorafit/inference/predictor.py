@@ -296,7 +296,7 @@ class Predictor:
 
     def _check_finite(self, logits: Array, places: list[int]) -> None:
         """Refuse answers that are no numbers: a weight is damaged, or a text drives the model out of range."""
-        finite = np.isfinite(logits).all(axis=1)
+        finite = np.asarray(np.isfinite(logits).all(axis=1))
         if finite.all():
             return
         rows = [place + 1 for place, is_finite in zip(places, finite, strict=True) if not is_finite]
@@ -310,8 +310,7 @@ class Predictor:
 
 def _is_answered(values: Array) -> NDArray[np.bool_]:
     """Return which rows hold an answer: those of texts that cannot be predicted are NaN."""
-    answered: NDArray[np.bool_] = ~np.isnan(values).any(axis=1)
-    return answered
+    return np.asarray(~np.isnan(values).any(axis=1))
 
 
 def plan_prediction(lengths: NDArray[np.int64], *, few_shapes: bool = False) -> BatchPlan:

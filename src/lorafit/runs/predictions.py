@@ -1,6 +1,6 @@
 """Tables of predictions: what a model gives each row of a split, in input order, beside its true label."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,9 @@ def read_predictions(path: Path, rows: Split, task: Task) -> Array | None:
     return np.array([columns[name] for name in names], dtype=np.float64).T
 
 
-def parse_predictions(columns: Mapping[str, list[Any]], task: Task) -> tuple[NDArray[np.int64], NDArray[Any], Array]:
+def parse_predictions(
+    columns: Mapping[str, Sequence[Any]], task: Task
+) -> tuple[NDArray[np.int64], NDArray[Any], Array]:
     """Turn the columns of a table of predictions back into arrays.
 
     Args:
@@ -66,4 +68,4 @@ def parse_predictions(columns: Mapping[str, list[Any]], task: Task) -> tuple[NDA
     """
     ids = np.array([int(str(row)) for row in columns["row_id"]], dtype=np.int64)
     values = np.array([columns[name] for name in task.value_columns()], dtype=np.float64).T
-    return ids, task.encode(columns[task.truth_column]), values
+    return ids, task.encode(list(columns[task.truth_column])), values
