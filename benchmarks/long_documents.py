@@ -1,13 +1,13 @@
 """Which part of a long text to read: accuracy by policy and by length.
 
 Run: LORAFIT_DATA=… python benchmarks/long_documents.py [--rows 2000] [--seeds 0,1] [--max-length 128] [--steps N]
-     [--output FILE]
+     [--policies head tail] [--output FILE]
 
 The built-in encoder is trained for one epoch on so many rows of IMDb's train split, and measured on as many others of
 it; IMDb's test rows play no part. The policies differ in nothing but what they read of a text: with `windows` all of
 it, which takes as many more steps as there are more windows. With --steps every policy trains for so many steps
-instead of one epoch, on batches of the same size. Results go to
-benchmarks/results/long-documents.json, unless --output names another file.
+instead of one epoch, on batches of the same size. Results go to benchmarks/results/long-documents.json, unless
+--output names another file.
 """
 
 import argparse
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0", help="comma-separated")
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--steps", type=int, help="optimiser steps of every policy; an epoch when absent")
+    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=POLICIES)
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     counts = {"train": arguments.rows, "validation": max(100, arguments.rows // 10), "test": arguments.rows}
@@ -53,7 +54,7 @@ def main() -> None:
         if arguments.steps is not None:
             common.append(f"training.max_steps={arguments.steps}")
         for seed in map(int, arguments.seeds.split(",")):
-            for policy in POLICIES:
+            for policy in arguments.policies:
                 settings = [*common, *name_rows(Path(folder)), f"training.seed={seed}", f"model.truncation={policy}"]
                 results.append({"policy": policy, "seed": seed, **measure(settings, Path(folder) / f"{policy}-{seed}")})
                 print(describe(results[-1]), flush=True)
