@@ -96,6 +96,45 @@ def test_corrections_are_parted_as_the_data_are(tmp_path: Path, separator: str) 
     assert rows.notes[-1] == "r.csv: new label 'new', given 1 time."
 
 
+@pytest.mark.parametrize(
+    ("cells", "written", "numbers"),
+    [
+        (["3,5", "1.200,25", "7"], ["1,234", "2.5", "1.234,0"], [1.234, 2.5, 1234.0]),
+        (["3.5", "1,200.25", "7"], ["1,234", "2.5", "1 234"], [1234.0, 2.5, 1234.0]),
+        (["3.5", "1.2", "7"], ["2,5", "2.5", "1.234"], None),
+        (["3.5", "1.2", "7"], ["2.5", "1.234", "4"], [2.5, 1.234, 4.0]),
+    ],
+)
+def test_corrected_numbers_are_read_by_the_decimal_sign_of_the_data(
+    tmp_path: Path, cells: list[str], written: list[str], numbers: list[float] | None
+) -> None:
+    path = write(tmp_path / "r.csv", row=[1, 2, 3], corrected_label=written)
+    kind = get_task("regression")
+    rows = check_rows(RawRows("stars.csv", ["a", "b", "c"], cells), kind, LabelReading(), drop_bad_rows=False)
+    if numbers is None:
+        with pytest.raises(DataError, match=r"corrected_label cannot be used.*comma"):
+            apply_corrections(rows, read_corrections(path), "train", kind, LabelReading())
+    else:
+        corrected = apply_corrections(rows, read_corrections(path), "train", kind, LabelReading())
+        assert list(corrected.labels) == numbers
+
+
+@pytest.mark.parametrize(
+    ("cells", "cell", "fault"),
+    [
+        (["3,5", "7"], "1.234", "a dot that may be a decimal point or part of thousands"),
+        (["1,200.5", "7"], "2,5", "a comma that is a decimal sign in some cells and part of thousands in others"),
+    ],
+)
+def test_a_corrected_number_that_does_not_fit_the_sign_of_the_data_is_refused(
+    tmp_path: Path, cells: list[str], cell: str, fault: str
+) -> None:
+    path, kind = write(tmp_path / "r.csv", row=[2], corrected_label=[cell]), get_task("regression")
+    rows = check_rows(RawRows("stars.csv", ["a", "b"], cells), kind, LabelReading(), drop_bad_rows=False)
+    with pytest.raises(DataError, match=rf"r\.csv: corrected_label cannot be used \(row 2\): {fault}"):
+        apply_corrections(rows, read_corrections(path), "train", kind, LabelReading())
+
+
 def test_corrections_take_the_spelling_of_the_data(tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", row=[1, 2, 3], corrected_label=["1.0", "2", "0.5"])
     rows = correct(path, ("0.5", "0.5", "1.0", "2.0"))

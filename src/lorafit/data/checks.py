@@ -37,6 +37,7 @@ class CheckedRows:
         groups: What each row belongs to, or None.
         times: What each row is ordered by, or None.
         separator: What stands between several labels in a cell, or None.
+        decimal: The decimal sign of written numbers, or None.
     """
 
     origin: str
@@ -50,6 +51,7 @@ class CheckedRows:
     groups: tuple[str, ...] | None = None
     times: tuple[str, ...] | None = None
     separator: str | None = None
+    decimal: str | None = None
 
     def select(self, keep: Sequence[bool]) -> Self:
         """Return the rows for which `keep`, n of them, holds."""
@@ -113,6 +115,7 @@ def check_rows(raw: RawRows, task: type[Task], reading: LabelReading, *, drop_ba
         groups=keep(raw.groups),
         times=keep(raw.times),
         separator=column.separator,
+        decimal=column.decimal,
     )
 
 

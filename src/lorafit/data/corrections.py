@@ -110,8 +110,8 @@ def apply_corrections(
         corrections: From `read_corrections`.
         split: Name of the split: train, validation or test.
         task: The task.
-        reading: How label cells are read. Labels take the spelling and the separator of those of the rows; a name that
-            no row has is a new label.
+        reading: How label cells are read. Labels take the spelling, the separator and the decimal sign of those of the
+            rows; a name that no row has is a new label.
 
     Returns:
         The rows, with a note that counts what was changed, and one on new labels.
@@ -128,7 +128,8 @@ def apply_corrections(
     _check_texts(rows, corrections, split, places, changed)
     dropped &= places.keys()
     known = dict.fromkeys([*reading.known, *name_labels(rows.labels)])
-    reading = replace(reading, known=tuple(known), separator=reading.separator or rows.separator)
+    separator = reading.separator or rows.separator
+    reading = replace(reading, known=tuple(known), separator=separator, decimal=rows.decimal)
     labels = _read_labels(changed, corrections, task, reading)
     new = {places[row]: label for row, label in labels.items() if rows.labels[places[row]] != label}
     counts = [f"{len(new):,} label{'' if len(new) == 1 else 's'} corrected"]

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
@@ -60,14 +61,16 @@ def read_numbers(cells: Sequence[object], reading: LabelReading) -> LabelColumn:
     if reading.missing is not None:
         word = clean_name(reading.missing).casefold()
         texts = {index: text for index, text in texts.items() if text.casefold() != word}
-    notes = [*_drop_missing_words(texts, distinct), *_read_written(texts, numbers, faults, distinct)]
+    notes = _drop_missing_words(texts, distinct)
+    written, decimal = _read_written(texts, numbers, faults, distinct, reading.decimal)
+    notes += written
     _read_plain(texts, numbers, faults)
     if reading.missing is not None:
         missing = _parse(reading.missing)
         numbers = [None if number == missing else number for number in numbers]
     else:
         notes += _describe_minus_1(numbers, distinct.counts)
-    return distinct.spread(numbers, faults, notes)
+    return replace(distinct.spread(numbers, faults, notes), decimal=decimal)
 
 
 def _read(cell: object) -> float | str | None:
@@ -111,12 +114,20 @@ def _drop_missing_words(texts: dict[int, str], distinct: DistinctCells) -> list[
 
 
 def _read_written(
-    texts: dict[int, str], numbers: list[float | None], faults: dict[int, str], distinct: DistinctCells
-) -> list[str]:
+    texts: dict[int, str],
+    numbers: list[float | None],
+    faults: dict[int, str],
+    distinct: DistinctCells,
+    decimal: str | None,
+) -> tuple[list[str], str | None]:
     """Read numbers with commas and signs between thousands, and take them from `texts`.
 
-    Of two ways to read a comma, one must fit all cells. Where both do, all commas stand before three digits. What the
-    one that fits takes for a sign between thousands must not be another decimal sign.
+    Of two ways to read a comma, one must fit all cells, or that of the decimal sign given. Where both do, all commas
+    stand before three digits. What the one that fits takes for a sign between thousands must not be another decimal
+    sign.
+
+    Returns:
+        How they were read, and the decimal sign.
     """
     whole = {
         index: text
@@ -124,20 +135,28 @@ def _read_written(
         if len(text) <= _LONGEST and (_COMMA_DECIMAL.fullmatch(text) or _COMMA_THOUSANDS.fullmatch(text))
     }
     odd = {index: text for index, text in whole.items() if _parse(text) is None}
-    if not odd:
-        return []
-    fits_decimal = all(map(_COMMA_DECIMAL.fullmatch, whole.values()))
-    fits_thousands = all(map(_COMMA_THOUSANDS.fullmatch, whole.values()))
-    fault = None if fits_decimal or fits_thousands else _MIXED
-    if fits_decimal and fits_thousands and any("," in text for text in odd.values()) and not _is_clear(whole.values()):
-        fault = _AMBIGUOUS
-    if fault is not None:
-        faults |= dict.fromkeys(odd, fault)
-        for index in odd:
-            del texts[index]
-        return []
-    is_decimal = not fits_thousands
-    for index in _find_ambiguous(whole, is_decimal=is_decimal):
+    if decimal is not None:
+        pattern = _COMMA_DECIMAL if decimal == "," else _COMMA_THOUSANDS
+        whole = {index: text for index, text in whole.items() if pattern.fullmatch(text)}
+        _refuse(odd.keys() - whole.keys(), _MIXED, texts, faults)
+        odd = {index: text for index, text in odd.items() if index in whole}
+        is_decimal, ambiguous = decimal == ",", _find_ambiguous(whole, is_decimal=True) if decimal == "," else []
+    elif odd:
+        fits_decimal = all(map(_COMMA_DECIMAL.fullmatch, whole.values()))
+        fits_thousands = all(map(_COMMA_THOUSANDS.fullmatch, whole.values()))
+        has_comma = any("," in text for text in odd.values())
+        fault = None if fits_decimal or fits_thousands else _MIXED
+        if fits_decimal and fits_thousands and has_comma and not _is_clear(whole.values()):
+            fault = _AMBIGUOUS
+        if fault is not None:
+            _refuse(odd, fault, texts, faults)
+            return [], None
+        is_decimal = not fits_thousands
+        decimal = "," if is_decimal else "." if has_comma or not fits_decimal else None
+        ambiguous = _find_ambiguous(whole, is_decimal=is_decimal)
+    else:
+        return [], None
+    for index in ambiguous:
         faults[index] = _AMBIGUOUS_DOT if is_decimal else _AMBIGUOUS
         del texts[index], whole[index]
     written = {
@@ -151,7 +170,14 @@ def _read_written(
             numbers[index] = _check(float(plain))
         except DataError as error:
             faults[index] = str(error)
-    return _describe_written(written, numbers, distinct.counts, is_decimal=is_decimal)
+    return _describe_written(written, numbers, distinct.counts, is_decimal=is_decimal), decimal
+
+
+def _refuse(indices: Iterable[int], fault: str, texts: dict[int, str], faults: dict[int, str]) -> None:
+    """Take texts that are no numbers from `texts`, and say why."""
+    for index in indices:
+        faults[index] = fault
+        del texts[index]
 
 
 def _find_ambiguous(whole: Mapping[int, str], *, is_decimal: bool) -> list[int]:

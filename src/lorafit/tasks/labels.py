@@ -27,6 +27,7 @@ class LabelReading:
         missing: What stands in a cell without a label, beside nothing at all; a number stands for its other spellings.
         merge_spellings: Whether names that differ in upper and lower case alone are one label.
         known: The labels of the model that the rows are for, or none; a name that is spelled in another way is theirs.
+        decimal: The decimal sign of written numbers, "," or "."; None to find it.
     """
 
     separator: str | None = None
@@ -34,6 +35,7 @@ class LabelReading:
     missing: str | None = None
     merge_spellings: bool = False
     known: tuple[str, ...] = ()
+    decimal: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class LabelColumn:
         doubts: Why these are probably not the labels that are meant; each says what to type instead.
         unmerged: The note on names that differ in upper and lower case alone, which stay apart; none where none do.
         separator: What stands between several labels in a cell, given or found; None where nothing does.
+        decimal: The decimal sign of written numbers, given or found; None where any would do.
     """
 
     labels: tuple[Label | None, ...]
@@ -56,6 +59,7 @@ class LabelColumn:
     doubts: tuple[str, ...] = ()
     unmerged: tuple[str, ...] = ()
     separator: str | None = None
+    decimal: str | None = None
 
 
 _MANY_LABELS: Final = 100
