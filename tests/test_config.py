@@ -311,6 +311,13 @@ def test_a_fault_names_the_flag_that_it_came_from() -> None:
     assert told[3].endswith("got -1"), "the flag was overridden"
 
 
+def test_a_stride_without_windows_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"add --truncation windows, or leave it out \(--set [a-z._]+=null\)$"):
+        load_config(overrides=["model.window_stride=4"])
+    flags = {"model.truncation": "windows"}
+    assert load_config(flags=flags, overrides=["model.window_stride=4"]).model.window_stride == 4
+
+
 def test_another_source_is_read_without_what_is_about_the_rows_of_this_one() -> None:
     ours = {
         "files": ["b.csv"],

@@ -188,10 +188,10 @@ class DataConfig(Section):
             raise PydanticCustomError("cuts", "splits are cut by group_column or by time_column, not by both")
         return self
 
-    def for_source(self, source: str) -> Self:
+    def for_source(self, source: str, *, group_column: str | None = None) -> Self:
         """Return the settings for another source: without what is about the files and rows of this one."""
-        none = dict.fromkeys(("validation", "test", "max_rows", "group_column", "time_column", "corrections"))
-        return self.model_copy(update={"source": source, "files": [], **none})
+        none = dict.fromkeys(("validation", "test", "max_rows", "time_column", "corrections"))
+        return self.model_copy(update={"source": source, "files": [], "group_column": group_column, **none})
 
 
 class ModelConfig(Section):
@@ -215,6 +215,16 @@ class ModelConfig(Section):
         description="Tokens from the begin of a window to the next, at most a window; half a window when absent.",
     )
     force: bool = Field(False, description="Train although the tokenizer does not know half of the text.")
+
+    @model_validator(mode="after")
+    def _check_stride(self) -> Self:
+        if self.window_stride is not None and self.truncation != "windows":
+            raise PydanticCustomError(
+                "stride",
+                "window_stride is for texts that are read in windows: add --truncation windows, or leave it out "
+                "(--set model.window_stride=null)",
+            )
+        return self
 
 
 class MethodConfig(Section):
@@ -607,7 +617,7 @@ def _faults(error: ValidationError, flags: Collection[str]) -> list[str]:
         elif fault["type"] == "extra_forbidden":
             faults[".".join(location)] = f"unknown setting{_suggest(location)}"
         else:
-            got = "" if fault["type"] in {"section", "name"} else f", got {show_value(fault['input'])}"
+            got = "" if fault["type"] in {"section", "name", "stride"} else f", got {show_value(fault['input'])}"
             faults[".".join(location)] = f"{fault['msg']}{got}"
     return [f"{_show_key(key)}: {text}{f' ({name_flag(key)})' if key in flags else ''}" for key, text in faults.items()]
 

@@ -78,6 +78,21 @@ def test_an_export_is_measured_as_its_run_is(call: Call, trained: Path, exported
     assert table.out.splitlines()[0].startswith("Measured on 3 rows of more.csv")
 
 
+def test_rows_of_a_group_are_resampled_together(call: Call, trained: Path, exported: Path, tmp_path: Path) -> None:
+    path = tmp_path / "more.csv"
+    rows = [
+        f"{('superb lovely', 'dull boring')[row % 2]} film,{('pos', 'neg')[row % 3 % 2]},{row}" for row in range(20)
+    ]
+    path.write_text("\n".join(["text,label,author", *rows, *rows, *rows, *rows]) + "\n")
+    for folder in (trained, exported):
+        wide, narrow = (
+            MetricsRecord.model_validate(json.loads(call("evaluate", folder, path, "--json", *words).out)).after
+            for words in (["--group-column", "author"], [])
+        )
+        widths = [scores.metrics["accuracy"].high - scores.metrics["accuracy"].low for scores in (wide, narrow)]
+        assert 1.5 < widths[0] / widths[1] < 2.7, "four times fewer rows: twice as wide"
+
+
 def test_an_export_needs_data(call: Call, exported: Path) -> None:
     answer = call("evaluate", exported)
     assert answer.code == 2

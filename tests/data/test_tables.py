@@ -210,6 +210,19 @@ COLUMNS: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("present", "hint"),
+    [
+        (["a", "b"], "Texts come in pairs: give --text-column twice, for the first text of each pair and the second."),
+        (["question", "Answer"], "Did you mean --text-column question --text-column Answer?"),
+    ],
+)
+def test_missing_columns_of_pairs_are_named_twice(present: list[str], hint: str) -> None:
+    with pytest.raises(DataError) as raised:
+        check_columns(present, dict.fromkeys(("question", "answer"), "--text-column"), "qa.csv")
+    assert str(raised.value).endswith(hint)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"])
 def test_what_is_written_is_read_back(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "new" / f"out{suffix}"

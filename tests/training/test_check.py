@@ -44,6 +44,15 @@ def dirty(tmp_path: Path) -> Path:
     return write_csv(tmp_path / "my reviews.csv", rows)
 
 
+def test_a_table_at_hand_is_checked_as_a_file_is() -> None:
+    frame = {"text": [f"a text of row {row}" for row in range(40)], "label": list("ab" * 20)}
+    frame["text"][1] = frame["text"][0]
+    report = check(data=frame)
+    assert report.rows == {"train": 40}
+    assert [one.count for one in report.findings if one.name == "conflicting-labels"] == [2]
+    assert report.source.endswith(".jsonl")
+
+
 @pytest.mark.usefixtures("builtin_encoder")
 def test_nothing_is_wrong_with_the_builtin_reviews() -> None:
     report = check(load("builtin:rotten-tomatoes"))
@@ -114,7 +123,7 @@ def test_encoder_that_is_not_there_is_no_obstacle(dirty: Path) -> None:
     report = check(load(dirty, **{"model.name": "owner/not-there"}))
     (skipped,) = report.skipped
     assert skipped.what == "unknown tokens"
-    assert skipped.why.endswith("a local folder, or builtin:distil-minilm.")
+    assert skipped.why.endswith("a local folder, or --model builtin:distil-minilm.")
     assert "conflicting-labels" in {finding.name for finding in report.findings}
 
 

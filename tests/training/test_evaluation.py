@@ -12,7 +12,7 @@ import lorafit
 from lorafit.config import Config, EvaluationConfig, load_config
 from lorafit.data.loading import load_evaluation_rows, load_splits
 from lorafit.data.rows import Split
-from lorafit.errors import DataError, RunError
+from lorafit.errors import ConfigError, DataError, RunError
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.predictions import read_predictions, write_predictions
 from lorafit.tasks.evaluation import estimate
@@ -108,10 +108,14 @@ def flatten(part: object) -> list[float]:
     return [float(part)] if isinstance(part, int | float) else []
 
 
-def test_baselines_whose_predictions_were_kept_are_measured_again(copy: RunLayout) -> None:
+def test_baselines_whose_predictions_were_kept_are_measured_again(
+    copy: RunLayout, sign_run: Callable[[Path], None]
+) -> None:
     assert list(evaluate(copy.root).baselines) == ["majority"]
     rows = load_splits(read_settings(copy).data).test
     write_predictions(copy.predictions("test", "nb_svm"), rows, TASK, np.full((len(rows), 2), 0.5))
+    assert list(evaluate(copy.root).baselines) == ["majority"], "a file that the record does not name"
+    sign_run(copy.root)
     metrics = evaluate(copy.root)
     assert list(metrics.baselines) == ["majority", "nb_svm"]
     scores, comparison = metrics.baselines["nb_svm"].scores, metrics.baselines["nb_svm"].comparison
@@ -156,11 +160,38 @@ def test_slices_are_those_of_the_columns_that_are_named(run: RunLayout, tmp_path
     assert [(one.column, one.value, one.rows) for one in named[1:]] == [("shop", "a", 20), ("shop", "b", 20)]
 
 
+def test_rows_of_a_group_in_other_data_are_resampled_together_where_its_column_is_named(
+    run: RunLayout, tmp_path: Path
+) -> None:
+    rng, words = np.random.default_rng(0), (("awful", "neg"), ("superb", "pos"))
+    rows = [
+        f"{words[row % 2][0]} film {row},{words[(row % 2) ^ wrong][1]},author {row}"
+        for row, wrong in enumerate(rng.random(60) < 0.4)
+        for _ in range(4)
+    ]
+    path, recorder = str(write_csv(tmp_path / "more.csv", *rows, header="text,label,author")), Recorder()
+    alone = evaluate(run.root, path).after.metrics
+    together = evaluate(run.root, path, flags={"data.group_column": "author"}, progress=recorder).after.metrics
+    assert "say more.csv: intervals resample whole groups (60 values of author)." in recorder.told
+    for name in ("accuracy", "log_loss"):
+        assert together[name].value == alone[name].value
+        ratio = (together[name].high - together[name].low) / (alone[name].high - alone[name].low)
+        assert 1.5 < ratio < 2.7, "four times fewer rows: twice as wide"
+
+
+def test_own_rows_keep_the_groups_that_they_were_cut_by(run: RunLayout) -> None:
+    for data in (None, read_settings(run).data.source):
+        with pytest.raises(ConfigError, match=r"--group-column author is for other data.*cut by no groups"):
+            evaluate(run.root, data, flags={"data.group_column": "author"})
+
+
 def test_progress_is_told(run: RunLayout, tmp_path: Path) -> None:
     recorder = Recorder()
     path = write_csv(tmp_path / "more.csv", *(f"fine film {row},pos" for row in range(10)))
     evaluate(run.root, str(path), progress=recorder)
-    assert recorder.told == ["start measuring 10 text", "update 10 {}", "finish "]
+    first, *updates, last = recorder.told
+    assert (first, last) == ("start measuring 10 text", "finish ")
+    assert updates[-1] == "update 10 {}"
 
 
 def test_labels_that_training_did_not_have_are_refused_with_their_rows(run: RunLayout, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import Quiet, RowOptions, SliceColumns, accepts_altered, takes_base
+from lorafit.cli.options import Quiet, ResampledGroups, RowOptions, SliceColumns, accepts_altered, takes_base
 from lorafit.cli.render.progress import open_progress
 
 
@@ -30,6 +30,7 @@ def diff(
     ] = "",
     rows: RowOptions,
     slices: SliceColumns = None,
+    group_column: ResampledGroups = None,
     json: Annotated[bool, typer.Option("--json", help="Write the record instead of tables.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -38,7 +39,7 @@ def diff(
     from lorafit.experiments.diff.diff import diff as compare_runs
     from lorafit.experiments.diff.gates import enforce_gates
 
-    flags = rows.collect({"data.slice_columns": slices})
+    flags = rows.collect({"data.slice_columns": slices, "data.group_column": group_column})
     with open_progress(quiet=quiet) as progress:
         record = compare_runs(a, b, data, gate=gate, flags=flags, progress=progress)
     if json:

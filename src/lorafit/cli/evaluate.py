@@ -7,6 +7,7 @@ import typer
 
 from lorafit.cli.options import (
     Quiet,
+    ResampledGroups,
     RowOptions,
     RunOrExport,
     SliceColumns,
@@ -29,6 +30,7 @@ def evaluate(
     *,
     rows: RowOptions,
     slices: SliceColumns = None,
+    group_column: ResampledGroups = None,
     target_accuracy: TargetAccuracy = None,
     json: Annotated[bool, typer.Option("--json", help="Write the metrics record instead of tables.")] = False,
     quiet: Quiet = False,
@@ -41,7 +43,13 @@ def evaluate(
     from lorafit.runs.records import RunRecord
     from lorafit.training.evaluation import evaluate as evaluate_run
 
-    flags = rows.collect({"data.slice_columns": slices, "evaluation.target_accuracy": target_accuracy})
+    flags = rows.collect(
+        {
+            "data.slice_columns": slices,
+            "data.group_column": group_column,
+            "evaluation.target_accuracy": target_accuracy,
+        }
+    )
     with open_progress(quiet=quiet) as progress:
         metrics = evaluate_run(run, data, flags=flags, progress=progress)
     if json:

@@ -61,6 +61,10 @@ _Threads = Annotated[
 _AcceptAltered = Annotated[
     bool, typer.Option("--accept-altered", help="Warn of files that were altered since they were written, and go on.")
 ]
+ResampledGroups = Annotated[
+    str | None,
+    typer.Option("--group-column", help="Column of other data whose values are resampled together, in intervals."),
+]
 SliceColumns = Annotated[
     list[str] | None,
     typer.Option("--slice", metavar="COLUMN", help="Also measure each value of this column (repeatable)."),
@@ -194,6 +198,10 @@ class TrainingOptions(RowOptions):
     class_weights: Annotated[
         str | None, typer.Option("--class-weights", help="balanced: rare labels count more in the loss [none].")
     ] = None
+    truncation: Annotated[
+        str | None,
+        typer.Option("--truncation", metavar="HOW", help="Long texts: head, tail, head+tail or windows [head+tail]."),
+    ] = None
     force: Annotated[
         bool, typer.Option("--force", help="Train although the tokenizer does not know half of the text.")
     ] = False
@@ -209,6 +217,7 @@ class TrainingOptions(RowOptions):
         "time_column": "data.time_column",
         "corrections": "data.corrections",
         "class_weights": "training.class_weights",
+        "truncation": "model.truncation",
         "force": "model.force",
     }
 
@@ -295,9 +304,9 @@ def _add_option(
     signature = inspect.signature(command)
 
     @functools.wraps(command)
-    def run(**options: Any) -> None:
-        with inside(options.pop(name)):
-            command(**options)
+    def run(*words: Any, **options: Any) -> None:
+        with inside(options.pop(name, default)):
+            command(*words, **options)
 
     option = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
     vars(run)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), option])

@@ -94,7 +94,12 @@ def load_splits(config: DataConfig) -> Splits:
 
 
 def load_evaluation_rows(
-    source: str, config: DataConfig, task: Task, *, split: Literal["train", "validation", "test"] = "test"
+    source: str,
+    config: DataConfig,
+    task: Task,
+    *,
+    split: Literal["train", "validation", "test"] = "test",
+    group_column: str | None = None,
 ) -> EvaluationRows:
     """Load rows to score with a trained model.
 
@@ -105,12 +110,15 @@ def load_evaluation_rows(
         config: The run's data settings. They split the run's own source again as it was split for training.
         task: The task of the model, with its labels.
         split: Which split; one that another source than the run's does not have is cut from its train.
+        group_column: Column of another source whose values say which rows belong together; the run's own rows have the
+            groups that they were cut by.
 
     Returns:
         The rows. Those with labels that the model does not know are refused, left out (`bad_rows: drop`) or kept.
 
     Raises:
         DataError: The source cannot be read, its rows cannot be used, or it has labels that the model does not know.
+        ConfigError: The run's own rows are to have other groups, or `bad_rows: keep` does not fit them.
         MissingCarrierError: A built-in source is not installed.
         NetworkUnavailableError: The Hub is needed and cannot be reached.
         MissingExtraError: A library that the source needs is not installed.
@@ -121,17 +129,25 @@ def load_evaluation_rows(
             "--bad-rows keep needs the file by its name, since the run's own test rows are those that it can measure: "
             f"lorafit evaluate RUN {shlex.quote(config.test)} --bad-rows keep"
         )
+    if own and group_column not in {None, config.group_column}:
+        raise ConfigError(
+            f"--group-column {group_column} is for other data than the run's own, whose rows were cut by "
+            f"{'groups of ' + config.group_column if config.group_column else 'no groups'}, and are measured as they "
+            "were cut. Leave it out."
+        )
+    config = config if own else config.for_source(source, group_column=group_column)
     if is_file(source) and not own:
-        config = config.for_source(source)
         rows = _check(read_rows(source, config), config, known=task.label_names)
     else:
-        config = config if own else config.for_source(source)
         bad_rows = "stop" if config.bad_rows == "stop" else "drop"
         splits = load_splits(config.model_copy(update={"bad_rows": bad_rows}))
         part: Split = getattr(splits, split)
         labels = splits.task.decode(part.y)
         rows = CheckedRows(f"{source} {split}", part.ids, part.texts, labels, columns=part.columns, groups=part.groups)
     notes = list(rows.notes)
+    if not own and rows.groups is not None:
+        groups = len(set(rows.groups) - {""})
+        notes.append(f"{rows.origin}: intervals resample whole groups ({groups:,} values of {group_column}).")
     if config.bad_rows == "keep" and (unknown := describe_unknown_labels(rows, task)):
         names = sorted(set().union(*map(task.unknown_names, rows.labels)))
         notes.append(f"{rows.origin}: {unknown}: they count as wrong.")

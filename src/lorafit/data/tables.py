@@ -50,6 +50,7 @@ _READERS = {
 }
 """By suffix, a packed file's without its compression."""
 
+_HINT_OF_PAIRS = "Texts come in pairs: give --text-column twice, for the first text of each pair and the second."
 _MOST_ROWS = 4096
 _MOST_CHARACTERS = 1 << 24
 
@@ -202,9 +203,12 @@ def check_columns(names: Iterable[str], wanted: Mapping[str, str], origin: str) 
             fault = several if same else f"{origin} has no column '{name}'"
             plain = name.strip().casefold()
             near = next((other for other in present if other.strip().casefold() == plain), None)
-            hint = f"Choose one of them with {flag}."
+            pair = [other for other in wanted if flag == wanted[other] == "--text-column"]
+            hint = f"Choose one of them with {flag}." if len(pair) < 2 else _HINT_OF_PAIRS
             if near is not None:
-                hint = f"Upper and lower case and blanks count. Did you mean {flag} {shlex.quote(near)}?"
+                meant = [near if other == name else other for other in pair or [name]]
+                words = shlex.join(word for other in meant for word in (flag, other))
+                hint = f"Upper and lower case and blanks count. Did you mean {words}?"
             raise DataError(f"{fault}. Its columns: {show_value(present)}. {hint}")
 
 

@@ -1,10 +1,12 @@
-"""lorafit's cache, and encoders that are made once in it."""
+"""lorafit's cache: tables that were at hand, and encoders that are made once in it."""
 
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from lorafit.config import Config, override_config
+from lorafit.data.frames import store_table
 from lorafit.errors import EnvironmentUnfitError
 from lorafit.system.atomic import create_directory, describe_obstacle
 from lorafit.system.digests import Manifest
@@ -66,3 +68,24 @@ def make_once(name: str, fill: Callable[[Path], None]) -> Path:
         if not Manifest.holds(folder / _DIGESTS):  # another process may have mended it
             shutil.rmtree(folder, ignore_errors=True)
     return folder
+
+
+def name_tables(config: Config, *, data: object = None, validation: object = None, test: object = None) -> Config:
+    """Return the settings with tables that are at hand as their sources, kept in the cache.
+
+    Args:
+        config: The settings.
+        data: A table as `store_table` takes it, or a path, instead of `data.source`; None for that.
+        validation: The same for `data.validation`.
+        test: The same for `data.test`.
+
+    Returns:
+        The settings; where no table is given, those that came.
+    """
+    tables = {"data.source": data, "data.validation": validation, "data.test": test}
+    sources = {key: _name_table(table) for key, table in tables.items() if table is not None}
+    return override_config(config, sources) if sources else config
+
+
+def _name_table(table: object) -> str:
+    return str(table if isinstance(table, str | Path) else store_table(table, claim_cache("tables")))

@@ -26,6 +26,7 @@ from lorafit.data.quality.shortcuts import find_label_names, find_shortcuts
 from lorafit.data.quality.texts import find_languages, find_short_texts
 from lorafit.data.sources import read_splits
 from lorafit.errors import ConfigError, DataCheckError, EnvironmentUnfitError, MissingExtraError, RunError
+from lorafit.models.cache import name_tables
 from lorafit.models.coverage import MUCH, TOO_MUCH, find_unknown_id, measure_coverage, suggest_base
 from lorafit.models.load import load_tokenizer
 from lorafit.models.tokenization import Truncation, tokenize
@@ -49,8 +50,9 @@ _Search = Callable[[], Iterator[Finding]]
 
 
 def check(
-    config: Config,
+    config: Config | None = None,
     *,
+    data: object = None,
     all_rows: bool = False,
     more: Sequence[Finding] = (),
     page: Path | None = None,
@@ -60,7 +62,8 @@ def check(
     """Look for what is wrong with data.
 
     Args:
-        config: The settings: the data, and the encoder whose tokenizer is to know the texts.
+        config: The settings: the data, and the encoder whose tokenizer is to know the texts; None takes the defaults.
+        data: A table that is at hand instead of `config.data.source`, as `train` takes it.
         all_rows: Look at all rows for everything, instead of at samples for what takes long.
         more: Findings of `label_errors.review_labels`, which join those of the check.
         page: Where to write an HTML page; None for none.
@@ -75,6 +78,7 @@ def check(
         MissingExtraError: A library that the source or the page needs is not installed.
     """
     progress, start = progress or Silent(), time.perf_counter()
+    config = name_tables(config or Config(), data=data)
     progress.start("reading data")
     rows, findings = _read(config.data)
     progress.finish(", ".join(f"{rows.count(split):,} {split}" for split in rows.splits))

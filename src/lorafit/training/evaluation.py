@@ -58,7 +58,7 @@ def evaluate(
         run: The run folder, or that of an exported model.
         data: A source as in `data.source`; None takes the run's own, whose test split is used.
         flags: Dotted settings that differ from the run's (for example `data.label_column`). With `data`, the run's
-            `data.slice_columns` are left out unless they are given here.
+            `data.slice_columns` and `data.group_column` are left out unless they are given here.
         progress: Told how many texts are done.
 
     Returns:
@@ -69,10 +69,11 @@ def evaluate(
             export is to be measured on what it was trained on.
         UserInputError: An export comes without data.
     """
-    folder, flags, progress = expand_home(run).resolve(), flags or {}, progress or Silent()
+    folder, flags, progress = expand_home(run).resolve(), dict(flags or {}), progress or Silent()
+    group_column = flags.pop("data.group_column", None)
     export = ExportLayout(folder)
     if export.record.is_file():
-        return _evaluate_export(export, data, flags, progress)
+        return _evaluate_export(export, data, flags, group_column, progress)
     layout = RunLayout(folder)
     record = RunRecord.read(layout.record)
     slices = flags.get("data.slice_columns")
@@ -87,7 +88,7 @@ def evaluate(
     task = record.build_task()
     if config.data.task != record.task:
         raise DataError(f"The run was trained with --task {record.task}; its config.yaml says {config.data.task}.")
-    loaded = load_evaluation_rows(data or config.data.source, config.data, task)
+    loaded = load_evaluation_rows(data or config.data.source, config.data, task, group_column=group_column)
     rows = loaded.split
     if data is None or is_own_source(data, config.data):
         _check_unchanged(rows, record)
@@ -99,7 +100,7 @@ def evaluate(
 
 
 def _evaluate_export(
-    layout: ExportLayout, data: str | None, flags: dict[str, Any], progress: Progress
+    layout: ExportLayout, data: str | None, flags: dict[str, Any], group_column: str | None, progress: Progress
 ) -> MetricsRecord:
     """Measure an exported model, which has no data and no settings of its own."""
     record = ExportRecord.read(layout.record)
@@ -112,7 +113,7 @@ def _evaluate_export(
     given = {name: value for name, value in flags.items() if value is not None}
     config = load_config(flags={"data.task": record.task, **pair, **given})
     predictor = load(layout.root, target_accuracy=given.get("evaluation.target_accuracy"))
-    loaded = load_evaluation_rows(data, config.data, predictor.task)
+    loaded = load_evaluation_rows(data, config.data, predictor.task, group_column=group_column)
     identity = identify_source(data)
     if identity in record.data.values() and loaded.split.fingerprint() != record.test_fingerprint:
         raise DataError(

@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lorafit.config import Config, override_config
-from lorafit.data.frames import store_table
+from lorafit.config import Config
 from lorafit.data.rows import Split
 from lorafit.errors import LorafitError, RunError, TrainingInterruptedError
 from lorafit.inference.loading import load
 from lorafit.inference.predictor import Predictor
-from lorafit.models.cache import claim_cache
+from lorafit.models.cache import name_tables
 from lorafit.reports.rows import choose_samples
 from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import RunLayout, choose_run_folder, claim_run_folder, suggest_name
@@ -104,9 +103,7 @@ def train(
         EnvironmentUnfitError: The machine lacks something; the message says what was kept.
     """
     config, progress = config or Config(), progress or Silent()
-    tables = {"data.source": data, "data.validation": validation, "data.test": test}
-    stored = {key: _store(table) for key, table in tables.items() if table is not None}
-    config = override_config(config, stored) if stored else config
+    config = name_tables(config, data=data, validation=validation, test=test)
     name = suggest_name(config.data.source, config.model.name, config.method.name)
     layout = choose_run_folder(Path(output) if output else None, suggestion=name, overwrite=overwrite)
     with hold(layout.root, kind="run"):
@@ -114,11 +111,6 @@ def train(
         claim_run_folder(layout, overwrite=overwrite)
         stages = RunStages.begin(prepared, layout, progress, forecast=forecast, events=events)
         return _run(stages, expected_seconds=forecast.seconds["training"])
-
-
-def _store(table: object) -> str:
-    """Return the file of a table that is at hand; a path stays what it is."""
-    return str(table if isinstance(table, str | Path) else store_table(table, claim_cache("tables")))
 
 
 def resume(run: str | Path, *, progress: Progress | None = None) -> Run:

@@ -15,7 +15,7 @@ from lorafit.config import Config, load_config
 from lorafit.data.loading import load_splits
 from lorafit.data.rows import Split
 from lorafit.data.sources import identify_source
-from lorafit.errors import DataError, RunError, UserInputError
+from lorafit.errors import ConfigError, DataError, RunError, UserInputError
 from lorafit.experiments.diff.diff import diff
 from lorafit.inference.export.records import ExportLayout, ExportRecord
 from lorafit.runs.folder import RunLayout
@@ -128,6 +128,17 @@ def test_other_rows_are_predicted_by_both(trained: Path, other: Path, more: str)
     assert [side.scores.metrics["accuracy"].value for side in (record.a, record.b)] == [sum(one) / 40 for one in right]
     assert record.comparison.rows_broken == sum(was and not now for was, now in zip(*right, strict=True)) > 0
     assert progress.stages == ["measuring A", "measuring B", "comparing slices", "comparing"]
+
+
+def test_other_rows_of_a_group_are_resampled_together(trained: Path, other: Path, tmp_path: Path) -> None:
+    lines = [f"{text},{label},{text[-1]}" for text, label in list_reviews(40)]
+    path = tmp_path / "more.csv"
+    path.write_text("\n".join(["text,label,author", *lines]))
+    alone, together = (diff(trained, other, str(path), flags={"data.group_column": one}) for one in (None, "author"))
+    assert (alone.comparison.grouped, together.comparison.grouped) == (False, True)
+    assert together.a.scores.metrics["accuracy"].value == alone.a.scores.metrics["accuracy"].value
+    with pytest.raises(ConfigError, match="--group-column author is for other rows: lorafit diff A B DATA"):
+        diff(trained, other, flags={"data.group_column": "author"})
 
 
 def test_the_own_data_as_other_rows_are_the_test_rows_again(trained: Path, config: Config, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.config import EvaluationConfig, load_config
-from lorafit.errors import RunError, UserInputError
+from lorafit.errors import ConfigError, RunError, UserInputError
 from lorafit.experiments.diff.gates import judge_gates, parse_gates
 from lorafit.experiments.diff.pairs import Pair, predict_test_rows, predict_with_both, read_both
 from lorafit.experiments.diff.records import DiffRecord, DiffSide
@@ -43,7 +43,7 @@ def diff(
         gate: Limits that the differences must keep, as `parse_gates` takes them. The record says whether each holds;
             `enforce_gates` raises where one does not.
         flags: Dotted settings that differ from those used (for example `data.label_column`). With `data`,
-            `data.slice_columns` are left out unless they are given here.
+            `data.slice_columns` and `data.group_column` are left out unless they are given here.
         progress: Told what is going on; None for silence.
 
     Returns:
@@ -51,27 +51,31 @@ def diff(
         of B's where A is an exported model, which has none; the defaults where both are.
 
     Raises:
-        ConfigError: A gate cannot be read, or is not one of the task.
+        ConfigError: A gate cannot be read, or is not one of the task; or test rows are to have other groups than those
+            that they were cut by.
         RunError: A run is not finished, its files do not fit together, or the runs have different tasks or labels.
         DataError: The test rows are not the same, or a run was trained, or chosen and calibrated, on rows of `data`.
         UserInputError: Both are exported models and `data` is None.
         MissingExtraError: What compares is not installed; the message gives the pip line.
     """
-    progress = progress or Silent()
+    progress, flags = progress or Silent(), dict(flags or {})
+    group_column = flags.pop("data.group_column", None)
     first, second = open_side(a), open_side(b)
     task = _find_task(first, second)
     gates = parse_gates(gate, task)
-    slices = (flags or {}).get("data.slice_columns")
+    slices = flags.get("data.slice_columns")
     if data is not None and slices is None:
         slices = []  # other data need not have the run's columns
     run = next((side for side in (first, second) if isinstance(side, RunSide)), None)
     if run is None and data is None:
         raise UserInputError(f"Exported models hold no predictions of their test rows. {OTHER_ROWS}")
     require("scipy", extra="train", purpose="Comparing models")  # what runs an export does not bring it
-    flags = {**(flags or {}), "data.slice_columns": slices, "data.task": task.name}
+    flags = {**flags, "data.slice_columns": slices, "data.task": task.name}
     config = load_config(flags=flags) if run is None else read_settings(run.layout, run.record, flags=flags)
     if data is not None:
-        pair = predict_with_both(first, second, task, config, data, progress)
+        pair = predict_with_both(first, second, task, config, data, group_column, progress)
+    elif group_column not in {None, config.data.group_column}:
+        raise ConfigError(f"--group-column {group_column} is for other rows: lorafit diff A B DATA")
     elif isinstance(first, RunSide) and isinstance(second, RunSide):
         pair = read_both(first, second, task, config, needs_rows=bool(slices))
     else:

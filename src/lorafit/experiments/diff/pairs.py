@@ -122,7 +122,9 @@ def predict_test_rows(first: Side, second: Side, task: Task, config: Config, pro
     return Pair(task, run.record.data.source, kept.y, before, after, rows)
 
 
-def predict_with_both(first: Side, second: Side, task: Task, config: Config, data: str, progress: Progress) -> Pair:
+def predict_with_both(
+    first: Side, second: Side, task: Task, config: Config, data: str, group_column: str | None, progress: Progress
+) -> Pair:
     """Let both predict other rows.
 
     Args:
@@ -131,6 +133,7 @@ def predict_with_both(first: Side, second: Side, task: Task, config: Config, dat
         task: The task, with the labels in A's order.
         config: Settings of which those of the data read the rows.
         data: Where the rows come from.
+        group_column: Its column whose values say which rows belong together, or None.
         progress: Told how many texts are done.
 
     Returns:
@@ -139,7 +142,7 @@ def predict_with_both(first: Side, second: Side, task: Task, config: Config, dat
     Raises:
         DataError: The rows cannot be read, or one of the two was trained, or chosen and calibrated, on rows of `data`.
     """
-    rows = load_evaluation_rows(data, config.data, task).split
+    rows = load_evaluation_rows(data, config.data, task, group_column=group_column).split
     for side in (first, second):
         _check_unseen(side, rows, task, data)
     before, after = (_predict(side, name, rows, task, progress) for name, side in (("A", first), ("B", second)))
