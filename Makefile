@@ -25,7 +25,7 @@ define install
 command -v $(1) >/dev/null || { \
 	echo "==> Installing Debian's $(1)"; \
 	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1); } >/dev/null || { \
-	echo "'$(1)' is missing and could not be installed. Install it, or run make test-browser as root on Debian." >&2; exit 1; }; }
+	echo "'$(1)' is missing and could not be installed. Install it, or run make as root on Debian." >&2; exit 1; }; }
 endef
 
 .DEFAULT_GOAL := help
@@ -43,7 +43,9 @@ demo: $(READY)/package $(READY)/carriers  ## Set up .venv, then train, compare b
 quick: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests that train nothing, in seconds: tasks, data, system, settings, rules
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q -m "not slow and not network and not browser" $(QUICK)
 
-test: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests with coverage (all but those marked slow, network or browser)
+test: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests with coverage (all but those marked slow, network or browser); installs Debian's jq and unzip where they are missing
+	@$(call install,jq)
+	@$(call install,unzip)
 	@echo "==> Running the tests"
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not network and not browser" --cov
 
