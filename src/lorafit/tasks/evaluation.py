@@ -36,6 +36,9 @@ Verdict = Literal["better", "worse", "inconclusive"]
 FEW_ROWS: Final = 100
 """Below so many rows, people are told that intervals are wide."""
 
+CAUTION_OF_GROUPS: Final = "which takes rows as independent though they come in groups"
+"""What is said beside an exact test where rows come in groups."""
+
 LENGTH_COLUMN: Final = "words"
 """Name under which slices by the length of a text stand, so that no column of the data may have it."""
 
@@ -245,7 +248,7 @@ def describe_changed_rows(task: Task, comparison: Comparison) -> str:
     wording = task.wording
     fixed = wording.fixed.format(count=f"{comparison.rows_fixed:,}")
     broken = wording.broken.format(count=f"{comparison.rows_broken:,}")
-    caution = ", which takes rows as independent though they come in groups" if comparison.grouped else ""
+    caution = f", {CAUTION_OF_GROUPS}" if comparison.grouped else ""
     return f"{fixed}, {broken} ({wording.test}, {write_p_value(comparison.p_value)}{caution})"
 
 

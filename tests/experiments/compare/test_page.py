@@ -89,6 +89,11 @@ def test_scores_are_written_by_the_primary_metric_of_the_task(name: str) -> None
     assert metric.write_difference(DIFFERENCE) in page
     assert f'<th scope="col">{task.wording.test}</th>' in page
     assert "<td>p = 0.5</td>" in page
+    grouped = render_page(record.model_copy(update={"grouped": True}))
+    assert (
+        f'<th scope="col">{task.wording.test}, which takes rows as independent though they come in groups</th>'
+        in grouped
+    )
     assert ("(lower is better)" in table) == (not metric.higher_is_better)
     assert all(part in table for part in metric.write_difference(DIFFERENCE, separator="\n").splitlines())
     assert all(title in page and title in table for title in task.baselines.values())

@@ -228,6 +228,7 @@ class _Grid:
             best=best,
             methods=methods,
             baselines=rows,
+            grouped=splits.test.groups is not None,
             failed=[cell for cell in cells if cell.error is not None],
             seconds=time.perf_counter() - began,
         )

@@ -23,6 +23,7 @@ from lorafit.reports.drawing import (
 from lorafit.system.extras import install_line
 from lorafit.system.text import format_duration
 from lorafit.tasks.base import Metric
+from lorafit.tasks.evaluation import CAUTION_OF_GROUPS
 from lorafit.tasks.format import write_p_value
 from lorafit.tasks.registry import get_task
 
@@ -163,6 +164,7 @@ def _list_columns(record: ComparisonRecord) -> dict[str, list[str]]:
     """Return the cells of each column: of the methods, then of the baselines; a column without any is left out."""
     metric, rows, baselines = record.metric, record.methods, record.baselines
     both, empty = [*rows, *baselines], [""] * len(baselines)
+    test = get_task(record.task).wording.test + (f", {CAUTION_OF_GROUPS}" if record.grouped else "")
     columns = {
         "method": [*(_title(row.method) for row in rows), *map(record.title_of, baselines)],
         f"{metric.title}{'' if metric.higher_is_better else ' (lower is better)'}": [
@@ -177,7 +179,7 @@ def _list_columns(record: ComparisonRecord) -> dict[str, list[str]]:
             *("best" if row.method == record.best else write_difference(metric, row) for row in rows),
             *(write_difference(metric, row) for row in baselines),
         ],
-        get_task(record.task).wording.test: ["" if row.p_value is None else write_p_value(row.p_value) for row in both],
+        test: ["" if row.p_value is None else write_p_value(row.p_value) for row in both],
         "adapter": [*(f"{row.parameters.adapter:,}" for row in rows), *empty],
         "head": [*(f"{row.parameters.head:,}" for row in rows), *empty],
         "on disk": [*(f"{row.bytes_on_disk / 1e6:.1f} MB" for row in rows), *empty],

@@ -172,6 +172,7 @@ class ComparisonRecord(FileRecord):
         best: The method with the lowest validation loss; None if no method finished.
         methods: A row for each method that finished: those asked for last, in that order, then earlier ones.
         baselines: A row each.
+        grouped: Whether test rows come in groups: intervals then resample whole groups, tests take rows as independent.
         failed: Cells without a result.
         seconds: Time of the last start; cells that were finished before cost nothing in it.
     """
@@ -192,6 +193,7 @@ class ComparisonRecord(FileRecord):
     methods: list[MethodRow]
     baselines: list[BaselineRow]
     failed: list[Cell]
+    grouped: bool = False
     seconds: float = Field(0.0, ge=0)
 
     @property
