@@ -13,8 +13,9 @@ from lorafit.config import MethodConfig, ModelConfig, TargetGroup
 from lorafit.errors import ConfigError
 from lorafit.models.adaptation import apply_method
 from lorafit.models.architectures import ARCHITECTURES, find_norms, find_targets
-from lorafit.models.load import LoadedModel, load_with_head, locate_encoder, quiet_transformers
+from lorafit.models.load import LoadedModel, load_with_head, locate_encoder
 from lorafit.models.methods import METHODS
+from lorafit.models.quiet import quiet_transformers
 from lorafit.models.runtimes import plain
 from lorafit.runs.saving import write_trained
 from lorafit.tasks.registry import build_task

@@ -24,6 +24,7 @@ from lorafit.tasks.registry import TASKS
 
 WriteRun = Callable[..., Path]
 TakeApart = Callable[[str], Any]
+SignRun = Callable[[Path], None]
 FILE = '<img src=x onerror=alert(1)> | ](x) "it\'s"\n&amp; \N{RIGHT-TO-LEFT OVERRIDE}'
 """A hostile name for a file."""
 
@@ -69,12 +70,14 @@ def make_hostile(run: Path) -> None:
     changed = {**record.hardware.model_dump(), "cpu": HOSTILE, "precision_reason": HOSTILE}
     hardware = HardwareRecord.model_validate(changed)
     files = {**record.files, HOSTILE: HOSTILE}
-    changes = {"data": data, "hardware": hardware, "versions": {HOSTILE: HOSTILE}, "files": files, "method": HOSTILE}
+    changes = {"data": data, "hardware": hardware, "versions": {HOSTILE: HOSTILE}, "files": files}
     record.model_copy(update=changes).write(layout.record)
 
 
 @pytest.fixture(scope="session")
-def hostile_page(write_run_in: WriteRun, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+def hostile_page(
+    write_run_in: WriteRun, sign_run: SignRun, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], str]:
     """Gives the report of a run of a task in which every name is markup, and a slice is weak."""
 
     def write(task: str) -> str:
@@ -87,8 +90,10 @@ def hostile_page(write_run_in: WriteRun, tmp_path_factory: pytest.TempPathFactor
         metrics = MetricsRecord.read(RunLayout(run).metrics)
         weak = [one.model_copy(update={"adjusted_p_value": 0.001}) for one in metrics.slices]
         metrics.model_copy(update={"slices": weak}).write(RunLayout(run).metrics)
-        make_hostile(run)
+        sign_run(run)
         explain_mistakes(run)
+        sign_run(run)
+        make_hostile(run)
         page = read(write_report(run))
         assert str(folder) not in page, "folders of files are not shown"
         return page
@@ -109,7 +114,7 @@ def test_nothing_from_outside_becomes_an_element(
     assert {str(value)[0] for name, value in attributes if name == "href" and value != "data:,"} == {"#"}
     assert (len(parts.named("title")), len(parts.named("style")), len(parts.named("main"))) == (1, 1, 1)
     assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in page
-    assert parts.text.count("<script>alert(2)</script>") > 25
+    assert parts.text.count("<script>alert(2)</script>") > 20
 
 
 @pytest.mark.parametrize("task", TASKS)

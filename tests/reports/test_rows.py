@@ -168,7 +168,7 @@ def test_ten_mistakes_are_enough(write_run: WriteRun) -> None:
     ],
 )
 def test_the_words_behind_a_mistake_are_marked_and_listed(
-    write_run: WriteRun, name: str, labels: tuple[str, ...], listed: dict[str, str]
+    write_run: WriteRun, sign_run: Callable[[Path], None], name: str, labels: tuple[str, ...], listed: dict[str, str]
 ) -> None:
     task = build_task(name, labels)
     y = task.encode([{"regression": 1.0, "multi_label": ()}.get(name, labels[0])] * 2)
@@ -185,6 +185,7 @@ def test_the_words_behind_a_mistake_are_marked_and_listed(
     ]
     mistake = ExplainedMistake(row_id=1, label=labels[-1], words=words, beats_chance=False)
     MistakesRecord(mistakes=[mistake]).write(RunLayout(run).mistakes)
+    sign_run(run)
     contents = read_run(run)
     first, second = show_mistakes(contents, read_texts(contents))
     assert first.words is not None

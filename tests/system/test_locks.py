@@ -145,8 +145,9 @@ print([path.name for path in folder.iterdir()])
 """
     folder = tmp_path / "out"
     folder.mkdir()
-    for place in tmp_path.parents[:2]:
-        place.chmod(0o755)
+    for place in tmp_path.parents:
+        if place.stat().st_mode & 0o005 == 0:
+            place.chmod(0o755)
     tmp_path.chmod(0o555)
     if os.getuid() == 0:
         os.chown(folder, 65534, 65534)

@@ -19,9 +19,10 @@ from lorafit.inference.export.graph import build_graph
 from lorafit.models.acceleration.encoder_block import fuse_encoder, is_fused
 from lorafit.models.acceleration.inference import make_fast
 from lorafit.models.adaptation import AdaptedModel, base_of, merge_adapter
-from lorafit.models.load import locate_encoder, quiet_transformers
+from lorafit.models.load import locate_encoder
 from lorafit.models.method_settings import complete_method, complete_settings
 from lorafit.models.methods import METHODS
+from lorafit.models.quiet import quiet_transformers
 from lorafit.models.runtimes import plain
 from lorafit.runs.saving import write_trained
 from lorafit.system.progress import Silent

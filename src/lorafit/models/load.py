@@ -282,7 +282,7 @@ def _download(name: str, revision: str | None, remedy: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except LocalEntryNotFoundError as error:
-        other = f"Or name another model: a local folder, or {BUILTIN_ENCODERS[0]}."
+        other = f"Or name another model: a local folder, or --model {BUILTIN_ENCODERS[0]}."
         raise NetworkUnavailableError(
             f"There is no folder {name!r} and no model of that name in the local cache, and the Hugging Face Hub "
             f"cannot be reached. Go online once. {remedy or other}"

@@ -24,8 +24,9 @@ from lorafit.models.acceleration.inference import make_fast
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import apply_method
 from lorafit.models.architectures import ARCHITECTURES
-from lorafit.models.load import load_with_head, locate_encoder, quiet_transformers
+from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.methods import METHODS
+from lorafit.models.quiet import quiet_transformers
 from lorafit.tasks.registry import build_task
 
 TASK = build_task("single_label", ("neg", "pos"))
