@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.utils import validate_repo_id
 from markdown_it import MarkdownIt
 
 from lorafit.models.records import BaseModelRecord
@@ -134,7 +135,9 @@ def test_numbers_of_the_model_index_have_six_digits_and_what_is_undefined_is_lef
         ("imdb", ["stanfordnlp/imdb"], {"name": "imdb", "type": "stanfordnlp/imdb"}),
         ("hub:imdb", ["imdb"], {"name": "hub:imdb", "type": "imdb"}),
         ("hub:a/b:mood@v1", ["a/b"], {"name": "hub:a/b:mood@v1", "type": "a/b", "revision": "v1"}),
-        ("builtin:rotten-tomatoes", None, {"name": "builtin:rotten-tomatoes", "type": "builtin:rotten-tomatoes"}),
+        ("builtin:rotten-tomatoes", None, {"name": "builtin:rotten-tomatoes", "type": "text"}),
+        ("/home/ann/mails, all", None, {"name": "mails, all", "type": "text"}),
+        ("mails.c\x1bsv|x", None, {"name": "mails.c\N{REPLACEMENT CHARACTER}sv|x", "type": "text"}),
         ("/home/ann/secret/mails.parquet", None, {"name": "mails.parquet", "type": "parquet"}),
         ("C:\\Users\\ann\\mails.csv", None, {"name": "mails.csv", "type": "csv"}),
     ],
@@ -147,6 +150,8 @@ def test_data_of_the_hub_are_named_by_their_id_and_files_without_their_folder(
     head = read_head(card)
     assert head.get("datasets") == datasets
     assert head["model-index"][0]["results"][0]["dataset"] == {**dataset, "split": "test"}
+    for name in (dataset["type"], *(datasets or [])):
+        validate_repo_id(name)
     assert "ann" not in card
     assert ModelCard(card).data.to_dict() == head
 
@@ -158,6 +163,7 @@ def test_folder_of_the_base_is_not_told(bare: Callable[[str], Finished]) -> None
     assert "Base: `tiny` (bert)" in card
     assert "/home" not in card
     assert "base_model" not in read_head(card)
+    assert read_head(card)["license"] == "unknown", "whoever owns the base has to say"
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -360,7 +366,10 @@ def test_whole_models_are_opened_without_peft(bare: Callable[[str], Finished], t
     record, metrics = bare(task)
     card = render_model_card(record.model_copy(update={"files": {"model.safetensors": "d"}}), metrics)
     options = record.build_task().wording.pipeline_options
-    assert f'pipeline("text-classification", ".", truncation=True{options})  # where' in card
+    assert (
+        f'pipeline("text-classification", ".", truncation=True, max_length={record.max_length}{options})  # where'
+        in card
+    )
     assert "peft" not in card.lower()
     assert "not on the Hub" not in card
 
@@ -371,6 +380,10 @@ def test_built_in_base_is_traced_to_its_origin(bare: Callable[[str], Finished]) 
     card = render_model_card(record.model_copy(update={"base_model": base}), metrics)
     assert "The base is sentence-transformers/all-MiniLM-L6-v2, converted to the architecture `distilbert`." in card
     assert "not on the Hub: lorafit makes it in its cache when it is first used." in card
+    head = read_head(card)
+    assert (head["base_model"], head["license"]) == ("sentence-transformers/all-MiniLM-L6-v2", "apache-2.0")
+    validate_repo_id(head["base_model"])
+    assert ModelCard(card).data.to_dict() == head
 
 
 @pytest.mark.parametrize(
@@ -425,7 +438,7 @@ def test_code_for_long_texts_averages_windows_as_lorafit_does(
     assert names["logits"].tolist() == pytest.approx(predictor.compute_logits([text])[0].tolist(), abs=1e-5)
 
 
-TEXTS = ["what a superb film", "dull story " * 100]
+TEXTS = ["what a superb film", "dull story " * 300]
 
 
 @pytest.mark.slow
@@ -435,6 +448,7 @@ def test_code_on_the_card_gives_the_models_predictions(
     base, logits, parts = build_encoder("distilbert", initializer_range=0.1), {}, ["import json, os", "answers = {}"]
     for task in TASKS:
         record, metrics = bare(task)
+        record = record.model_copy(update={"max_length": 64})
         folder = tmp_path / "adapters" / task
         logits[task] = build_adapter(base, folder, record.build_task())
         _, plain = re.findall(r"```python\n(.*?)```", render_model_card(record, metrics), re.DOTALL)

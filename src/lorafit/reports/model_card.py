@@ -37,6 +37,9 @@ _WEAK_SLICES: Final = 3
 _ORIGINS: Final = {"builtin:distil-minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 """The models on the Hub that the built-in encoders were made from."""
 
+_LICENSES: Final = {"builtin:distil-minilm": "apache-2.0"}
+"""Licenses of the built-in encoders, by the Hub's names; of others the Hub's "unknown", for their owners to say."""
+
 _EXAMPLES: Final = {
     False: ('"What a lovely surprise."', '"What a lovely surprise."'),
     True: (
@@ -105,9 +108,10 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
 
 
 def _build_metadata(record: RunRecord, metrics: MetricsRecord, task: Task) -> dict[str, Any]:
-    base = record.base_model.name if record.base_model.revision is not None else None
+    name = record.base_model.name
+    base = name if record.base_model.revision is not None else _ORIGINS.get(name)
     source, data = _name_source(record.data.source), _find_on_hub(record.data.source)
-    dataset = {"name": source, "type": data[0] if data else PureWindowsPath(source).suffix[1:] or source}
+    dataset = {"name": source, "type": data[0] if data else _name_format(source)}
     if data and data[1]:
         dataset["revision"] = data[1]
     result = {
@@ -121,6 +125,7 @@ def _build_metadata(record: RunRecord, metrics: MetricsRecord, task: Task) -> di
     }
     return {
         **({"base_model": base} if base else {}),
+        "license": _LICENSES.get(name, "unknown"),
         **({"datasets": [data[0]]} if data else {}),
         "library_name": "transformers" if _is_whole(record) else "peft",
         "pipeline_tag": "text-classification",
@@ -139,6 +144,12 @@ def _name_source(source: str) -> str:
     """Name a data file without its folder."""
     is_named = source == "imdb" or source.startswith(("builtin:", "hub:"))
     return clean_text(source if is_named else PureWindowsPath(source).name)
+
+
+def _name_format(source: str) -> str:
+    """Return what stands for the id of data that are not on the Hub, which takes nothing else there: their format."""
+    suffix = PureWindowsPath(source).suffix[1:].lower()
+    return suffix if re.fullmatch(r"[a-z0-9]{1,16}", suffix) else "text"
 
 
 def _name_base(record: RunRecord) -> str:
