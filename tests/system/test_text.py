@@ -1,6 +1,6 @@
 import pytest
 
-from lorafit.system.text import clean_text, format_duration, is_visible, parse_duration
+from lorafit.system.text import clean_text, disarm, format_duration, is_visible, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,10 @@ def test_durations_are_written_for_people(seconds: float, text: str) -> None:
 def test_foreign_text_is_made_safe_to_show(text: str, clean: str) -> None:
     assert clean_text(text) == clean
     clean_text(text).encode("utf-8")
+
+
+def test_lines_and_columns_stay_where_text_is_disarmed() -> None:
+    assert disarm("a  b\n  c\N{NO-BREAK SPACE}d\te\r\x1b[2J\u202e") == "a  b\n  c\N{NO-BREAK SPACE}d e �[2J�"
 
 
 def test_a_piece_of_a_text_keeps_its_ends() -> None:

@@ -32,7 +32,7 @@ from lorafit.errors import LorafitError, StoppedError
 from lorafit.system.extras import without_telemetry
 from lorafit.system.faults import find_fault
 from lorafit.system.signals import exit_code, listen
-from lorafit.system.text import clean_text
+from lorafit.system.text import disarm
 
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
@@ -112,22 +112,13 @@ def _guarded(command: Callable[..., None], *, again: str, debug: bool) -> Callab
 
 
 def _fail(message: str, code: int, *, red: bool = True, debug: bool) -> Never:
-    message = _disarm(message)
+    message = disarm(message)
     if debug:
-        typer.echo(_disarm(traceback.format_exc()), err=True, nl=False)
+        typer.echo(disarm(traceback.format_exc()), err=True, nl=False)
     with contextlib.suppress(OSError):  # a terminal that was closed, or a full disk that takes standard error
         red = red and not os.environ.get("NO_COLOR")
         typer.echo(typer.style(message, fg=typer.colors.RED) if red else message, err=True)
     raise typer.Exit(code)
-
-
-def _disarm(text: str) -> str:
-    """Make foreign text in lines of a message safe, and leave the other lines as they are."""
-    lines = text.split("\n")
-    indents = (line[: len(line) - len(line.lstrip(" "))] for line in lines)
-    return "\n".join(
-        line if line.isprintable() else indent + clean_text(line) for line, indent in zip(lines, indents, strict=True)
-    )
 
 
 def _describe_line(words: Sequence[str]) -> str:

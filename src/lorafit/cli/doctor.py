@@ -34,9 +34,9 @@ def doctor(
 
 
 def _render(diagnosis: "Diagnosis") -> None:
-    from rich.console import Console
+    from lorafit.cli.render.tables import SafeConsole
 
-    console = Console(highlight=False)
+    console = SafeConsole()
     for table in (_machine_table(diagnosis), _package_table(diagnosis), _asset_table(diagnosis)):
         console.print(table)
     for line in _verdict(diagnosis):

@@ -7,6 +7,7 @@ import typer
 
 from lorafit.cli.options import Quiet, accepts_altered, takes_base
 from lorafit.cli.render.progress import open_progress
+from lorafit.system.text import disarm
 
 
 @takes_base
@@ -37,7 +38,7 @@ def export(
         raise UserInputError("--merged writes the model as it is: leave out --int8 and --allow-drift.")
     with open_progress(quiet=quiet) as progress:
         if merged:
-            typer.echo(str(export_merged(run, output=output, overwrite=overwrite)))
+            typer.echo(disarm(str(export_merged(run, output=output, overwrite=overwrite))))
             return
         exported = export_run(
             run, int8=int8, output=output, allow_drift=allow_drift, overwrite=overwrite, progress=progress

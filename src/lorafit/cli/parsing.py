@@ -9,7 +9,12 @@ import shlex
 from itertools import islice
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperOption
+
+from lorafit.system.text import disarm
+
+_UsageError: Any = typer.BadParameter.__base__  # typer has no name for it
 
 _OPTION = re.compile(r"-[A-Za-z]\S*|--[A-Za-z]\S*|--[A-Za-z][\w-]*=.*", re.DOTALL)
 """Everything else that begins with a dash is an argument, such as "-5 stars, never again"."""
@@ -20,6 +25,12 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer hides the context's class
         """Parse the words after the command, arguments behind `--`, where no word is taken for an option."""
+        try:
+            return self._parse(ctx, args)
+        except _UsageError as error:
+            raise _UsageError(disarm(error.format_message()), ctx) from error
+
+    def _parse(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer hides the context's class
         valued = {
             name: param
             for param in self.params

@@ -20,7 +20,7 @@ from lorafit.cli.options import (
     takes_threads,
 )
 from lorafit.cli.render.progress import open_progress
-from lorafit.system.text import format_count
+from lorafit.system.text import disarm, format_count
 
 if TYPE_CHECKING:
     from lorafit.inference.jobs import BatchJob
@@ -99,10 +99,10 @@ def predict(
     if not quiet:
         bad = job.rows - job.usable
         kept = job.bad_rows == "keep"
-        sys.stderr.write(f"{format_count(written, 'row' if kept else 'prediction')} written to {output}\n")
+        sys.stderr.write(f"{format_count(written, 'row' if kept else 'prediction')} written to {disarm(str(output))}\n")
         if bad:
             where = "without a prediction" if kept else f"left out: {batch.name_left_out(output)}"
-            sys.stderr.write(f"{format_count(bad, 'row')} {where}\n")
+            sys.stderr.write(f"{format_count(bad, 'row')} {disarm(where)}\n")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from lorafit.errors import DoubtfulDataError
+from lorafit.system.text import disarm
 
 if TYPE_CHECKING:
     from lorafit.config import Config
@@ -28,7 +29,7 @@ def accept_doubt(config: "Config", doubt: DoubtfulDataError) -> "Config":
 
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise doubt
-    typer.echo(str(doubt), err=True)
+    typer.echo(disarm(str(doubt)), err=True)
     if not typer.confirm("Train on them as they are?", default=False, err=True):
         raise doubt
     return override_config(config, {doubt.setting: True})

@@ -7,6 +7,7 @@ import typer
 
 from lorafit.cli.options import Quiet, accepts_altered
 from lorafit.cli.render.progress import open_progress
+from lorafit.system.text import disarm
 
 
 @accepts_altered
@@ -27,4 +28,4 @@ def report(
 
     with open_progress(quiet=quiet) as progress:
         path = write_report(run, texts=not no_texts, output=output, plots=plots, progress=progress)
-    typer.echo(str(path))
+    typer.echo(disarm(str(path)))

@@ -39,9 +39,29 @@ def clean_text(text: str, *, most: int | None = None, strip: bool = True) -> str
     line = re.sub(r"\s+", " ", text)
     if strip:
         line = line.strip()
-    if not line.isprintable():
-        line = "".join(sign if sign.isprintable() or sign in _JOINERS else "\N{REPLACEMENT CHARACTER}" for sign in line)
+    line = disarm(line)
     return line if most is None or len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
+def disarm(text: str) -> str:
+    """Make foreign text safe to show as `clean_text` does, sign by sign, so that its lines and columns stay.
+
+    Args:
+        text: Lines for a terminal.
+
+    Returns:
+        As many signs: blanks and line ends stay, other white space is a blank, and what steers a terminal or the
+        direction of writing a replacement character (U+FFFD).
+    """
+    return text if text.isprintable() else "".join(map(_disarm_sign, text))
+
+
+def _disarm_sign(sign: str) -> str:
+    if sign.isprintable() or sign in _JOINERS or sign == "\n":
+        return sign
+    if unicodedata.category(sign) == "Zs":  # a blank of another width
+        return sign
+    return " " if sign.isspace() else "\N{REPLACEMENT CHARACTER}"
 
 
 def is_visible(sign: str) -> bool:

@@ -52,7 +52,8 @@ def print_metrics(
     if (left := labels - _SHOWN_LABELS) > 0:
         console.print(f"Of {labels:,} labels the {_SHOWN_LABELS} with the most rows are shown, {left:,} are not.")
     for sentence in _describe(task, metrics, balancing):
-        console.print(_wrap(clean_text(sentence), console.width), soft_wrap=True)
+        for line in _wrap(clean_text(sentence), console.width).splitlines():
+            console.print(line, soft_wrap=True)
     if metrics.rows < FEW_ROWS:
         few = "1 row is very little" if metrics.rows == 1 else f"{metrics.rows} rows are few"
         console.print(f"{few}: the intervals are wide.")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lorafit.system.progress import Progress, Silent
-from lorafit.system.text import format_duration
+from lorafit.system.text import disarm, format_duration
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -110,7 +110,7 @@ class PlainProgress:
 
     def say(self, line: str) -> None:
         """Write the line."""
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{disarm(line)}\n")
         sys.stderr.flush()
 
 
@@ -118,14 +118,15 @@ class BarProgress:
     """A live bar with loss, speed and remaining time."""
 
     def __init__(self) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, SpinnerColumn, TextColumn
         from rich.progress import Progress as Bars
 
-        self._console = Console(stderr=True, highlight=False)
+        from lorafit.cli.render.tables import SafeConsole
+
+        self._console = SafeConsole(stderr=True)
         self._bars = Bars(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.fields[count]}", style="progress.download"),
             TextColumn("{task.fields[metrics]}"),

@@ -1,19 +1,43 @@
 """The console, and tables that fit it."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
+
+from lorafit.system.text import disarm
 
 _WIDTH_WITHOUT_TERMINAL = 110
 
 
+class SafeConsole(Console):
+    """A console that disarms all it prints, whoever made it: colours and moves are its own alone.
+
+    What is printed with `soft_wrap` is one line.
+    """
+
+    def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
+        super().__init__(stderr=stderr, width=width, highlight=False, markup=False)
+
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **how: Any) -> None:
+        """Print as rich does."""
+        if soft_wrap:
+            objects = tuple(one.replace("\n", " ") if isinstance(one, str) else one for one in objects)
+        super().print(*objects, soft_wrap=soft_wrap, **how)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield what is written, disarmed."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(disarm(segment.text), segment.style)
+
+
 def open_console() -> Console:
     """Return a console of the terminal's width, or of a fixed one where there is no terminal."""
-    width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
-    return Console(highlight=False, markup=False, width=width)
+    return SafeConsole(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
 
 
 def has_room(console: Console, table: Table) -> bool:
