@@ -27,7 +27,7 @@ def hold(folder: Path, *, kind: str) -> Iterator[None]:
 
     Args:
         folder: The folder; need not exist.
-        kind: What it is, for the message: run, export, comparison, search.
+        kind: What it is, for the message: run, export, comparison, output.
 
     Raises:
         RunError: Another holds it; the message says who, and since when.
