@@ -97,17 +97,24 @@ def create_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def staging_folder(path: Path) -> Iterator[Path]:
-    """Make a folder beside a path, for what is to be renamed out of it when it is whole.
+    """Make a folder beside a path, for what is to be renamed when it is whole: what is in it, or the folder itself.
 
     Args:
         path: What is made; missing parent folders are made.
 
     Yields:
-        The folder; it is removed in the end.
+        The empty folder; it is removed in the end, unless it has another name by then.
     """
-    with _staging_directory(path) as folder:
-        yield folder
-        shutil.rmtree(folder, ignore_errors=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_dead(path.parent)
+    descriptor, staging = _make_folder(path.parent, path.name)
+    try:
+        staging.chmod(0o777 & ~_umask())
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -120,7 +127,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     Yields:
         The temporary folder to write into; removed if the block fails.
     """
-    with _staging_directory(path) as staging:
+    with staging_folder(path) as staging:
         yield staging
         _fsync_files(staging)
         _put_in_place(staging, path)
@@ -137,7 +144,7 @@ def create_directory(path: Path) -> Iterator[Path]:
     Yields:
         The temporary folder to write into; removed if the block fails or another was first.
     """
-    with _staging_directory(path) as staging:
+    with staging_folder(path) as staging:
         yield staging
         _fsync_files(staging)
         try:
@@ -145,25 +152,7 @@ def create_directory(path: Path) -> Iterator[Path]:
         except OSError:
             if not path.is_dir():
                 raise
-            shutil.rmtree(staging, ignore_errors=True)
         _fsync(path.parent)
-
-
-@contextmanager
-def _staging_directory(path: Path) -> Iterator[Path]:
-    """Make an empty folder beside `path`, and remove it if the block fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_dead(path.parent)
-    descriptor, staging = _make_folder(path.parent, path.name)
-    try:
-        staging.chmod(0o777 & ~_umask())
-        yield staging
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
 
 
 def _make_file(folder: Path, name: str) -> tuple[int, Path]:
