@@ -106,13 +106,8 @@ class _Trainer(Trainer):
         self.has_stepped = True
         loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
         self._require_finite("loss", loss)
+        self._require_finite("gradient norm", _compute_gradient_norm(model))
         return loss
-
-    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        clip: Any = super()._clip_grad_norm
-        norm: torch.Tensor = clip(model)
-        self._require_finite("gradient norm", norm)
-        return norm
 
     def _require_finite(self, name: str, value: torch.Tensor) -> None:
         """Stop before the weights are changed by a step whose loss or gradient is not finite."""
@@ -136,8 +131,7 @@ class _Trainer(Trainer):
             loss = super().training_step(model, job.rows.collate(rows))
         finally:
             self.job = job
-        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-        return not (math.isfinite(loss) and math.isfinite(torch.nn.utils.get_total_norm(gradients)))
+        return not (math.isfinite(loss) and math.isfinite(_compute_gradient_norm(model)))
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
@@ -173,6 +167,10 @@ class _Trainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+def _compute_gradient_norm(model: torch.nn.Module) -> torch.Tensor:
+    return torch.nn.utils.get_total_norm([weight.grad for weight in model.parameters() if weight.grad is not None])
 
 
 def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None) -> TrainingRecord:
