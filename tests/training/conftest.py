@@ -18,7 +18,7 @@ from lorafit.models.tokenization import TokenizedTexts
 from lorafit.runs.folder import RunLayout
 from lorafit.tasks.registry import build_task
 from lorafit.training.inputs import TrainingRows
-from lorafit.training.trainer import TrainingJob
+from lorafit.training.job import TrainingJob
 
 TASK = build_task("single_label", ("bad", "good"))
 

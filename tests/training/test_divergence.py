@@ -15,7 +15,8 @@ from lorafit.models.adaptation import AdaptedModel
 from lorafit.system.progress import Silent
 from lorafit.training.checkpoints import Choice, find_checkpoint
 from lorafit.training.divergence import check_outputs
-from lorafit.training.trainer import TrainingJob, fit
+from lorafit.training.job import TrainingJob
+from lorafit.training.trainer import fit
 
 BuildJob = Callable[..., TrainingJob]
 

@@ -27,7 +27,8 @@ from lorafit.models.runtimes import plain
 from lorafit.runs.saving import write_trained
 from lorafit.system.progress import Silent
 from lorafit.training.inputs import TrainingRows
-from lorafit.training.trainer import TrainingJob, fit
+from lorafit.training.job import TrainingJob
+from lorafit.training.trainer import fit
 
 BuildJob = Callable[..., TrainingJob]
 Measure = Callable[[AdaptedModel, TrainingRows], dict[str, float]]

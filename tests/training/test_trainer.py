@@ -27,7 +27,8 @@ from lorafit.system.signals import SIGNALS
 from lorafit.tasks.registry import build_task
 from lorafit.training.callbacks import Schedule
 from lorafit.training.checkpoints import find_checkpoint, mark_complete
-from lorafit.training.trainer import TrainingJob, build_arguments, build_optimizer, fit
+from lorafit.training.job import TrainingJob
+from lorafit.training.trainer import build_arguments, build_optimizer, fit
 
 BuildJob = Callable[..., TrainingJob]
 
@@ -41,7 +42,8 @@ import torch
 from lorafit.errors import TrainingInterruptedError
 from lorafit.system.progress import Silent
 from lorafit.system.signals import SIGNALS
-from lorafit.training.trainer import TrainingJob, fit
+from lorafit.training.job import TrainingJob
+from lorafit.training.trainer import fit
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.runs.folder import RunLayout
 from lorafit.config import MethodConfig, TrainingConfig

@@ -1,7 +1,6 @@
 """Training whose numbers are no longer finite: where it showed, at which rows, and what would help."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,9 +10,7 @@ from lorafit.data.checks import describe_rows
 from lorafit.errors import TrainingDivergedError
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.tasks.base import Array
-
-if TYPE_CHECKING:
-    from lorafit.training.trainer import TrainingJob
+from lorafit.training.job import TrainingJob
 
 _LOWER = 5
 """What the learning rate is divided by."""
@@ -65,7 +62,7 @@ def find_broken_weight(model: torch.nn.Module, *, trained: bool) -> str | None:
 
 
 def diagnose(
-    job: "TrainingJob",
+    job: TrainingJob,
     *,
     step: int,
     symptom: str,
@@ -92,7 +89,7 @@ def diagnose(
     return TrainingDivergedError(f"Training diverged at step {step}: {symptom}{where}. {advice}", settings=settings)
 
 
-def _advise(job: "TrainingJob", *, step: int, rows: Sequence[int], is_coarse: bool) -> tuple[str, Mapping[str, object]]:
+def _advise(job: TrainingJob, *, step: int, rows: Sequence[int], is_coarse: bool) -> tuple[str, Mapping[str, object]]:
     """Return what to do, and the settings that training can go on with; none where these would not help."""
     config, model = job.config, job.adapted.model
     if (name := find_broken_weight(model, trained=False)) is not None:

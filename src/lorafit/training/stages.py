@@ -46,7 +46,7 @@ from lorafit.training.prepare import Prepared, describe, describe_hardware, prep
 
 if TYPE_CHECKING:
     from lorafit.training.inputs import ModelInputs
-    from lorafit.training.trainer import OnValidation
+    from lorafit.training.job import OnValidation
 
 _TIMED_BATCHES = 8
 """Batches that the speed is measured on where the test rows were predicted from cached hidden states."""
@@ -252,7 +252,8 @@ class RunStages:
     def _train(self, expected_seconds: float | None, on_validation: "OnValidation | None") -> TrainingRecord:
         """Train the model from the newest checkpoint that can be used."""
         from lorafit.training.inputs import build_rows
-        from lorafit.training.trainer import TrainingJob, fit
+        from lorafit.training.job import TrainingJob
+        from lorafit.training.trainer import fit
 
         prepared, splits, runtime = self.prepared, self.prepared.splits, self._current_runtime()
         task, scaler, texts = prepared.task, prepared.scaler, self.inputs["train"]

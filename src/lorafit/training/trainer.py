@@ -3,15 +3,13 @@
 import math
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from peft import PeftModel
 from safetensors.torch import load_model
 from torch.utils.data import DataLoader
@@ -32,10 +30,8 @@ from lorafit.models.acceleration.precision import PrecisionChoice, choose_device
 from lorafit.models.adaptation import AdaptedModel, base_of
 from lorafit.models.methods import find_method
 from lorafit.models.quiet import quiet_transformers
-from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import TrainingRecord
 from lorafit.system.progress import Progress
-from lorafit.tasks.base import Metric
 from lorafit.training.callbacks import (
     EpochOrder,
     History,
@@ -48,45 +44,9 @@ from lorafit.training.callbacks import (
 )
 from lorafit.training.checkpoints import find_fault, name_checkpoint
 from lorafit.training.divergence import diagnose
-from lorafit.training.inputs import EpochBatches, TrainingRows, build_train_loader
+from lorafit.training.inputs import EpochBatches, build_train_loader
+from lorafit.training.job import TrainingJob
 from lorafit.training.losses import compute_weighted_loss
-
-Validate = Callable[[], Mapping[str, float]]
-"""Computes the validation metrics of the current model, at least `loss` and `calibrated_loss`."""
-
-OnValidation = Callable[[float, Mapping[str, float]], None]
-"""Receives the share of the steps that are done, in (0, 1], and the validation metrics."""
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """The arguments of `fit`.
-
-    Attributes:
-        adapted: The model; training changes it in place.
-        rows: Tokenised training rows.
-        config: The training section.
-        method: The method section.
-        layout: The run folder, for checkpoints and history.
-        precision: Arithmetic of the forward pass.
-        validate: Computes the validation metrics.
-        metrics: How they are written for people.
-        row_numbers: Of each of `rows`, the number that its text has in the source, for messages.
-        on_validation: Called after every validation; what it raises ends training.
-        expected_seconds: Forecast of the training time, for the progress bar.
-    """
-
-    adapted: AdaptedModel
-    rows: TrainingRows
-    config: TrainingConfig
-    method: MethodConfig
-    layout: RunLayout
-    precision: PrecisionChoice
-    validate: Validate
-    metrics: Mapping[str, Metric]
-    row_numbers: Sequence[int] | NDArray[np.int64]
-    on_validation: OnValidation | None = None
-    expected_seconds: float | None = None
 
 
 class _Trainer(Trainer):
