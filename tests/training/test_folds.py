@@ -9,7 +9,7 @@ import pytest
 from lorafit.config import Config, DataConfig, ModelConfig, load_config
 from lorafit.data.loading import load_source_rows
 from lorafit.data.rows import Split
-from lorafit.errors import DataError
+from lorafit.errors import DataError, JobInterruptedError, TrainingInterruptedError
 from lorafit.system.progress import Silent
 from lorafit.tasks.registry import TASKS, build_task, get_task
 from lorafit.training import folds as module
@@ -118,6 +118,43 @@ def test_encoder_predicts_each_row_by_a_model_of_the_other_folds(
     config.training.prefix_cache = "never"
     plain = predict_encoder_folds(config, build_material(config, task, rows), folds)
     assert np.allclose(plain, cached, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_folds_that_are_done_are_not_trained_again(
+    word_reviews: Path, readable_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORAFIT_CACHE", str(tmp_path))
+    config = small_config(word_reviews, readable_encoder, "training.max_steps=2")
+    task, parts, _ = load_source_rows(config.data)
+    rows, trained = parts["train"], list[str]()
+    folds, predict_fold = assign_folds(rows, task, 3, seed=0), module._predict_fold
+
+    def predict(folder: Path, *rest: Any) -> Any:  # noqa: ANN401 - as the function that it stands for
+        if folder.name == "fold3" and not trained[2:]:
+            trained.append("stopped")
+            raise TrainingInterruptedError("stopped", run=folder)
+        trained.append(folder.name)
+        return predict_fold(*rest[:3], folder, *rest[3:])
+
+    monkeypatch.setattr(module, "_predict_fold", lambda *given: predict(given[3], *given[:3], *given[4:]))
+
+    def run(seed: int = 0) -> Any:  # noqa: ANN401 - an array
+        config.training.seed = seed
+        return predict_encoder_folds(config, build_material(config, task, rows), folds)
+
+    with pytest.raises(JobInterruptedError, match="2 of 3 folds are done and kept: the same command goes on after"):
+        run()
+    values = run()
+    assert trained == ["fold1", "fold2", "stopped", "fold3"]
+    assert np.array_equal(run(), values)
+    assert len(trained) == 4, "all are kept"
+    kept = sorted((tmp_path / "folds").iterdir())
+    kept[0].write_bytes(kept[0].read_bytes()[:-1] + b"x")
+    assert np.allclose(run(), values, atol=1e-6)
+    assert len(trained) == 5, "what was altered is not believed"
+    run(seed=1)
+    assert len(trained) == 8, "other settings"
 
 
 def test_folds_go_on_from_a_run(trained_of: Callable[[str], Path], word_reviews: Path) -> None:

@@ -229,6 +229,23 @@ def test_a_check_is_told_what_to_do_with_the_review_file(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_an_encoder_that_has_seen_the_rows_is_named(trained_of: Callable[[str], Path]) -> None:
+    run = trained_of("single_label")
+    config = load_config(
+        overrides=[
+            f"data.source={run.parent / 'rows.jsonl'}",
+            f"model.name={run}",
+            "model.max_length=32",
+            "training.max_steps=2",
+            "training.threads=1",
+        ]
+    )
+    seen = len(load_splits(load_config(run / "config.yaml").data).train)
+    notes = find_label_errors(config, folds=2, models=["encoder"]).notes
+    assert any(note.startswith(f"{run}, the encoder, was trained on {seen} of the 240 rows: ") for note in notes)
+
+
+@pytest.mark.slow
 def test_encoder_and_baselines_find_flipped_labels_of_reviews(builtin_encoder: Path, tmp_path: Path) -> None:
     _, parts, _ = load_source_rows(DataConfig())
     rng = np.random.default_rng(0)

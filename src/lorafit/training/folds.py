@@ -1,10 +1,13 @@
 """Out-of-fold predictions: every row is predicted by a model that was not trained on it."""
 
 import gc
+import hashlib
+import json
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +17,12 @@ from numpy.typing import NDArray
 from lorafit.config import Config
 from lorafit.data.rows import Split, Splits
 from lorafit.data.splits import join_rows
-from lorafit.errors import ConfigError, DataError, TrainingInterruptedError
+from lorafit.errors import ConfigError, DataError, JobInterruptedError, TrainingInterruptedError
 from lorafit.inference.predictor import compute_logits
 from lorafit.models.acceleration.memory import release_freed_memory
+from lorafit.models.array_cache import SUFFIX, keep_arrays, read_arrays
 from lorafit.models.batching import plan_batches
+from lorafit.models.cache import cache_folder
 from lorafit.models.load import load_tokenizer
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.saving import locate_base
@@ -32,6 +37,9 @@ if TYPE_CHECKING:
 
 _LAYERS = "top3"
 """What is trained where the settings leave all layers to training: those below are computed once for all folds."""
+
+_MOST_KEPT = 100_000_000
+"""Bytes of predictions of folds that the cache keeps."""
 
 _VALIDATION_PARTS = 10
 """One part of so many of a fold's training rows chooses its checkpoint and calibrates it."""
@@ -109,6 +117,7 @@ def predict_encoder_folds(
 
     Where `method.layers` is `all`, the last three layers are adapted, so that the hidden states below them are computed
     once and serve all folds. A tenth of a fold's training rows chooses the checkpoint and calibrates the predictions.
+    Folds that are done are kept in lorafit's cache, so that what was interrupted goes on after them.
 
     Args:
         config: The settings; those of data, evaluation and budget play no part.
@@ -120,7 +129,7 @@ def predict_encoder_folds(
         Calibrated values of shape (n, labels), in the order of the rows.
 
     Raises:
-        KeyboardInterrupt: It was interrupted; nothing is kept.
+        JobInterruptedError: It was interrupted; folds that are done are kept.
     """
     progress = progress or Silent()
     rows, task = material.splits.train, material.splits.task
@@ -131,9 +140,15 @@ def predict_encoder_folds(
         prepared = _prepare_rows(config, replace(material, tokens={}))
         progress.finish(f"{len(rows):,} texts")
         config, truncation, tokens = prepared.config, prepared.truncation, prepared.tokens["train"]
+        kept = {fold: _name_kept(prepared, rows, folds, fold) for fold in numbers}
+        missing = [fold for fold, path in kept.items() if not _take_kept(path, values, folds == fold)]
+        if len(missing) < len(numbers):
+            progress.say(f"going on after {len(numbers) - len(missing)} of {len(numbers)} folds that are done")
+        if not missing:
+            return values
         inputs = _cache_frozen_layers(prepared, Path(folder), progress)
         del prepared
-        for done, fold in enumerate(numbers, start=1):
+        for done, fold in enumerate(missing, start=len(numbers) - len(missing) + 1):
             progress.say(f"fold {done} of {len(numbers)}")
             held_out = np.flatnonzero(folds == fold)
             places = _place_rows(rows, task, np.flatnonzero(folds != fold), held_out, seed=config.training.seed)
@@ -146,7 +161,11 @@ def predict_encoder_folds(
             try:
                 values[held_out] = _predict_fold(config, part, chosen_inputs, Path(folder) / f"fold{done}", progress)
             except TrainingInterruptedError:
-                raise KeyboardInterrupt from None
+                raise JobInterruptedError(
+                    f"Interrupted. {done - 1} of {len(numbers)} folds are done and kept: the same command goes on "
+                    "after them."
+                ) from None
+            keep_arrays(kept[fold], {"values": values[held_out]}, most=_MOST_KEPT)
     return values
 
 
@@ -165,6 +184,38 @@ def build_material(config: Config, task: Task, rows: Split) -> Material:
     tokenizer, pad_id = load_tokenizer(encoder.folder)
     one = rows.select(np.arange(1))
     return Material(Splits(config.data.source, task, rows, one, one), encoder, tokenizer, pad_id)
+
+
+def _name_kept(prepared: Prepared, rows: Split, folds: NDArray[np.int64], fold: int) -> Path:
+    """Return the file of a fold's predictions, named by a digest of everything that they depend on."""
+    config, precision = prepared.config, prepared.precision
+    told = [
+        version("lorafit"),
+        version("torch"),
+        str(precision),
+        prepared.encoder.digest(),
+        prepared.task.name,
+        json.dumps(prepared.task.label_names),
+        rows.fingerprint(),
+        config.model_dump_json(include={"model", "method", "training"}),
+        str(config.evaluation.coverage),
+        str(fold),
+    ]
+    digest = hashlib.sha256("\n".join(told).encode("utf-8", "surrogatepass"))
+    digest.update(prepared.tokens["train"].ids.tobytes())
+    digest.update(folds.astype("<i8").tobytes())
+    if rows.group_ids is not None:
+        digest.update(rows.group_ids.astype("<i8").tobytes())  # which rows choose a fold's checkpoint
+    return cache_folder() / "folds" / f"{digest.hexdigest()}{SUFFIX}"
+
+
+def _take_kept(path: Path, values: Array, held_out: NDArray[np.bool_]) -> bool:
+    """Fill in the predictions of a fold where they are kept, and tell whether they are."""
+    found = (read_arrays(path) or {}).get("values")
+    if found is None or found.shape != values[held_out].shape:
+        return False
+    values[held_out] = found
+    return True
 
 
 def _pick(texts: Sequence[Text], places: NDArray[np.int64]) -> list[str]:

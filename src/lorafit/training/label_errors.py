@@ -1,7 +1,7 @@
 """Labels that are probably wrong, found by predictions of models that did not see them, as a file for a reviewer."""
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ from lorafit.errors import ConfigError, DataError, RunError, UserInputError
 from lorafit.inference.loading import load
 from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import RunLayout
-from lorafit.runs.lineage import list_base_runs
+from lorafit.runs.lineage import count_seen, list_base_runs
 from lorafit.runs.records import RunRecord
 from lorafit.system.extras import require
 from lorafit.system.paths import expand_home
@@ -219,6 +219,7 @@ def find_label_errors(
     if ENCODER in names:
         material = build_material(config, task, rows.split)
         values.append(predict_encoder_folds(config, material, fold_ids, progress))
+        notes += tuple(_describe_seen(config, rows.split))
     learned = _find_learned(rows.split, task, fold_ids)
     left_out, chosen = int(np.count_nonzero(~learned)), np.flatnonzero(learned)
     if left_out:
@@ -301,6 +302,19 @@ def check_review_file(path: Path) -> None:
         raise UserInputError(
             f"{path} is there already, perhaps with a reviewer's work. Choose another name (--review FILE) or move it."
         )
+
+
+def _describe_seen(config: Config, rows: Split) -> Iterator[str]:
+    """Tell how many rows the runs that the encoder comes from were trained on: their labels are learned already."""
+    for base in list_base_runs(config.model.name):
+        if base.texts is None:
+            yield f"Whether {base.root}, the encoder, was trained on any of the rows cannot be checked: {base.fault}."
+        elif seen := count_seen(base.texts, {"": rows})[""]:
+            yield (
+                f"{base.root}, the encoder, was trained on {seen:,} of the {len(rows):,} rows: it has learned their "
+                "labels, right or wrong, and takes too few of them for wrong. Take an encoder that is no run (--model) "
+                "or leave it out (--judges)."
+            )
 
 
 def _require_cleanlab() -> None:
