@@ -194,16 +194,20 @@ def run_job(
         except RunError:
             raise
         except KeyboardInterrupt:
-            raise JobInterruptedError(f"Interrupted. {work.keep()}") from None
+            kept = work.stop()
+            raise JobInterruptedError(f"Interrupted. {kept}") from None
         except DataError as error:
-            raise DataError(f"{error} {work.keep(texts='the same texts')}") from error
+            kept = work.stop(texts="the same texts")
+            raise DataError(f"{error} {kept}") from error
         except UserInputError as error:
-            raise UserInputError(f"{error} {work.keep()}") from error
+            kept = work.stop()
+            raise UserInputError(f"{error} {kept}") from error
         except Exception as error:
             fault = error if isinstance(error, EnvironmentUnfitError) else find_fault(error)
             if fault is None:
                 raise
-            raise type(fault)(f"{fault} {work.keep()}") from error
+            kept = work.stop()
+            raise type(fault)(f"{fault} {kept}") from error
 
 
 def name_left_out(output: Path) -> Path:
@@ -236,7 +240,7 @@ class _Work:
         """Begin, or go on with what is there."""
         self._parts.open(resume=resume, overwrite=overwrite)
         if self._left_out.exists() and not overwrite and not resume:
-            self.keep()
+            self.stop()
             raise UserInputError(
                 f"{self._left_out} already exists. Choose another --output, or replace both with --overwrite."
             )
@@ -265,8 +269,8 @@ class _Work:
             write_table(self._left_out, job.list_faults())
         return parts.join(self._name_columns(), expected=job.kept, csv_safe=self._csv_safe, mark=job.mark)
 
-    def keep(self, *, texts: str = "") -> str:
-        """Say what is kept of a job that stops here, and remove what cannot be gone on with."""
+    def stop(self, *, texts: str = "") -> str:
+        """Remove the parts of a job that stops here if it cannot be gone on with, and say what is kept."""
         parts = self._parts
         with suppress(OSError):  # whose reason is the one that is told
             can_go_on = self._job.source is not None and bool(self._job.source.identity)
