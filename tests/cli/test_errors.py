@@ -16,6 +16,7 @@ import pytest
 
 from lorafit.errors import DataError
 from lorafit.system import assets as carriers
+from lorafit.system.extras import install_line
 
 Call = Callable[..., Any]
 
@@ -296,7 +297,7 @@ def test_a_missing_extra_gives_the_pip_line(
     child = spawn_without(["torch"], *(str(trained) if word == "RUN" else word for word in words), "--quiet")
     assert child.returncode == 3, child.stderr
     assert "needs the package 'torch', which is not installed" in child.stderr
-    assert child.stderr.strip().endswith("pip install 'lorafit[train]'")
+    assert child.stderr.strip().endswith(install_line("train"))
     assert "Traceback" not in child.stderr
 
 

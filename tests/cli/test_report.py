@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from lorafit.system.extras import install_line
+
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
@@ -41,7 +43,7 @@ def test_what_is_no_run_ends_with_2(tmp_path: Path, call: Callable[..., Any]) ->
 def test_without_matplotlib_the_pip_line_is_given(run: Path, spawn_without: Callable[..., Any]) -> None:
     answer = spawn_without(["matplotlib"], "report", run)
     assert answer.returncode == 3
-    assert "pip install 'lorafit[report]'" in answer.stderr
+    assert install_line("report") in answer.stderr
 
 
 @pytest.mark.slow
@@ -52,4 +54,4 @@ def test_training_without_matplotlib_tells_how_to_get_the_report(
     answer = spawn_without(["matplotlib"], "train", reviews, *settings, "--output", run)
     assert answer.returncode == 0, answer.stderr
     assert not (run / "report.html").exists()
-    assert f"no report was written: pip install 'lorafit[report]', then: lorafit report {run}" in answer.stderr
+    assert f"no report was written: {install_line('report')}, then: lorafit report {run}" in answer.stderr

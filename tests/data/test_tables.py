@@ -184,7 +184,7 @@ def test_folder_and_unreadable_file_are_refused(tmp_path: Path, monkeypatch: pyt
 
 def test_parquet_without_pyarrow_gives_the_pip_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtraError, match=r"reading parquet files needs.*\n  pip install 'lorafit\[train\]'"):
+    with pytest.raises(MissingExtraError, match=r"reading parquet files needs.*\n  pip install .*\[train\]'"):
         read_table(write(tmp_path / "a.parquet", "x"))
 
 

@@ -122,5 +122,5 @@ def test_style_ends_with_the_block() -> None:
 def test_without_matplotlib_the_pip_line_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert not can_draw()
-    with pytest.raises(MissingExtraError, match=r"pip install 'lorafit\[report\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[report\]'"):
         require_matplotlib()

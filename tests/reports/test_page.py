@@ -302,7 +302,7 @@ def test_who_makes_the_page_is_told_why_there_are_no_texts(write_run: WriteRun, 
 
 def test_without_matplotlib_nothing_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'lorafit\[report\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[report\]'"):
         write_report(tmp_path)
     monkeypatch.undo()
     with pytest.raises(RunError):

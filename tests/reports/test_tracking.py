@@ -19,6 +19,7 @@ from lorafit.experiments.compare.compare import compare
 from lorafit.reports.tracking import open_trackers, require_trackers, track_results
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
+from lorafit.system.extras import install_line
 from lorafit.tasks.records import MetricsRecord
 from lorafit.tasks.registry import TASKS
 
@@ -300,7 +301,7 @@ def test_missing_package_is_told_before_any_work(
         lorafit.train(config, output=tmp_path / "run")
     assert str(caught.value) == (
         f"training.track=[{tracker}] needs the package '{module}', which is not installed. Install it with:\n"
-        "  pip install 'lorafit[track]'"
+        f"  {install_line('track')}"
     )
     assert not (tmp_path / "run").exists()
     if tracker == "mlflow":

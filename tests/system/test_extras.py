@@ -1,4 +1,6 @@
+import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -33,7 +35,7 @@ def test_a_missing_package_gives_the_pip_line(monkeypatch: pytest.MonkeyPatch) -
         require("pyarrow.parquet", extra="train", purpose="Reading parquet files")
     assert str(caught.value) == (
         "Reading parquet files needs the package 'pyarrow', which is not installed. Install it with:\n"
-        "  pip install 'lorafit[train]'"
+        f"  {install_line('train')}"
     )
 
 
@@ -63,5 +65,43 @@ def test_looking_for_modules_imports_none() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_the_install_line_is_quoted_for_the_shell() -> None:
-    assert install_line("train") == "pip install 'lorafit[train]'"
+@pytest.mark.parametrize(
+    ("origin", "line", "shared"),
+    [
+        (None, "pip install 'lorafit[train]'", "pip install 'lorafit[train]'"),
+        (
+            {"url": "file:///home/ann/my%20code", "dir_info": {"editable": True}},
+            "pip install -e '/home/ann/my code[train]'",
+            "pip install -e '.[train]'",
+        ),
+        ({"url": "file:///code", "dir_info": {}}, "pip install '/code[train]'", "pip install '.[train]'"),
+        (
+            {"url": "file:///tmp/lorafit-1-py3-none-any.whl", "archive_info": {}},
+            "pip install '/tmp/lorafit-1-py3-none-any.whl[train]'",
+            "pip install './lorafit-1-py3-none-any.whl[train]'",
+        ),
+        (
+            {"url": "https://a.b/lorafit", "vcs_info": {"vcs": "git", "commit_id": "12ab"}},
+            "pip install 'lorafit[train] @ git+https://a.b/lorafit@12ab'",
+            "pip install 'lorafit[train] @ git+https://a.b/lorafit@12ab'",
+        ),
+    ],
+)
+def test_an_extra_is_installed_from_where_lorafit_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: dict[str, object] | None, line: str, shared: str
+) -> None:
+    folder = tmp_path / "lorafit-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: lorafit\nVersion: 1\n", encoding="utf-8")
+    if origin is not None:
+        (folder / "direct_url.json").write_text(json.dumps(origin), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert install_line("train") == line
+    assert install_line("train", shared=True) == shared
+
+
+@pytest.mark.network
+def test_pip_takes_the_line() -> None:
+    words = [*shlex.split(install_line("onnx"))[1:], "--dry-run", "--no-deps"]
+    told = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True, check=False)
+    assert "Would install lorafit" in told.stdout, told.stderr

@@ -186,7 +186,7 @@ def test_package_that_is_missing_is_no_obstacle(dirty: Path, monkeypatch: pytest
     monkeypatch.setattr(texts, "_load_identifier", texts._load_identifier.__wrapped__)
     report = check(load(dirty))
     assert {one.what for one in report.skipped} >= {"near duplicates", "languages"}
-    assert "pip install 'lorafit[check]'" in report.skipped[0].why
+    assert extras.install_line("check") in report.skipped[0].why
 
 
 def test_page_shows_texts_only_where_it_may(dirty: Path, tmp_path: Path) -> None:

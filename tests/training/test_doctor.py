@@ -127,7 +127,7 @@ def test_missing_extra_is_a_problem_with_its_pip_line() -> None:
     assert diagnosis.processor.threads is None
     (problem,) = diagnosis.problems
     assert "no_such_module" in problem.what
-    assert problem.remedy == "pip install 'lorafit[train]'"
+    assert problem.remedy == extras.install_line("train")
 
 
 @pytest.mark.usefixtures("without_train_extra")

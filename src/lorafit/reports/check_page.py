@@ -40,7 +40,7 @@ def render_page(report: CheckReport, texts: Texts) -> str:
         summary=report.summarize(),
         findings=[(one, list(_list_shown(one, texts)), one.list_rows(_MOST_LISTED)) for one in report.findings],
         plots=list(draw_plots(report)) if can_draw() else [],
-        install="" if can_draw() else install_line("report"),
+        install="" if can_draw() else install_line("report", shared=True),
         titles=("label", *report.labels),
         rows=_list_counts(report),
         about=_describe(report),

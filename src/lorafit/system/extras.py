@@ -2,10 +2,16 @@
 
 import importlib
 import importlib.util
+import json
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from lorafit.errors import MissingExtraError
 
@@ -31,9 +37,33 @@ TELEMETRY = {
 """Variables by which packages are told to report nothing about their use; Optuna and torch report nothing."""
 
 
-def install_line(extra: str) -> str:
-    """Return the command that installs `extra`."""
-    return f"pip install 'lorafit[{extra}]'"
+def install_line(extra: str, *, shared: bool = False) -> str:
+    """Return the command that installs an extra from where lorafit itself came from.
+
+    Args:
+        extra: A key of `EXTRAS`.
+        shared: Whether others will read it: it names no folder of this machine, but is typed in the checkout or beside
+            the wheel.
+
+    Returns:
+        The line for a checkout, a file, an address or, where none of them is recorded, the package index.
+    """
+    try:
+        recorded = distribution("lorafit").read_text("direct_url.json")
+    except PackageNotFoundError:
+        recorded = None
+    origin = json.loads(recorded or "{}")
+    url = origin.get("url", "")
+    if url.startswith("file:"):
+        place = Path(url2pathname(urlsplit(url).path))
+        option = "-e " if origin.get("dir_info", {}).get("editable") else ""
+        here = f"./{place.name}" if "archive_info" in origin else "."
+        return f"pip install {option}{shlex.quote(f'{here if shared else place}[{extra}]')}"
+    if url:
+        source = origin.get("vcs_info", {})
+        address = f"{source['vcs']}+{url}@{source['commit_id']}" if source else url
+        return f"pip install {shlex.quote(f'lorafit[{extra}] @ {address}')}"
+    return f"pip install {shlex.quote(f'lorafit[{extra}]')}"
 
 
 def missing_modules(extra: str) -> list[str]:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from markupsafe import escape
 from rich.console import Console
 
 from lorafit.cli.render.comparison import build_table
 from lorafit.experiments.compare.page import find_pareto, judge_baselines, plot_scores, render_page
 from lorafit.experiments.compare.records import BaselineRow, Cell, ComparisonRecord, MethodRow
 from lorafit.models.records import ParameterCounts
+from lorafit.system.extras import install_line
 from lorafit.system.records import FileRecord
 from lorafit.tasks.evaluation import Verdict
 from lorafit.tasks.records import Estimate
@@ -205,7 +207,7 @@ def test_without_matplotlib_the_page_says_how_to_get_the_plot(monkeypatch: pytes
     page = render_page(make_record())
     assert "<svg" in with_plot
     assert "<svg" not in page
-    assert "pip install &#39;lorafit[report]&#39;" in page
+    assert str(escape(install_line("report", shared=True))) in page
     assert "90.0 % [88.0, 92.0]" in page
 
 

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from markupsafe import escape
 from rich.console import Console
 
 from lorafit.cli.render.search import build_table
 from lorafit.experiments.search.page import plot_history, plot_importances, rank_trials, render_page
 from lorafit.experiments.search.records import SearchRecord, TrialRow
+from lorafit.system.extras import install_line
 from lorafit.system.records import FileRecord
 from lorafit.tasks.registry import TASKS, get_task
 
@@ -128,7 +130,7 @@ def test_without_matplotlib_the_page_says_how_to_get_the_plots(monkeypatch: pyte
     page = render_page(make_record())
     assert with_plots.count("<svg") == 2
     assert "<svg" not in page
-    assert "pip install &#39;lorafit[report]&#39;" in page
+    assert str(escape(install_line("report", shared=True))) in page
     assert "<td>80 %</td>" in page, "importances are in a table"
 
 

@@ -62,7 +62,7 @@ def render_page(record: ComparisonRecord) -> str:
         titles=list(columns),
         rows=list(zip(*columns.values(), strict=True)),
         plot=plot_scores(record) if record.methods and can_draw() else None,
-        install=install_line("report"),
+        install=install_line("report", shared=True),
         settings=_describe(record),
     )
 

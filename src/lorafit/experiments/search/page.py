@@ -32,7 +32,7 @@ def render_page(record: SearchRecord) -> str:
         history=plot_history(record.trials) if has_losses and can_draw() else None,
         importances=plot_importances(record.importances) if record.importances and can_draw() else None,
         shares=_list_shares(record.importances),
-        install=install_line("report"),
+        install=install_line("report", shared=True),
         titles=("trial", "validation loss", metric, *record.space, "time", "state"),
         rows=[_list_cells(row, record) for row in rank_trials(record.trials)],
         failed=[row for row in record.trials if row.error is not None and row.same_as is None],
