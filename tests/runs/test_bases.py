@@ -20,13 +20,13 @@ from lorafit.models.adaptation import AdaptedModel, apply_method, count_paramete
 from lorafit.models.load import Encoder, load_tokenizer, load_with_head, locate_encoder
 from lorafit.models.runtimes.pytorch import TorchRuntime
 from lorafit.runs import saving
+from lorafit.runs.bases import locate_base
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, GoldenRecord
 from lorafit.runs.records import RunRecord
 from lorafit.runs.saving import (
     is_proven,
     load_trained,
-    locate_base,
     rehearse_saving,
     save_trained,
     write_trained,

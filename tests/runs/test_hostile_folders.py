@@ -19,10 +19,11 @@ from lorafit.config import MethodConfig, ModelConfig
 from lorafit.errors import UserInputError
 from lorafit.models.adaptation import apply_method, count_parameters
 from lorafit.models.load import load_tokenizer, load_with_head, locate_encoder
+from lorafit.runs.bases import locate_base
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.golden import GoldenRecord
 from lorafit.runs.records import RunRecord
-from lorafit.runs.saving import compute_plain_logits, locate_base, write_trained
+from lorafit.runs.saving import compute_plain_logits, write_trained
 from lorafit.system.digests import digest_folder
 from lorafit.tasks.registry import build_task
 

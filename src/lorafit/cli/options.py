@@ -270,7 +270,7 @@ def takes_base(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command with the option `--base`, by which runs inside it find a base that has moved."""
 
     def look(base: Path | None) -> AbstractContextManager[object]:
-        from lorafit.runs.bases import look_for_bases
+        from lorafit.runs.moved import look_for_bases
 
         return look_for_bases(base)
 

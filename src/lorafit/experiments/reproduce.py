@@ -13,10 +13,10 @@ from lorafit.config import Config
 from lorafit.data.loading import load_splits
 from lorafit.errors import NotReproducedError, RunError, UserInputError
 from lorafit.experiments.diff.sides import RunSide, open_run, read_test_predictions
+from lorafit.runs.bases import locate_base
 from lorafit.runs.evidence import read_metrics
 from lorafit.runs.folder import find_free_name
 from lorafit.runs.records import RunRecord
-from lorafit.runs.saving import locate_base
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.records import FileRecord, Record

@@ -10,9 +10,9 @@ from lorafit.inference.export.records import ExportLayout, ExportRecord, check_e
 from lorafit.inference.predictor import Predictor, read_calibration
 from lorafit.models.runtimes.onnx import OnnxRuntime
 from lorafit.models.tokenization import read_tokenizer
-from lorafit.runs.bases import look_for_bases
 from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, verify_golden
+from lorafit.runs.moved import look_for_bases
 from lorafit.runs.records import RunRecord
 from lorafit.system.alterations import choose_about_altered
 from lorafit.system.extras import require

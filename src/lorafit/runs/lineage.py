@@ -11,10 +11,10 @@ from lorafit.data.loading import load_splits
 from lorafit.data.rows import Split, Splits
 from lorafit.data.sources import name_source
 from lorafit.errors import DataError, EnvironmentUnfitError, UserInputError
+from lorafit.runs.bases import find_run
 from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
-from lorafit.runs.saving import find_run
 from lorafit.system.text import fold_text
 
 _MOST_SEEN: Final = 0.5

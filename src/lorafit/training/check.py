@@ -31,7 +31,7 @@ from lorafit.models.coverage import MUCH, TOO_MUCH, find_unknown_id, measure_cov
 from lorafit.models.load import load_tokenizer
 from lorafit.models.tokenization import Truncation, tokenize
 from lorafit.reports.check_page import render_page
-from lorafit.runs.saving import locate_base
+from lorafit.runs.bases import locate_base
 from lorafit.system.atomic import write_atomic
 from lorafit.system.extras import require
 from lorafit.system.progress import Progress, Silent

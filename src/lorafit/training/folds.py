@@ -24,8 +24,8 @@ from lorafit.models.array_cache import SUFFIX, keep_arrays, read_arrays
 from lorafit.models.batching import plan_batches
 from lorafit.models.cache import cache_folder
 from lorafit.models.load import load_tokenizer
+from lorafit.runs.bases import locate_base
 from lorafit.runs.folder import RunLayout
-from lorafit.runs.saving import locate_base
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Array, Task

@@ -24,9 +24,9 @@ from lorafit.models.method_settings import complete_settings
 from lorafit.models.token_cache import tokenize_once
 from lorafit.models.tokenization import MOST_WINDOWS, TokenizedTexts, Truncation
 from lorafit.reports.tracking import require_trackers
+from lorafit.runs.bases import locate_base
 from lorafit.runs.lineage import describe_seen_texts
 from lorafit.runs.records import DataRecord, ForecastRecord, HardwareRecord, RunRecord, SplitRecord
-from lorafit.runs.saving import locate_base
 from lorafit.system import hardware
 from lorafit.system.extras import require
 from lorafit.system.progress import Progress, Silent
