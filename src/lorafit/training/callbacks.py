@@ -111,13 +111,14 @@ class ProgressReport(TrainerCallback):
 
 
 class History(TrainerCallback):
-    """Writes `history.jsonl` and marks checkpoints as complete."""
+    """Writes `history.jsonl` and marks checkpoints as complete, none whose weights are not finite."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        """Write the log so far, and mark the checkpoint just written as complete."""
+    def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **given: Any) -> None:
+        """Mark the checkpoint just written as complete, unless a weight is not finite, and write the log so far."""
+        check_weights(given["model"], step=state.global_step)
         mark_complete(name_checkpoint(Path(str(args.output_dir)), state.global_step))
         self._write(state)
 
@@ -145,14 +146,6 @@ class Rates(TrainerCallback):
                 group["lr"] *= rate / known
                 group["initial_lr"] = rate
         schedule.base_lrs = list(self._rates)
-
-
-class WeightsGuard(TrainerCallback):
-    """Lets no checkpoint be marked as complete whose weights are not finite."""
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **given: Any) -> None:
-        """Raise `TrainingDivergedError` if a weight is not finite."""
-        check_weights(given["model"], step=state.global_step)
 
 
 _FEWEST_STEPS = 10

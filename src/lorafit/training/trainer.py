@@ -40,7 +40,6 @@ from lorafit.training.callbacks import (
     RankAllocation,
     Rates,
     Schedule,
-    WeightsGuard,
 )
 from lorafit.training.checkpoints import find_fault, name_checkpoint
 from lorafit.training.divergence import diagnose
@@ -168,7 +167,6 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
         callbacks=[
             EpochOrder(batches),
             Schedule(steps_per_epoch=len(batches), evaluations_per_epoch=config.evaluations_per_epoch),
-            WeightsGuard(),
             History(job.layout.history),
             report,
             Rates(optimizer),
