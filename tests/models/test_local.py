@@ -226,6 +226,13 @@ def test_encoder_at_the_root_of_sentence_transformers_is_used(folder: Path) -> N
     assert locate(folder) == Encoder(str(folder), folder, str(folder), None)
 
 
+def test_damaged_list_of_modules_is_named(tiny_bert: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bert, tmp_path / "sentences" / "0_Transformer")
+    (tmp_path / "sentences" / "modules.json").write_text('[{"path": ')
+    with pytest.raises(ConfigError, match=r"modules\.json is damaged: Expecting value"):
+        locate(tmp_path / "sentences")
+
+
 def test_several_models_in_a_folder_are_named(tiny_bert: Path, tmp_path: Path) -> None:
     for name in ("a", "b c"):
         shutil.copytree(tiny_bert, tmp_path / "models" / name)

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from lorafit.errors import ConfigError, DataError, RunError
-from lorafit.system.files import check_file, describe_no_file, read_file, show_path, suggest_sibling
+from lorafit.system.files import (
+    check_file,
+    describe_no_file,
+    read_file,
+    read_json,
+    read_object,
+    show_path,
+    suggest_sibling,
+)
 from lorafit.system.limits import Limit, list_limits
 
 SMALL = Limit("small", 10, "bytes", "a test needs a small one")
@@ -56,6 +64,27 @@ def test_no_more_is_read_than_is_allowed(tmp_path: Path) -> None:
     message = r"large is larger than a record may be; allowed are 10 bytes \(LORAFIT_LIMIT_SMALL=NUMBER allows more\)\."
     with pytest.raises(RunError, match=message):
         read_file(path, RunError, SMALL, what="a record")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b'{"a": ', "is damaged: Expecting value"),
+        (b"\xff\x00", "is damaged"),
+        (b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}", "in each other beyond measure"),
+        (b"[" * 300_000, "is damaged"),
+        (b"[1]", "is no JSON object"),
+    ],
+    ids=["cut", "bytes", "deep", "endless", "list"],
+)
+def test_what_is_no_json_object_of_a_measure_is_refused(tmp_path: Path, content: bytes, fault: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=fault) as caught:
+        read_object(path, RunError)
+    assert str(path) in str(caught.value)
+    path.write_text('{"a": [1]}')
+    assert read_json(path, RunError) == read_object(path, RunError) == {"a": [1]}
 
 
 def test_the_variable_raises_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lorafit.errors import ConfigError
 from lorafit.models.pickled import find_pickled
-from lorafit.models.vetting import check_place, opening, read_object
+from lorafit.models.vetting import check_place, opening
 from lorafit.models.weights import read_tensors
+from lorafit.system.files import read_object
 from lorafit.system.limits import ADAPTER_NAMES, ADAPTER_SIZE
 from lorafit.system.text import clean_text
 
@@ -90,7 +91,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
             f"{folder} holds {pickled[0].name}, a pickle, which can run code: lorafit opens no adapter that comes with "
             f"one. Remove it if {WEIGHTS} is the same in safetensors; else let its author save that."
         )
-    return read_object(folder / SETTINGS)
+    return read_object(folder / SETTINGS, ConfigError)
 
 
 def read_adapter_weights(folder: Path) -> dict[str, "torch.Tensor"]:

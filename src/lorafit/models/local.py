@@ -22,8 +22,7 @@ from lorafit.models.pickled import find_pickled
 from lorafit.models.vetting import check_place, opening, read_config
 from lorafit.models.weights import INDEX, WEIGHTS, read_names, read_tensors
 from lorafit.system.atomic import compute_digest
-from lorafit.system.files import read_file
-from lorafit.system.limits import SETTINGS_BYTES
+from lorafit.system.files import read_json, read_object
 from lorafit.system.paths import expand_home
 
 CONFIG = "config.json"
@@ -109,7 +108,7 @@ def _find_encoder(root: Path, name: str) -> Path:
     """Return the folder or its sub-folder that holds the encoder's config and weights."""
     if (root / CONFIG).is_file():
         return root
-    modules = _read_json(root / _MODULES)
+    modules = read_json(root / _MODULES, ConfigError) if (root / _MODULES).is_file() else None
     if isinstance(modules, list):  # sentence-transformers' layout
         paths = [
             module["path"]
@@ -181,13 +180,9 @@ def _name_python() -> str:
     return shlex.quote(sys.executable)
 
 
-def _read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(read_file(path, ConfigError, SETTINGS_BYTES))
-    except (ValueError, RecursionError):
-        return None
+def _read_tokenizer_settings(folder: Path) -> dict[str, Any]:
+    path = folder / "tokenizer_config.json"
+    return read_object(path, ConfigError) if path.is_file() else {}
 
 
 _SINGLE_PREFIXES = ("albert", "bert", "distilbert", "electra", "mpnet")
@@ -296,7 +291,7 @@ def _make_tokenizer(copy: Path, name: str) -> None:
     """Let transformers make the fast tokenizer from what lies in the folder."""
     from transformers import AutoTokenizer
 
-    settings = _read_json(copy / "tokenizer_config.json") or {}
+    settings = _read_tokenizer_settings(copy)
     options = {"do_lower_case": False} if "do_lower_case" not in settings and _has_capitals(copy / "vocab.txt") else {}
     with opening(f"{name}: transformers cannot make {TOKENIZER} from its vocabulary"):
         tokenizer = AutoTokenizer.from_pretrained(
@@ -322,5 +317,5 @@ def _describe_vocabulary(source: Path, copy: Path) -> str:
     found = [path.name for pattern in _VOCABULARIES for path in sorted(source.glob(pattern))]
     if found[0] != "vocab.txt":
         return " and ".join(found)
-    lower = (_read_json(copy / "tokenizer_config.json") or {}).get("do_lower_case", True)
+    lower = _read_tokenizer_settings(copy).get("do_lower_case", True)
     return f"vocab.txt; capitals {'become small letters' if lower else 'are kept'}"

@@ -8,7 +8,7 @@ still finds wrong with them becomes one sentence.
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from lorafit.errors import ConfigError, LorafitError, RunError, UserInputError
 from lorafit.models.quiet import quiet_transformers
 from lorafit.system.faults import find_fault
-from lorafit.system.files import check_file, read_file
-from lorafit.system.limits import DEPTH, GROWTH, LAYERS, MODEL_LABELS, PIECES, SETTINGS_BYTES, Limit
+from lorafit.system.files import check_file, read_object
+from lorafit.system.limits import GROWTH, LAYERS, MODEL_LABELS, PIECES
 from lorafit.system.text import clean_text
 
 if TYPE_CHECKING:
@@ -106,37 +106,6 @@ def _is_blob(path: Path) -> bool:
     return path.parent.name == "blobs" and path.parent.parent.name.startswith("models--")
 
 
-def read_object(path: Path, limit: Limit = SETTINGS_BYTES) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        path: The file.
-        limit: How many bytes it may have.
-
-    Returns:
-        Its fields.
-
-    Raises:
-        ConfigError: It is no plain file, too large, or no JSON object.
-    """
-    content = read_file(path, ConfigError, limit)
-    try:
-        fields = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is damaged: {clean_text(str(error), most=_MOST_REASON)}.") from error
-    if not isinstance(fields, dict):
-        raise ConfigError(f"{path} is damaged: it is no JSON object.")
-    level: list[Any] = [fields]
-    for _ in range(DEPTH.value):
-        level = [below for one in level if isinstance(one, dict | list) for below in _list_below(one)]
-    DEPTH.check(DEPTH.value + bool(level), f"{path} has lists and objects in each other beyond measure", ConfigError)
-    return fields
-
-
-def _list_below(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
-
-
 def read_config(folder: Path) -> dict[str, Any]:
     """Read a model's `config.json`, and refuse one that a library should not be given.
 
@@ -152,7 +121,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     check_place(folder)
     path = folder / "config.json"
-    fields = read_object(path)
+    fields = read_object(path, ConfigError)
     if not isinstance(fields.get("model_type") or "", str):
         raise ConfigError(f"{path} is damaged: model_type is {clean_text(repr(fields['model_type']), most=80)}.")
     for key, value in _list_fields(fields):

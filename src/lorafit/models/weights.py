@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lorafit.errors import ConfigError
-from lorafit.models.vetting import check_place, opening, read_object, reading
-from lorafit.system.files import check_file
+from lorafit.models.vetting import check_place, opening, reading
+from lorafit.system.files import check_file, read_object
 from lorafit.system.limits import HEADER, NEW_NUMBERS, RECORD_BYTES
 from lorafit.system.text import clean_text
 
@@ -37,7 +37,7 @@ def read_weights(folder: Path) -> dict[str, "torch.Tensor"]:
     check_place(folder)
     names = [WEIGHTS]
     if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
-        listed = read_object(folder / INDEX, RECORD_BYTES).get("weight_map")
+        listed = read_object(folder / INDEX, ConfigError, RECORD_BYTES).get("weight_map")
         names = sorted({str(name) for name in listed.values()}) if isinstance(listed, dict) else []
         strange = [name for name in names if not re.fullmatch(r"[\w.-]+\.safetensors", name)]
         if strange or not names:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from lorafit.config import Config
 from lorafit.errors import RunError
@@ -11,7 +11,7 @@ from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
 from lorafit.runs.golden import GoldenRecord
 from lorafit.runs.records import RunRecord
 from lorafit.system.alterations import report_altered
-from lorafit.system.files import read_file
+from lorafit.system.files import read_object
 from lorafit.system.limits import RECORD_BYTES
 from lorafit.system.text import clean_text
 from lorafit.tasks.base import Task
@@ -79,28 +79,18 @@ def check_settings(config: Config, record: RunRecord, layout: RunLayout) -> None
 def _list_facts(folder: Path, labelled: Path, record: _ModelFacts) -> Iterator[tuple[Path, str, object, object]]:
     """Yield file, name and both values of every fact, the record's last."""
     task = record.build_task()
-    config = _read_object(labelled)
+    config = read_object(labelled, RunError, RECORD_BYTES)
     names = config.get("id2label")
     yield labelled, "the labels are", names, {str(index): name for index, name in task.id2label.items()}
     yield labelled, "the kind of loss is", config.get("problem_type"), task.problem_type
     tokenizer = folder / "tokenizer_config.json"
-    yield tokenizer, "the longest input has", _read_object(tokenizer).get("model_max_length"), record.max_length
+    longest = read_object(tokenizer, RunError, RECORD_BYTES).get("model_max_length")
+    yield tokenizer, "the longest input has", longest, record.max_length
     golden = folder / "golden.json"
     outputs = {len(row) for row in GoldenRecord.read(golden).logits}
     yield golden, "the numbers of outputs are", sorted(outputs), [len(task.output_names)]
     if (folder / CALIBRATION_FILE).is_file():
         task.calibration_type.read(folder / CALIBRATION_FILE)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object of another library; a RunError says that it is none."""
-    try:
-        content = json.loads(read_file(path, RunError, RECORD_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is damaged: it is not JSON.") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path} is damaged: it is not a JSON object.")
-    return content
 
 
 def _show(value: object) -> str:

@@ -2,15 +2,17 @@
 
 import difflib
 import errno
+import json
 import os
 import shlex
 import stat
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from lorafit.errors import UserInputError
-from lorafit.system.limits import FILE, Limit
+from lorafit.system.limits import DEPTH, FILE, SETTINGS_BYTES, Limit
 from lorafit.system.text import clean_text
 
 _KINDS: Final = (
@@ -30,6 +32,7 @@ _FAULTS: Final = {
 _OF_SYSTEM: Final = ("/proc/", "/sys/")
 _MOST_SIBLINGS: Final = 2000
 _LONGEST_PATH: Final = 200
+_MOST_REASON: Final = 300
 
 
 def describe_no_file(path: Path) -> str | None:
@@ -116,6 +119,57 @@ def read_file(path: Path, error: type[UserInputError], limit: Limit = FILE, *, w
         raise error(f"{show_path(path)} cannot be read: {fault.strerror}.") from fault
     limit.check(len(content), f"{show_path(path)} is larger than {what} may be", error)
     return content
+
+
+def read_json(path: Path, error: type[UserInputError], limit: Limit = SETTINGS_BYTES) -> Any:  # noqa: ANN401 - JSON
+    """Read JSON from outside.
+
+    Args:
+        path: The file.
+        error: What is raised.
+        limit: How many bytes it may have.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        UserInputError: `error`: it is no plain file, too large, no JSON, or has more levels than are allowed.
+    """
+    content = read_file(path, error, limit)
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as fault:
+        raise error(f"{show_path(path)} is damaged: {clean_text(str(fault), most=_MOST_REASON)}.") from fault
+    level: list[Any] = [value]
+    for _ in range(DEPTH.value):
+        level = [below for one in level if isinstance(one, dict | list) for below in _list_below(one)]
+    subject = f"{show_path(path)} has lists and objects in each other beyond measure"
+    DEPTH.check(DEPTH.value + bool(level), subject, error)
+    return value
+
+
+def read_object(path: Path, error: type[UserInputError], limit: Limit = SETTINGS_BYTES) -> dict[str, Any]:
+    """Read a JSON object from outside.
+
+    Args:
+        path: The file.
+        error: What is raised.
+        limit: How many bytes it may have.
+
+    Returns:
+        Its fields.
+
+    Raises:
+        UserInputError: `error`, as of `read_json`, or it is no object.
+    """
+    fields = read_json(path, error, limit)
+    if not isinstance(fields, dict):
+        raise error(f"{show_path(path)} is damaged: it is no JSON object.")
+    return fields
+
+
+def _list_below(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def show_path(path: Path) -> str:
