@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from lorafit.runs.records import RunRecord
+
 Call = Callable[..., Any]
 
 COMMANDS = {
@@ -16,7 +18,6 @@ COMMANDS = {
     "evaluate": ("config.yaml", ["evaluate", "RUN", "ROWS"]),
     "report": ("history.jsonl", ["report", "RUN"]),
     "diff": ("config.yaml", ["diff", "RUN", "RUN"]),
-    "export": ("adapter/tokenizer_config.json", ["export", "RUN", "--merged"]),
 }
 """A file that each reads, and its words."""
 
@@ -39,6 +40,25 @@ def test_altered_files_are_refused_unless_they_are_accepted(
     assert accepted.code == 0, accepted.err
     assert accepted.err.count(f"{altered} was altered") == 1
     assert "accepted, as was asked for: " in accepted.err
+
+
+def test_what_was_altered_is_never_exported_and_sealed_anew(
+    call: Call, trained: Path, edit_record: Callable[..., None], tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    labels = RunRecord.read(run / "run.json").labels
+    edit_record(run / "run.json", labels=labels[::-1])
+    answer = call("export", run, "--merged")
+    assert answer.code == 2
+    assert "--accept-altered" not in answer.err, "export has no such option"
+    assert "No such option" in call("export", run, "--merged", "--accept-altered").err
+
+
+def test_a_comment_in_the_settings_stops_no_prediction(call: Call, trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    with (run / "config.yaml").open("a", encoding="utf-8") as file:
+        file.write("# mine\n")
+    assert call("predict", run, "fine").code == 0
 
 
 def test_a_resumed_run_has_the_settings_that_it_began_with(

@@ -23,16 +23,9 @@ from lorafit.data.tables import Table, read_table
 from lorafit.data.writing import write_table
 from lorafit.errors import DataError, JobInterruptedError, LorafitError, RunError, UserInputError
 from lorafit.inference import job_parts, jobs
-from lorafit.inference.batch import (
-    BadRows,
-    check_output,
-    name_left_out,
-    open_file,
-    open_table,
-    run_job,
-    stream_predictions,
-)
+from lorafit.inference.batch import check_output, name_left_out, run_job, stream_predictions
 from lorafit.inference.job_parts import PartRecord
+from lorafit.inference.jobs import BadRows, open_file, open_table
 from lorafit.system.atomic import compute_digest
 from lorafit.system.progress import Silent
 from lorafit.system.text import Text, join_text
@@ -386,7 +379,8 @@ sys.path.insert(0, sys.argv[3])
 from test_batch import Length
 from lorafit.errors import EnvironmentUnfitError
 from lorafit.inference import job_parts, jobs
-from lorafit.inference.batch import open_file, run_job
+from lorafit.inference.batch import run_job
+from lorafit.inference.jobs import open_file
 
 jobs._PART_ROWS = 3
 job = open_file(Path(sys.argv[1]))
@@ -422,7 +416,7 @@ class Slow(Length):
         return super().predict(texts)
 
 file = Path(sys.argv[1])
-batch.run_job(batch.open_file(file), Slow(), file.with_name("out.csv"))
+batch.run_job(jobs.open_file(file), Slow(), file.with_name("out.csv"))
 """
 
 
@@ -741,7 +735,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_batch import Length
-from lorafit.inference.batch import open_file, run_job
+from lorafit.inference.batch import run_job
+from lorafit.inference.jobs import open_file
 
 class Light(Length):
     def predict(self, texts, *, on_progress=None, **_):
@@ -994,3 +989,13 @@ def test_what_fits_together_has_one_type_in_all_parts(tmp_path: Path, values: li
     written = read_table(output).columns["x"]
     bare = [{k: v for k, v in one.items() if v is not None} if isinstance(one, dict) else one for one in written]
     assert bare == [{k: v for k, v in one.items() if v is not None} if isinstance(one, dict) else one for one in rows]
+
+
+def test_a_hidden_file_of_a_file_manager_among_the_parts_stays_and_stops_nothing(tmp_path: Path) -> None:
+    file, output = write_rows(tmp_path / "in.csv"), tmp_path / "out.csv"
+    other = stop_job(file, output) / ".DS_Store"
+    other.write_text("mine")
+    assert run_job(open_file(file), Length(), output, resume=True) == 10
+    assert other.read_text() == "mine"
+    assert run_job(open_file(file), Length(), output, overwrite=True) == 10
+    assert [path.name for path in other.parent.iterdir()] == [".DS_Store"]

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,13 @@ def test_free_name_is_the_first_that_does_not_exist(working_folder: Path) -> Non
 )
 def test_suggested_name_is_short_and_safe_in_a_shell(parts: tuple[str, ...], name: str) -> None:
     assert suggest_name(*parts) == name
+
+
+def test_run_of_another_version_or_altered_by_hand_can_be_replaced(
+    old_run: RunLayout, edit_record: Callable[..., None]
+) -> None:
+    edit_record(old_run.record, schema_version=1)
+    assert choose_run_folder(Path("mine"), suggestion="x", overwrite=True) == old_run
+    old_run.record.write_text(old_run.record.read_text().replace("1", "2"))
+    claim_run_folder(old_run, overwrite=True)
+    assert not old_run.record.exists()

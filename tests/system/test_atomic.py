@@ -282,3 +282,16 @@ Path.rename = stop_after
     subprocess.run([sys.executable, "-c", write, str(tmp_path / "second")], check=True)
     assert names_in(tmp_path) == ["first", "made", "second"]
     assert content_of(tmp_path / "made") == "old"
+
+
+def test_a_file_keeps_the_permissions_of_the_one_that_it_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "private.csv"
+    path.write_text("old")
+    path.chmod(0o600)
+    write_atomic(path, "new")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o600)
+
+
+def test_a_name_that_leaves_no_room_is_an_obstacle(tmp_path: Path) -> None:
+    assert describe_obstacle(tmp_path / ("a" * 200)) is None
+    assert describe_obstacle(tmp_path / ("a" * 201)) == "its name is longer than 200 bytes"

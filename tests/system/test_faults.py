@@ -201,3 +201,8 @@ def test_a_block_says_how_to_go_on_and_passes_on_the_rest() -> None:
         raise DataError("mine")
     with pytest.raises(KeyError), name_faults("Go on."):
         raise KeyError(1)
+
+
+@pytest.mark.parametrize("kind", [KeyError, ValueError, TypeError, IndexError])
+def test_a_value_with_the_words_of_a_fault_is_none(kind: type[Exception]) -> None:
+    assert find_fault(kind("could not convert: 'No space left on device, my phone ran out of memory'")) is None

@@ -163,3 +163,9 @@ def test_other_files_are_no_checkpoints(folder: Path) -> None:
 
 def test_folder_that_does_not_exist_holds_none(tmp_path: Path) -> None:
     assert find_checkpoint(tmp_path / "nowhere") == Choice(None, {})
+
+
+@pytest.mark.parametrize("name", [".DS_Store", ".nfs0001", "notes.txt"])
+def test_a_file_that_nothing_reads_costs_no_checkpoint(folder: Path, name: str) -> None:
+    (folder / "checkpoint-10" / name).write_bytes(b"other")
+    assert find_checkpoint(folder).checkpoint == folder / "checkpoint-10"

@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import Quiet, accepts_altered, takes_base
+from lorafit.cli.options import Quiet, takes_base
 from lorafit.cli.render.progress import open_progress
 from lorafit.system.text import disarm
 
 
 @takes_base
-@accepts_altered
 def export(
     run: Annotated[Path, typer.Argument(help="The run folder.")],
     *,

@@ -116,7 +116,7 @@ def _open_job(
     from lorafit.inference.typed_texts import read_words, save_stream
 
     data = load_config(flags=rows.collect({})).data
-    given, trained = tuple(rows.text_columns or ()), _find_trained_columns(run)
+    given, trained = tuple(rows.text_columns or ()), _find_trained_columns(run, named=not texts)
     if given and trained and len(given) != len(trained):
         takes = "single texts: give --text-column once" if len(trained) == 1 else "pairs: give --text-column twice"
         raise UserInputError(f"The model takes {takes}.")
@@ -145,12 +145,16 @@ def _open_job(
         yield job
 
 
-def _find_trained_columns(folder: Path) -> tuple[str, ...] | None:
-    """Return the columns that held the texts of a run, or usual ones of an export: two of pairs; None of neither."""
+def _find_trained_columns(folder: Path, *, named: bool) -> tuple[str, ...] | None:
+    """Return the columns that held the texts of a run, two of pairs; None of no model.
+
+    Of an export, and where they need not be `named` as they were, those of words on the command line.
+    """
     from lorafit.inference.export.records import ExportLayout, ExportRecord
     from lorafit.inference.jobs import TEXT_COLUMNS
     from lorafit.runs.folder import RunLayout
 
+    folder = folder.resolve()
     run, export = RunLayout(folder), ExportLayout(folder)
     if export.record.is_file():
         return TEXT_COLUMNS if ExportRecord.read(export.record).pair else TEXT_COLUMNS[:1]
@@ -159,5 +163,8 @@ def _find_trained_columns(folder: Path) -> tuple[str, ...] | None:
     from lorafit.runs.evidence import read_settings
     from lorafit.runs.records import RunRecord
 
-    data = read_settings(run, RunRecord.read(run.record)).data
+    record = RunRecord.read(run.record)
+    if not named:
+        return TEXT_COLUMNS if record.pair else TEXT_COLUMNS[:1]
+    data = read_settings(run, record).data
     return (data.text_column,) if data.text_pair_column is None else (data.text_column, data.text_pair_column)

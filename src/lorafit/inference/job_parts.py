@@ -96,7 +96,7 @@ class JobParts:
             self._check_settings()
             return
         self.remove()
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         JobRecord(settings=self._settings).write(self._job)
 
     def check(self, rows: int) -> list[range]:
@@ -185,15 +185,20 @@ class JobParts:
             if self._own.fullmatch(path.name) and path != self._job:
                 path.unlink()
         self._job.unlink(missing_ok=True)
-        self.folder.rmdir()
+        with suppress(OSError):  # a file manager or a network disk may have put something there
+            self.folder.rmdir()
 
     def _check_own(self) -> None:
-        """Make sure that everything in the folder is lorafit's."""
+        """Make sure that everything in the folder is lorafit's; hidden files of others may be there, and stay."""
         if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
             raise RunError(f"{self.folder} is in the way, and not lorafit's. Move it, or choose another --output.")
         found = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
         others = [
-            path for path in found if path.is_symlink() or not path.is_file() or not self._own.fullmatch(path.name)
+            path
+            for path in found
+            if path.is_symlink()
+            or not path.is_file()
+            or not (self._own.fullmatch(path.name) or path.name.startswith("."))
         ]
         is_marked = self._job.is_file() or bool(self._read_records())
         if others or (not is_marked and any(not path.name.startswith(".") for path in found)):

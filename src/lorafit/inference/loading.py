@@ -96,17 +96,18 @@ def _load_run(
 ) -> Predictor:
     """Open a run with torch."""
     torch, *_ = (require(name, extra="train", purpose="Loading a run") for name in ("torch", "transformers", "peft"))
+    from lorafit.config import load_config
     from lorafit.models.acceleration.encoder_block import fuse_encoder
     from lorafit.models.acceleration.inference import make_fast
     from lorafit.models.acceleration.precision import choose_device, choose_precision
     from lorafit.models.load import load_tokenizer
     from lorafit.models.runtimes.pytorch import TorchRuntime
-    from lorafit.runs.evidence import read_settings
+    from lorafit.runs.agreement import check_settings
     from lorafit.runs.saving import load_trained
 
     record = RunRecord.read(layout.record)
     if layout.config.is_file():  # prediction does without it
-        read_settings(layout, record)
+        check_settings(load_config(layout.config), record, layout)
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
         model = load_trained(layout, record)
     kept = layout.calibration if CALIBRATION_FILE in record.files else None

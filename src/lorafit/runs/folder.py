@@ -1,5 +1,6 @@
 """The run folder: the name of every file, and where a new run may go. Nothing else spells a file name of a run."""
 
+import json
 import re
 import shlex
 import shutil
@@ -8,8 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from lorafit.errors import RunError
-from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import describe_obstacle, is_half_made
+from lorafit.system.files import read_file
+from lorafit.system.limits import RECORD_BYTES
 from lorafit.system.locks import LOCK_SUFFIX, is_held
 from lorafit.system.paths import expand_home
 
@@ -125,6 +127,11 @@ class RunLayout:
         """The output of `training.track`: TensorBoard's events, MLflow's store and artifacts."""
         return self.root / "tracking"
 
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with the run, as it is typed."""
+        return f"lorafit train --resume {shlex.quote(str(self.root))}"
+
     def export(self, kind: Literal["onnx", "onnx-int8", "merged"]) -> Path:
         """Where `lorafit export` writes by default."""
         return self.root / kind
@@ -208,11 +215,11 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _is_run(layout: RunLayout) -> bool:
+    """Tell whether a folder is that of a run, of whatever version, altered or not: only its own files are replaced."""
     try:
-        RunRecord.read(layout.record)
-    except RunError:
+        return "schema_version" in json.loads(read_file(layout.record, RunError, RECORD_BYTES))
+    except (RunError, ValueError, TypeError, RecursionError):
         return False
-    return True
 
 
 def _check_writable(folder: Path) -> None:

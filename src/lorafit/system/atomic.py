@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,9 @@ from typing import Final
 from lorafit.system.locks import try_lock
 
 _PART: Final = ".lorafit-part"
+_LONGEST_NAME: Final = 200
+"""Bytes of the name of what is made; a disk's names end at 255, and those of locks and temporary files are longer."""
+
 _OLD: Final = ".lorafit-old"
 """What stood at the place of a new folder, in the moment in which both are renamed."""
 
@@ -47,6 +51,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def replace_file(path: Path, *, staging: Path | None = None) -> Iterator[Path]:
     """Make a file under a temporary name and give it its own name when it is whole; what stands there is replaced.
 
+    The file has the permissions of the one that it replaces.
+
     Args:
         path: Final name; missing parent folders are made.
         staging: A folder on the same disk to make it in; None for that of `path`.
@@ -60,7 +66,7 @@ def replace_file(path: Path, *, staging: Path | None = None) -> Iterator[Path]:
     descriptor, whole = _make_file(folder, path.name)
     try:
         yield whole
-        whole.chmod(0o666 & ~_umask())
+        whole.chmod(stat.S_IMODE(path.stat().st_mode) if path.is_file() else 0o666 & ~_umask())
         _fsync(whole)
         whole.replace(path)
     except BaseException:
@@ -257,7 +263,13 @@ def is_half_made(path: Path) -> bool:
 
 
 def describe_obstacle(path: Path) -> str | None:
-    """Say why nothing can be made at `path`, or return None: its nearest parent is not a folder, or not writable."""
+    """Say why nothing can be made at `path`, or return None.
+
+    Its nearest parent is not a folder, or not writable, or its name leaves no room for those of locks and temporary
+    files.
+    """
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        return f"its name is longer than {_LONGEST_NAME} bytes"
     places = [path, *path.absolute().parents] if path.is_dir() else path.absolute().parents
     nearest = next(place for place in places if place.exists())
     if not nearest.is_dir():

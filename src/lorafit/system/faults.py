@@ -47,6 +47,9 @@ _WORDS: Final[tuple[tuple[str, int], ...]] = (
 )
 """What libraries say instead of an error number; the system's own words are looked for, too."""
 
+_OF_VALUES: Final = (IndexError, KeyError, TypeError, ValueError)
+"""Their messages hold values, a user's text, say, which may have any words."""
+
 _NUMBER: Final = re.compile(r"(?:os error|errno) (\d+)", re.IGNORECASE)
 _MOST_CHARACTERS: Final = 10_000
 """Of a message that are read."""
@@ -105,6 +108,8 @@ def _find_number(error: BaseException) -> int | None:
             error.errno != errno.ENOENT or _find_words(str(error)) is not None
         )
         return error.errno if is_of_machine else None
+    if type(error) in _OF_VALUES:
+        return None
     message = str(error)[:_MOST_CHARACTERS]
     match = _NUMBER.search(message)
     if match is not None and int(match[1]) in _SENTENCES:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorafit.errors import RunError
-from lorafit.system.digests import Manifest, find_faults
+from lorafit.system.digests import Manifest, find_faults, list_readable
 
 MANIFEST = "complete.json"
 _STATE = "trainer_state.json"
@@ -97,7 +97,7 @@ def go_back_to_best(folder: Path) -> None:
 
 
 def find_fault(checkpoint: Path) -> str | None:
-    """Say what is wrong with a checkpoint: cut short, altered, incomplete, or with files that were put into it.
+    """Say what is wrong with a checkpoint: cut short, altered, incomplete, or with files put in that would be read.
 
     Args:
         checkpoint: The checkpoint's folder.
@@ -125,8 +125,7 @@ def _list_faults(checkpoint: Path) -> Iterator[str]:
     digests = Manifest.read(checkpoint / MANIFEST).files
     for path, fault in find_faults(checkpoint, digests):
         yield f"{path.relative_to(checkpoint)} {fault}"
-    files = {path.relative_to(checkpoint).as_posix() for path in checkpoint.rglob("*") if not path.is_dir()}
-    yield from (f"{name} was put into it" for name in sorted(files - {MANIFEST, *digests}))
+    yield from (f"{name} was put into it" for name in list_readable(checkpoint) if name not in {MANIFEST, *digests})
 
 
 def _find_best(checkpoint: Path) -> Path | None:
