@@ -19,7 +19,7 @@ from lorafit.models.tokenization import TokenizedTexts, Truncation, average_wind
 from lorafit.tasks.base import Array, Prediction, Task
 from lorafit.tasks.records import Calibration
 
-BadRows = Literal["stop", "keep"]
+BadTexts = Literal["stop", "keep"]
 """What becomes of rows that cannot be predicted: an error that lists them, or an empty answer in their place."""
 
 _BATCH_ROWS = 64
@@ -168,11 +168,11 @@ class Predictor:
 
     @overload
     def predict(
-        self, texts: Iterable[AnyText], *, bad_rows: BadRows, on_progress: Callable[[int], None] | None = None
+        self, texts: Iterable[AnyText], *, bad_rows: BadTexts, on_progress: Callable[[int], None] | None = None
     ) -> list[Prediction | None]: ...
 
     def predict(
-        self, texts: Iterable[AnyText], *, bad_rows: BadRows = "stop", on_progress: Callable[[int], None] | None = None
+        self, texts: Iterable[AnyText], *, bad_rows: BadTexts = "stop", on_progress: Callable[[int], None] | None = None
     ) -> list[Prediction] | list[Prediction | None]:
         """Predict texts.
 
@@ -197,7 +197,7 @@ class Predictor:
         ]
 
     def predict_proba(
-        self, texts: Iterable[AnyText], *, bad_rows: BadRows = "stop", on_progress: Callable[[int], None] | None = None
+        self, texts: Iterable[AnyText], *, bad_rows: BadTexts = "stop", on_progress: Callable[[int], None] | None = None
     ) -> Array:
         """Compute the probability of every class, calibrated where there is a calibration.
 
@@ -217,7 +217,7 @@ class Predictor:
         return self.compute_values(texts, bad_rows=bad_rows, on_progress=on_progress)
 
     def compute_values(
-        self, texts: Iterable[AnyText], *, bad_rows: BadRows = "stop", on_progress: Callable[[int], None] | None = None
+        self, texts: Iterable[AnyText], *, bad_rows: BadTexts = "stop", on_progress: Callable[[int], None] | None = None
     ) -> Array:
         """Compute probabilities, calibrated where there is a calibration, or the numbers of a regression.
 
@@ -242,7 +242,7 @@ class Predictor:
         return values
 
     def compute_logits(
-        self, texts: Iterable[AnyText], *, bad_rows: BadRows = "stop", on_progress: Callable[[int], None] | None = None
+        self, texts: Iterable[AnyText], *, bad_rows: BadTexts = "stop", on_progress: Callable[[int], None] | None = None
     ) -> Array:
         """Compute the model's raw outputs.
 
