@@ -20,8 +20,9 @@ from trials import BUILTIN, RESULTS, encoder_folder, run_fresh, write_results
 
 from lorafit.cli.render.progress import PlainProgress
 from lorafit.config import load_config
-from lorafit.inference.batch import open_file, run_job
+from lorafit.inference.batch import run_job
 from lorafit.inference.export.export import export
+from lorafit.inference.jobs import open_file
 from lorafit.inference.loading import load
 from lorafit.system import hardware
 from lorafit.training.pipeline import train

@@ -20,14 +20,7 @@ from lorafit.data.writing import WRITABLE_SUFFIXES, write_table
 from lorafit.errors import DataError, EnvironmentUnfitError, JobInterruptedError, RunError, UserInputError
 from lorafit.inference.given_texts import NOTHING_LEFT
 from lorafit.inference.job_parts import JobParts
-from lorafit.inference.jobs import (
-    TEXT_COLUMNS,
-    BadRows,
-    BatchJob,
-    open_file,
-    open_table,
-    read_column,
-)
+from lorafit.inference.jobs import BatchJob, read_column
 from lorafit.inference.predictor import Predictor
 from lorafit.system.atomic import describe_obstacle
 from lorafit.system.extras import require
@@ -36,19 +29,6 @@ from lorafit.system.locks import hold
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import Text, format_count
 from lorafit.tasks.base import Prediction
-
-__all__ = [
-    "TEXT_COLUMNS",
-    "BadRows",
-    "BatchJob",
-    "PredictedTable",
-    "check_output",
-    "name_left_out",
-    "open_file",
-    "open_table",
-    "run_job",
-    "stream_predictions",
-]
 
 _ROUNDS = 3
 """How often parts are computed that do not hold when all are looked at together."""
