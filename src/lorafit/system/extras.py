@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from lorafit.errors import MissingExtraError
 
@@ -55,6 +54,8 @@ def install_line(extra: str, *, shared: bool = False) -> str:
     origin = json.loads(recorded or "{}")
     url = origin.get("url", "")
     if url.startswith("file:"):
+        from urllib.request import url2pathname  # which takes a cold start's time: it brings http and ssl
+
         place = Path(url2pathname(urlsplit(url).path))
         option = "-e " if origin.get("dir_info", {}).get("editable") else ""
         here = f"./{place.name}" if "archive_info" in origin else "."
