@@ -2,7 +2,6 @@
 
 import json
 import math
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -130,7 +129,7 @@ def read_run(run: str | Path) -> RunContents:
     if record.status != "complete":
         raise RunError(
             f"{layout.root} is not a finished run: its status is '{record.status}'. Resume it first: "
-            f"lorafit train --resume {shlex.quote(str(layout.root))}"
+            f"{layout.resume_command}"
         )
     task, metrics = record.build_task(), read_metrics(layout, record)
     if not _has_metrics_of(task, metrics):

@@ -3,7 +3,6 @@
 `run.json` decides: it has the digest of each, and is written after them. A file that it does not name is not the run's.
 """
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ def check_trained(layout: RunLayout, record: RunRecord) -> None:
     if record.status != "complete":
         raise RunError(
             f"{layout.root} has no finished model: its status is {record.status!r}. Go on with:\n"
-            f"  lorafit train --resume {shlex.quote(str(layout.root))}"
+            f"  {layout.resume_command}"
         )
     is_adapter = layout.trained == layout.adapter
     if is_adapter != (find_method(record.method).build is not None):

@@ -1,6 +1,5 @@
 """Keeps `run.json` up to date during a run, however it ends."""
 
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -57,7 +56,7 @@ class Journal:
             TrainingInterruptedError: The block was interrupted.
             EnvironmentUnfitError: The machine lacks something, such as room on the disk.
         """
-        command = command or f"lorafit train --resume {shlex.quote(str(self.layout.root))}"
+        command = command or self.layout.resume_command
         try:
             with name_faults(f"What was done is kept. Then go on with:\n  {command}"):
                 yield

@@ -237,10 +237,10 @@ class RunStages:
         from lorafit.training.targets import fold_scaler
 
         with open_trackers(self.prepared.config, self.layout, self.journal.record), self.journal.stage("training"):
-            training, run = None, shlex.quote(str(self.layout.root))
+            training, command = None, self.layout.resume_command
             while training is None:
                 try:
-                    with advise_on_memory(f"What was done is kept; go on with:\n  lorafit train --resume {run}"):
+                    with advise_on_memory(f"What was done is kept; go on with:\n  {command}"):
                         training = self._train(expected_seconds, on_validation)
                 except TrainingDivergedError as error:
                     self._answer_divergence(error)

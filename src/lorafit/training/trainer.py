@@ -1,7 +1,6 @@
 """The training loop of every method: transformers' Trainer with lorafit's batches, validation and safeguards."""
 
 import math
-import shlex
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -211,8 +210,8 @@ def _train(trainer: _Trainer, resume_from: Path | None) -> None:
         if resume_from is None or trainer.has_stepped:
             raise
         raise RunError(
-            f"{resume_from} is no state that this training can go on from. Remove that folder, then: lorafit train "
-            f"--resume {shlex.quote(str(trainer.job.layout.root))}"
+            f"{resume_from} is no state that this training can go on from. Remove that folder, then: "
+            f"{trainer.job.layout.resume_command}"
         ) from error
 
 
@@ -230,7 +229,7 @@ def _load_best(trainer: _Trainer) -> None:
     if (fault := find_fault(best)) is not None:
         raise RunError(
             f"The best weights are lost: {best.name} was damaged during training, {fault}. Train again from the last "
-            f"checkpoint that is intact: lorafit train --resume {shlex.quote(str(layout.root))}"
+            f"checkpoint that is intact: {layout.resume_command}"
         )
     if isinstance(model, PeftModel):
         model.load_adapter(str(best), "default")

@@ -1,6 +1,5 @@
 """What is compared, runs and exported models, and what a run predicted for its own test rows when it ended."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -196,7 +195,7 @@ def open_run(run: str | Path) -> RunSide:
     if record.status != "complete":
         raise RunError(
             f"{layout.root} is not a finished run: its status is '{record.status}'. An interrupted one is finished "
-            f"with: lorafit train --resume {shlex.quote(str(layout.root))}"
+            f"with: {layout.resume_command}"
         )
     return RunSide(layout, record)
 
