@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lorafit.system.digests import Manifest
-from lorafit.training.checkpoints import Choice, find_checkpoint, find_fault, mark_complete
+from lorafit.training.checkpoints import ResumePoint, describe_damage, find_checkpoint, mark_complete
 
 BEST = {2: 2, 9: 9, 10: 9}
 """The best step so far, by the step of each checkpoint."""
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_newest_is_the_one_of_the_last_step(folder: Path) -> None:
-    assert find_checkpoint(folder) == Choice(folder / "checkpoint-10", {})
+    assert find_checkpoint(folder) == ResumePoint(folder / "checkpoint-10", {})
     assert list(find_checkpoint(folder).describe()) == []
 
 
@@ -38,7 +38,7 @@ def test_mark_holds_the_digest_of_every_file(folder: Path) -> None:
 def test_mark_can_be_set_again(folder: Path) -> None:
     (folder / "checkpoint-10" / "weights.bin").write_bytes(b"new")
     mark_complete(folder / "checkpoint-10")
-    assert find_checkpoint(folder) == Choice(folder / "checkpoint-10", {})
+    assert find_checkpoint(folder) == ResumePoint(folder / "checkpoint-10", {})
 
 
 def alter(checkpoint: Path) -> None:
@@ -109,11 +109,11 @@ SPOILERS = [
 @pytest.mark.parametrize("spoil", SPOILERS)
 def test_checkpoint_that_cannot_be_trusted_is_passed_over(folder: Path, spoil: Callable[[Path], None]) -> None:
     spoil(folder / "checkpoint-10")
-    choice = find_checkpoint(folder)
-    assert choice.checkpoint == folder / "checkpoint-9"
-    assert list(choice.passed_over) == [folder / "checkpoint-10"]
-    said, consequence = choice.describe()
-    assert said == f"checkpoint-10 is not used: {find_fault(folder / 'checkpoint-10')}"
+    point = find_checkpoint(folder)
+    assert point.checkpoint == folder / "checkpoint-9"
+    assert list(point.passed_over) == [folder / "checkpoint-10"]
+    said, consequence = point.describe()
+    assert said == f"checkpoint-10 is not used: {describe_damage(folder / 'checkpoint-10')}"
     assert consequence == "training goes on from checkpoint-9"
 
 
@@ -122,10 +122,10 @@ def test_checkpoint_whose_best_one_cannot_be_trusted_is_passed_over_too(
     folder: Path, spoil: Callable[[Path], None]
 ) -> None:
     spoil(folder / "checkpoint-9")
-    choice = find_checkpoint(folder)
-    assert choice.checkpoint == folder / "checkpoint-2"
-    assert "checkpoint-9, the best one until then, cannot be used" in choice.passed_over[folder / "checkpoint-10"]
-    choice.discard_rest()
+    point = find_checkpoint(folder)
+    assert point.checkpoint == folder / "checkpoint-2"
+    assert "checkpoint-9, the best one until then, cannot be used" in point.passed_over[folder / "checkpoint-10"]
+    point.discard_rest()
     assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]
 
 
@@ -133,17 +133,17 @@ def test_fault_names_the_file(folder: Path) -> None:
     alter(folder / "checkpoint-10")
     lose_a_file(folder / "checkpoint-9")
     add_weights(folder / "checkpoint-2")
-    faults = [find_fault(folder / f"checkpoint-{step}") for step in (10, 9, 2)]
+    faults = [describe_damage(folder / f"checkpoint-{step}") for step in (10, 9, 2)]
     assert faults == ["weights.bin was altered", "inner/state.json is missing", "model.safetensors was put into it"]
 
 
 def test_no_whole_checkpoint_gives_none(folder: Path) -> None:
     for step in (2, 9, 10):
         lose_the_mark(folder / f"checkpoint-{step}")
-    choice = find_checkpoint(folder)
-    assert choice.checkpoint is None
-    assert [path.name for path in choice.passed_over] == ["checkpoint-10", "checkpoint-9", "checkpoint-2"]
-    assert list(choice.describe())[-1] == "training starts over"
+    point = find_checkpoint(folder)
+    assert point.checkpoint is None
+    assert [path.name for path in point.passed_over] == ["checkpoint-10", "checkpoint-9", "checkpoint-2"]
+    assert list(point.describe())[-1] == "training starts over"
 
 
 def test_checkpoint_before_the_first_validation_has_no_best_one(folder: Path) -> None:
@@ -151,18 +151,18 @@ def test_checkpoint_before_the_first_validation_has_no_best_one(folder: Path) ->
         (folder / "checkpoint-10" / "trainer_state.json").write_text(json.dumps({"best_global_step": best}))
         mark_complete(folder / "checkpoint-10")
         shutil.rmtree(folder / "checkpoint-9", ignore_errors=True)
-        assert find_checkpoint(folder) == Choice(folder / "checkpoint-10", {})
+        assert find_checkpoint(folder) == ResumePoint(folder / "checkpoint-10", {})
 
 
 def test_other_files_are_no_checkpoints(folder: Path) -> None:
     shutil.copytree(folder / "checkpoint-10", folder / "checkpoint-10-copy")
     shutil.copytree(folder / "checkpoint-10", folder / "old-checkpoint-11")
     (folder / "checkpoint-x").mkdir()
-    assert find_checkpoint(folder) == Choice(folder / "checkpoint-10", {})
+    assert find_checkpoint(folder) == ResumePoint(folder / "checkpoint-10", {})
 
 
 def test_folder_that_does_not_exist_holds_none(tmp_path: Path) -> None:
-    assert find_checkpoint(tmp_path / "nowhere") == Choice(None, {})
+    assert find_checkpoint(tmp_path / "nowhere") == ResumePoint(None, {})
 
 
 @pytest.mark.parametrize("name", [".DS_Store", ".nfs0001", "notes.txt"])

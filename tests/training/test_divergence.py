@@ -13,7 +13,7 @@ from lorafit.errors import TrainingDivergedError, TrainingInterruptedError
 from lorafit.models.acceleration.precision import PrecisionChoice, choose_precision
 from lorafit.models.adaptation import AdaptedModel
 from lorafit.system.progress import Silent
-from lorafit.training.checkpoints import Choice, find_checkpoint
+from lorafit.training.checkpoints import ResumePoint, find_checkpoint
 from lorafit.training.divergence import check_outputs
 from lorafit.training.job import TrainingJob
 from lorafit.training.trainer import fit
@@ -170,7 +170,7 @@ def test_validation_that_is_not_a_number_stops_training_and_keeps_the_last_check
 
     job = make_job(validate=validate)
     assert "at step 6: the validation loss is nan. Lower the learning rate" in str(diverge(job))
-    assert find_checkpoint(job.layout.checkpoints) == Choice(job.layout.checkpoints / "checkpoint-3", {})
+    assert find_checkpoint(job.layout.checkpoints) == ResumePoint(job.layout.checkpoints / "checkpoint-3", {})
 
 
 def test_rows_without_numbers_in_validation_are_named_with_the_step(make_job: BuildJob) -> None:

@@ -16,7 +16,7 @@ _NAME = re.compile(r"^checkpoint-(\d+)$")
 
 
 @dataclass(frozen=True)
-class Choice:
+class ResumePoint:
     """Where training goes on.
 
     Attributes:
@@ -58,7 +58,7 @@ def mark_complete(checkpoint: Path) -> None:
     Manifest.of(checkpoint, leave_out=MANIFEST).write(checkpoint / MANIFEST)
 
 
-def find_checkpoint(folder: Path) -> Choice:
+def find_checkpoint(folder: Path) -> ResumePoint:
     """Find the newest checkpoint that is as it was written, and whose best one is, too.
 
     The best one is part of it, because the result is taken from there: going on without it would end with other
@@ -68,19 +68,19 @@ def find_checkpoint(folder: Path) -> Choice:
         folder: Where the Trainer keeps checkpoints; need not exist.
 
     Returns:
-        The choice.
+        That checkpoint, and what was passed over.
     """
     steps = {int(match[1]): path for path in folder.glob("checkpoint-*") if (match := _NAME.match(path.name))}
     passed_over: dict[Path, str] = {}
     for _, path in sorted(steps.items(), reverse=True):
-        fault = find_fault(path)
+        fault = describe_damage(path)
         if fault is None:
             best = _find_best(path)
-            if best is None or best == path or (best_fault := find_fault(best)) is None:
-                return Choice(path, passed_over)
+            if best is None or best == path or (best_fault := describe_damage(best)) is None:
+                return ResumePoint(path, passed_over)
             fault = f"{best.name}, the best one until then, cannot be used ({best_fault})"
         passed_over[path] = fault
-    return Choice(None, passed_over)
+    return ResumePoint(None, passed_over)
 
 
 def go_back_to_best(folder: Path) -> None:
@@ -96,7 +96,7 @@ def go_back_to_best(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def find_fault(checkpoint: Path) -> str | None:
+def describe_damage(checkpoint: Path) -> str | None:
     """Say what is wrong with a checkpoint: cut short, altered, incomplete, or with files put in that would be read.
 
     Args:

@@ -460,12 +460,12 @@ class RunStages:
 
     def _find_checkpoint(self) -> Path | None:
         """Return the checkpoint to resume from; those of a method that cannot resume are removed."""
-        choice = find_checkpoint(self.layout.checkpoints)
-        for event in choice.describe():
+        point = find_checkpoint(self.layout.checkpoints)
+        for event in point.describe():
             self.progress.say(event)
             self._note_event(event)
-        choice.discard_rest()
-        checkpoint = choice.checkpoint
+        point.discard_rest()
+        checkpoint = point.checkpoint
         method = find_method(self.prepared.config.method.name)
         if checkpoint is not None and "resume" in method.limits:
             self.progress.say(f"{method.title} cannot resume from a checkpoint: training starts over")

@@ -40,7 +40,7 @@ from lorafit.training.callbacks import (
     Rates,
     Schedule,
 )
-from lorafit.training.checkpoints import find_fault, name_checkpoint
+from lorafit.training.checkpoints import describe_damage, name_checkpoint
 from lorafit.training.divergence import diagnose
 from lorafit.training.inputs import EpochBatches, build_train_loader
 from lorafit.training.job import TrainingJob
@@ -226,7 +226,7 @@ def _load_best(trainer: _Trainer) -> None:
     """Load the best weights, of a checkpoint that is as it was written."""
     layout, model = trainer.job.layout, trainer.job.adapted.model
     best = name_checkpoint(layout.checkpoints, int(trainer.state.best_global_step or 0))
-    if (fault := find_fault(best)) is not None:
+    if (fault := describe_damage(best)) is not None:
         raise RunError(
             f"The best weights are lost: {best.name} was damaged during training, {fault}. Train again from the last "
             f"checkpoint that is intact: {layout.resume_command}"
