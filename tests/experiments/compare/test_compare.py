@@ -216,7 +216,9 @@ def test_cell_that_fails_stops_no_other_and_is_tried_again(
         patch.setattr(RunStages, "fit", fail_for_lora)
         record = compare(one_seed, METHODS, output=tmp_path / "some").record
     assert [row.method for row in record.methods] == ["head_only"]
-    assert [(cell.method, cell.seed, cell.error) for cell in record.failed] == [("lora", 0, "MemoryError: no room")]
+    (cell,) = record.failed
+    assert (cell.method, cell.seed) == ("lora", 0)
+    assert cell.error.startswith("The memory is not enough.")
     again = compare(one_seed, METHODS, output=tmp_path / "some").record
     assert [row.method for row in again.methods] == METHODS
     assert again.failed == []
