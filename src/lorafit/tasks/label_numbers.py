@@ -126,6 +126,13 @@ def _read_written(
     stand before three digits. What the one that fits takes for a sign between thousands must not be another decimal
     sign.
 
+    Args:
+        texts: Cells that are no plain numbers, by their place in `numbers`.
+        numbers: The numbers read so far; those that are read here are put in.
+        faults: What is wrong with cells, by their place; those that fit no way are put in.
+        distinct: All cells.
+        decimal: The decimal sign where it is known.
+
     Returns:
         How they were read, and the decimal sign.
     """
