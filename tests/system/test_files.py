@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,3 +120,22 @@ def test_a_file_of_nearly_the_same_name_is_suggested(tmp_path: Path) -> None:
 def test_paths_are_shown_cut_and_clean() -> None:
     assert len(show_path(Path("x" * 10_000))) < 250
     assert "\x1b" not in show_path(Path("a\x1b[31m.csv"))
+
+
+def test_a_machine_without_room_for_more_open_files_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\n")
+    script = """
+import resource, sys
+from pathlib import Path
+from lorafit.errors import EnvironmentUnfitError, RunError
+from lorafit.system.files import read_file
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+try:
+    read_file(Path(sys.argv[1]), RunError)
+except EnvironmentUnfitError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "rows.csv")], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith("Too many files are open at once"), done.stderr

@@ -30,6 +30,9 @@ _SENTENCES: Final[Mapping[int, str]] = {
     errno.EAGAIN: "This user can start no more processes or threads. Close other programs, or see ulimit -u.",
     errno.ENOMEM: "The memory is not enough. Close other programs, or give this one more.",
 }
+_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE})
+"""Faults of the machine that no file can be blamed for, unlike a missing permission."""
+
 _ELSEWHERE: Final = (
     "Choose another place: with --output; LORAFIT_CACHE=FOLDER for lorafit's cache; TMPDIR=FOLDER for temporary files."
 )
@@ -74,6 +77,19 @@ def find_fault(error: BaseException) -> EnvironmentUnfitError | None:
             return kind(_write_sentence(number, current))
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return None
+
+
+def raise_shortage(error: Exception) -> None:
+    """Raise what the machine lacks, where that, and not the file that was read, is at fault.
+
+    Args:
+        error: What reading a file ended with.
+
+    Raises:
+        EnvironmentUnfitError: There is no memory, too many files are open, or the disk fails.
+    """
+    if _find_number(error) in _SHORTAGES and (fault := find_fault(error)) is not None:
+        raise fault from error
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lorafit.errors import UserInputError
+from lorafit.system.faults import raise_shortage
 from lorafit.system.limits import DEPTH, FILE, SETTINGS_BYTES, Limit
 from lorafit.system.text import clean_text
 
@@ -116,6 +117,7 @@ def read_file(path: Path, error: type[UserInputError], limit: Limit = FILE, *, w
         with path.open("rb") as file:
             content = file.read(limit.value + 1)
     except OSError as fault:
+        raise_shortage(fault)
         raise error(f"{show_path(path)} cannot be read: {fault.strerror}.") from fault
     limit.check(len(content), f"{show_path(path)} is larger than {what} may be", error)
     return content

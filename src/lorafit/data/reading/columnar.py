@@ -10,6 +10,7 @@ from lorafit.data.reading.parts import Limit, Part, name_columns
 from lorafit.errors import DataError
 from lorafit.system import limits
 from lorafit.system.extras import require
+from lorafit.system.faults import raise_shortage
 
 _BUFFER = 1 << 20
 _MOST_ROWS = 1024
@@ -104,6 +105,7 @@ def stream_columnar(file: StoredFile, form: FormatConfig, limit: Limit, notes: l
                 part = batch.slice(start, rows)
                 yield Part(dict(zip(names, map(ArrowColumn, part.columns), strict=True)))
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise_shortage(error)
         raise DataError(f"{file.path} is not a readable {kind} file: it is damaged, or of another kind.") from error
 
 

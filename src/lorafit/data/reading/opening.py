@@ -23,6 +23,7 @@ from typing import IO, Any, BinaryIO, Final, cast
 from lorafit.errors import DataError
 from lorafit.system import limits
 from lorafit.system.extras import require
+from lorafit.system.faults import raise_shortage
 from lorafit.system.files import check_file, is_there
 
 TEXT_SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt", ".label")
@@ -95,6 +96,7 @@ class StoredFile:
                 with self._unpack(file) as stream, io.BufferedReader(_Unpacked(stream, self.path), 1 << 20) as unpacked:
                     yield cast("BinaryIO", unpacked)
         except OSError as error:
+            raise_shortage(error)
             raise DataError(f"{self.path} cannot be read: {error.strerror or error}.") from error
 
     @contextmanager
@@ -276,6 +278,7 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
         raise DataError(f"{path} is not a readable zip archive: it is damaged, or of another kind.") from error
     except OSError as error:
+        raise_shortage(error)
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     with archive:
         yield archive
