@@ -147,3 +147,9 @@ def test_acceptance_ends_with_the_block() -> None:
         report_altered("x was altered.")
     with pytest.raises(RunError, match=r"^x was altered\.$"):
         report_altered("x was altered.")
+
+
+def test_a_line_end_put_behind_a_last_line_without_one_is_harmless(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'{\n"a": 1\n}')
+    (tmp_path / "b.json").write_bytes(b'{\r\n"a": 1\r\n}\r')
+    assert digest_file(tmp_path / "a.json") == digest_file(tmp_path / "b.json")

@@ -59,7 +59,7 @@ def digest_file(path: Path) -> str:
         while block := file.read(_BLOCK):
             while block.endswith(b"\r") and (more := file.read(1)):
                 block += more
-            digest.update(block.replace(b"\r\n", b"\n"))
+            digest.update(block.replace(b"\r\n", b"\n").removesuffix(b"\r"))  # at the end of the file, of its last line
     return digest.hexdigest()
 
 
