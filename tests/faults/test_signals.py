@@ -80,8 +80,8 @@ GOOD = ("kept", "had ended")
 
 def judge(name: str, ended: "Ended", number: int, place: Path) -> str:
     """Say how a command took a signal."""
-    if ended.status == 0:
-        return "had ended"
+    if ended.status == 0 or (ended.status == -number and " written to " in ended.err):
+        return "had ended"  # where the process was stopped, and not its work, too
     if (bad := ended.fault()) is not None:
         return bad
     if ended.status != CODES[signal.Signals(number)]:
@@ -89,6 +89,7 @@ def judge(name: str, ended: "Ended", number: int, place: Path) -> str:
     record = place / "out" / "run.json"
     if name == "train" and record.exists() and json.loads(record.read_bytes())["status"] == "running":
         return "its record says that it runs"
-    if name in TELLS and any(place.iterdir()) and "lorafit " not in ended.err.splitlines()[-1]:
+    last = ended.err.splitlines()[-1]
+    if name in TELLS and any(place.iterdir()) and not ("lorafit " in last or "the same command and --resume" in last):
         return "no command to go on"
     return "kept"
