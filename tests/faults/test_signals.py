@@ -80,7 +80,7 @@ GOOD = ("kept", "had ended")
 
 def judge(name: str, ended: "Ended", number: int, place: Path) -> str:
     """Say how a command took a signal."""
-    if ended.status == 0 or (ended.status == -number and " written to " in ended.err):
+    if ended.status == 0 or (ended.status == -number and (ended.out or " written to " in ended.err)):
         return "had ended"  # where the process was stopped, and not its work, too
     if (bad := ended.fault()) is not None:
         return bad
