@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from lorafit.errors import DataError, EnvironmentUnfitError, OutOfMemoryError, RunError
+from lorafit.system.atomic import write_atomic
 from lorafit.system.faults import find_fault, name_faults
 
 
@@ -206,3 +207,10 @@ def test_a_block_says_how_to_go_on_and_passes_on_the_rest() -> None:
 @pytest.mark.parametrize("kind", [KeyError, ValueError, TypeError, IndexError])
 def test_a_value_with_the_words_of_a_fault_is_none(kind: type[Exception]) -> None:
     assert find_fault(kind("could not convert: 'No space left on device, my phone ran out of memory'")) is None
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "best.yaml").mkdir()
+    fault = find_fault(raised_by(lambda: write_atomic(tmp_path / "best.yaml", "new")))
+    assert str(fault).startswith("A file cannot be put in the place of a folder")
+    assert "best.yaml" in str(fault)

@@ -22,6 +22,7 @@ _SENTENCES: Final[Mapping[int, str]] = {
     errno.EACCES: "This user may not write or read{at}. {elsewhere}",
     errno.EPERM: "This user may not write or read{at}. {elsewhere}",
     errno.ENOTDIR: "Nothing can be made{at}: a part of that path is a file. {elsewhere}",
+    errno.EISDIR: "A file cannot be put in the place of a folder{of}. Move the folder away.",
     errno.ENOENT: "What the system should have{at} is not there. {elsewhere}",
     errno.EIO: "The disk{of} fails to read or write.",
     errno.ESTALE: "The network disk{of} has lost the file.",
@@ -144,7 +145,7 @@ def _find_words(message: str) -> int | None:
 
 
 def _write_sentence(number: int, error: BaseException) -> str:
-    name = getattr(error, "filename", None)
+    name = getattr(error, "filename2", None) or getattr(error, "filename", None)
     place = "" if name is None else clean_text(os.fsdecode(name) if isinstance(name, str | bytes) else str(name))
     if number == errno.ENOENT:
         place = clean_text(str(error), most=200)
