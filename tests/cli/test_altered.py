@@ -22,7 +22,9 @@ COMMANDS = {
 """A file that each reads, and its words."""
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "predict" else pytest.mark.slow) for name in COMMANDS]
+)
 def test_altered_files_are_refused_unless_they_are_accepted(
     call: Call, trained: Path, reviews: Path, tmp_path: Path, name: str
 ) -> None:

@@ -121,7 +121,9 @@ def measure(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize(
+    "suffix", [".csv", *(pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".jsonl", ".parquet"))]
+)
 def test_wide_tables_take_linear_time(tmp_path: Path, suffix: str) -> None:
     times = []
     for count in (2_500, 20_000):

@@ -210,7 +210,7 @@ SAMPLE = 2
 """Faults of each file in the sample that is tried in this process."""
 
 
-@pytest.mark.parametrize("name", ["predict", "evaluate"])
+@pytest.mark.parametrize("name", ["predict", pytest.param("evaluate", marks=pytest.mark.slow)])
 def test_a_sample_of_damage_makes_no_wrong_answer(
     name: str, call: "Call", trained_of: Callable[[str], Path], tmp_path: Path, counts: "Counts"
 ) -> None:

@@ -115,8 +115,10 @@ def test_files_signed_again_that_contradict_the_record_are_refused(
 def test_a_config_that_is_none_is_one_short_sentence(folder: Path, sign: Callable[[Path], None], content: str) -> None:
     find_part(folder, "config.json").write_text(content)
     sign(folder)
-    with pytest.raises(RunError, match=r"config\.json is damaged: it is not (JSON|a JSON object)\."):
+    with pytest.raises(RunError, match=r"config\.json is damaged: ") as caught:
         lorafit.load(folder, verify=False)
+    assert len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,8 @@ def test_name_that_is_no_folder_and_no_hub_id_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["distilbert-base-uncased", "owner/never-downloaded"])
 def test_hub_id_that_is_not_in_the_cache_needs_a_network(name: str) -> None:
     with pytest.raises(
-        NetworkUnavailableError, match=rf"{name}' and no model of that name in the local cache.*or builtin:distil"
+        NetworkUnavailableError,
+        match=rf"{name}' and no model of that name in the local cache.*or --model builtin:distil",
     ):
         locate_encoder(ModelConfig(name=name))
 

@@ -257,7 +257,10 @@ def test_other_base_than_that_of_training_is_refused(moved: tuple[Path, Path]) -
         lorafit.load(run, base=base)
 
 
-@pytest.mark.parametrize("command", ["predict", "explain", "evaluate", "export", "diff"])
+@pytest.mark.parametrize(
+    "command",
+    ["predict", *(pytest.param(name, marks=pytest.mark.slow) for name in ("explain", "evaluate", "export", "diff"))],
+)
 def test_commands_take_the_base(
     moved: tuple[Path, Path], command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,7 +75,8 @@ TRAINING = TrainingRecord(
 
 def test_the_layout_names_every_file_once_and_inside_the_run() -> None:
     layout = RunLayout(Path("runs/a"))
-    named = [getattr(layout, name) for name, value in vars(RunLayout).items() if isinstance(value, property)]
+    values = [getattr(layout, name) for name, value in vars(RunLayout).items() if isinstance(value, property)]
+    named = [value for value in values if isinstance(value, Path)]
     for split in ("validation", "test"):
         named += [layout.predictions(split, "before"), layout.predictions(split, "after")]
     named.remove(layout.trained)  # is another name for the adapter's or the model's folder

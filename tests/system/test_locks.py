@@ -153,7 +153,7 @@ print([path.name for path in folder.iterdir()])
         os.chown(folder, 65534, 65534)
     done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False)
     tmp_path.chmod(0o755)
-    assert (done.stdout.split("\n"), done.stderr) == (["['.lorafit-lock']", "[]", ""], "")
+    assert (done.stdout.split("\n"), done.returncode) == (["['.lorafit-lock']", "[]", ""], 0), done.stderr
 
 
 @pytest.mark.parametrize("kind", ["link", "folder"])

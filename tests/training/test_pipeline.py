@@ -406,6 +406,7 @@ def test_interrupted_run_names_the_command_to_go_on_and_ends_as_if_it_had_not_be
         resume(resumed.path)
 
 
+@pytest.mark.slow
 def test_killed_and_moved_run_ends_as_if_nothing_had_been(
     finished: Run, config: Config, tmp_path: Path, lorafit_cache: Path
 ) -> None:
