@@ -196,8 +196,7 @@ def _has_metrics_of(task: Task, metrics: MetricsRecord) -> bool:
     calibration = metrics.calibration
     calibrated = set() if calibration is None else {*calibration.metrics, *calibration.raw, *calibration.asked}
     return (
-        metrics.task == task.name
-        and all(one.keys() == task.metrics.keys() for one in found)
+        all(one.keys() == task.metrics.keys() for one in found)
         and all(one.keys() == set(task.slice_metrics) for one in sliced)
         and calibrated <= task.calibration_metrics.keys()
     )

@@ -76,6 +76,15 @@ def check_settings(config: Config, record: RunRecord, layout: RunLayout) -> None
             report_altered(f"{layout.config} was altered: {setting} is {now}, the run was made with {then}.")
 
 
+def check_task(config: Config, record: RunRecord, layout: RunLayout) -> None:
+    """Make sure that rows are read as the run's task reads them; a RunError names both tasks."""
+    if config.data.task != record.task:
+        raise RunError(
+            f"{layout.root} was trained with --task {record.task}, and the rows are read with --task "
+            f"{config.data.task}."
+        )
+
+
 def _list_facts(folder: Path, labelled: Path, record: _ModelFacts) -> Iterator[tuple[Path, str, object, object]]:
     """Yield file, name and both values of every fact, the record's last."""
     task = record.build_task()

@@ -94,10 +94,8 @@ def create_file(path: Path) -> Iterator[Path]:
         _fsync(staging)
         try:
             path.hardlink_to(staging)
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without hard links
-            if not os.path.lexists(path):
+        except OSError:
+            if not os.path.lexists(path):  # no other was first: a file system without hard links
                 staging.rename(path)
 
 

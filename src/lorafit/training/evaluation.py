@@ -14,6 +14,7 @@ from lorafit.errors import DataError, UserInputError
 from lorafit.inference.export.records import ExportLayout, ExportRecord
 from lorafit.inference.loading import load
 from lorafit.inference.predictor import Predictor
+from lorafit.runs.agreement import check_task
 from lorafit.runs.evidence import check_evidence, has_evidence, read_settings
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.predictions import read_predictions
@@ -86,8 +87,7 @@ def evaluate(
         target_accuracy=flags.get("evaluation.target_accuracy"),
     )
     task = record.build_task()
-    if config.data.task != record.task:
-        raise DataError(f"The run was trained with --task {record.task}; its config.yaml says {config.data.task}.")
+    check_task(config, record, layout)
     loaded = load_evaluation_rows(data or config.data.source, config.data, task, group_column=group_column)
     rows = loaded.split
     if data is None or is_own_source(data, config.data):

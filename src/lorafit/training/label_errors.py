@@ -15,8 +15,9 @@ from lorafit.data.loading import load_source_rows, load_splits
 from lorafit.data.quality.findings import DATA, MOST_ROWS, Finding, FoundRow, Scope, grade, write_share
 from lorafit.data.rows import Split
 from lorafit.data.writing import WRITABLE_SUFFIXES, write_table
-from lorafit.errors import ConfigError, DataError, RunError, UserInputError
+from lorafit.errors import ConfigError, DataError, UserInputError
 from lorafit.inference.loading import load
+from lorafit.runs.agreement import check_task
 from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.lineage import count_seen, list_base_runs
@@ -248,10 +249,7 @@ def find_label_errors_by_run(config: Config, run: Path, *, progress: Progress | 
     layout = RunLayout(expand_home(run).resolve())
     record = RunRecord.read(layout.record)
     task = record.build_task()
-    if config.data.task != task.name:
-        raise RunError(
-            f"{layout.root} was trained with --task {task.name}, and the rows are read with --task {config.data.task}."
-        )
+    check_task(config, record, layout)
     remedy = f"Judge all rows by cross-validation: lorafit check {describe_source(config)} --folds 5"
     progress.start("reading data")
     trained = load_splits(read_settings(layout, record).data).train
