@@ -82,4 +82,7 @@ def test_what_is_the_same_is_not_changed(tmp_path: Path) -> None:
     path.read_text()
     path.chmod(0o600)
     stamp.check()
-    Stamp.take(tmp_path / "none").check()
+    assert Stamp.take(path) == stamp
+    missing = Stamp.take(tmp_path / "none")
+    missing.check()
+    assert missing.marks == ()

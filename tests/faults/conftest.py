@@ -329,11 +329,9 @@ class Counts:
                 with Path(f"{path}.bad").open("a", encoding="utf-8") as file:
                     file.write(f"{self.bad[-1]}\n\n")
 
-    def settle(self) -> None:
-        """Fail the test if any end was bad."""
-        if self.bad:
-            listed = "\n\n".join(self.bad[:40])
-            pytest.fail(f"{len(self.bad)} of {self.counts.total()} ended badly:\n\n{listed}", pytrace=False)
+    def describe_bad(self) -> str:
+        """Say how many ended badly, and how the first of them did."""
+        return "\n\n".join([f"{len(self.bad)} of {self.counts.total()} ended badly:", *self.bad[:40]])
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_a_training_on_a_full_disk_goes_on_when_there_is_room(
         left = [path.name for path in disk.iterdir() if path != folder]
         outcome = "bit-identical" if same and not left else f"left {left}" if same else "differs"
         counts.add("train", "result after it", outcome, str(left), good=outcome == "bit-identical")
-    counts.settle()
+    assert counts.bad == [], counts.describe_bad()
 
 
 def _weights(folder: Path) -> bytes:
@@ -124,7 +124,7 @@ def test_a_full_disk_is_said_and_the_command_goes_on_when_there_is_room(
         left = sorted(path.name for path in disk.iterdir() if not path.name.startswith("out"))
         outcome = f"left {left}" if left else "nothing left behind"
         counts.add(name, "what is left", outcome, f"{size} bytes", good=not left)
-    counts.settle()
+    assert counts.bad == [], counts.describe_bad()
 
 
 CACHED = {
@@ -163,7 +163,7 @@ def test_a_full_read_only_or_missing_cache_is_said_or_does_without(
         ended = commands.run(*lab.spell(CACHED[name], output), **settings)
         outcome = judge(ended)
         counts.add(name, place, outcome, str(ended), good=outcome in GOOD)
-    counts.settle()
+    assert counts.bad == [], counts.describe_bad()
 
 
 def fill_up(disk: Path) -> None:
@@ -200,7 +200,7 @@ def test_what_only_reads_works_on_a_read_only_disk_and_the_rest_says_it(
     ended = commands.run(*lab.spell(line, disk))
     outcome = judge(ended, 2, 3)
     counts.add(name, "disk read-only", outcome, str(ended), good=outcome == ("worked" if works else "said"))
-    counts.settle()
+    assert counts.bad == [], counts.describe_bad()
 
 
 LIMITED = CACHED | {"train": "train {lab}/rows.csv -o {place}/out {SHORT}", "predict": WRITERS["predict"]}
@@ -223,4 +223,4 @@ def test_too_few_files_or_too_little_memory_is_said(
             outcome = judge(ended)
             counts.add(name, fault, outcome, f"{limit}: {ended}", good=outcome in GOOD)
             shutil.rmtree(place)
-    counts.settle()
+    assert counts.bad == [], counts.describe_bad()

@@ -115,7 +115,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
         if outcome == "bit-identical" and left:
             outcome, differs = "left behind", str(left)
         counts.add("train", "kill -9", outcome, f"trial {trial}: {differs}\n{ended}", good=outcome == "bit-identical")
-    counts.settle()
+    assert counts.bad == [], counts.describe_bad()
 
 
 def describe_difference(first: dict[str, Any], second: dict[str, Any]) -> str:
@@ -151,4 +151,4 @@ def test_a_killed_job_ends_with_the_same_bytes(
         outcome = ended.fault() or (f"status {ended.status}" if ended.status else "same bytes" if same else "differs")
         shown = f"trial {trial}: {sorted(path.name for path in output.parent.iterdir())}\n{ended}"
         counts.add("predict", "kill -9", outcome, shown, good=outcome == "same bytes")
-    counts.settle()
+    assert counts.bad == [], counts.describe_bad()

@@ -72,7 +72,7 @@ def test_a_signal_keeps_what_there_is(
             left = sorted(path.name for path in place.iterdir() if not path.name.startswith("out"))
             outcome = after.fault() or (f"status {after.status}" if after.status else f"left {left}" if left else "")
             counts.add(name, f"again after {number.name}", outcome or "complete", f"{ended}\n{after}", good=not outcome)
-    counts.settle()
+    assert counts.bad == [], counts.describe_bad()
 
 
 GOOD = ("kept", "had ended")

@@ -187,7 +187,7 @@ def test_no_damage_makes_a_wrong_answer(
             outcome = judge(ended, answer, right, file)
             counts.add(name, fault, outcome, f"{file}\n{ended}", good=outcome in GOOD)
             shutil.rmtree(tmp_path / "case")
-    counts.settle()
+    assert counts.bad == [], counts.describe_bad()
 
 
 GOOD = ("caught", "harmless", "said")
@@ -234,4 +234,4 @@ def test_a_sample_of_damage_makes_no_wrong_answer(
             ended = call(*words)
             outcome = judge(ended, lambda ended=ended: read(ended, folder, place), right, file)
             counts.add(name, fault, outcome, f"{file}\n{ended}", good=outcome in GOOD)
-    counts.settle()
+    assert counts.bad == [], counts.describe_bad()

@@ -97,4 +97,4 @@ def test_two_at_once_make_one_result(
         )
         good = outcome in {"one refused", "one after the other"}
         counts.add(name, "two at once", outcome, "\n".join(map(str, ends)), good=good)
-    counts.settle()
+    assert counts.bad == [], counts.describe_bad()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import struct
@@ -220,10 +221,10 @@ HOSTILE_RUNS: dict[str, tuple[Spoil, str]] = {
 }
 
 
-def open_and_refuse(ask: Callable[[], object], folder: Path, message: str) -> None:
-    """Ask for something hostile: it ends with one sentence, soon, and took little memory."""
+def open_and_refuse(ask: Callable[[], object], folder: Path) -> str:
+    """Ask for something hostile and return the sentence that it ends with, soon and with little memory."""
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    with pytest.raises(UserInputError, match=message) as caught:
+    with pytest.raises(UserInputError) as caught:
         ask()
     assert time.process_time() - began < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000, "kilobytes"
@@ -234,6 +235,7 @@ def open_and_refuse(ask: Callable[[], object], folder: Path, message: str) -> No
     assert "weights_only" not in said
     assert "trust_remote_code" not in said
     assert not list(folder.parent.rglob("sprung"))
+    return said
 
 
 @pytest.mark.parametrize("name", HOSTILE_RUNS)
@@ -241,7 +243,7 @@ def test_hostile_run_is_refused(run: Path, sign_run: Callable[[Path], None], nam
     spoil, message = HOSTILE_RUNS[name]
     spoil(run)
     sign_run(run)
-    open_and_refuse(lambda: lorafit.load(run), run, message)
+    assert re.search(message, open_and_refuse(lambda: lorafit.load(run), run))
 
 
 HARMLESS_RUNS: dict[str, Spoil] = {
@@ -268,25 +270,25 @@ def test_pattern_that_explodes_ends_in_a_sentence(run: Path, sign_run: Callable[
     search_with("(a+)+$")(run)
     sign_run(run)
     predictor = lorafit.load(run, verify=False)
-    open_and_refuse(lambda: predictor.predict([f"{'a' * 40}b"]), run, "tokenizer cannot take")
+    assert re.search("tokenizer cannot take", open_and_refuse(lambda: predictor.predict([f"{'a' * 40}b"]), run))
 
 
 @pytest.mark.parametrize("labels", [["a"], ["a", "b", "c"], [], ["a", "a"], ["x" * 10**6, "y"]])
 def test_labels_of_another_count_are_refused(run: Path, edit_record: Callable[..., None], labels: list[str]) -> None:
     edit_record(run / "run.json", labels=labels)
-    open_and_refuse(lambda: lorafit.load(run), run, "[Ll]abel|class")
+    assert re.search("[Ll]abel|class", open_and_refuse(lambda: lorafit.load(run), run))
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../outside", "..\\outside"])
 def test_record_that_names_files_elsewhere_is_refused(run: Path, edit_record: Callable[..., None], name: str) -> None:
     edit_record(run / "run.json", lambda fields: fields["files"].update({name: "0" * 64}))
-    open_and_refuse(lambda: lorafit.load(run), run, "which leads out of that folder")
+    assert re.search("which leads out of that folder", open_and_refuse(lambda: lorafit.load(run), run))
 
 
 def test_run_that_goes_on_from_itself_is_refused(run: Path, edit_record: Callable[..., None]) -> None:
     edit_record(run / "run.json", lambda fields: fields["base_model"].update(name=str(run)))
-    open_and_refuse(lambda: lorafit.load(run), run, "goes on from itself")
-    open_and_refuse(lambda: locate_base(ModelConfig(name=str(run))), run, "goes on from itself")
+    assert re.search("goes on from itself", open_and_refuse(lambda: lorafit.load(run), run))
+    assert re.search("goes on from itself", open_and_refuse(lambda: locate_base(ModelConfig(name=str(run))), run))
 
 
 def config(**fields: Any) -> Spoil:
@@ -348,4 +350,4 @@ def test_hostile_base_is_refused(base: Path, name: str) -> None:
         load_tokenizer(encoder.folder)
         load_with_head(encoder, TASK)
 
-    open_and_refuse(begin, base, message)
+    assert re.search(message, open_and_refuse(begin, base))

@@ -41,18 +41,18 @@ def task(request: pytest.FixtureRequest) -> Task:
 
 
 @pytest.fixture
-def test_rows(task: Task) -> Split:
+def measured_rows(task: Task) -> Split:
     rng = np.random.default_rng(0)
     drawn = {"multi_label": rng.integers(2, size=(ROWS, 3)), "regression": rng.normal(50, 10, ROWS)}
     return Split(np.arange(ROWS), ("a text",) * ROWS, drawn.get(task.name, rng.integers(3, size=ROWS)))
 
 
 @pytest.fixture
-def predict(task: Task, test_rows: Split) -> Callable[[float, int], Array]:
+def predict(task: Task, measured_rows: Split) -> Callable[[float, int], Array]:
     """Draws the values of a model that is the worse, the larger its noise."""
 
     def predict(noise: float, seed: int) -> Array:
-        targets = task.targets(test_rows.y, TargetScaler())
+        targets = task.targets(measured_rows.y, TargetScaler())
         outputs = len(task.output_names)
         known = np.eye(outputs)[targets] if targets.dtype.kind == "i" else targets.reshape(ROWS, outputs)
         return task.activate(known * 1.0 + noise * np.random.default_rng(seed).normal(size=known.shape))
@@ -82,14 +82,14 @@ def make_cell(run_record: RunRecord) -> Callable[..., CellResult]:
 
 
 def test_scores_are_means_over_seeds(
-    task: Task, test_rows: Split, predict: Callable[..., Array], make_cell: Callable[..., CellResult]
+    task: Task, measured_rows: Split, predict: Callable[..., Array], make_cell: Callable[..., CellResult]
 ) -> None:
     cells = [make_cell("ia3", seed, 0.5, predict(1.0, seed)) for seed in (3, 4)]
     cells += [make_cell("lora", seed, 0.4, predict(0.5, seed)) for seed in (3, 4)]
-    best, rows, _ = summarise(cells, [], test_rows, task, RESAMPLING)
+    best, rows, _ = summarise(cells, [], measured_rows, task, RESAMPLING)
     plain = {cell.record.method: [] for cell in cells}
     for cell in cells:
-        plain[cell.record.method].append(PLAIN[task.name](test_rows.y, cell.values))
+        plain[cell.record.method].append(PLAIN[task.name](measured_rows.y, cell.values))
     assert best == "lora"
     assert [(row.method, row.seeds) for row in rows] == [("ia3", [3, 4]), ("lora", [3, 4])]
     for row in rows:
@@ -104,12 +104,12 @@ def test_scores_are_means_over_seeds(
 
 
 def test_intervals_are_as_wide_as_resampled_rows_scatter(
-    task: Task, test_rows: Split, predict: Callable[..., Array], make_cell: Callable[..., CellResult]
+    task: Task, measured_rows: Split, predict: Callable[..., Array], make_cell: Callable[..., CellResult]
 ) -> None:
     values = {("lora", 0): predict(0.5, 0), ("lora", 1): predict(0.5, 1), ("ia3", 0): predict(1.0, 2)}
     cells = [make_cell(method, seed, 0.4 if method == "lora" else 0.5, one) for (method, seed), one in values.items()]
-    _, (own, other), _ = summarise(cells, [], test_rows, task, RESAMPLING)
-    statistics = [task.row_statistics(test_rows.y, one) for one in values.values()]
+    _, (own, other), _ = summarise(cells, [], measured_rows, task, RESAMPLING)
+    statistics = [task.row_statistics(measured_rows.y, one) for one in values.values()]
     rng, drawn, differences = np.random.default_rng(0), [], []
     for _ in range(200):
         rows = rng.integers(ROWS, size=ROWS)
@@ -123,13 +123,13 @@ def test_intervals_are_as_wide_as_resampled_rows_scatter(
 
 
 def test_single_seed_is_compared_like_two_runs(
-    task: Task, test_rows: Split, predict: Callable[..., Array], make_cell: Callable[..., CellResult]
+    task: Task, measured_rows: Split, predict: Callable[..., Array], make_cell: Callable[..., CellResult]
 ) -> None:
     better, worse = predict(0.3, 0), predict(3.0, 1)
     cells = [make_cell("lora", 0, 0.4, better), make_cell("ia3", 0, 0.5, worse)]
     baselines = [BaselineResult(name, worse, 2.0) for name in task.baselines]
-    _, (_, other), rows = summarise(cells, baselines, test_rows, task, RESAMPLING)
-    paired = compare(task, test_rows.y, better, worse, RESAMPLING)
+    _, (_, other), rows = summarise(cells, baselines, measured_rows, task, RESAMPLING)
+    paired = compare(task, measured_rows.y, better, worse, RESAMPLING)
     for row in (other, *rows):
         assert (row.difference, row.p_value) == (paired.differences[task.primary], paired.p_value)
         assert row.verdict == judge(task, paired, RESAMPLING.level) == "worse"
@@ -137,11 +137,11 @@ def test_single_seed_is_compared_like_two_runs(
 
 
 def test_rows_of_a_group_are_resampled_together(
-    task: Task, test_rows: Split, predict: Callable[..., Array], make_cell: Callable[..., CellResult]
+    task: Task, measured_rows: Split, predict: Callable[..., Array], make_cell: Callable[..., CellResult]
 ) -> None:
     """Each row ten times over tells no more than once."""
     rows = np.repeat(np.arange(ROWS), 10)
-    many = replace(test_rows.select(rows), groups=tuple(map(str, rows)))
+    many = replace(measured_rows.select(rows), groups=tuple(map(str, rows)))
     for seeds in ((0,), (0, 1)):
         drawn = [(name, seed, predict(1.0, seed + len(name))) for name in ("lora", "ia3") for seed in seeds]
         for place in (0, 1):
@@ -149,7 +149,7 @@ def test_rows_of_a_group_are_resampled_together(
                 summarise(
                     [make_cell(name, seed, 0.5, pick(one)) for name, seed, one in drawn], [], of, task, RESAMPLING
                 )
-                for of, pick in ((test_rows, lambda one: one), (many, lambda one: one[rows]))
+                for of, pick in ((measured_rows, lambda one: one), (many, lambda one: one[rows]))
             )
             pairs = [(alone[1][place].score, together[1][place].score)]
             if place:
@@ -160,42 +160,42 @@ def test_rows_of_a_group_are_resampled_together(
 
 
 def test_same_predictions_are_inconclusive(
-    task: Task, test_rows: Split, predict: Callable[..., Array], make_cell: Callable[..., CellResult]
+    task: Task, measured_rows: Split, predict: Callable[..., Array], make_cell: Callable[..., CellResult]
 ) -> None:
     values = predict(0.5, 0)
     for seeds in ((0,), (0, 1)):
         cells = [make_cell(name, seed, loss, values) for name, loss in (("lora", 0.4), ("ia3", 0.5)) for seed in seeds]
-        _, (_, other), _ = summarise(cells, [], test_rows, task, RESAMPLING)
+        _, (_, other), _ = summarise(cells, [], measured_rows, task, RESAMPLING)
         assert other.difference is not None
         assert other.difference.value == 0
         assert other.verdict == "inconclusive"
 
 
 def test_validation_loss_alone_chooses_the_best(
-    task: Task, test_rows: Split, predict: Callable[..., Array], make_cell: Callable[..., CellResult]
+    task: Task, measured_rows: Split, predict: Callable[..., Array], make_cell: Callable[..., CellResult]
 ) -> None:
     cells = [make_cell("lora", 0, 0.5, predict(0.3, 0)), make_cell("ia3", 0, 0.4, predict(3.0, 1))]
-    best, (other, _), _ = summarise(cells, [], test_rows, task, RESAMPLING)
+    best, (other, _), _ = summarise(cells, [], measured_rows, task, RESAMPLING)
     assert best == "ia3"
     assert other.verdict == "better"
 
 
-def test_costs_are_averaged(task: Task, test_rows: Split, make_cell: Callable[..., CellResult]) -> None:
+def test_costs_are_averaged(task: Task, measured_rows: Split, make_cell: Callable[..., CellResult]) -> None:
     values = task.activate(np.zeros((ROWS, len(task.output_names))))
     cells = [
         make_cell("lora", seed, 0.4, values, peak_memory_bytes=100 * (seed + 1), texts_per_second=10.0 * (seed + 1))
         for seed in (0, 1)
     ]
-    _, (row,), _ = summarise(cells, [], test_rows, task, RESAMPLING)
+    _, (row,), _ = summarise(cells, [], measured_rows, task, RESAMPLING)
     assert (row.training_seconds, row.bytes_on_disk, row.epoch_seconds) == (5.5, 1000, 5.0)
     assert (row.peak_memory_bytes, row.texts_per_second) == (200, 15.0)
 
 
 def test_without_a_finished_cell_baselines_have_scores_alone(
-    task: Task, test_rows: Split, predict: Callable[..., Array]
+    task: Task, measured_rows: Split, predict: Callable[..., Array]
 ) -> None:
     name = next(iter(task.baselines))
-    summary = summarise([], [BaselineResult(name, predict(0.5, 0), 1.0)], test_rows, task, RESAMPLING)
+    summary = summarise([], [BaselineResult(name, predict(0.5, 0), 1.0)], measured_rows, task, RESAMPLING)
     best, methods, (row,) = summary
     assert (best, methods) == (None, list[MethodRow]())
     assert row == BaselineRow(name=name, score=row.score, seconds=1.0)
