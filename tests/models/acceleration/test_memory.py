@@ -13,10 +13,12 @@ import resource
 
 import torch
 
-from lorafit.models.acceleration.memory import keep_freed_memory
+from lorafit.models.acceleration.memory import give_back_at_once, keep_freed_memory
 
 torch.set_num_threads(1)
 done = keep_freed_memory()
+with give_back_at_once():
+    torch.ones(5_000_000)
 
 
 def work():

@@ -80,6 +80,7 @@ from pathlib import Path
 from lorafit.config import load_config
 from lorafit.system import hardware
 from lorafit.system.progress import Silent
+from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.training.planning import memory
 from lorafit.training.prepare import prepare
 from lorafit.training.inputs import build_rows
@@ -90,7 +91,7 @@ needs = memory._measure(prepared, 10**12)
 rows = build_rows(
     prepared.tokens["train"], prepared.task.targets(prepared.splits.train.y, prepared.scaler), prepared.pad_id
 )
-memory.release_freed_memory()
+release_freed_memory()
 hardware.reset_peak_memory()
 before = hardware.peak_memory_bytes()
 with kept_as_it_is(prepared.adapted.model, prepared.precision) as step:

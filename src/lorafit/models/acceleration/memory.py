@@ -2,9 +2,11 @@
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-_MEBIBYTE = 1 << 20
+_KIBIBYTE, _MEBIBYTE = 1 << 10, 1 << 20
 
 
 def keep_freed_memory() -> bool:
@@ -17,13 +19,28 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether it was done; only glibc on Linux can.
     """
-    if sys.platform != "linux":
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
     settings = ((_M_MMAP_THRESHOLD, 32 * _MEBIBYTE), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 * _MEBIBYTE))
-    return [mallopt(name, value) for name, value in settings] == [1] * len(settings)
+    done = [_set_allocation(name, value) for name, value in settings]
+    return all(done)
+
+
+@contextmanager
+def give_back_at_once() -> Iterator[None]:
+    """Inside the block, give blocks back as soon as they are freed, so that the peak memory is what is really in use.
+
+    Where `release_freed_memory` would cut up the heap, on which every later step then is slower, this leaves the heap
+    alone. After the block freed memory is kept.
+    """
+    _set_allocation(_M_MMAP_THRESHOLD, 128 * _KIBIBYTE)
+    try:
+        yield
+    finally:
+        keep_freed_memory()
+
+
+def _set_allocation(name: int, value: int) -> bool:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    return mallopt is not None and mallopt(name, value) == 1
 
 
 def release_freed_memory() -> None:

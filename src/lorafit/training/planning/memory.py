@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lorafit.config import TrainingConfig
 from lorafit.errors import OutOfMemoryError
-from lorafit.models.acceleration.memory import release_freed_memory
+from lorafit.models.acceleration.memory import give_back_at_once
 from lorafit.models.batching import plan_batches
 from lorafit.system import hardware
 from lorafit.system.faults import find_fault
@@ -67,7 +67,6 @@ def fit_to_memory(prepared: "Prepared", *, room: int | None = None) -> MemoryPla
     """
     model, config = prepared.adapted.model, prepared.config.training
     peak = hardware.peak_memory_bytes()
-    release_freed_memory()
     room = hardware.memory_room() if room is None else room
     if room is None or model.device.type != "cpu":
         return MemoryPlan(prepared, peak)
@@ -114,11 +113,10 @@ def _measure(prepared: "Prepared", room: int) -> _Needs:
     few = min(_FEW_ROWS, len(rows))
     hardware.reset_peak_memory()
     taken = [hardware.peak_memory_bytes()]
-    with kept_as_it_is(model, prepared.precision) as step:
+    with give_back_at_once(), kept_as_it_is(model, prepared.precision) as step:
         for count in (1, few):
             step(build_batch(rows, count, int(tokens.lengths.max())))
             taken.append(hardware.peak_memory_bytes())
-    release_freed_memory()
     return _Needs(max(least, taken[1] - taken[0]), (taken[2] - taken[1]) / max(1, few - 1))
 
 
