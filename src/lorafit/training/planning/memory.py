@@ -112,12 +112,34 @@ def _measure(prepared: "Prepared", room: int) -> _Needs:
     rows = build_rows(tokens, prepared.task.targets(prepared.splits.train.y, prepared.scaler), prepared.pad_id)
     few = min(_FEW_ROWS, len(rows))
     hardware.reset_peak_memory()
-    taken = [hardware.peak_memory_bytes()]
+    taken, kept = [hardware.peak_memory_bytes()], []
     with give_back_at_once(), kept_as_it_is(model, prepared.precision) as step:
         for count in (1, few):
-            step(build_batch(rows, count, int(tokens.lengths.max())))
+            with _count_kept_bytes() as sizes_kept:
+                step(build_batch(rows, count, int(tokens.lengths.max())))
             taken.append(hardware.peak_memory_bytes())
-    return _Needs(max(least, taken[1] - taken[0]), (taken[2] - taken[1]) / max(1, few - 1))
+            kept.append(sum(sizes_kept.values()))
+    growth = max(taken[2] - taken[1], kept[1] - kept[0])
+    return _Needs(max(least, taken[1] - taken[0]), growth / max(1, few - 1))
+
+
+@contextmanager
+def _count_kept_bytes() -> Iterator[dict[int, int]]:
+    """Yield the bytes of what a forward pass in the block keeps for the backward pass, by address.
+
+    The peak memory does not show them where they come from memory that this process had before.
+    """
+    import torch
+
+    found: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        yield found
 
 
 def _count_rows(lengths: NDArray[np.int64], config: TrainingConfig) -> int:
