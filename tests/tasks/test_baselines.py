@@ -1,5 +1,6 @@
 """Baselines: what they learn, and against equations and twins of plain NumPy."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,16 +11,32 @@ from lorafit.tasks.baselines import (
     CLASSIFIERS,
     REGRESSORS,
     _log_count_ratio,
-    _weigh_words,
-    predict_classes,
-    predict_marks,
-    predict_numbers,
+    _Words,
+    fit_classes,
+    fit_marks,
+    fit_numbers,
 )
 from lorafit.tasks.registry import TASKS, get_task
 
+FloatArray = NDArray[np.float64]
+
+
+def predict_classes(
+    name: str, texts: Sequence[str], ids: NDArray[np.int64], others: Sequence[str], *, classes: int
+) -> FloatArray:
+    return fit_classes(name, texts, ids, classes=classes).score(others)
+
+
+def predict_marks(name: str, texts: Sequence[str], marks: NDArray[np.bool_], others: Sequence[str]) -> FloatArray:
+    return fit_marks(name, texts, marks).score(others)
+
+
+def predict_numbers(texts: Sequence[str], numbers: FloatArray, others: Sequence[str]) -> FloatArray:
+    return fit_numbers(texts, numbers).score(others)
+
+
 TOPICS = ["food", "staff", "price"]
 DEGREES = ["dreadful", "poor", "fine", "good", "superb"]
-FloatArray = NDArray[np.float64]
 
 
 def build_marked(rows: int, seed: int = 0) -> tuple[list[str], NDArray[np.bool_]]:
@@ -125,11 +142,25 @@ def test_numbers_are_learnt_on_any_scale(unit: float, zero: float) -> None:
 
 def test_ridge_solves_its_equations() -> None:
     (texts, numbers), (others, _) = build_rated(80), build_rated(20, seed=1)
-    seen, unseen = (part.toarray().astype(np.float64) for part in _weigh_words(texts, others))
+    words = _Words.count(texts, longest=2, labels=1)
+    columns, idf = words.columns.tolist(), words.weigh()[1]
+    seen, unseen = (
+        np.stack([_weigh_slowly(words.reading.hash_text(text), columns, idf) for text in some])
+        for some in (texts, others)
+    )
     centred = seen - seen.mean(axis=0)
     weights = np.linalg.solve(centred.T @ centred + np.eye(seen.shape[1]), centred.T @ numbers)
     expected = numbers.mean() + (unseen - seen.mean(axis=0)) @ weights
     np.testing.assert_allclose(predict_numbers(texts, numbers, others)[:, 0], expected, rtol=0, atol=1e-3)
+
+
+def _weigh_slowly(hashes: NDArray[np.int64], columns: list[int], idf: NDArray[np.float32]) -> FloatArray:
+    """Weigh a text by TF-IDF as the textbook has it."""
+    counts = Counter(hashes.tolist())
+    row = np.array(
+        [(1 + np.log(counts[one])) * idf[place] if one in counts else 0.0 for place, one in enumerate(columns)]
+    )
+    return row / np.linalg.norm(row)
 
 
 @pytest.mark.parametrize("texts", [["a", "b"], ["…", "—"], ["好", "坏"], ["same", "same"]])
@@ -151,7 +182,7 @@ def test_the_same_prediction_twice() -> None:
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_of_a_long_text_the_beginning_is_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     texts, ids = ["good fine day", "poor sad day"] * 10, np.array([0, 1] * 10)
-    monkeypatch.setattr("lorafit.tasks.baselines._LONGEST", len(texts[0]))
+    monkeypatch.setattr("lorafit.tasks.word_model.LONGEST", len(texts[0]))
     long = [f"{text} {' '.join(reversed(texts))}" for text in texts]
     short, cut = (predict_classes(name, some, ids, some[:2], classes=2) for some in ([t[:13] for t in long], long))
     assert np.array_equal(short, cut)

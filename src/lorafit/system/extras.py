@@ -20,7 +20,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "tables": ("openpyxl", "zstandard"),
     "search": ("optuna",),
     "report": ("matplotlib",),
-    "onnx": ("onnxruntime",),
+    "onnx": ("onnxruntime", "mmh3"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "track": ("tensorboard", "mlflow", "sqlalchemy", "alembic"),
 }

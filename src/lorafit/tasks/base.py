@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import UserInputError
-from lorafit.tasks.baselines import MAJORITY, predict_classes
+from lorafit.tasks.baselines import MAJORITY, fit_classes
 from lorafit.tasks.format import Form, write_estimate, write_numbers
 from lorafit.tasks.label_spellings import match_names
 from lorafit.tasks.labels import Label, LabelColumn, LabelReading, quote_label, shorten_label
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, Scores
 from lorafit.tasks.statistics import wilson_interval
+from lorafit.tasks.word_model import WordModel
 
 Array = NDArray[np.float64]
 
@@ -422,11 +423,11 @@ class Task(ABC):
         """
         if name == MAJORITY:
             return np.tile(self.constant_values(y), (len(others), 1))
-        return self.predict_from_words(name, texts, y, others)
+        return self.fit_words(name, texts, y).score(others)
 
-    def predict_from_words(self, name: str, texts: Sequence[str], y: NDArray[Any], others: Sequence[str]) -> Array:
-        """Train a baseline that reads texts, and predict others, as `predict_baseline` says."""
-        return predict_classes(name, texts, y, others, classes=len(self.label_names))
+    def fit_words(self, name: str, texts: Sequence[str], y: NDArray[Any]) -> WordModel:
+        """Train a baseline that reads texts on n of them; it gives values of shape (m, labels)."""
+        return fit_classes(name, texts, y, classes=len(self.label_names))
 
     def constant_values(self, y: NDArray[Any]) -> Array:
         """Return the values of the baseline `majority`, shape (labels,): the share of n rows that each label has."""

@@ -3,16 +3,19 @@
 NB-SVM is logistic regression on word 1-, 2- and 3-grams, present or not, weighted by their log-count ratio (Wang and
 Manning 2012, "Baselines and Bigrams", with logistic regression in place of the SVM, so that it gives probabilities);
 with more than two classes one against the rest. TF-IDF is logistic regression on TF-IDF of word 1- and 2-grams; ridge
-is ridge regression on the same. All read a text's first million characters. What gives every text the same, without
-reading any, is the baseline `majority`: each task knows its own (`Task.constant_values`).
+is ridge regression on the same. All read a text's first million characters, and all are word models: once fitted, they
+score texts without scikit-learn. What gives every text the same, without reading any, is the baseline `majority`: each
+task knows its own (`Task.constant_values`).
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lorafit.tasks.word_model import HASHES, Link, Reading, WordModel
 
 Array = NDArray[np.float64]
 
@@ -25,12 +28,8 @@ CLASSIFIERS: Final = {"nb_svm": "NB-SVM", "tfidf": "TF-IDF and logistic regressi
 REGRESSORS: Final = {"ridge": "TF-IDF and ridge regression"}
 """Titles of the baselines that give numbers, by name."""
 
-_WORDS = r"(?u)\b\w+\b|[!?]"
-_HASHES = 2**24
-"""Columns that words and sequences of words are spread over: some times as many as a large data set has."""
-
-_LONGEST = 1_000_000
-"""Characters that are read of a text: each of its sequences of words takes some 100 bytes."""
+_MOST_WEIGHTS = 250_000_000
+"""Weights of a model; where labels are so many that there would be more, the rarest n-grams are left out."""
 
 _REGULARISATION = {"nb_svm": 1.0, "tfidf": 4.0}
 """Inverse strengths (scikit-learn's C): common values, not chosen by measurement."""
@@ -39,120 +38,151 @@ _RIDGE_STRENGTH = 1.0
 """scikit-learn's alpha: a common value, not chosen by measurement."""
 
 
-def predict_classes(
-    name: str, texts: Sequence[str], ids: NDArray[np.int64], others: Sequence[str], *, classes: int
-) -> Array:
-    """Train a classifier on n texts with one class each and predict m others.
+def fit_classes(name: str, texts: Sequence[str], ids: NDArray[np.int64], *, classes: int) -> WordModel:
+    """Train a classifier on texts with one class each.
 
     Args:
         name: A key of `CLASSIFIERS`.
-        texts: The n texts.
+        texts: n texts.
         ids: Shape (n,), class ids.
-        others: The m texts.
         classes: Number of classes.
 
     Returns:
-        Probabilities of shape (m, classes); a class without training rows has 0.
+        The model, whose values are probabilities; a class without training rows has 0.
     """
+    present = np.unique(ids).tolist()
+    words = _Words.count(texts, longest=3 if name == "nb_svm" else 2, labels=len(present))
+    reference = present[0] if len(present) == 2 else None
+    fitted = tuple(present) if reference is None else (present[1],)
+    if len(present) == 1:
+        return words.build("marks", classes, fitted=(), certain=fitted)
     if name == "nb_svm":
-        return _predict_nb_svm(texts, ids, others, classes)
-    seen, unseen = _weigh_words(texts, others)
-    model = _logistic_regression("tfidf", solver="lbfgs").fit(seen, ids)
-    probabilities = np.zeros((len(others), classes))
-    probabilities[:, model.classes_] = model.predict_proba(unseen)
-    return probabilities
+        link: Link = "one_vs_rest" if reference is None else "softmax"
+        return words.build(link, classes, words.fit_by_ratio(ids, fitted), fitted=fitted, reference=reference)
+    features, idf = words.weigh()
+    model = _logistic_regression("tfidf", solver="lbfgs").fit(features, ids)
+    return words.build("softmax", classes, _read_linear(model), fitted=fitted, reference=reference, idf=idf)
 
 
-def predict_marks(name: str, texts: Sequence[str], marks: NDArray[np.bool_], others: Sequence[str]) -> Array:
-    """Train a classifier a label on n texts, each against the texts without it, and predict m others.
+def fit_marks(name: str, texts: Sequence[str], marks: NDArray[np.bool_]) -> WordModel:
+    """Train a classifier a label, each on the texts with it against those without.
 
     Args:
         name: A key of `CLASSIFIERS`.
-        texts: The n texts.
+        texts: n texts.
         marks: Shape (n, labels), which labels they have.
-        others: The m texts.
 
     Returns:
-        Probabilities of shape (m, labels), each by itself: 0 if no training row has the label, and 1 if all have it.
+        The model, whose values are probabilities, each by itself: 0 if no training row has the label, and 1 if all
+        have it.
     """
+    constant = (marks == marks[0]).all(axis=0)
+    fitted, certain = (tuple(np.flatnonzero(part).tolist()) for part in (~constant, constant & marks[0]))
+    words = _Words.count(texts, longest=3 if name == "nb_svm" else 2, labels=len(fitted))
     if name == "nb_svm":
-        seen, unseen = _count_words(texts, others, longest=3)
-        seen.data[:], unseen.data[:] = 1, 1
-        predict_one: Callable[[NDArray[np.bool_]], Array] = partial(_predict_by_ratio, seen, unseen)
+        parts = [words.fit_by_ratio(marks[:, label], (True,)) for label in fitted]
+        idf = None
     else:
-        seen, unseen = _weigh_words(texts, others)
-        predict_one = partial(_predict_by_weight, seen, unseen)
-    probabilities = np.empty((len(others), marks.shape[1]))
-    for label, chosen in enumerate(marks.T):
-        probabilities[:, label] = chosen[0] if (chosen == chosen[0]).all() else predict_one(chosen)
-    return probabilities
+        features, idf = words.weigh()
+        logistic = _logistic_regression("tfidf", solver="lbfgs")
+        parts = [_read_linear(logistic.fit(features, marks[:, label])) for label in fitted]
+    joined = _Linear.join(parts) if parts else None
+    return words.build("marks", marks.shape[1], joined, fitted=fitted, certain=certain, idf=idf)
 
 
-def predict_numbers(texts: Sequence[str], numbers: Array, others: Sequence[str]) -> Array:
-    """Train ridge regression on n texts with a number each and predict m others, shape (m, 1)."""
+def fit_numbers(texts: Sequence[str], numbers: Array) -> WordModel:
+    """Train ridge regression on texts with a number each; its values are numbers, shape (m, 1)."""
     from sklearn.linear_model import Ridge
 
+    words = _Words.count(texts, longest=2, labels=1)
+    features, idf = words.weigh()
     # In float64, as the solver works in the features' type and would round large numbers.
-    seen, unseen = (part.astype(np.float64) for part in _weigh_words(texts, others))
-    model = Ridge(alpha=_RIDGE_STRENGTH, solver="sparse_cg").fit(seen, numbers)
-    predicted: Array = model.predict(unseen)[:, None]
-    return predicted
+    model = Ridge(alpha=_RIDGE_STRENGTH, solver="sparse_cg").fit(features.astype(np.float64), numbers)
+    return words.build("numbers", 1, _read_linear(model), fitted=(0,), idf=idf)
 
 
-def _predict_nb_svm(texts: Sequence[str], ids: NDArray[np.int64], others: Sequence[str], classes: int) -> Array:
-    seen, unseen = _count_words(texts, others, longest=3)
-    seen.data[:], unseen.data[:] = 1, 1
-    probabilities = np.zeros((len(others), classes))
-    present = np.unique(ids)
-    for label in present[1:] if len(present) == 2 else present:
-        probabilities[:, label] = _predict_by_ratio(seen, unseen, ids == label)
-    if len(present) == 2:
-        probabilities[:, present[0]] = 1 - probabilities[:, present[1]]
-    normalised: Array = probabilities / probabilities.sum(axis=1, keepdims=True)
-    return normalised
+@dataclass(frozen=True)
+class _Linear:
+    """Weights of m fits, shape (m, k), and their biases, shape (m,)."""
+
+    weights: NDArray[np.float32]
+    biases: Array
+
+    @classmethod
+    def join(cls, parts: "Sequence[_Linear]") -> "_Linear":
+        """Return several fits as one."""
+        return cls(np.concatenate([part.weights for part in parts]), np.concatenate([part.biases for part in parts]))
 
 
-def _predict_by_ratio(seen: Any, unseen: Any, chosen: NDArray[np.bool_]) -> Array:  # noqa: ANN401 - sparse
-    ratio = _log_count_ratio(seen, chosen)
-    model = _logistic_regression("nb_svm").fit(seen.multiply(ratio).tocsr(), chosen)
-    predicted: Array = model.predict_proba(unseen.multiply(ratio).tocsr())[:, 1]
-    return predicted
+def _read_linear(model: Any) -> _Linear:  # noqa: ANN401 - scikit-learn has no types
+    return _Linear(np.atleast_2d(model.coef_).astype(np.float32), np.atleast_1d(model.intercept_).astype(np.float64))
 
 
-def _predict_by_weight(seen: Any, unseen: Any, chosen: NDArray[np.bool_]) -> Array:  # noqa: ANN401 - sparse
-    model = _logistic_regression("tfidf", solver="lbfgs").fit(seen, chosen)
-    predicted: Array = model.predict_proba(unseen)[:, 1]
-    return predicted
+@dataclass(frozen=True)
+class _Words:
+    """How often n texts have the n-grams that count, a sparse matrix of shape (n, k).
 
-
-def _weigh_words(seen: Sequence[str], unseen: Sequence[str]) -> tuple[Any, Any]:
-    """Weigh word 1- and 2-grams of two sets of texts by TF-IDF, as sparse matrices of a row a text."""
-    from sklearn.feature_extraction.text import TfidfTransformer
-
-    weigh = TfidfTransformer(sublinear_tf=True)
-    counted, others = _count_words(seen, unseen, longest=2)
-    return weigh.fit_transform(counted), weigh.transform(others)
-
-
-def _count_words(seen: Sequence[str], unseen: Sequence[str], *, longest: int) -> tuple[Any, Any]:
-    """Count words and sequences of words of two sets of texts, as sparse matrices of a row a text.
-
-    Columns are hashes and not words (Weinberger et al. 2009, arXiv:0902.2206): a vocabulary of all sequences takes far
-    more memory. What occurs in a single training text is left out unless there is nothing else. Texts without any word,
-    of signs alone, are read by the character.
+    What occurs in a single text is left out unless there is nothing else. Texts without any word, of signs alone, are
+    read by the character.
     """
-    from sklearn.feature_extraction.text import HashingVectorizer
 
-    seen, unseen = ([text[:_LONGEST] for text in texts] for texts in (seen, unseen))
-    settings = {"n_features": _HASHES, "alternate_sign": False, "norm": None, "dtype": np.float32}
-    vectorizer = HashingVectorizer(ngram_range=(1, longest), token_pattern=_WORDS, **settings)
-    counted = vectorizer.transform(seen)
-    if counted.nnz == 0:
-        vectorizer = HashingVectorizer(analyzer="char", **settings)
-        counted = vectorizer.transform(seen)
-    frequencies = np.bincount(counted.indices, minlength=_HASHES)
-    columns = np.flatnonzero(frequencies >= min(2, frequencies.max()))
-    return counted[:, columns], vectorizer.transform(unseen)[:, columns]
+    counted: Any
+    columns: NDArray[np.uint32]
+    reading: Reading
+
+    @classmethod
+    def count(cls, texts: Sequence[str], *, longest: int, labels: int) -> "_Words":
+        """Count words and sequences of words of texts, for a model of so many labels."""
+        from scipy.sparse import csr_matrix
+
+        reading = Reading(longest)
+        found = [reading.hash_text(text).astype(np.int32) for text in texts]
+        if not any(map(len, found)):
+            reading = Reading(0)
+            found = [reading.hash_text(text).astype(np.int32) for text in texts]
+        ends = np.cumsum([0, *map(len, found)])
+        ones = np.ones(ends[-1], dtype=np.float32)
+        counted = csr_matrix((ones, np.concatenate(found), ends), shape=(len(texts), HASHES))
+        counted.sum_duplicates()
+        frequencies = np.bincount(counted.indices, minlength=HASHES)
+        columns = np.flatnonzero(frequencies >= min(2, frequencies.max()))
+        if len(columns) > (room := _MOST_WEIGHTS // max(labels, 1)):
+            columns = np.sort(columns[np.argsort(-frequencies[columns], kind="stable")[:room]])
+        return cls(counted[:, columns], columns.astype(np.uint32), reading)
+
+    def weigh(self) -> tuple[Any, NDArray[np.float32]]:
+        """Return the texts' TF-IDF, and the inverse document frequencies."""
+        from sklearn.feature_extraction.text import TfidfTransformer
+
+        weigh = TfidfTransformer(sublinear_tf=True)
+        return weigh.fit_transform(self.counted), weigh.idf_.astype(np.float32)
+
+    def fit_by_ratio(self, ids: NDArray[Any], labels: Sequence[Any]) -> _Linear:
+        """Fit an NB-SVM for each label of some, on the texts with it against the others."""
+        present = self.counted.copy()
+        present.data[:] = 1
+        parts = []
+        for label in labels:
+            ratio = _log_count_ratio(present, ids == label)
+            fit = _read_linear(_logistic_regression("nb_svm").fit(present.multiply(ratio).tocsr(), ids == label))
+            parts.append(_Linear((fit.weights * ratio).astype(np.float32), fit.biases))
+        return _Linear.join(parts)
+
+    def build(
+        self,
+        link: Link,
+        labels: int,
+        fit: _Linear | None = None,
+        *,
+        fitted: tuple[int, ...],
+        reference: int | None = None,
+        certain: tuple[int, ...] = (),
+        idf: NDArray[np.float32] | None = None,
+    ) -> WordModel:
+        """Return the model of what was fitted, or one that gives every text the same."""
+        fit = fit or _Linear(np.zeros((0, len(self.columns)), dtype=np.float32), np.zeros(0))
+        weights = np.ascontiguousarray(fit.weights.T)
+        return WordModel(self.reading, link, labels, fitted, reference, certain, self.columns, weights, fit.biases, idf)
 
 
 def _log_count_ratio(features: Any, chosen: NDArray[np.bool_]) -> Array:  # noqa: ANN401 - a sparse matrix

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from lorafit.errors import DataError
 from lorafit.system.text import format_count
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect
-from lorafit.tasks.baselines import CLASSIFIERS, MAJORITY, predict_marks
+from lorafit.tasks.baselines import CLASSIFIERS, MAJORITY, fit_marks
 from lorafit.tasks.calibration import estimate_calibration_errors, expected_calibration_error, fit_binary_temperature
 from lorafit.tasks.label_errors import suspect_marks
 from lorafit.tasks.label_names import read_name_lists
@@ -38,6 +38,7 @@ from lorafit.tasks.metrics import (
 )
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, Scores
 from lorafit.tasks.single_label import CALIBRATION_METRICS, describe_temperature, log_odds
+from lorafit.tasks.word_model import WordModel
 
 _THRESHOLD: Final = 0.5
 """A label is given where it is at least as probable as not."""
@@ -263,8 +264,8 @@ class MultiLabel(Task):
             self.primary: float(np.nan_to_num(self.compute(self.row_statistics(y, values).sum(axis=0))[self.primary])),
         }
 
-    def predict_from_words(self, name: str, texts: Sequence[str], y: NDArray[Any], others: Sequence[str]) -> Array:
-        return predict_marks(name, texts, y == 1, others)
+    def fit_words(self, name: str, texts: Sequence[str], y: NDArray[Any]) -> WordModel:
+        return fit_marks(name, texts, y == 1)
 
     @property
     def baseline_fits(self) -> int:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import ConfigError, DataError, UserInputError
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect, measure_spread, share
-from lorafit.tasks.baselines import MAJORITY, REGRESSORS, predict_numbers
+from lorafit.tasks.baselines import MAJORITY, REGRESSORS, fit_numbers
 from lorafit.tasks.format import write_label_number, write_number
 from lorafit.tasks.label_errors import score_deviations, suspect_numbers
 from lorafit.tasks.label_numbers import read_numbers
@@ -18,6 +18,7 @@ from lorafit.tasks.labels import Label, LabelColumn, LabelReading, check_not_con
 from lorafit.tasks.records import Calibration, CalibrationScores, Estimate, Resampling, Scores
 from lorafit.tasks.selective import conformal_rank
 from lorafit.tasks.statistics import bootstrap_mean
+from lorafit.tasks.word_model import WordModel
 
 _LARGEST: Final = 1e100
 """Of larger numbers, sums of squares would not be finite."""
@@ -236,9 +237,9 @@ class Regression(Task):
         loss, error = float((errors**2).mean()), float(np.abs(errors).mean() * scaler.scale)
         return {"loss": loss, "calibrated_loss": loss, self.primary: error}
 
-    def predict_from_words(self, name: str, texts: Sequence[str], y: NDArray[Any], others: Sequence[str]) -> Array:
+    def fit_words(self, name: str, texts: Sequence[str], y: NDArray[Any]) -> WordModel:
         del name
-        return predict_numbers(texts, y, others)
+        return fit_numbers(texts, y)
 
     def constant_values(self, y: NDArray[Any]) -> Array:
         """Return the median, which no other constant beats by MAE."""
