@@ -1,6 +1,8 @@
 """Parts that tests share: tiny encoders in the Hub's layout, caches of their own, and no network."""
 
 import csv
+import functools
+import gc
 import json
 import os
 import shutil
@@ -78,6 +80,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
+def pytest_collection_finish() -> None:
+    """Leave torch and all that files of tests import out of later collections: every training asks for a full one."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
@@ -132,6 +140,16 @@ def builtin_encoder(lorafit_cache: Path, shared_folder: SharedFolder) -> Path:
     if not encoders.exists():
         encoders.symlink_to(shared_folder("cache", convert) / "encoders")
     return load_builtin_encoder("builtin:distil-minilm")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_templates() -> Iterator[None]:
+    """Compile a template once for all tests: with every checkpoint PEFT compiles that of a card for the Hub again."""
+    from jinja2 import Environment
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Environment, "compile", functools.cache(Environment.compile))
+        yield
 
 
 @pytest.fixture(autouse=True)
