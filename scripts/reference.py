@@ -12,7 +12,7 @@ from typing import get_args, get_origin
 
 from lorafit.cli import COMMANDS, main
 from lorafit.config import Config
-from lorafit.models.methods import METHODS, Limit
+from lorafit.models.methods import METHODS, REFUSED, Limit
 from lorafit.system.limits import list_limits
 from lorafit.tasks.registry import TASKS
 
@@ -82,8 +82,9 @@ def _methods_lines() -> Iterator[str]:
     )
     yield "are common values and were not compared. `full` and `bitfit` train without the encoder's dropout, as every"
     yield "method here, unless `training.base_dropout` is set."
-    yield from ("", "Left out: prefix tuning, since encoders of this kind take no past keys and values, which PEFT's")
-    yield "implementation hands them; bottleneck adapters, which PEFT does not have."
+    yield from ("", "Refused, with the reason in the message:", "")
+    for name, reason in REFUSED.items():
+        yield f"* `{name}`: {reason}."
 
 
 _LIMITS: dict[Limit, str] = {

@@ -106,7 +106,7 @@ def test_name_that_matches_nothing_is_refused_with_the_candidates(distilbert: Pr
 
 
 def test_head_is_not_a_target(distilbert: PreTrainedModel) -> None:
-    with pytest.raises(ConfigError, match="'classifier' matches no linear layer"):
+    with pytest.raises(ConfigError, match="'classifier' belongs to the classification head, which every method"):
         find_targets(distilbert, ["classifier"])
 
 

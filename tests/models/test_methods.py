@@ -5,10 +5,11 @@ import pytest
 from lorafit.config import Config, MethodConfig, TrainingConfig
 from lorafit.errors import ConfigError
 from lorafit.models.method_settings import complete_method, complete_settings
-from lorafit.models.methods import METHODS, find_method
+from lorafit.models.methods import METHODS, REFUSED, find_method
 
 NAMES = {
     *("lora", "rslora", "lora_plus", "lora_fa", "pissa", "olora", "dora", "adalora", "loha", "lokr", "oft", "boft"),
+    *("miss", "hra", "shira", "road", "c3a", "vblora", "delora", "gralora", "hira", "waveft"),
     *("vera", "randlora", "fourierft", "ia3", "ln_tuning", "prompt_tuning", "p_tuning", "bitfit", "head_only", "full"),
 }
 
@@ -17,7 +18,7 @@ def test_table_names_every_method_with_its_paper() -> None:
     assert set(METHODS) == NAMES
     for name, method in METHODS.items():
         assert name == method.name
-        assert re.search(r"arXiv:\d{4}\.\d{5}", method.paper)
+        assert re.search(r"arXiv:\d{4}\.\d{5}|openreview:\w{10}", method.paper)
         assert method.title
         assert method.adapts
 
@@ -27,6 +28,18 @@ def test_unknown_method_is_refused_with_the_nearest() -> None:
         find_method("lorra")
     with pytest.raises(ConfigError, match=r"Did you mean: .*lora"):
         find_method("zzz")
+
+
+@pytest.mark.parametrize("name", ["prefix_tuning", "prefix-tuning", "P-Tuning-v2"])
+def test_method_that_cannot_work_is_refused_with_its_reason(name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"method\.name: {name} is not offered: .*encoders take none of.*lora, rslora"
+    ):
+        find_method(name)
+
+
+def test_no_method_is_both_offered_and_refused() -> None:
+    assert not METHODS.keys() & REFUSED.keys()
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -43,6 +43,9 @@ FITTING: dict[str, dict[str, Any]] = {
 OWN_STATE = {"lora", "full", "adalora", "p_tuning"}
 """Methods whose weights change in ways of their own while they are trained, and the plainest; others are like these."""
 
+NEWER = {"miss", "hra", "shira", "road", "c3a", "vblora", "delora", "gralora", "hira", "waveft"}
+"""Adapters of linear layers, as others of the table are: whole trainings are left to `make test-slow`."""
+
 TEXTS = ["a wonderful film", "dull and far too long", "not bad"]
 
 
@@ -73,7 +76,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("trained")
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in NEWER else name for name in METHODS]
+)
 def test_it_learns_reloads_and_merges(
     name: str, make_job: BuildJob, measure_rows: Measure, encoder: Path, folders: Path
 ) -> None:
@@ -182,7 +187,7 @@ def compute_graph_logits(merged: PreTrainedModel, folder: Path) -> np.ndarray:
 
 def test_plain_libraries_open_all_of_them_in_a_fresh_process(folders: Path) -> None:
     trained = sorted(folders.iterdir())
-    assert len(trained) == len(METHODS), "run the file as a whole"
+    assert {folder.name for folder in trained} >= METHODS.keys() - NEWER, "run the file as a whole"
     script = f"""
 import json, sys
 sys.path.insert(0, {str(Path(plain.__file__).parent)!r})

@@ -12,7 +12,7 @@ from lorafit.models.architectures import ARCHITECTURES, find_head, find_norms, f
 from lorafit.models.method_settings import complete_method
 from lorafit.models.methods import METHODS, Method, find_method
 from lorafit.models.peft_configs import Site
-from lorafit.models.quiet import quiet_transformers
+from lorafit.models.quiet import leave_sparse_tensors_unchecked, quiet_transformers
 from lorafit.models.records import ParameterCounts
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ def _wrap(method: Method, build_config: Callable[[], "PeftConfig"], site: Site, 
     import torch
     from peft import get_peft_model
 
+    leave_sparse_tensors_unchecked()
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lorafit.errors import ConfigError
 from lorafit.models.pickled import find_pickled
+from lorafit.models.quiet import leave_sparse_tensors_unchecked
 from lorafit.models.vetting import check_place, opening
 from lorafit.models.weights import read_tensors
 from lorafit.system.files import read_object
@@ -29,6 +30,7 @@ WEIGHTS: Final = "adapter_model.safetensors"
 PEFT_TYPES: Final = frozenset(
     {
         *("LORA", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "RANDLORA", "FOURIERFT", "IA3", "LN_TUNING"),
+        *("MISS", "HRA", "SHIRA", "ROAD", "C3A", "VBLORA", "DELORA", "GRALORA", "HIRA", "WAVEFT"),
         *("PROMPT_TUNING", "P_TUNING"),
     }
 )
@@ -66,6 +68,7 @@ def load_adapter(model: "PreTrainedModel", folder: Path) -> "PeftModel":
     tensors = read_adapter_weights(folder)
     what = f"The adapter in {folder} cannot be loaded onto its base"
     config = _build_config(settings, folder, what, width=getattr(model.config, "hidden_size", None) or 0)
+    leave_sparse_tensors_unchecked()
     with opening(what):
         adapted: PeftModel = get_peft_model(model, config)
         _check_tensors(tensors, get_peft_model_state_dict(adapted, save_embedding_layers=False), folder)

@@ -293,20 +293,21 @@ def disable_base_dropout(config: "PretrainedConfig") -> None:
 
 
 def _encoder_linears(model: "PreTrainedModel") -> dict[str, "nn.Module"]:
-    from torch import nn
-
     prefix = f"{model.base_model_prefix}."
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith(prefix)
-    }
+    return {name: module for name, module in model.named_modules() if _is_linear(module) and name.startswith(prefix)}
 
 
 def _match(linears: dict[str, "nn.Module"], wanted: Sequence[str], model: "PreTrainedModel") -> list[str]:
     found: set[str] = set()
     for part in wanted:
-        hits = {name for name in linears if name == part or name.endswith(f".{part}")}
+        hits = {name for name in linears if _ends_with(name, part)}
+        if not hits and any(_ends_with(name, part) for name, module in model.named_modules() if _is_linear(module)):
+            raise ConfigError(
+                f"method.target_modules: {part!r} belongs to the classification head, which every method trains whole, "
+                "since it begins with random numbers. PEFT refuses an adapter on a module that is saved whole, and "
+                "without the whole module nobody could open the adapter. Leave the name out; --method head_only trains "
+                "the head alone."
+            )
         if not hits:
             raise ConfigError(
                 f"method.target_modules: {part!r} matches no linear layer of this {model.config.model_type} encoder. "
@@ -314,6 +315,16 @@ def _match(linears: dict[str, "nn.Module"], wanted: Sequence[str], model: "PreTr
             )
         found |= hits
     return [name for name in linears if name in found]
+
+
+def _is_linear(module: "nn.Module") -> bool:
+    from torch import nn
+
+    return isinstance(module, nn.Linear)
+
+
+def _ends_with(name: str, part: str) -> bool:
+    return name == part or name.endswith(f".{part}")
 
 
 def _last_parts(linears: Iterable[str]) -> Counter[str]:

@@ -9,6 +9,7 @@ from lorafit.errors import ConfigError
 from lorafit.models.peft_configs import (
     Build,
     build_adalora,
+    build_divided,
     build_ia3,
     build_lora,
     build_plain,
@@ -19,6 +20,9 @@ from lorafit.models.peft_configs import (
 Limit = Literal["merge", "mixed-batches", "fused-blocks", "decoder", "resume"]
 """What a method cannot do: be merged into the base, serve several adapters in one batch, be trained in lorafit's fused
 blocks, adapt a decoder, go on from a checkpoint (which then begins anew)."""
+
+Library = Literal["peft", "transformers"]
+"""Where what a method saved is opened without lorafit."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Method:
         shares_matrices: Whether `r` is that of random matrices which all layers share.
         optimizer: Who steps.
         reallocates: Whether the ranks are dealt out anew while training goes on.
+        library: What opens a folder that it saved.
         limits: What it cannot do.
     """
 
@@ -57,6 +62,7 @@ class Method:
     shares_matrices: bool = False
     optimizer: Literal["adamw", "lora_fa"] = "adamw"
     reallocates: bool = False
+    library: Library = "peft"
     limits: frozenset[Limit] = frozenset()
 
 
@@ -230,6 +236,115 @@ METHODS: dict[str, Method] = {
             limits=frozenset({"mixed-batches"}),
         ),
         Method(
+            name="miss",
+            title="MiSS",
+            paper="Kang and Yin 2024, arXiv:2409.15371",
+            adapts="linear layers, by one small matrix that all shards of the input share",
+            learning_rate=1e-3,
+            head_learning_rate=5e-4,
+            defaults={"r": 16, **_LINEAR},
+            build=build_ranked("MissConfig"),
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="hra",
+            title="HRA",
+            paper="Yuan et al. 2024, arXiv:2405.17484",
+            adapts="linear layers, by a chain of r Householder reflections of their input (r even)",
+            learning_rate=1e-3,
+            head_learning_rate=5e-4,
+            defaults={"r": 8, **_LINEAR},
+            build=build_ranked("HRAConfig"),
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="shira",
+            title="SHiRA",
+            paper="Bhardwaj et al. 2024, arXiv:2406.13175",
+            adapts="linear layers, by a sparse change at random places, as many as LoRA of rank r has parameters",
+            learning_rate=1e-3,
+            head_learning_rate=5e-4,
+            defaults={"r": 8, **_LINEAR},
+            build=build_ranked("ShiraConfig"),
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="road",
+            title="RoAd",
+            paper="Liao et al. 2024, arXiv:2409.00119",
+            adapts="linear layers, by a rotation and a factor for each pair of outputs",
+            learning_rate=5e-3,
+            head_learning_rate=1e-3,
+            defaults=_LINEAR,
+            build=build_divided("RoadConfig", "group_size", at_most=64),
+            limits=_NOT_FUSED,
+        ),
+        Method(
+            name="c3a",
+            title="C3A",
+            paper="Chen et al. 2024, arXiv:2407.19342",
+            adapts="linear layers, by block-circulant matrices",
+            learning_rate=2e-1,
+            head_learning_rate=1e-3,
+            defaults=_LINEAR,
+            build=build_divided("C3AConfig", "block_size", at_most=128),
+            limits=_NOT_FUSED | {"mixed-batches"},
+        ),
+        Method(
+            name="vblora",
+            title="VB-LoRA",
+            paper="Li et al. 2024, arXiv:2405.15179",
+            adapts="as LoRA, its factors mixed from a bank of vectors that all layers share",
+            learning_rate=5e-3,
+            head_learning_rate=1e-3,
+            defaults={"r": 4, **_LINEAR},
+            build=build_divided("VBLoRAConfig", "vector_length", at_most=256, num_vectors=90),
+            limits=frozenset({"mixed-batches"}),
+        ),
+        Method(
+            name="delora",
+            title="DeLoRA",
+            paper="Bini et al. 2025, arXiv:2503.18225",
+            adapts="as LoRA, the strength of the change apart from its direction",
+            learning_rate=1e-3,
+            head_learning_rate=5e-4,
+            defaults={"r": 8, **_LINEAR},
+            build=build_ranked("DeloraConfig"),
+            limits=frozenset({"mixed-batches"}),
+        ),
+        Method(
+            name="gralora",
+            title="GraLoRA",
+            paper="Jung et al. 2025, arXiv:2505.20355",
+            adapts="linear layers, by a LoRA for each of their blocks (r even)",
+            learning_rate=1e-3,
+            head_learning_rate=5e-4,
+            defaults={"r": 8, "lora_alpha": 32, **_LINEAR},
+            build=build_ranked("GraloraConfig", alpha="alpha"),
+            limits=frozenset({"mixed-batches"}),
+        ),
+        Method(
+            name="hira",
+            title="HiRA",
+            paper="Huang et al. 2025, openreview:TwJrTz9cRS",
+            adapts="linear layers, by their own weights times a product of two low-rank matrices",
+            learning_rate=5e-3,
+            head_learning_rate=1e-3,
+            defaults={"r": 32, **_LINEAR},
+            build=build_ranked("HiraConfig"),
+            limits=frozenset({"mixed-batches"}),
+        ),
+        Method(
+            name="waveft",
+            title="WaveFT",
+            paper="Bilican et al. 2025, arXiv:2505.12532",
+            adapts="linear layers, by a few coefficients of the update's wavelet transform",
+            learning_rate=5e-4,
+            defaults=_LINEAR,
+            build=build_plain("WaveFTConfig", n_frequency=1000),
+            limits=frozenset({"mixed-batches"}),
+        ),
+        Method(
             name="ia3",
             title="IA3",
             paper="Liu et al. 2022, arXiv:2205.05638",
@@ -283,6 +398,7 @@ METHODS: dict[str, Method] = {
             learning_rate=2e-3,
             place="nothing",
             trains=lambda name: name.endswith(".bias"),
+            library="transformers",
             limits=_MODEL | _NOT_FUSED,
         ),
         Method(
@@ -292,6 +408,7 @@ METHODS: dict[str, Method] = {
             adapts="nothing but the classification head",
             learning_rate=2e-3,
             place="nothing",
+            library="transformers",
             limits=_MODEL,
         ),
         Method(
@@ -302,11 +419,30 @@ METHODS: dict[str, Method] = {
             learning_rate=1e-4,
             place="nothing",
             trains=lambda _: True,
+            library="transformers",
             limits=_MODEL | _NOT_FUSED,
         ),
     )
 }
 """Every method by name."""
+
+_NO_PAST = "it hands every layer keys and values that stand before the text, which encoders take none of"
+
+REFUSED: Mapping[str, str] = {
+    "prefix_tuning": _NO_PAST,
+    "p_tuning_v2": _NO_PAST,
+    "cartridge": _NO_PAST,
+    "adaption_prompt": "PEFT knows it for decoders like LLaMA alone",
+    "cpt": "PEFT knows it for causal language models alone",
+    "shadow": "PEFT knows it for decoders alone",
+    "xlora": "it mixes adapters of causal language models that have been trained before",
+    "multitask_prompt_tuning": "it needs prompts of several tasks, and a run has one",
+    "poly": "it shares skills among several tasks, and a run has one",
+    "osf": "it keeps one task from being forgotten while others follow, and a run has one",
+    "trainable_tokens": "it trains the embeddings of tokens that were added, and lorafit adds none",
+    "qlora": "its 4-bit weights need a GPU; on a CPU, lora costs the same without them",
+}
+"""Methods of PEFT that cannot classify texts with an encoder on a CPU, and why."""
 
 
 def find_method(name: str) -> Method:
@@ -319,9 +455,11 @@ def find_method(name: str) -> Method:
         Its row of the table.
 
     Raises:
-        ConfigError: There is no such method; the nearest names are given.
+        ConfigError: There is no such method, and the nearest names are given; or it cannot work here, and why.
     """
     if name in METHODS:
         return METHODS[name]
+    if reason := REFUSED.get(name.lower().replace("-", "_")):
+        raise ConfigError(f"method.name: {name} is not offered: {reason}. All that are: {', '.join(METHODS)}.")
     nearest = difflib.get_close_matches(name, METHODS, n=3) or sorted(METHODS)
     raise ConfigError(f"method.name: there is no method {name!r}. Did you mean: {', '.join(nearest)}?")

@@ -1,5 +1,6 @@
 """PEFT's configs, built from the method section: how a row of the methods' table puts its method on a model."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,19 @@ def build_plain(name: str, **fixed: Any) -> Build:
 
     def build(settings: MethodConfig, site: Site) -> "PeftConfig":
         return _peft(name)(**{**fixed, **_common(settings, site)})
+
+    return build
+
+
+def build_divided(name: str, setting: str, *, at_most: int, **fixed: Any) -> Build:
+    """Return what builds the config of a method whose `setting` has to divide the sizes of all layers."""
+
+    def build(settings: MethodConfig, site: Site) -> "PeftConfig":
+        layers: list[Any] = [site.model.get_submodule(target) for target in site.targets]
+        common = math.gcd(*(size for layer in layers for size in (layer.in_features, layer.out_features)))
+        size = max(part for part in range(1, at_most + 1) if common % part == 0)
+        rank = {} if settings.r is None else {"r": settings.r}
+        return _peft(name)(**{**fixed, setting: size, **rank, **_common(settings, site)})
 
     return build
 

@@ -26,3 +26,11 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if had_bars:
             logging.enable_progress_bar()
+
+
+def leave_sparse_tensors_unchecked() -> None:
+    """Tell torch that sparse tensors need no checks, which is its default, so that it does not warn of that."""
+    import torch
+
+    checks: Any = torch.sparse.check_sparse_tensor_invariants
+    checks.disable()

@@ -109,7 +109,7 @@ def test_a_trial_is_a_complete_config_without_the_space() -> None:
         ("{data.max_rows: [100]}", "cannot be searched; settings of the method"),
         ("{model.name: [a, b]}", "cannot be searched; settings of the method"),
         ("{training.schedule: {low: 1, high: 2}}", "cannot be used"),
-        ("{method.name: [lora, lroa]}", "Did you mean: lora"),
+        ("{method.name: [lora, lorra]}", "Did you mean: lora"),
         ("{method.virtual_tokens: [4, 8]}", "LoRA has no such setting"),
         ("{method.name: [lora, ia3], method.virtual_tokens: [4, 8]}", "no such setting has lora or ia3"),
         ("{method.name: [lora, ia3], method.options.init_lora_weights: [true]}", "they belong to one method"),

@@ -9,19 +9,30 @@ from typing import Any
 
 import torch
 from peft.tuners.adalora.layer import SVDLinear
+from peft.tuners.delora.layer import DeloraLinear
 from peft.tuners.fourierft.layer import FourierFTLinear
+from peft.tuners.gralora.layer import Linear as GraloraLinear
+from peft.tuners.hira.layer import Linear as HiraLinear
 from peft.tuners.loha.layer import Linear as LohaLinear
 from peft.tuners.lokr.layer import Linear as LokrLinear
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora.variants import DoraLinearVariant
 from peft.tuners.randlora.layer import Linear as RandLoraLinear
+from peft.tuners.vblora.layer import Linear as VBLoraLinear
 from peft.tuners.vera.layer import Linear as VeraLinear
+from peft.tuners.waveft.layer import WaveFTLinear
 from torch import nn
 
-_COMPOSED = (LoraLinear, SVDLinear, VeraLinear, RandLoraLinear, LohaLinear, LokrLinear, FourierFTLinear)
-"""PEFT's layers that add `get_delta_weight` to the base; DoRA scales the rows of the sum."""
+_COMPOSED = (
+    *(LoraLinear, SVDLinear, VeraLinear, RandLoraLinear, LohaLinear, LokrLinear, FourierFTLinear),
+    *(DeloraLinear, GraloraLinear, HiraLinear, VBLoraLinear, WaveFTLinear),
+)
+"""PEFT's layers that add `get_delta_weight` to the base; DoRA scales the sum's rows, HiRA multiplies by the base."""
 
-DROPOUTS = ("lora_dropout", "vera_dropout", "randlora_dropout", "rank_dropout", "module_dropout")
+DROPOUTS = (
+    *("lora_dropout", "vera_dropout", "randlora_dropout", "rank_dropout", "module_dropout"),
+    *("delora_dropout", "gralora_dropout", "hira_dropout", "vblora_dropout"),
+)
 """Where PEFT's layers keep dropout of their own."""
 
 
@@ -62,6 +73,8 @@ def compose_weight(layer: Any) -> torch.Tensor:  # noqa: ANN401 - PEFT's layers 
         delta = layer.get_delta_weight(name)
         if isinstance(layer, LoraLinear) and name in layer.lora_variant:
             delta = _scale_rows(layer, name, base, delta)
+        elif isinstance(layer, HiraLinear):
+            delta = base * delta
         weight = weight + delta
     return weight
 
