@@ -61,12 +61,12 @@ def _limits_lines() -> Iterator[str]:
 def _methods_lines() -> Iterator[str]:
     yield from ("# Methods", "", "Written by `scripts/reference.py` from `src/lorafit/models/methods.py`.", "")
     yield "`lorafit train DATA --method NAME`. Rates are peak learning rates, the head's after the slash where it"
-    yield "differs; `--set training.learning_rate=…` changes both. What is trained is saved as plain PEFT in"
-    yield "`adapter/`, or, where the model itself is trained, as plain transformers in `model/`."
+    yield "differs; `--set training.learning_rate=…` changes both. What is trained is opened without lorafit by the"
+    yield "library that is named; it is in `adapter/`, or, where the model itself is trained, in `model/`."
     yield from (
         "",
-        "| name | method | adapts | settings and their defaults | rate | cannot |",
-        "|---|---|---|---|---|---|",
+        "| name | method | adapts | settings and their defaults | rate | opened by | cannot |",
+        "|---|---|---|---|---|---|---|",
     )
     for method in METHODS.values():
         settings = ", ".join(f"`{name}={value}`" for name, value in method.defaults.items()) or "none"
@@ -75,7 +75,7 @@ def _methods_lines() -> Iterator[str]:
             rate += f" / {method.head_learning_rate:g}"
         limits = ", ".join(_LIMITS[limit] for limit in sorted(method.limits)) or "-"
         named = f"`{method.name}` | {method.title} ({method.paper})"
-        yield f"| {named} | {method.adapts} | {settings} | {rate} | {limits} |"
+        yield f"| {named} | {method.adapts} | {settings} | {rate} | {method.library} | {limits} |"
     yield from (
         "",
         "LoRA's and LoRA+'s rates were chosen on validation rows ([how](../explanation/defaults.md)); the others",

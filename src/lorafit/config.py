@@ -240,6 +240,9 @@ class MethodConfig(Section):
     virtual_tokens: int | None = Field(
         None, ge=1, description="Number of learned tokens before the text; they count towards max_length."
     )
+    reduction_factor: int | None = Field(
+        None, ge=1, description="How many times narrower than the encoder bottleneck adapters are."
+    )
     target_modules: TargetGroup | Annotated[list[str], Field(min_length=1)] | None = Field(
         None, description="A group of linear layers, or a list of module names (whole names or their last parts)."
     )

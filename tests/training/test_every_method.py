@@ -19,13 +19,15 @@ from lorafit.inference.export.graph import build_graph
 from lorafit.models.acceleration.encoder_block import fuse_encoder, is_fused
 from lorafit.models.acceleration.inference import make_fast
 from lorafit.models.adaptation import AdaptedModel, base_of, merge_adapter
-from lorafit.models.load import locate_encoder
+from lorafit.models.adapters import load_adapter
+from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.method_settings import complete_method, complete_settings
 from lorafit.models.methods import METHODS
 from lorafit.models.quiet import quiet_transformers
 from lorafit.models.runtimes import plain
 from lorafit.runs.saving import write_trained
 from lorafit.system.progress import Silent
+from lorafit.tasks.registry import build_task
 from lorafit.training.inputs import TrainingRows
 from lorafit.training.job import TrainingJob
 from lorafit.training.trainer import fit
@@ -43,8 +45,10 @@ FITTING: dict[str, dict[str, Any]] = {
 OWN_STATE = {"lora", "full", "adalora", "p_tuning"}
 """Methods whose weights change in ways of their own while they are trained, and the plainest; others are like these."""
 
-NEWER = {"miss", "hra", "shira", "road", "c3a", "vblora", "delora", "gralora", "hira", "waveft"}
-"""Adapters of linear layers, as others of the table are: whole trainings are left to `make test-slow`."""
+NEWER = {"miss", "hra", "shira", "road", "c3a", "vblora", "delora", "gralora", "hira", "waveft", "pfeiffer", "parallel"}
+"""Adapters that are put where others of the table are: whole trainings are left to `make test-slow`."""
+
+TASK = build_task("single_label", ("no", "yes"))
 
 TEXTS = ["a wonderful film", "dull and far too long", "not bad"]
 
@@ -115,10 +119,12 @@ def test_it_learns_reloads_and_merges(
         assert np.abs(np.array(plain.compute_plain_logits(folder, TEXTS)) - logits).max() < 1e-4
     (folder / "expected.json").write_text(json.dumps(logits.tolist()))
     fast = make_fast(model)
-    assert is_fused(fast) is (fused or "virtual_tokens" not in method.defaults)
+    assert is_fused(fast) is (fused or not ("virtual_tokens" in method.defaults or method.bottleneck))
     assert np.abs(compute_logits(fast, folder) - logits).max() < 1e-4 * max(1.0, np.abs(logits).max())
     assert np.array_equal(compute_logits(model, folder), logits), "the trained model stays as it is"
-    if job.adapted.is_adapter:
+    if method.bottleneck is not None:
+        assert np.abs(compute_logits(load_adapter(load(encoder), folder), folder) - logits).max() < 1e-5
+    elif job.adapted.is_adapter:
         check_merge(job.adapted, name, logits, folder)
 
 
@@ -176,6 +182,10 @@ def check_merge(adapted: AdaptedModel, name: str, logits: np.ndarray, folder: Pa
     assert not any("modules_to_save" in key for key in merged.state_dict())
     assert np.abs(compute_logits(merged, folder) - logits).max() < 1e-3 * max(1.0, np.abs(logits).max())
     assert np.abs(compute_graph_logits(merged, folder) - logits).max() < 1e-3 * max(1.0, np.abs(logits).max())
+
+
+def load(encoder: Path) -> PreTrainedModel:
+    return load_with_head(locate_encoder(ModelConfig(name=str(encoder))), TASK).model
 
 
 def compute_graph_logits(merged: PreTrainedModel, folder: Path) -> np.ndarray:

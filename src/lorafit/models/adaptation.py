@@ -1,7 +1,7 @@
 """Puts a method on a model: what is trained, what is frozen, and what there is of both."""
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,18 +28,20 @@ class AdaptedModel:
         model: PEFT's model, the base frozen, adapter and head trainable; or the model itself where that is trained.
         targets: Modules that carry the adapter, by full name.
         head: Modules that are trained in full, by full name.
+        bottleneck: The settings of bottleneck adapters in AdapterHub's words; None for other methods.
     """
 
     model: "PeftModel | PreTrainedModel"
     targets: tuple[str, ...]
     head: tuple[str, ...]
+    bottleneck: Mapping[str, Any] | None = None
 
     @property
     def is_adapter(self) -> bool:
         """Whether an adapter was put on the model, instead of training the model itself."""
         from peft import PeftModel
 
-        return isinstance(self.model, PeftModel)
+        return self.bottleneck is not None or isinstance(self.model, PeftModel)
 
     def is_head(self, parameter: str) -> bool:
         """Return whether a parameter of `model`, by its name there, belongs to the head."""
@@ -86,6 +88,8 @@ def apply_method(
     method, settings = find_method(config.name), complete_method(config)
     head = find_head(model, newly_initialised)
     _check_encoder(model, method)
+    if method.bottleneck is not None:
+        return _put_bottlenecks(model, settings, head, seed)
     if method.build is None:
         adapted = AdaptedModel(model=model, targets=(), head=tuple(head))
         for name, parameter in model.named_parameters():
@@ -95,13 +99,35 @@ def apply_method(
                 f"method.name={method.name}: this {model.config.model_type} encoder has nothing that {method.title} "
                 f"trains ({method.adapts}). Take another method, for example lora or ln_tuning."
             )
-        loaded: Any = model
-        loaded._weight_conversions = None  # noqa: SLF001 - checkpoints keep the names that the model has, not those of
-        # old files, which the Trainer would pass over when it loads them; transformers has no other way to say so
+        _keep_names(model)
         return adapted
     targets = _find_places(model, method, settings)
     site = Site(model=model, targets=targets, down=_ending_feed_forward(model, targets), head=head)
     return AdaptedModel(_wrap(method, partial(method.build, settings, site), site, seed), tuple(targets), tuple(head))
+
+
+def _put_bottlenecks(model: "PreTrainedModel", settings: MethodConfig, head: Sequence[str], seed: int) -> AdaptedModel:
+    import torch
+
+    from lorafit.models.bottleneck import put_bottlenecks
+
+    top = None if settings.layers == "all" else int(settings.layers.removeprefix("top"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        targets, written = put_bottlenecks(
+            model, settings.name, reduction_factor=settings.reduction_factor or 1, top=top
+        )
+    trained = tuple(f"{name}." for name in (*targets, *head))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(trained))
+    _keep_names(model)
+    return AdaptedModel(model, targets, tuple(head), written)
+
+
+def _keep_names(model: "PreTrainedModel") -> None:
+    """Let checkpoints keep the names that the model has, not those of old files, which the Trainer would pass over."""
+    loaded: Any = model
+    loaded._weight_conversions = None  # noqa: SLF001 - transformers has no other way to say so
 
 
 def count_parameters(adapted: AdaptedModel) -> ParameterCounts:

@@ -48,7 +48,7 @@ _NAME: Final = re.compile(r"[\w.-]*")
 _SIZE: Final = re.compile(r"(?:^|_)r$|rank|size|dim|num_|tokens|layers")
 
 
-def load_adapter(model: "PreTrainedModel", folder: Path) -> "PeftModel":
+def load_adapter(model: "PreTrainedModel", folder: Path) -> "PeftModel | PreTrainedModel":
     """Load an adapter onto its base.
 
     Args:
@@ -65,15 +65,24 @@ def load_adapter(model: "PreTrainedModel", folder: Path) -> "PeftModel":
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
     settings = read_settings(folder)
+    if is_of_adapterhub(settings):
+        from lorafit.models.bottleneck import load_bottlenecks
+
+        return load_bottlenecks(model, folder)
     tensors = read_adapter_weights(folder)
     what = f"The adapter in {folder} cannot be loaded onto its base"
     config = _build_config(settings, folder, what, width=getattr(model.config, "hidden_size", None) or 0)
     leave_sparse_tensors_unchecked()
     with opening(what):
         adapted: PeftModel = get_peft_model(model, config)
-        _check_tensors(tensors, get_peft_model_state_dict(adapted, save_embedding_layers=False), folder)
+        check_tensors(tensors, get_peft_model_state_dict(adapted, save_embedding_layers=False), folder / WEIGHTS)
         set_peft_model_state_dict(adapted, tensors)
     return adapted.eval()
+
+
+def is_of_adapterhub(settings: Mapping[str, Any]) -> bool:
+    """Return whether an `adapter_config.json` is one of AdapterHub's `adapters` library, and not PEFT's."""
+    return "peft_type" not in settings and isinstance(settings.get("config"), dict)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -171,14 +180,22 @@ def _list_values(value: object) -> Iterator[object]:
         yield value
 
 
-def _check_tensors(found: "Mapping[str, torch.Tensor]", wanted: "Mapping[str, torch.Tensor]", folder: Path) -> None:
-    """Refuse tensors that have no place, another shape, or are missing."""
-    path = folder / WEIGHTS
+def check_tensors(found: "Mapping[str, torch.Tensor]", wanted: "Mapping[str, torch.Tensor]", path: Path) -> None:
+    """Refuse tensors that have no place, another shape, or are missing.
+
+    Args:
+        found: Those of the file, by name.
+        wanted: Those that the settings and the base ask for.
+        path: The file, in an adapter's folder.
+
+    Raises:
+        ConfigError: They differ; the first that do are named.
+    """
     if lost := sorted(set(found) - set(wanted)):
         listed = ", ".join(clean_text(name, most=150) for name in lost[:2])
         raise ConfigError(
-            f"The adapter in {folder} is not one of a text classifier with this base: {len(lost)} of its {len(found)} "
-            f"tensors have no place in it ({listed}{', …' if len(lost) > 2 else ''})."
+            f"The adapter in {path.parent} is not one of a text classifier with this base: {len(lost)} of its "
+            f"{len(found)} tensors have no place in it ({listed}{', …' if len(lost) > 2 else ''})."
         )
     for name, tensor in wanted.items():
         if name not in found:

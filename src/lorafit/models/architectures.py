@@ -33,6 +33,24 @@ class BlockParts:
 
 
 @dataclass(frozen=True)
+class AdapterPlaces:
+    """Where the `adapters` library keeps and puts bottleneck adapters in an encoder layer, from its point of view.
+
+    Attributes:
+        attention: The module that holds the adapter behind attention; it is made where the layer has none such.
+        output: That of the adapter of the feed-forward network.
+        feed_forward: The module to put a parallel adapter on.
+        adds_residual: Whether that module is called with the network's hidden states and its input, and adds the input
+            to its own output; else it is called with the input alone.
+    """
+
+    attention: str
+    output: str
+    feed_forward: str
+    adds_residual: bool
+
+
+@dataclass(frozen=True)
 class Architecture:
     """Names of the parts of one kind of encoder; linear layers are named from the encoder layer's point of view.
 
@@ -44,6 +62,8 @@ class Architecture:
         head: Top-level modules of the classification head.
         block: The other parts of one block, where it is a BERT-like one that can be fused and the head reads nothing
             but the first token; else None.
+        adapters: Places of bottleneck adapters; None where the `adapters` library does not know such an encoder, or
+            builds it in another way.
         base_dropout: Settings of the encoder's own dropout in the model's config, the head's not among them; empty
             where they are known by their names.
         head_dropout: Setting of the head's dropout that, where it is absent, is the encoder's; empty if there is none.
@@ -56,6 +76,7 @@ class Architecture:
     feed_forward: tuple[str, ...]
     head: tuple[str, ...]
     block: BlockParts | None = None
+    adapters: AdapterPlaces | None = None
     base_dropout: tuple[str, ...] = ()
     head_dropout: str = ""
     shares_layers: bool = False
@@ -86,6 +107,9 @@ class Architecture:
 _BERT_BLOCK = BlockParts("attention.output.LayerNorm", "intermediate.intermediate_act_fn", "output.LayerNorm")
 
 
+_BERT_ADAPTERS = AdapterPlaces("attention.output", "output", "output", adds_residual=True)
+
+
 def _like_bert(prefix: str, *, head: tuple[str, ...] = ("classifier",), fused: bool = True) -> Architecture:
     return Architecture(
         layers=f"{prefix}.encoder.layer",
@@ -93,6 +117,7 @@ def _like_bert(prefix: str, *, head: tuple[str, ...] = ("classifier",), fused: b
         feed_forward=("intermediate.dense", "output.dense"),
         head=head,
         block=_BERT_BLOCK if fused else None,
+        adapters=_BERT_ADAPTERS if fused else None,
         base_dropout=("hidden_dropout_prob", "attention_probs_dropout_prob"),
         head_dropout="classifier_dropout",
     )
@@ -113,12 +138,13 @@ ARCHITECTURES: dict[str, Architecture] = {
         feed_forward=("ffn.lin1", "ffn.lin2"),
         head=("pre_classifier", "classifier"),
         block=BlockParts("sa_layer_norm", "ffn.activation", "output_layer_norm"),
+        adapters=AdapterPlaces("attention_adapters", "output_adapters", "ffn", adds_residual=False),
         base_dropout=("dropout", "attention_dropout"),
     ),
     "bert": _like_bert("bert"),
     "roberta": _like_bert("roberta"),
     "xlm-roberta": _like_bert("roberta"),
-    "camembert": _like_bert("roberta"),
+    "camembert": replace(_like_bert("roberta"), adapters=None),
     "electra": _like_bert("electra"),
     "deberta-v2": replace(
         _like_bert("deberta", head=("pooler", "classifier"), fused=False),

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from lorafit.errors import ConfigError
 from lorafit.models.adaptation import merge_adapter
-from lorafit.models.adapters import SETTINGS, WEIGHTS, load_adapter, read_adapter_weights, read_settings
+from lorafit.models.adapters import (
+    SETTINGS,
+    WEIGHTS,
+    is_of_adapterhub,
+    load_adapter,
+    read_adapter_weights,
+    read_settings,
+)
 from lorafit.models.cache import make_once
 from lorafit.models.quiet import quiet_transformers
 from lorafit.models.vetting import opening, read_config
@@ -18,6 +25,7 @@ from lorafit.system.atomic import compute_digest
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
 _LABELS = "labels"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
@@ -63,6 +71,11 @@ def merge_into_base(folder: Path, base: Path, base_digest: str) -> Path:
     Raises:
         ConfigError: It is not an adapter of a text classifier with this base, or of a kind that cannot be merged.
     """
+    if is_of_adapterhub(read_settings(folder)):
+        raise ConfigError(
+            f"Training cannot go on from the adapter in {folder}: bottleneck adapters cannot be merged into a base. "
+            "Train on the base itself, or go on from a run of another method."
+        )
     files = [folder / name for name in (SETTINGS, WEIGHTS, f"{_LABELS}/config.json", *_TOKENIZER)]
     digests = [compute_digest(path) if path.is_file() else None for path in files]
     settings = read_settings(folder)
@@ -83,7 +96,7 @@ def merge_into_base(folder: Path, base: Path, base_digest: str) -> Path:
     return make_once(f"merged-{key}", fill)
 
 
-def _load(folder: Path, base: Path) -> "PeftModel":
+def _load(folder: Path, base: Path) -> "PeftModel | PreTrainedModel":
     """Load an adapter onto its base."""
     import torch
     from transformers import AutoConfig
@@ -99,7 +112,7 @@ def _load(folder: Path, base: Path) -> "PeftModel":
             config.num_labels = outputs[-1]  # its labels get numbers for names
         model, _ = load_classifier(base, config, str(base))
     adapted = load_adapter(model, folder)
-    kind = adapted.active_peft_config
+    kind: Any = adapted.active_peft_config
     if kind.is_prompt_learning:
         raise ConfigError(
             f"Training cannot go on from the adapter in {folder}: {kind.peft_type.value} cannot be merged into its "

@@ -37,7 +37,7 @@ def complete_method(config: MethodConfig) -> MethodConfig:
             takes = ", ".join(sorted(method.defaults)) or "none of its own"
             raise ConfigError(f"method.{name}: {method.title} has no such setting (settings it takes: {takes}).")
         values[name] = method.defaults.get(name) if given is None else given
-    if config.layers != "all" and method.place != "linears":
+    if config.layers != "all" and not method.takes_layers:
         raise ConfigError(f"method.layers={config.layers}: {method.title} is not put on layers; leave it at all.")
     if config.options and method.build is None:
         raise ConfigError(f"method.options: {method.title} has no options, since PEFT takes no part in it.")
@@ -58,7 +58,7 @@ def select_settings(config: MethodConfig, name: str) -> MethodConfig:
     """
     method, asked = find_method(name), config.model_dump()
     taken = {setting: asked[setting] for setting in method.defaults}
-    return MethodConfig(name=name, layers=config.layers if method.place == "linears" else "all", **taken)
+    return MethodConfig(name=name, layers=config.layers if method.takes_layers else "all", **taken)
 
 
 def complete_settings(config: Config) -> Config:

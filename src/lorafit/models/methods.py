@@ -21,8 +21,25 @@ Limit = Literal["merge", "mixed-batches", "fused-blocks", "decoder", "resume"]
 """What a method cannot do: be merged into the base, serve several adapters in one batch, be trained in lorafit's fused
 blocks, adapt a decoder, go on from a checkpoint (which then begins anew)."""
 
-Library = Literal["peft", "transformers"]
+Library = Literal["peft", "transformers", "adapters"]
 """Where what a method saved is opened without lorafit."""
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """What bottleneck adapters look like.
+
+    Attributes:
+        reads: What an adapter reads: the output of the feed-forward network, the norm after it, or the network's input.
+        activation: The function between its two layers.
+        in_attention: Whether there is one behind attention, too.
+        scaling: What its output is multiplied by.
+    """
+
+    reads: Literal["output", "norm", "input"]
+    activation: Literal["relu", "swish"]
+    in_attention: bool = False
+    scaling: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,8 +54,9 @@ class Method:
         learning_rate: Peak learning rate unless one is given.
         head_learning_rate: That of the head; None for the same.
         defaults: The settings of the method section that it takes, with its own defaults.
-        place: What is adapted by name: linear layers, norms, or nothing.
-        build: Turns the settings and the place into PEFT's config; None where the model itself is trained.
+        place: What is adapted: linear layers by name, norms by name, whole encoder layers, or nothing.
+        build: Turns the settings and the place into PEFT's config; None for what PEFT does not know.
+        bottleneck: The adapters that are put into the encoder's layers, or None.
         trains: Where the model itself is trained, which of the encoder's parameters, by name; the head always is.
         frozen: What the names of those adapter parameters hold that stay as they were drawn; empty for none.
         shares_matrices: Whether `r` is that of random matrices which all layers share.
@@ -55,8 +73,9 @@ class Method:
     learning_rate: float
     head_learning_rate: float | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    place: Literal["linears", "norms", "nothing"] = "linears"
+    place: Literal["linears", "norms", "layers", "nothing"] = "linears"
     build: Build | None = None
+    bottleneck: Bottleneck | None = None
     trains: Callable[[str], bool] = lambda _: False
     frozen: str = ""
     shares_matrices: bool = False
@@ -64,6 +83,16 @@ class Method:
     reallocates: bool = False
     library: Library = "peft"
     limits: frozenset[Limit] = frozenset()
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is saved as an adapter, without the base."""
+        return self.build is not None or self.bottleneck is not None
+
+    @property
+    def takes_layers(self) -> bool:
+        """Whether it can be put into the top layers alone."""
+        return self.place in {"linears", "layers"}
 
 
 _LORA = {"r": 8, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
@@ -73,6 +102,7 @@ _PROMPT = {"virtual_tokens": 20}
 
 _NOT_FUSED: frozenset[Limit] = frozenset({"fused-blocks"})
 _MODEL: frozenset[Limit] = frozenset({"merge", "mixed-batches"})
+_BOTTLENECK: frozenset[Limit] = frozenset({"merge", "mixed-batches", "fused-blocks", "decoder"})
 _PROMPTED: frozenset[Limit] = frozenset({"merge", "mixed-batches", "decoder"})
 
 METHODS: dict[str, Method] = {
@@ -389,6 +419,42 @@ METHODS: dict[str, Method] = {
             place="nothing",
             build=build_prompt("PromptEncoderConfig"),
             limits=_PROMPTED | {"resume"},
+        ),
+        Method(
+            name="houlsby",
+            title="Houlsby",
+            paper="Houlsby et al. 2019, arXiv:1902.00751",
+            adapts="each layer, by two bottleneck adapters: behind attention and behind the feed-forward network",
+            learning_rate=1e-3,
+            defaults={"reduction_factor": 16},
+            place="layers",
+            bottleneck=Bottleneck(reads="output", activation="swish", in_attention=True),
+            library="adapters",
+            limits=_BOTTLENECK,
+        ),
+        Method(
+            name="pfeiffer",
+            title="Pfeiffer",
+            paper="Pfeiffer et al. 2020, arXiv:2005.00247",
+            adapts="each layer, by one bottleneck adapter, behind the feed-forward network and the norm after it",
+            learning_rate=1e-3,
+            defaults={"reduction_factor": 16},
+            place="layers",
+            bottleneck=Bottleneck(reads="norm", activation="relu"),
+            library="adapters",
+            limits=_BOTTLENECK,
+        ),
+        Method(
+            name="parallel",
+            title="parallel",
+            paper="He et al. 2021, arXiv:2110.04366",
+            adapts="each layer, by one bottleneck adapter beside the feed-forward network",
+            learning_rate=5e-4,
+            defaults={"reduction_factor": 2},
+            place="layers",
+            bottleneck=Bottleneck(reads="input", activation="relu", scaling=4.0),
+            library="adapters",
+            limits=_BOTTLENECK,
         ),
         Method(
             name="bitfit",

@@ -11,7 +11,7 @@ from lorafit.config import Config, load_config
 from lorafit.errors import RunError
 from lorafit.models.methods import find_method
 from lorafit.runs.agreement import check_agreement, check_settings
-from lorafit.runs.folder import ADAPTER_FILES, MODEL_FILES, RunLayout
+from lorafit.runs.folder import TRAINED_FILES, RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.digests import check_files, check_listed, digest_files, find_faults, list_readable
 from lorafit.tasks.records import MetricsRecord
@@ -34,12 +34,13 @@ def check_trained(layout: RunLayout, record: RunRecord) -> None:
             f"  {layout.resume_command}"
         )
     is_adapter = layout.trained == layout.adapter
-    if is_adapter != (find_method(record.method).build is not None):
+    method = find_method(record.method)
+    if is_adapter != method.is_adapter:
         raise RunError(
             f"{layout.record} and {layout.trained} contradict each other: the method {record.method} "
             f"{'trains no adapter' if is_adapter else 'trains an adapter, and not the model itself'}."
         )
-    names = ADAPTER_FILES if is_adapter else MODEL_FILES
+    names = TRAINED_FILES[method.library]
     check_files(layout.trained, record.files, since="after training", source=layout.record)
     check_listed(layout.trained, record.files, (*names, *list_readable(layout.trained)), source=layout.record)
     check_agreement(layout.trained, record, layout.record)

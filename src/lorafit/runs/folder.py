@@ -4,11 +4,13 @@ import json
 import re
 import shlex
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from lorafit.errors import RunError
+from lorafit.models.methods import Library
 from lorafit.system.atomic import describe_obstacle, is_half_made
 from lorafit.system.files import read_file
 from lorafit.system.limits import RECORD_BYTES
@@ -28,8 +30,27 @@ ADAPTER_FILES = (
 )
 """Files of `adapter/` whose digests are in the run record."""
 
+BOTTLENECK_FILES = (
+    "adapter.safetensors",
+    "adapter_config.json",
+    "golden.json",
+    "head_config.json",
+    "labels/config.json",
+    "model_head.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+"""Files of `adapter/` where AdapterHub's `adapters` library opens it."""
+
 MODEL_FILES = ("config.json", "golden.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 """Files of `model/` whose digests are in the run record."""
+
+TRAINED_FILES: Mapping[Library, tuple[str, ...]] = {
+    "peft": ADAPTER_FILES,
+    "transformers": MODEL_FILES,
+    "adapters": BOTTLENECK_FILES,
+}
+"""Files whose digests are in the run record, by the library that opens them."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Save a trained adapter or model as a plain PEFT or transformers folder, and load it again.
+"""Save a trained adapter or model as a folder of plain PEFT, adapters or transformers, and load it again.
 
 A `config.json` directly beside `adapter_config.json` would make transformers take the adapter for a whole model; the
 adapter's labels are therefore in `labels/config.json`.
@@ -158,6 +158,8 @@ def write_trained(adapted: AdaptedModel, encoder: Encoder, folder: Path, *, max_
     from peft import PeftModel
     from transformers import AutoTokenizer
 
+    from lorafit.models.bottleneck import save_bottlenecks
+
     model = adapted.model
     if isinstance(model, PeftModel):
         for config in model.peft_config.values():
@@ -166,6 +168,16 @@ def write_trained(adapted: AdaptedModel, encoder: Encoder, folder: Path, *, max_
         with quiet_transformers():
             model.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink()  # PEFT's empty template; the model card is written after evaluation
+        model.config.save_pretrained(folder / "labels")
+    elif adapted.bottleneck is not None:
+        save_bottlenecks(
+            model,
+            folder,
+            adapted.bottleneck,
+            head=adapted.head,
+            base=encoder.reference,
+            revision=encoder.revision,
+        )
         model.config.save_pretrained(folder / "labels")
     else:
         with quiet_transformers():

@@ -75,7 +75,7 @@ def fit_budget(config: Config, methods: Sequence[str], seeds: int, material: Mat
         preparation=0.0,
         spent=time.perf_counter() - began,
         forecast=partial(_forecast_all, workloads=workloads, seeds=seeds),
-        can_halve=any(find_method(method).place == "linears" for method in workloads),
+        can_halve=any(find_method(method).takes_layers for method in workloads),
     )
     for note in plan.notes:
         progress.say(note)

@@ -138,7 +138,7 @@ def _takes(method: str, setting: str) -> bool:
     if section != "method":
         return True
     row = find_method(method)
-    return row.place == "linears" if name == "layers" else name in row.defaults
+    return row.takes_layers if name == "layers" else name in row.defaults
 
 
 def read_space(config: Config) -> Space:

@@ -226,7 +226,7 @@ def export_merged(run: str | Path, *, output: str | Path | None = None, overwrit
     """
     for package in ("torch", "transformers", "peft"):
         require(package, extra="train", purpose="Exporting")
-    layout, record = _read_run(run)
+    layout, record = _read_run(run, merged=True)
     with _fill(layout, output, "merged", overwrite=overwrite) as (folder, staging):
         model = merge_adapter(load_trained(layout, record))
         with quiet_transformers():
@@ -243,16 +243,19 @@ def export_merged(run: str | Path, *, output: str | Path | None = None, overwrit
     return folder
 
 
-def _read_run(run: str | Path) -> tuple[RunLayout, RunRecord]:
-    """Read the record of a run, and refuse one of a method that cannot be merged into its base."""
+def _read_run(run: str | Path, *, merged: bool = False) -> tuple[RunLayout, RunRecord]:
+    """Read the record of a run, and refuse one whose method cannot be merged into its base.
+
+    A graph can hold what PEFT does not know as it is.
+    """
     layout = RunLayout(expand_home(run).resolve())
     record = RunRecord.read(layout.record)
     method = find_method(record.method)
-    is_adapter = layout.trained == layout.adapter
-    if is_adapter and "merge" in method.limits:
+    if "merge" in method.limits and (method.build is not None or (merged and method.is_adapter)):
+        way_out = "" if method.build is not None else " Without --merged it is exported as a graph."
         raise ConfigError(
             f"This run cannot be exported: what {method.title} trains cannot be merged into the base model. The run "
-            "predicts with torch as it is."
+            f"predicts with torch as it is.{way_out}"
         )
     return layout, record
 

@@ -49,10 +49,12 @@ def refuse(model: "PreTrainedModel", why: str) -> ConfigError:
 
 def can_build(model: "PreTrainedModel") -> bool:
     """Return whether all parts of a classifier are known to `build_graph`."""
+    from lorafit.models.bottleneck import list_bottlenecks
+
     architecture = ARCHITECTURES.get(model.config.model_type)
     if architecture is None or architecture.block is None or getattr(model.config, "is_decoder", False):
         return False
-    return _name_activation(model.config) in _ACTIVATIONS
+    return _name_activation(model.config) in _ACTIVATIONS and not list_bottlenecks(model)
 
 
 def build_graph(model: "PreTrainedModel", *, token_types: bool = False) -> "onnx.ModelProto":

@@ -14,6 +14,7 @@ from lorafit.models.acceleration.lora_linear import LinearGroup, can_be_grouped
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import base_of
 from lorafit.models.architectures import ARCHITECTURES, Architecture, BlockParts
+from lorafit.models.bottleneck import list_bottlenecks
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -118,7 +119,10 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel", *, depth: int | None = No
         return "the encoder's own dropout is on"
     use_attention(base)
     heads, last = base.config.num_attention_heads, len(blocks) - 1
-    grouped = [all(can_be_grouped(block.get_submodule(name)) for name in architecture.linears) for block in blocks]
+    grouped = [
+        all(can_be_grouped(block.get_submodule(name)) for name in architecture.linears) and not list_bottlenecks(block)
+        for block in blocks
+    ]
     if depth is None:
         depth = next((i for i, block in enumerate(blocks) if _is_trained(block) or not grouped[i]), last)
         if _is_trained(base.base_model.embeddings) or learns_tokens(model):

@@ -1,16 +1,22 @@
-"""Open a trained folder with nothing but peft and transformers, and print its logits.
+"""Open a trained folder with nothing but peft, adapters and transformers, and print its logits.
 
 Run as a script in a fresh process (`python -P plain.py FOLDER < texts.json`), it proves that the folder is complete for
-every other tool: nothing of lorafit is imported.
+every other tool: nothing of lorafit is imported. The `adapters` library needs an older transformers than lorafit, so it
+opens what it knows only where it is installed; elsewhere a short reader of its format does, on torch and transformers
+alone (that the library agrees is shown by lorafit's own slow tests, in an environment made for it).
 """
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+
+Adapter = Callable[[torch.Tensor], torch.Tensor]
 
 
 def compute_plain_logits(folder: Path, texts: list[str] | list[list[str]]) -> list[list[float]]:
@@ -33,16 +39,70 @@ def compute_plain_logits(folder: Path, texts: list[str] | list[list[str]]) -> li
 
 
 def _load_adapter(folder: Path) -> torch.nn.Module:
-    reference = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     base = AutoModelForSequenceClassification.from_pretrained(
-        reference["base_model_name_or_path"],
-        revision=reference["revision"] or "main",
+        settings["base_model_name_or_path"],
+        revision=settings["revision"] or "main",
         config=AutoConfig.from_pretrained(folder / "labels"),
         dtype=torch.float32,
         ignore_mismatched_sizes=True,  # of a base with a head for other labels, which the adapter's replaces
     )
+    if "peft_type" not in settings:
+        return _load_bottlenecks(folder, base, settings["config"])
+    from peft import PeftModel
+
     model: torch.nn.Module = PeftModel.from_pretrained(base, folder)
     return model
+
+
+def _load_bottlenecks(folder: Path, base: PreTrainedModel, settings: dict[str, Any]) -> torch.nn.Module:
+    """Let the `adapters` library load adapters and head, or read them."""
+    try:
+        import adapters
+    except ImportError:
+        base.load_state_dict(load_file(folder / "model_head.safetensors"), strict=False)
+        tensors = load_file(folder / "adapter.safetensors")
+        for name in sorted({key.partition(".adapter_")[0] for key in tensors}):
+            adapter = _read_bottleneck({key: tensors[key] for key in tensors if key.startswith(f"{name}.")}, settings)
+            _put_bottleneck(base, name.partition(".adapters.")[0], adapter, settings)
+    else:
+        adapters.init(base)
+        base.load_adapter(str(folder), set_active=True, use_safetensors=True)
+    return base
+
+
+def _read_bottleneck(tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> Adapter:
+    """Return the function that an adapter computes."""
+    down, down_bias, up, up_bias = (
+        next(tensor for key, tensor in tensors.items() if key.endswith(end))
+        for end in ("adapter_down.0.weight", "adapter_down.0.bias", "adapter_up.weight", "adapter_up.bias")
+    )
+    activate = {"relu": torch.relu, "swish": torch.nn.functional.silu}[settings["non_linearity"]]
+
+    def adapter(x: torch.Tensor) -> torch.Tensor:
+        narrow = activate(x @ down.T + down_bias)
+        scaled: torch.Tensor = settings["scaling"] * (narrow @ up.T + up_bias)
+        return scaled
+
+    return adapter
+
+
+def _put_bottleneck(model: torch.nn.Module, place: str, adapter: Adapter, settings: dict[str, Any]) -> None:
+    """Let the layer that a name speaks of compute with an adapter: of DistilBERT, or of BERT and its kin."""
+    layer, _, last = place.rpartition(".")
+    is_distilbert = last.endswith("_adapters")
+    is_attention = last == "attention_adapters" or layer.endswith(".attention")
+    linear = f"{layer}.{'attention.out_lin' if is_attention else 'ffn.lin2'}" if is_distilbert else f"{place}.dense"
+    norm = f"{layer}.output_layer_norm" if is_distilbert else f"{place}.LayerNorm"
+    find = model.get_submodule
+    if settings["is_parallel"] and is_distilbert:
+        find(f"{layer}.ffn").register_forward_hook(lambda _, inputs, output: output + adapter(inputs[0]))
+    elif settings["is_parallel"]:
+        find(place).register_forward_pre_hook(lambda _, inputs: (inputs[0], inputs[1] + adapter(inputs[1])))
+    elif settings["original_ln_before"]:
+        find(norm).register_forward_hook(lambda own, inputs, normed: own.forward(inputs[0] + adapter(normed)))
+    else:
+        find(linear).register_forward_hook(lambda _, __, output: output + adapter(output))
 
 
 def _load_model(folder: Path) -> torch.nn.Module:

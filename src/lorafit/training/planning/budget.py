@@ -110,7 +110,7 @@ def plan_run(
     asked = config.model_copy(deep=True)
     asked.training.budget = None
     if can_halve is None:
-        can_halve = find_method(asked.method.name).place == "linears"
+        can_halve = find_method(asked.method.name).takes_layers
     work = _Work(workload, forecast or partial(forecast_run, workload=workload), can_halve)
     chosen = asked if budget is None else _choose(asked, work, preparation, spent, budget)
     foreseen = work.forecast(chosen)
