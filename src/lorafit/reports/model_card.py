@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from lorafit.models.coverage import MUCH
-from lorafit.models.methods import Library, find_method
 from lorafit.models.tokenization import MOST_WINDOWS
 from lorafit.reports.verdict import describe_balancing, describe_unpredicted
 from lorafit.runs.folder import suggest_name
@@ -41,8 +40,8 @@ _ORIGINS: Final = {"builtin:distil-minilm": "sentence-transformers/all-MiniLM-L6
 _LICENSES: Final = {"builtin:distil-minilm": "apache-2.0"}
 """Licenses of the built-in encoders, by the Hub's names; of others the Hub's "unknown", for their owners to say."""
 
-_LIBRARIES: Final[Mapping[Library, str]] = {"adapters": "adapter-transformers"}
-"""What the Hub calls a library, where that is another name."""
+_HEAD: Final = "model_head.safetensors"
+"""A file that AdapterHub's format has, and PEFT's has not."""
 
 _EXAMPLES: Final = {
     False: ('"What a lovely surprise."', '"What a lovely surprise."'),
@@ -107,7 +106,7 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
             much_unknown=MUCH,
             long_texts=record.data.splits.get(metrics.split),
             is_whole=_is_whole(record),
-            is_bottleneck=find_method(record.method).bottleneck is not None,
+            is_bottleneck=_HEAD in record.files,
         )
     )
 
@@ -128,12 +127,11 @@ def _build_metadata(record: RunRecord, metrics: MetricsRecord, task: Task) -> di
             if math.isfinite(one["value"])
         ],
     }
-    library = find_method(record.method).library
     return {
         **({"base_model": base} if base else {}),
         "license": _LICENSES.get(name, "unknown"),
         **({"datasets": [data[0]]} if data else {}),
-        "library_name": _LIBRARIES.get(library, library),
+        "library_name": _name_library(record),
         "pipeline_tag": "text-classification",
         "tags": ["lorafit", record.method, task.name],
         "metrics": list(dict.fromkeys(one["type"] for one in task.hub_results(metrics.after, None))),
@@ -144,6 +142,13 @@ def _build_metadata(record: RunRecord, metrics: MetricsRecord, task: Task) -> di
 def _is_whole(record: RunRecord) -> bool:
     """Return whether the model itself was trained, and not an adapter."""
     return "model.safetensors" in record.files
+
+
+def _name_library(record: RunRecord) -> str:
+    """Return what the Hub calls the library that opens the files."""
+    if _is_whole(record):
+        return "transformers"
+    return "adapter-transformers" if _HEAD in record.files else "peft"
 
 
 def _name_source(source: str) -> str:
