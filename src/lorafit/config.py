@@ -21,6 +21,7 @@ from lorafit.system.files import read_file, show_path
 from lorafit.system.paths import expand_home
 from lorafit.system.plain_yaml import UnusableYamlError, parse_yaml
 from lorafit.system.text import clean_text, format_count, parse_duration, show_value
+from lorafit.tasks.baselines import WORD_MODELS
 from lorafit.tasks.records import Resampling
 from lorafit.tasks.registry import TaskName
 
@@ -302,6 +303,11 @@ class TrainingConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto takes bf16 where the processor multiplies in bf16, else fp32."
     )
+    blend: str = Field(
+        "auto",
+        description="Word models that are blended with the encoder where held-out rows show that it helps: auto takes "
+        "the task's first, off none; or names of baselines, with commas.",
+    )
     prefix_cache: Literal["auto", "shared", "never"] = Field(
         "auto",
         description="Cache the hidden states of frozen lower layers on disk: auto for runs of several epochs and for "
@@ -326,6 +332,35 @@ class TrainingConfig(Section):
         """The settings by which some rows count more than others, as one may type them."""
         plain = {"class_weights": "none", "loss": "cross_entropy", "sampling": "shuffled"}
         return [f"training.{name}={getattr(self, name)}" for name, off in plain.items() if getattr(self, name) != off]
+
+    def name_members(self, baselines: Iterable[str]) -> tuple[str, ...]:
+        """Return the word models that are blended with the encoder.
+
+        Args:
+            baselines: Names of the task's baselines.
+
+        Returns:
+            Their names.
+
+        Raises:
+            ConfigError: One is named that the task does not have, or that is no word model.
+        """
+        known = [name for name in baselines if name in WORD_MODELS]
+        if self.blend in ("auto", "off"):
+            return tuple(known[:1]) if self.blend == "auto" else ()
+        names = list(dict.fromkeys(name.strip() for name in self.blend.split(",")))
+        for name in names:
+            if name == "embedding":
+                raise ConfigError(
+                    "training.blend: embedding cannot be blended, as every prediction would need a second pass of an "
+                    f"encoder. Allowed are auto, off and {', '.join(known)}."
+                )
+            if name not in known:
+                raise ConfigError(
+                    f"training.blend: there is no word model '{clean_text(name, most=_LONGEST_KEY)}' for this task. "
+                    f"Allowed are auto, off and {', '.join(known)}, several with commas."
+                )
+        return tuple(names)
 
     @property
     def gamma(self) -> float:

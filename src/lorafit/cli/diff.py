@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import Quiet, ResampledGroups, RowOptions, SliceColumns, accepts_altered, takes_base
+from lorafit.cli.options import Blended, Quiet, ResampledGroups, RowOptions, SliceColumns, accepts_altered, takes_base
 from lorafit.cli.render.progress import open_progress
 
 
@@ -31,6 +31,7 @@ def diff(
     rows: RowOptions,
     slices: SliceColumns = None,
     group_column: ResampledGroups = None,
+    blend: Blended = True,
     json: Annotated[bool, typer.Option("--json", help="Write the record instead of tables.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -41,7 +42,7 @@ def diff(
 
     flags = rows.collect({"data.slice_columns": slices, "data.group_column": group_column})
     with open_progress(quiet=quiet) as progress:
-        record = compare_runs(a, b, data, gate=gate, flags=flags, progress=progress)
+        record = compare_runs(a, b, data, gate=gate, flags=flags, blend=blend, progress=progress)
     if json:
         sys.stdout.write(record.model_dump_json(indent=2) + "\n")
     else:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.options import (
+    Blended,
     Quiet,
     ResampledGroups,
     RowOptions,
@@ -32,6 +33,7 @@ def evaluate(
     slices: SliceColumns = None,
     group_column: ResampledGroups = None,
     target_accuracy: TargetAccuracy = None,
+    blend: Blended = True,
     json: Annotated[bool, typer.Option("--json", help="Write the metrics record instead of tables.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -51,7 +53,7 @@ def evaluate(
         }
     )
     with open_progress(quiet=quiet) as progress:
-        metrics = evaluate_run(run, data, flags=flags, progress=progress)
+        metrics = evaluate_run(run, data, flags=flags, blend=blend, progress=progress)
     if json:
         sys.stdout.write(metrics.model_dump_json(indent=2) + "\n")
     else:

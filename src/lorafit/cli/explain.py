@@ -5,7 +5,7 @@ from typing import Annotated, cast
 
 import typer
 
-from lorafit.cli.options import Quiet, accepts_altered, takes_base, takes_threads
+from lorafit.cli.options import Blended, Quiet, accepts_altered, takes_base, takes_threads
 from lorafit.cli.render.progress import open_progress
 from lorafit.system.text import Text
 
@@ -25,6 +25,7 @@ def explain(
             "--label", help="The label to explain; default: the predicted one, or of several the most probable."
         ),
     ] = None,
+    blend: Blended = True,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object a text.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -35,7 +36,7 @@ def explain(
     from lorafit.inference.loading import load
     from lorafit.inference.typed_texts import read_words
 
-    predictor = load(run)
+    predictor = load(run, blend=blend)
     columns = TEXT_COLUMNS if predictor.pair else TEXT_COLUMNS[:1]
     wanted = cast("list[Text]", read_column(read_words(texts, text_columns=columns), columns))
     with open_progress(quiet=quiet or len(wanted) == 1) as progress:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import Quiet, takes_base
+from lorafit.cli.options import Blended, Quiet, takes_base
 from lorafit.cli.render.progress import open_progress
 from lorafit.system.text import disarm
 
@@ -24,6 +24,7 @@ def export(
     allow_drift: Annotated[
         bool, typer.Option("--allow-drift", help="Write it even if it predicts something else than the original.")
     ] = False,
+    blend: Blended = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -40,6 +41,12 @@ def export(
             typer.echo(disarm(str(export_merged(run, output=output, overwrite=overwrite))))
             return
         exported = export_run(
-            run, int8=int8, output=output, allow_drift=allow_drift, overwrite=overwrite, progress=progress
+            run,
+            int8=int8,
+            output=output,
+            allow_drift=allow_drift,
+            overwrite=overwrite,
+            blend=blend,
+            progress=progress,
         )
     show_export(exported, quiet=quiet)

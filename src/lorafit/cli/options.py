@@ -61,6 +61,9 @@ _Threads = Annotated[
 _AcceptAltered = Annotated[
     bool, typer.Option("--accept-altered", help="Warn of files that were altered since they were written, and go on.")
 ]
+Blended = Annotated[
+    bool, typer.Option("--blend/--no-blend", help="Whether word models have a say, where the run keeps a blend.")
+]
 ResampledGroups = Annotated[
     str | None,
     typer.Option("--group-column", help="Column of other data whose values are resampled together, in intervals."),

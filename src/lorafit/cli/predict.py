@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorafit.cli.options import (
+    Blended,
     Quiet,
     RunOrExport,
     TargetAccuracy,
@@ -47,6 +48,7 @@ def predict(
     ] = None,
     target_accuracy: TargetAccuracy = None,
     raw: Annotated[bool, typer.Option("--raw", help="Uncalibrated confidence.")] = False,
+    blend: Blended = True,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output file, and what is left of a stopped job.")
     ] = False,
@@ -88,7 +90,7 @@ def predict(
         open_progress(quiet=quiet or (file is None and len(texts or []) == 1)) as progress,
         _open_job(run, texts or [], file, rows, progress) as job,
     ):
-        predictor = load(run, raw=raw, target_accuracy=target_accuracy, verify=verify)
+        predictor = load(run, raw=raw, target_accuracy=target_accuracy, verify=verify, blend=blend)
         if output is None:
             for part in batch.stream_predictions(job, predictor, progress=progress):
                 show_predictions(predictor.task, part, json=json)

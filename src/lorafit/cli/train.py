@@ -32,6 +32,10 @@ def train(
     validation: Annotated[str | None, typer.Option(help="File with validation rows.")] = None,
     test: Annotated[str | None, typer.Option(help="File with test rows.")] = None,
     slices: SliceColumns = None,
+    blend: Annotated[
+        str | None,
+        typer.Option("--blend", metavar="HOW", help="Word models beside the encoder: auto, off, or names [auto]."),
+    ] = None,
     budget: Budget = None,
     target_accuracy: TargetAccuracy = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the head, the batches and dropout [0].")] = None,
@@ -48,6 +52,7 @@ def train(
         **name_sources(data, validation=validation, test=test),
         "data.slice_columns": slices,
         "method.name": method,
+        "training.blend": blend,
         "training.budget": budget,
         "training.seed": seed,
         "evaluation.target_accuracy": target_accuracy,

@@ -10,7 +10,8 @@ from lorafit.inference.export.records import ExportLayout, ExportRecord, check_e
 from lorafit.inference.predictor import Predictor, read_calibration
 from lorafit.models.runtimes.onnx import OnnxRuntime
 from lorafit.models.tokenization import read_tokenizer
-from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
+from lorafit.runs.blends import open_blend
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, verify_golden
 from lorafit.runs.moved import look_for_bases
 from lorafit.runs.records import RunRecord
@@ -28,6 +29,7 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
     target_accuracy: float | None = None,
     verify: bool = True,
     accept_altered: bool = False,
+    blend: bool = True,
     base: str | Path | None = None,
     threads: int | None = None,
 ) -> Predictor:
@@ -43,6 +45,7 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
         target_accuracy: Accuracy that accepted predictions are to have, above 0 and below 1; None takes the run's own.
         verify: Whether to compare the loaded model with its golden logits.
         accept_altered: Whether to warn of files that were altered, rather than to refuse them.
+        blend: Whether word models have a say, where the run keeps a blend; else the encoder answers alone.
         base: Of a run: where the base that it was trained on lies now, if it has moved. Its digest is checked.
         threads: Threads to compute with; None for as many as `OMP_NUM_THREADS`, affinity and CPU quota leave.
 
@@ -56,7 +59,7 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
         MissingExtraError: What runs it is not installed; the message gives the pip line.
     """
     folder = expand_home(path).resolve()
-    how: dict[str, Any] = {"raw": raw, "target_accuracy": target_accuracy, "verify": verify}
+    how: dict[str, Any] = {"raw": raw, "target_accuracy": target_accuracy, "verify": verify, "blend": blend}
     with choose_about_altered(accept=accept_altered, say=_warn), look_for_bases(base), use_threads(threads):
         predictor = _load_folder(folder, precision, how)
     how |= {"precision": precision, "accept_altered": accept_altered, "base": base, "threads": threads}
@@ -93,6 +96,7 @@ def _load_run(
     raw: bool,
     target_accuracy: float | None,
     verify: bool,
+    blend: bool,
 ) -> Predictor:
     """Open a run with torch."""
     torch, *_ = (require(name, extra="train", purpose="Loading a run") for name in ("torch", "transformers", "peft"))
@@ -110,8 +114,9 @@ def _load_run(
         check_settings(load_config(layout.config), record, layout)
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
         model = load_trained(layout, record)
-    kept = layout.calibration if CALIBRATION_FILE in record.files else None
-    calibration = read_calibration(kept, layout.root, record.build_task(), raw=raw, target_accuracy=target_accuracy)
+    task = record.build_task()
+    pool, kept = open_blend(layout.trained, record, task, wanted=blend)
+    calibration = read_calibration(kept, layout.root, task, raw=raw, target_accuracy=target_accuracy)
     device = choose_device("auto")
     torch.nn.Module.to(model, device)
     if device == "cpu" and fuse_encoder(model) is not None:
@@ -124,28 +129,38 @@ def _load_run(
             TorchRuntime(model, choice, threads=threads),
             tokenizer,
             calibration=calibration,
-            settings=(record.files, raw, target_accuracy),
+            blend=part,
+            settings=(record.files, raw, target_accuracy, pool is not None),
         )
-        for choice in (GOLDEN_PRECISION, choose_precision(precision, device))
+        for choice, part in ((GOLDEN_PRECISION, None), (choose_precision(precision, device), pool))
     )
     if verify:
         verify_golden(layout.golden, exact.compute_logits, exact.task, runtime=TorchRuntime.name)
     return predictor
 
 
-def _load_export(layout: ExportLayout, *, raw: bool, target_accuracy: float | None, verify: bool) -> Predictor:
+def _load_export(
+    layout: ExportLayout, *, raw: bool, target_accuracy: float | None, verify: bool, blend: bool
+) -> Predictor:
     """Open an exported model with onnxruntime."""
     record = ExportRecord.read(layout.record)
     check_export(layout, record)
     runtime = OnnxRuntime(layout.model(record.precision), record.precision)
-    kept = layout.calibration if CALIBRATION_FILE in record.files else None
-    predictor = Predictor.for_record(
-        record,
-        runtime,
-        (read_tokenizer(layout.root), record.pad_id),
-        calibration=read_calibration(kept, layout.root, record.build_task(), raw=raw, target_accuracy=target_accuracy),
-        settings=(record.files, raw, target_accuracy),
+    task = record.build_task()
+    pool, kept = open_blend(layout.root, record, task, wanted=blend)
+    calibration = read_calibration(kept, layout.root, task, raw=raw, target_accuracy=target_accuracy)
+    tokenizer = read_tokenizer(layout.root), record.pad_id
+    encoder, predictor = (
+        Predictor.for_record(
+            record,
+            runtime,
+            tokenizer,
+            calibration=calibration,
+            blend=part,
+            settings=(record.files, raw, target_accuracy, pool is not None),
+        )
+        for part in (None, pool)
     )
     if verify:
-        verify_golden(layout.golden, predictor.compute_logits, predictor.task, runtime=runtime.name)
+        verify_golden(layout.golden, encoder.compute_logits, task, runtime=runtime.name)
     return predictor

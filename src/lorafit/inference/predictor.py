@@ -16,7 +16,9 @@ from lorafit.errors import RunError, UserInputError
 from lorafit.inference.given_texts import NOTHING_LEFT, AnyText, read_texts
 from lorafit.models.batching import BatchPlan, pad_to_few_shapes, plan_batches
 from lorafit.models.tokenization import TokenizedTexts, Truncation, average_windows, tokenize
+from lorafit.system.text import join_text
 from lorafit.tasks.base import Array, Prediction, Task
+from lorafit.tasks.blending import Blend
 from lorafit.tasks.records import Calibration
 
 BadTexts = Literal["stop", "keep"]
@@ -89,12 +91,13 @@ class Predictor:
     """A trained model. Thread-safe as far as its runtime is; make one with `lorafit.load`.
 
     `tokenizer` comes with the token id of the padding. `task` is what it predicts, `calibration` how its logits become
-    predictions that hold, or None; `fingerprint` tells models apart that were made from different `settings`. `pair`
-    says whether it takes pairs of texts: tuples of two, or dictionaries with `text` and `text_pair`, as in
-    transformers' pipelines. `reopen` opens it again from its folder; None where it comes from none.
+    predictions that hold, or None; `blend` pools its logits with word models, or is None; `fingerprint` tells models
+    apart that were made from different `settings`. `pair` says whether it takes pairs of texts: tuples of two, or
+    dictionaries with `text` and `text_pair`, as in transformers' pipelines. `reopen` opens it again from its folder;
+    None where it comes from none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a part of its own, and has a name
         self,
         runtime: Runtime,
         tokenizer: tuple[Tokenizer, int],
@@ -103,6 +106,7 @@ class Predictor:
         truncation: Truncation,
         pair: bool = False,
         calibration: Calibration | None = None,
+        blend: Blend | None = None,
         settings: object = None,
     ) -> None:
         self.task = task
@@ -112,6 +116,7 @@ class Predictor:
         self._runtime = runtime
         self._tokenizer, self._pad_id = tokenizer
         self._truncation = truncation
+        self._blend = blend
         self.reopen: Callable[[], Predictor] | None = None
 
     def __reduce__(self) -> tuple[Callable[[], "Predictor"], tuple[()]]:
@@ -128,6 +133,7 @@ class Predictor:
         tokenizer: tuple[Tokenizer, int],
         *,
         calibration: Calibration | None = None,
+        blend: Blend | None = None,
         settings: object = None,
     ) -> Self:
         """Build the predictor of a recorded model.
@@ -137,6 +143,7 @@ class Predictor:
             runtime: Runs the model.
             tokenizer: Its tokenizer and the token id of the padding, as `load_tokenizer` returns them.
             calibration: How its logits become confidence, or None.
+            blend: What its logits are pooled with, or None for the encoder alone.
             settings: What else decides its predictions, for `fingerprint`.
 
         Returns:
@@ -149,6 +156,7 @@ class Predictor:
             truncation=Truncation(record.max_length, record.truncation, record.window_stride),
             pair=record.pair,
             calibration=calibration,
+            blend=blend,
             settings=settings,
         )
 
@@ -244,7 +252,7 @@ class Predictor:
     def compute_logits(
         self, texts: Iterable[AnyText], *, bad_rows: BadTexts = "stop", on_progress: Callable[[int], None] | None = None
     ) -> Array:
-        """Compute the model's raw outputs.
+        """Compute the model's raw outputs, those of the blend where it has one.
 
         Args:
             texts: n texts or pairs, as in `predict`.
@@ -281,6 +289,8 @@ class Predictor:
             on_progress=on_progress,
         )
         self._check_finite(answers, usable)
+        if self._blend is not None:
+            answers = self._blend.pool(self.task, answers, [join_text(given.texts[place]) for place in usable])
         if len(usable) == len(given.texts):
             return answers
         logits = np.full((len(given.texts), outputs), np.nan)

@@ -17,8 +17,9 @@ from lorafit.data.rows import Split
 from lorafit.data.tables import read_table
 from lorafit.errors import LorafitError, RunError
 from lorafit.inference.mistakes import ExplainedMistake, MistakesRecord
+from lorafit.runs.blends import name_calibration
 from lorafit.runs.evidence import check_evidence, has_evidence, read_metrics, read_settings
-from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.predictions import parse_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.digests import check_files
@@ -89,7 +90,7 @@ class RunContents:
 
     def title_baseline(self, name: str) -> str:
         """Return the title of a baseline."""
-        return self.task.baselines.get(name, name)
+        return self.task.title_model(name)
 
     def predict(self, place: int) -> dict[str, Prediction]:
         """Return the predictions of `before` and `after` for one row, by its place."""
@@ -236,11 +237,12 @@ def _is_close(found: float, recorded: float) -> bool:
 
 def _read_calibration(layout: RunLayout, record: RunRecord, task: Task) -> Calibration | None:
     """Read the calibration beside what was trained, which may have been moved away."""
-    digest = record.files.get(CALIBRATION_FILE)
-    if digest is None or not layout.calibration.is_file():
+    name = name_calibration(record, wanted=True)
+    digest, path = record.files.get(name), layout.trained / name
+    if digest is None or not path.is_file():
         return None
-    check_files(layout.trained, {CALIBRATION_FILE: digest}, since="after training", source=layout.record)
-    return task.calibration_type.read(layout.calibration)
+    check_files(layout.trained, {name: digest}, since="after training", source=layout.record)
+    return task.calibration_type.read(path)
 
 
 def _read_mistakes(layout: RunLayout, record: RunRecord) -> dict[int, ExplainedMistake]:

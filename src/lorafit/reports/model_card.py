@@ -14,12 +14,13 @@ import yaml
 
 from lorafit.models.coverage import MUCH
 from lorafit.models.tokenization import MOST_WINDOWS
-from lorafit.reports.verdict import describe_balancing, describe_unpredicted
+from lorafit.reports.verdict import describe_balancing, describe_blend, describe_unpredicted
 from lorafit.runs.folder import suggest_name
 from lorafit.runs.records import RunRecord
 from lorafit.system.extras import require
 from lorafit.system.text import clean_text
 from lorafit.tasks.base import Task
+from lorafit.tasks.baselines import ENCODER
 from lorafit.tasks.evaluation import describe_changed_rows, find_weak_slices
 from lorafit.tasks.format import write_estimate
 from lorafit.tasks.records import Estimate, MetricsRecord
@@ -70,7 +71,7 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
         MissingExtraError: Jinja2 is not installed; the message gives the pip line.
     """
     task, after = record.build_task(), metrics.after
-    titles = {name: task.baselines.get(name, name) for name in metrics.baselines}
+    titles = {name: task.title_model(name) for name in metrics.baselines}
     labels = sorted((one for one in after.per_class if one.support), key=lambda one: one.f1.value)
     sentences = [task.wording.uncalibrated]
     if metrics.calibration is not None:
@@ -96,6 +97,8 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
             weak=find_weak_slices(task, metrics.slices, metrics.confidence_level)[:_WEAK_SLICES],
             slice_columns=list(dict.fromkeys(one.column for one in metrics.slices)),
             measured_labels=labels,
+            blend=describe_blend(task, record.blend),
+            alone=metrics.baselines.get(ENCODER),
             unpredicted=describe_unpredicted(task, metrics),
             balancing=describe_balancing(record.balancing),
             unmeasured_labels=len(after.per_class) - len(labels),
@@ -118,14 +121,14 @@ def _build_metadata(record: RunRecord, metrics: MetricsRecord, task: Task) -> di
     dataset = {"name": source, "type": data[0] if data else _name_format(source)}
     if data and data[1]:
         dataset["revision"] = data[1]
+    alone = metrics.baselines.get(ENCODER)  # what plain libraries load, where lorafit adds word models to it
+    found = (
+        task.hub_results(metrics.after, metrics.calibration) if alone is None else task.hub_results(alone.scores, None)
+    )
     result = {
         "task": {"type": "text-classification", "name": task.wording.activity},
         "dataset": {**dataset, "split": metrics.split},
-        "metrics": [
-            {**one, "value": float(f"{one['value']:.6g}")}
-            for one in task.hub_results(metrics.after, metrics.calibration)
-            if math.isfinite(one["value"])
-        ],
+        "metrics": [{**one, "value": float(f"{one['value']:.6g}")} for one in found if math.isfinite(one["value"])],
     }
     return {
         **({"base_model": base} if base else {}),

@@ -8,7 +8,8 @@ from lorafit.system.text import clean_text
 from lorafit.tasks.base import Metric, Task
 from lorafit.tasks.baselines import MAJORITY
 from lorafit.tasks.evaluation import Verdict, find_unpredicted, judge, judge_difference
-from lorafit.tasks.records import BaselineScores, Estimate, MetricsRecord
+from lorafit.tasks.format import write_estimate
+from lorafit.tasks.records import BaselineScores, BlendRecord, Estimate, MetricsRecord
 
 _MOST_NAMED: Final = 5
 _LONGEST_NAME: Final = 40
@@ -32,7 +33,7 @@ def describe_verdict(task: Task, metrics: MetricsRecord) -> str:
     scored = task.wording.scored.format(value=metric.write_value(metrics.after.metrics[name].value), rows=rows)
     baselines = _list_clauses(
         (
-            task.baselines.get(baseline, baseline),
+            task.title_model(baseline),
             judge(task, one.comparison, level),
             _write_change(metric, one.comparison.differences[name]),
         )
@@ -97,6 +98,24 @@ def describe_balancing(balancing: Sequence[str]) -> str:
         f"Trained with {' and '.join(balancing)}: probabilities are those of the re-weighted training rows, in which "
         "rare labels are more probable than here; calibration does not undo that."
     )
+
+
+def describe_blend(task: Task, blend: BlendRecord | None) -> str:
+    """Say whether predictions are those of a blend, and why; nothing where none was tried."""
+    if blend is None:
+        return ""
+    names = " and ".join(task.title_model(name) for name in blend.members)
+    if blend.difference is None or blend.encoder_loss is None or blend.blend_loss is None:
+        return f"The encoder predicts alone: a blend with {names} was not tried, as {blend.reason}."
+    amount = write_estimate("plain", blend.difference, sign=True)
+    losses = (
+        f"{blend.blend_loss:.4g} against the encoder's {blend.encoder_loss:.4g}, a difference of {amount}, "
+        f"cross-fitted on {blend.rows:,} rows that trained nothing"
+    )
+    if not blend.kept:
+        return f"The encoder predicts alone: a blend with {names} was not kept, as {blend.reason} ({losses})."
+    weights = ", ".join(f"{task.title_model(name)} {weight:.3g}" for name, weight in blend.weights.items())
+    return f"Predictions are a blend of the encoder with {names} ({weights}), as {blend.reason} ({losses})."
 
 
 def _describe_doubt(task: Task, constant: BaselineScores, level: float) -> str:

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from lorafit.config import Config
 from lorafit.errors import RunError
-from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
+from lorafit.runs.blends import BlendFile
+from lorafit.runs.folder import BLEND_CALIBRATION_FILE, BLEND_FILE, CALIBRATION_FILE, RunLayout
 from lorafit.runs.golden import GoldenRecord
 from lorafit.runs.records import RunRecord
 from lorafit.system.alterations import report_altered
@@ -15,6 +16,7 @@ from lorafit.system.files import read_object
 from lorafit.system.limits import RECORD_BYTES
 from lorafit.system.text import clean_text
 from lorafit.tasks.base import Task
+from lorafit.tasks.records import BlendRecord
 
 _LONGEST = 100
 """Characters shown of a value."""
@@ -29,6 +31,10 @@ class _ModelFacts(Protocol):
     @property
     def max_length(self) -> int:
         """Longest input in tokens."""
+
+    @property
+    def blend(self) -> BlendRecord | None:
+        """The blend that was tried."""
 
 
 def check_agreement(folder: Path, record: _ModelFacts, source: Path) -> None:
@@ -98,8 +104,12 @@ def _list_facts(folder: Path, labelled: Path, record: _ModelFacts) -> Iterator[t
     golden = folder / "golden.json"
     outputs = {len(row) for row in GoldenRecord.read(golden).logits}
     yield golden, "the numbers of outputs are", sorted(outputs), [len(task.output_names)]
-    if (folder / CALIBRATION_FILE).is_file():
-        task.calibration_type.read(folder / CALIBRATION_FILE)
+    for name in (CALIBRATION_FILE, BLEND_CALIBRATION_FILE):
+        if (folder / name).is_file():
+            task.calibration_type.read(folder / name)
+    kept = {} if record.blend is None or not record.blend.kept else record.blend.weights
+    weights = BlendFile.read(folder / BLEND_FILE).weights if (folder / BLEND_FILE).is_file() else {}
+    yield folder / BLEND_FILE, "the weights of the blend are", weights, kept
 
 
 def _show(value: object) -> str:

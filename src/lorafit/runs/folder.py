@@ -20,6 +20,13 @@ from lorafit.system.paths import expand_home
 CALIBRATION_FILE = "calibration.json"
 """Beside the files below, with its digest in the run record, where there are calibration rows."""
 
+BLEND_FILE = "blend.json"
+WORDS_FILE = "words.safetensors"
+BLEND_CALIBRATION_FILE = "blend_calibration.json"
+"""Beside it, where a blend of the encoder and word models is used: its weights, those models, and its calibration."""
+
+BLEND_FILES = (BLEND_FILE, WORDS_FILE, BLEND_CALIBRATION_FILE)
+
 ADAPTER_FILES = (
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -100,7 +107,7 @@ class RunLayout:
 
     @property
     def calibration(self) -> Path:
-        """The calibration; absent where too few rows could calibrate."""
+        """The encoder's calibration; absent where too few rows could calibrate."""
         return self.trained / CALIBRATION_FILE
 
     @property

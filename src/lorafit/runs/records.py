@@ -8,6 +8,7 @@ from lorafit.config import TruncationPolicy
 from lorafit.models.records import BaseModelRecord, ParameterCounts
 from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Task
+from lorafit.tasks.records import BlendRecord
 from lorafit.tasks.registry import TaskName, build_task
 
 
@@ -139,6 +140,7 @@ class RunRecord(FileRecord):
     encoder_blocks: str
     balancing: list[str] = Field(default_factory=list, description="Settings by which some training rows counted more.")
     parameters: ParameterCounts
+    blend: BlendRecord | None = Field(None, description="The blend that was tried, and whether predictions are its.")
     forecast: ForecastRecord | None = None
     training: TrainingRecord | None = None
     divergence: DivergenceRecord | None = None

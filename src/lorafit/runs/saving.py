@@ -26,14 +26,14 @@ from lorafit.models.load import Encoder, load_tokenizer, load_with_head
 from lorafit.models.quiet import quiet_transformers
 from lorafit.models.tokenization import read_tokenizer
 from lorafit.runs.bases import find_own_base
+from lorafit.runs.blends import Calibrated
 from lorafit.runs.evidence import check_trained
-from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.golden import GoldenRecord, choose_golden_texts, verify_golden
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import atomic_directory
 from lorafit.system.digests import digest_folder
 from lorafit.system.text import Text
-from lorafit.tasks.records import Calibration
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -53,7 +53,7 @@ def save_trained(
     record: RunRecord,
     *,
     compute_logits: Callable[[Sequence[Text]], NDArray[np.floating]],
-    calibration: Calibration | None = None,
+    calibrated: Calibrated | None = None,
 ) -> dict[str, str]:
     """Write adapter or model, and check in a fresh process that plain libraries load it with the same logits.
 
@@ -63,7 +63,7 @@ def save_trained(
         layout: The run folder; `adapter/` or `model/` appears in it only after the check.
         record: Its record so far.
         compute_logits: Texts, or pairs, to logits of the trained model in this process, at `GOLDEN_PRECISION`.
-        calibration: Its calibration, or None.
+        calibrated: Its calibration and its blend, or None.
 
     Returns:
         The digest of every file, by its name in that folder.
@@ -74,8 +74,8 @@ def save_trained(
         golden = staging / layout.golden.name
         GoldenRecord(texts=texts, logits=compute_plain_logits(staging, texts)).write(golden)
         verify_golden(golden, compute_logits, record.build_task(), runtime="torch")
-        if calibration is not None:
-            calibration.write(staging / CALIBRATION_FILE)
+        if calibrated is not None:
+            calibrated.write(staging)
         return digest_folder(staging)
 
 

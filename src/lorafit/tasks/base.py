@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import UserInputError
-from lorafit.tasks.baselines import MAJORITY, fit_classes
+from lorafit.tasks.baselines import ENCODER, MAJORITY, fit_classes
 from lorafit.tasks.format import Form, write_estimate, write_numbers
 from lorafit.tasks.label_spellings import match_names
 from lorafit.tasks.labels import Label, LabelColumn, LabelReading, quote_label, shorten_label
@@ -236,6 +236,11 @@ class Task(ABC):
     def primary_metric(self) -> Metric:
         """The primary metric."""
         return self.metrics[self.primary]
+
+    @classmethod
+    def title_model(cls, name: str) -> str:
+        """Return the title of a baseline, or of the encoder where the model is a blend."""
+        return {**cls.baselines, ENCODER: "Encoder alone"}.get(name, name)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -491,6 +496,21 @@ class Task(ABC):
     @abstractmethod
     def activate(self, logits: ArrayLike, calibration: Calibration | None = None) -> Array:
         """Turn logits of shape (n, outputs) into values of shape (n, labels), calibrated if there is a calibration."""
+
+    @abstractmethod
+    def deactivate(self, values: Array) -> Array:
+        """Turn values of shape (n, labels) into logits of which `activate` makes them again, shape (n, outputs).
+
+        Probabilities count as at least 1e-12, and as that much less than 1, so that logits are finite.
+        """
+
+    @abstractmethod
+    def logit_losses(self, y: NDArray[Any], logits: Array) -> Array:
+        """Return the loss of each of n rows from logits of shape (n, outputs): that which training minimises."""
+
+    def pool_logits(self, logits: Array, weights: Array) -> Array:
+        """Pool the logits of several models, shape (models, n, outputs), by weights of shape (models,)."""
+        return np.asarray(np.tensordot(weights, logits, axes=1))
 
     @abstractmethod
     def predict(self, values: Array, calibration: Calibration | None = None) -> Prediction:

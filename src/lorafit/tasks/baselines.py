@@ -22,11 +22,17 @@ Array = NDArray[np.float64]
 MAJORITY: Final = "majority"
 """The baseline that gives every text the same: no model is good that does not beat it."""
 
+ENCODER: Final = "encoder"
+"""The fine-tuned encoder, where it is named beside baselines; none of them has this name."""
+
 CLASSIFIERS: Final = {"nb_svm": "NB-SVM", "tfidf": "TF-IDF and logistic regression"}
 """Titles of the baselines that give probabilities, by name."""
 
 REGRESSORS: Final = {"ridge": "TF-IDF and ridge regression"}
 """Titles of the baselines that give numbers, by name."""
+
+WORD_MODELS: Final = {**CLASSIFIERS, **REGRESSORS}
+"""Titles of the baselines that a `WordModel` can be blended with the encoder for, by name."""
 
 _MOST_WEIGHTS = 250_000_000
 """Weights of a model; where labels are so many that there would be more, the rarest n-grams are left out."""

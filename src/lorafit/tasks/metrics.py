@@ -41,8 +41,13 @@ def to_losses(likelihoods: ArrayLike) -> Array:
 
 
 def binary_loss(marks: NDArray[np.bool_], logits: Array) -> float:
-    """Return the mean negative log likelihood, in nats, of logits that each stand for a decision of their own."""
-    return float((np.logaddexp(0, logits) - marks * logits).mean())
+    """Return the mean of `binary_losses`."""
+    return float(binary_losses(marks, logits).mean())
+
+
+def binary_losses(marks: NDArray[np.bool_], logits: Array) -> Array:
+    """Return the negative log likelihood, in nats, of each of logits that stand for a decision of their own."""
+    return np.asarray(np.logaddexp(0, logits) - marks * logits)
 
 
 def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:

@@ -28,6 +28,7 @@ from lorafit.tasks.labels import (
 )
 from lorafit.tasks.metrics import (
     binary_loss,
+    binary_losses,
     check_marks,
     check_shares,
     macro_f1,
@@ -290,6 +291,12 @@ class MultiLabel(Task):
     def activate(self, logits: ArrayLike, calibration: Calibration | None = None) -> Array:
         temperature = 1.0 if calibration is None else expect(calibration, MultiLabelCalibration).temperature
         return sigmoid(np.asarray(logits, dtype=np.float64) / temperature)
+
+    def deactivate(self, values: Array) -> Array:
+        return log_odds(values, 1 - values)
+
+    def logit_losses(self, y: NDArray[Any], logits: Array) -> Array:
+        return np.asarray(binary_losses(y == 1, logits).mean(axis=1))
 
     def predict(self, values: Array, calibration: Calibration | None = None) -> MultiLabelPrediction:
         del calibration

@@ -14,9 +14,9 @@ from lorafit.tasks.baselines import MAJORITY
 from lorafit.tasks.calibration import fit_binary_temperature
 from lorafit.tasks.label_names import read_names
 from lorafit.tasks.labels import LabelColumn, LabelReading, list_labels, sort_names
-from lorafit.tasks.metrics import binary_loss, ratio, sigmoid
+from lorafit.tasks.metrics import binary_loss, binary_losses, ratio, sigmoid
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Scores
-from lorafit.tasks.single_label import ClassCalibration, SingleLabel
+from lorafit.tasks.single_label import ClassCalibration, SingleLabel, log_odds
 
 _WHOLE: Final = re.compile(r"(-?\d{1,15})(?:\.0*)?")
 """A whole number as text; tables with gaps write 3 as 3.0."""
@@ -148,6 +148,13 @@ class Ordinal(SingleLabel):
         ends = np.ones((len(reached), 1)), np.zeros((len(reached), 1))
         steps = np.concatenate([ends[0], reached, ends[1]], axis=1)
         return np.asarray(steps[:, :-1] - steps[:, 1:])
+
+    def deactivate(self, values: Array) -> Array:
+        reached = _cumulate(values)
+        return log_odds(reached, 1 - reached)
+
+    def logit_losses(self, y: NDArray[Any], logits: Array) -> Array:
+        return np.asarray(binary_losses(self._reached(y), logits).mean(axis=1))
 
     def main_output(self, values: Array) -> NDArray[np.int64]:
         """Return the median score of each row, shape (n,); where one half lies on either side, the lower."""

@@ -88,6 +88,30 @@ class BaselineScores(Record):
     comparison: Comparison
 
 
+class BlendRecord(Record):
+    """A blend of the encoder and word models, and whether it is used.
+
+    Attributes:
+        members: The word models.
+        weights: How much each member counts, the encoder's first; empty where there were too few rows.
+        rows: Held-out rows that the weights were fitted on and judged by.
+        encoder_loss: Cross-fitted mean loss of the encoder alone at its own temperature; of numbers the squared error.
+        blend_loss: That of the blend.
+        difference: The second minus the first, with its paired interval.
+        kept: Whether predictions are the blend's.
+        reason: Why, or why not.
+    """
+
+    members: list[str]
+    weights: dict[str, float] = Field(default_factory=dict)
+    rows: int
+    encoder_loss: float | None = None
+    blend_loss: float | None = None
+    difference: Estimate | None = None
+    kept: bool
+    reason: str
+
+
 class Slice(Record):
     """Rows that share a value.
 

@@ -278,6 +278,16 @@ class Regression(Task):
         del calibration
         return np.asarray(logits, dtype=np.float64)
 
+    def deactivate(self, values: Array) -> Array:
+        return values
+
+    def logit_losses(self, y: NDArray[Any], logits: Array) -> Array:
+        return np.asarray((logits[:, 0] - y) ** 2)
+
+    def pool_logits(self, logits: Array, weights: Array) -> Array:
+        """Return the weighted mean of the numbers."""
+        return super().pool_logits(logits, weights / max(float(weights.sum()), float(np.finfo(np.float64).tiny)))
+
     def predict(self, values: Array, calibration: Calibration | None = None) -> RegressionPrediction:
         value = float(values[0])
         if calibration is None:

@@ -50,6 +50,9 @@ from lorafit.tasks.selective import (
 
 _STORED_POINTS, _SHOWN_POINTS = 1000, 200
 
+SMALLEST: Final = 1e-12
+"""Smaller probabilities count as this, where they are turned into logits or log-odds."""
+
 CALIBRATION_METRICS: Final = {
     "ece": Metric(
         "calibration error", "how far confidence is off on average, in 15 bins of equal width", False, "percent"
@@ -322,6 +325,13 @@ class SingleLabel(Task):
     def activate(self, logits: ArrayLike, calibration: Calibration | None = None) -> Array:
         return softmax(np.asarray(logits, dtype=np.float64) / self.read_temperature(calibration))
 
+    def deactivate(self, values: Array) -> Array:
+        return np.asarray(np.log(np.maximum(values, SMALLEST)))
+
+    def logit_losses(self, y: NDArray[Any], logits: Array) -> Array:
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        return np.asarray(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(y)), y])
+
     def predict(self, values: Array, calibration: Calibration | None = None) -> Prediction:
         best, abstain, inside = int(self.main_output(values[np.newaxis])[0]), None, None
         score = float(values[best])
@@ -581,8 +591,7 @@ def describe_temperature(scores: CalibrationScores, ece: Metric, *, of: str = ""
 
 def log_odds(probabilities: Array, others: Array) -> Array:
     """Return log-odds in nats, with probabilities of at least 1e-12, so that they stay within ±27.6."""
-    floor = 1e-12
-    return np.asarray(np.log(np.maximum(probabilities, floor)) - np.log(np.maximum(others, floor)))
+    return np.asarray(np.log(np.maximum(probabilities, SMALLEST)) - np.log(np.maximum(others, SMALLEST)))
 
 
 def _split_brier(y: NDArray[Any], values: Array) -> dict[str, float]:

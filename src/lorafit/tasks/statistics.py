@@ -202,7 +202,15 @@ def _quantiles_without_bias(resampled: Array, tail: float, centre: Array) -> Arr
     return ends
 
 
-def bootstrap_mean(values: Array, level: float, samples: int, seed: int, *, largest: float | None = None) -> Estimate:
+def bootstrap_mean(
+    values: Array,
+    level: float,
+    samples: int,
+    seed: int,
+    *,
+    largest: float | None = None,
+    groups: NDArray[np.int64] | None = None,
+) -> Estimate:
     """Estimate the mean of values such as differences between two models.
 
     Args:
@@ -211,6 +219,7 @@ def bootstrap_mean(values: Array, level: float, samples: int, seed: int, *, larg
         samples: Resamples behind it, at least 1.
         seed: Of the resampling.
         largest: Largest size that a value of either sign could have; as None, the largest that there is.
+        groups: Shape (n,), ids of values that belong together and are resampled together, or None.
 
     Returns:
         The mean with its interval.
@@ -220,7 +229,8 @@ def bootstrap_mean(values: Array, level: float, samples: int, seed: int, *, larg
     """
     most, point = float(np.abs(values).max()) if largest is None else largest, values.mean()
     edges, rng = np.array([[-most], [most]]), np.random.default_rng(seed)
-    drawn = resample_row_sums(values[:, np.newaxis], samples, rng, edges=edges)[:, 0] / len(values)
+    sums = resample_row_sums(values[:, np.newaxis], samples, rng, groups=groups, edges=edges)
+    drawn = sums[:, 0] / len(values)
     low, high = percentile_interval(drawn, level, point=point)
     return Estimate(value=float(point), low=float(low), high=float(high))
 

@@ -1,7 +1,7 @@
 """Measure a model on labelled rows."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ from lorafit.inference.export.records import ExportLayout, ExportRecord
 from lorafit.inference.loading import load
 from lorafit.inference.predictor import Predictor
 from lorafit.runs.agreement import check_task
+from lorafit.runs.blends import uses_blend
 from lorafit.runs.evidence import check_evidence, has_evidence, read_settings
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.predictions import read_predictions
@@ -22,6 +23,7 @@ from lorafit.runs.records import RunRecord
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.base import Array, Task
+from lorafit.tasks.baselines import ENCODER
 from lorafit.tasks.evaluation import cut_into_slices, score_models, score_slices
 from lorafit.tasks.records import Calibration, MetricsRecord
 
@@ -51,6 +53,7 @@ def evaluate(
     data: str | None = None,
     *,
     flags: dict[str, Any] | None = None,
+    blend: bool = True,
     progress: Progress | None = None,
 ) -> MetricsRecord:
     """Measure a trained run on its own test rows or on other data, or an exported model on data.
@@ -60,10 +63,12 @@ def evaluate(
         data: A source as in `data.source`; None takes the run's own, whose test split is used.
         flags: Dotted settings that differ from the run's (for example `data.label_column`). With `data`, the run's
             `data.slice_columns` and `data.group_column` are left out unless they are given here.
+        blend: Whether word models have a say, where the run keeps a blend.
         progress: Told how many texts are done.
 
     Returns:
-        The scores with their intervals; there is no baseline in it.
+        The scores with their intervals; of the run's own test rows those of the baselines, too, as far as they were
+        kept, and of the encoder alone where the run is a blend.
 
     Raises:
         DataError: The run's own data have changed since training, so that its test rows are no longer known; or an
@@ -74,7 +79,7 @@ def evaluate(
     group_column = flags.pop("data.group_column", None)
     export = ExportLayout(folder)
     if export.record.is_file():
-        return _evaluate_export(export, data, flags, group_column, progress)
+        return _evaluate_export(export, data, flags, group_column, progress, blend=blend)
     layout = RunLayout(folder)
     record = RunRecord.read(layout.record)
     slices = flags.get("data.slice_columns")
@@ -85,6 +90,7 @@ def evaluate(
         layout.root,
         precision="fp32" if record.hardware.precision == "fp32" else "auto",
         target_accuracy=flags.get("evaluation.target_accuracy"),
+        blend=blend,
     )
     task = record.build_task()
     check_task(config, record, layout)
@@ -94,13 +100,20 @@ def evaluate(
         _check_unchanged(rows, record)
     values = _predict(predictor, loaded, progress)
     split = "test" if data is None else Path(data).name
-    baselines = {} if data is not None else _read_baselines(layout, record, rows, task)
+    others = [*([ENCODER] if uses_blend(record, wanted=blend) else []), *task.baselines]
+    baselines = {} if data is not None else _read_baselines(layout, record, rows, task, others)
     predicted = Predicted(values, baselines=baselines, calibration=predictor.calibration)
     return build_metrics(split, rows, loaded.task, config.evaluation, predicted)
 
 
 def _evaluate_export(
-    layout: ExportLayout, data: str | None, flags: dict[str, Any], group_column: str | None, progress: Progress
+    layout: ExportLayout,
+    data: str | None,
+    flags: dict[str, Any],
+    group_column: str | None,
+    progress: Progress,
+    *,
+    blend: bool,
 ) -> MetricsRecord:
     """Measure an exported model, which has no data and no settings of its own."""
     record = ExportRecord.read(layout.record)
@@ -112,7 +125,7 @@ def _evaluate_export(
     pair = {"data.text_pair_column": "text_pair"} if record.pair else {}
     given = {name: value for name, value in flags.items() if value is not None}
     config = load_config(flags={"data.task": record.task, **pair, **given})
-    predictor = load(layout.root, target_accuracy=given.get("evaluation.target_accuracy"))
+    predictor = load(layout.root, target_accuracy=given.get("evaluation.target_accuracy"), blend=blend)
     loaded = load_evaluation_rows(data, config.data, predictor.task, group_column=group_column)
     identity = identify_source(data)
     if identity in record.data.values() and loaded.split.fingerprint() != record.test_fingerprint:
@@ -134,9 +147,11 @@ def _predict(predictor: Predictor, loaded: EvaluationRows, progress: Progress) -
     return predictor.task.extend_values(values, loaded.task)
 
 
-def _read_baselines(layout: RunLayout, record: RunRecord, rows: Split, task: Task) -> dict[str, Array]:
-    """Return the baselines' predictions of the run's own test rows, as far as they were kept."""
-    paths = {name: layout.predictions("test", name) for name in task.baselines}
+def _read_baselines(
+    layout: RunLayout, record: RunRecord, rows: Split, task: Task, names: Iterable[str]
+) -> dict[str, Array]:
+    """Return what baselines predicted for the run's own test rows, as far as it was kept."""
+    paths = {name: layout.predictions("test", name) for name in names}
     paths = {name: path for name, path in paths.items() if has_evidence(layout, record, path)}
     check_evidence(layout, record, *paths.values())
     kept = {name: read_predictions(path, rows, task) for name, path in paths.items()}

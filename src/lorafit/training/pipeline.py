@@ -174,9 +174,9 @@ def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
             before = stages.measure_before()
         with stages.cache_frozen_layers():
             stages.fit(expected_seconds=expected_seconds)
-        calibration = stages.calibrate()
-        stages.save(calibration)
-        predicted, metrics = stages.evaluate(before, calibration)
+        stages.calibrate()
+        stages.save()
+        predicted, metrics = stages.evaluate(before)
     with _complete(stages.layout):
         stages.report(predicted)
         stages.track(metrics)

@@ -122,6 +122,7 @@ def load_material(config: Config) -> Material:
     get_task(config.data.task).check_target_accuracy(config.evaluation.target_accuracy)
     _check_balancing(config)
     splits = load_splits(config.data)
+    _check_blend(config, splits)
     splits = replace(splits, notes=(*splits.notes, *quick_findings(splits)))
     encoder = locate_base(config.model)
     splits = replace(splits, notes=(*splits.notes, *describe_seen_texts(config.model.name, splits, config.data)))
@@ -227,6 +228,23 @@ def _check_balancing(config: Config) -> None:
         raise ConfigError(
             "training.class_weights=balanced and training.sampling=balanced each balance the labels; together they "
             "would let rare ones count more than frequent ones. Leave one of them out."
+        )
+
+
+def _check_blend(config: Config, splits: Splits) -> None:
+    """Refuse a blend that was asked for by name and has nothing to be fitted on."""
+    names = config.training.name_members(splits.task.baselines)
+    if config.training.blend == "auto" or not names:
+        return
+    if not config.evaluation.baselines:
+        raise ConfigError(
+            f"training.blend={config.training.blend} needs the baselines that evaluation.baselines=false leaves out. "
+            "Leave one of the two out."
+        )
+    if splits.calibration is None:
+        raise ConfigError(
+            f"training.blend={config.training.blend} needs calibration rows, and there are none: give more validation "
+            "rows, or a data.calibration_fraction above 0, or leave --blend out."
         )
 
 

@@ -5,10 +5,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from lorafit.models.methods import find_method
 from lorafit.reports.model_card import render_model_card
 from lorafit.reports.page import write_report
 from lorafit.reports.tracking import open_trackers, track_results
+from lorafit.runs.blends import Calibrated
 from lorafit.runs.evidence import add_evidence, is_intact
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION
@@ -37,8 +38,10 @@ from lorafit.system.extras import install_line, missing_modules
 from lorafit.system.progress import Progress
 from lorafit.system.text import join_text
 from lorafit.tasks.base import Array
-from lorafit.tasks.baselines import MAJORITY
-from lorafit.tasks.records import Calibration, MetricsRecord
+from lorafit.tasks.baselines import ENCODER, MAJORITY
+from lorafit.tasks.blending import Blend, HeldOut, fit_blend
+from lorafit.tasks.records import MetricsRecord
+from lorafit.tasks.word_model import MOST_BYTES, WordModel
 from lorafit.training.checkpoints import find_checkpoint, go_back_to_best
 from lorafit.training.evaluation import Predicted, build_metrics
 from lorafit.training.planning.memory import advise_on_memory
@@ -64,6 +67,9 @@ class RunStages:
         self.journal = journal
         self.progress = progress
         self.inputs: Mapping[str, ModelInputs] = prepared.tokens
+        self.calibrated = Calibrated()
+        self._words: dict[str, WordModel] = {}
+        self._seconds_of_words = 0.0
 
     @classmethod
     def begin(
@@ -142,7 +148,11 @@ class RunStages:
             kept = None
             if is_intact(self.layout, self.journal.record, path):
                 kept = read_predictions(path, self.prepared.splits.test, self.prepared.task)
-            return self._predict_test_rows("before", self._current_runtime()) if kept is None else kept
+            if kept is not None:
+                return kept
+            logits = self._compute_test_logits("before", self._current_runtime())
+            logits = self.prepared.scaler.undo(logits)  # `fit` folds the scaler into the head
+            return self._keep_predictions("before", self.prepared.task.activate(logits))
 
     @contextmanager
     def rehearse_saving(self) -> Iterator[None]:
@@ -313,8 +323,29 @@ class RunStages:
         """Record once what went wrong on the way."""
         self.journal.update(events=list(dict.fromkeys([*self.journal.record.events, event])))
 
-    def calibrate(self) -> Calibration | None:
-        """Fit the calibration of the trained model on the calibration rows; return None where there are none."""
+    def calibrate(self) -> None:
+        """Fit the trained model's calibration on held-out rows, and its blend with word models where that helps.
+
+        The calibration of a blend is fitted to its cross-fitted logits, as its weights have seen the rows.
+        """
+        task, config = self.prepared.task, self.prepared.config.evaluation
+        held_out = self._predict_held_out()
+        if held_out is None:
+            return
+        with self.journal.stage("calibration"):
+            limits: dict[str, Any] = {"coverage": config.coverage, "target_accuracy": config.target_accuracy}
+            self.calibrated = Calibrated(task.fit_calibration(held_out.y, held_out.logits, **limits))
+            if not held_out.words:
+                return
+            record, logits = fit_blend(task, held_out, seed=config.seed)
+            self.journal.update(blend=record)
+            if record.kept:
+                words = {name: self._fit_words(name).compact(MOST_BYTES) for name in record.members}
+                blended = task.fit_calibration(held_out.y, logits, **limits)
+                self.calibrated = Calibrated(self.calibrated.alone, Blend(record.weights, words), blended)
+
+    def _predict_held_out(self) -> HeldOut | None:
+        """Predict the calibration rows with the trained model and word models; return None where there are none."""
         rows, task, config = self.prepared.splits.calibration, self.prepared.task, self.prepared.config.evaluation
         if rows is None:
             if config.target_accuracy is not None:
@@ -331,11 +362,21 @@ class RunStages:
                 self.progress.say(
                     f"{len(rows)} calibration rows are too few for a coverage of {config.coverage:g}: it may be less"
                 )
-            return task.fit_calibration(
-                rows.y, logits, coverage=config.coverage, target_accuracy=config.target_accuracy
-            )
+        names = self.prepared.config.training.name_members(task.baselines) if config.baselines else ()
+        with self.journal.stage("baselines") if names else nullcontext():
+            texts = [*map(join_text, rows.texts)]
+            models = {name: self._fit_words(name).compact(MOST_BYTES) for name in names}
+            words = {name: task.deactivate(model.score(texts)) for name, model in models.items()}
+        return HeldOut(rows.y, logits, words, rows.group_ids)
 
-    def save(self, calibration: Calibration | None = None) -> None:
+    def _fit_words(self, name: str) -> WordModel:
+        """Return a baseline that reads words, trained on the training rows when it is first asked for."""
+        if name not in self._words:
+            release_freed_memory()  # training's; the n-gram models need memory of their own
+            self._words[name] = fit_words(name, self.prepared.splits, self.progress)
+        return self._words[name]
+
+    def save(self) -> None:
         """Save what was trained, and check in a fresh process that plain libraries load it with the same logits."""
         from lorafit.models.runtimes.pytorch import TorchRuntime
 
@@ -349,36 +390,40 @@ class RunStages:
                 self.layout,
                 self.journal.record,
                 compute_logits=self._build_predictor(exact).compute_logits,
-                calibration=calibration,
+                calibrated=self.calibrated,
             )
             self.journal.update(files=files)
             self.progress.finish()
 
-    def evaluate(
-        self, before: Array | None = None, calibration: Calibration | None = None
-    ) -> tuple[Predicted, MetricsRecord]:
+    def evaluate(self, before: Array | None = None) -> tuple[Predicted, MetricsRecord]:
         """Compute the test metrics of the trained model and of the baselines, and write metrics and model card.
+
+        Where the model is a blend, the encoder alone is among the baselines.
 
         Args:
             before: From `measure_before`.
-            calibration: From `calibrate`.
 
         Returns:
             The predictions of every model for the test rows, and the metrics.
         """
         splits, config, baselines = self.prepared.splits, self.prepared.config.evaluation, {}
         if config.baselines:
-            release_freed_memory()  # training's; the n-gram models need memory of their own
             with self.journal.stage("baselines"):
                 baselines = self._measure_baselines([name for name in splits.task.baselines if name != MAJORITY])
+            self._words.clear()
         with self.journal.stage("evaluation"):
             baselines = self._measure_baselines([MAJORITY]) | baselines
             began = time.perf_counter()
-            after = self._predict_test_rows("after", self.trained_runtime, calibration)
+            logits = self._compute_test_logits("after", self.trained_runtime)
+            if self.calibrated.blend is not None:
+                alone = splits.task.activate(logits, self.calibrated.alone)
+                baselines = {ENCODER: self._keep_predictions(ENCODER, alone), **baselines}
+                logits = self._blend(logits)
+            after = self._keep_predictions("after", splits.task.activate(logits, self.calibrated.calibration))
             seconds = time.perf_counter() - began
             is_cached = self.inputs["test"] is not self.prepared.tokens["test"]
             self.journal.update(texts_per_second=self._measure_speed() if is_cached else len(splits.test) / seconds)
-            predicted = Predicted(after, before, baselines, calibration)
+            predicted = Predicted(after, before, baselines, self.calibrated.calibration)
             metrics = build_metrics("test", splits.test, splits.task, config, predicted)
             metrics.write(self.layout.metrics)
             self._keep(self.layout.metrics)
@@ -431,7 +476,8 @@ class RunStages:
     def _measure_baselines(self, names: Iterable[str]) -> dict[str, Array]:
         paths = {name: self.layout.predictions("test", name) for name in names}
         values = {
-            name: measure_baseline(name, self.prepared.splits, path, self.progress) for name, path in paths.items()
+            name: measure_baseline(name, self.prepared.splits, path, self.progress, self._words.pop(name, None))
+            for name, path in paths.items()
         }
         self._keep(*paths.values())
         return values
@@ -486,22 +532,29 @@ class RunStages:
         check_outputs(logits, self.prepared.splits.by_name[split].ids, split=split)
         return logits
 
-    def _predict_test_rows(
-        self, model: Literal["before", "after"], runtime: Runtime, calibration: Calibration | None = None
-    ) -> Array:
-        """Predict the test rows and write the predictions."""
+    def _compute_test_logits(self, model: Literal["before", "after"], runtime: Runtime) -> Array:
+        self.progress.start(f"measuring the model {model} training", total=len(self.prepared.splits.test), unit="text")
+        logits = self._compute_logits(runtime, "test", self.progress)
+        self.progress.finish()
+        return logits
+
+    def _blend(self, logits: Array) -> Array:
+        """Pool the encoder's logits of the test rows with those of word models, and keep the time that takes."""
+        blend, began = self.calibrated.blend, time.perf_counter()
+        if blend is None:
+            return logits
+        pooled = blend.pool(self.prepared.task, logits, [*map(join_text, self.prepared.splits.test.texts)])
+        self._seconds_of_words = time.perf_counter() - began
+        return pooled
+
+    def _keep_predictions(self, model: str, values: Array) -> Array:
+        """Write what a model predicts for the test rows, and return it."""
         from lorafit.training.divergence import check_outputs
 
-        rows, task = self.prepared.splits.test, self.prepared.task
-        self.progress.start(f"measuring the model {model} training", total=len(rows), unit="text")
-        logits = self._compute_logits(runtime, "test", self.progress)
-        if model == "before":
-            logits = self.prepared.scaler.undo(logits)  # `fit` folds the scaler into the head
-        values = task.activate(logits, calibration)
+        rows, path = self.prepared.splits.test, self.layout.predictions("test", model)
         check_outputs(values, rows.ids, split="test")
-        write_predictions(self.layout.predictions("test", model), rows, task, values)
-        self._keep(self.layout.predictions("test", model))
-        self.progress.finish()
+        write_predictions(path, rows, self.prepared.task, values)
+        self._keep(path)
         return values
 
     def _measure_speed(self) -> float:
@@ -514,21 +567,44 @@ class RunStages:
         began = time.perf_counter()
         for rows in batches:
             runtime.logits(**tokens.pad(rows, pad_id))
-        return sum(map(len, batches)) * tokens.texts / len(tokens) / (time.perf_counter() - began)
+        seconds = (time.perf_counter() - began) / (sum(map(len, batches)) * tokens.texts / len(tokens))
+        return 1 / (seconds + self._seconds_of_words / tokens.texts)
 
     def _explain_mistakes(self, predicted: Predicted) -> None:
         """Write down, without texts, which words the most confident mistakes among the test rows rest on."""
-        predictor = self._build_predictor(self.trained_runtime, predicted.calibration)
+        predictor = self._build_predictor(self.trained_runtime, self.calibrated)
         found = explain_mistakes(predictor, self.prepared.splits.test, predicted.after, self.progress)
         found.write(self.layout.mistakes)
         self._keep(self.layout.mistakes)
 
-    def _build_predictor(self, runtime: Runtime, calibration: Calibration | None = None) -> Predictor:
-        tokenizer = load_tokenizer(self.prepared.encoder.folder)
-        return Predictor.for_record(self.journal.record, runtime, tokenizer, calibration=calibration)
+    def _build_predictor(self, runtime: Runtime, calibrated: Calibrated | None = None) -> Predictor:
+        """Return what predicts as the run does with `calibrated`, or as the encoder alone does."""
+        tokenizer, how = load_tokenizer(self.prepared.encoder.folder), calibrated or Calibrated()
+        return Predictor.for_record(
+            self.journal.record, runtime, tokenizer, calibration=how.calibration, blend=how.blend
+        )
 
 
-def measure_baseline(name: str, splits: Splits, path: Path, progress: Progress) -> Array:
+def fit_words(name: str, splits: Splits, progress: Progress) -> WordModel:
+    """Train a baseline that reads words on the training rows.
+
+    Args:
+        name: A key of `Task.baselines`.
+        splits: The rows.
+        progress: Receives the progress.
+
+    Returns:
+        The model.
+    """
+    progress.start(f"for comparison: {splits.task.baselines[name]}")
+    model = splits.task.fit_words(name, [*map(join_text, splits.train.texts)], splits.train.y)
+    progress.finish()
+    return model
+
+
+def measure_baseline(
+    name: str, splits: Splits, path: Path, progress: Progress, model: WordModel | None = None
+) -> Array:
     """Train a baseline on the training rows, predict the test rows, and write the predictions.
 
     Args:
@@ -536,13 +612,17 @@ def measure_baseline(name: str, splits: Splits, path: Path, progress: Progress) 
         splits: The rows.
         path: Where to write.
         progress: Receives the progress.
+        model: The baseline where it is trained already.
 
     Returns:
         Values of shape (test rows, labels).
     """
-    task, train, test = splits.task, splits.train, splits.test
+    task, train, texts = splits.task, splits.train, [*map(join_text, splits.test.texts)]
     progress.start(f"for comparison: {task.baselines[name]}")
-    values = task.predict_baseline(name, [*map(join_text, train.texts)], train.y, [*map(join_text, test.texts)])
-    write_predictions(path, test, task, values)
+    if model is None:
+        values = task.predict_baseline(name, [*map(join_text, train.texts)], train.y, texts)
+    else:
+        values = model.score(texts)
+    write_predictions(path, splits.test, task, values)
     progress.finish()
     return values

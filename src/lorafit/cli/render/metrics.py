@@ -107,7 +107,7 @@ def _describe(task: Task, metrics: MetricsRecord, balancing: Sequence[str]) -> I
         yield f"Compared with before: {describe_changed_rows(task, metrics.comparison)}."
     for name, baseline in metrics.baselines.items():
         written = task.primary_metric.write(baseline.scores.metrics[task.primary])
-        title = f"{task.baselines.get(name, name)} ({task.primary_metric.title} {written})"
+        title = f"{task.title_model(name)} ({task.primary_metric.title} {written})"
         yield f"Compared with {title}: {describe_changed_rows(task, baseline.comparison)}."
     if metrics.calibration is not None:
         yield from task.describe_calibration(metrics.calibration)

@@ -32,6 +32,7 @@ def set_method(config: Config, method: str, seed: int) -> Config:
     cell.training.budget = None
     cell.evaluation.before = False
     cell.evaluation.baselines = False
+    cell.training.blend = "off"  # methods are compared, and they share their words
     return complete_settings(cell)
 
 

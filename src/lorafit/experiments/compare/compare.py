@@ -247,9 +247,9 @@ class _Grid:
             stages.cache_frozen_layers(self.layout.prefix_cache, with_test_rows=share_test_rows),
         ):
             stages.fit()
-            calibration = stages.calibrate()
-            stages.save(calibration)
-            _, metrics = stages.evaluate(calibration=calibration)
+            stages.calibrate()
+            stages.save()
+            _, metrics = stages.evaluate()
         shutil.rmtree(run.checkpoints, ignore_errors=True)
         try:
             stages.track(metrics)

@@ -31,6 +31,7 @@ def diff(
     *,
     gate: str = "",
     flags: dict[str, Any] | None = None,
+    blend: bool = True,
     progress: Progress | None = None,
 ) -> DiffRecord:
     """Compare two runs of one task on the same rows; all differences are B minus A.
@@ -44,6 +45,7 @@ def diff(
             `enforce_gates` raises where one does not.
         flags: Dotted settings that differ from those used (for example `data.label_column`). With `data`,
             `data.slice_columns` and `data.group_column` are left out unless they are given here.
+        blend: Whether word models have a say in runs that keep a blend; else their encoders are compared.
         progress: Told what is going on; None for silence.
 
     Returns:
@@ -60,7 +62,7 @@ def diff(
     """
     progress, flags = progress or Silent(), dict(flags or {})
     group_column = flags.pop("data.group_column", None)
-    first, second = open_side(a), open_side(b)
+    first, second = open_side(a, blend=blend), open_side(b, blend=blend)
     task = _find_task(first, second)
     gates = parse_gates(gate, task)
     slices = flags.get("data.slice_columns")

@@ -206,7 +206,7 @@ def _check_unseen(side: Side, rows: Split, task: Task, data: str) -> None:
 def _predict(side: Side, name: str, rows: Split, task: Task, progress: Progress) -> Array:
     """Return a side's values for rows, columns in the order of the task's labels."""
     is_fp32 = isinstance(side, RunSide) and side.record.hardware.precision == "fp32"
-    predictor = load(side.root, precision="fp32" if is_fp32 else "auto")
+    predictor = load(side.root, precision="fp32" if is_fp32 else "auto", blend=side.blend)
     progress.start(f"measuring {name}", total=len(rows), unit="text")
     values = predictor.compute_values(rows.texts, on_progress=progress.update)
     progress.finish()

@@ -12,13 +12,15 @@ from lorafit.data.sources import identify_source, is_same_source
 from lorafit.data.tables import read_table
 from lorafit.errors import RunError
 from lorafit.inference.export.records import ExportLayout, ExportRecord, Precision
+from lorafit.runs.blends import name_calibration, uses_blend
 from lorafit.runs.evidence import check_evidence, read_settings
-from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
+from lorafit.runs.folder import RunLayout
 from lorafit.runs.predictions import parse_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.digests import check_files
 from lorafit.system.paths import expand_home
 from lorafit.tasks.base import Array, Task
+from lorafit.tasks.baselines import ENCODER
 from lorafit.tasks.records import Calibration
 
 OTHER_ROWS: Final = "Give labelled rows that both then predict: lorafit diff A B DATA"
@@ -32,10 +34,12 @@ class RunSide:
     Attributes:
         layout: Its folder.
         record: What was done.
+        blend: Whether its word models have a say, if it keeps a blend.
     """
 
     layout: RunLayout
     record: RunRecord
+    blend: bool = True
     precision: None = None
 
     @property
@@ -51,7 +55,7 @@ class RunSide:
     @property
     def calibration(self) -> Path:
         """Where its calibration is, if it has one."""
-        return self.layout.calibration
+        return self.layout.trained / name_calibration(self.record, wanted=self.blend)
 
     @property
     def test_fingerprint(self) -> str:
@@ -90,10 +94,12 @@ class ExportedSide:
     Attributes:
         layout: Its folder.
         record: What it is.
+        blend: Whether its word models have a say, if it keeps a blend.
     """
 
     layout: ExportLayout
     record: ExportRecord
+    blend: bool = True
 
     @property
     def precision(self) -> Precision:
@@ -113,7 +119,7 @@ class ExportedSide:
     @property
     def calibration(self) -> Path:
         """Where its calibration is, if it has one."""
-        return self.layout.calibration
+        return self.layout.root / name_calibration(self.record, wanted=self.blend)
 
     @property
     def test_fingerprint(self) -> str:
@@ -162,11 +168,12 @@ class Predictions:
         return np.array_equal(self.ids, ids) and np.array_equal(self.y, y)
 
 
-def open_side(path: str | Path) -> Side:
+def open_side(path: str | Path, *, blend: bool = True) -> Side:
     """Read the record of a finished run, or of an exported model.
 
     Args:
         path: The folder.
+        blend: Whether its word models have a say, if it keeps a blend.
 
     Returns:
         What it is.
@@ -175,14 +182,17 @@ def open_side(path: str | Path) -> Side:
         RunError: It is a run that is not complete, or neither.
     """
     layout = ExportLayout(expand_home(path).resolve())
-    return ExportedSide(layout, ExportRecord.read(layout.record)) if layout.record.is_file() else open_run(path)
+    if layout.record.is_file():
+        return ExportedSide(layout, ExportRecord.read(layout.record), blend)
+    return open_run(path, blend=blend)
 
 
-def open_run(run: str | Path) -> RunSide:
+def open_run(run: str | Path, *, blend: bool = True) -> RunSide:
     """Read the record of a finished run.
 
     Args:
         run: The run folder.
+        blend: As in `open_side`.
 
     Returns:
         The run.
@@ -197,7 +207,7 @@ def open_run(run: str | Path) -> RunSide:
             f"{layout.root} is not a finished run: its status is '{record.status}'. An interrupted one is finished "
             f"with: {layout.resume_command}"
         )
-    return RunSide(layout, record)
+    return RunSide(layout, record, blend)
 
 
 def read_test_predictions(side: RunSide, task: Task) -> Predictions:
@@ -213,7 +223,8 @@ def read_test_predictions(side: RunSide, task: Task) -> Predictions:
     Raises:
         RunError: There are none, or they do not fit the run's record.
     """
-    path = side.layout.predictions("test", "after")
+    is_alone = uses_blend(side.record, wanted=True) and not side.blend
+    path = side.layout.predictions("test", ENCODER if is_alone else "after")
     if not path.is_file():
         raise RunError(f"{path} is missing. {OTHER_ROWS}")
     check_evidence(side.layout, side.record, path)
@@ -240,10 +251,11 @@ def read_side_calibration(side: Side) -> Calibration | None:
     Raises:
         RunError: The calibration is missing or was altered.
     """
-    digest = side.record.files.get(CALIBRATION_FILE)
+    name = side.calibration.name
+    digest = side.record.files.get(name)
     if digest is None:
         return None
-    check_files(side.calibration.parent, {CALIBRATION_FILE: digest}, since="since then", source=side.layout.record)
+    check_files(side.calibration.parent, {name: digest}, since="since then", source=side.layout.record)
     return side.task.calibration_type.read(side.calibration)
 
 

@@ -27,8 +27,9 @@ from lorafit.models.load import load_tokenizer
 from lorafit.models.methods import find_method
 from lorafit.models.quiet import quiet_transformers
 from lorafit.models.runtimes.onnx import OnnxRuntime
+from lorafit.runs.blends import open_blend
 from lorafit.runs.evidence import read_settings
-from lorafit.runs.folder import CALIBRATION_FILE, RunLayout
+from lorafit.runs.folder import BLEND_FILES, CALIBRATION_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, GoldenRecord, verify_golden
 from lorafit.runs.records import RunRecord
 from lorafit.runs.saving import compute_plain_logits, load_trained
@@ -40,8 +41,9 @@ from lorafit.system.faults import find_fault, name_faults
 from lorafit.system.locks import hold
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
-from lorafit.system.text import Text
+from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Array, Task
+from lorafit.tasks.blending import Blend
 
 if TYPE_CHECKING:
     import onnx
@@ -99,6 +101,7 @@ class _Original:
         tokenizer: Its tokenizer, and the token id of the padding.
         golden: The golden sentences.
         rows: Validation rows to compare on, or None.
+        blend: What its logits are pooled with, or None.
         samples: Texts by which int8 sees what is usual: training rows, or else the golden sentences.
     """
 
@@ -109,20 +112,22 @@ class _Original:
     golden: Sequence[Text]
     rows: Split | None
     samples: Sequence[Text]
+    blend: Blend | None = None
 
     @classmethod
-    def load(cls, layout: RunLayout, record: RunRecord, progress: Progress) -> Self:
+    def load(cls, layout: RunLayout, record: RunRecord, progress: Progress, *, blend: bool) -> Self:
         """Load the model and, where the run's data still are what they were, some of its rows."""
         progress.start("reading the run")
         model, tokenizer = load_trained(layout, record), load_tokenizer(layout.trained)
         golden = GoldenRecord.read(layout.golden).texts
+        pool, _ = open_blend(layout.trained, record, record.build_task(), wanted=blend)
         splits = _read_splits(layout, record, progress.say)
         progress.finish()
         if splits is None:
-            return cls(layout, record, model, tokenizer, golden, None, golden)
+            return cls(layout, record, model, tokenizer, golden, None, golden, pool)
         rows = sample_rows(splits.validation, _MOST_ROWS, 0, splits.task)
         samples = sample_rows(splits.train, _SAMPLES, 0, splits.task)
-        return cls(layout, record, model, tokenizer, golden, rows, samples.texts)
+        return cls(layout, record, model, tokenizer, golden, rows, samples.texts, pool)
 
     @property
     def task(self) -> Task:
@@ -147,6 +152,8 @@ class _Original:
         progress.start(f"predicting with {runtime.name}", total=len(self.rows), unit="text")
         began = time.perf_counter()
         rows = predictor.compute_logits(self.rows.texts, on_progress=progress.update)
+        if self.blend is not None:  # what it takes belongs to the speed; its words are the same in every form
+            self.blend.pool(self.task, rows, [*map(join_text, self.rows.texts)])
         seconds = time.perf_counter() - began
         progress.finish()
         return _Outputs(golden, rows, len(self.rows) / seconds)
@@ -165,6 +172,7 @@ def export(
     output: str | Path | None = None,
     allow_drift: bool = False,
     overwrite: bool = False,
+    blend: bool = True,
     progress: Progress | None = None,
 ) -> Export:
     """Write a run as an ONNX model with everything that prediction takes, and compare it with the original.
@@ -175,6 +183,7 @@ def export(
         output: The folder; None takes `onnx/` or `onnx-int8/` in the run folder.
         allow_drift: Write it even if it predicts something else than the original.
         overwrite: Whether an export that is there may be replaced.
+        blend: Whether the run's blend is exported, too, where it keeps one.
         progress: Told what is going on.
 
     Returns:
@@ -193,7 +202,7 @@ def export(
     progress, precision = progress or Silent(), _PRECISIONS[int8]
     layout, record = _read_run(run)
     with _fill(layout, output, "onnx-int8" if int8 else "onnx", overwrite=overwrite) as (folder, staging):
-        original = _Original.load(layout, record, progress)
+        original = _Original.load(layout, record, progress, blend=blend)
         target = ExportLayout(staging)
         model = merge_adapter(copy.deepcopy(original.model))
         _write_model(model, original, target, precision)
@@ -324,8 +333,9 @@ def _write_model(model: "PreTrainedModel", original: _Original, target: ExportLa
     with quiet_transformers():
         model.config.save_pretrained(target.root)
     _copy_tokenizer(original.layout, target.root)
-    if original.calibration_file is not None:
-        shutil.copyfile(original.calibration_file, target.calibration)
+    for name in (CALIBRATION_FILE, *(BLEND_FILES if original.blend is not None else ())):
+        if name in original.record.files:
+            shutil.copyfile(original.layout.trained / name, target.root / name)
 
 
 def _build_graph(model: "PreTrainedModel", *, token_types: bool) -> "onnx.ModelProto":
@@ -387,6 +397,7 @@ def _describe(
         window_stride=record.window_stride,
         pair=record.pair,
         pad_id=original.tokenizer[1],
+        blend=record.blend if original.blend is not None else None,
         parameters=record.parameters,
         data={name: identity for name, identity in identities.items() if identity is not None},
         test_fingerprint=record.data.splits["test"].fingerprint,

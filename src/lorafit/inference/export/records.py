@@ -13,7 +13,7 @@ from lorafit.runs.folder import CALIBRATION_FILE
 from lorafit.system.digests import check_files, check_listed, list_readable
 from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Task
-from lorafit.tasks.records import Estimate
+from lorafit.tasks.records import BlendRecord, Estimate
 from lorafit.tasks.registry import TaskName, build_task
 
 Precision = Literal["fp32", "int8"]
@@ -97,6 +97,7 @@ class ExportRecord(FileRecord):
         window_stride: Tokens from the begin of a window to the next; None for half a window.
         pair: Whether it takes pairs of texts.
         pad_id: Token id of the padding.
+        blend: The blend that was tried when it was trained, and whether predictions are its.
         parameters: Numbers of parameters when it was trained.
         data: What it was trained, and chosen and calibrated, on, by `source` and `validation`: a named source's name, a
             file's SHA-256. A file that was not there any more is missing.
@@ -117,6 +118,7 @@ class ExportRecord(FileRecord):
     window_stride: int | None = None
     pair: bool = False
     pad_id: int
+    blend: BlendRecord | None = None
     parameters: ParameterCounts
     data: dict[Literal["source", "validation"], str]
     test_fingerprint: str
