@@ -114,8 +114,8 @@ def describe_blend(task: Task, blend: BlendRecord | None) -> str:
     )
     if not blend.kept:
         return f"The encoder predicts alone: a blend with {names} was not kept, as {blend.reason} ({losses})."
-    weights = ", ".join(f"{task.title_model(name)} {weight:.3g}" for name, weight in blend.weights.items())
-    return f"Predictions are a blend of the encoder with {names} ({weights}), as {blend.reason} ({losses})."
+    weights = " and ".join(f"{weight:.3g}" for weight in blend.weights.values())
+    return f"Predictions are a blend of the encoder and {names} (weights {weights}), as {blend.reason} ({losses})."
 
 
 def _describe_doubt(task: Task, constant: BaselineScores, level: float) -> str:

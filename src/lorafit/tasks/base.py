@@ -240,7 +240,7 @@ class Task(ABC):
     @classmethod
     def title_model(cls, name: str) -> str:
         """Return the title of a baseline, or of the encoder where the model is a blend."""
-        return {**cls.baselines, ENCODER: "Encoder alone"}.get(name, name)
+        return {**cls.baselines, ENCODER: "the encoder alone"}.get(name, name)
 
     @property
     def output_names(self) -> tuple[str, ...]:
