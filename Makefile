@@ -47,7 +47,7 @@ test: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests with cov
 	@$(call install,jq)
 	@$(call install,unzip)
 	@echo "==> Running the tests"
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not network and not browser" --cov
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not network and not browser" --cov
 
 test-slow: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests marked slow
 	@echo "==> Running the slow tests"

@@ -80,6 +80,21 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
+LONG = ("test_end_to_end.py", "training", "experiments", "cli")
+"""Files and rooms whose tests take longest, the longest first."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: a long file that begins last runs alone, while the other workers wait."""
+
+    def place(item: pytest.Item) -> int:
+        room = item.nodeid.partition("::")[0].removeprefix("tests/").partition("/")[0]
+        return LONG.index(room) if room in LONG else len(LONG)
+
+    items.sort(key=place)
+
+
 def pytest_collection_finish() -> None:
     """Leave torch and all that files of tests import out of later collections: every training asks for a full one."""
     gc.collect()

@@ -109,7 +109,9 @@ LABELS: dict[str, Callable[[str, int], object]] = {
 """The label of a row with one of two, by task."""
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task", [pytest.param(task, marks=pytest.mark.slow if task != "multi_label" else ()) for task in TASKS]
+)
 def test_every_task_is_trained_measured_again_and_applied_with_a_home_folder_in_quotes(
     call: Call, reviews: Path, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:

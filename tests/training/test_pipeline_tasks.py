@@ -28,6 +28,9 @@ from lorafit.training.pipeline import resume
 LEARNED = {"single_label": 0.75, "multi_label": 0.65, "regression": 10.0, "ordinal": 0.8}
 """What the primary metric reaches at least, or of an error at most."""
 
+INTERRUPTED = {("regression", "epoch 2.00"), ("multi_label", "saving")}
+"""What `make test` interrupts; the other tasks and moments take `make test-slow`."""
+
 
 @pytest.fixture(params=TASKS)
 def task(request: pytest.FixtureRequest) -> str:
@@ -89,7 +92,14 @@ def test_a_target_accuracy_is_refused_before_training_where_nothing_abstains(tmp
         lorafit.train(load_config(flags=flags))
 
 
-@pytest.mark.parametrize("moment", ["epoch 2.00", "saving"])
+@pytest.mark.parametrize(
+    ("task", "moment"),
+    [
+        pytest.param(task, moment, marks=() if (task, moment) in INTERRUPTED else pytest.mark.slow)
+        for task in TASKS
+        for moment in ("epoch 2.00", "saving")
+    ],
+)
 def test_an_interrupted_run_resumes_to_the_same_result(
     task: str, moment: str, trained_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
