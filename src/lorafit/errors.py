@@ -12,6 +12,7 @@
     │   ├── NetworkUnavailableError           the Hub cannot be reached
     │   └── OutOfMemoryError                  there is less memory than the work takes
     ├── DataCheckError               exit 1   `lorafit check --strict` found errors or warnings
+    ├── DataDriftError               exit 1   new texts are of another kind than the calibration rows
     ├── ExportDriftError             exit 1   an exported model says something else than the original
     ├── GateBrokenError              exit 1   a gate of `lorafit diff` does not hold
     ├── NotReproducedError           exit 1   a run cannot be repeated, or gives other numbers when it is
@@ -31,6 +32,7 @@ from typing import ClassVar
 __all__ = [
     "ConfigError",
     "DataCheckError",
+    "DataDriftError",
     "DataError",
     "DoubtfulDataError",
     "EnvironmentUnfitError",
@@ -107,6 +109,10 @@ class OutOfMemoryError(EnvironmentUnfitError, MemoryError):
 
 class DataCheckError(LorafitError):
     """A strict check of data found errors or warnings; the message names them."""
+
+
+class DataDriftError(LorafitError):
+    """New texts are shown to be of another kind than the calibration rows."""
 
 
 class ExportDriftError(LorafitError):

@@ -55,6 +55,8 @@ def test_json_has_one_object_a_text(call: Call, trained: Path, predictor: Predic
             "scores": pytest.approx(prediction.scores, abs=1e-6),
             "abstain": None,
             "conformal_set": None,
+            "typicality": None,
+            "atypical": None,
         }
     assert "été 🎬" in lines[2]
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,8 +12,11 @@ from lorafit.config import MethodConfig, ModelConfig, TargetGroup
 from lorafit.errors import ConfigError
 from lorafit.models import adaptation
 from lorafit.models.adaptation import AdaptedModel, apply_method, count_parameters
+from lorafit.models.head import find_output_layer
 from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.methods import METHODS
+from lorafit.models.runtimes.pytorch import TorchRuntime
+from lorafit.runs.golden import GOLDEN_PRECISION
 from lorafit.tasks.registry import build_task
 
 TASK = build_task("single_label", ("neg", "pos"))
@@ -147,3 +151,15 @@ def test_seed_decides_the_adapter_and_leaves_the_caller_randomness_alone(adapt: 
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first if "lora_A" in name)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_features_are_what_the_logits_are_made_of_whatever_the_method(adapt: Adapt, name: str) -> None:
+    model = adapt(name=name).model
+    ids = np.random.default_rng(0).integers(5, 30, (3, 8))
+    logits, features = TorchRuntime(model, GOLDEN_PRECISION).outputs(ids, np.ones_like(ids))
+    assert features is not None
+    assert features.shape == (3, 32)
+    with torch.no_grad():
+        made = find_output_layer(model)(torch.from_numpy(features)).numpy()
+    np.testing.assert_allclose(made, logits, atol=1e-5)

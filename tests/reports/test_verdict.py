@@ -3,11 +3,24 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from lorafit.reports.verdict import describe_balancing, describe_unpredicted, describe_verdict
+from lorafit.reports.verdict import (
+    describe_balancing,
+    describe_exchangeability,
+    describe_unpredicted,
+    describe_verdict,
+)
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.baselines import MAJORITY
 from lorafit.tasks.evaluation import score_models
-from lorafit.tasks.records import BaselineScores, Comparison, Estimate, MetricsRecord, Resampling, Scores
+from lorafit.tasks.records import (
+    BaselineScores,
+    Comparison,
+    Estimate,
+    Exchangeability,
+    MetricsRecord,
+    Resampling,
+    Scores,
+)
 from lorafit.tasks.registry import TASKS, build_task
 
 
@@ -246,3 +259,19 @@ def test_probabilities_after_balancing_are_explained() -> None:
     assert describe_balancing([]) == ""
     said = describe_balancing(["training.class_weights=balanced", "training.loss=focal"])
     assert said.startswith("Trained with training.class_weights=balanced and training.loss=focal: probabilities are")
+
+
+def test_rows_of_another_kind_are_told_where_that_is_shown() -> None:
+    metrics = measure(build("single_label"), 0.8, None)
+    assert describe_exchangeability(metrics) == ""
+    found = Exchangeability(rows=1000, calibration_rows=500, p_value=0.02, false_alarms=0.01, distance=0.0)
+    assert describe_exchangeability(metrics.model_copy(update={"exchangeability": found})) == ""
+    shown = found.model_copy(update={"p_value": 0.001})
+    sentence = describe_exchangeability(metrics.model_copy(update={"exchangeability": shown}))
+    assert sentence == (
+        "The test rows are of another kind than the calibration rows (permutation test, p = 0.001): what was "
+        "calibrated, such as a coverage, is guaranteed less for them than was asked for."
+    )
+    far = shown.model_copy(update={"distance": 0.034})
+    sentence = describe_exchangeability(metrics.model_copy(update={"exchangeability": far}))
+    assert sentence.endswith("is guaranteed less for them than was asked for, by at least 3.4 points.")

@@ -16,6 +16,8 @@ from scipy.optimize import brentq
 from lorafit.tasks.statistics import (
     adjust_p_values,
     bootstrap_mean,
+    energy_test,
+    exact_tests,
     f1_interval,
     percentile_interval,
     resample_row_sums,
@@ -128,6 +130,56 @@ def test_sign_test_is_exact(fixed: int, broken: int) -> None:
 def test_sign_test_refuses_negative_counts() -> None:
     with pytest.raises(ValueError, match="-1 broken"):
         sign_test(3, -1)
+
+
+def test_the_energy_test_counts_the_permutations_that_are_as_far_apart() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.standard_normal((7, 2)), rng.standard_normal((9, 2)) + 0.8
+
+    def energy(one: Array, other: Array) -> float:
+        def mean(a: Array, b: Array) -> float:
+            return float(np.mean([np.linalg.norm(x - y) for x in a for y in b]))
+
+        return 2 * mean(one, other) - mean(one, one) - mean(other, other)
+
+    rows, far, draws = np.concatenate([first, second]), energy(first, second), np.random.default_rng(3)
+    slow = 1
+    for _ in range(199):
+        chosen = np.isin(np.arange(16), draws.permutation(16)[:7])
+        slow += energy(rows[chosen], rows[~chosen]) >= far - 1e-9
+    assert energy_test(first, second, permutations=199, seed=3) == pytest.approx(slow / 200)
+
+
+def test_the_energy_test_sees_other_means_and_other_spreads() -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((100, 5))
+    assert energy_test(rows, rng.standard_normal((80, 5)) + 0.5) == 1 / 1000
+    assert energy_test(rows, rng.standard_normal((80, 5)) * 2) == 1 / 1000
+    assert energy_test(rows[:1], rows[1:2]) == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("m", "n"), [(20, 20), (5, 60)])
+def test_the_energy_test_is_wrong_as_rarely_as_it_says(m: int, n: int) -> None:
+    rng = np.random.default_rng(2)
+    found = np.array(
+        [energy_test(rng.standard_t(2, (m, 4)), rng.standard_t(2, (n, 4)), seed=seed) for seed in range(2000)]
+    )
+    for share in (0.01, 0.05, 0.5):
+        assert (found <= share).mean() <= share + 3 * math.sqrt(share * (1 - share) / 2000)
+    assert (found <= 0.05).mean() > 0.03
+
+
+def test_shares_are_tested_exactly() -> None:
+    first, second = np.array([0, 3, 12, 20]), np.array([0, 9, 2, 30])
+    expected = [
+        min(
+            1.0,
+            2 * min(scipy.stats.fisher_exact([[a, 20 - a], [b, 30 - b]], side).pvalue for side in ("less", "greater")),
+        )
+        for a, b in zip(first, second, strict=True)
+    ]
+    np.testing.assert_allclose(exact_tests(first, second, (20, 30)), expected)
 
 
 def test_holm_raises_p_values_in_their_order() -> None:

@@ -18,6 +18,7 @@ from lorafit.cli.compare import compare
 from lorafit.cli.demo import demo
 from lorafit.cli.diff import diff
 from lorafit.cli.doctor import doctor
+from lorafit.cli.drift import drift
 from lorafit.cli.evaluate import evaluate
 from lorafit.cli.explain import explain
 from lorafit.cli.export import export
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
         report,
         explain,
         diff,
+        drift,
         reproduce,
         compare,
         search,

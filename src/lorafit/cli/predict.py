@@ -47,6 +47,14 @@ def predict(
         typer.Option("--output", "-o", help="csv, tsv, jsonl or parquet file to write, with all columns."),
     ] = None,
     target_accuracy: TargetAccuracy = None,
+    reject_atypical: Annotated[
+        float | None,
+        typer.Option(
+            "--reject-atypical",
+            metavar="SHARE",
+            help="Mark texts unlike the training rows, and at most this share of those like them.",
+        ),
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Uncalibrated confidence.")] = False,
     blend: Blended = True,
     overwrite: Annotated[
@@ -90,7 +98,14 @@ def predict(
         open_progress(quiet=quiet or (file is None and len(texts or []) == 1)) as progress,
         _open_job(run, texts or [], file, rows, progress) as job,
     ):
-        predictor = load(run, raw=raw, target_accuracy=target_accuracy, verify=verify, blend=blend)
+        predictor = load(
+            run,
+            raw=raw,
+            target_accuracy=target_accuracy,
+            reject_atypical=reject_atypical,
+            verify=verify,
+            blend=blend,
+        )
         if output is None:
             for part in batch.stream_predictions(job, predictor, progress=progress):
                 show_predictions(predictor.task, part, json=json)

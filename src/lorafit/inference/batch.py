@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-import numpy as np
-
 from lorafit.data.column_types import find_parquet_types
 from lorafit.data.tables import DELIMITERS, Table
 from lorafit.data.writing import WRITABLE_SUFFIXES, write_table
@@ -276,19 +274,14 @@ class _Work:
         """Return the names of the output's columns."""
         empty = Table(dict.fromkeys(self._job.types, ()), self._left_out.name)
         keeps_faults = self._job.bad_rows == "keep"
-        return list(PredictedTable(empty, (), (), find_example(self._predictor), keeps_faults=keeps_faults).columns())
-
-
-def find_example(predictor: Predictor) -> Prediction:
-    """Return any prediction of a model; it tells which columns its predictions have."""
-    return predictor.task.predict(np.zeros(len(predictor.task.label_names)), predictor.calibration)
+        return list(PredictedTable(empty, (), (), self._predictor.find_example(), keeps_faults=keeps_faults).columns())
 
 
 def _predict_parts(
     job: BatchJob, predictor: Predictor, progress: Progress, ranges: Sequence[range] | None = None
 ) -> Iterator[tuple[range, PredictedTable]]:
     """Predict the parts of a job as `BatchJob.parts` yields them."""
-    done, example = 0, find_example(predictor)
+    done, example = 0, predictor.find_example()
 
     def count(more: int) -> None:
         progress.update(done + more)

@@ -1,6 +1,7 @@
 """Open what was trained: a run with torch, an export with onnxruntime, tokenizers and numpy alone."""
 
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -8,10 +9,11 @@ from typing import Any, Literal
 from lorafit.errors import RunError, UserInputError
 from lorafit.inference.export.records import ExportLayout, ExportRecord, check_export
 from lorafit.inference.predictor import Predictor, read_calibration
+from lorafit.inference.typicality import Typicality, check_rejection
 from lorafit.models.runtimes.onnx import OnnxRuntime
 from lorafit.models.tokenization import read_tokenizer
 from lorafit.runs.blends import open_blend
-from lorafit.runs.folder import RunLayout
+from lorafit.runs.folder import TYPICALITY_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, verify_golden
 from lorafit.runs.moved import look_for_bases
 from lorafit.runs.records import RunRecord
@@ -27,6 +29,7 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     raw: bool = False,
     target_accuracy: float | None = None,
+    reject_atypical: float | None = None,
     verify: bool = True,
     accept_altered: bool = False,
     blend: bool = True,
@@ -43,6 +46,8 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
         precision: Of a run: `auto` takes bf16 where the CPU multiplies in bf16, else fp32. An export has its own.
         raw: Leave the calibration out: probabilities as the model gives them, no conformal sets, no abstaining.
         target_accuracy: Accuracy that accepted predictions are to have, above 0 and below 1; None takes the run's own.
+        reject_atypical: Share of texts like the training rows that may be marked as atypical, above 0 and below 1, with
+            those that are not: texts with a typicality of at most this; None marks none.
         verify: Whether to compare the loaded model with its golden logits.
         accept_altered: Whether to warn of files that were altered, rather than to refuse them.
         blend: Whether word models have a say, where the run keeps a blend; else the encoder answers alone.
@@ -54,12 +59,19 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
 
     Raises:
         RunError: There is no such folder, a file is missing or altered, or the model gives other logits.
-        UserInputError: A target accuracy out of range, one without a calibration or with `raw`, the precision of an
-            export, or fewer threads than one.
+        UserInputError: A target accuracy or share out of range, one that the model knows nothing for, either with
+            `raw`, the precision of an export, or fewer threads than one.
         MissingExtraError: What runs it is not installed; the message gives the pip line.
     """
     folder = expand_home(path).resolve()
-    how: dict[str, Any] = {"raw": raw, "target_accuracy": target_accuracy, "verify": verify, "blend": blend}
+    check_rejection(reject_atypical, raw=raw)
+    how: dict[str, Any] = {
+        "raw": raw,
+        "target_accuracy": target_accuracy,
+        "reject_atypical": reject_atypical,
+        "verify": verify,
+        "blend": blend,
+    }
     with choose_about_altered(accept=accept_altered, say=_warn), look_for_bases(base), use_threads(threads):
         predictor = _load_folder(folder, precision, how)
     how |= {"precision": precision, "accept_altered": accept_altered, "base": base, "threads": threads}
@@ -95,6 +107,7 @@ def _load_run(
     precision: Literal["auto", "fp32", "bf16"],
     raw: bool,
     target_accuracy: float | None,
+    reject_atypical: float | None,
     verify: bool,
     blend: bool,
 ) -> Predictor:
@@ -117,6 +130,7 @@ def _load_run(
     task = record.build_task()
     pool, kept = open_blend(layout.trained, record, task, wanted=blend)
     calibration = read_calibration(kept, layout.root, task, raw=raw, target_accuracy=target_accuracy)
+    typicality = _read_typicality(layout.typicality, record.files, raw=raw, reject_atypical=reject_atypical)
     device = choose_device("auto")
     torch.nn.Module.to(model, device)
     if device == "cpu" and fuse_encoder(model) is not None:
@@ -130,7 +144,8 @@ def _load_run(
             tokenizer,
             calibration=calibration,
             blend=part,
-            settings=(record.files, raw, target_accuracy, pool is not None),
+            typicality=typicality,
+            settings=(record.files, raw, target_accuracy, reject_atypical, pool is not None),
         )
         for choice, part in ((GOLDEN_PRECISION, None), (choose_precision(precision, device), pool))
     )
@@ -140,7 +155,13 @@ def _load_run(
 
 
 def _load_export(
-    layout: ExportLayout, *, raw: bool, target_accuracy: float | None, verify: bool, blend: bool
+    layout: ExportLayout,
+    *,
+    raw: bool,
+    target_accuracy: float | None,
+    reject_atypical: float | None,
+    verify: bool,
+    blend: bool,
 ) -> Predictor:
     """Open an exported model with onnxruntime."""
     record = ExportRecord.read(layout.record)
@@ -149,6 +170,7 @@ def _load_export(
     task = record.build_task()
     pool, kept = open_blend(layout.root, record, task, wanted=blend)
     calibration = read_calibration(kept, layout.root, task, raw=raw, target_accuracy=target_accuracy)
+    typicality = _read_typicality(layout.typicality, record.files, raw=raw, reject_atypical=reject_atypical)
     tokenizer = read_tokenizer(layout.root), record.pad_id
     encoder, predictor = (
         Predictor.for_record(
@@ -157,10 +179,27 @@ def _load_export(
             tokenizer,
             calibration=calibration,
             blend=part,
-            settings=(record.files, raw, target_accuracy, pool is not None),
+            typicality=typicality,
+            settings=(record.files, raw, target_accuracy, reject_atypical, pool is not None),
         )
         for part in (None, pool)
     )
     if verify:
         verify_golden(layout.golden, encoder.compute_logits, task, runtime=runtime.name)
     return predictor
+
+
+def _read_typicality(
+    path: Path, files: Mapping[str, str], *, raw: bool, reject_atypical: float | None
+) -> Typicality | None:
+    """Read what typical texts are like, unless it is to be left out or the model does not know it."""
+    if raw:
+        return None
+    if TYPICALITY_FILE in files:
+        return Typicality.read(path).rejecting(reject_atypical)
+    if reject_atypical is not None:
+        raise RunError(
+            f"{path.parent} does not know what typical texts are like, so that none can be marked: it had no "
+            "calibration rows, or was made before lorafit kept that. Train it again, or leave out --reject-atypical."
+        )
+    return None

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, overload
 
@@ -14,6 +15,7 @@ from lorafit.config import TruncationPolicy
 from lorafit.data.checks import describe_rows
 from lorafit.errors import RunError, UserInputError
 from lorafit.inference.given_texts import NOTHING_LEFT, AnyText, read_texts
+from lorafit.inference.typicality import Typicality
 from lorafit.models.batching import BatchPlan, pad_to_few_shapes, plan_batches
 from lorafit.models.tokenization import TokenizedTexts, Truncation, average_windows, tokenize
 from lorafit.system.text import join_text
@@ -43,6 +45,14 @@ class Runtime(Protocol):
         """Compute logits of shape (rows, outputs) for ids and mask of shape (rows, length).
 
         `others` is what else the texts' `pad` gave, by its name; a runtime passes over what its model does not read.
+        """
+
+    def outputs(
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Compute logits, and the features that the layer of the logits reads, of shape (rows, width).
+
+        The latter are None where that layer does not read one vector a text.
         """
 
 
@@ -93,8 +103,8 @@ class Predictor:
     `tokenizer` comes with the token id of the padding. `task` is what it predicts, `calibration` how its logits become
     predictions that hold, or None; `blend` pools its logits with word models, or is None; `fingerprint` tells models
     apart that were made from different `settings`. `pair` says whether it takes pairs of texts: tuples of two, or
-    dictionaries with `text` and `text_pair`, as in transformers' pipelines. `reopen` opens it again from its folder;
-    None where it comes from none.
+    dictionaries with `text` and `text_pair`, as in transformers' pipelines. `typicality` says how like the training
+    rows a text is, or is None. `reopen` opens it again from its folder; None where it comes from none.
     """
 
     def __init__(  # noqa: PLR0913 - each is a part of its own, and has a name
@@ -111,6 +121,7 @@ class Predictor:
     ) -> None:
         self.task = task
         self.calibration = calibration
+        self.typicality: Typicality | None = None
         self.pair = pair
         self.fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self._runtime = runtime
@@ -134,6 +145,7 @@ class Predictor:
         *,
         calibration: Calibration | None = None,
         blend: Blend | None = None,
+        typicality: Typicality | None = None,
         settings: object = None,
     ) -> Self:
         """Build the predictor of a recorded model.
@@ -144,12 +156,13 @@ class Predictor:
             tokenizer: Its tokenizer and the token id of the padding, as `load_tokenizer` returns them.
             calibration: How its logits become confidence, or None.
             blend: What its logits are pooled with, or None for the encoder alone.
+            typicality: What typical texts are like, or None.
             settings: What else decides its predictions, for `fingerprint`.
 
         Returns:
             The predictor.
         """
-        return cls(
+        predictor = cls(
             runtime,
             tokenizer,
             task=record.build_task(),
@@ -159,6 +172,8 @@ class Predictor:
             blend=blend,
             settings=settings,
         )
+        predictor.typicality = typicality
+        return predictor
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -198,11 +213,44 @@ class Predictor:
             UserInputError: As `compute_logits`.
             RunError: As `compute_logits`.
         """
-        values = self.compute_values(texts, bad_rows=bad_rows, on_progress=on_progress)
-        answered = _is_answered(values)
-        return [
+        logits, features = self._compute(
+            texts, bad_rows=bad_rows, on_progress=on_progress, with_features=self.typicality is not None
+        )
+        values, answered = self._activate(logits), _is_answered(logits)
+        predictions = [
             self.task.predict(row, self.calibration) if answered[place] else None for place, row in enumerate(values)
         ]
+        typicality = self.typicality
+        if typicality is None or features is None:
+            return predictions
+        ranks = iter(typicality.rank(features[answered]).tolist())
+        return [None if one is None else _mark(one, next(ranks), typicality) for one in predictions]
+
+    def find_example(self) -> Prediction:
+        """Return any prediction; it tells which columns predictions have."""
+        prediction = self.task.predict(np.zeros(len(self.task.label_names)), self.calibration)
+        return prediction if self.typicality is None else _mark(prediction, 1.0, self.typicality)
+
+    def compute_features(
+        self, texts: Iterable[AnyText], *, on_progress: Callable[[int], None] | None = None
+    ) -> tuple[Array, Array]:
+        """Compute the model's raw outputs and the features that they are computed from.
+
+        Args:
+            texts: n texts or pairs, as in `predict`.
+            on_progress: Called with the number of texts done, now and then.
+
+        Returns:
+            Logits of shape (n, outputs) and features of shape (n, width).
+
+        Raises:
+            UserInputError: As `compute_logits`.
+            RunError: As `compute_logits`, or the model has no such features.
+        """
+        logits, features = self._compute(texts, bad_rows="stop", on_progress=on_progress, with_features=True)
+        if features is None:
+            raise RunError("This model has no features of a whole text: its last layer reads every token by itself.")
+        return logits, features
 
     def predict_proba(
         self, texts: Iterable[AnyText], *, bad_rows: BadTexts = "stop", on_progress: Callable[[int], None] | None = None
@@ -241,7 +289,10 @@ class Predictor:
             UserInputError: As `compute_logits`.
             RunError: As `compute_logits`.
         """
-        logits = self.compute_logits(texts, bad_rows=bad_rows, on_progress=on_progress)
+        return self._activate(self.compute_logits(texts, bad_rows=bad_rows, on_progress=on_progress))
+
+    def _activate(self, logits: Array) -> Array:
+        """Return the values of logits; rows without an answer stay NaN."""
         answered = _is_answered(logits)
         if answered.all():
             return self.task.activate(logits, self.calibration)
@@ -267,6 +318,17 @@ class Predictor:
                 for a model of single texts or the other way round.
             RunError: The model gives something else than finite numbers.
         """
+        return self._compute(texts, bad_rows=bad_rows, on_progress=on_progress)[0]
+
+    def _compute(
+        self,
+        texts: Iterable[AnyText],
+        *,
+        bad_rows: BadTexts,
+        on_progress: Callable[[int], None] | None,
+        with_features: bool = False,
+    ) -> tuple[Array, Array | None]:
+        """Compute the raw outputs as `compute_logits` says, and the features where wanted and there are any."""
         given = read_texts(texts, pair=self.pair)
         if bad_rows == "stop":
             given.refuse_faults()
@@ -280,22 +342,20 @@ class Predictor:
                 given.refuse_faults()
             usable, tokens = given.usable, tokens.select(np.flatnonzero(~empty))
         outputs = len(self.task.output_names)
-        answers = compute_logits(
+        answers, features = compute_outputs(
             self._runtime,
             tokens,
             self._pad_id,
             outputs=outputs,
             most_tokens=self._truncation.max_length if self._runtime.precision == "bf16" else None,
             on_progress=on_progress,
+            with_features=with_features,
         )
         self._check_finite(answers, usable)
         if self._blend is not None:
             answers = self._blend.pool(self.task, answers, [join_text(given.texts[place]) for place in usable])
-        if len(usable) == len(given.texts):
-            return answers
-        logits = np.full((len(given.texts), outputs), np.nan)
-        logits[usable] = answers
-        return logits
+        logits = _put_back(answers, usable, len(given.texts))
+        return logits, None if features is None else _put_back(features, usable, len(given.texts))
 
     def _find_tokenless(self, tokens: TokenizedTexts) -> NDArray[np.bool_]:
         """Return which of the texts have no tokens but the special ones, shape (texts,)."""
@@ -316,6 +376,21 @@ class Predictor:
         if self._runtime.precision == "bf16":
             raise RunError(f'{told}, in bf16. Load it with precision="fp32"; if that gives the same, it is damaged.')
         raise RunError(f"{told}: its weights are damaged, or it was trained to no good. Train it again.")
+
+
+def _mark(prediction: Prediction, rank: float, typicality: Typicality) -> Prediction:
+    """Return a prediction that says how typical its text is and, where texts are rejected, whether it is."""
+    atypical = None if typicality.reject is None else rank <= typicality.reject
+    return replace(prediction, typicality=rank, atypical=atypical)  # type: ignore[type-var]  # all are dataclasses
+
+
+def _put_back(answers: Array, places: list[int], texts: int) -> Array:
+    """Return answers in the places of their texts; the rows of the others are NaN."""
+    if len(places) == texts:
+        return answers
+    rows = np.full((texts, answers.shape[1]), np.nan)
+    rows[places] = answers
+    return rows
 
 
 def _is_answered(values: Array) -> NDArray[np.bool_]:
@@ -351,16 +426,53 @@ def compute_logits(
     Returns:
         Logits of shape (n, outputs); row i belongs to text i.
     """
+    return compute_outputs(runtime, tokens, pad_id, outputs=outputs, most_tokens=most_tokens, on_progress=on_progress)[
+        0
+    ]
+
+
+def compute_outputs(
+    runtime: Runtime,
+    tokens: Inputs,
+    pad_id: int,
+    *,
+    outputs: int,
+    most_tokens: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+    with_features: bool = True,
+) -> tuple[Array, Array | None]:
+    """Compute logits as `compute_logits` does, and the features that they are computed from.
+
+    Args:
+        runtime: As in `compute_logits`.
+        tokens: As in `compute_logits`; the features of a text in windows are the mean of theirs, too.
+        pad_id: As in `compute_logits`.
+        outputs: As in `compute_logits`.
+        most_tokens: As in `compute_logits`.
+        on_progress: As in `compute_logits`.
+        with_features: Whether features are wanted.
+
+    Returns:
+        Logits of shape (n, outputs), and features of shape (n, width); None where they are not wanted, there are no
+        texts, or the model has none of a whole text.
+    """
     logits = np.zeros((len(tokens), outputs))
+    features: Array | None = None
     texts = len(tokens) if tokens.windows is None else len(tokens.windows)
     plan = plan_prediction(tokens.lengths, few_shapes=most_tokens is not None)
     for batch in range(len(plan)):
         rows = plan[batch]
         padded = tokens.pad(rows, pad_id)
-        logits[rows] = runtime.logits(**(padded if most_tokens is None else _pad_further(padded, pad_id, most_tokens)))
+        if most_tokens is not None:
+            padded = _pad_further(padded, pad_id, most_tokens)
+        logits[rows], read = runtime.outputs(**padded) if with_features else (runtime.logits(**padded), None)
+        if read is not None:
+            features = np.zeros((len(tokens), read.shape[1])) if features is None else features
+            features[rows] = read
         if on_progress is not None:
             on_progress(int(plan.bounds[batch + 1]) * texts // len(tokens))
-    return average_windows(logits, tokens.windows)
+    averaged = average_windows(logits, tokens.windows)
+    return averaged, None if features is None else average_windows(features, tokens.windows)
 
 
 def _pad_further(batch: Mapping[str, Any], pad_id: int, most_tokens: int) -> dict[str, Any]:

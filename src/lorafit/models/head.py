@@ -6,11 +6,16 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorafit.models.adaptation import base_of
 from lorafit.models.architectures import find_head
 from lorafit.tasks.base import Task
 from lorafit.tasks.labels import list_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from peft import PeftModel
+    from torch import nn
     from transformers import PreTrainedModel
 
 _NAMELESS = re.compile(r"LABEL_\d+")
@@ -56,6 +61,29 @@ def find_output(model: "PreTrainedModel") -> list[str]:
     )
     *_, last = layers
     return [f"{last}.{name}" for name, _ in model.get_submodule(last).named_parameters()]
+
+
+def find_output_layer(model: "PreTrainedModel | PeftModel") -> "nn.Module":
+    """Return the layer whose outputs are the logits: that of the model, or the one that PEFT trains in its place."""
+    base = base_of(model)
+    *_, last = (layer for head in find_head(base) for layer in _list_linears(base.get_submodule(head)))
+    return last
+
+
+def _list_linears(module: "nn.Module") -> "Iterator[nn.Module]":
+    """Yield the linear layers in use, those that carry an adapter as one with it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import ModulesToSaveWrapper
+    from torch import nn
+
+    if isinstance(module, ModulesToSaveWrapper):
+        (active,) = module.active_adapters
+        yield from _list_linears(module.modules_to_save[active])
+    elif isinstance(module, nn.Linear | BaseTunerLayer):
+        yield module
+    else:
+        for child in module.children():
+            yield from _list_linears(child)
 
 
 def draw_output(model: "PreTrainedModel", names: Collection[str], seed: int) -> None:

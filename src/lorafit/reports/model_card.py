@@ -14,7 +14,12 @@ import yaml
 
 from lorafit.models.coverage import MUCH
 from lorafit.models.tokenization import MOST_WINDOWS
-from lorafit.reports.verdict import describe_balancing, describe_blend, describe_unpredicted
+from lorafit.reports.verdict import (
+    describe_balancing,
+    describe_blend,
+    describe_exchangeability,
+    describe_unpredicted,
+)
 from lorafit.runs.folder import suggest_name
 from lorafit.runs.records import RunRecord
 from lorafit.system.extras import require
@@ -101,6 +106,7 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
             alone=metrics.baselines.get(ENCODER),
             unpredicted=describe_unpredicted(task, metrics),
             balancing=describe_balancing(record.balancing),
+            exchangeability=describe_exchangeability(metrics),
             unmeasured_labels=len(after.per_class) - len(labels),
             calibration=[sentence.split(": ", 1) for sentence in sentences],
             example=_EXAMPLES[record.pair][0],

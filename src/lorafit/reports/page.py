@@ -12,7 +12,13 @@ from lorafit.reports.drawing import Plot, drawn, require_matplotlib, save_files
 from lorafit.reports.html import render_page
 from lorafit.reports.plots import build_plots
 from lorafit.reports.rows import show_mistakes, show_samples
-from lorafit.reports.verdict import describe_balancing, describe_blend, describe_unpredicted, describe_verdict
+from lorafit.reports.verdict import (
+    describe_balancing,
+    describe_blend,
+    describe_exchangeability,
+    describe_unpredicted,
+    describe_verdict,
+)
 from lorafit.system.atomic import describe_obstacle, write_atomic
 from lorafit.system.locks import hold
 from lorafit.system.paths import expand_home
@@ -128,6 +134,7 @@ def render_report(contents: RunContents, texts: Texts, plots: dict[str, Plot]) -
         unpredicted=describe_unpredicted(task, metrics, record.balancing),
         balancing=describe_balancing(record.balancing),
         blend=describe_blend(task, record.blend),
+        exchangeability=describe_exchangeability(metrics),
         is_small=metrics.rows < FEW_ROWS,
         left_out=texts.reason,
         scores=results.list_scores(contents),

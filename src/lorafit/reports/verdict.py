@@ -90,6 +90,19 @@ def describe_unpredicted(task: Task, metrics: MetricsRecord, balancing: Sequence
     return f"{sentence} Look at {titles}, which {are} high only where rare labels are found, too.{advice}"
 
 
+def describe_exchangeability(metrics: MetricsRecord) -> str:
+    """Say that the rows are of another kind than the calibration rows, where that is shown, and what then fails."""
+    found = metrics.exchangeability
+    if found is None or not found.is_refuted:
+        return ""
+    weaker = f", by at least {100 * found.distance:.1f} points" if found.distance > 0 else ""
+    return (
+        f"The {metrics.split} rows are of another kind than the calibration rows (permutation test, p = "
+        f"{found.p_value:.3g}): what was calibrated, such as a coverage, is guaranteed less for them than was asked "
+        f"for{weaker}."
+    )
+
+
 def describe_balancing(balancing: Sequence[str]) -> str:
     """Say what probabilities mean after a training in which some rows counted more; nothing after any other."""
     if not balancing:

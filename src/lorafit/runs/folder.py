@@ -26,6 +26,8 @@ BLEND_CALIBRATION_FILE = "blend_calibration.json"
 """Beside it, where a blend of the encoder and word models is used: its weights, those models, and its calibration."""
 
 BLEND_FILES = (BLEND_FILE, WORDS_FILE, BLEND_CALIBRATION_FILE)
+TYPICALITY_FILE = "typicality.safetensors"
+"""Beside it, by which texts are told apart that are not like the training rows."""
 
 ADAPTER_FILES = (
     "adapter_config.json",
@@ -109,6 +111,11 @@ class RunLayout:
     def calibration(self) -> Path:
         """The encoder's calibration; absent where too few rows could calibrate."""
         return self.trained / CALIBRATION_FILE
+
+    @property
+    def typicality(self) -> Path:
+        """What typical texts are like (`inference.typicality`); absent where no rows could calibrate."""
+        return self.trained / TYPICALITY_FILE
 
     @property
     def card(self) -> Path:

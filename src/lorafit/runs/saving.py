@@ -54,6 +54,7 @@ def save_trained(
     *,
     compute_logits: Callable[[Sequence[Text]], NDArray[np.floating]],
     calibrated: Calibrated | None = None,
+    write_more: Callable[[Path], None] | None = None,
 ) -> dict[str, str]:
     """Write adapter or model, and check in a fresh process that plain libraries load it with the same logits.
 
@@ -64,6 +65,7 @@ def save_trained(
         record: Its record so far.
         compute_logits: Texts, or pairs, to logits of the trained model in this process, at `GOLDEN_PRECISION`.
         calibrated: Its calibration and its blend, or None.
+        write_more: Writes what else belongs to the model into the folder that it is given; None for nothing.
 
     Returns:
         The digest of every file, by its name in that folder.
@@ -76,6 +78,8 @@ def save_trained(
         verify_golden(golden, compute_logits, record.build_task(), runtime="torch")
         if calibrated is not None:
             calibrated.write(staging)
+        if write_more is not None:
+            write_more(staging)
         return digest_folder(staging)
 
 

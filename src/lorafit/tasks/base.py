@@ -96,7 +96,20 @@ class TargetScaler:
 
 
 class Prediction(Protocol):
-    """What a model predicts for one text. Each task has its own class with typed fields."""
+    """What a model predicts for one text. Each task has its own class with typed fields.
+
+    `typicality` is the conformal p-value of the text being like the training rows, above 0 and at most 1: of texts that
+    are, at most a share a has at most a. None of a model that does not tell. `atypical` says whether it is so small
+    that the text is to be rejected, and is None where nothing is.
+    """
+
+    @property
+    def typicality(self) -> float | None:
+        """How typical the text is."""
+
+    @property
+    def atypical(self) -> bool | None:
+        """Whether the text is rejected."""
 
     def columns(self) -> dict[str, object]:
         """Return what stands in a table of predictions, by column."""

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import DataError
 from lorafit.system.text import format_count
+from lorafit.tasks.atypical import typicality_cells, typicality_columns
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect
 from lorafit.tasks.baselines import CLASSIFIERS, MAJORITY, fit_marks
 from lorafit.tasks.calibration import estimate_calibration_errors, expected_calibration_error, fit_binary_temperature
@@ -56,23 +57,28 @@ class MultiLabelPrediction:
     Attributes:
         labels: Those with a probability of at least one half, in label order.
         scores: Probability of every label by itself, 0 to 1, calibrated where the model has a calibration.
+        typicality: As `Prediction` of `tasks.base` has it.
+        atypical: As there.
     """
 
     labels: tuple[str, ...]
     scores: dict[str, float]
+    typicality: float | None = None
+    atypical: bool | None = None
 
     def columns(self) -> dict[str, object]:
-        """Return the list `labels`, of numbers where all labels are whole numbers, and the probabilities."""
+        """Return the list `labels`, of numbers where all are whole ones, how typical the text is, and probabilities."""
         labels = [int(name) for name in self.labels] if are_integers(tuple(self.scores)) else list(self.labels)
-        return {"labels": labels, **{f"probability_{name}": score for name, score in self.scores.items()}}
+        named = {f"probability_{name}": score for name, score in self.scores.items()}
+        return {"labels": labels, **typicality_columns(self), **named}
 
     def describe(self) -> str:
         """Return the labels, each with its probability."""
         return ", ".join(f"{label} {self.scores[label]:.1%}" for label in self.labels) or "(none)"
 
     def cells(self) -> tuple[str, ...]:
-        """Return the labels in one cell."""
-        return (self.describe(),)
+        """Return the labels in one cell, and how typical the text is."""
+        return (self.describe(), *typicality_cells(self))
 
     def is_right(self, truth: Label) -> bool:
         """Tell whether these are exactly the true labels."""

@@ -227,6 +227,30 @@ class Calibration(FileRecord):
         return {}
 
 
+class Exchangeability(Record):
+    """Whether rows are like the calibration rows, as conformal sets, intervals and thresholds take for granted.
+
+    Attributes:
+        rows: Rows that were looked at.
+        calibration_rows: Calibration rows that were.
+        p_value: Of the permutation test of the energy distance of their features.
+        false_alarms: How often the test may say of rows that are alike that they are not, 0 to 1.
+        distance: A lower end of the total variation distance between both, 0 to 1: by as much a promise of coverage is
+            weaker for the rows (Barber et al. 2023, "Conformal Prediction Beyond Exchangeability", arXiv:2202.13415).
+    """
+
+    rows: int
+    calibration_rows: int
+    p_value: float
+    false_alarms: float
+    distance: float
+
+    @property
+    def is_refuted(self) -> bool:
+        """Whether the rows are shown to be of another kind."""
+        return self.p_value <= self.false_alarms
+
+
 class MetricsRecord(FileRecord):
     """`metrics.json`: the evidence of a run.
 
@@ -242,6 +266,7 @@ class MetricsRecord(FileRecord):
         baselines: By name.
         calibration: None where there were too few rows to calibrate with.
         slices: By length of the text, and by the slice columns.
+        exchangeability: Whether the rows are like the calibration rows; None where that was not looked at.
     """
 
     task: TaskName
@@ -255,3 +280,4 @@ class MetricsRecord(FileRecord):
     baselines: dict[str, BaselineScores] = Field(default_factory=dict)
     calibration: CalibrationScores | None = None
     slices: list[SliceScores] = Field(default_factory=list)
+    exchangeability: Exchangeability | None = None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import ConfigError, DataError, UserInputError
+from lorafit.tasks.atypical import typicality_cells, typicality_columns
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect, measure_spread, share
 from lorafit.tasks.baselines import MAJORITY, REGRESSORS, fit_numbers
 from lorafit.tasks.format import write_label_number, write_number
@@ -44,15 +45,20 @@ class RegressionPrediction:
         low: Lower end of the interval that holds the true number as often as the coverage asked for says; None without
             a calibration.
         high: Its upper end, or None.
+        typicality: As `Prediction` of `tasks.base` has it.
+        atypical: As there.
     """
 
     value: float
     low: float | None = None
     high: float | None = None
+    typicality: float | None = None
+    atypical: bool | None = None
 
     def columns(self) -> dict[str, object]:
-        """Return `value`, and `low` and `high` where there is a calibration."""
-        return {"value": self.value} if self.low is None else {"value": self.value, "low": self.low, "high": self.high}
+        """Return `value`, `low` and `high` where there is a calibration, and how typical the text is."""
+        ends = {} if self.low is None else {"low": self.low, "high": self.high}
+        return {"value": self.value, **ends, **typicality_columns(self)}
 
     def describe(self) -> str:
         """Return the number with its interval."""
@@ -61,8 +67,8 @@ class RegressionPrediction:
         return f"{write_number(self.value)}  [{write_number(self.low)}, {write_number(self.high)}]"
 
     def cells(self) -> tuple[str, ...]:
-        """Return the number with its interval in one cell."""
-        return (self.describe(),)
+        """Return the number with its interval in one cell, and how typical the text is."""
+        return (self.describe(), *typicality_cells(self))
 
     def is_right(self, truth: Label) -> None:
         """Return None: a number is off by more or by less."""

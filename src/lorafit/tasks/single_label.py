@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import UserInputError
+from lorafit.tasks.atypical import typicality_cells, typicality_columns
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect, share
 from lorafit.tasks.baselines import CLASSIFIERS, MAJORITY
 from lorafit.tasks.calibration import (
@@ -81,6 +82,8 @@ class Prediction:
         scores: Probability of every class, in label order; they sum to 1.
         abstain: Whether `score` is below what the target accuracy needs; None where there is no target.
         conformal_set: Classes that hold the true one as often as the coverage asked for says; None without calibration.
+        typicality: As `Prediction` of `tasks.base` has it.
+        atypical: As there.
     """
 
     label: str
@@ -88,25 +91,27 @@ class Prediction:
     scores: dict[str, float]
     abstain: bool | None = None
     conformal_set: tuple[str, ...] | None = None
+    typicality: float | None = None
+    atypical: bool | None = None
 
     def columns(self) -> dict[str, object]:
-        """Return `label`, `score`, `abstain` where there is a target, and the probabilities.
+        """Return `label`, `score`, `abstain` where there is a target, how typical the text is, and the probabilities.
 
         The label is a number where all are whole numbers.
         """
         label = int(self.label) if are_integers(tuple(self.scores)) else self.label
         doubt = {} if self.abstain is None else {"abstain": self.abstain}
         named = {f"probability_{name}": score for name, score in self.scores.items()}
-        return {"label": label, "score": self.score, **doubt, **named}
+        return {"label": label, "score": self.score, **doubt, **typicality_columns(self), **named}
 
     def describe(self) -> str:
         """Return label, confidence and doubt."""
         return f"{self.label} {self.score:.1%}{' abstain' if self.abstain else ''}"
 
     def cells(self) -> tuple[str, ...]:
-        """Return label, confidence and, where there is a target, doubt."""
+        """Return label, confidence, doubt where there is a target, and how typical the text is."""
         doubt = () if self.abstain is None else (f"{'abstain' if self.abstain else '':7}",)
-        return (self.label, f"{self.score:6.1%}", *doubt)
+        return (self.label, f"{self.score:6.1%}", *doubt, *typicality_cells(self))
 
     def is_right(self, truth: Label) -> bool:
         """Tell whether it is the true label."""

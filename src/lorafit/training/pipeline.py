@@ -175,6 +175,7 @@ def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
         with stages.cache_frozen_layers():
             stages.fit(expected_seconds=expected_seconds)
         stages.calibrate()
+        stages.fit_typicality()
         stages.save()
         predicted, metrics = stages.evaluate(before)
     with _complete(stages.layout):

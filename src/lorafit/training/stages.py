@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lorafit.data.rows import Splits
 from lorafit.data.writing import write_table
 from lorafit.errors import RunError, TrainingDivergedError, TrainingInterruptedError
 from lorafit.inference.mistakes import explain_mistakes
-from lorafit.inference.predictor import Predictor, Runtime, compute_logits, plan_prediction
+from lorafit.inference.predictor import Predictor, Runtime, compute_outputs, plan_prediction
+from lorafit.inference.typicality import MOST_ROWS, Typicality
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.batching import plan_batches
 from lorafit.models.cache import cache_folder
@@ -27,7 +29,7 @@ from lorafit.reports.page import write_report
 from lorafit.reports.tracking import open_trackers, track_results
 from lorafit.runs.blends import Calibrated
 from lorafit.runs.evidence import add_evidence, is_intact
-from lorafit.runs.folder import RunLayout
+from lorafit.runs.folder import TYPICALITY_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION
 from lorafit.runs.journal import Journal
 from lorafit.runs.predictions import read_predictions, write_predictions
@@ -70,6 +72,8 @@ class RunStages:
         self.calibrated = Calibrated()
         self._words: dict[str, WordModel] = {}
         self._seconds_of_words = 0.0
+        self._features: dict[str, Array] = {}
+        self._typicality: Typicality | None = None
 
     @classmethod
     def begin(
@@ -356,7 +360,7 @@ class RunStages:
             return None
         with self.journal.stage("calibration"):
             self.progress.start("calibrating", total=len(rows), unit="text")
-            logits = self._compute_logits(self.trained_runtime, "calibration", self.progress)
+            logits = self._compute_logits(self.trained_runtime, "calibration", self.progress, keep_features=True)
             self.progress.finish()
             if len(rows) < task.fewest_calibration_rows(config.coverage):
                 self.progress.say(
@@ -376,11 +380,45 @@ class RunStages:
             self._words[name] = fit_words(name, self.prepared.splits, self.progress)
         return self._words[name]
 
+    def fit_typicality(self) -> None:
+        """Fit what typical texts are like to training rows, ranked by the calibration rows that `calibrate` read."""
+        if self.prepared.splits.calibration is None:
+            self.progress.say(
+                "there are no calibration rows, so it is not known which texts are like the training rows"
+            )
+            return
+        if "calibration" not in self._features:
+            self.progress.say(
+                "the model's last layer reads every token by itself, so it is not known which texts are like the "
+                "training rows"
+            )
+            return
+        tokens, y = self.prepared.tokens["train"], self.prepared.splits.train.y
+        places = self._draw(tokens.texts)
+        with self.journal.stage("typicality"):
+            self.progress.start("reading what typical texts are like", total=len(places), unit="text")
+            _, features = compute_outputs(
+                self.trained_runtime,
+                tokens.select(places),
+                self.prepared.pad_id,
+                outputs=len(self.prepared.task.output_names),
+                on_progress=self.progress.update,
+            )
+            self.progress.finish()
+            strata = self.prepared.task.strata(y)[places]
+            if features is not None:
+                self._typicality = Typicality.fit(features, strata, self._features["calibration"])
+
+    def _draw(self, rows: int) -> NDArray[np.int64]:
+        """Return the places of the rows of a split whose features are looked at, in order."""
+        rng = np.random.default_rng(self.prepared.config.evaluation.seed)
+        return np.sort(rng.permutation(rows)[:MOST_ROWS])
+
     def save(self) -> None:
         """Save what was trained, and check in a fresh process that plain libraries load it with the same logits."""
         from lorafit.models.runtimes.pytorch import TorchRuntime
 
-        exact = TorchRuntime(self.prepared.adapted.model, GOLDEN_PRECISION)
+        exact, typicality = TorchRuntime(self.prepared.adapted.model, GOLDEN_PRECISION), self._typicality
         release_freed_memory()  # training's; the fresh process needs memory of its own
         with self.journal.stage("saving"):
             self.progress.start("saving the result and loading it in a fresh process")
@@ -391,6 +429,7 @@ class RunStages:
                 self.journal.record,
                 compute_logits=self._build_predictor(exact).compute_logits,
                 calibrated=self.calibrated,
+                write_more=None if typicality is None else lambda folder: typicality.save(folder / TYPICALITY_FILE),
             )
             self.journal.update(files=files)
             self.progress.finish()
@@ -425,6 +464,9 @@ class RunStages:
             self.journal.update(texts_per_second=self._measure_speed() if is_cached else len(splits.test) / seconds)
             predicted = Predicted(after, before, baselines, self.calibrated.calibration)
             metrics = build_metrics("test", splits.test, splits.task, config, predicted)
+            if self._typicality is not None:
+                found = self._typicality.compare(self._features["calibration"], self._features["test"])
+                metrics = metrics.model_copy(update={"exchangeability": found})
             metrics.write(self.layout.metrics)
             self._keep(self.layout.metrics)
             write_atomic(self.layout.card, render_model_card(self.journal.record, metrics))
@@ -519,22 +561,30 @@ class RunStages:
             return None
         return checkpoint
 
-    def _compute_logits(self, runtime: Runtime, split: str, progress: Progress | None = None) -> Array:
+    def _compute_logits(
+        self, runtime: Runtime, split: str, progress: Progress | None = None, *, keep_features: bool = False
+    ) -> Array:
+        """Compute the logits of a split, and keep the features of as many of its rows as are looked at."""
         from lorafit.training.divergence import check_outputs
 
-        logits = compute_logits(
+        logits, features = compute_outputs(
             runtime,
             self.inputs[split],
             self.prepared.pad_id,
             outputs=len(self.prepared.task.output_names),
             on_progress=progress.update if progress else None,
+            with_features=keep_features,
         )
         check_outputs(logits, self.prepared.splits.by_name[split].ids, split=split)
+        if features is not None:
+            self._features[split] = features[self._draw(len(features))]
         return logits
 
     def _compute_test_logits(self, model: Literal["before", "after"], runtime: Runtime) -> Array:
         self.progress.start(f"measuring the model {model} training", total=len(self.prepared.splits.test), unit="text")
-        logits = self._compute_logits(runtime, "test", self.progress)
+        logits = self._compute_logits(
+            runtime, "test", self.progress, keep_features=model == "after" and self._typicality is not None
+        )
         self.progress.finish()
         return logits
 

@@ -45,7 +45,8 @@ def test_an_export_predicts_what_the_run_predicts(
     for one, other in zip(before.predict(TEXTS), after.predict(TEXTS), strict=True):
         assert one.describe() == other.describe()
     assert made.record.build_task() == before.task
-    (outputs,) = onnx.load(made.path / "model.onnx").graph.output
+    outputs, features = onnx.load(made.path / "model.onnx").graph.output
+    assert (outputs.name, features.name) == ("logits", "features")
     assert outputs.type.tensor_type.shape.dim[1].dim_value == len(before.task.output_names)
 
 
@@ -74,7 +75,7 @@ def test_the_folder_holds_all_that_prediction_takes(exported: Export, tmp_path: 
     names = {path.name for path in exported.path.iterdir()}
     model = "model.onnx" if exported.record.precision == "fp32" else "model_quantized.onnx"
     companions = ("lorafit", "config", "tokenizer", "tokenizer_config", "golden", "calibration")
-    assert names == {model, *(f"{name}.json" for name in companions)}
+    assert names == {model, "typicality.safetensors", *(f"{name}.json" for name in companions)}
     assert set(exported.record.files) == names - {"lorafit.json"}
     assert ExportRecord.read(exported.path / "lorafit.json").model_dump_json() == exported.record.model_dump_json()
     moved = Path(shutil.copytree(exported.path, tmp_path / "elsewhere"))
@@ -126,7 +127,7 @@ tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
 labels = json.load(open(f"{folder}/config.json"))["id2label"]
 for text in json.loads(sys.argv[3]):
     ids = np.array([tokenizer.encode(text).ids])
-    (logits,) = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+    (logits,) = session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
     print(labels[str(logits[0].argmax())])
 """
 

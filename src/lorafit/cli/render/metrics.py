@@ -12,7 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from lorafit.cli.render.tables import print_fitting
-from lorafit.reports.verdict import describe_balancing, describe_unpredicted, describe_verdict
+from lorafit.reports.verdict import (
+    describe_balancing,
+    describe_exchangeability,
+    describe_unpredicted,
+    describe_verdict,
+)
 from lorafit.system.text import clean_text
 from lorafit.tasks.base import Task
 from lorafit.tasks.evaluation import FEW_ROWS, describe_changed_rows
@@ -111,7 +116,7 @@ def _describe(task: Task, metrics: MetricsRecord, balancing: Sequence[str]) -> I
         yield f"Compared with {title}: {describe_changed_rows(task, baseline.comparison)}."
     if metrics.calibration is not None:
         yield from task.describe_calibration(metrics.calibration)
-    yield from filter(None, [describe_balancing(balancing)])
+    yield from filter(None, [describe_exchangeability(metrics), describe_balancing(balancing)])
 
 
 def _wrap(sentence: str, width: int) -> str:

@@ -248,6 +248,7 @@ class _Grid:
         ):
             stages.fit()
             stages.calibrate()
+            stages.fit_typicality()
             stages.save()
             _, metrics = stages.evaluate()
         shutil.rmtree(run.checkpoints, ignore_errors=True)

@@ -29,7 +29,7 @@ from lorafit.models.quiet import quiet_transformers
 from lorafit.models.runtimes.onnx import OnnxRuntime
 from lorafit.runs.blends import open_blend
 from lorafit.runs.evidence import read_settings
-from lorafit.runs.folder import BLEND_FILES, CALIBRATION_FILE, RunLayout
+from lorafit.runs.folder import BLEND_FILES, CALIBRATION_FILE, TYPICALITY_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, GoldenRecord, verify_golden
 from lorafit.runs.records import RunRecord
 from lorafit.runs.saving import compute_plain_logits, load_trained
@@ -333,7 +333,7 @@ def _write_model(model: "PreTrainedModel", original: _Original, target: ExportLa
     with quiet_transformers():
         model.config.save_pretrained(target.root)
     _copy_tokenizer(original.layout, target.root)
-    for name in (CALIBRATION_FILE, *(BLEND_FILES if original.blend is not None else ())):
+    for name in (CALIBRATION_FILE, TYPICALITY_FILE, *(BLEND_FILES if original.blend is not None else ())):
         if name in original.record.files:
             shutil.copyfile(original.layout.trained / name, target.root / name)
 

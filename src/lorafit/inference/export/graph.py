@@ -66,7 +66,8 @@ def build_graph(model: "PreTrainedModel", *, token_types: bool = False) -> "onnx
 
     Returns:
         Inputs `input_ids`, `attention_mask` and, if they are read, `token_type_ids`, of shape (batch, length), int64;
-        output `logits` of shape (batch, outputs), float32.
+        outputs `logits` of shape (batch, outputs) and `features`, which the layer of the logits reads, of shape (batch,
+        width), float32.
     """
     architecture = ARCHITECTURES[model.config.model_type]
     writer = _Writer(model, token_types=token_types)
@@ -98,6 +99,7 @@ class _Writer:
             name: value.detach().float().numpy() for name, value in model.state_dict().items()
         }
         self._nodes: list[onnx.NodeProto] = []
+        self._width = 0
         self._initializers: list[onnx.TensorProto] = []
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
@@ -182,8 +184,9 @@ class _Writer:
             x, last = self._activate(self._dense(x, "classifier.dense"), "gelu"), "classifier.out_proj"
         else:
             x, last = self.add("Tanh", self._dense(x, "classifier.dense")), "classifier.out_proj"
-        logits = self._dense(x, last)
-        self._nodes.append(self._onnx.helper.make_node("Identity", [logits], ["logits"], name="logits"))
+        for name, value in (("features", x), ("logits", self._dense(x, last))):
+            self._nodes.append(self._onnx.helper.make_node("Identity", [value], [name], name=name))
+        self._width = self._weights[f"{last}.weight"].shape[1]
 
     def _dense(self, x: str, name: str) -> str:
         return self.add("Gemm", x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), transB=1)
@@ -202,12 +205,12 @@ class _Writer:
     def finish(self) -> "onnx.ModelProto":
         """Return the whole model."""
         helper, tensor = self._onnx.helper, self._onnx.TensorProto
-        outputs_count = len(self._config.id2label)
         inputs = [
             helper.make_tensor_value_info(name, tensor.INT64, ["batch", "length"])
             for name in ("input_ids", "attention_mask", *(("token_type_ids",) if self._token_types else ()))
         ]
-        outputs = [helper.make_tensor_value_info("logits", tensor.FLOAT, ["batch", outputs_count])]
+        sizes = {"logits": len(self._config.id2label), "features": self._width}
+        outputs = [helper.make_tensor_value_info(name, tensor.FLOAT, ["batch", size]) for name, size in sizes.items()]
         graph = helper.make_graph(self._nodes, "classifier", inputs, outputs, self._initializers)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED_DOMAIN, 1)]
         model: onnx.ModelProto = helper.make_model(

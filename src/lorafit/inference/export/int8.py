@@ -87,6 +87,12 @@ class ReachMeter:
             self.reach[weight] = np.maximum(self.reach.get(weight, np.float32(0)), found[x])
         return logits
 
+    def outputs(
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
+    ) -> tuple[NDArray[np.float32], None]:
+        """Compute logits as `logits` does, without features."""
+        return self.logits(input_ids, attention_mask, **others), None
+
 
 def quantize_graph(
     model: "onnx.ModelProto", reach: Mapping[str, NDArray[np.float32]] | None = None

@@ -9,7 +9,7 @@ from pydantic import Field
 from lorafit.config import TruncationPolicy
 from lorafit.models.records import BaseModelRecord, ParameterCounts
 from lorafit.runs.agreement import check_agreement
-from lorafit.runs.folder import CALIBRATION_FILE
+from lorafit.runs.folder import CALIBRATION_FILE, TYPICALITY_FILE
 from lorafit.system.digests import check_files, check_listed, list_readable
 from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Task
@@ -44,6 +44,11 @@ class ExportLayout:
     def calibration(self) -> Path:
         """The calibration of the run, where it has one."""
         return self.root / CALIBRATION_FILE
+
+    @property
+    def typicality(self) -> Path:
+        """What typical texts are like, where the run knows it and the graph gives features."""
+        return self.root / TYPICALITY_FILE
 
     def model(self, precision: Precision) -> Path:
         """The graph with its weights."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lorafit.inference.export.graph import OPSET, refuse
+from lorafit.models.head import find_output_layer
 from lorafit.system.extras import require
 
 if TYPE_CHECKING:
@@ -25,18 +26,23 @@ _ROWS, _LENGTH = 2, 7
 """Shape of the batch that is traced: a size of 1 would be taken for a fixed one."""
 
 
-class _Logits(nn.Module):
-    """Gives nothing but the logits, of inputs in this order."""
+class _Outputs(nn.Module):
+    """Gives the logits and, where the layer of the logits reads one vector a text, that: of inputs in this order."""
 
     def __init__(self, model: "PreTrainedModel") -> None:
         super().__init__()
         self.model = model
+        self._read: list[Tensor] = []
+        find_output_layer(model).register_forward_pre_hook(lambda _, inputs: self._read.append(inputs[0]))
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Ask the model."""
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
-        return logits
+        features = self._read.pop()
+        return (logits, features) if features.ndim == 2 else (logits,)
 
 
 def trace_graph(model: "PreTrainedModel", *, token_types: bool = False) -> "onnx.ModelProto":
@@ -48,7 +54,7 @@ def trace_graph(model: "PreTrainedModel", *, token_types: bool = False) -> "onnx
         token_types: Whether it reads types of tokens, as `build_graph` takes it.
 
     Returns:
-        Inputs and output as `build_graph` gives them.
+        Inputs and outputs as `build_graph` gives them; without `features` where every token is read by itself.
 
     Raises:
         ConfigError: Torch cannot trace it, or knows no ONNX operator for a part of it; the message says which.
@@ -61,11 +67,14 @@ def trace_graph(model: "PreTrainedModel", *, token_types: bool = False) -> "onnx
     try:
         with _quiet():
             model.set_attn_implementation("eager")
+            outputs = _Outputs(model).eval()
+            with torch.no_grad():
+                names = ["logits", "features"][: len(outputs(**inputs))]
             program: Any = torch.onnx.export(
-                _Logits(model).eval(),
+                outputs,
                 tuple(inputs.values()),
                 input_names=list(inputs),
-                output_names=["logits"],
+                output_names=names,
                 dynamic_shapes=(free,) * len(inputs),
                 opset_version=OPSET,
                 dynamo=True,

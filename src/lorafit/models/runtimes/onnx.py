@@ -69,7 +69,34 @@ class OnnxRuntime:
         Returns:
             Shape (rows, classes).
         """
-        logits: NDArray[np.float32]
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **others}
-        (logits,) = self._session.run(["logits"], choose_inputs(self._session, inputs))
+        (logits,) = self._run(["logits"], input_ids, attention_mask, others)
         return logits
+
+    def outputs(
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Compute logits, and the features that the layer of the logits reads.
+
+        Args:
+            input_ids: As in `logits`.
+            attention_mask: As in `logits`.
+            **others: As in `logits`.
+
+        Returns:
+            Logits of shape (rows, classes), and features of shape (rows, width); None of a graph that gives none.
+        """
+        if not any(one.name == "features" for one in self._session.get_outputs()):
+            return self.logits(input_ids, attention_mask, **others), None
+        logits, features = self._run(["logits", "features"], input_ids, attention_mask, others)
+        return logits, features
+
+    def _run(
+        self,
+        names: list[str],
+        input_ids: NDArray[np.int64],
+        attention_mask: NDArray[np.int64],
+        others: Mapping[str, Any],
+    ) -> list[NDArray[np.float32]]:
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **others}
+        found: list[NDArray[np.float32]] = self._session.run(names, choose_inputs(self._session, inputs))
+        return found

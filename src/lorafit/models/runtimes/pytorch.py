@@ -1,8 +1,9 @@
 """Inference with the PyTorch model itself."""
 
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from lorafit.models.acceleration.encoder_block import at_precision
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import reads_token_types
+from lorafit.models.head import find_output_layer
 
 
 class TorchRuntime:
@@ -35,6 +37,50 @@ class TorchRuntime:
         return self._precision.name
 
     def logits(
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
+    ) -> NDArray[np.float32]:
+        """Compute logits.
+
+        Args:
+            input_ids: Shape (rows, length).
+            attention_mask: Same shape; 1 = token, 0 = padding.
+            **others: `token_type_ids` of the same shape: which text of a pair a token belongs to; a model without such
+                types ignores it. `prefix_hidden_states` of shape (rows, length, width): what the frozen layers give,
+                where it is kept.
+
+        Returns:
+            Shape (rows, classes).
+        """
+        return self._run(input_ids, attention_mask, **others)
+
+    def outputs(
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Compute logits, and the features that the layer of the logits reads.
+
+        Args:
+            input_ids: As in `logits`.
+            attention_mask: As in `logits`.
+            **others: As in `logits`.
+
+        Returns:
+            Logits of shape (rows, classes), and features of shape (rows, width); None where the layer reads every token
+            by itself, as a decoder's does.
+        """
+        read: list[torch.Tensor] = []
+        thread = threading.get_ident()
+
+        def keep(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            if threading.get_ident() == thread:
+                read.append(inputs[0])
+
+        with ExitStack() as stack:
+            stack.callback(find_output_layer(self._model).register_forward_pre_hook(keep).remove)
+            logits = self._run(input_ids, attention_mask, **others)
+        (features,) = read
+        return logits, features.float().cpu().numpy() if features.ndim == 2 else None
+
+    def _run(
         self,
         input_ids: NDArray[np.int64],
         attention_mask: NDArray[np.int64],
@@ -43,17 +89,6 @@ class TorchRuntime:
         prefix_hidden_states: torch.Tensor | None = None,
         **_: Any,
     ) -> NDArray[np.float32]:
-        """Compute logits.
-
-        Args:
-            input_ids: Shape (rows, length).
-            attention_mask: Same shape; 1 = token, 0 = padding.
-            token_type_ids: Same shape: which text of a pair a token belongs to; a model without such types ignores it.
-            prefix_hidden_states: Shape (rows, length, width): what the frozen layers give, where it is kept.
-
-        Returns:
-            Shape (rows, classes).
-        """
         if os.getpid() != self._process:
             torch.set_num_threads(1)
             self._threads, self._process = None, os.getpid()

