@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -32,6 +32,9 @@ TargetGroup = Literal["all-linear", "attention", "query-value", "feed-forward", 
 TruncationPolicy = Literal["head", "tail", "head+tail", "windows"]
 """What becomes of a text that is too long."""
 
+
+VALIDATION_FRACTION = 0.1
+"""Share of train cut off for validation where the settings do not say, and rows are not few."""
 
 _FLAGS = {
     "data.label_columns": "--label-column",
@@ -153,7 +156,13 @@ class DataConfig(Section):
         None, min_length=1, description="Column by which splits are cut: the latest rows test, those before validate."
     )
     corrections: str | None = Field(None, description="File with corrected labels, as `lorafit check` writes it.")
-    validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of train cut off for validation.")
+    validation_fraction: float | None = Field(
+        None,
+        ge=0,
+        lt=0.5,
+        description="Share of train cut off for validation; 0 for none, so that all rows train and cross-fitting "
+        "calibrates. When absent 0.1, or 0 of fewer than 200 rows.",
+    )
     test_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of train cut off for test.")
     bad_rows: Literal["stop", "drop", "keep"] = Field(
         "stop",
@@ -188,6 +197,20 @@ class DataConfig(Section):
         if self.group_column is not None and self.time_column is not None:
             raise PydanticCustomError("cuts", "splits are cut by group_column or by time_column, not by both")
         return self
+
+    def holding_out(self) -> Self:
+        """Return the settings with validation rows, however few rows there are: for what chooses by them.
+
+        Raises:
+            ConfigError: The settings want none.
+        """
+        if self.validation_fraction == 0 and self.validation is None:
+            raise ConfigError(
+                "data.validation_fraction=0 leaves no rows to choose by. Leave it out, or give a file of validation "
+                "rows with --validation."
+            )
+        fraction = VALIDATION_FRACTION if self.validation_fraction is None else self.validation_fraction
+        return self.model_copy(update={"validation_fraction": fraction})
 
     def for_source(self, source: str, *, group_column: str | None = None) -> Self:
         """Return the settings for another source: without what is about the files and rows of this one."""
@@ -258,10 +281,23 @@ class MethodConfig(Section):
         return layers
 
 
+_Number = TypeVar("_Number", int, float)
+
+
+def _require_complete(value: _Number | None) -> _Number:
+    if value is None:
+        raise ValueError("the settings were not completed")
+    return value
+
+
 class TrainingConfig(Section):
     """The optimization with AdamW and a learning rate that rises and falls."""
 
-    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; the method's default when absent.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="Peak learning rate; when absent the method's default, less for an adapter of few rows.",
+    )
     head_learning_rate: float | None = Field(
         None, gt=0, description="Peak learning rate of the head; when absent learning_rate, or the method's default."
     )
@@ -269,12 +305,16 @@ class TrainingConfig(Section):
         "cosine",
         description="How the learning rate decays to 0 after warm-up; cosine with warmup_ratio=0.3 is one-cycle.",
     )
-    epochs: int = Field(2, ge=1, description="Passes over the training rows.")
+    epochs: int | None = Field(
+        None, ge=1, description="Passes over the training rows; by their number when absent: 2, or more of few rows."
+    )
     max_steps: int | None = Field(None, ge=1, description="Number of optimizer steps, instead of epochs.")
     budget: str | None = Field(
         None, description="Time for the whole run, such as 90s, 10m or 1h30m; the best settings that fit are chosen."
     )
-    batch_size: int = Field(32, ge=1, description="Largest number of rows in a batch.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Largest number of rows in a batch; by that of training rows when absent: 32, or fewer."
+    )
     batch_tokens: int = Field(4096, ge=8, description="Largest number of tokens in a batch, with padding.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay.")
     warmup_ratio: float = Field(0.3, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
@@ -290,7 +330,9 @@ class TrainingConfig(Section):
         "shuffled", description="balanced: every epoch draws as many rows of each label, rare ones repeatedly."
     )
     base_dropout: bool = Field(False, description="Keep the dropout of the encoder's own config in training.")
-    evaluations_per_epoch: int = Field(2, ge=1, description="Number of validations per epoch.")
+    evaluations_per_epoch: int | None = Field(
+        None, ge=1, description="Number of validations per epoch; when absent 2, or 1 where epochs are many."
+    )
     early_stopping_patience: int = Field(
         4, ge=0, description="Stop after so many validations without a lower loss; 0 never stops early."
     )
@@ -323,9 +365,22 @@ class TrainingConfig(Section):
     @property
     def peak_learning_rate(self) -> float:
         """`learning_rate`, which `complete_settings` has set."""
-        if self.learning_rate is None:
-            raise ValueError("the settings were not completed")
-        return self.learning_rate
+        return _require_complete(self.learning_rate)
+
+    @property
+    def epoch_count(self) -> int:
+        """`epochs`, which `complete_schedule` has set."""
+        return _require_complete(self.epochs)
+
+    @property
+    def batch_rows(self) -> int:
+        """`batch_size`, which `complete_schedule` has set."""
+        return _require_complete(self.batch_size)
+
+    @property
+    def validations_per_epoch(self) -> int:
+        """`evaluations_per_epoch`, which `complete_schedule` has set."""
+        return _require_complete(self.evaluations_per_epoch)
 
     @property
     def balancing(self) -> list[str]:
@@ -474,7 +529,7 @@ class Config(Section):
         `again` says that later runs read them, too.
         """
         training = self.training
-        repeats = (training.max_steps or training.epochs * steps_per_epoch) > steps_per_epoch
+        repeats = (training.max_steps or training.epoch_count * steps_per_epoch) > steps_per_epoch
         pays = training.prefix_cache == "shared" or (training.prefix_cache == "auto" and (repeats or again))
         return pays and frozen > 0
 

@@ -205,9 +205,7 @@ def test_colours_are_left_out_where_they_are_not_wanted(
 def test_cost_is_told_with_forecast_and_budget(finish_run: Callable[..., Run], show: Callable[..., str]) -> None:
     run = finish_run("single_label")
     shown = show(run, 120)
-    assert re.search(
-        r"training +2\.0 epochs, 40 steps, stopped early; best after step 20 \(validation loss 0\.400\)", shown
-    )
+    assert re.search(r"training +2\.0 epochs, 40 steps, stopped early; kept: step 20, validation loss 0\.4000", shown)
     assert "speed       1,234 tokens/s in fp32 on 2 threads, padding 10.0%" in shown
     assert re.search(r"time +15 s \(forecast 171 s\): training 12 s, evaluation 3 s; peak memory 0\.0 GB", shown)
     assert re.search(r"given up +1 epoch instead of 2, to fit the budget of 10 min", shown)

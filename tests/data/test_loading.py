@@ -8,7 +8,7 @@ import pytest
 
 from lorafit.config import DataConfig
 from lorafit.data import sources
-from lorafit.data.loading import load_evaluation_rows, load_splits
+from lorafit.data.loading import FEW_ROWS, load_evaluation_rows, load_splits
 from lorafit.data.rows import RawRows, RawSplits
 from lorafit.data.splits import count_shared_texts
 from lorafit.data.writing import write_table
@@ -25,7 +25,7 @@ def write_csv(path: Path, labels: Sequence[str], *, start: int = 0, header: str 
 def test_file_is_cut_into_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_csv(tmp_path / "a.csv", ["x", "y"] * 50)
     monkeypatch.chdir(tmp_path)
-    splits = load_splits(DataConfig(source="a.csv"))
+    splits = load_splits(DataConfig(source="a.csv", validation_fraction=0.1))
     assert splits.source == str(tmp_path / "a.csv")
     assert splits.task.label_names == ("x", "y")
     parts = (splits.train, splits.validation, splits.test)
@@ -39,6 +39,34 @@ def test_file_is_cut_into_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
 
 
+@pytest.mark.parametrize(("rows", "few"), [(220, True), (222, True), (224, False)])
+def test_few_rows_all_train(tmp_path: Path, rows: int, few: bool) -> None:
+    source = write_csv(tmp_path / "a.csv", ["x", "y"] * (rows // 2))
+    splits = load_splits(DataConfig(source=source))
+    assert (len(splits.train) + len(splits.validation) < FEW_ROWS) is few
+    assert (len(splits.validation) == 0) is few is ("validation" not in splits.by_name)
+    assert splits.calibration is None
+    assert any("no rows are set aside" in note for note in splits.notes) is few
+
+
+def test_few_rows_are_set_aside_where_that_is_asked_for_or_given(tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "a.csv", ["x", "y"] * 50)
+    assert len(load_splits(DataConfig(source=source, validation_fraction=0.1)).validation) == 8
+    other = write_csv(tmp_path / "b.csv", ["x", "y"] * 5)
+    assert len(load_splits(DataConfig(source=source, validation=other)).validation) == 10
+    assert len(load_splits(DataConfig(source=source).holding_out()).validation) == 8
+    many = write_csv(tmp_path / "c.csv", ["x", "y"] * 300)
+    assert not len(load_splits(DataConfig(source=many, validation_fraction=0)).validation)
+    with pytest.raises(ConfigError, match="leaves no rows to choose by"):
+        DataConfig(validation_fraction=0).holding_out()
+
+
+def test_rows_cut_by_time_are_set_aside_however_few(tmp_path: Path) -> None:
+    rows = [{"text": f"a {row}", "label": row % 2, "day": row} for row in range(100)]
+    timed = load_splits(DataConfig(source=write_jsonl(tmp_path / "a.jsonl", rows), time_column="day"))
+    assert len(timed.validation) == 9
+
+
 def test_splits_can_be_repeated(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "a.csv", ["x", "y"] * 50)
     first, again, other = (load_splits(DataConfig(source=source, seed=seed)) for seed in (0, 0, 1))
@@ -49,7 +77,7 @@ def test_splits_can_be_repeated(tmp_path: Path) -> None:
 def test_columns_are_chosen(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "a.csv", ["x", "y"] * 10, header="review,stars")
     splits = load_splits(DataConfig(source=source, text_column="review", label_column="stars"))
-    assert len(splits.train) == 16
+    assert len(splits.train) == 18
     with pytest.raises(DataError, match=r"has no column 'text'. Its columns: \['review', 'stars'\].*--text-column"):
         load_splits(DataConfig(source=source))
     with pytest.raises(DataError, match=r"has no column 'label'.*--label-column"):
@@ -87,7 +115,7 @@ def test_slice_columns_of_named_sources_are_those_asked_for(monkeypatch: pytest.
     assert again.columns == test.columns
     rated = RawRows("imdb train", [f"text {number}" for number in range(40)], ["a", "b"] * 20, columns={"r": [1] * 40})
     monkeypatch.setattr(sources, "load_imdb", lambda: RawSplits(rated))
-    splits = load_splits(DataConfig(source="imdb", slice_columns=["r"], calibration_fraction=0))
+    splits = load_splits(DataConfig(source="imdb", slice_columns=["r"], validation_fraction=0.1))
     assert (splits.validation.columns, len(splits.validation)) == ({"r": ("1",) * 4}, 4)
 
 
@@ -168,8 +196,9 @@ def test_bad_rows_stop_or_are_noted(tmp_path: Path) -> None:
 
 def test_max_rows_samples_train_after_the_cut(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "a.csv", ["x", "y"] * 50)
-    whole = load_splits(DataConfig(source=source))
-    sampled = load_splits(DataConfig(source=source, max_rows=20))
+    config = DataConfig(source=source, validation_fraction=0.1)
+    whole = load_splits(config)
+    sampled = load_splits(config.model_copy(update={"max_rows": 20}))
     assert np.bincount(sampled.train.y).tolist() == [10, 10]
     assert set(sampled.train.ids) <= set(whole.train.ids)
     assert sampled.test.fingerprint() == whole.test.fingerprint()
@@ -235,7 +264,7 @@ def make_published(train: int, test: Sequence[str], labels: tuple[str, ...] | No
 def test_imdb_has_its_test_kept_and_repeats_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     published = make_published(40, [f"text {number}" for number in range(6)], ("negative", "positive"))
     monkeypatch.setattr(sources, "load_imdb", lambda: published)
-    splits = load_splits(DataConfig(source="imdb"))
+    splits = load_splits(DataConfig(source="imdb", validation_fraction=0.1))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (36, 4, 6)
     assert splits.notes[:3:2] == ("a note", "test: 6 of its texts are in train, too, character for character.")
     assert count_shared_texts(splits.train, splits.validation) == 0
@@ -418,7 +447,7 @@ def test_groups_and_times_cut_the_splits(tmp_path: Path) -> None:
         for row in range(200)
     ]
     source = write_jsonl(tmp_path / "a.jsonl", rows)
-    grouped = load_splits(DataConfig(source=source, group_column="author"))
+    grouped = load_splits(DataConfig(source=source, group_column="author", validation_fraction=0.1))
     authors = [set(part.groups or ()) for part in (grouped.train, grouped.validation, grouped.test)]
     assert all(authors)
     assert not authors[0] & authors[1] | authors[0] & authors[2] | authors[1] & authors[2]
@@ -462,7 +491,7 @@ def test_label_is_rare_by_the_groups_and_texts_that_have_it(tmp_path: Path) -> N
     splits = load_splits(DataConfig(source=write_jsonl(tmp_path / "a.jsonl", grouped), group_column="author"))
     assert all(set(part.y) == {0, 1} for part in splits.by_name.values())
     twice = [{"text": f"a {row // 2}", "label": "xy"[row % 2]} for row in range(100)]
-    assert len(load_splits(DataConfig(source=write_jsonl(tmp_path / "b.jsonl", twice))).train) == 82
+    assert len(load_splits(DataConfig(source=write_jsonl(tmp_path / "b.jsonl", twice))).train) == 90
 
 
 @pytest.mark.parametrize(("rare", "names"), [("drop", "ab"), ("merge:other", ("a", "b", "other")), ("keep", "abr")])

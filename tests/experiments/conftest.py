@@ -49,6 +49,7 @@ def tiny_settings(
             f"data.source={source}",
             f"data.task={task}",
             "data.test_fraction=0.25",
+            "data.validation_fraction=0.1",
             f"model.name={encoder}",
             "model.max_length=32",
             "method.layers=top1",

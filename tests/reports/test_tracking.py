@@ -58,6 +58,7 @@ class Tracked:
 def flags(build_encoder: Callable[..., Path], word_reviews: Path) -> dict[str, Any]:
     return {
         "data.source": str(word_reviews),
+        "data.validation_fraction": 0.1,
         "model.name": str(build_encoder("distilbert", initializer_range=0.1)),
         "model.max_length": 32,
         "training.max_steps": 12,

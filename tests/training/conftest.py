@@ -53,7 +53,7 @@ def make_job(tiny_distilbert: Path, tmp_path: Path) -> BuildJob:
         encoder: Path = tiny_distilbert,
         **settings: Any,
     ) -> TrainingJob:
-        sizes = {"epochs": 3, "batch_size": 8, "batch_tokens": 120}
+        sizes = {"epochs": 3, "batch_size": 8, "batch_tokens": 120, "evaluations_per_epoch": 2}
         defaults = sizes | {"learning_rate": 5e-3, "early_stopping_patience": 0, "seed": 3}
         config = TrainingConfig(**(defaults | settings))
         method = complete_method(method or MethodConfig(r=4, lora_dropout=0.1))

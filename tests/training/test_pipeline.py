@@ -103,6 +103,7 @@ def make_config(encoder: Path, source: Path, **changes: Any) -> Config:
     flags = {
         "data.source": str(source),
         "data.test_fraction": 0.25,
+        "data.validation_fraction": 0.1,
         "model.name": str(encoder),
         "model.max_length": 32,
         "training.batch_size": 16,

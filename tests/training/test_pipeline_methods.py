@@ -31,6 +31,7 @@ def build_config(encoder: Path, word_reviews: Path, *overrides: str) -> Config:
     return load_config(
         overrides=[
             f"data.source={word_reviews}",
+            "data.validation_fraction=0.1",
             "data.test_fraction=0.25",
             f"model.name={encoder}",
             "model.max_length=32",

@@ -31,6 +31,7 @@ def write_config(folder: Path, model: Path, texts: Sequence[str], **flags: Any) 
     rows = [f"{texts[row % len(texts)]} {row}" for row in range(80)]
     write_table(path, {"text": rows, "label": [row % 2 for row in range(80)]})
     fixed = {"data.source": str(path), "model.name": str(model), "model.max_length": 32, "training.threads": 1}
+    fixed["data.validation_fraction"] = 0.1
     return load_config(flags=fixed | flags)
 
 

@@ -52,6 +52,7 @@ def config(build_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPath
     return load_config(
         flags={
             "data.source": str(path),
+            "data.validation_fraction": 0.1,
             "model.name": str(build_encoder("distilbert")),
             "model.max_length": 32,
             "method.layers": "top1",

@@ -56,7 +56,7 @@ class Slow(Silent):
 toys = runpy.run_path(sys.argv[1])
 torch.set_num_threads(1)
 adapted = toys["build_adapted"](Path(sys.argv[2]), seed=3)
-sizes = {"batch_size": 8, "batch_tokens": 120}
+sizes = {"batch_size": 8, "batch_tokens": 120, "evaluations_per_epoch": 2}
 config = TrainingConfig(learning_rate=5e-4, epochs=50, early_stopping_patience=0, seed=3, **sizes)
 rows = toys["build_rows"](45, seed=1)
 validate = lambda: toys["measure"](adapted, rows)
@@ -591,6 +591,9 @@ def test_dropout_of_the_base_is_off_in_training_unless_asked_for(make_job: Build
     assert torch.equal(first, second) is not base_dropout
 
 
+SIZED = TrainingConfig(learning_rate=1e-3, epochs=2, batch_size=8)
+
+
 def test_settings_reach_the_trainer(tmp_path: Path) -> None:
     config = TrainingConfig(
         epochs=4,
@@ -613,19 +616,19 @@ def test_settings_reach_the_trainer(tmp_path: Path) -> None:
 
 def test_max_steps_wins_over_epochs(tmp_path: Path) -> None:
     for max_steps in (7, 70):
-        config = TrainingConfig(learning_rate=1e-3, epochs=4, max_steps=max_steps)
+        config = TrainingConfig(learning_rate=1e-3, epochs=4, batch_size=8, max_steps=max_steps)
         assert build_arguments(config, checkpoints=tmp_path, steps_per_epoch=10).max_steps == max_steps
 
 
 def test_label_names_are_set_and_nothing_is_reported_elsewhere(tmp_path: Path) -> None:
-    arguments = build_arguments(TrainingConfig(learning_rate=1e-3), checkpoints=tmp_path, steps_per_epoch=10)
+    arguments = build_arguments(SIZED, checkpoints=tmp_path, steps_per_epoch=10)
     assert arguments.label_names == ["labels"]
     assert arguments.report_to == []
     assert arguments.push_to_hub is False
 
 
 def test_not_a_number_is_never_filtered_from_the_loss(tmp_path: Path) -> None:
-    arguments = build_arguments(TrainingConfig(learning_rate=1e-3), checkpoints=tmp_path, steps_per_epoch=10)
+    arguments = build_arguments(SIZED, checkpoints=tmp_path, steps_per_epoch=10)
     assert arguments.logging_nan_inf_filter is False
 
 

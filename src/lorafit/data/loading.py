@@ -3,11 +3,11 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
-from lorafit.config import DataConfig
+from lorafit.config import VALIDATION_FRACTION, DataConfig
 from lorafit.data.checks import CheckedRows, check_rows, describe_unknown_labels, encode_rows, read_value
 from lorafit.data.corrections import apply_corrections, read_corrections
 from lorafit.data.rare_labels import find_rare_labels, refuse_or_treat
@@ -20,7 +20,13 @@ from lorafit.tasks.base import Task
 from lorafit.tasks.labels import LabelReading
 from lorafit.tasks.registry import get_task
 
-_FEWEST_CALIBRATION_ROWS = 20
+FEW_ROWS: Final = 200
+"""With fewer rows for training and validation together, none are set aside: all train, and cross-fitting calibrates."""
+
+CROSS_FITTING_FOLDS: Final = 5
+"""Trainings that give every training row an out-of-fold prediction where no rows are set aside."""
+
+FEWEST_CALIBRATION_ROWS: Final = 20
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,10 @@ def load_splits(config: DataConfig) -> Splits:
     if test is None:
         train, test = _cut(train, "test", parts, config, task, notes)
     notes += _describe_shared(train, test, "test")
-    if validation is None:
+    if validation is None and _sets_none_aside(train, config):
+        validation = train.select(np.arange(0))
+        notes.append(f"validation: no rows are set aside, all {len(train):,} train (data.validation_fraction).")
+    elif validation is None:
         train, validation = _cut(train, "validation", parts - ("test" not in checked), config, task, notes)
     notes += _describe_shared(train, validation, "validation")
     notes += _describe_shared(validation, test, "test", "validation")
@@ -263,11 +272,20 @@ def _encode(rows: CheckedRows, task: Task, config: DataConfig, notes: list[str])
     return encode_rows(kept, task)
 
 
+def _sets_none_aside(train: Split, config: DataConfig) -> bool:
+    """Tell whether all rows train. Rows that are cut by time are not: what came later is not known from folds."""
+    if config.validation_fraction is None:
+        return len(train) < FEW_ROWS and config.time_column is None
+    return config.validation_fraction == 0
+
+
 def _cut(
     train: Split, name: Literal["test", "validation"], parts: int, config: DataConfig, task: Task, notes: list[str]
 ) -> tuple[Split, Split]:
     """Cut a split off train, which must leave rows in both; `parts` are to come of it, this one included."""
-    fraction = {"test": config.test_fraction, "validation": config.validation_fraction}[name]
+    fraction = config.test_fraction
+    if name == "validation":
+        fraction = VALIDATION_FRACTION if config.validation_fraction is None else config.validation_fraction
     keep = find_rare_labels(train, parts, task).rows if config.rare_labels == "keep" else None
     rest, part = cut_split(train, fraction, config.seed, task, keep=keep)
     if not len(part) or not len(rest):
@@ -298,10 +316,10 @@ def _describe_shared(first: Split, other: Split, name: str, first_name: str = "t
 
 def _cut_calibration(validation: Split, config: DataConfig, task: Task, notes: list[str]) -> tuple[Split, Split | None]:
     """Cut off the rows that calibrate; where there are too few, all of them choose and nothing is calibrated."""
-    if config.calibration_fraction == 0:
+    if config.calibration_fraction == 0 or not len(validation):
         return validation, None
     rest, calibration = cut_split(validation, config.calibration_fraction, config.seed, task)
-    if len(calibration) < _FEWEST_CALIBRATION_ROWS or not len(rest) or len(np.unique(calibration.y, axis=0)) < 2:
+    if len(calibration) < FEWEST_CALIBRATION_ROWS or not len(rest) or len(np.unique(calibration.y, axis=0)) < 2:
         notes.append(
             f"validation: {len(validation):,} rows are too few to calibrate with some of them; predictions stay as "
             "the model gives them."

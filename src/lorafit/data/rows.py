@@ -126,7 +126,7 @@ class Splits:
         source: Name of the source as the user gave it; paths absolute.
         task: The task, with the labels of the training rows.
         train: Rows to train on.
-        validation: Rows that choose (epochs, rates); never trained on.
+        validation: Rows that choose (epochs, rates); never trained on. None at all where rows are few: all train.
         test: Rows for the last measurement only.
         notes: What a user should know: rows left out, splits cut, duplicates.
         calibration: Rows that calibrate; they neither train nor choose. None where there are too few.
@@ -148,7 +148,8 @@ class Splits:
     def by_name(self) -> dict[str, Split]:
         """The splits that there are, by their names."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        return parts if self.calibration is None else {**parts, "calibration": self.calibration}
+        held_out = parts if len(self.validation) else {"train": self.train, "test": self.test}
+        return held_out if self.calibration is None else {**held_out, "calibration": self.calibration}
 
     @property
     def pair(self) -> bool:

@@ -69,7 +69,7 @@ def list_method(record: RunRecord) -> Facts:
         stopped = ", stopped early" if training.stopped_early else ""
         facts += [
             ("trained", f"{training.epochs:.2f} epochs, {training.steps:,} steps{stopped}"),
-            ("checkpoint", f"step {training.best_step:,}, validation loss {training.best_validation_loss:.4f}"),
+            ("checkpoint", training.describe_checkpoint()),
             ("adapted modules", f"{training.adapted_modules:,}"),
         ]
     return facts

@@ -80,7 +80,7 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
     labels = sorted((one for one in after.per_class if one.support), key=lambda one: one.f1.value)
     sentences = [task.wording.uncalibrated]
     if metrics.calibration is not None:
-        sentences = task.describe_calibration(metrics.calibration)
+        sentences = [*task.describe_calibration(metrics.calibration), *record.describe_cross_fitting()]
     return (
         _environment()
         .get_template("model_card.md")

@@ -122,6 +122,7 @@ def render_report(contents: RunContents, texts: Texts, plots: dict[str, Plot]) -
     headings = {**_SECTIONS, "mistakes": task.wording.mistakes}
     calibrated = {} if metrics.calibration is None else metrics.calibration.metrics
     sentences = [] if metrics.calibration is None else task.describe_calibration(metrics.calibration)
+    sentences = [*sentences, *record.describe_cross_fitting()]
     return render_page(
         "report.html",
         title=background.name_run(record),

@@ -19,6 +19,12 @@ _MOST_TABLE_ROWS = 60
 _LOSSES = {"training": "loss", "validation": "eval_loss", "validation (calibrated)": "eval_calibrated_loss"}
 """Their names in the history, by those for people."""
 
+_KEPT = (
+    "Where the training loss falls and the validation loss rises, the model overfits. The checkpoint with the lowest "
+    "validation loss is kept, after calibration where that is shown."
+)
+_LAST_KEPT = "No rows were set aside for validation: all trained, and the model is that of the last step."
+
 Series = tuple[list[float], list[float]]
 """Steps, and a value at each."""
 
@@ -39,16 +45,10 @@ def plot_loss(contents: RunContents) -> Iterator[Plot]:
     training, wording = contents.record.training, contents.task.wording
     if training is not None:
         axes.axvline(training.best_step, color=INK, linewidth=1, linestyle=":", label="checkpoint kept")
-        words.append(
-            f"the checkpoint of step {training.best_step:,} was kept, with a validation loss of "
-            f"{training.best_validation_loss:.4f}"
-        )
+        words.append(f"the checkpoint of {training.describe_checkpoint()} was kept")
     axes.set(xlabel="step", ylabel=wording.loss)
     add_legend(axes)
-    caption = (
-        "Where the training loss falls and the validation loss rises, the model overfits. The checkpoint with the "
-        f"lowest validation loss is kept, after calibration where that is shown. {wording.loss_note}"
-    )
+    caption = f"{_KEPT if 'validation' in losses else _LAST_KEPT} {wording.loss_note}"
     yield Plot(
         name="loss",
         title="Loss",
@@ -80,11 +80,12 @@ def plot_learning(contents: RunContents) -> Iterator[Plot]:
         axes.tick_params(labelbottom=False)
     title = metric.title[:1].upper() + metric.title[1:]
     words = [_span(panels[0][1], score, metric.write_value), _span("learning rate", rate, "{:.2g}".format)]
+    shown_rate = "the learning rate (of the first group of weights, where there are several)."
+    validated = f"{title} on the validation rows at each evaluation, and " if score[0] else ""
     yield Plot(
         name="learning",
-        title=f"{title} and learning rate",
-        caption=f"{title} on the validation rows at each evaluation, and the learning rate (of the first group of "
-        "weights, where there are several).",
+        title=f"{title} and learning rate" if score[0] else "Learning rate",
+        caption=validated + shown_rate if score[0] else shown_rate[:1].upper() + shown_rate[1:],
         label=f"Over the steps: {'; '.join(filter(None, words))}.",
         figure=figure,
         titles=("step", *(title for _, title, *_ in panels)),

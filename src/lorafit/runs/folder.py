@@ -158,6 +158,11 @@ class RunLayout:
         return self.root / "prefix_cache"
 
     @property
+    def cross_fitting(self) -> Path:
+        """Out-of-fold predictions of the folds that are done, until the model is calibrated."""
+        return self.root / "cross_fitting"
+
+    @property
     def tracking(self) -> Path:
         """The output of `training.track`: TensorBoard's events, MLflow's store and artifacts."""
         return self.root / "tracking"
@@ -175,7 +180,8 @@ class RunLayout:
         """Return every file and folder that a run writes; anything else in its folder is the user's."""
         predictions = self.predictions("test", "after").parent
         files = (self.record, self.config, self.metrics, self.left_out, self.mistakes, self.history, self.report)
-        folders = (self.adapter, self.model, self.checkpoints, self.prefix_cache, self.tracking, predictions)
+        temporary = (self.checkpoints, self.prefix_cache, self.cross_fitting)
+        folders = (self.adapter, self.model, *temporary, self.tracking, predictions)
         return (*files, *folders, self.export("onnx"), self.export("onnx-int8"), self.export("merged"))
 
     def predictions(self, split: str, model: str) -> Path:

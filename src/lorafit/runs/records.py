@@ -59,9 +59,9 @@ class TrainingRecord(Record):
     Attributes:
         steps: Optimiser steps done.
         epochs: Passes over the training rows done.
-        best_step: Step of the checkpoint kept, by validation loss.
+        best_step: Step of the checkpoint kept, by validation loss; without validation rows the last one.
         best_validation_loss: Its validation loss in nats, after the temperature that suits the validation rows best; of
-            numbers, the mean squared error of the standardised ones.
+            numbers, the mean squared error of the standardised ones. None without validation rows.
         stopped_early: Whether early stopping ended it.
         seconds: Wall-clock time of training, validation included.
         tokens: Tokens trained on, padding left out.
@@ -73,13 +73,19 @@ class TrainingRecord(Record):
     steps: int
     epochs: float
     best_step: int
-    best_validation_loss: float
+    best_validation_loss: float | None
     stopped_early: bool
     seconds: float
     tokens: int
     tokens_per_second: float
     padding_share: float
     adapted_modules: int
+
+    def describe_checkpoint(self) -> str:
+        """Say which step's weights were kept, and why."""
+        if self.best_validation_loss is None:
+            return f"step {self.best_step:,}, the last one (no rows validated)"
+        return f"step {self.best_step:,}, validation loss {self.best_validation_loss:.4f}"
 
 
 class ForecastRecord(Record):
@@ -143,6 +149,9 @@ class RunRecord(FileRecord):
     blend: BlendRecord | None = Field(None, description="The blend that was tried, and whether predictions are its.")
     forecast: ForecastRecord | None = None
     training: TrainingRecord | None = None
+    cross_fitted_folds: int = Field(
+        0, description="Models whose out-of-fold predictions calibrated; 0 where rows were set aside, or none did."
+    )
     divergence: DivergenceRecord | None = None
     events: list[str] = Field(
         default_factory=list, description="What went wrong on the way: damaged checkpoints, training that diverged."
@@ -155,6 +164,16 @@ class RunRecord(FileRecord):
     evidence: dict[str, str] = Field(
         default_factory=dict, description="Digest of each other file that reports and comparisons rest on."
     )
+
+    def describe_cross_fitting(self) -> list[str]:
+        """Say that training rows calibrated out of fold, in one sentence; none where they did not."""
+        if not self.cross_fitted_folds:
+            return []
+        return [
+            f"rows that calibrate: training rows, out of fold: {self.cross_fitted_folds} further models, each trained "
+            "without a part of the rows, predicted that part (cross-fitting). The coverage asked for is then what such "
+            "models reach on the average, not what is guaranteed of rows set aside."
+        ]
 
     def build_task(self) -> Task:
         """Return the task with the labels of the run."""

@@ -31,21 +31,32 @@ class EpochOrder(TrainerCallback):
         self._batches.set_epoch(state.global_step // len(self._batches))
 
 
-class Schedule(TrainerCallback):
-    """Schedules validations and checkpoints at equal distances within each epoch, and at its end."""
+_CHECKPOINTS = 4
 
-    def __init__(self, *, steps_per_epoch: int, evaluations_per_epoch: int) -> None:
+
+class Schedule(TrainerCallback):
+    """Schedules validations and checkpoints at equal distances within each epoch, and at its end.
+
+    Without validations, checkpoints serve to resume alone; there are four over the whole training.
+    """
+
+    def __init__(self, *, steps_per_epoch: int, evaluations_per_epoch: int, validates: bool = True) -> None:
         count = min(evaluations_per_epoch, steps_per_epoch)
         self._steps_per_epoch = steps_per_epoch
         self._points = {round(part * steps_per_epoch / count) for part in range(1, count + 1)}
+        self._validates = validates
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Request a validation and a checkpoint where they are due, and at the last step."""
-        within = (state.global_step - 1) % self._steps_per_epoch + 1
-        if within in self._points or state.global_step >= state.max_steps:
+        if self._is_due(state) or state.global_step >= state.max_steps:
             control.should_log = True  # stores the training time, from which a resumed run continues
-            control.should_evaluate = True
             control.should_save = True
+        control.should_evaluate = control.should_save and self._validates
+
+    def _is_due(self, state: TrainerState) -> bool:
+        if not self._validates:
+            return state.global_step % max(1, state.max_steps // _CHECKPOINTS) == 0
+        return (state.global_step - 1) % self._steps_per_epoch + 1 in self._points
 
 
 class ProgressReport(TrainerCallback):

@@ -4,7 +4,7 @@ import gc
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.config import Config
+from lorafit.data.loading import CROSS_FITTING_FOLDS, FEWEST_CALIBRATION_ROWS
+from lorafit.data.rare_labels import find_rare_labels
 from lorafit.data.rows import Split, Splits
 from lorafit.data.splits import join_rows
 from lorafit.errors import ConfigError, DataError, JobInterruptedError, TrainingInterruptedError
@@ -81,6 +83,27 @@ def assign_folds(rows: Split, task: Task, count: int, *, seed: int) -> NDArray[n
     return folds
 
 
+def assign_held_out_folds(rows: Split, task: Task, *, seed: int) -> NDArray[np.int64]:
+    """Deal rows out to five folds, or fewer where there are fewer texts, for cross-fitting.
+
+    Args:
+        rows: The n training rows.
+        task: The task.
+        seed: Decides which rows.
+
+    Returns:
+        Shape (n,): the fold of each row, or -1 for those that are in training always: rows of a label that has a single
+        text (or group), without which nothing would know the label, and all rows where they are too few to calibrate.
+    """
+    folds = np.full(len(rows), -1, dtype=np.int64)
+    places = np.flatnonzero(~find_rare_labels(rows, 2, task).rows)
+    dealt = rows.select(places)
+    units = len(join_rows(dealt))
+    if len(dealt) >= FEWEST_CALIBRATION_ROWS and units > 1 and len(np.unique(dealt.y, axis=0)) > 1:
+        folds[places] = assign_folds(dealt, task, min(CROSS_FITTING_FOLDS, units), seed=seed)
+    return folds
+
+
 def predict_baseline_folds(
     name: str, rows: Split, task: Task, folds: NDArray[np.int64], progress: Progress | None = None
 ) -> Array:
@@ -140,16 +163,15 @@ def predict_encoder_folds(
         prepared = _prepare_rows(config, replace(material, tokens={}))
         progress.finish(f"{len(rows):,} texts")
         config, truncation, tokens = prepared.config, prepared.truncation, prepared.tokens["train"]
-        kept = {fold: _name_kept(prepared, rows, folds, fold) for fold in numbers}
-        missing = [fold for fold, path in kept.items() if not _take_kept(path, values, folds == fold)]
-        if len(missing) < len(numbers):
-            progress.say(f"going on after {len(numbers) - len(missing)} of {len(numbers)} folds that are done")
+        place = cache_folder() / "folds"
+        kept = {fold: _name_kept(prepared, rows, folds, fold, place) for fold in numbers.tolist()}
+        missing = _take_kept(kept, values, folds, progress)
         if not missing:
             return values
         inputs = _cache_frozen_layers(prepared, Path(folder), progress)
         del prepared
-        for done, fold in enumerate(missing, start=len(numbers) - len(missing) + 1):
-            progress.say(f"fold {done} of {len(numbers)}")
+
+        def predict(fold: int) -> Array:
             held_out = np.flatnonzero(folds == fold)
             places = _place_rows(rows, task, np.flatnonzero(folds != fold), held_out, seed=config.training.seed)
             part = replace(
@@ -158,15 +180,63 @@ def predict_encoder_folds(
                 tokens={truncation: {name: tokens.select(chosen) for name, chosen in places.items()}},
             )
             chosen_inputs = {name: inputs.select(chosen) for name, chosen in places.items()}
-            try:
-                values[held_out] = _predict_fold(config, part, chosen_inputs, Path(folder) / f"fold{done}", progress)
-            except TrainingInterruptedError:
-                raise JobInterruptedError(
-                    f"Interrupted. {done - 1} of {len(numbers)} folds are done and kept: the same command goes on "
-                    "after them."
-                ) from None
-            keep_arrays(kept[fold], {"values": values[held_out]}, most=_MOST_KEPT)
+            return _predict_fold(config, part, chosen_inputs, Path(folder) / f"fold{fold + 1}", progress)
+
+        try:
+            _predict_missing(missing, kept, values, folds, predict, progress)
+        except _FoldInterruptedError as error:
+            raise JobInterruptedError(
+                f"Interrupted. {error.done} of {len(numbers)} folds are done and kept: the same command goes on after "
+                "them."
+            ) from None
     return values
+
+
+def cross_fit(stages: RunStages, folds: NDArray[np.int64], progress: Progress) -> Array:
+    """Predict each fold of the training rows with a model that is trained on the others as the run's own is.
+
+    Folds that are done are kept in the run folder, so that what was interrupted goes on after them.
+
+    Args:
+        stages: The run, whose model stays as it is.
+        folds: Shape (n,), from `assign_held_out_folds`, with n of 0 or more.
+        progress: Receives the progress.
+
+    Returns:
+        Logits of shape (rows of any fold, outputs), in the order of the rows.
+
+    Raises:
+        TrainingInterruptedError: It was interrupted; folds that are done are kept.
+    """
+    prepared = stages.prepared
+    splits, task, truncation = prepared.splits, prepared.task, prepared.truncation
+    rows, tokens = splits.train, prepared.tokens["train"]
+    logits = np.empty((len(rows), len(task.output_names)))
+    config = _without_extras(prepared.config)
+    numbers, place = np.unique(folds[folds >= 0]).tolist(), stages.layout.cross_fitting
+    kept = {fold: _name_kept(prepared, rows, folds, fold, place) for fold in numbers}
+    material = Material(splits, prepared.encoder, *load_tokenizer(prepared.encoder.folder))
+    with tempfile.TemporaryDirectory(prefix="lorafit-folds-") as folder:
+
+        def predict(fold: int) -> Array:
+            others, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+            nothing = rows.select(np.arange(0))
+            part = replace(
+                material,
+                splits=_build_splits(splits, rows.select(others), nothing, rows.select(held_out)),
+                tokens={truncation: {"train": tokens.select(others), "test": tokens.select(held_out)}},
+            )
+            fitted = _fit_fold(config, part, None, Path(folder) / f"fold{fold + 1}", progress)
+            return _compute_fold_logits(fitted, "test")
+
+        missing = _take_kept(kept, logits, folds, progress)
+        try:
+            _predict_missing(missing, kept, logits, folds, predict, progress)
+        except _FoldInterruptedError as error:
+            raise TrainingInterruptedError(
+                f"Interrupted after {error.done} of {len(numbers)} folds.", run=stages.layout.root
+            ) from None
+    return logits[folds >= 0]
 
 
 def build_material(config: Config, task: Task, rows: Split) -> Material:
@@ -186,7 +256,7 @@ def build_material(config: Config, task: Task, rows: Split) -> Material:
     return Material(Splits(config.data.source, task, rows, one, one), encoder, tokenizer, pad_id)
 
 
-def _name_kept(prepared: Prepared, rows: Split, folds: NDArray[np.int64], fold: int) -> Path:
+def _name_kept(prepared: Prepared, rows: Split, folds: NDArray[np.int64], fold: int, place: Path) -> Path:
     """Return the file of a fold's predictions, named by a digest of everything that they depend on."""
     config, precision = prepared.config, prepared.precision
     told = [
@@ -206,16 +276,47 @@ def _name_kept(prepared: Prepared, rows: Split, folds: NDArray[np.int64], fold: 
     digest.update(folds.astype("<i8").tobytes())
     if rows.group_ids is not None:
         digest.update(rows.group_ids.astype("<i8").tobytes())  # which rows choose a fold's checkpoint
-    return cache_folder() / "folds" / f"{digest.hexdigest()}{SUFFIX}"
+    return place / f"{digest.hexdigest()}{SUFFIX}"
 
 
-def _take_kept(path: Path, values: Array, held_out: NDArray[np.bool_]) -> bool:
-    """Fill in the predictions of a fold where they are kept, and tell whether they are."""
-    found = (read_arrays(path) or {}).get("values")
-    if found is None or found.shape != values[held_out].shape:
-        return False
-    values[held_out] = found
-    return True
+class _FoldInterruptedError(Exception):
+    """A signal came; `done` folds are done and kept."""
+
+    def __init__(self, done: int) -> None:
+        super().__init__(done)
+        self.done = done
+
+
+def _take_kept(kept: Mapping[int, Path], values: Array, folds: NDArray[np.int64], progress: Progress) -> list[int]:
+    """Fill in the predictions of the folds that are kept, and return the other folds."""
+    missing = []
+    for fold, path in kept.items():
+        found = (read_arrays(path) or {}).get("values")
+        if found is None or found.shape != values[folds == fold].shape:
+            missing.append(fold)
+        else:
+            values[folds == fold] = found
+    if len(missing) < len(kept):
+        progress.say(f"going on after {len(kept) - len(missing)} of {len(kept)} folds that are done")
+    return missing
+
+
+def _predict_missing(
+    missing: Sequence[int],
+    kept: Mapping[int, Path],
+    values: Array,
+    folds: NDArray[np.int64],
+    predict: Callable[[int], Array],
+    progress: Progress,
+) -> None:
+    """Fill in the predictions of the missing folds, and keep each; _FoldInterruptedError says where it ended."""
+    for done, fold in enumerate(missing, start=len(kept) - len(missing)):
+        progress.say(f"fold {done + 1} of {len(kept)}")
+        try:
+            values[folds == fold] = predict(fold)
+        except TrainingInterruptedError:
+            raise _FoldInterruptedError(done) from None
+        keep_arrays(kept[fold], {"values": values[folds == fold]}, most=_MOST_KEPT)
 
 
 def _pick(texts: Sequence[Text], places: NDArray[np.int64]) -> list[str]:
@@ -238,15 +339,21 @@ def _place_rows(
 
 def _prepare_rows(config: Config, material: Material) -> Prepared:
     """Prepare a model of all rows, with lower layers frozen where encoder and method allow it."""
-    config = config.model_copy(deep=True)
-    config.training.budget = None
-    config.training.track = []
+    config = _without_extras(config)
     if config.method.layers == "all":
         frozen = config.model_copy(deep=True)
         frozen.method.layers = _LAYERS
         with suppress(ConfigError):
             return prepare(frozen, Silent(), material=material)
     return prepare(config, Silent(), material=material)
+
+
+def _without_extras(config: Config) -> Config:
+    """Return the settings of a training that is part of something else: without budget and trackers."""
+    plain = config.model_copy(deep=True)
+    plain.training.budget = None
+    plain.training.track = []
+    return plain
 
 
 def _cache_frozen_layers(prepared: Prepared, folder: Path, progress: Progress) -> "ModelInputs":
@@ -256,7 +363,7 @@ def _cache_frozen_layers(prepared: Prepared, folder: Path, progress: Progress) -
     from lorafit.training.inputs import cache_hidden_states
 
     config, tokens, model = prepared.config.training, prepared.tokens["train"], prepared.adapted.model
-    plan = plan_batches(tokens.lengths, max_rows=config.batch_size, max_tokens=config.batch_tokens)
+    plan = plan_batches(tokens.lengths, max_rows=config.batch_rows, max_tokens=config.batch_tokens)
     if not prepared.config.wants_prefix_cache(steps_per_epoch=len(plan), frozen=frozen_depth(model), again=True):
         return tokens
     cache = PrefixCache(model, prepared.precision, base_digest=prepared.encoder.digest(), folder=folder / "prefix")
@@ -272,19 +379,29 @@ def _cache_frozen_layers(prepared: Prepared, folder: Path, progress: Progress) -
 def _predict_fold(
     config: Config, material: Material, inputs: "dict[str, ModelInputs]", folder: Path, progress: Progress
 ) -> Array:
-    """Fine-tune on the training rows, and predict the test rows."""
+    """Fine-tune on the training rows, and predict the test rows, calibrated on the validation rows."""
+    fitted = _fit_fold(config, material, inputs, folder, progress)
+    task, y = fitted.prepared.task, fitted.prepared.splits.validation.y
+    logits = _compute_fold_logits(fitted, "validation")
+    calibration = task.fit_calibration(y, logits, coverage=config.evaluation.coverage)
+    return task.activate(_compute_fold_logits(fitted, "test"), calibration)
+
+
+def _fit_fold(
+    config: Config, material: Material, inputs: "dict[str, ModelInputs] | None", folder: Path, progress: Progress
+) -> RunStages:
+    """Fine-tune on the training rows; without inputs the texts are read as tokens."""
     gc.collect()
     release_freed_memory()
     prepared = prepare(config, Silent(), material=material)
-    task, splits = prepared.task, prepared.splits
     folder.mkdir()
     stages = RunStages.begin(prepared, RunLayout(folder), progress)
-    stages.inputs = inputs
+    stages.inputs = inputs or stages.inputs
     stages.fit()
-    found = {
-        name: compute_logits(stages.trained_runtime, inputs[name], prepared.pad_id, outputs=len(task.output_names))
-        for name in ("validation", "test")
-    }
-    coverage = config.evaluation.coverage
-    calibration = task.fit_calibration(splits.validation.y, found["validation"], coverage=coverage)
-    return task.activate(found["test"], calibration)
+    return stages
+
+
+def _compute_fold_logits(fitted: RunStages, split: str) -> Array:
+    prepared = fitted.prepared
+    outputs = len(prepared.task.output_names)
+    return compute_logits(fitted.trained_runtime, fitted.inputs[split], prepared.pad_id, outputs=outputs)

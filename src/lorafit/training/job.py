@@ -31,7 +31,7 @@ class TrainingJob:
         method: The method section.
         layout: The run folder, for checkpoints and history.
         precision: Arithmetic of the forward pass.
-        validate: Computes the validation metrics.
+        validate: Computes the validation metrics; None where no rows validate, so that the last weights are kept.
         metrics: How they are written for people.
         row_numbers: Of each of `rows`, the number that its text has in the source, for messages.
         on_validation: Called after every validation; what it raises ends training.
@@ -44,7 +44,7 @@ class TrainingJob:
     method: MethodConfig
     layout: RunLayout
     precision: PrecisionChoice
-    validate: Validate
+    validate: Validate | None
     metrics: Mapping[str, Metric]
     row_numbers: Sequence[int] | NDArray[np.int64]
     on_validation: OnValidation | None = None

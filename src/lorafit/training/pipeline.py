@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from lorafit.config import Config
 from lorafit.data.rows import Split
 from lorafit.errors import LorafitError, RunError, TrainingInterruptedError
@@ -24,9 +26,11 @@ from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import join_text
 from lorafit.tasks.base import Prediction, Task
+from lorafit.tasks.blending import HeldOut
 from lorafit.tasks.labels import Label
 from lorafit.tasks.records import MetricsRecord
 from lorafit.training.evaluation import Predicted
+from lorafit.training.folds import assign_held_out_folds, cross_fit, predict_baseline_folds
 from lorafit.training.planning.budget import needs_preparation, plan_run
 from lorafit.training.planning.forecast import measure_workload
 from lorafit.training.planning.memory import advise_on_memory, fit_to_memory
@@ -174,9 +178,10 @@ def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
             before = stages.measure_before()
         with stages.cache_frozen_layers():
             stages.fit(expected_seconds=expected_seconds)
-        stages.calibrate()
+        stages.calibrate(*_hold_out(stages))
         stages.fit_typicality()
         stages.save()
+        shutil.rmtree(stages.layout.cross_fitting, ignore_errors=True)
         predicted, metrics = stages.evaluate(before)
     with _complete(stages.layout):
         stages.report(predicted)
@@ -184,6 +189,29 @@ def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
     splits, seed = stages.prepared.splits, stages.prepared.config.evaluation.seed
     samples = _draw_samples(splits.test, splits.task, predicted, seed=seed)
     return Run(path=stages.layout.root, record=stages.journal.record, metrics=metrics, samples=samples)
+
+
+def _hold_out(stages: RunStages) -> tuple[HeldOut | None, int]:
+    """Return what calibrates, and how many models predicted it out of fold: 0 for rows set aside."""
+    splits, task, config = stages.prepared.splits, stages.prepared.task, stages.prepared.config
+    rows = splits.train
+    if len(splits.validation) or not config.data.calibration_fraction:
+        return stages.predict_held_out(), 0
+    folds = assign_held_out_folds(rows, task, seed=config.data.seed)
+    places = np.flatnonzero(folds >= 0)
+    if not len(places):
+        stages.progress.say(
+            f"{len(rows):,} rows are too few to calibrate with; predictions stay as the model gives them"
+        )
+        return None, 0
+    with stages.journal.stage("cross-fitting"):
+        logits = cross_fit(stages, folds, stages.progress)
+        words = {
+            name: task.deactivate(predict_baseline_folds(name, rows, task, folds, stages.progress)[places])
+            for name in stages.blended_words
+        }
+    held_out = rows.select(places)
+    return HeldOut(held_out.y, logits, words, held_out.group_ids), int(folds.max()) + 1
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from tokenizers import Tokenizer
 
-from lorafit.config import Config, override_config
+from lorafit.config import VALIDATION_FRACTION, Config, override_config
 from lorafit.data.loading import load_splits
 from lorafit.data.quality.quick import quick_findings
 from lorafit.data.rows import Split, Splits
@@ -32,6 +32,7 @@ from lorafit.system.extras import require
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.base import TargetScaler, Task
 from lorafit.tasks.registry import get_task
+from lorafit.training.planning.schedule import complete_schedule, slow_down
 
 _KEPT = 2
 """How many truncations of the texts are kept in memory for several runs."""
@@ -47,7 +48,7 @@ class Prepared:
     """Everything that training needs, before anything is written.
 
     Attributes:
-        config: The completed settings, with absolute paths and the encoder's revision.
+        config: The completed settings, with absolute paths, the encoder's revision, and what the data's size decides.
         splits: The rows.
         encoder: The pre-trained encoder.
         adapted: The model with its adapter, and with fused blocks where possible.
@@ -146,7 +147,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     from lorafit.models.acceleration.encoder_block import fuse_encoder
     from lorafit.training.targets import find_output_layer, unfold_known_head
 
-    config = complete_settings(config)
+    is_rate_given, config = config.training.learning_rate is not None, complete_settings(config)
     device = choose_device(config.training.device)
     precision = choose_precision(config.training.precision, device)
     threads = config.training.threads or hardware.available_cores()
@@ -155,6 +156,9 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     progress.start("reading data and model")
     material = material or load_material(config)
     splits, encoder = material.splits, material.encoder
+    config = complete_schedule(config, len(splits.train))
+    if not is_rate_given:
+        config = slow_down(config, len(splits.train))
     loaded = load_with_head(
         encoder,
         splits.task,
@@ -346,6 +350,8 @@ def _absolute(config: Config, splits: Splits, encoder: Encoder) -> Config:
     resolved = config.model_copy(deep=True)
     resolved.data.rename_labels = {**config.data.rename_labels, **splits.renamed}
     resolved.data.source = splits.source
+    if config.data.validation_fraction is None:
+        resolved.data.validation_fraction = VALIDATION_FRACTION if len(splits.validation) else 0.0
     resolved.model.name = encoder.name
     resolved.model.revision = encoder.revision
     resolved.data.files = list(map(name_source, config.data.files))

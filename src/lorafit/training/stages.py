@@ -204,7 +204,7 @@ class RunStages:
         config, tokens, model = self.prepared.config.training, self.prepared.tokens, self.prepared.adapted.model
         plans = {name: plan_prediction(texts.lengths) for name, texts in tokens.items() if name != "train"}
         plans["train"] = plan_batches(
-            tokens["train"].lengths, max_rows=config.batch_size, max_tokens=config.batch_tokens
+            tokens["train"].lengths, max_rows=config.batch_rows, max_tokens=config.batch_tokens
         )
         if not self.prepared.config.wants_prefix_cache(
             steps_per_epoch=len(plans["train"]), frozen=frozen_depth(model), again=folder is not None
@@ -215,7 +215,7 @@ class RunStages:
         place = cache_folder() / "prefix_cache" if is_shared else folder or self.layout.prefix_cache
         remove = place if folder is None and not is_shared else None
         cache = PrefixCache(model, self.prepared.precision, base_digest=self.prepared.encoder.digest(), folder=place)
-        groups: list[tuple[str, ...]] = [("train", "validation")]
+        groups: list[tuple[str, ...]] = [tuple(name for name in ("train", "validation") if name in tokens)]
         if with_test_rows and cache.size(list(tokens.values())) <= config.prefix_cache_gb * 1e9 / 2:
             groups.append(tuple(name for name in tokens if name not in groups[0]))
         inputs: dict[str, ModelInputs] = dict(tokens)
@@ -285,7 +285,9 @@ class RunStages:
             method=prepared.config.method,
             layout=self.layout,
             precision=prepared.precision,
-            validate=lambda: task.validation_metrics(
+            validate=None
+            if not len(splits.validation)
+            else lambda: task.validation_metrics(
                 splits.validation.y, self._compute_logits(runtime, "validation"), scaler
             ),
             metrics=task.metrics,
@@ -327,16 +329,35 @@ class RunStages:
         """Record once what went wrong on the way."""
         self.journal.update(events=list(dict.fromkeys([*self.journal.record.events, event])))
 
-    def calibrate(self) -> None:
+    @property
+    def blended_words(self) -> tuple[str, ...]:
+        """The word models that the blend may take up; none where no baselines are wanted."""
+        config = self.prepared.config
+        return tuple(config.training.name_members(self.prepared.task.baselines)) if config.evaluation.baselines else ()
+
+    def calibrate(self, held_out: HeldOut | None, folds: int = 0) -> None:
         """Fit the trained model's calibration on held-out rows, and its blend with word models where that helps.
 
         The calibration of a blend is fitted to its cross-fitted logits, as its weights have seen the rows.
+
+        Args:
+            held_out: From `predict_held_out`, or training rows out of fold; None where there are none.
+            folds: How many models predicted the rows out of fold; 0 where they were set aside.
         """
         task, config = self.prepared.task, self.prepared.config.evaluation
-        held_out = self._predict_held_out()
         if held_out is None:
+            if config.target_accuracy is not None:
+                self.progress.say(
+                    f"there are no calibration rows, so no confidence is chosen for an accuracy of "
+                    f"{config.target_accuracy:g}"
+                )
             return
+        if len(held_out.y) < task.fewest_calibration_rows(config.coverage):
+            self.progress.say(
+                f"{len(held_out.y)} calibration rows are too few for a coverage of {config.coverage:g}: it may be less"
+            )
         with self.journal.stage("calibration"):
+            self.journal.update(cross_fitted_folds=folds)
             limits: dict[str, Any] = {"coverage": config.coverage, "target_accuracy": config.target_accuracy}
             self.calibrated = Calibrated(task.fit_calibration(held_out.y, held_out.logits, **limits))
             if not held_out.words:
@@ -348,25 +369,16 @@ class RunStages:
                 blended = task.fit_calibration(held_out.y, logits, **limits)
                 self.calibrated = Calibrated(self.calibrated.alone, Blend(record.weights, words), blended)
 
-    def _predict_held_out(self) -> HeldOut | None:
+    def predict_held_out(self) -> HeldOut | None:
         """Predict the calibration rows with the trained model and word models; return None where there are none."""
-        rows, task, config = self.prepared.splits.calibration, self.prepared.task, self.prepared.config.evaluation
+        rows, task = self.prepared.splits.calibration, self.prepared.task
         if rows is None:
-            if config.target_accuracy is not None:
-                self.progress.say(
-                    f"there are no calibration rows, so no confidence is chosen for an accuracy of "
-                    f"{config.target_accuracy:g}"
-                )
             return None
         with self.journal.stage("calibration"):
             self.progress.start("calibrating", total=len(rows), unit="text")
             logits = self._compute_logits(self.trained_runtime, "calibration", self.progress, keep_features=True)
             self.progress.finish()
-            if len(rows) < task.fewest_calibration_rows(config.coverage):
-                self.progress.say(
-                    f"{len(rows)} calibration rows are too few for a coverage of {config.coverage:g}: it may be less"
-                )
-        names = self.prepared.config.training.name_members(task.baselines) if config.baselines else ()
+        names = self.blended_words
         with self.journal.stage("baselines") if names else nullcontext():
             texts = [*map(join_text, rows.texts)]
             models = {name: self._fit_words(name).compact(MOST_BYTES) for name in names}

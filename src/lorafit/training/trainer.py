@@ -109,10 +109,12 @@ class _Trainer(Trainer):
         super().log({**logs, "step_seconds": self.report.step_seconds}, start_time)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        step = self.state.global_step
+        step, validate = self.state.global_step, self.job.validate
+        if validate is None:
+            return {}
         with self.report.pause():
             try:
-                found = self.job.validate()
+                found = validate()
             except TrainingDivergedError as error:
                 symptom = str(error)
                 raise diagnose(self.job, step=step, symptom=symptom[0].lower() + symptom[1:].rstrip(".")) from error
@@ -134,6 +136,8 @@ def _compute_gradient_norm(model: torch.nn.Module) -> torch.Tensor:
 def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None) -> TrainingRecord:
     """Train adapter and head, and leave the model with the weights of the lowest calibrated validation loss.
 
+    Where no rows validate, training ends with its schedule, and the last weights are kept.
+
     Args:
         job: What to train.
         progress: Receives steps and validation metrics.
@@ -150,7 +154,7 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     config, lengths = job.config, job.rows.texts.lengths
     batches = EpochBatches(
         lengths,
-        max_rows=config.batch_size,
+        max_rows=config.batch_rows,
         max_tokens=config.batch_tokens,
         seed=config.seed,
         groups=job.rows.groups,
@@ -165,7 +169,11 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
         args=build_arguments(config, checkpoints=job.layout.checkpoints, steps_per_epoch=len(batches)),
         callbacks=[
             EpochOrder(batches),
-            Schedule(steps_per_epoch=len(batches), evaluations_per_epoch=config.evaluations_per_epoch),
+            Schedule(
+                steps_per_epoch=len(batches),
+                evaluations_per_epoch=config.validations_per_epoch,
+                validates=job.validate is not None,
+            ),
             History(job.layout.history),
             report,
             Rates(optimizer),
@@ -175,7 +183,7 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     trainer.remove_callback(PrinterCallback)
     if find_method(job.method.name).reallocates:
         trainer.add_callback(RankAllocation(job.adapted.model))
-    if config.early_stopping_patience:
+    if config.early_stopping_patience and job.validate is not None:
         trainer.add_callback(EarlyStoppingCallback(config.early_stopping_patience))
     began = time.perf_counter()
     try:
@@ -225,7 +233,7 @@ def _use_saved_prompts(model: PeftModel | PreTrainedModel) -> None:
 def _load_best(trainer: _Trainer) -> None:
     """Load the best weights, of a checkpoint that is as it was written."""
     layout, model = trainer.job.layout, trainer.job.adapted.model
-    best = name_checkpoint(layout.checkpoints, int(trainer.state.best_global_step or 0))
+    best = name_checkpoint(layout.checkpoints, _find_best_step(trainer))
     if (fault := describe_damage(best)) is not None:
         raise RunError(
             f"The best weights are lost: {best.name} was damaged during training, {fault}. Train again from the last "
@@ -235,6 +243,11 @@ def _load_best(trainer: _Trainer) -> None:
         model.load_adapter(str(best), "default")
     else:
         load_model(model, best / "model.safetensors")
+
+
+def _find_best_step(trainer: _Trainer) -> int:
+    """Return the step whose weights are kept: the last one where none was validated."""
+    return int(trainer.state.best_global_step or trainer.state.global_step)
 
 
 def _has_ended(state: TrainerState, trainer: _Trainer) -> bool:
@@ -250,8 +263,8 @@ def _summarise(trainer: _Trainer, *, seconds: float) -> TrainingRecord:
     return TrainingRecord(
         steps=state.global_step,
         epochs=state.global_step / len(batches),
-        best_step=int(state.best_global_step or 0),
-        best_validation_loss=math.nan if state.best_metric is None else float(state.best_metric),
+        best_step=_find_best_step(trainer),
+        best_validation_loss=None if state.best_metric is None else float(state.best_metric),
         stopped_early=state.global_step < state.max_steps,
         seconds=seconds,
         tokens=int(state.num_input_tokens_seen),
@@ -274,11 +287,11 @@ def build_arguments(config: TrainingConfig, *, checkpoints: Path, steps_per_epoc
     Returns:
         Arguments for `transformers.Trainer`.
     """
-    max_steps = config.max_steps or steps_per_epoch * config.epochs
+    max_steps = config.max_steps or steps_per_epoch * config.epoch_count
     return TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=max_steps,
-        per_device_train_batch_size=config.batch_size,
+        per_device_train_batch_size=config.batch_rows,
         learning_rate=config.peak_learning_rate,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,

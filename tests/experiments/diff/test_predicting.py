@@ -57,6 +57,7 @@ def trained(build_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("trained")
     flags = {
         "data.source": str(write_reviews(folder / "reviews.csv", list_reviews(120))),
+        "data.validation_fraction": 0.1,
         "data.test_fraction": 0.3,
         "model.name": str(build_encoder("distilbert", initializer_range=0.3)),
         "model.max_length": 32,

@@ -7,12 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorafit.config import Config, load_config
+from lorafit.config import Config
+from lorafit.config import load_config as load_bare_config
 from lorafit.errors import ConfigError
 from lorafit.system import hardware
 from lorafit.training.planning.budget import Plan, needs_preparation, plan_run
 from lorafit.training.planning.costs import CostModel, Costs
 from lorafit.training.planning.forecast import Workload, forecast_run
+from lorafit.training.planning.schedule import complete_schedule
+
+
+def load_config(**given: Any) -> Config:
+    """Settings as they are once the rows are known."""
+    return complete_schedule(load_bare_config(**given), 9000)
+
 
 SLOW, FAST = CostModel(0.01, 6e-5, 1e-8), CostModel(0.002, 2e-5, 5e-9)
 

@@ -109,7 +109,7 @@ def test_model_and_random_state_are_as_before(tiny_distilbert: Path, fused: bool
     ids = np.arange(5, 25, dtype=np.int64)[None]
     logits = runtime.logits(ids, np.ones_like(ids))
     state, random = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
-    costs = measure_costs(model, build_rows(), TrainingConfig(epochs=50), FP32)
+    costs = measure_costs(model, build_rows(), TrainingConfig(epochs=50, batch_size=32), FP32)
     assert costs.train.sum_over(np.array([(32, 64)])) > costs.forward.sum_over(np.array([(32, 64)])) > 0
     assert (costs.layers, costs.frozen) == ((2, 0) if fused else (0, 0))
     assert torch.equal(torch.get_rng_state(), random)
@@ -129,7 +129,7 @@ def test_model_is_as_before_when_measuring_is_interrupted(
     state = {name: value.clone() for name, value in model.state_dict().items()}
     monkeypatch.setattr(TorchRuntime, "logits", press_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
-        measure_costs(model, build_rows(), TrainingConfig(), FP32)
+        measure_costs(model, build_rows(), TrainingConfig(epochs=2, batch_size=32), FP32)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
@@ -143,7 +143,9 @@ def test_a_step_changes_the_adapter_so_that_merging_is_measured_too(tiny_distilb
 
 
 def test_frozen_layers_are_counted(tiny_distilbert: Path) -> None:
-    costs = measure_costs(build_adapted(tiny_distilbert, layers="top1").model, build_rows(), TrainingConfig(), FP32)
+    costs = measure_costs(
+        build_adapted(tiny_distilbert, layers="top1").model, build_rows(), TrainingConfig(epochs=2, batch_size=32), FP32
+    )
     assert (costs.layers, costs.frozen) == (2, 1)
 
 
@@ -157,7 +159,7 @@ def test_frozen_layers_are_counted(tiny_distilbert: Path) -> None:
     ],
 )
 def test_measured_shapes_are_those_of_the_plan(lengths: list[int], shapes: list[tuple[int, int]]) -> None:
-    assert measuring._choose_shapes(np.array(lengths), TrainingConfig()) == shapes
+    assert measuring._choose_shapes(np.array(lengths), TrainingConfig(epochs=2, batch_size=32)) == shapes
 
 
 def test_short_runs_are_measured_in_few_passes(tiny_distilbert: Path, monkeypatch: pytest.MonkeyPatch) -> None:

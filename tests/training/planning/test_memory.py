@@ -28,6 +28,7 @@ def config(build_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPath
     return load_config(
         flags={
             "data.source": str(path),
+            "data.validation_fraction": 0.1,
             "model.name": str(encoder),
             "model.max_length": 128,
             "training.batch_size": 64,

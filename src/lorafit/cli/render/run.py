@@ -56,8 +56,7 @@ def _describe_cost(record: RunRecord) -> Iterator[tuple[str, str]]:
         stopped = ", stopped early" if training.stopped_early else ""
         yield (
             "training",
-            f"{training.epochs:.1f} epochs, {training.steps:,} steps{stopped}; best after step "
-            f"{training.best_step:,} (validation loss {training.best_validation_loss:.3f})",
+            f"{training.epochs:.1f} epochs, {training.steps:,} steps{stopped}; kept: {training.describe_checkpoint()}",
         )
         threads = record.hardware.threads
         yield (

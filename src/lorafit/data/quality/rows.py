@@ -166,7 +166,7 @@ def gather_rows(raw: RawSplits, task: type[Task], reading: LabelReading) -> tupl
 
 def join_splits(splits: Splits) -> Rows:
     """Put the rows of splits together that can be trained on."""
-    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    parts = {name: split for name, split in splits.by_name.items() if name != "calibration"}
     ends = np.cumsum([0, *map(len, parts.values())]).tolist()
     return Rows(
         [join_text(text) for part in parts.values() for text in part.texts],

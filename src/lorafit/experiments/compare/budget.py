@@ -7,7 +7,7 @@ from functools import partial
 
 from lorafit.config import Config
 from lorafit.errors import ConfigError
-from lorafit.models.method_settings import complete_settings, select_settings
+from lorafit.models.method_settings import select_settings
 from lorafit.models.methods import find_method
 from lorafit.system.progress import Progress, Silent
 from lorafit.training.planning.budget import plan_run
@@ -33,7 +33,7 @@ def set_method(config: Config, method: str, seed: int) -> Config:
     cell.evaluation.before = False
     cell.evaluation.baselines = False
     cell.training.blend = "off"  # methods are compared, and they share their words
-    return complete_settings(cell)
+    return cell
 
 
 def fit_budget(config: Config, methods: Sequence[str], seeds: int, material: Material, progress: Progress) -> Config:

@@ -27,6 +27,7 @@ from lorafit.system.atomic import write_atomic
 from lorafit.system.locks import hold
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
+from lorafit.training.planning.schedule import complete_schedule
 from lorafit.training.prepare import Material, load_material, prepare
 from lorafit.training.stages import RunStages, measure_baseline
 
@@ -76,6 +77,7 @@ def compare(
     """
     progress, began = progress or Silent(), time.perf_counter()
     names = _check(config, methods, seeds)
+    config = config.model_copy(update={"data": config.data.holding_out()})
     suggestion = suggest_name("compare", config.data.source, config.model.name)
     root = expand_home(output) if output else find_free_name(Path("runs") / suggestion)
     layout = ComparisonLayout(root.resolve())
@@ -120,7 +122,8 @@ def _choose_settings(
         if config.training.budget is not None:
             progress.say("the settings chosen before for this comparison's budget are kept, whatever is added to it")
         return load_config(layout.chosen)
-    shared = fit_budget(config, names, seeds, material, progress)
+    settled = complete_schedule(config, len(material.splits.train))
+    shared = fit_budget(settled, names, seeds, material, progress)
     layout.root.mkdir(parents=True, exist_ok=True)
     write_atomic(layout.config, config.to_yaml())
     write_atomic(layout.chosen, shared.to_yaml())
@@ -247,7 +250,7 @@ class _Grid:
             stages.cache_frozen_layers(self.layout.prefix_cache, with_test_rows=share_test_rows),
         ):
             stages.fit()
-            stages.calibrate()
+            stages.calibrate(stages.predict_held_out())
             stages.fit_typicality()
             stages.save()
             _, metrics = stages.evaluate()

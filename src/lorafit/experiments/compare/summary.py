@@ -34,6 +34,13 @@ class CellResult:
             raise ValueError("a finished run has a training record")
         return self.record.training
 
+    @property
+    def validation_loss(self) -> float:
+        """The lowest one; there are validation rows, because a comparison chooses by them."""
+        if self.training.best_validation_loss is None:
+            raise ValueError("a cell of a comparison has validation rows")
+        return self.training.best_validation_loss
+
 
 @dataclass(frozen=True)
 class BaselineResult:
@@ -72,7 +79,7 @@ def summarise(
     methods: dict[str, list[CellResult]] = {}
     for cell in cells:
         methods.setdefault(cell.record.method, []).append(cell)
-    losses = {method: fmean(cell.training.best_validation_loss for cell in own) for method, own in methods.items()}
+    losses = {method: fmean(cell.validation_loss for cell in own) for method, own in methods.items()}
     best = min(losses, key=lambda method: losses[method], default=None)
     reference = [] if best is None else [cell.values for cell in methods[best]]
 

@@ -26,6 +26,7 @@ from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import format_duration, parse_duration
 from lorafit.training.planning.forecast import forecast_run, measure_workload
+from lorafit.training.planning.schedule import complete_schedule
 from lorafit.training.prepare import collect_versions, load_material, prepare
 
 if TYPE_CHECKING:
@@ -82,18 +83,21 @@ def search(
     require_optuna()
     progress, began = progress or Silent(), time.perf_counter()
     seconds = _check(config, trials, budget)
-    space = read_space(config)
+    config = config.model_copy(update={"data": config.data.holding_out()})
     suggestion = suggest_name("search", config.data.source, config.model.name)
     root = expand_home(output) if output else find_free_name(Path("runs") / suggestion)
     layout = SearchLayout(root.resolve())
     check_same_settings(layout.config, config.to_yaml(), kind="search")
     with keeping(layout.config, write_command("search", layout.config, trials=trials, budget=budget)):
-        objective = Trials(config, space, layout, load_material(config), progress)
+        material = load_material(config)
+        settled = complete_schedule(config, len(material.splits.train))
+        space = read_space(settled)
+        objective = Trials(settled, space, layout, material, progress)
         expected = None if layout.study.is_file() else _forecast(objective, seconds)
         layout.root.mkdir(parents=True, exist_ok=True)
         if not layout.config.is_file():
             write_atomic(layout.config, config.to_yaml())
-        with open_study(layout, config.search, _identify(objective), space.encode(config)) as study:
+        with open_study(layout, config.search, _identify(objective), space.encode(settled)) as study:
             control = _Control(study, objective, trials)
             if not control.is_done():
                 deadline = None if seconds is None else began + seconds

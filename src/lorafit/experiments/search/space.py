@@ -194,7 +194,7 @@ def _build_default(config: Config) -> dict[str, list[Any] | SearchRange]:
         "training.learning_rate": SearchRange(low=rate / 4, high=rate * 4, log=True)
     }
     if training.max_steps is None:
-        space["training.epochs"] = SearchRange(low=1, high=max(3, training.epochs))
+        space["training.epochs"] = SearchRange(low=1, high=max(3, training.epoch_count))
     if r is not None:
         space["method.r"] = sorted({4, 8, 16, 32, r})
     if config.method.target_modules is None and completed.method.target_modules == "all-linear":

@@ -125,7 +125,7 @@ class _Original:
         progress.finish()
         if splits is None:
             return cls(layout, record, model, tokenizer, golden, None, golden, pool)
-        rows = sample_rows(splits.validation, _MOST_ROWS, 0, splits.task)
+        rows = sample_rows(splits.validation, _MOST_ROWS, 0, splits.task) if len(splits.validation) else None
         samples = sample_rows(splits.train, _SAMPLES, 0, splits.task)
         return cls(layout, record, model, tokenizer, golden, rows, samples.texts, pool)
 
@@ -296,7 +296,7 @@ def _read_splits(layout: RunLayout, record: RunRecord, say: Callable[[str], None
     except LorafitError as error:
         say(f"compared on the golden sentences alone: the run's data cannot be read ({error})")
         return None
-    if splits.validation.fingerprint() != record.data.splits["validation"].fingerprint:
+    if any(splits.by_name[name].fingerprint() != part.fingerprint for name, part in record.data.splits.items()):
         say("compared on the golden sentences alone: the run's data have changed since training")
         return None
     return splits

@@ -12,6 +12,7 @@ from lorafit.runs.records import ForecastRecord
 from lorafit.system import hardware
 from lorafit.system.text import format_duration, parse_duration
 from lorafit.training.planning.forecast import Workload, forecast_run, frozen_layers
+from lorafit.training.planning.schedule import EPOCHS, count_epochs
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Rung:
 
     Attributes:
         tokens: `model.max_length`; None keeps it.
-        epochs: `training.epochs`; None keeps it.
+        epochs: `training.epochs`, or as many times more as the schedule has for few rows; None keeps it.
         half: Whether only the upper half of the layers is adapted.
     """
 
@@ -190,12 +191,13 @@ def _climb_down(asked: Config, work: _Work) -> Iterator[Config]:
     costs, seen = workload.costs, list[Config]()
     longest = min(asked.model.max_length, max(int(part.max()) for part in workload.lengths.values()))
     half = ceil(costs.layers / 2)
+    own = count_epochs(workload.count("train"), asked.training.batch_rows)
     for rung in LADDER:
         config = asked.model_copy(deep=True)
         if rung.tokens is not None and rung.tokens < longest:
             config.model.max_length = rung.tokens
-        if rung.epochs is not None and rung.epochs < config.training.epochs and config.training.max_steps is None:
-            config.training.epochs = rung.epochs
+        if rung.epochs is not None and config.training.max_steps is None:
+            config.training.epochs = min(config.training.epoch_count, ceil(rung.epochs * own / EPOCHS))
         if (
             rung.half
             and costs.layers - half > frozen_layers(asked, costs)

@@ -210,7 +210,7 @@ def _choose_shapes(lengths: NDArray[np.int64], config: TrainingConfig) -> list[t
     wanted = [longest, longest // 2, min(longest // 4, int(np.median(lengths)))]
     shapes = []
     for length in dict.fromkeys(max(min(_SHORTEST, longest), length) for length in wanted):
-        plan = plan_batches(np.minimum(lengths, length), max_rows=config.batch_size, max_tokens=config.batch_tokens)
+        plan = plan_batches(np.minimum(lengths, length), max_rows=config.batch_rows, max_tokens=config.batch_tokens)
         shapes.append((int(plan.bounds[1]), length))
     return shapes
 
@@ -255,5 +255,5 @@ def kept_as_it_is(
 
 def _estimate(rows: TrainingRows, config: TrainingConfig, step_seconds: float) -> float:
     """Return how long the training steps would take if all were like the longest."""
-    per_epoch = len(plan_batches(rows.texts.lengths, max_rows=config.batch_size, max_tokens=config.batch_tokens))
-    return step_seconds * (config.max_steps or per_epoch * config.epochs)
+    per_epoch = len(plan_batches(rows.texts.lengths, max_rows=config.batch_rows, max_tokens=config.batch_tokens))
+    return step_seconds * (config.max_steps or per_epoch * config.epoch_count)

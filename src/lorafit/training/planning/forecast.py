@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.config import Config, ModelConfig
+from lorafit.data.loading import CROSS_FITTING_FOLDS, FEWEST_CALIBRATION_ROWS
 from lorafit.inference.mistakes import list_explained_lengths
 from lorafit.inference.predictor import plan_prediction
 from lorafit.inference.typicality import MOST_ROWS
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 _SAVING = 6.0
 _REPORT = 3.0
 _CHECKPOINT = 0.1
+_PREPARATION = 1.0
 _RESAMPLED_ROW = 1e-8
 _CHARACTER = 8e-7
-"""Seconds: a fresh process that loads the adapter; the report; a checkpoint; a row in a bootstrap sample; a character
-of the texts that the n-gram baselines read."""
+"""Seconds: a fresh process that loads the adapter; the report; a checkpoint; reading the model once more; a row in a
+bootstrap sample; a character of the texts that the n-gram baselines read."""
 
 
 @dataclass(frozen=True)
@@ -107,18 +109,19 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
     if config.data.max_rows is not None:
         share = min(1.0, config.data.max_rows / workload.count("train"))
         lengths["train"] = _thin_out(lengths["train"], share)
-    plan = plan_batches(lengths["train"], max_rows=training.batch_size, max_tokens=training.batch_tokens)
+    plan = plan_batches(lengths["train"], max_rows=training.batch_rows, max_tokens=training.batch_tokens)
     train = plan.shapes(lengths["train"])
     predicted = {name: plan_prediction(part).shapes(part) for name, part in lengths.items() if name != "train"}
-    validation = predicted["validation"]
-    steps = training.max_steps or len(train) * training.epochs
+    validation = predicted.get("validation")
+    steps = training.max_steps or len(train) * training.epoch_count
     frozen = frozen_layers(config, costs)
     kept = frozen if _keeps_prefix(config, frozen, lengths, workload, len(train)) else 0
-    once = sum(costs.sum_forward(part) - costs.sum_forward(part, kept=kept) for part in (train, validation))
-    evaluations = _count_evaluations(steps, len(train), training.evaluations_per_epoch)
-    fit = costs.sum_steps(train, frozen=frozen, kept=kept > 0) * steps / len(train) + evaluations * (
-        costs.sum_forward(validation, kept=kept) + _CHECKPOINT
-    )
+    read = (train,) if validation is None else (train, validation)
+    once = sum(costs.sum_forward(part) - costs.sum_forward(part, kept=kept) for part in read)
+    evaluations = _count_evaluations(steps, len(train), training.validations_per_epoch)
+    validating = 0.0 if validation is None else costs.sum_forward(validation, kept=kept)
+    fit = costs.sum_steps(train, frozen=frozen, kept=kept > 0) * steps / len(train)
+    fit += evaluations * (validating + _CHECKPOINT)
     testing = costs.sum_forward(predicted["test"])
     tested = workload.count("test")
     rows = min(workload.count("train"), config.data.max_rows or workload.rows) + tested
@@ -129,6 +132,7 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
         **({"before training": testing} if config.evaluation.before else {}),
         **({"frozen layers": once} if once else {}),
         "training": fit,
+        **({"cross-fitting": _forecast_folds(fit, costs.sum_forward(train))} if _cross_fits(config, lengths) else {}),
         **(_forecast_calibration(workload, lengths) if "calibration" in predicted else {}),
         "saving": _SAVING,
         **({"baselines": workload.characters * _CHARACTER * rows / workload.rows * workload.fits} if baselines else {}),
@@ -144,6 +148,16 @@ def _forecast_calibration(workload: Workload, lengths: Mapping[str, NDArray[np.i
         "typicality": _thin_out(lengths["train"], min(1.0, MOST_ROWS / workload.count("train"))),
     }
     return {name: workload.costs.sum_forward(plan_prediction(part).shapes(part)) for name, part in looked_at.items()}
+
+
+def _cross_fits(config: Config, lengths: Mapping[str, NDArray[np.int64]]) -> bool:
+    enough = len(lengths["train"]) >= FEWEST_CALIBRATION_ROWS
+    return "validation" not in lengths and config.data.calibration_fraction > 0 and enough
+
+
+def _forecast_folds(training: float, forward: float) -> float:
+    """Return the seconds of the trainings of all folds, each on the rows of the others, and of predicting each row."""
+    return (CROSS_FITTING_FOLDS - 1) * training + CROSS_FITTING_FOLDS * _PREPARATION + forward
 
 
 def _forecast_report(config: Config, workload: Workload, lengths: NDArray[np.int64]) -> float:
@@ -186,7 +200,7 @@ def _keeps_prefix(
 ) -> bool:
     if not config.wants_prefix_cache(steps_per_epoch=steps_per_epoch, frozen=frozen):
         return False
-    tokens = sum(int(lengths[name].sum()) for name in ("train", "validation"))
+    tokens = sum(int(lengths[name].sum()) for name in ("train", "validation") if name in lengths)
     size = tokens * workload.width * (2 if workload.precision == "bf16" else 4)
     return size <= min(config.training.prefix_cache_gb * 1e9, workload.free_bytes)
 

@@ -73,7 +73,7 @@ def fit_to_memory(prepared: "Prepared", *, room: int | None = None) -> MemoryPla
     needs = _measure(prepared, room)
     lengths, chosen = prepared.tokens["train"].lengths, config.model_copy()
     while needs.of(_count_rows(lengths, chosen)) > room and _count_rows(lengths, chosen) > 1:
-        chosen.batch_tokens = max(_FEWEST_TOKENS, min(chosen.batch_tokens, int(lengths.max()) * config.batch_size) // 2)
+        chosen.batch_tokens = max(_FEWEST_TOKENS, min(chosen.batch_tokens, int(lengths.max()) * config.batch_rows) // 2)
     if (least := needs.of(_count_rows(lengths, chosen))) > room:
         raise OutOfMemoryError(_describe_lack(least, room))
     if chosen.batch_tokens == config.batch_tokens:
@@ -144,7 +144,7 @@ def _count_kept_bytes() -> Iterator[dict[int, int]]:
 
 def _count_rows(lengths: NDArray[np.int64], config: TrainingConfig) -> int:
     """Return how many of the longest texts are in a batch."""
-    return int(plan_batches(lengths, max_rows=config.batch_size, max_tokens=config.batch_tokens).bounds[1])
+    return int(plan_batches(lengths, max_rows=config.batch_rows, max_tokens=config.batch_tokens).bounds[1])
 
 
 def _describe_lack(needed: float, room: int) -> str:

@@ -1,0 +1,68 @@
+"""How long to train, in what batches: by the number of training rows, where the settings do not say.
+
+With few rows, two epochs are a handful of steps, after which hardly anything is learned. So there is a least number of
+optimizer steps, with smaller batches and more epochs the fewer the rows are. The evidence is in
+`docs/explanation/defaults.md`.
+"""
+
+from math import ceil, sqrt
+from typing import Final
+
+from lorafit.config import Config
+from lorafit.models.methods import find_method
+
+FEWEST_STEPS: Final = 80
+"""Optimizer steps that training has at least, where neither epochs nor steps are set."""
+
+EPOCHS: Final = 2
+"""Passes over the training rows where that makes enough steps."""
+
+_BATCH, _SMALL_BATCH = 32, 16
+_MANY_ROWS = 640
+"""From so many rows on, batches and learning rates are those of large data."""
+
+_VALIDATIONS: Final = 2
+
+
+def complete_schedule(config: Config, rows: int) -> Config:
+    """Fill in the settings of the schedule that are left to the size of the data.
+
+    Args:
+        config: All settings; those that are given stay.
+        rows: Number of training rows, at least 1.
+
+    Returns:
+        The same with epochs, batch size and validations per epoch.
+    """
+    completed = config.model_copy(deep=True)
+    training = completed.training
+    if training.batch_size is None:
+        training.batch_size = _BATCH if rows >= _MANY_ROWS else _SMALL_BATCH
+    if training.epochs is None:
+        training.epochs = count_epochs(rows, training.batch_size)
+    if training.evaluations_per_epoch is None:
+        training.evaluations_per_epoch = _VALIDATIONS if training.epochs <= EPOCHS else 1
+    return completed
+
+
+def slow_down(config: Config, rows: int) -> Config:
+    """Lower the method's own learning rate where rows are few: by the square root of their number.
+
+    At LoRA's full rate, many steps on a few rows make it as sure of them as it can be, and worse on others.
+
+    Args:
+        config: The completed settings, with the method's own learning rate.
+        rows: Number of training rows, at least 1.
+
+    Returns:
+        The same, with a lower rate for methods that adapt linear layers; others were not compared.
+    """
+    slowed = config.model_copy(deep=True)
+    if find_method(config.method.name).place == "linears":
+        slowed.training.learning_rate = config.training.peak_learning_rate * min(1.0, sqrt(rows / _MANY_ROWS))
+    return slowed
+
+
+def count_epochs(rows: int, batch_size: int) -> int:
+    """Return how often training goes over the rows: twice, or until it has made the fewest steps."""
+    return max(EPOCHS, ceil(FEWEST_STEPS / ceil(rows / batch_size)))
