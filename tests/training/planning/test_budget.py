@@ -139,8 +139,8 @@ def test_reading_everything_again_counts() -> None:
 
 def test_other_epochs_need_no_preparation_and_other_tokens_do() -> None:
     epochs, tokens = load_config(overrides=["training.epochs=1"]), load_config(overrides=["model.max_length=64"])
-    assert not needs_preparation(Config(), epochs)
-    assert needs_preparation(Config(), tokens)
+    assert not needs_preparation(load_config(), epochs)
+    assert needs_preparation(load_config(), tokens)
 
 
 def test_budget_too_small_is_refused_with_what_would_fit() -> None:
