@@ -86,6 +86,14 @@ def test_smaller_budgets_go_down_the_ladder_and_are_kept() -> None:
     assert rows[0] == 9000 > rows[-1]
 
 
+def test_of_many_epochs_a_half_and_then_a_quarter_are_given_up() -> None:
+    workload, changes = build_workload(longest=100), {"training__epochs": 40}
+    whole = seconds_of(plan(None, workload, **changes))
+    shares = (1.2, 0.9, 0.5, 0.4, 0.3, 0.25, 0.2)
+    taken = [plan(f"{share * whole:.0f}s", workload, **changes).config.training.epochs for share in shares]
+    assert list(dict.fromkeys(taken)) == [40, 20, 10]
+
+
 def test_what_is_given_up_is_said() -> None:
     whole = seconds_of(plan(None))
     first = plan(f"{0.95 * whole:.0f}s")

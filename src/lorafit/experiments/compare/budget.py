@@ -7,7 +7,7 @@ from functools import partial
 
 from lorafit.config import Config
 from lorafit.errors import ConfigError
-from lorafit.models.method_settings import select_settings
+from lorafit.models.method_settings import complete_method, select_settings
 from lorafit.models.methods import find_method
 from lorafit.system.progress import Progress, Silent
 from lorafit.training.planning.budget import plan_run
@@ -27,7 +27,7 @@ def set_method(config: Config, method: str, seed: int) -> Config:
         A copy of the settings.
     """
     cell = config.model_copy(deep=True)
-    cell.method = select_settings(cell.method, method)
+    cell.method = complete_method(select_settings(cell.method, method))
     cell.training.seed = seed
     cell.training.budget = None
     cell.evaluation.before = False

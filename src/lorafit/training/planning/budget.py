@@ -12,7 +12,6 @@ from lorafit.runs.records import ForecastRecord
 from lorafit.system import hardware
 from lorafit.system.text import format_duration, parse_duration
 from lorafit.training.planning.forecast import Workload, forecast_run, frozen_layers
-from lorafit.training.planning.schedule import EPOCHS, count_epochs
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Rung:
 
     Attributes:
         tokens: `model.max_length`; None keeps it.
-        epochs: `training.epochs`, or as many times more as the schedule has for few rows; None keeps it.
+        epochs: `training.epochs`, or so many quarters of those asked for where that is more; None keeps it.
         half: Whether only the upper half of the layers is adapted.
     """
 
@@ -186,18 +185,18 @@ def _choose(asked: Config, work: _Work, preparation: float, spent: float, budget
 
 
 def _climb_down(asked: Config, work: _Work) -> Iterator[Config]:
-    """Yield the settings of each rung, without repetitions."""
+    """Yield the settings of each rung, without repetitions; then those of the last with half the epochs each time."""
     workload = work.workload
     costs, seen = workload.costs, list[Config]()
     longest = min(asked.model.max_length, max(int(part.max()) for part in workload.lengths.values()))
     half = ceil(costs.layers / 2)
-    own = count_epochs(workload.count("train"), asked.training.batch_rows)
     for rung in LADDER:
         config = asked.model_copy(deep=True)
         if rung.tokens is not None and rung.tokens < longest:
             config.model.max_length = rung.tokens
         if rung.epochs is not None and config.training.max_steps is None:
-            config.training.epochs = min(config.training.epoch_count, ceil(rung.epochs * own / EPOCHS))
+            epochs = config.training.epoch_count
+            config.training.epochs = min(epochs, max(rung.epochs, ceil(rung.epochs * epochs / 4)))
         if (
             rung.half
             and costs.layers - half > frozen_layers(asked, costs)
@@ -208,6 +207,11 @@ def _climb_down(asked: Config, work: _Work) -> Iterator[Config]:
         if config not in seen:
             seen.append(config)
             yield config
+    while asked.training.max_steps is None and seen[-1].training.epoch_count > 1:
+        config = seen[-1].model_copy(deep=True)
+        config.training.epochs = ceil(seen[-1].training.epoch_count / 2)
+        seen.append(config)
+        yield config
 
 
 def _shrink(config: Config, workload: Workload) -> Iterator[Config]:

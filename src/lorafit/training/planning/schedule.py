@@ -14,14 +14,12 @@ from lorafit.models.methods import find_method
 FEWEST_STEPS: Final = 80
 """Optimizer steps that training has at least, where neither epochs nor steps are set."""
 
-EPOCHS: Final = 2
-"""Passes over the training rows where that makes enough steps."""
-
+_EPOCHS = 2
 _BATCH, _SMALL_BATCH = 32, 16
 _MANY_ROWS = 640
 """From so many rows on, batches and learning rates are those of large data."""
 
-_VALIDATIONS: Final = 2
+_VALIDATIONS, _FEW_EPOCHS = 2, 4
 
 
 def complete_schedule(config: Config, rows: int) -> Config:
@@ -41,7 +39,7 @@ def complete_schedule(config: Config, rows: int) -> Config:
     if training.epochs is None:
         training.epochs = count_epochs(rows, training.batch_size)
     if training.evaluations_per_epoch is None:
-        training.evaluations_per_epoch = _VALIDATIONS if training.epochs <= EPOCHS else 1
+        training.evaluations_per_epoch = _VALIDATIONS if training.epochs <= _FEW_EPOCHS else 1
     return completed
 
 
@@ -65,4 +63,4 @@ def slow_down(config: Config, rows: int) -> Config:
 
 def count_epochs(rows: int, batch_size: int) -> int:
     """Return how often training goes over the rows: twice, or until it has made the fewest steps."""
-    return max(EPOCHS, ceil(FEWEST_STEPS / ceil(rows / batch_size)))
+    return max(_EPOCHS, ceil(FEWEST_STEPS / ceil(rows / batch_size)))
