@@ -17,7 +17,10 @@ FEWEST_STEPS: Final = 80
 _EPOCHS = 2
 _BATCH, _SMALL_BATCH = 32, 16
 _MANY_ROWS = 640
-"""From so many rows on, batches and learning rates are those of large data."""
+"""From so many rows on, batches are those of large data."""
+
+_FULL_RATE_ROWS = 128
+"""From so many rows on, learning rates are those of large data."""
 
 _VALIDATIONS, _FEW_EPOCHS = 2, 4
 
@@ -44,7 +47,7 @@ def complete_schedule(config: Config, rows: int) -> Config:
 
 
 def slow_down(config: Config, rows: int) -> Config:
-    """Lower the method's own learning rate where rows are few: by the square root of their number.
+    """Lower the method's own learning rate where rows are very few: by the square root of their number.
 
     At LoRA's full rate, many steps on a few rows make it as sure of them as it can be, and worse on others.
 
@@ -57,7 +60,7 @@ def slow_down(config: Config, rows: int) -> Config:
     """
     slowed = config.model_copy(deep=True)
     if find_method(config.method.name).place == "linears":
-        slowed.training.learning_rate = config.training.peak_learning_rate * min(1.0, sqrt(rows / _MANY_ROWS))
+        slowed.training.learning_rate = config.training.peak_learning_rate * min(1.0, sqrt(rows / _FULL_RATE_ROWS))
     return slowed
 
 
