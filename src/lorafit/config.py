@@ -199,7 +199,10 @@ class DataConfig(Section):
         return self
 
     def holding_out(self) -> Self:
-        """Return the settings with validation rows, however few rows there are: for what chooses by them.
+        """Set validation rows aside, however few rows there are: for what chooses by them.
+
+        Returns:
+            The settings that do.
 
         Raises:
             ConfigError: The settings want none.
