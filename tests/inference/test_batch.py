@@ -48,6 +48,9 @@ class Length:
         self.asked: list[Text] = []
         self._stop_at = stop_at
 
+    def find_example(self) -> Prediction:
+        return Prediction("short", 1.0, {"short": 1.0, "long": 0.0})
+
     def predict(
         self, texts: Sequence[Text], *, on_progress: Callable[[int], None] | None = None, **_: object
     ) -> list[Prediction]:
