@@ -106,7 +106,7 @@ def test_all_rows_train_and_calibrate(run: Run) -> None:
 def test_settings_of_the_run_say_what_was_resolved_and_measure_the_same_rows(run: Run) -> None:
     settings = read_settings(RunLayout(run.path), run.record)
     assert settings.data.validation_fraction == 0
-    assert (settings.training.batch_size, settings.training.evaluations_per_epoch) == (16, 1)
+    assert (settings.training.batch_size, settings.training.evaluations_per_epoch) == (16, 2)
     again = evaluate(run.path)
     assert again.after.metrics["accuracy"].value == run.metrics.after.metrics["accuracy"].value
 
