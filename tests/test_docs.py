@@ -114,9 +114,15 @@ def test_targets_of_the_makefile_exist(page: str) -> None:
     assert {word for words in called for word in words if "=" not in word} <= targets
 
 
+ELSEWHERE = {"sentence_transformers"}
+"""Modules of libraries that lorafit's tests open models with in environments of their own."""
+
+
 @pytest.mark.parametrize(("page", "code"), PYTHON)
 def test_python_compiles_and_what_it_imports_is_there(page: str, code: str) -> None:
     for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module in ELSEWHERE:
+            continue
         if isinstance(node, ast.Import):
             for alias in node.names:
                 importlib.import_module(alias.name)

@@ -374,6 +374,17 @@ def test_whole_models_are_opened_without_peft(bare: Callable[[str], Finished], t
     assert "not on the Hub" not in card
 
 
+def test_pooled_models_are_opened_by_sentence_transformers(bare: Callable[[str], Finished]) -> None:
+    record, metrics = bare("multi_label")
+    files = {"model.safetensors": "d", "modules.json": "d"}
+    card = render_model_card(record.model_copy(update={"files": files, "truncation": "windows"}), metrics)
+    assert read_head(card)["library_name"] == "sentence-transformers"
+    assert 'model = SentenceTransformer(".")' in card
+    assert "lorafit averages the logits of windows, 32 at most" in card
+    assert "pipeline(" not in card
+    assert "peft" not in card.lower()
+
+
 def test_built_in_base_is_traced_to_its_origin(bare: Callable[[str], Finished]) -> None:
     record, metrics = bare("single_label")
     base = BaseModelRecord(name="builtin:distil-minilm", revision=None, digest="d", architecture="distilbert")

@@ -221,6 +221,22 @@ def test_targets_are_what_the_loss_takes(case: "Case") -> None:
     assert targets.ndim == 1 or targets.shape == (50, len(task.output_names))
 
 
+def test_marks_tell_how_alike_labels_are(case: "Case") -> None:
+    y = case.draw(50)[0]
+    marks = case.task.pair_marks(y)
+    smaller, larger = (found(marks[:, None], marks).sum(axis=2) for found in (np.minimum, np.maximum))
+    alike = smaller / larger
+    labels = case.task.decode(y)
+    assert (marks.min() >= 0, len(marks)) == (True, 50)
+    assert ((alike >= 0) & (alike <= 1)).all()
+    for one in range(50):
+        assert alike[one, one] == 1
+        same = np.array([label == labels[one] for label in labels])
+        assert (alike[one][same] == 1).all()
+        assert (alike[one][~same] < 1).all()
+    assert np.isclose(alike.min(), 0), "some have nothing in common"
+
+
 def test_scaler_standardises_numbers_alone(build_case: "BuildCase") -> None:
     for name in TASKS:
         y, *_ = build_case(name).draw(50)

@@ -14,6 +14,7 @@ from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import AdaptedModel, apply_method
 from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.method_settings import complete_method
+from lorafit.models.methods import find_method
 from lorafit.models.tokenization import TokenizedTexts
 from lorafit.runs.folder import RunLayout
 from lorafit.tasks.registry import build_task
@@ -84,8 +85,9 @@ def build_adapted(
     folder: Path, *, seed: int, base_dropout: bool = False, method: MethodConfig | None = None
 ) -> AdaptedModel:
     encoder = locate_encoder(ModelConfig(name=str(folder)))
-    loaded = load_with_head(encoder, TASK, seed=seed, base_dropout=base_dropout)
     method = method or MethodConfig(r=4, lora_dropout=0.1)
+    pooling = find_method(method.name).pooling
+    loaded = load_with_head(encoder, TASK, seed=seed, base_dropout=base_dropout, pooling=pooling)
     return apply_method(loaded.model, method, newly_initialised=loaded.newly_initialised, seed=seed)
 
 

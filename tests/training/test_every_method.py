@@ -25,9 +25,11 @@ from lorafit.models.method_settings import complete_method, complete_settings
 from lorafit.models.methods import METHODS
 from lorafit.models.quiet import quiet_transformers
 from lorafit.models.runtimes import plain
+from lorafit.runs.records import TrainingRecord
 from lorafit.runs.saving import write_trained
 from lorafit.system.progress import Silent
 from lorafit.tasks.registry import build_task
+from lorafit.training.contrastive import fit_by_pairs
 from lorafit.training.inputs import TrainingRows
 from lorafit.training.job import TrainingJob
 from lorafit.training.trainer import fit
@@ -42,7 +44,7 @@ FITTING: dict[str, dict[str, Any]] = {
 }
 """Settings that suit an encoder 32 wide."""
 
-OWN_STATE = {"lora", "full", "adalora", "p_tuning"}
+OWN_STATE = {"lora", "full", "adalora", "p_tuning", "setfit"}
 """Methods whose weights change in ways of their own while they are trained, and the plainest; others are like these."""
 
 QUICK = OWN_STATE | {"lora_fa", "pissa", "oft", "vera", "ln_tuning", "houlsby", "bitfit", "head_only"}
@@ -56,6 +58,13 @@ TEXTS = ["a wonderful film", "dull and far too long", "not bad"]
 def build_settings(name: str) -> Config:
     virtual = FITTING["virtual"] if "virtual_tokens" in METHODS[name].defaults else {}
     return complete_settings(Config(method=MethodConfig(name=name, **FITTING.get(name, {}), **virtual)))
+
+
+def train(job: TrainingJob) -> TrainingRecord:
+    """Train as a run does."""
+    if not METHODS[job.method.name].contrastive:
+        return fit(job, progress=Silent())
+    return fit_by_pairs(job, TASK.pair_marks(job.rows.labels), progress=Silent())
 
 
 def compute_logits(model: torch.nn.Module, folder: Path) -> np.ndarray:
@@ -102,7 +111,7 @@ def test_it_learns_reloads_and_merges(
     fused = fuse_encoder(model) is None
     assert fused is ("fused-blocks" not in method.limits)
     before = job.validate()["loss"]
-    record = fit(job, progress=Silent())
+    record = train(job)
     assert record.best_validation_loss < before - 0.01
     assert job.validate()["loss"] == pytest.approx(record.best_validation_loss, abs=1e-5), "the best weights are kept"
     now = dict(model.named_parameters())
@@ -152,7 +161,7 @@ def test_first_validation_may_be_the_best(name: str, make_job: BuildJob, measure
         return {**metrics, "calibrated_loss": float(len(seen))}
 
     job = replace(job, validate=validate)
-    record = fit(job, progress=Silent())
+    record = train(job)
     assert record.best_step == 6
     assert measure_rows(job.adapted, job.rows)["loss"] == pytest.approx(seen[0], abs=1e-5)
 

@@ -8,16 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 import lorafit
 from lorafit.config import Config, load_config
 from lorafit.errors import ConfigError, RunError, TrainingInterruptedError
+from lorafit.inference.export.export import export_merged
 from lorafit.models.acceleration.encoder_block import is_fused
-from lorafit.runs.folder import MODEL_FILES, RunLayout
+from lorafit.runs.folder import MODEL_FILES, POOLED_FILES, RunLayout
+from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Silent
-from lorafit.tasks.records import Scores
+from lorafit.tasks.records import MetricsRecord, Scores
+from lorafit.tasks.registry import TASKS
 from lorafit.training.evaluation import evaluate
 from lorafit.training.pipeline import Run, resume
+from lorafit.training.prepare import prepare
 
 TEXTS = ["a superb film", "a dull story"]
 
@@ -81,6 +86,60 @@ def test_card_of_a_whole_model_tells_how_to_open_it(full: Run, monkeypatch: pyte
     names: dict[str, Any] = {}
     exec(code[1], names)  # noqa: S102 - what a reader of the card does
     assert names["classify"](TEXTS[0])[0]["label"] == "pos"
+
+
+SETFIT = ("method.name=setfit", "training.learning_rate=1e-3", "training.epochs=1")
+
+
+def test_setfit_learns_and_is_saved_exported_and_gone_on_from(
+    encoder: Path, word_reviews: Path, tmp_path: Path
+) -> None:
+    run = lorafit.train(build_config(encoder, word_reviews, *SETFIT), output=tmp_path / "run")
+    layout = RunLayout(run.path)
+    assert set(run.record.files) >= set(POOLED_FILES)
+    assert run.metrics.after.metrics["accuracy"].value > 0.9
+    assert list_values(evaluate(run.path).after) == pytest.approx(list_values(run.metrics.after), rel=1e-3)
+    model = lorafit.load(run.path, precision="fp32")
+    runtime: Any = model._runtime
+    assert is_fused(runtime._model)
+    logits = model.compute_logits(TEXTS)
+    for int8, tolerance in ((False, 1e-3), (True, 0.2)):
+        exported = lorafit.export(run.path, int8=int8)
+        found = lorafit.load(exported.path).compute_logits(TEXTS)
+        assert np.abs(found - logits).max() < tolerance * np.abs(logits).max()
+    merged = export_merged(run.path)
+    assert (merged / "2_Dense" / "model.safetensors").read_bytes() == (
+        layout.model / "2_Dense" / "model.safetensors"
+    ).read_bytes()
+    further = prepare(build_config(run.path, word_reviews, *SETFIT), Silent())
+    head: Any = further.adapted.model
+    with safe_open(layout.model / "2_Dense" / "model.safetensors", framework="pt") as weights:
+        assert (head.classifier.weight == weights.get_tensor("linear.weight")).all()
+    assert prepare(build_config(run.path, word_reviews), Silent()).adapted.is_adapter, "any method goes on from it"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_setfit_learns_every_task(task: str, train_run: Callable[..., Path]) -> None:
+    run = train_run(task, *SETFIT[:2])
+    record = RunRecord.read(RunLayout(run).record)
+    assert (record.method, record.task, record.status) == ("setfit", task, "complete")
+    metrics, kind = MetricsRecord.read(RunLayout(run).metrics), record.build_task()
+    majority = metrics.baselines["majority"].scores.metrics[kind.primary].value
+    gain = metrics.after.metrics[kind.primary].value - majority
+    assert gain * (1 if kind.primary_metric.higher_is_better else -1) > 0
+    lorafit.load(run)
+
+
+def test_altered_head_of_setfit_is_refused(encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
+    run = lorafit.train(build_config(encoder, word_reviews, *SETFIT, "training.max_steps=1"), output=tmp_path / "run")
+    for name in set(POOLED_FILES) - set(MODEL_FILES):
+        path = RunLayout(run.path).model / name
+        before = path.read_bytes()
+        path.write_bytes(before[:-1] + b" ")
+        with pytest.raises(RunError, match=path.name.replace(".", r"\.")):
+            lorafit.load(run.path)
+        path.write_bytes(before)
 
 
 def test_loaded_model_is_fused_whatever_the_method(

@@ -7,7 +7,7 @@ is what lies outside the encoder itself.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lorafit.config import TargetGroup
 from lorafit.errors import ConfigError
@@ -15,6 +15,11 @@ from lorafit.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
+
+
+Pooling = Literal["own", "mean"]
+"""What a classification head reads of a text: what the architecture's own head reads, which is one token, or the mean
+of all tokens (`models.pooling`)."""
 
 
 @dataclass(frozen=True)
@@ -296,6 +301,12 @@ def find_head(model: "PreTrainedModel", newly_initialised: Iterable[str] = ()) -
         if not any(module == name or module.startswith(f"{name}.") for name in head):
             head.add(module)
     return [name for name, _ in model.named_modules() if name in head]
+
+
+def pooling_of(model: "PreTrainedModel") -> Pooling:
+    """Return what a model's head reads of a text."""
+    pooling: Pooling = getattr(model, "pooling", "own")
+    return pooling
 
 
 def disable_base_dropout(config: "PretrainedConfig") -> None:

@@ -11,11 +11,11 @@ from tokenizers import Tokenizer
 
 from lorafit.config import ModelConfig
 from lorafit.errors import ConfigError, NetworkUnavailableError
-from lorafit.models.architectures import ARCHITECTURES, disable_base_dropout
+from lorafit.models.architectures import ARCHITECTURES, Pooling, disable_base_dropout
 from lorafit.models.builtin import BUILTIN_ENCODERS, load_builtin_encoder
 from lorafit.models.head import describe_new_head, draw_output, find_output, is_for, read_labels
 from lorafit.models.local import open_local
-from lorafit.models.merging import is_adapter, merge_into_base, read_base
+from lorafit.models.merging import LABELS, is_adapter, merge_into_base, read_base
 from lorafit.models.records import BaseModelRecord
 from lorafit.models.tokenization import read_tokenizer
 from lorafit.models.vetting import check_place, opening, read_config
@@ -158,7 +158,13 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
 
 
 def load_with_head(
-    encoder: Encoder, task: Task, *, seed: int = 0, base_dropout: bool = False, pad_id: int | None = None
+    encoder: Encoder,
+    task: Task,
+    *,
+    seed: int = 0,
+    base_dropout: bool = False,
+    pad_id: int | None = None,
+    pooling: Pooling = "own",
 ) -> LoadedModel:
     """Load the encoder in fp32 with a head for a task.
 
@@ -168,6 +174,7 @@ def load_with_head(
         seed: Seed of the head's random weights.
         base_dropout: Keep the encoder's own dropout as its config has it.
         pad_id: Token id of the padding, by which a decoder finds the last token; None leaves what its config says.
+        pooling: What the head reads.
 
     Returns:
         The model and the names of its parameters that are random.
@@ -181,7 +188,7 @@ def load_with_head(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: Any
-        model, info = load_classifier(encoder.folder, config, encoder.name)
+        model, info = load_classifier(encoder.folder, config, encoder.name, pooling)
     replaced = {key for key, *_ in info["mismatched_keys"]}
     if any(key.startswith(f"{model.base_model_prefix}.") for key in replaced):  # more than a head for other classes
         raise ConfigError(
@@ -190,7 +197,7 @@ def load_with_head(
         )
     missing = set(info["missing_keys"])
     notes = _check_found(model, missing, encoder.name)
-    labels = read_labels(encoder.folder)
+    labels = read_labels(encoder.folder if pooling == "own" else encoder.folder / LABELS)
     if labels and not replaced and not is_for(labels, task) and missing.isdisjoint(find_output(model)):
         replaced = set(find_output(model))
         draw_output(model, replaced, seed)

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-_LABELS = "labels"
+LABELS = "labels"
+"""Folder, beside weights that have no place for them, of the config with the names of the labels."""
+
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 _OUTPUT = re.compile(r"(?:^|\.)(?:classifier|score|classifier\.out_proj)\.weight$")
 """Names of the weights whose rows are the outputs, in adapters that save their head."""
@@ -76,7 +78,7 @@ def merge_into_base(folder: Path, base: Path, base_digest: str) -> Path:
             f"Training cannot go on from the adapter in {folder}: bottleneck adapters cannot be merged into a base. "
             "Train on the base itself, or go on from a run of another method."
         )
-    files = [folder / name for name in (SETTINGS, WEIGHTS, f"{_LABELS}/config.json", *_TOKENIZER)]
+    files = [folder / name for name in (SETTINGS, WEIGHTS, f"{LABELS}/config.json", *_TOKENIZER)]
     digests = [compute_digest(path) if path.is_file() else None for path in files]
     settings = read_settings(folder)
     settings = {
@@ -102,8 +104,8 @@ def _load(folder: Path, base: Path) -> "PeftModel | PreTrainedModel":
     from transformers import AutoConfig
 
     outputs = [tensor.shape[0] for name, tensor in read_adapter_weights(folder).items() if _OUTPUT.search(name)]
-    has_labels = (folder / _LABELS / "config.json").is_file()
-    named = folder / _LABELS if has_labels else base
+    has_labels = (folder / LABELS / "config.json").is_file()
+    named = folder / LABELS if has_labels else base
     read_config(named)
     what = f"The adapter in {folder} cannot be loaded onto its base"
     with opening(what), torch.random.fork_rng(devices=[]):

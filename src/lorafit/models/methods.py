@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lorafit.errors import ConfigError
+from lorafit.models.architectures import Pooling
 from lorafit.models.peft_configs import (
     Build,
     build_adalora,
@@ -21,7 +22,7 @@ Limit = Literal["merge", "mixed-batches", "fused-blocks", "decoder", "resume"]
 """What a method cannot do: be merged into the base, serve several adapters in one batch, be trained in lorafit's fused
 blocks, adapt a decoder, go on from a checkpoint (which then begins anew)."""
 
-Library = Literal["peft", "transformers", "adapters"]
+Library = Literal["peft", "transformers", "adapters", "sentence-transformers"]
 """Where what a method saved is opened without lorafit."""
 
 
@@ -63,6 +64,8 @@ class Method:
         optimizer: Who steps.
         reallocates: Whether the ranks are dealt out anew while training goes on.
         library: What opens a folder that it saved.
+        pooling: What the head reads of a text.
+        contrastive: Whether the encoder learns by pairs of texts, and the head on what it has learned.
         limits: What it cannot do.
     """
 
@@ -82,6 +85,8 @@ class Method:
     optimizer: Literal["adamw", "lora_fa"] = "adamw"
     reallocates: bool = False
     library: Library = "peft"
+    pooling: Pooling = "own"
+    contrastive: bool = False
     limits: frozenset[Limit] = frozenset()
 
     @property
@@ -487,6 +492,19 @@ METHODS: dict[str, Method] = {
             trains=lambda _: True,
             library="transformers",
             limits=_MODEL | _NOT_FUSED,
+        ),
+        Method(
+            name="setfit",
+            title="SetFit",
+            paper="Tunstall et al. 2022, arXiv:2209.11055",
+            adapts="all weights of the encoder, by pairs of texts; the head is a regression on the mean of its states",
+            learning_rate=1e-4,
+            place="nothing",
+            trains=lambda _: True,
+            pooling="mean",
+            contrastive=True,
+            library="sentence-transformers",
+            limits=_MODEL | _NOT_FUSED | {"decoder"},
         ),
     )
 }

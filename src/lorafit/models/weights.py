@@ -1,5 +1,6 @@
 """Weights from safetensors files, checked before a model gets them: plain numbers, all of them finite."""
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lorafit.errors import ConfigError
+from lorafit.models.architectures import Pooling
 from lorafit.models.vetting import check_place, opening, reading
 from lorafit.system.files import check_file, read_object
 from lorafit.system.limits import HEADER, NEW_NUMBERS, RECORD_BYTES
@@ -103,13 +105,16 @@ def _find_fault(name: str, tensor: "torch.Tensor") -> str | None:
     return f"has {wrong:,} of {tensor.numel():,} numbers that are NaN or infinite" if wrong else None
 
 
-def load_classifier(folder: Path, config: "PretrainedConfig", name: str) -> tuple["PreTrainedModel", Mapping[str, Any]]:
+def load_classifier(
+    folder: Path, config: "PretrainedConfig", name: str, pooling: Pooling = "own"
+) -> tuple["PreTrainedModel", Mapping[str, Any]]:
     """Load a model with a classification head in fp32; what its weights lack is drawn from torch's random numbers.
 
     Args:
         folder: In the Hub's layout.
         config: Its config, with the labels.
         name: The model, as the user named it.
+        pooling: What its head reads.
 
     Returns:
         The model, and transformers' account of keys that are missing or of another size.
@@ -119,17 +124,20 @@ def load_classifier(folder: Path, config: "PretrainedConfig", name: str) -> tupl
             its weights are, or these are not what `read_weights` takes.
     """
     import torch
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as KINDS
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING
 
     what = f"transformers cannot load {name} as a text classifier"
-    kind: Any = KINDS.get(type(config), None)
+    kinds = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if pooling == "own" else MODEL_MAPPING
+    kind: Any = kinds.get(type(config), None)
     if kind is None:
         raise ConfigError(f"{what}: there is none of the type {config.model_type!r}.")
     kind = kind[0] if isinstance(kind, tuple) else kind
     tensors = read_weights(folder)
+    has_pooler = "add_pooling_layer" in inspect.signature(kind).parameters and pooling != "own"
+    parts = {"add_pooling_layer": False} if has_pooler else {}  # its own pooler reads the first token
     with opening(what):
         with torch.device("meta"):
-            empty = kind(config)
+            empty = kind(config, **parts)
         planned = sum(one.numel() for one in (*empty.parameters(), *empty.buffers()))
         there = sum(one.numel() for one in tensors.values())
         NEW_NUMBERS.check(
@@ -145,6 +153,11 @@ def load_classifier(folder: Path, config: "PretrainedConfig", name: str) -> tupl
             local_files_only=True,
             ignore_mismatched_sizes=True,  # of a base with a head for other labels
             output_loading_info=True,
+            **parts,
         )
+        if pooling == "mean":
+            from lorafit.models.pooling import pool
+
+            model, account = pool(model, account, folder)
     model.name_or_path = model.config.name_or_path = str(folder)
     return model, account

@@ -116,6 +116,7 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
             long_texts=record.data.splits.get(metrics.split),
             is_whole=_is_whole(record),
             is_bottleneck=_HEAD in record.files,
+            is_pooled=_is_pooled(record),
         )
     )
 
@@ -153,8 +154,15 @@ def _is_whole(record: RunRecord) -> bool:
     return "model.safetensors" in record.files
 
 
+def _is_pooled(record: RunRecord) -> bool:
+    """Return whether it is a folder of sentence-transformers."""
+    return "modules.json" in record.files
+
+
 def _name_library(record: RunRecord) -> str:
     """Return what the Hub calls the library that opens the files."""
+    if _is_pooled(record):
+        return "sentence-transformers"
     if _is_whole(record):
         return "transformers"
     return "adapter-transformers" if _HEAD in record.files else "peft"

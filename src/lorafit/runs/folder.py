@@ -54,10 +54,22 @@ BOTTLENECK_FILES = (
 MODEL_FILES = ("config.json", "golden.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 """Files of `model/` whose digests are in the run record."""
 
+POOLED_FILES = (
+    *MODEL_FILES,
+    "1_Pooling/config.json",
+    "2_Dense/config.json",
+    "2_Dense/model.safetensors",
+    "labels/config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+)
+"""Files of `model/` where the head reads the mean of the tokens, so that sentence-transformers opens it."""
+
 TRAINED_FILES: Mapping[Library, tuple[str, ...]] = {
     "peft": ADAPTER_FILES,
     "transformers": MODEL_FILES,
     "adapters": BOTTLENECK_FILES,
+    "sentence-transformers": POOLED_FILES,
 }
 """Files whose digests are in the run record, by the library that opens them."""
 
@@ -89,7 +101,7 @@ class RunLayout:
 
     @property
     def model(self) -> Path:
-        """The model as a plain transformers folder, for methods that train the model itself."""
+        """The model as a folder of plain transformers, or of sentence-transformers, where it was trained itself."""
         return self.root / "model"
 
     @property

@@ -23,6 +23,7 @@ from lorafit.models.adaptation import AdaptedModel
 from lorafit.models.adapters import load_adapter
 from lorafit.models.builtin import BUILTIN_ENCODERS
 from lorafit.models.load import Encoder, load_tokenizer, load_with_head
+from lorafit.models.methods import find_method
 from lorafit.models.quiet import quiet_transformers
 from lorafit.models.tokenization import read_tokenizer
 from lorafit.runs.bases import find_own_base
@@ -184,12 +185,22 @@ def write_trained(adapted: AdaptedModel, encoder: Encoder, folder: Path, *, max_
         )
         model.config.save_pretrained(folder / "labels")
     else:
-        with quiet_transformers():
-            model.save_pretrained(folder)
+        write_model(model, folder, max_length=max_length)
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(encoder.folder, trust_remote_code=False, local_files_only=True)
     tokenizer.model_max_length = max_length
     tokenizer.save_pretrained(folder)
+
+
+def write_model(model: "PreTrainedModel", folder: Path, *, max_length: int) -> None:
+    """Write a model without an adapter as the libraries that know its kind of head save it."""
+    from lorafit.models.pooling import MeanPooledForSequenceClassification, write_pooled
+
+    with quiet_transformers():
+        if isinstance(model, MeanPooledForSequenceClassification):
+            write_pooled(model, folder, max_length=max_length)
+        else:
+            model.save_pretrained(folder)
 
 
 def compute_plain_logits(folder: Path, texts: Sequence[Text]) -> list[list[float]]:
@@ -237,7 +248,7 @@ def load_trained(layout: RunLayout, record: RunRecord) -> "PeftModel | PreTraine
     _, pad_id = load_tokenizer(layout.trained)
     if layout.trained == layout.model:
         whole = Encoder(name=str(layout.model), folder=layout.model, reference=str(layout.model), revision=None)
-        trained = load_with_head(whole, task, pad_id=pad_id).model
+        trained = load_with_head(whole, task, pad_id=pad_id, pooling=find_method(record.method).pooling).model
         trained.requires_grad_(requires_grad=False)
         return trained
     loaded = load_with_head(find_own_base(layout, record), task, pad_id=pad_id)

@@ -414,6 +414,21 @@ class Task(ABC):
         """Return the groups of which balanced sampling draws as many rows each, shape (n,)."""
         return self.strata(y)
 
+    def pair_marks(self, y: NDArray[Any]) -> NDArray[np.float32]:
+        """Return what tells how alike the labels of two rows are.
+
+        The smaller of both entries, summed, over the larger ones, summed, is 1 for the same labels and 0 for those that
+        have nothing in common; of sets of labels it is Jaccard's index.
+
+        Args:
+            y: Of n rows.
+
+        Returns:
+            Shape (n, k), from 0 to 1; every row has an entry above 0.
+        """
+        marks = self.mark_labels(y)
+        return np.column_stack([marks, ~marks.any(axis=1)]).astype(np.float32)
+
     @abstractmethod
     def validation_metrics(self, y: NDArray[Any], logits: Array, scaler: TargetScaler) -> dict[str, float]:
         """Measure what training is steered by, without intervals.
@@ -773,6 +788,13 @@ def expect(calibration: Calibration, kind: type[AnyCalibration]) -> AnyCalibrati
     if not isinstance(calibration, kind):
         raise TypeError(f"A calibration of {calibration.task} does not fit: {kind.__name__} is needed.")
     return calibration
+
+
+def mark_positions(numbers: NDArray[Any]) -> NDArray[np.float32]:
+    """Return `Task.pair_marks` of numbers, shape (n, 2): the nearer two are within their range, the more alike."""
+    span = float(np.ptp(numbers)) or 1.0
+    position = (numbers - numbers.min()) / span
+    return np.column_stack([position, 1 - position]).astype(np.float32)
 
 
 def measure_spread(numbers: NDArray[Any], otherwise: float) -> float:

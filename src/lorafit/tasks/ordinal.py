@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import DataError
-from lorafit.tasks.base import Array, Metric, TargetScaler, Wording, measure_spread
+from lorafit.tasks.base import Array, Metric, TargetScaler, Wording, mark_positions, measure_spread
 from lorafit.tasks.baselines import MAJORITY
 from lorafit.tasks.calibration import fit_binary_temperature
 from lorafit.tasks.label_names import read_names
@@ -133,6 +133,9 @@ class Ordinal(SingleLabel):
         would belong to different distributions, whose logits contradict each other.
         """
         return super().loss_weights(y)[:, np.newaxis]
+
+    def pair_marks(self, y: NDArray[Any]) -> NDArray[np.float32]:
+        return mark_positions(y)
 
     def compute_loss(self, y: NDArray[Any], logits: Array) -> float:
         """Compute the loss that training minimises: that of the cumulative logits."""

@@ -10,7 +10,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import ConfigError, DataError, UserInputError
 from lorafit.tasks.atypical import typicality_cells, typicality_columns
-from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect, measure_spread, share
+from lorafit.tasks.base import (
+    Array,
+    Metric,
+    TargetScaler,
+    Task,
+    Wording,
+    exactly,
+    expect,
+    mark_positions,
+    measure_spread,
+    share,
+)
 from lorafit.tasks.baselines import MAJORITY, REGRESSORS, fit_numbers
 from lorafit.tasks.format import write_label_number, write_number
 from lorafit.tasks.label_errors import score_deviations, suspect_numbers
@@ -236,6 +247,11 @@ class Regression(Task):
                 f"{' and '.join(settings)} cannot be used with --task regression: numbers have no labels to balance. "
                 "Leave it out, or train with --task ordinal where the numbers are a few whole ones."
             )
+
+    def pair_marks(self, y: NDArray[Any]) -> NDArray[np.float32]:
+        """Mark ranks, since a few numbers far from the others would leave these no difference."""
+        ordered = np.sort(y)
+        return mark_positions(np.searchsorted(ordered, y, "left") + np.searchsorted(ordered, y, "right"))
 
     def validation_metrics(self, y: NDArray[Any], logits: Array, scaler: TargetScaler) -> dict[str, float]:
         """Measure the squared error of standardised numbers, and MAE in their own unit."""

@@ -54,6 +54,11 @@ class TrainingRows(Dataset[int]):
         return batch
 
 
+def give_inputs(values: NDArray[Any], windows: NDArray[np.int64] | None) -> NDArray[Any]:
+    """Return what each text has, shape (texts, …), for each of its inputs, whose number in windows is `windows`."""
+    return values if windows is None else np.repeat(values, windows, axis=0)
+
+
 def build_rows(
     texts: ModelInputs,
     labels: NDArray[Any],

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lorafit.config import MethodConfig, TrainingConfig
@@ -18,6 +20,10 @@ Validate = Callable[[], Mapping[str, float]]
 
 OnValidation = Callable[[float, Mapping[str, float]], None]
 """Receives the share of the steps that are done, in (0, 1], and the validation metrics."""
+
+
+ComputeLoss = Callable[[Any, Mapping[str, torch.Tensor]], torch.Tensor]
+"""Computes the loss of the model for a batch."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class TrainingJob:
         row_numbers: Of each of `rows`, the number that its text has in the source, for messages.
         on_validation: Called after every validation; what it raises ends training.
         expected_seconds: Forecast of the training time, for the progress bar.
+        compute_loss: What is minimised; None for the model's own loss, weighted as the settings have it.
     """
 
     adapted: AdaptedModel
@@ -49,3 +56,4 @@ class TrainingJob:
     row_numbers: Sequence[int] | NDArray[np.int64]
     on_validation: OnValidation | None = None
     expected_seconds: float | None = None
+    compute_loss: ComputeLoss | None = None

@@ -21,6 +21,7 @@ from lorafit.models.adaptation import AdaptedModel, apply_method, count_paramete
 from lorafit.models.coverage import MUCH, TOO_MUCH, count_unknown, measure_coverage, suggest_base
 from lorafit.models.load import Encoder, check_max_length, load_tokenizer, load_with_head
 from lorafit.models.method_settings import complete_settings
+from lorafit.models.methods import find_method
 from lorafit.models.token_cache import tokenize_once
 from lorafit.models.tokenization import MOST_WINDOWS, TokenizedTexts, Truncation
 from lorafit.reports.tracking import require_trackers
@@ -165,6 +166,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
         seed=config.training.seed,
         base_dropout=config.training.base_dropout,
         pad_id=material.pad_id,
+        pooling=find_method(config.method.name).pooling,
     )
     check_max_length(loaded.model.config, config.model.max_length)
     adapted = apply_method(

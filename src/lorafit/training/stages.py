@@ -265,7 +265,8 @@ class RunStages:
 
     def _train(self, expected_seconds: float | None, on_validation: "OnValidation | None") -> TrainingRecord:
         """Train the model from the newest checkpoint that can be used."""
-        from lorafit.training.inputs import build_rows
+        from lorafit.training.contrastive import fit_by_pairs
+        from lorafit.training.inputs import build_rows, give_inputs
         from lorafit.training.job import TrainingJob
         from lorafit.training.trainer import fit
 
@@ -291,11 +292,15 @@ class RunStages:
                 splits.validation.y, self._compute_logits(runtime, "validation"), scaler
             ),
             metrics=task.metrics,
-            row_numbers=splits.train.ids if texts.windows is None else np.repeat(splits.train.ids, texts.windows),
+            row_numbers=give_inputs(splits.train.ids, texts.windows),
             on_validation=on_validation,
             expected_seconds=expected_seconds,
         )
-        return fit(job, progress=self.progress, resume_from=self._find_checkpoint())
+        checkpoint = self._find_checkpoint()
+        if find_method(prepared.config.method.name).contrastive:
+            marks = give_inputs(task.pair_marks(y), texts.windows)
+            return fit_by_pairs(job, marks, progress=self.progress, resume_from=checkpoint)
+        return fit(job, progress=self.progress, resume_from=checkpoint)
 
     def _answer_divergence(self, error: TrainingDivergedError) -> None:
         """Record that training diverged; change what may help, or raise the error if training is not to go on."""

@@ -94,6 +94,8 @@ class _Trainer(Trainer):
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        if self.job.compute_loss is not None:
+            return self.job.compute_loss(model, inputs)
         weights, gamma = inputs.pop("weights", None), self.job.config.gamma
         if weights is None and not gamma:
             return super().compute_loss(model, inputs, *args, **kwargs)

@@ -32,7 +32,7 @@ from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import BLEND_FILES, CALIBRATION_FILE, TYPICALITY_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, GoldenRecord, verify_golden
 from lorafit.runs.records import RunRecord
-from lorafit.runs.saving import compute_plain_logits, load_trained
+from lorafit.runs.saving import compute_plain_logits, load_trained, write_model
 from lorafit.system import hardware
 from lorafit.system.atomic import atomic_directory, describe_obstacle
 from lorafit.system.digests import digest_folder
@@ -227,7 +227,8 @@ def export_merged(run: str | Path, *, output: str | Path | None = None, overwrit
         overwrite: Whether an export that is there may be replaced.
 
     Returns:
-        The folder, which `transformers.pipeline("text-classification")` opens.
+        The folder, which `transformers.pipeline("text-classification")` opens, or sentence-transformers, where the head
+        reads the mean of the tokens.
 
     Raises:
         RunError: The run is not complete or altered, or something stands where the export is to go.
@@ -238,8 +239,7 @@ def export_merged(run: str | Path, *, output: str | Path | None = None, overwrit
     layout, record = _read_run(run, merged=True)
     with _fill(layout, output, "merged", overwrite=overwrite) as (folder, staging):
         model = merge_adapter(load_trained(layout, record))
-        with quiet_transformers():
-            model.save_pretrained(staging)
+        write_model(model, staging, max_length=record.max_length)
         _copy_tokenizer(layout, staging)
         golden = ExportLayout(staging).golden
         shutil.copyfile(layout.golden, golden)

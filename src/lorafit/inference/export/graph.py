@@ -1,8 +1,8 @@
 """BERT-like classifiers as ONNX graphs of fused operators, written from their weights.
 
 The operators are those of ONNX and of onnxruntime's own domain `com.microsoft` (its documentation, "Contrib
-Operators"): attention of all heads in one, a norm with its residual, GELU. The last layer computes the first token
-alone, which is all that the head reads.
+Operators"): attention of all heads in one, a norm with its residual, GELU. Where the head reads nothing but the first
+token, the last layer computes it alone.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.errors import ConfigError
-from lorafit.models.architectures import ARCHITECTURES, Architecture, BlockParts
+from lorafit.models.architectures import ARCHITECTURES, Architecture, BlockParts, pooling_of
 from lorafit.models.load import COUNTS_FROM_PADDING
 from lorafit.system.extras import require
 
@@ -73,11 +73,13 @@ def build_graph(model: "PreTrainedModel", *, token_types: bool = False) -> "onnx
     writer = _Writer(model, token_types=token_types)
     x = writer.embed(from_padding=model.config.model_type in COUNTS_FROM_PADDING)
     mask = writer.add("Cast", "attention_mask", to=writer.int32)
-    blocks = model.get_submodule(architecture.layers)
-    for index in range(len(blocks)):  # type: ignore[arg-type]  # a ModuleList has a length
-        name = f"{architecture.layers}.{index}"
-        x = writer.add_block(x, mask, name, architecture, is_last=index == len(blocks) - 1)  # type: ignore[arg-type]
-    writer.add_head(writer.add("Squeeze", x, writer.store([1])))
+    names, is_mean = architecture.name_layers(model), pooling_of(model) == "mean"
+    for name in names:
+        x = writer.add_block(x, mask, name, architecture, first_alone=name == names[-1] and not is_mean)
+    if is_mean:
+        writer.add_linear_head(writer.add_mean(x))
+    else:
+        writer.add_head(writer.add("Squeeze", x, writer.store([1])))
     return writer.finish()
 
 
@@ -154,11 +156,11 @@ class _Writer:
         counted = self.add("Mul", self.add("CumSum", token, self.store(1)), token)
         return self.add("Add", counted, self.store(padding))
 
-    def add_block(self, x: str, mask: str, name: str, architecture: Architecture, *, is_last: bool) -> str:
-        """Add attention and feed-forward network; the last one computes its first token alone."""
+    def add_block(self, x: str, mask: str, name: str, architecture: Architecture, *, first_alone: bool) -> str:
+        """Add attention and feed-forward network, of the first token alone where that is asked for."""
         parts: BlockParts = architecture.block  # type: ignore[assignment]  # `can_build` has looked
         query, key, value, out, up, down = (f"{name}.{part}" for part in architecture.linears)
-        first = self.add("Slice", x, self.store([0]), self.store([1]), self.store([1])) if is_last else x
+        first = self.add("Slice", x, self.store([0]), self.store([1]), self.store([1])) if first_alone else x
         attended = self.add(
             "MultiHeadAttention",
             self.linear(first, query),
@@ -173,6 +175,19 @@ class _Writer:
         inner = self._activate(self.linear(x, up), _name_activation(self._config))
         return self._norm(self.linear(inner, down), f"{name}.{parts.output_norm}", residual=x)
 
+    def add_mean(self, x: str) -> str:
+        """Add the mean of the tokens' hidden states, shape (batch, width)."""
+        mask = self.add("Cast", "attention_mask", to=self._onnx.TensorProto.FLOAT)
+        weights, axis = self.add("Unsqueeze", mask, self.store([2])), self.store([1])
+        total, count = (
+            self.add("ReduceSum", part, axis, keepdims=0) for part in (self.add("Mul", x, weights), weights)
+        )
+        return self.add("Div", total, count)
+
+    def add_linear_head(self, x: str) -> None:
+        """Add the head on mean states, shape (batch, width)."""
+        self._end(x, "classifier")
+
     def add_head(self, x: str) -> None:
         """Add the head on the first token's hidden state, shape (batch, width); its products stay in fp32."""
         kind = self._config.model_type
@@ -184,6 +199,10 @@ class _Writer:
             x, last = self._activate(self._dense(x, "classifier.dense"), "gelu"), "classifier.out_proj"
         else:
             x, last = self.add("Tanh", self._dense(x, "classifier.dense")), "classifier.out_proj"
+        self._end(x, last)
+
+    def _end(self, x: str, last: str) -> None:
+        """Add the layer whose outputs are the logits, on the features that it reads."""
         for name, value in (("features", x), ("logits", self._dense(x, last))):
             self._nodes.append(self._onnx.helper.make_node("Identity", [value], [name], name=name))
         self._width = self._weights[f"{last}.weight"].shape[1]

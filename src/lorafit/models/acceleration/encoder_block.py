@@ -13,7 +13,7 @@ from lorafit.models.acceleration.composed_weight import DROPOUTS
 from lorafit.models.acceleration.lora_linear import LinearGroup, can_be_grouped
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import base_of
-from lorafit.models.architectures import ARCHITECTURES, Architecture, BlockParts
+from lorafit.models.architectures import ARCHITECTURES, Architecture, BlockParts, pooling_of
 from lorafit.models.bottleneck import list_bottlenecks
 
 if TYPE_CHECKING:
@@ -32,10 +32,18 @@ class FusedBlock(nn.Module):
 
     Its children are those of the block it replaces, under the same names, so that parameters keep theirs. `height` is
     the number of layers above the lowest trained one; where it is below 0, the block is part of the frozen prefix.
+    With `first_alone` only the first token is computed, as in the last layer below a head that reads no other.
     """
 
     def __init__(
-        self, block: nn.Module, architecture: Architecture, parts: BlockParts, *, heads: int, is_last: bool, height: int
+        self,
+        block: nn.Module,
+        architecture: Architecture,
+        parts: BlockParts,
+        *,
+        heads: int,
+        first_alone: bool,
+        height: int,
     ) -> None:
         super().__init__()
         for name, child in block.named_children():
@@ -43,9 +51,11 @@ class FusedBlock(nn.Module):
         query, key, value, out, up, down = (block.get_submodule(name) for name in architecture.linears)
         self._parts = parts
         self._heads = heads
-        self._is_last = is_last
+        self._first_alone = first_alone
         self.height = height
-        self._inputs = [LinearGroup(query), LinearGroup(key, value)] if is_last else [LinearGroup(query, key, value)]
+        self._inputs = (
+            [LinearGroup(query), LinearGroup(key, value)] if first_alone else [LinearGroup(query, key, value)]
+        )
         self._out, self._up, self._down = LinearGroup(out), LinearGroup(up), LinearGroup(down)
 
     def forward(
@@ -65,8 +75,7 @@ class FusedBlock(nn.Module):
                 the one above them reads it in place of `hidden_states`.
 
         Returns:
-            Shape (rows, length, width) in the dtype computed in; of the last block (rows, 1, width) in fp32, the first
-            token alone, which is all that the head reads.
+            Shape (rows, length, width) in the dtype computed in; with `first_alone` (rows, 1, width) in fp32.
         """
         if self.height == 0 and _prefix_alone.get():
             raise _PrefixComputed(hidden_states)
@@ -82,14 +91,14 @@ class FusedBlock(nn.Module):
 
     def _compute(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         x = hidden_states.to(_dtype.get())
-        first = x[:, :1].contiguous() if self._is_last else x
+        first = x[:, :1].contiguous() if self._first_alone else x
         projected = [group(part) for group, part in zip(self._inputs, (first, x), strict=False)]
         packed = (part.view(*part.shape[:2], -1, self._heads, x.shape[2] // self._heads) for part in projected)
         attended = self._out(attend(attention_mask, *packed).flatten(2))
         x = self._child(self._parts.attention_norm, attended + first)
         inner = self._child(self._parts.activation, self._up(x))
         x = self._child(self._parts.output_norm, self._down(inner) + x)
-        return x.float() if self._is_last else x
+        return x.float() if self._first_alone else x
 
     def _child(self, name: str, x: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = self.get_submodule(name)(x)
@@ -130,7 +139,12 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel", *, depth: int | None = No
     for index, block in enumerate(blocks):
         if all(grouped) or index < depth:
             blocks[index] = FusedBlock(
-                block, architecture, architecture.block, heads=heads, is_last=index == last, height=index - depth
+                block,
+                architecture,
+                architecture.block,
+                heads=heads,
+                first_alone=index == last and pooling_of(base) == "own",
+                height=index - depth,
             )
         else:
             block.register_forward_pre_hook(_read_prefix if index == depth else _drop_prefix, with_kwargs=True)

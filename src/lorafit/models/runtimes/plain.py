@@ -1,5 +1,8 @@
 """Open a trained folder with nothing but peft, adapters and transformers, and print its logits.
 
+A folder of sentence-transformers is opened by that library where it is installed, else by transformers' `AutoModel` and
+what its other modules say: a mean and a linear layer.
+
 Run as a script in a fresh process (`python -P plain.py FOLDER < texts.json`), it proves that the folder is complete for
 every other tool: nothing of lorafit is imported. The `adapters` library needs an older transformers than lorafit, so it
 opens what it knows only where it is installed; elsewhere a short reader of its format does, on torch and transformers
@@ -9,12 +12,14 @@ alone (that the library agrees is shown by lorafit's own slow tests, in an envir
 import json
 import sys
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 Adapter = Callable[[torch.Tensor], torch.Tensor]
 
@@ -29,12 +34,32 @@ def compute_plain_logits(folder: Path, texts: list[str] | list[list[str]]) -> li
     Returns:
         One row of fp32 logits a text.
     """
+    if (folder / "modules.json").is_file():
+        return _compute_pooled(folder, texts)
     model = _load_adapter(folder) if (folder / "adapter_config.json").is_file() else _load_model(folder)
+    with torch.no_grad():
+        logits: list[list[float]] = model.eval()(**_tokenize(folder, texts)).logits.tolist()
+    return logits
+
+
+def _tokenize(folder: Path, texts: list[str] | list[list[str]]) -> dict[str, torch.Tensor]:
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     sides = [texts] if isinstance(texts[0], str) else [list(side) for side in zip(*texts, strict=True)]
-    batch = tokenizer(*sides, truncation=True, padding=True, return_tensors="pt")
+    batch: dict[str, torch.Tensor] = tokenizer(*sides, truncation=True, padding=True, return_tensors="pt")
+    return batch
+
+
+def _compute_pooled(folder: Path, texts: list[str] | list[list[str]]) -> list[list[float]]:
+    if find_spec("sentence_transformers") is not None:
+        sentences = import_module("sentence_transformers")
+        found: list[list[float]] = sentences.SentenceTransformer(str(folder), device="cpu").encode(texts).tolist()
+        return found
+    batch, head = _tokenize(folder, texts), load_file(folder / "2_Dense" / "model.safetensors")
     with torch.no_grad():
-        logits: list[list[float]] = model.eval()(**batch).logits.tolist()
+        states = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()(**batch).last_hidden_state
+        mask = batch["attention_mask"].unsqueeze(2)
+        mean = (states * mask).sum(dim=1) / mask.sum(dim=1)
+        logits: list[list[float]] = (mean @ head["linear.weight"].T + head["linear.bias"]).tolist()
     return logits
 
 
