@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from lorafit.config import Config, load_config
+from lorafit.config import Config, MethodConfig, TrainingConfig, load_config
 from lorafit.data.writing import write_table
 from lorafit.errors import ConfigError
+from lorafit.models.tokenization import TokenizedTexts
 from lorafit.system.progress import Silent
-from lorafit.training.prepare import describe, load_material, prepare
+from lorafit.training.prepare import bound_steps, describe, load_material, prepare
 
 CHINESE = ["这家餐厅的菜很好吃", "快递太慢了", "手机屏幕有划痕", "客服态度很差"]
 
@@ -108,3 +110,21 @@ def test_files_are_kept_by_the_names_they_were_given(
     assert data.files == [f"{tmp_path}/more.parquet"], "and not what the link leads to"
     assert (data.validation, data.test) == (f"{tmp_path}/validation.parquet", f"{tmp_path}/test.parquet")
     assert data.corrections == f"{tmp_path}/review.csv"
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "settings", "steps"),
+    [
+        ("setfit", 32, {}, 24),
+        ("setfit", 32, {"max_steps": 3}, 3),
+        ("setfit", 640, {"epochs": 2}, None),
+        ("setfit", 64_000, {}, 400),
+        ("full", 32, {}, None),
+    ],
+)
+def test_steps_stay_within_the_methods_bounds(
+    method: str, rows: int, settings: dict[str, int], steps: int | None
+) -> None:
+    config = Config(method=MethodConfig(name=method), training=TrainingConfig(**settings))
+    texts = TokenizedTexts(np.zeros(8 * rows, dtype=np.int32), np.arange(rows + 1) * 8, truncated=0)
+    assert bound_steps(config, texts).training.max_steps == steps

@@ -66,6 +66,7 @@ class Method:
         library: What opens a folder that it saved.
         pooling: What the head reads of a text.
         contrastive: Whether the encoder learns by pairs of texts, and the head on what it has learned.
+        steps: Fewest and most optimizer steps that epochs make, unless the steps are given; None for no bounds.
         limits: What it cannot do.
     """
 
@@ -87,6 +88,7 @@ class Method:
     library: Library = "peft"
     pooling: Pooling = "own"
     contrastive: bool = False
+    steps: tuple[int, int] | None = None
     limits: frozenset[Limit] = frozenset()
 
     @property
@@ -504,6 +506,7 @@ METHODS: dict[str, Method] = {
             pooling="mean",
             contrastive=True,
             library="sentence-transformers",
+            steps=(24, 400),
             limits=_MODEL | _NOT_FUSED | {"decoder"},
         ),
     )

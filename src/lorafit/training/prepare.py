@@ -18,6 +18,7 @@ from lorafit.errors import ConfigError
 from lorafit.models.acceleration.memory import keep_freed_memory
 from lorafit.models.acceleration.precision import PrecisionChoice, choose_device, choose_precision
 from lorafit.models.adaptation import AdaptedModel, apply_method, count_parameters, reads_token_types
+from lorafit.models.batching import plan_batches
 from lorafit.models.coverage import MUCH, TOO_MUCH, count_unknown, measure_coverage, suggest_base
 from lorafit.models.load import Encoder, check_max_length, load_tokenizer, load_with_head
 from lorafit.models.method_settings import complete_settings
@@ -176,6 +177,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     unfold_known_head(adapted, scaler, loaded.newly_initialised)
     truncation = Truncation(_text_length(config), config.model.truncation, config.model.window_stride)
     tokens = material.tokenize(truncation)
+    config = bound_steps(config, tokens["train"])
     unknown = {name: count_unknown(material.tokenizer, texts, pair=splits.pair) for name, texts in tokens.items()}
     coverage_notes = list(_check_coverage(material, unknown, force=config.model.force))
     if not reads_token_types(adapted.model):
@@ -202,6 +204,25 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
         threads=threads,
         blocks="fused" if obstacle is None else f"stock: {obstacle}",
     )
+
+
+def bound_steps(config: Config, texts: TokenizedTexts) -> Config:
+    """Set the steps where the method has bounds and the epochs make fewer or more of them.
+
+    Args:
+        config: The completed settings; steps that are given stay.
+        texts: The training rows.
+
+    Returns:
+        The settings.
+    """
+    training, bounds = config.training, find_method(config.method.name).steps
+    if bounds is None or training.max_steps is not None:
+        return config
+    per_epoch = len(plan_batches(texts.lengths, max_rows=training.batch_size, max_tokens=training.batch_tokens))
+    asked = per_epoch * training.epochs
+    steps = min(max(asked, bounds[0]), bounds[1])
+    return config if steps == asked else override_config(config, {"training.max_steps": steps})
 
 
 def prepare_again(prepared: Prepared, settings: Mapping[str, object]) -> Prepared:
