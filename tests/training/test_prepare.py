@@ -12,6 +12,7 @@ from lorafit.data.writing import write_table
 from lorafit.errors import ConfigError
 from lorafit.models.tokenization import TokenizedTexts
 from lorafit.system.progress import Silent
+from lorafit.training.planning.schedule import complete_schedule
 from lorafit.training.prepare import bound_steps, describe, load_material, prepare
 
 CHINESE = ["这家餐厅的菜很好吃", "快递太慢了", "手机屏幕有划痕", "客服态度很差"]
@@ -115,16 +116,18 @@ def test_files_are_kept_by_the_names_they_were_given(
 @pytest.mark.parametrize(
     ("method", "rows", "settings", "steps"),
     [
-        ("setfit", 32, {}, 24),
-        ("setfit", 32, {"max_steps": 3}, 3),
-        ("setfit", 640, {"epochs": 2}, None),
-        ("setfit", 64_000, {}, 400),
-        ("full", 32, {}, None),
+        ("setfit", 32, {}, (24, None)),
+        ("setfit", 32, {"max_steps": 3}, (24, 3)),
+        ("setfit", 640, {"epochs": 5}, (5, None)),
+        ("setfit", 64_000, {}, (2, 400)),
+        ("full", 64_000, {}, (2, None)),
     ],
 )
 def test_steps_stay_within_the_methods_bounds(
-    method: str, rows: int, settings: dict[str, int], steps: int | None
+    method: str, rows: int, settings: dict[str, int], steps: tuple[int, int | None]
 ) -> None:
     config = Config(method=MethodConfig(name=method), training=TrainingConfig(**settings))
+    config = complete_schedule(config, rows)
     texts = TokenizedTexts(np.zeros(8 * rows, dtype=np.int32), np.arange(rows + 1) * 8, truncated=0)
-    assert bound_steps(config, texts).training.max_steps == steps
+    training = bound_steps(config, texts).training
+    assert (training.epochs, training.max_steps) == steps

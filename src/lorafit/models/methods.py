@@ -66,7 +66,8 @@ class Method:
         library: What opens a folder that it saved.
         pooling: What the head reads of a text.
         contrastive: Whether the encoder learns by pairs of texts, and the head on what it has learned.
-        steps: Fewest and most optimizer steps that epochs make, unless the steps are given; None for no bounds.
+        steps: Fewest optimizer steps, of few rows, and most, of many, where neither is given; None where the schedule
+            alone decides.
         limits: What it cannot do.
     """
 

@@ -45,13 +45,13 @@ def fit_by_pairs(
 
     def fit_and_validate() -> Mapping[str, float]:
         _fit_head(job)
-        return validate()
+        return {} if validate is None else validate()
 
     by_pairs = replace(
         job,
         rows=replace(job.rows, labels=marks, weights=None),
         compute_loss=_compute_loss,
-        validate=fit_and_validate,
+        validate=None if validate is None else fit_and_validate,
     )
     record = fit(by_pairs, progress=progress, resume_from=resume_from)
     _fit_head(job)

@@ -207,7 +207,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
 
 
 def bound_steps(config: Config, texts: TokenizedTexts) -> Config:
-    """Set the steps where the method has bounds and the epochs make fewer or more of them.
+    """Set the steps where the method has a bound and the epochs make more of them.
 
     Args:
         config: The completed settings; steps that are given stay.
@@ -219,10 +219,9 @@ def bound_steps(config: Config, texts: TokenizedTexts) -> Config:
     training, bounds = config.training, find_method(config.method.name).steps
     if bounds is None or training.max_steps is not None:
         return config
-    per_epoch = len(plan_batches(texts.lengths, max_rows=training.batch_size, max_tokens=training.batch_tokens))
-    asked = per_epoch * training.epochs
-    steps = min(max(asked, bounds[0]), bounds[1])
-    return config if steps == asked else override_config(config, {"training.max_steps": steps})
+    per_epoch = len(plan_batches(texts.lengths, max_rows=training.batch_rows, max_tokens=training.batch_tokens))
+    _, most = bounds
+    return override_config(config, {"training.max_steps": most}) if per_epoch * training.epoch_count > most else config
 
 
 def prepare_again(prepared: Prepared, settings: Mapping[str, object]) -> Prepared:

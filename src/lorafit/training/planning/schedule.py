@@ -36,11 +36,12 @@ def complete_schedule(config: Config, rows: int) -> Config:
         The same with epochs, batch size and validations per epoch.
     """
     completed = config.model_copy(deep=True)
-    training = completed.training
-    if training.batch_size is None:
-        training.batch_size = _BATCH if rows >= _MANY_ROWS else _SMALL_BATCH
+    training, method = completed.training, find_method(config.method.name)
+    if training.batch_size is None:  # pairs grow with the square of a batch
+        training.batch_size = _BATCH if rows >= _MANY_ROWS or method.contrastive else _SMALL_BATCH
     if training.epochs is None:
-        training.epochs = count_epochs(rows, training.batch_size)
+        fewest, _ = method.steps or (FEWEST_STEPS, None)
+        training.epochs = count_epochs(rows, training.batch_size, fewest)
     if training.evaluations_per_epoch is None:
         training.evaluations_per_epoch = _VALIDATIONS if training.epochs <= _FEW_EPOCHS else 1
     return completed
@@ -64,6 +65,6 @@ def slow_down(config: Config, rows: int) -> Config:
     return slowed
 
 
-def count_epochs(rows: int, batch_size: int) -> int:
+def count_epochs(rows: int, batch_size: int, fewest: int = FEWEST_STEPS) -> int:
     """Return how often training goes over the rows: twice, or until it has made the fewest steps."""
-    return max(_EPOCHS, ceil(FEWEST_STEPS / ceil(rows / batch_size)))
+    return max(_EPOCHS, ceil(fewest / ceil(rows / batch_size)))
