@@ -545,7 +545,9 @@ def _write_run(
         task = build_task(task, labels or LABELS[task])
     truth = _draw_labels(task, rows) if y is None else np.asarray(y)
     same = {"seed": "training.seed", "method": "method.name", "truncation": "model.truncation"}
-    flags = {setting: changes.get(key, getattr(record, key)) for key, setting in same.items()} | dict(flags or {})
+    told = {setting: changes.get(key, getattr(record, key)) for key, setting in same.items()}
+    completed = {"data.validation_fraction": 0.1, "training.epochs": 2, "training.batch_size": 32}
+    flags = told | completed | dict(flags or {})
     config, source, parts, notes = _write_data(root, name, task, truth, texts, columns or {}, flags)
     predicted = _predict(task, truth, after, before, baselines, calibration, config.evaluation)
     layout = RunLayout(root / name)

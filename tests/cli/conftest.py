@@ -96,6 +96,7 @@ def write_reviews(path: Path, count: int) -> Path:
 def settings(encoder: Path) -> list[str]:
     """Options that make any training short."""
     values = {
+        "data.validation_fraction": 0.1,
         "model.max_length": 32,
         "training.batch_size": 16,
         "training.learning_rate": 0.01,

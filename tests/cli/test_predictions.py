@@ -83,9 +83,10 @@ def test_other_tasks_stand_before_their_texts(
 
 def test_json_has_all_of_a_prediction(capsys: pytest.CaptureFixture[str]) -> None:
     (line, _) = show(capsys, build_task("multi_label", ("a", "b")), [[0.75, 0.6], [0, 0]], as_json=True)
-    assert json.loads(line) == {"text": "a superb film", "labels": ["a", "b"], "scores": {"a": 0.75, "b": 0.6}}
+    plain = {"text": "a superb film", "typicality": None, "atypical": None}
+    assert json.loads(line) == plain | {"labels": ["a", "b"], "scores": {"a": 0.75, "b": 0.6}}
     (line,) = show(capsys, build_task("regression", ("value",)), [[1.5]], as_json=True)
-    assert json.loads(line) == {"text": "a superb film", "value": 1.5, "low": None, "high": None}
+    assert json.loads(line) == plain | {"value": 1.5, "low": None, "high": None}
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -100,7 +101,8 @@ def test_a_row_without_a_prediction_says_why(capsys: pytest.CaptureFixture[str],
         assert lines == ["pos   90.0%  fine", "no prediction: no text"]
         return
     whole, empty = map(json.loads, lines)
-    assert list(whole) == list(empty) == ["text", "label", "score", "scores", "abstain", "conformal_set", "fault"]
+    about = ["label", "score", "scores", "abstain", "conformal_set", "typicality", "atypical"]
+    assert list(whole) == list(empty) == ["text", *about, "fault"]
     assert (whole["label"], whole["fault"]) == ("pos", None)
     assert {name: value for name, value in empty.items() if value is not None} == {"fault": "no text"}
 

@@ -331,7 +331,7 @@ def test_loss_tells_both_losses_and_what_was_kept(single: RunContents) -> None:
     assert plot.label == (
         "Loss over the steps: training loss from 0.700 to 0.400, 2 values; validation loss from 0.300 to 0.300, 1 "
         "values; validation (calibrated) loss from 0.250 to 0.250, 1 "
-        "values; the checkpoint of step 100 was kept, with a validation loss of 0.2500."
+        "values; kept is the checkpoint of step 100, validation loss 0.2500."
     )
     train, validation, calibrated, kept = plot.figure.axes[0].lines
     assert train.get_ydata().tolist() == [0.7, 0.4]

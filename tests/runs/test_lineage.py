@@ -30,7 +30,12 @@ def write_rows(path: Path, rows: range) -> Path:
 
 def build_config(*sources: Path, **settings: Any) -> Config:
     names = [str(source) for source in sources]
-    flags = {"data.source": names[0], "data.files": names[1:], "data.calibration_fraction": 0}
+    flags = {
+        "data.source": names[0],
+        "data.files": names[1:],
+        "data.validation_fraction": 0.1,
+        "data.calibration_fraction": 0,
+    }
     return load_config(flags=flags | {f"data.{name}": value for name, value in settings.items()})
 
 

@@ -45,7 +45,7 @@ def plot_loss(contents: RunContents) -> Iterator[Plot]:
     training, wording = contents.record.training, contents.task.wording
     if training is not None:
         axes.axvline(training.best_step, color=INK, linewidth=1, linestyle=":", label="checkpoint kept")
-        words.append(f"the checkpoint of {training.describe_checkpoint()} was kept")
+        words.append(f"kept is the checkpoint of {training.describe_checkpoint()}")
     axes.set(xlabel="step", ylabel=wording.loss)
     add_legend(axes)
     caption = f"{_KEPT if 'validation' in losses else _LAST_KEPT} {wording.loss_note}"

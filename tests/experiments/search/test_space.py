@@ -5,10 +5,11 @@ from lorafit.errors import ConfigError
 from lorafit.experiments.search.space import read_space
 from lorafit.models.method_settings import complete_settings
 from lorafit.models.methods import METHODS
+from lorafit.training.planning.schedule import complete_schedule
 
 
 def config_with(*overrides: str) -> Config:
-    return load_config(overrides=overrides)
+    return complete_schedule(load_config(overrides=overrides), rows=10_000)
 
 
 def test_without_a_space_the_methods_own_settings_are_varied() -> None:

@@ -179,5 +179,7 @@ def test_short_runs_are_measured_in_few_passes(tiny_distilbert: Path, monkeypatc
     monkeypatch.setattr(TorchRuntime, "logits", count_forward)
     measure_costs(build_adapted(tiny_distilbert).model, build_rows(8), TrainingConfig(batch_size=32, max_steps=2), FP32)
     assert (len(steps), len(forwards)) == (2, 2)
-    measure_costs(build_adapted(tiny_distilbert).model, build_rows(), TrainingConfig(max_steps=100_000), FP32)
+    measure_costs(
+        build_adapted(tiny_distilbert).model, build_rows(), TrainingConfig(batch_size=32, max_steps=100_000), FP32
+    )
     assert (len(steps), len(forwards)) == (2 + 10, 2 + 10)

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 _MOST_DISTINCT_FAILURES, _MOST_FAILURES = 3, 10
 """So many failures since the start, with different values or in all, end a search without a complete trial."""
 
+_ANY_ROWS = 1
+"""Number of rows by which the schedule is completed to check a space; what is allowed does not depend on it."""
+
 
 @dataclass(frozen=True)
 class Search:
@@ -128,6 +131,7 @@ def _check(config: Config, trials: int, budget: str | None) -> float | None:
     seconds = None if budget is None else parse_duration(budget)
     if budget is not None and seconds is None:
         raise ConfigError(f"--budget takes a time such as 90s, 10m, 1h30m or 1h, got {budget!r}.")
+    read_space(complete_schedule(config, _ANY_ROWS))  # before any data are read
     return seconds
 
 
