@@ -181,8 +181,8 @@ def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
         stages.calibrate(*_hold_out(stages))
         stages.fit_typicality()
         stages.save()
-        shutil.rmtree(stages.layout.cross_fitting, ignore_errors=True)
         predicted, metrics = stages.evaluate(before)
+        shutil.rmtree(stages.layout.cross_fitting, ignore_errors=True)
     with _complete(stages.layout):
         stages.report(predicted)
         stages.track(metrics)
