@@ -350,3 +350,10 @@ def test_a_source_is_described_by_what_is_not_the_default() -> None:
 
 def test_a_tab_may_be_typed_as_in_a_shell() -> None:
     assert load_config(flags={"data.format.delimiter": "\\t"}).data.format.delimiter == "\t"
+
+
+@pytest.mark.parametrize("value", ["!!float ", "!!int ", "!!timestamp x", "1e999999999999"])
+def test_numbers_of_yaml_that_are_none_are_refused_in_one_sentence(value: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config(overrides=[f"data={value}"])
+    assert "\n\n" not in str(refused.value)

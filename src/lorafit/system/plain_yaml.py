@@ -1,6 +1,6 @@
 """YAML from outside: plain values, of a bounded number and depth with all aliases written out."""
 
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -8,6 +8,9 @@ from lorafit.system import limits
 from lorafit.system.text import clean_text
 
 _LONGEST_FAULT = 300
+
+_NO_YAML: Final = (yaml.YAMLError, ValueError, OverflowError, IndexError, AttributeError, RecursionError)
+"""What PyYAML raises of text that is none, or that is tagged as a number or a date and is neither."""
 
 
 class UnusableYamlError(ValueError):
@@ -33,7 +36,7 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401 - YAML may hold any type
         return yaml.safe_load(text)
     except UnusableYamlError:
         raise
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # of numbers and dates that are none
+    except _NO_YAML as error:
         raise UnusableYamlError(f"is not valid YAML: {clean_text(str(error), most=_LONGEST_FAULT)}") from None
 
 
