@@ -15,7 +15,7 @@ from lorafit.config import Config
 from lorafit.data.loading import load_evaluation_rows
 from lorafit.data.rows import Split
 from lorafit.data.tables import read_table
-from lorafit.errors import LorafitError, RunError
+from lorafit.errors import EnvironmentUnfitError, LorafitError, RunError
 from lorafit.inference.mistakes import ExplainedMistake, MistakesRecord
 from lorafit.runs.blends import name_calibration
 from lorafit.runs.evidence import check_evidence, has_evidence, read_metrics, read_settings
@@ -213,6 +213,8 @@ def _read_predictions(
         row_ids, y, values = parse_predictions(read_table(path).columns, task)
         task.check_values(values)
         is_whole = len(y) == rows and _gives(task, y, values, scores)
+    except EnvironmentUnfitError:
+        raise  # the machine is at fault, not the file
     except LorafitError as error:
         raise RunError(f"The predictions of {layout.root} cannot be read. {error}") from error
     except (KeyError, TypeError, ValueError, OverflowError) as error:
