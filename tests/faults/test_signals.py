@@ -64,7 +64,12 @@ def test_a_signal_keeps_what_there_is(
         ended = started.wait()
         outcome = judge(name, ended, number, place)
         counts.add(name, number.name, outcome, f"{moment:.2f} of {seconds:.2f} s: {ended}", good=outcome in GOOD)
-        if outcome == "kept":
+        if outcome == "kept" and "when the export was complete" in ended.err:
+            after = commands.run("predict", place / "out", "a text")
+            counts.add(
+                name, f"used after {number.name}", after.fault() or "complete", str(after), good=not after.status
+            )
+        elif outcome == "kept":
             words = first if name == "train" and not (place / "out" / "run.json").exists() else again
             after = commands.run(*lab.spell(words, place))
             if after.status == 2 and "is complete" in after.err:

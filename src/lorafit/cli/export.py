@@ -30,7 +30,7 @@ def export(
 ) -> None:
     """Write a run as an ONNX model, or as a merged one."""
     from lorafit.cli.render.export import show_export
-    from lorafit.errors import UserInputError
+    from lorafit.errors import StoppedError, UserInputError
     from lorafit.inference.export.export import export as export_run
     from lorafit.inference.export.export import export_merged
 
@@ -49,4 +49,7 @@ def export(
             blend=blend,
             progress=progress,
         )
-    show_export(exported, quiet=quiet)
+    try:
+        show_export(exported, quiet=quiet)
+    except KeyboardInterrupt:
+        raise StoppedError(f"Interrupted when the export was complete: {exported.path}") from None

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,13 +12,14 @@ import pytest
 from transformers import PreTrainedModel, pipeline
 
 import lorafit
-from lorafit.errors import ConfigError, ExportDriftError, RunError, UserInputError
+from lorafit.errors import ConfigError, ExportDriftError, RunError, StoppedError, UserInputError
 from lorafit.inference.export import export as module
 from lorafit.inference.export.export import Export, export, export_merged
 from lorafit.inference.export.records import ExportLayout, ExportRecord
 from lorafit.runs import saving
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
+from lorafit.system import atomic
 from lorafit.system.digests import digest_file
 from lorafit.tasks.base import Task
 
@@ -185,6 +187,28 @@ def test_an_export_is_not_replaced_unless_asked(trained: Path, tmp_path: Path) -
     (tmp_path / "file").write_text("")
     with pytest.raises(UserInputError, match="file is a file"):
         export(trained, output=tmp_path / "file" / "below")
+
+
+def test_a_stop_after_the_last_file_tells_of_the_complete_export(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = atomic._put_in_place
+
+    def stop_after(staging: Path, path: Path) -> None:
+        put(staging, path)
+        raise KeyboardInterrupt
+
+    def stop_before(staging: Path, path: Path) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(atomic, "_put_in_place", stop_after)
+    with pytest.raises(StoppedError, match=f"^Interrupted when the export was complete: {re.escape(str(out))}$"):
+        export(trained, output=out)
+    lorafit.load(out).predict(TEXTS)
+    monkeypatch.setattr(atomic, "_put_in_place", stop_before)
+    with pytest.raises(KeyboardInterrupt):
+        export(trained, output=out, overwrite=True)
 
 
 def test_an_export_that_drifts_is_refused_and_leaves_nothing(

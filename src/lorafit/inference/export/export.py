@@ -1,6 +1,7 @@
 """Make a run into a model that needs neither torch nor peft: merged, as an ONNX graph, in int8 if wanted."""
 
 import copy
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from lorafit.data.loading import load_splits
 from lorafit.data.rows import Split, Splits
 from lorafit.data.sources import identify_source
 from lorafit.data.splits import sample_rows
-from lorafit.errors import ConfigError, LorafitError, RunError, UserInputError
+from lorafit.errors import ConfigError, LorafitError, RunError, StoppedError, UserInputError
 from lorafit.inference.export.graph import build_graph, can_build, refuse
 from lorafit.inference.export.int8 import ReachMeter, quantize_graph
 from lorafit.inference.export.parity import check_parity, measure_parity
@@ -193,6 +194,7 @@ def export(
         RunError: The run is not complete or altered, or something stands where the export is to go.
         ConfigError: The method cannot be merged, or the model has parts that no operator is known for.
         ExportDriftError: The exported model predicts something else than the original.
+        StoppedError: A signal came when the export was complete; an earlier one raises `KeyboardInterrupt`.
         MissingExtraError: A package of the extra is not installed; the message gives the pip line.
     """
     for package in ("torch", "transformers", "peft", "onnx", "onnxruntime", "onnxscript"):
@@ -308,12 +310,19 @@ def _fill(
 ) -> Iterator[tuple[Path, Path]]:
     """Choose the folder to export to and keep others from it; yield it, and a folder to fill that takes its place."""
     folder = _choose_folder(layout, output, kind, overwrite=overwrite)
-    with (
-        name_faults(f"Nothing was written to {folder}. Then export again."),
-        hold(folder, kind="export"),
-        atomic_directory(_choose_folder(layout, output, kind, overwrite=overwrite)) as staging,
-    ):
-        yield folder, staging
+    filled: os.stat_result | None = None
+    try:
+        with (
+            name_faults(f"Nothing was written to {folder}. Then export again."),
+            hold(folder, kind="export"),
+            atomic_directory(_choose_folder(layout, output, kind, overwrite=overwrite)) as staging,
+        ):
+            yield folder, staging
+            filled = staging.stat()
+    except KeyboardInterrupt:
+        if filled is None or not folder.is_dir() or not os.path.samestat(filled, folder.stat()):
+            raise
+        raise StoppedError(f"Interrupted when the export was complete: {folder}") from None
 
 
 def _write_model(model: "PreTrainedModel", original: _Original, target: ExportLayout, precision: Precision) -> None:
