@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression, Ridge
 
 from lorafit.config import MethodConfig
 from lorafit.system.progress import Silent
@@ -57,39 +56,6 @@ def test_single_row_moves_nothing() -> None:
     states = torch.ones(1, 3, requires_grad=True)
     compute_pair_loss(states, torch.ones(1, 2)).backward()
     assert torch.equal(states.grad, torch.zeros(1, 3))
-
-
-def test_head_is_scikit_learns_regression() -> None:
-    rng = np.random.default_rng(3)
-    states = rng.normal(size=(60, 8)) + 5
-    ids = (states[:, :3] + rng.normal(size=(60, 3))).argmax(axis=1)
-    marks = np.column_stack([ids == 0, states[:, 4] > 5]).astype(np.float32)
-    numbers = (states @ rng.normal(size=8) / 3).astype(np.float32)
-
-    many = LogisticRegression(C=1.0, max_iter=5000, tol=1e-8).fit(states, ids)
-    head = fit_head(states, ids, "single_label_classification", outputs=3)
-    logits = head.apply(states)
-    found = np.exp(logits - logits.max(axis=1, keepdims=True))
-    assert np.abs(found / found.sum(axis=1, keepdims=True) - many.predict_proba(states)).max() < 1e-3
-
-    head = fit_head(states, marks, "multi_label_classification", outputs=2)
-    for label in range(2):
-        one = LogisticRegression(C=1.0, max_iter=5000, tol=1e-8).fit(states, marks[:, label])
-        assert np.abs(head.apply(states)[:, label] - one.decision_function(states)).max() < 1e-2
-
-    ridge = Ridge(alpha=0.5).fit(states, numbers)
-    head = fit_head(states, numbers, "regression", outputs=1)
-    assert np.abs(head.apply(states)[:, 0] - ridge.predict(states)).max() < 1e-3
-
-
-def test_heavier_rows_pull_the_head() -> None:
-    states, ids = np.zeros((4, 2)), np.array([0, 0, 0, 1])
-    weights = np.array([2 / 3, 2 / 3, 2 / 3, 2], dtype=np.float32)
-    plain, weighed = (
-        fit_head(states, ids, "single_label_classification", outputs=2, weights=given) for given in (None, weights)
-    )
-    assert np.diff(plain.bias) == pytest.approx(np.log(1 / 3), abs=1e-3)
-    assert np.diff(weighed.bias) == pytest.approx(0, abs=1e-3)
 
 
 @pytest.fixture

@@ -291,7 +291,7 @@ def find_head(model: "PreTrainedModel", newly_initialised: Iterable[str] = ()) -
         Full names of the modules, in the model's order, none inside another.
     """
     architecture = ARCHITECTURES.get(model.config.model_type)
-    if architecture is not None:
+    if architecture is not None and pooling_of(model) == "own":
         head = set(architecture.head)
     else:
         outside = (name for name, _ in model.named_children() if name != model.base_model_prefix)

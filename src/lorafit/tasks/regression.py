@@ -235,7 +235,7 @@ class Regression(Task):
         """Fit mean and standard deviation; without a bias in the head the root mean square alone."""
         if not has_bias:
             return TargetScaler(scale=float(np.sqrt((y**2).mean())))
-        return TargetScaler(mean=float(y.mean()), scale=float(y.std()))
+        return TargetScaler(mean=float(y.mean()), scale=float(y.std()) or 1.0)
 
     def targets(self, y: NDArray[Any], scaler: TargetScaler) -> NDArray[Any]:
         return scaler.apply(y.astype(np.float64)).astype(np.float32)

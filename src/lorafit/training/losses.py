@@ -23,11 +23,11 @@ def compute_weighted_loss(
     Returns:
         A scalar.
     """
-    logits = logits.float()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if problem_type == "single_label_classification":
         losses = functional.cross_entropy(logits, labels, reduction="none")[:, None]
     elif problem_type == "multi_label_classification":
-        losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        losses = functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
     else:
         losses = functional.mse_loss(logits, labels.reshape(logits.shape), reduction="none")
     if gamma:
