@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lorafit.inference.export.export import export
     from lorafit.inference.loading import load
     from lorafit.inference.predictor import Predictor
+    from lorafit.runs.opening import opening
     from lorafit.tasks.multi_label import MultiLabelPrediction
     from lorafit.tasks.regression import RegressionPrediction
     from lorafit.tasks.single_label import Prediction
@@ -44,6 +45,7 @@ __all__ = [
     "explain",
     "export",
     "load",
+    "opening",
     "reproduce",
     "train",
 ]
@@ -62,6 +64,7 @@ _HOMES = {
     "explain": "lorafit.inference.explanation",
     "export": "lorafit.inference.export.export",
     "load": "lorafit.inference.loading",
+    "opening": "lorafit.runs.opening",
     "reproduce": "lorafit.experiments.reproduce",
     "train": "lorafit.training.pipeline",
 }

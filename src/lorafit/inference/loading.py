@@ -1,6 +1,5 @@
 """Open what was trained: a run with torch, an export with onnxruntime, tokenizers and numpy alone."""
 
-import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,11 +14,10 @@ from lorafit.models.tokenization import read_tokenizer
 from lorafit.runs.blends import open_blend
 from lorafit.runs.folder import TYPICALITY_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, verify_golden
-from lorafit.runs.moved import look_for_bases
+from lorafit.runs.opening import opening
 from lorafit.runs.records import RunRecord
-from lorafit.system.alterations import choose_about_altered
 from lorafit.system.extras import require
-from lorafit.system.hardware import choose_threads, use_threads
+from lorafit.system.hardware import choose_threads
 from lorafit.system.paths import expand_home
 
 
@@ -49,7 +47,8 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
         reject_atypical: Share of texts like the training rows that may be marked as atypical, above 0 and below 1, with
             those that are not: texts with a typicality of at most this; None marks none.
         verify: Whether to compare the loaded model with its golden logits.
-        accept_altered: Whether to warn of files that were altered, rather than to refuse them.
+        accept_altered: Whether to warn of files that were altered, rather than to refuse them. This, `base` and
+            `threads` hold for all functions inside a block of `lorafit.opening`.
         blend: Whether word models have a say, where the run keeps a blend; else the encoder answers alone.
         base: Of a run: where the base that it was trained on lies now, if it has moved. Its digest is checked.
         threads: Threads to compute with; None for as many as `OMP_NUM_THREADS`, affinity and CPU quota leave.
@@ -72,15 +71,11 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
         "verify": verify,
         "blend": blend,
     }
-    with choose_about_altered(accept=accept_altered, say=_warn), look_for_bases(base), use_threads(threads):
+    with opening(base=base, accept_altered=accept_altered, threads=threads):
         predictor = _load_folder(folder, precision, how)
     how |= {"precision": precision, "accept_altered": accept_altered, "base": base, "threads": threads}
     predictor.reopen = partial(load, folder, **how)
     return predictor
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=2)
 
 
 def _load_folder(folder: Path, precision: Literal["auto", "fp32", "bf16"], how: dict[str, Any]) -> Predictor:

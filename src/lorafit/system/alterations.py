@@ -8,7 +8,7 @@ from typing import Final
 
 from lorafit.errors import RunError
 
-_WAY_OUT: Final = "If you know why, go on with --accept-altered (in Python accept_altered=True)."
+_IN_PYTHON: Final = "in Python inside `with lorafit.opening(accept_altered=True):`"
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ def report_altered(message: str) -> None:
     """
     choice = _CHOICE.get()
     if choice is None:
-        raise RunError(message)
+        raise RunError(f"{message} If you know why, go on {_IN_PYTHON}.")
     if not choice.accepts:
-        raise RunError(f"{message} {_WAY_OUT}")
+        raise RunError(f"{message} If you know why, go on with --accept-altered, {_IN_PYTHON}.")
     if message not in choice.told:
         choice.told.add(message)
         choice.say(f"accepted, as was asked for: {message}")
