@@ -204,6 +204,16 @@ def test_a_block_says_how_to_go_on_and_passes_on_the_rest() -> None:
         raise KeyError(1)
 
 
+@pytest.mark.parametrize("told", ["", "Two rows are kept."])
+def test_what_was_kept_is_asked_when_the_fault_has_come(told: str) -> None:
+    rows = [""]
+    with pytest.raises(EnvironmentUnfitError) as caught, name_faults(lambda: rows[-1]):
+        raise OSError(errno.ENOSPC, "full", rows.append(told))
+    assert str(caught.value) == f"No space is left on the disk. Make room. {told}".rstrip()
+    with pytest.raises(OSError, match="full"), name_faults(lambda: None):
+        raise OSError(errno.ENOSPC, "full")
+
+
 @pytest.mark.parametrize("kind", [KeyError, ValueError, TypeError, IndexError])
 def test_a_value_with_the_words_of_a_fault_is_none(kind: type[Exception]) -> None:
     assert find_fault(kind("could not convert: 'No space left on device, my phone ran out of memory'")) is None

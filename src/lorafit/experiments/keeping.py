@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lorafit.errors import EnvironmentUnfitError, LorafitError, TrainingInterruptedError
-from lorafit.system.faults import find_fault
+from lorafit.errors import EnvironmentUnfitError, TrainingInterruptedError
+from lorafit.system.faults import find_fault, name_faults
 
 
 @contextmanager
@@ -21,20 +21,19 @@ def keeping(config: Path, command: str) -> Iterator[None]:
         TrainingInterruptedError: The block was interrupted.
         EnvironmentUnfitError: The machine lacks something, such as room on the disk.
     """
+
+    def name_kept() -> str | None:
+        return f"What has finished is kept. Then go on with:\n  {command}" if config.is_file() else None
+
     try:
-        yield
-    except TrainingInterruptedError as error:
-        raise _interrupt(config, command) from error
-    except LorafitError:
-        raise
-    except (KeyboardInterrupt, Exception) as error:
-        if not config.is_file():
+        with name_faults(name_kept):
+            yield
+    except (KeyboardInterrupt, TrainingInterruptedError) as error:
+        if isinstance(error, KeyboardInterrupt) and not config.is_file():
             raise
-        if isinstance(error, KeyboardInterrupt):
-            raise _interrupt(config, command) from error
-        if (fault := find_fault(error)) is None:
-            raise
-        raise type(fault)(f"{fault} What has finished is kept. Then go on with:\n  {command}") from error
+        raise TrainingInterruptedError(
+            f"Interrupted; what has finished is kept. Resume with:\n  {command}", run=config.parent
+        ) from error
 
 
 def write_command(name: str, config: Path, **options: object) -> str:
@@ -65,9 +64,3 @@ def stops_all(error: Exception) -> bool:
     """
     fault = error if isinstance(error, EnvironmentUnfitError) else find_fault(error)
     return type(fault) is EnvironmentUnfitError
-
-
-def _interrupt(config: Path, command: str) -> TrainingInterruptedError:
-    return TrainingInterruptedError(
-        f"Interrupted; what has finished is kept. Resume with:\n  {command}", run=config.parent
-    )

@@ -22,7 +22,7 @@ from lorafit.inference.jobs import BatchJob, read_column
 from lorafit.inference.predictor import Predictor
 from lorafit.system.atomic import describe_obstacle
 from lorafit.system.extras import require
-from lorafit.system.faults import find_fault, name_faults
+from lorafit.system.faults import name_faults
 from lorafit.system.locks import hold
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import Text, format_count
@@ -168,7 +168,8 @@ def run_job(
         with name_faults("Nothing was done, and what was finished before is kept."):
             work.open(resume=resume, overwrite=overwrite)
         try:
-            return work.finish()
+            with name_faults():
+                return work.finish()
         except RunError:
             raise
         except KeyboardInterrupt:
@@ -177,15 +178,9 @@ def run_job(
         except DataError as error:
             kept = work.stop(texts="the same texts")
             raise DataError(f"{error} {kept}") from error
-        except UserInputError as error:
+        except (UserInputError, EnvironmentUnfitError) as error:
             kept = work.stop()
-            raise UserInputError(f"{error} {kept}") from error
-        except Exception as error:
-            fault = error if isinstance(error, EnvironmentUnfitError) else find_fault(error)
-            if fault is None:
-                raise
-            kept = work.stop()
-            raise type(fault)(f"{fault} {kept}") from error
+            raise type(error)(f"{error} {kept}") from error
 
 
 def name_left_out(output: Path) -> Path:

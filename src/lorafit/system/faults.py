@@ -7,7 +7,7 @@ assertion of a file's position. Here each is brought back to the system's error 
 import errno
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -94,11 +94,12 @@ def raise_shortage(error: Exception) -> None:
 
 
 @contextmanager
-def name_faults(remedy: str) -> Iterator[None]:
+def name_faults(remedy: str | Callable[[], str | None] = "") -> Iterator[None]:
     """Turn faults of the machine inside the block into errors of lorafit, which say how to go on.
 
     Args:
-        remedy: What was kept and the command to go on, as sentences.
+        remedy: What was kept and the command to go on, as sentences, or a function that says so when the fault has
+            come; where it says None, the error passes as it is.
 
     Raises:
         EnvironmentUnfitError: The machine lacks something; an error of lorafit's own is passed on as it is.
@@ -109,9 +110,9 @@ def name_faults(remedy: str) -> Iterator[None]:
         raise
     except Exception as error:
         fault = find_fault(error)
-        if fault is None:
+        if fault is None or (told := remedy() if callable(remedy) else remedy) is None:
             raise
-        raise type(fault)(f"{fault} {remedy}") from error
+        raise type(fault)(f"{fault} {told}".rstrip()) from error
 
 
 def _find_number(error: BaseException) -> int | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lorafit.config import Config
 from lorafit.data.rows import Split
-from lorafit.errors import LorafitError, RunError, TrainingInterruptedError
+from lorafit.errors import RunError, TrainingInterruptedError
 from lorafit.inference.loading import load
 from lorafit.inference.predictor import Predictor
 from lorafit.models.cache import name_tables
@@ -20,7 +20,7 @@ from lorafit.reports.rows import choose_samples
 from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import RunLayout, choose_run_folder, claim_run_folder, suggest_name
 from lorafit.runs.records import ForecastRecord, RunRecord
-from lorafit.system.faults import find_fault
+from lorafit.system.faults import name_faults
 from lorafit.system.locks import hold
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
@@ -217,17 +217,15 @@ def _hold_out(stages: RunStages) -> tuple[HeldOut | None, int]:
 @contextmanager
 def _complete(layout: RunLayout) -> Iterator[None]:
     """Say of what stops the block that the run is complete, and how to write its report if there is none yet."""
+
+    def name_kept() -> str:
+        return "The run is complete." if layout.report.is_file() else f"The run is complete. {_name_report(layout)}"
+
     try:
-        yield
-    except LorafitError:
-        raise
-    except (KeyboardInterrupt, Exception) as error:
-        kept = "The run is complete." if layout.report.is_file() else f"The run is complete. {_name_report(layout)}"
-        if isinstance(error, KeyboardInterrupt):
-            raise TrainingInterruptedError(f"Interrupted. {kept}", run=layout.root) from error
-        if (fault := find_fault(error)) is None:
-            raise
-        raise type(fault)(f"{fault} {kept}") from error
+        with name_faults(name_kept):
+            yield
+    except KeyboardInterrupt as error:
+        raise TrainingInterruptedError(f"Interrupted. {name_kept()}", run=layout.root) from error
 
 
 def _name_report(layout: RunLayout) -> str:
