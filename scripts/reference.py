@@ -70,7 +70,7 @@ def _methods_lines() -> Iterator[str]:
     )
     for method in METHODS.values():
         settings = ", ".join(f"`{name}={value}`" for name, value in method.defaults.items()) or "none"
-        rate = f"{method.learning_rate:g}"
+        rate = "-" if method.learning_rate is None else f"{method.learning_rate:g}"
         if method.head_learning_rate:
             rate += f" / {method.head_learning_rate:g}"
         limits = ", ".join(_LIMITS[limit] for limit in sorted(method.limits)) or "-"
@@ -80,7 +80,8 @@ def _methods_lines() -> Iterator[str]:
         "",
         "LoRA's and LoRA+'s rates were chosen on validation rows ([how](../explanation/defaults.md)); the others",
     )
-    yield "are common values and were not compared. `full` and `bitfit` train without the encoder's dropout, as every"
+    yield "are common values and were not compared. `embedding` makes no steps, so rates, epochs and steps do nothing"
+    yield "there. `full` and `bitfit` train without the encoder's dropout, as every"
     yield "method here, unless `training.base_dropout` is set."
     yield from ("", "Refused, with the reason in the message:", "")
     for name, reason in REFUSED.items():

@@ -12,7 +12,7 @@ from lorafit.system.progress import Silent
 from lorafit.tasks.registry import build_task
 from lorafit.training.checkpoints import find_checkpoint
 from lorafit.training.contrastive import compute_pair_loss, fit_by_pairs
-from lorafit.training.embeddings import embed_texts, fit_head
+from lorafit.training.embeddings import HeadTargets, embed_texts, fit_head
 from lorafit.training.job import TrainingJob
 
 TASK = build_task("single_label", ("bad", "good"))
@@ -77,7 +77,7 @@ def test_pairs_of_a_label_come_together_and_the_head_is_fitted_to_them(job: Trai
     after, states = measure()
     assert after > before + 0.2
     assert record.steps == 24
-    head = fit_head(states, job.rows.labels, "single_label_classification", outputs=2)
+    head = fit_head(states, HeadTargets(job.rows.labels, "single_label_classification", 2))
     assert np.abs(job.adapted.model.classifier.weight.detach().numpy() - head.weight).max() < 1e-3
     assert job.validate()["accuracy"] > 0.8
 

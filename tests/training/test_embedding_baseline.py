@@ -17,7 +17,7 @@ from lorafit.models.tokenization import Truncation, tokenize
 from lorafit.tasks.base import Task
 from lorafit.tasks.registry import TASKS, build_task
 from lorafit.training.embedding_baseline import EmbeddingModel, load_frozen_base
-from lorafit.training.embeddings import embed_texts, fit_head
+from lorafit.training.embeddings import HeadTargets, choose_strength, embed_texts, fit_head
 
 FP32 = PrecisionChoice("fp32", "asked for")
 LABELS = {"regression": ("value",), "ordinal": ("1", "2", "3")}
@@ -58,7 +58,7 @@ def fit_slowly(task: Task, states: np.ndarray, y: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", TASKS)
 def test_values_are_those_of_scikit_learns_regression(name: str) -> None:
     task, states, y = draw(name)
-    values = EmbeddingModel.fit(task, states, y).compute_values(states)
+    values = EmbeddingModel.fit(task, states, y, strength=1.0).compute_values(states)
     assert values.shape == (60, len(task.label_names))
     assert np.abs(values - fit_slowly(task, states, y)).max() < 1e-4
 
@@ -76,10 +76,19 @@ def test_heavier_rows_pull_the_head() -> None:
     states, ids = np.zeros((4, 2)), np.array([0, 0, 0, 1])
     weights = np.array([2 / 3, 2 / 3, 2 / 3, 2], dtype=np.float32)
     plain, weighed = (
-        fit_head(states, ids, "single_label_classification", outputs=2, weights=given) for given in (None, weights)
+        fit_head(states, HeadTargets(ids, "single_label_classification", 2, given)) for given in (None, weights)
     )
     assert np.diff(plain.bias) == pytest.approx(np.log(1 / 3), abs=1e-3)
     assert np.diff(weighed.bias) == pytest.approx(0, abs=1e-3)
+
+
+def test_strength_suits_how_much_the_states_say() -> None:
+    rng = np.random.default_rng(0)
+    ids, noise = rng.integers(0, 2, 200), rng.normal(size=(200, 20))
+    targets = HeadTargets(ids, "single_label_classification", 2)
+    assert choose_strength(noise, targets, seed=0) == 1000.0
+    assert choose_strength(noise + 4 * ids[:, None], targets, seed=0) <= 1.0
+    assert choose_strength(noise[:5], targets.select(np.arange(5)), seed=0) == 1.0, "too few to choose by"
 
 
 @pytest.mark.parametrize("family", ["distilbert", "bert", "modernbert", "qwen2"])

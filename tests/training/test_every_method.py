@@ -30,6 +30,7 @@ from lorafit.runs.saving import write_trained
 from lorafit.system.progress import Silent
 from lorafit.tasks.registry import build_task
 from lorafit.training.contrastive import fit_by_pairs
+from lorafit.training.head import fit_head_alone
 from lorafit.training.inputs import TrainingRows
 from lorafit.training.job import TrainingJob
 from lorafit.training.trainer import fit
@@ -47,7 +48,7 @@ FITTING: dict[str, dict[str, Any]] = {
 OWN_STATE = {"lora", "full", "adalora", "p_tuning", "setfit"}
 """Methods whose weights change in ways of their own while they are trained, and the plainest; others are like these."""
 
-QUICK = OWN_STATE | {"lora_fa", "pissa", "oft", "vera", "ln_tuning", "houlsby", "bitfit", "head_only"}
+QUICK = OWN_STATE | {"lora_fa", "pissa", "oft", "vera", "ln_tuning", "houlsby", "bitfit", "head_only", "embedding"}
 """A method of each kind; `make test-slow` trains those that are like them."""
 
 TASK = build_task("single_label", ("no", "yes"))
@@ -62,9 +63,13 @@ def build_settings(name: str) -> Config:
 
 def train(job: TrainingJob) -> TrainingRecord:
     """Train as a run does."""
-    if not METHODS[job.method.name].contrastive:
-        return fit(job, progress=Silent())
-    return fit_by_pairs(job, TASK.pair_marks(job.rows.labels), progress=Silent())
+    match METHODS[job.method.name].objective:
+        case "none":
+            return fit_head_alone(job)
+        case "pairs":
+            return fit_by_pairs(job, TASK.pair_marks(job.rows.labels), progress=Silent())
+        case "labels":
+            return fit(job, progress=Silent())
 
 
 def compute_logits(model: torch.nn.Module, folder: Path) -> np.ndarray:
@@ -118,7 +123,7 @@ def test_it_learns_reloads_and_merges(
     assert all(torch.equal(now[n], w) for n, w in frozen.items())
     changed = {n for n, w in trained.items() if not torch.equal(now[n], w)}
     assert any(job.adapted.is_head(n) for n in changed)
-    assert any(not job.adapted.is_head(n) for n in changed) is (name != "head_only")
+    assert any(not job.adapted.is_head(n) for n in changed) is (name not in {"head_only", "embedding"})
 
     folder = folders / name
     folder.mkdir()
@@ -139,7 +144,11 @@ def test_it_learns_reloads_and_merges(
 
 @pytest.mark.parametrize(
     "name",
-    [name if name in OWN_STATE else pytest.param(name, marks=pytest.mark.slow) for name in METHODS],
+    [
+        name if name in OWN_STATE else pytest.param(name, marks=pytest.mark.slow)
+        for name, method in METHODS.items()
+        if method.learning_rate is not None
+    ],
 )
 def test_first_validation_may_be_the_best(name: str, make_job: BuildJob, measure_rows: Measure, encoder: Path) -> None:
     """Whatever a method does while it is trained, the weights of an early checkpoint can be taken again."""

@@ -89,12 +89,15 @@ def test_card_of_a_whole_model_tells_how_to_open_it(full: Run, monkeypatch: pyte
 
 
 SETFIT = ("method.name=setfit", "training.learning_rate=1e-3", "training.epochs=1")
+POOLED = {"setfit": SETFIT, "embedding": ("method.name=embedding",)}
+"""Settings of the methods whose head reads the mean of the tokens."""
 
 
-def test_setfit_learns_and_is_saved_exported_and_gone_on_from(
-    encoder: Path, word_reviews: Path, tmp_path: Path
+@pytest.mark.parametrize("method", POOLED)
+def test_what_reads_mean_states_learns_and_is_saved_exported_and_gone_on_from(
+    method: str, encoder: Path, word_reviews: Path, tmp_path: Path
 ) -> None:
-    run = lorafit.train(build_config(encoder, word_reviews, *SETFIT), output=tmp_path / "run")
+    run = lorafit.train(build_config(encoder, word_reviews, *POOLED[method]), output=tmp_path / "run")
     layout = RunLayout(run.path)
     assert set(run.record.files) >= set(POOLED_FILES)
     assert run.metrics.after.metrics["accuracy"].value > 0.9
@@ -111,7 +114,7 @@ def test_setfit_learns_and_is_saved_exported_and_gone_on_from(
     assert (merged / "2_Dense" / "model.safetensors").read_bytes() == (
         layout.model / "2_Dense" / "model.safetensors"
     ).read_bytes()
-    further = prepare(build_config(run.path, word_reviews, *SETFIT), Silent())
+    further = prepare(build_config(run.path, word_reviews, *POOLED[method]), Silent())
     head: Any = further.adapted.model
     with safe_open(layout.model / "2_Dense" / "model.safetensors", framework="pt") as weights:
         assert (head.classifier.weight == weights.get_tensor("linear.weight")).all()
@@ -119,11 +122,12 @@ def test_setfit_learns_and_is_saved_exported_and_gone_on_from(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", POOLED)
 @pytest.mark.parametrize("task", TASKS)
-def test_setfit_learns_every_task(task: str, train_run: Callable[..., Path]) -> None:
-    run = train_run(task, *SETFIT[:2])
+def test_what_reads_mean_states_learns_every_task(task: str, method: str, train_run: Callable[..., Path]) -> None:
+    run = train_run(task, *POOLED[method][:2])
     record = RunRecord.read(RunLayout(run).record)
-    assert (record.method, record.task, record.status) == ("setfit", task, "complete")
+    assert (record.method, record.task, record.status) == (method, task, "complete")
     metrics, kind = MetricsRecord.read(RunLayout(run).metrics), record.build_task()
     majority = metrics.baselines["majority"].scores.metrics[kind.primary].value
     gain = metrics.after.metrics[kind.primary].value - majority

@@ -93,8 +93,8 @@ def apply_method(
     if method.build is None:
         adapted = AdaptedModel(model=model, targets=(), head=tuple(head))
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(adapted.is_head(name) or method.trains(name))
-        if count_parameters(adapted).adapter == 0 and method.name != "head_only":
+            parameter.requires_grad_(adapted.is_head(name) or (method.trains is not None and method.trains(name)))
+        if method.trains is not None and count_parameters(adapted).adapter == 0:
             raise ConfigError(
                 f"method.name={method.name}: this {model.config.model_type} encoder has nothing that {method.title} "
                 f"trains ({method.adapts}). Take another method, for example lora or ln_tuning."

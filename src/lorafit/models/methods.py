@@ -52,20 +52,22 @@ class Method:
         title: Its name in prose.
         paper: Where it was introduced.
         adapts: What it changes, in prose.
-        learning_rate: Peak learning rate unless one is given.
+        learning_rate: Peak learning rate unless one is given; None where there are no steps.
         head_learning_rate: That of the head; None for the same.
         defaults: The settings of the method section that it takes, with its own defaults.
         place: What is adapted: linear layers by name, norms by name, whole encoder layers, or nothing.
         build: Turns the settings and the place into PEFT's config; None for what PEFT does not know.
         bottleneck: The adapters that are put into the encoder's layers, or None.
-        trains: Where the model itself is trained, which of the encoder's parameters, by name; the head always is.
+        trains: Where the model itself is trained, which of the encoder's parameters, by name; None for none. The head
+            always is.
         frozen: What the names of those adapter parameters hold that stay as they were drawn; empty for none.
         shares_matrices: Whether `r` is that of random matrices which all layers share.
         optimizer: Who steps.
         reallocates: Whether the ranks are dealt out anew while training goes on.
         library: What opens a folder that it saved.
         pooling: What the head reads of a text.
-        contrastive: Whether the encoder learns by pairs of texts, and the head on what it has learned.
+        objective: What the optimizer minimises: the loss of labels, that of pairs of texts, or nothing. Except with
+            labels, the head is solved for, as a regression on the encoder's states.
         steps: Fewest optimizer steps, of few rows, and most, of many, where neither is given; None where the schedule
             alone decides.
         limits: What it cannot do.
@@ -75,20 +77,20 @@ class Method:
     title: str
     paper: str
     adapts: str
-    learning_rate: float
+    learning_rate: float | None
     head_learning_rate: float | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     place: Literal["linears", "norms", "layers", "nothing"] = "linears"
     build: Build | None = None
     bottleneck: Bottleneck | None = None
-    trains: Callable[[str], bool] = lambda _: False
+    trains: Callable[[str], bool] | None = None
     frozen: str = ""
     shares_matrices: bool = False
     optimizer: Literal["adamw", "lora_fa"] = "adamw"
     reallocates: bool = False
     library: Library = "peft"
     pooling: Pooling = "own"
-    contrastive: bool = False
+    objective: Literal["labels", "pairs", "none"] = "labels"
     steps: tuple[int, int] | None = None
     limits: frozenset[Limit] = frozenset()
 
@@ -505,10 +507,22 @@ METHODS: dict[str, Method] = {
             place="nothing",
             trains=lambda _: True,
             pooling="mean",
-            contrastive=True,
+            objective="pairs",
             library="sentence-transformers",
             steps=(24, 400),
             limits=_MODEL | _NOT_FUSED | {"decoder"},
+        ),
+        Method(
+            name="embedding",
+            title="embeddings",
+            paper="Conneau and Kiela 2018, arXiv:1803.05449",
+            adapts="nothing; the head is a regression on the mean of the frozen encoder's states",
+            learning_rate=None,
+            place="nothing",
+            pooling="mean",
+            objective="none",
+            library="sentence-transformers",
+            limits=_MODEL | {"decoder"},
         ),
     )
 }

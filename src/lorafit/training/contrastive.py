@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from lorafit.models.tokenization import TokenizedTexts
 from lorafit.runs.records import TrainingRecord
 from lorafit.system.progress import Progress
-from lorafit.training.embeddings import embed_texts, fit_head
+from lorafit.training.head import solve_head
 from lorafit.training.job import TrainingJob
 from lorafit.training.trainer import fit
 
@@ -44,7 +43,7 @@ def fit_by_pairs(
     validate = job.validate
 
     def fit_and_validate() -> Mapping[str, float]:
-        _fit_head(job)
+        solve_head(job, most=_MOST_INPUTS)
         return {} if validate is None else validate()
 
     by_pairs = replace(
@@ -54,7 +53,7 @@ def fit_by_pairs(
         validate=None if validate is None else fit_and_validate,
     )
     record = fit(by_pairs, progress=progress, resume_from=resume_from)
-    _fit_head(job)
+    solve_head(job, most=_MOST_INPUTS)
     return record
 
 
@@ -85,23 +84,3 @@ def _compute_loss(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:  # noqa: 
     states = model.embed(**tokens)
     with torch.autocast(states.device.type, enabled=False):
         return compute_pair_loss(states, inputs["labels"])
-
-
-def _fit_head(job: TrainingJob) -> None:
-    """Fit the head to the states that the encoder gives as it is, and write it into the model."""
-    model: Any = job.adapted.model
-    rows, texts = job.rows, job.rows.texts
-    chosen = np.sort(np.random.default_rng(job.config.seed).permutation(len(rows))[:_MOST_INPUTS])
-    tokens = texts if isinstance(texts, TokenizedTexts) else texts.tokens
-    states = embed_texts(model, job.precision, replace(tokens, windows=None).select(chosen), rows.pad_id)
-    head = fit_head(
-        states,
-        rows.labels[chosen],
-        str(model.config.problem_type),
-        outputs=model.config.num_labels,
-        weights=None if rows.weights is None else rows.weights[chosen],
-        gamma=job.config.gamma,
-    )
-    with torch.no_grad():
-        model.classifier.weight.copy_(torch.from_numpy(head.weight))
-        model.classifier.bias.copy_(torch.from_numpy(head.bias))

@@ -10,7 +10,7 @@ from lorafit.models.acceleration.precision import Device
 from lorafit.models.load import Encoder, load_with_head
 from lorafit.models.pooling import MeanPooledForSequenceClassification
 from lorafit.tasks.base import Array, Task
-from lorafit.training.embeddings import LinearHead, fit_head
+from lorafit.training.embeddings import HeadTargets, LinearHead, choose_strength, fit_head
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,21 @@ class EmbeddingModel:
     head: LinearHead
 
     @classmethod
-    def fit(cls, task: Task, states: Array, y: NDArray[Any]) -> Self:
+    def fit(cls, task: Task, states: Array, y: NDArray[Any], *, strength: float | None = None) -> Self:
         """Fit it to n rows.
 
         Args:
             task: The task.
             states: Shape (n, width), from `embed_texts`.
             y: Their labels.
+            strength: Of the penalty; None chooses it by cross-validation.
 
         Returns:
             The model.
         """
         scaler = task.fit_scaler(y, has_bias=True)
-        head = fit_head(states, task.targets(y, scaler), task.problem_type, outputs=len(task.output_names))
+        targets = HeadTargets(task.targets(y, scaler), task.problem_type, len(task.output_names))
+        head = fit_head(states, targets, strength=strength or choose_strength(states, targets, seed=0))
         return cls(task, LinearHead(head.weight * scaler.scale, scaler.undo(head.bias)))
 
     def compute_logits(self, states: Array) -> Array:

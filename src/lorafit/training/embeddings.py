@@ -1,7 +1,7 @@
 """Mean states of texts, and the regression on them: what a head learns at once, without a step of an optimizer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,11 +16,18 @@ from lorafit.models.runtimes.pytorch import TorchRuntime
 from lorafit.tasks.base import Array
 from lorafit.training.losses import compute_weighted_loss
 
-_STRENGTH: Final = 1.0
+STRENGTH: Final = 1.0
 """Of the penalty, the inverse of scikit-learn's C: its default, not chosen by measurement."""
+
+_STRENGTHS: Final = (0.1, 1.0, 10.0, 100.0, 1000.0)
+_FOLDS: Final = 5
+_MANY: Final = 2_000
+"""From so many texts on, one fold is enough to choose a strength by."""
 
 _ITERATIONS: Final = 500
 _TOLERANCE: Final = 1e-7
+_ROUGHLY: Final = 1e-4
+"""Slopes at which fits are done, and those that strengths are compared by."""
 
 
 def embed_texts(
@@ -51,6 +58,36 @@ def embed_texts(
 
 
 @dataclass(frozen=True)
+class HeadTargets:
+    """What a head is to say of n texts, and the loss of what it says.
+
+    Attributes:
+        labels: n targets, as `Task.targets` makes them.
+        problem_type: Transformers' word for the loss.
+        outputs: Number of outputs.
+        weights: What each loss counts, as `compute_weighted_loss` takes it; None where all count the same.
+        gamma: Exponent of the focal loss, 0 without it.
+    """
+
+    labels: NDArray[Any]
+    problem_type: str
+    outputs: int
+    weights: NDArray[np.float32] | None = None
+    gamma: float = 0.0
+
+    def select(self, places: NDArray[Any]) -> "HeadTargets":
+        """Return those of some texts, by their places or a mask."""
+        weights = None if self.weights is None else self.weights[places]
+        return replace(self, labels=self.labels[places], weights=weights)
+
+    def compute_loss(self, logits: Tensor) -> Tensor:
+        """Return the mean loss of logits of shape (n, outputs)."""
+        weights = None if self.weights is None else torch.from_numpy(self.weights)
+        labels = torch.from_numpy(self.labels)
+        return compute_weighted_loss(logits, labels, self.problem_type, weights=weights, gamma=self.gamma)
+
+
+@dataclass(frozen=True)
 class LinearHead:
     """A linear layer: `weight` of shape (outputs, width), `bias` of shape (outputs,)."""
 
@@ -63,54 +100,70 @@ class LinearHead:
 
 
 def fit_head(
-    states: Array,
-    targets: NDArray[Any],
-    problem_type: str,
-    *,
-    outputs: int,
-    weights: NDArray[np.float32] | None = None,
-    gamma: float = 0.0,
+    states: Array, targets: HeadTargets, *, strength: float = STRENGTH, tolerance: float = _TOLERANCE
 ) -> LinearHead:
     """Fit a head to states by the loss that a whole model is trained with, and an L2 penalty on its weights.
 
-    It is the logistic regression of scikit-learn with C = 1: of classes multinomial, of several labels one a label; of
-    numbers it is ridge regression. The penalty bounds it, so it has one solution.
+    It is the logistic regression of scikit-learn with C = 1 / strength: of classes multinomial, of several labels one a
+    label; of numbers it is ridge regression. The penalty bounds it, so it has one solution.
 
     Args:
         states: Shape (n, width).
-        targets: n targets, as `Task.targets` makes them.
-        problem_type: Transformers' word for the loss.
-        outputs: Number of outputs.
-        weights: What each loss counts, as `compute_weighted_loss` takes it; None where all count the same.
-        gamma: Exponent of the focal loss, 0 without it.
+        targets: Of the n texts.
+        strength: Of the penalty, above 0.
+        tolerance: Largest slope of the mean loss at which the fit is done.
 
     Returns:
         The head.
     """
-    center = states.mean(axis=0)
-    x, labels = torch.from_numpy(states - center), torch.from_numpy(targets)
-    weighed = None if weights is None else torch.from_numpy(weights)
-    weight = torch.zeros(outputs, states.shape[1], dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(outputs, dtype=torch.float64, requires_grad=True)
-    losses = len(states) * (1 if problem_type == "single_label_classification" else outputs)
+    center, basis = states.mean(axis=0), np.eye(states.shape[1])
+    if len(states) < states.shape[1]:  # the weights lie in the span of the states
+        basis, _ = np.linalg.qr((states - center).T.astype(np.float64))
+    x = torch.from_numpy((states - center) @ basis)
+    weight = torch.zeros(targets.outputs, x.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(targets.outputs, dtype=torch.float64, requires_grad=True)
+    losses = len(states) * (1 if targets.problem_type == "single_label_classification" else targets.outputs)
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=_ITERATIONS,
         history_size=20,
-        tolerance_grad=_TOLERANCE,
-        tolerance_change=_TOLERANCE**2,
+        tolerance_grad=tolerance,
+        tolerance_change=tolerance**2,
         line_search_fn="strong_wolfe",
     )
 
     def compute() -> Tensor:
         optimizer.zero_grad()
-        logits = x @ weight.T + bias
-        fit = compute_weighted_loss(logits, labels, problem_type, weights=weighed, gamma=gamma)
-        loss: Tensor = fit + _STRENGTH / (2 * losses) * (weight**2).sum()
+        fit = targets.compute_loss(x @ weight.T + bias)
+        loss: Tensor = fit + strength / (2 * losses) * (weight**2).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     with torch.enable_grad():
         optimizer.step(compute)  # type: ignore[no-untyped-call]
-    found = weight.detach().numpy()
+    found = weight.detach().numpy() @ basis.T
     return LinearHead(found, bias.detach().numpy() - found @ center)
+
+
+def choose_strength(states: Array, targets: HeadTargets, *, seed: int) -> float:
+    """Choose the strength of the penalty by the loss of texts that a head was not fitted to.
+
+    Args:
+        states: Shape (n, width), from an encoder that has not seen the targets.
+        targets: Of the n texts.
+        seed: Of the folds.
+
+    Returns:
+        The strength, a power of ten.
+    """
+    if len(states) < 2 * _FOLDS:
+        return STRENGTH
+    folds = np.random.default_rng(seed).permutation(len(states)) % _FOLDS
+    losses = dict.fromkeys(_STRENGTHS, 0.0)
+    for fold in range(_FOLDS if len(states) < _MANY else 1):
+        own = folds == fold
+        for strength in _STRENGTHS:
+            head = fit_head(states[~own], targets.select(~own), strength=strength, tolerance=_ROUGHLY)
+            loss = targets.select(own).compute_loss(torch.from_numpy(head.apply(states[own])))
+            losses[strength] += float(loss) * int(own.sum())
+    return min(losses, key=lambda strength: losses[strength])

@@ -266,6 +266,7 @@ class RunStages:
     def _train(self, expected_seconds: float | None, on_validation: "OnValidation | None") -> TrainingRecord:
         """Train the model from the newest checkpoint that can be used."""
         from lorafit.training.contrastive import fit_by_pairs
+        from lorafit.training.head import fit_head_alone
         from lorafit.training.inputs import build_rows, give_inputs
         from lorafit.training.job import TrainingJob
         from lorafit.training.trainer import fit
@@ -297,7 +298,10 @@ class RunStages:
             expected_seconds=expected_seconds,
         )
         checkpoint = self._find_checkpoint()
-        if find_method(prepared.config.method.name).contrastive:
+        objective = find_method(prepared.config.method.name).objective
+        if objective == "none":
+            return fit_head_alone(job)
+        if objective == "pairs":
             marks = give_inputs(task.pair_marks(y), texts.windows)
             return fit_by_pairs(job, marks, progress=self.progress, resume_from=checkpoint)
         return fit(job, progress=self.progress, resume_from=checkpoint)

@@ -14,6 +14,7 @@ from lorafit.inference.mistakes import list_explained_lengths
 from lorafit.inference.predictor import plan_prediction
 from lorafit.inference.typicality import MOST_ROWS
 from lorafit.models.batching import plan_batches
+from lorafit.models.methods import find_method
 from lorafit.runs.saving import is_proven
 from lorafit.system.text import join_text
 from lorafit.tasks.registry import get_task
@@ -120,7 +121,10 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
     once = sum(costs.sum_forward(part) - costs.sum_forward(part, kept=kept) for part in read)
     evaluations = _count_evaluations(steps, len(train), training.validations_per_epoch)
     validating = 0.0 if validation is None else costs.sum_forward(validation, kept=kept)
-    fit = costs.sum_steps(train, frozen=frozen, kept=kept > 0) * steps / len(train)
+    if find_method(config.method.name).objective == "none":
+        fit = costs.sum_forward(train)
+    else:
+        fit = costs.sum_steps(train, frozen=frozen, kept=kept > 0) * steps / len(train)
     fit += evaluations * (validating + _CHECKPOINT)
     testing = costs.sum_forward(predicted["test"])
     tested = workload.count("test")

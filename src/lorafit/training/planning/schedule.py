@@ -38,7 +38,9 @@ def complete_schedule(config: Config, rows: int) -> Config:
     completed = config.model_copy(deep=True)
     training, method = completed.training, find_method(config.method.name)
     if training.batch_size is None:  # pairs grow with the square of a batch
-        training.batch_size = _BATCH if rows >= _MANY_ROWS or method.contrastive else _SMALL_BATCH
+        training.batch_size = _BATCH if rows >= _MANY_ROWS or method.objective == "pairs" else _SMALL_BATCH
+    if method.objective == "none":
+        training.epochs = training.evaluations_per_epoch = 1
     if training.epochs is None:
         fewest, _ = method.steps or (FEWEST_STEPS, None)
         training.epochs = count_epochs(rows, training.batch_size, fewest)
