@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from lorafit.errors import MissingExtraError
 from lorafit.tasks import word_model
 from lorafit.tasks.baselines import fit_classes, fit_marks, fit_numbers
+from lorafit.tasks.metrics import sigmoid, softmax
 from lorafit.tasks.word_model import HASHES, Reading, WordModel
 
 WORDS = ["dreadful", "poor", "fine", "good", "superb", "room", "view"]
@@ -111,3 +113,11 @@ def test_many_labels_leave_out_rare_words(monkeypatch: pytest.MonkeyPatch) -> No
     model = fit_classes("nb_svm", TEXTS, np.arange(70) % 3, classes=3)
     assert model.weights.shape == (4, 3)
     assert np.isfinite(model.score(TEXTS)).all()
+
+
+def test_class_is_chosen_where_words_speak_against_all() -> None:
+    model = fit_classes("nb_svm", TEXTS, IDS, classes=3)
+    shares = sigmoid(scores := np.array([0.5, -1, -2]))
+    for shift, expected in ((0, shares / shares.sum()), (-2000, softmax(scores))):
+        found = replace(model, biases=scores + shift).score([""])[0]
+        np.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -196,8 +196,8 @@ class WordModel:
                 fitted, scores = [self.reference, *fitted], np.column_stack([np.zeros(len(scores)), scores])
             values[:, fitted] = softmax(scores)
             return values
-        values[:, fitted] = sigmoid(scores)
-        return values if self.link == "marks" else np.asarray(values / values.sum(axis=1, keepdims=True))
+        values[:, fitted] = sigmoid(scores) if self.link == "marks" else softmax(-np.logaddexp(0, -scores))
+        return values
 
 
 def _unpack_numbers(packed: dict[str, NDArray[Any]]) -> dict[str, Any]:
