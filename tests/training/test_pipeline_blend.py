@@ -5,10 +5,13 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 import lorafit
 from lorafit.config import Config, TrainingConfig, load_config
@@ -19,7 +22,8 @@ from lorafit.experiments.diff.diff import diff
 from lorafit.inference.explanation import explain
 from lorafit.inference.export.export import export
 from lorafit.inference.export.records import ExportLayout, ExportRecord
-from lorafit.runs.folder import BLEND_FILES, RunLayout
+from lorafit.runs.blends import BlendFile
+from lorafit.runs.folder import BLEND_FILE, BLEND_FILES, WORDS_FILE, RunLayout
 from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.tasks.baselines import ENCODER
@@ -137,7 +141,8 @@ def test_card_says_what_the_adapter_reaches_alone(run: Run) -> None:
     alone = run.metrics.baselines[ENCODER].scores.metrics["accuracy"].value
     assert {one["type"]: one["value"] for one in results}["accuracy"] == pytest.approx(alone, rel=1e-4)
     assert "the encoder alone |" in card
-    assert "other libraries is the encoder alone" in card
+    assert "other libraries is the encoder alone, without calibration" in card
+    assert "same classes" not in card
 
 
 @pytest.mark.parametrize("name", BLEND_FILES)
@@ -199,3 +204,66 @@ def test_members_are_named_or_the_first_word_model() -> None:
     names = ["majority", "nb_svm", "tfidf"]
     found = {blend: TrainingConfig(blend=blend).name_members(names) for blend in ("auto", "off", "tfidf, nb_svm")}
     assert found == {"auto": ("nb_svm",), "off": (), "tfidf, nb_svm": ("tfidf", "nb_svm")}
+
+
+def spoil_words(**arrays: Callable[[NDArray[Any]], NDArray[Any]]) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        known = load_file(folder / WORDS_FILE)
+        save_file(
+            known | {f"nb_svm.{name}": change(known[f"nb_svm.{name}"]) for name, change in arrays.items()},
+            folder / WORDS_FILE,
+        )
+
+    return spoil
+
+
+def spoil_facts(**facts: object) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        file = BlendFile.read(folder / BLEND_FILE)
+        models = {"nb_svm": file.models["nb_svm"].model_copy(update=facts)}
+        file.model_copy(update={"models": models}).write(folder / BLEND_FILE)
+
+    return spoil
+
+
+FORGED: dict[str, Callable[[Path], None]] = {
+    "weights that are no numbers": spoil_words(weights=lambda known: np.full_like(known, np.nan)),
+    "weights beyond the largest": spoil_words(weights=lambda known: known * np.float16(1e4)),
+    "biases beyond single precision": spoil_words(biases=lambda known: known + 1e300),
+    "infinite biases": spoil_words(biases=lambda known: known + np.inf),
+    "scales beyond single precision": spoil_words(scales=lambda known: known * 1e300),
+    "columns in no order": spoil_words(columns=lambda known: known[::-1].copy()),
+    "columns beyond all hashes": spoil_words(columns=lambda known: known + np.uint32(2**24)),
+    "fewer weights than columns": spoil_words(weights=lambda known: known[:-1]),
+    "weights of another type": spoil_words(weights=lambda known: known.astype(np.float32)),
+    "a label that there is not": spoil_facts(fitted=[7]),
+    "no label with weights": spoil_facts(fitted=[], reference=None),
+    "a class that is certain, too": spoil_facts(certain=[0, 1]),
+    "labels of another task": spoil_facts(labels=3),
+    "an unknown link": spoil_facts(link="magic"),
+    "numbers for classes": spoil_facts(link="numbers"),
+    "marks for classes": spoil_facts(link="marks"),
+    "sequences of nine words": spoil_facts(words=9),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_forged_words_are_refused(name: str, run: Run, tmp_path: Path, sign_run: Callable[[Path], None]) -> None:
+    copy = shutil.copytree(run.path, tmp_path / "copy")
+    FORGED[name](RunLayout(copy).trained)
+    sign_run(copy)
+    with pytest.raises(RunError, match=r"nb_svm|blend"):
+        lorafit.load(copy)
+
+
+def test_forged_weights_are_refused(run: Run, tmp_path: Path, sign_run: Callable[[Path], None]) -> None:
+    layout = RunLayout(shutil.copytree(run.path, tmp_path / "copy"))
+    weights = {ENCODER: 1e308, "nb_svm": 1e308}
+    file = BlendFile.read(layout.trained / BLEND_FILE)
+    file.model_copy(update={"weights": weights}).write(layout.trained / BLEND_FILE)
+    record = RunRecord.read(layout.record)
+    assert record.blend is not None
+    record.model_copy(update={"blend": record.blend.model_copy(update={"weights": weights})}).write(layout.record)
+    sign_run(layout.root)
+    with pytest.raises(RunError, match=r"blend\.json"):
+        lorafit.load(layout.root)

@@ -20,7 +20,7 @@ from lorafit.system.records import FileRecord, Record
 from lorafit.system.text import clean_text
 from lorafit.tasks.base import Task
 from lorafit.tasks.baselines import ENCODER
-from lorafit.tasks.blending import Blend
+from lorafit.tasks.blending import LARGEST_WEIGHT, Blend
 from lorafit.tasks.records import BlendRecord, Calibration
 from lorafit.tasks.word_model import HASHES, Link, WordModel
 
@@ -32,6 +32,9 @@ _TYPES: Final = {
     "idf": np.float16,
 }
 """The arrays of a word model."""
+
+_LARGEST: Final = {"weights": 1.0, "scales": float(np.finfo(np.float32).max), "biases": float(np.finfo(np.float32).max)}
+"""Sums of larger numbers would not be finite in single precision; weights are shares of the largest."""
 
 
 class WordFacts(Record):
@@ -53,7 +56,7 @@ class BlendFile(FileRecord):
         models: Each word model but its arrays.
     """
 
-    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    weights: dict[str, Annotated[float, Field(ge=0, le=LARGEST_WEIGHT, allow_inf_nan=False)]]
     models: dict[str, WordFacts]
 
     @model_validator(mode="after")
@@ -163,14 +166,15 @@ def read_blend(folder: Path, task: Task) -> Blend:
     words = {}
     for name, facts in file.models.items():
         packed = {part: arrays[f"{name}.{part}"] for part in _TYPES if f"{name}.{part}" in arrays}
-        if (fault := _find_fault(facts, packed, len(task.label_names))) is not None:
+        if (fault := _find_fault(facts, packed, task)) is not None:
             raise RunError(f"{path} and {BLEND_FILE} do not hold a word model of this task: {fault} of {name}.")
         words[name] = WordModel.unpack(facts.model_dump(), packed)
     return Blend(file.weights, words)
 
 
-def _find_fault(facts: WordFacts, packed: Mapping[str, NDArray[Any]], labels: int) -> str | None:
+def _find_fault(facts: WordFacts, packed: Mapping[str, NDArray[Any]], task: Task) -> str | None:
     """Say what is wrong with a word model; None for nothing."""
+    labels = len(task.label_names)
     named = [*facts.fitted, *facts.certain, *([] if facts.reference is None else [facts.reference])]
     if facts.labels != labels or len(set(named)) != len(named) or not all(0 <= one < labels for one in named):
         return "the labels"
@@ -181,5 +185,14 @@ def _find_fault(facts: WordFacts, packed: Mapping[str, NDArray[Any]], labels: in
         array = packed.get(part)
         if array is None or array.dtype != _TYPES[part] or array.shape != shape or not np.isfinite(array).all():
             return f"the {part}"
+    for part, largest in _LARGEST.items():
+        if (np.abs(packed[part]) > largest).any():
+            return f"the {part}"
     found = packed["columns"].astype(np.int64)
-    return None if (np.diff(found) > 0).all() and (found < HASHES).all() else "the columns"
+    if (np.diff(found) <= 0).any() or (found >= HASHES).any():
+        return "the columns"
+    try:
+        task.check_values(WordModel.unpack(facts.model_dump(), packed).score([""]))
+    except ValueError:
+        return "the values"
+    return None

@@ -22,8 +22,8 @@ _FOLDS: Final = 5
 _FEWEST_ROWS: Final = 20
 """Fewer rows, or groups of rows, show nothing."""
 
-_LARGEST: Final = 20.0
-"""Largest weight: that of the coldest temperature that a calibration may have."""
+LARGEST_WEIGHT: Final = 20.0
+"""Of an encoder or word model: that of the coldest temperature that a calibration may have."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _cross_fit(task: Task, y: NDArray[Any], logits: Array, folds: NDArray[np.int
 
 
 def _fit_weights(task: Task, y: NDArray[Any], logits: Array) -> Array:
-    """Find the weights, 0 to 20, with the lowest mean loss; the loss is convex in them."""
+    """Find the weights, up to `LARGEST_WEIGHT`, with the lowest mean loss; the loss is convex in them."""
     from scipy.optimize import minimize
 
     start = np.full(len(logits), 1 / len(logits))
@@ -135,5 +135,5 @@ def _fit_weights(task: Task, y: NDArray[Any], logits: Array) -> Array:
     def measure(weights: Array) -> float:
         return float(task.logit_losses(y, task.pool_logits(logits, weights)).mean()) / scale
 
-    found: Array = minimize(measure, start, method="L-BFGS-B", bounds=[(0, _LARGEST)] * len(start)).x
+    found: Array = minimize(measure, start, method="L-BFGS-B", bounds=[(0, LARGEST_WEIGHT)] * len(start)).x
     return found
