@@ -11,7 +11,7 @@ import pytest
 import lorafit
 from lorafit.config import Config, load_config
 from lorafit.data.rows import Split
-from lorafit.errors import TrainingInterruptedError
+from lorafit.errors import ConfigError, TrainingInterruptedError
 from lorafit.experiments.reproduce import reproduce
 from lorafit.reports.page import write_report
 from lorafit.runs.evidence import read_settings
@@ -20,7 +20,7 @@ from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Silent
 from lorafit.tasks.registry import TASKS, build_task, get_task
 from lorafit.training.evaluation import evaluate
-from lorafit.training.folds import assign_held_out_folds
+from lorafit.training.folds import assign_held_out_folds, predict_baseline_folds
 from lorafit.training.pipeline import Run, resume
 
 LABELS: dict[str, Callable[[int, int], object]] = {
@@ -43,6 +43,17 @@ class Lines(Silent):
         if self.stop and line.startswith(self.stop):
             self.stop = ""
             raise KeyboardInterrupt
+
+
+class Stages(Silent):
+    """A progress that remembers how much each stage has to do."""
+
+    def __init__(self) -> None:
+        self.totals: list[int | None] = []
+
+    def start(self, stage: str, *, total: int | None = None, unit: str = "", seconds: float | None = None) -> None:
+        del stage, unit, seconds
+        self.totals.append(total)
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +189,46 @@ def test_a_label_of_one_text_or_group_is_always_trained_on() -> None:
     assert folds[-2:].tolist() == [-1, -1]
     for group in set(groups):
         assert len({fold for fold, name in zip(folds, groups, strict=True) if name == group}) == 1
+
+
+def test_nothing_of_a_text_or_group_that_is_always_trained_on_is_held_out() -> None:
+    task = build_task("single_label", ("a", "b", "c"))
+    texts = [f"text {row}" for row in range(50)]
+    disputed = build_rows([0] * 30 + [1] * 20 + [2], [*texts, "text 3"])
+    assert np.flatnonzero(assign_held_out_folds(disputed, task, seed=0) < 0).tolist() == [3, 50]
+    groups = (*(f"g{row % 10}" for row in range(50)), "g4")
+    folds = assign_held_out_folds(build_rows([0] * 25 + [1] * 25 + [2], groups=groups), task, seed=0)
+    assert np.flatnonzero(folds < 0).tolist() == [4, 14, 24, 34, 44, 50]
+
+
+def test_words_are_read_out_of_fold_of_dealt_rows_alone() -> None:
+    task, words = build_task("single_label", ("a", "b")), ("poor", "good")
+    rows = build_rows([row % 2 for row in range(42)], [f"{words[row % 2]} film {row}" for row in range(42)])
+    folds = np.array([*(row // 2 % 5 for row in range(40)), -1, -1])
+    progress = Stages()
+    values = predict_baseline_folds("nb_svm", rows, task, folds, progress)
+    assert progress.totals == [5]
+    assert (values.argmax(axis=1) == rows.y[:40]).all()
+    for fold in (0, 3):
+        model = task.fit_words(
+            "nb_svm", [rows.texts[row] for row in np.flatnonzero(folds != fold)], rows.y[folds != fold]
+        )
+        held_out = np.flatnonzero(folds == fold)
+        np.testing.assert_array_equal(values[held_out], model.score([rows.texts[row] for row in held_out]))
+
+
+def test_few_rows_are_blended_with_words_that_are_named(build_config: Callable[..., Config], tmp_path: Path) -> None:
+    settings = {"training__blend": "nb_svm,tfidf", "training__max_steps": 1, "evaluation__baselines": True}
+    run = lorafit.train(build_config(**settings), output=tmp_path / "run")
+    blend, layout = run.record.blend, RunLayout(run.path)
+    assert blend is not None
+    assert (blend.kept, blend.members, blend.rows) == (True, ["nb_svm", "tfidf"], 60)
+    told = layout.card.read_text(encoding="utf-8") + write_report(run.path).read_text(encoding="utf-8")
+    assert "cross-fitted on 60 held-out rows" in told
+    assert "trained nothing" not in told
+    assert "neither for training" not in told
+    with pytest.raises(ConfigError, match="needs calibration rows"):
+        lorafit.train(build_config(**settings, data__max_rows=12), output=tmp_path / "fewer")
 
 
 def test_too_few_rows_or_labels_calibrate_nothing() -> None:

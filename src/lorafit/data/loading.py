@@ -102,6 +102,11 @@ def load_splits(config: DataConfig) -> Splits:
     return Splits(source, task, train, validation, test, tuple(notes), calibration, left_out, renamed)
 
 
+def calibrates_out_of_fold(config: DataConfig, *, train: int, validation: int) -> bool:
+    """Tell whether training rows calibrate out of fold: no rows are set aside, and so many rows train."""
+    return not validation and config.calibration_fraction > 0 and train >= FEWEST_CALIBRATION_ROWS
+
+
 def load_evaluation_rows(
     source: str,
     config: DataConfig,

@@ -123,7 +123,7 @@ def describe_blend(task: Task, blend: BlendRecord | None) -> str:
     amount = write_estimate("plain", blend.difference, sign=True)
     losses = (
         f"{blend.blend_loss:.4g} against the encoder's {blend.encoder_loss:.4g}, a difference of {amount}, "
-        f"cross-fitted on {blend.rows:,} rows that trained nothing"
+        f"cross-fitted on {blend.rows:,} held-out rows"
     )
     if not blend.kept:
         return f"The encoder predicts alone: a blend with {names} was not kept, as {blend.reason} ({losses})."

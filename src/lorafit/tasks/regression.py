@@ -448,7 +448,7 @@ class Regression(Task):
             f"Intervals: meant to hold the true number of {100 * scores.asked['coverage']:g} % of the texts, "
             f"they hold it for {_COVERAGE.write(scores.metrics['coverage'])}; they reach "
             f"{_HALF_WIDTH.write(scores.metrics['half_width'])} to each side of the prediction. Their width comes from "
-            f"{scores.rows:,} rows that were used neither for training nor for model selection."
+            f"{scores.rows:,} held-out rows."
         ]
 
     def measure_diff(

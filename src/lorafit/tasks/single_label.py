@@ -589,8 +589,7 @@ def describe_temperature(scores: CalibrationScores, ece: Metric, *, of: str = ""
     before, after = ece.write_value(scores.raw["ece"].value), ece.write(scores.metrics["ece"])
     return (
         f"Calibration: expected calibration error{of} {before} before and {after} after temperature scaling "
-        f"(T = {scores.metrics['temperature'].value:.3f}), fitted on {scores.rows:,} rows that were used neither for "
-        "training nor for model selection."
+        f"(T = {scores.metrics['temperature'].value:.3f}), fitted on {scores.rows:,} held-out rows."
     )
 
 

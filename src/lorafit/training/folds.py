@@ -92,11 +92,13 @@ def assign_held_out_folds(rows: Split, task: Task, *, seed: int) -> NDArray[np.i
         seed: Decides which rows.
 
     Returns:
-        Shape (n,): the fold of each row, or -1 for those that are in training always: rows of a label that has a single
-        text (or group), without which nothing would know the label, and all rows where they are too few to calibrate.
+        Shape (n,): the fold of each row, or -1 for those that are in training always: a text (or group) that alone has
+        one of its labels, without which nothing would know the label, and all rows where they are too few to calibrate.
     """
-    folds = np.full(len(rows), -1, dtype=np.int64)
-    places = np.flatnonzero(~find_rare_labels(rows, 2, task).rows)
+    folds, is_rare = np.full(len(rows), -1, dtype=np.int64), find_rare_labels(rows, 2, task).rows
+    for unit in join_rows(rows):  # the text or group of a rare row is in training, whatever its other labels
+        is_rare[unit] |= is_rare[unit].any()
+    places = np.flatnonzero(~is_rare)
     dealt = rows.select(places)
     units = len(join_rows(dealt))
     if len(dealt) >= FEWEST_CALIBRATION_ROWS and units > 1 and len(np.unique(dealt.y, axis=0)) > 1:
@@ -113,15 +115,15 @@ def predict_baseline_folds(
         name: A key of `Task.baselines`.
         rows: The n rows.
         task: The task.
-        folds: Shape (n,), from `assign_folds`.
+        folds: Shape (n,), from `assign_folds` or `assign_held_out_folds`.
         progress: Told how many folds are done.
 
     Returns:
-        Values of shape (n, labels), in the order of the rows.
+        Values of shape (rows of any fold, labels), in the order of the rows.
     """
     progress = progress or Silent()
     values = np.empty((len(rows), len(task.label_names)))
-    numbers = np.unique(folds)
+    numbers = np.unique(folds[folds >= 0])
     progress.start(f"{task.baselines[name]}, out of fold", total=len(numbers), unit="fold")
     for done, fold in enumerate(numbers, start=1):
         others, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
@@ -130,7 +132,7 @@ def predict_baseline_folds(
         )
         progress.update(done)
     progress.finish()
-    return values
+    return values[folds >= 0]
 
 
 def predict_encoder_folds(

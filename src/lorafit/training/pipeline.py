@@ -207,7 +207,7 @@ def _hold_out(stages: RunStages) -> tuple[HeldOut | None, int]:
     with stages.journal.stage("cross-fitting"):
         logits = cross_fit(stages, folds, stages.progress)
         words = {
-            name: task.deactivate(predict_baseline_folds(name, rows, task, folds, stages.progress)[places])
+            name: task.deactivate(predict_baseline_folds(name, rows, task, folds, stages.progress))
             for name in stages.blended_words
         }
     held_out = rows.select(places)

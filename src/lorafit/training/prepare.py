@@ -10,7 +10,7 @@ from types import ModuleType
 from tokenizers import Tokenizer
 
 from lorafit.config import VALIDATION_FRACTION, Config, override_config
-from lorafit.data.loading import load_splits
+from lorafit.data.loading import calibrates_out_of_fold, load_splits
 from lorafit.data.quality.quick import quick_findings
 from lorafit.data.rows import Split, Splits
 from lorafit.data.sources import name_source
@@ -267,10 +267,11 @@ def _check_blend(config: Config, splits: Splits) -> None:
             f"training.blend={config.training.blend} needs the baselines that evaluation.baselines=false leaves out. "
             "Leave one of the two out."
         )
-    if splits.calibration is None:
+    out_of_fold = calibrates_out_of_fold(config.data, train=len(splits.train), validation=len(splits.validation))
+    if splits.calibration is None and not out_of_fold:
         raise ConfigError(
-            f"training.blend={config.training.blend} needs calibration rows, and there are none: give more validation "
-            "rows, or a data.calibration_fraction above 0, or leave --blend out."
+            f"training.blend={config.training.blend} needs calibration rows, and there are none: give more rows, or a "
+            "data.calibration_fraction above 0, or leave --blend out."
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.config import Config, ModelConfig
-from lorafit.data.loading import CROSS_FITTING_FOLDS, FEWEST_CALIBRATION_ROWS
+from lorafit.data.loading import CROSS_FITTING_FOLDS, calibrates_out_of_fold
 from lorafit.inference.mistakes import list_explained_lengths
 from lorafit.inference.predictor import plan_prediction
 from lorafit.inference.typicality import MOST_ROWS
@@ -131,12 +131,15 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
     rows = min(workload.count("train"), config.data.max_rows or workload.rows) + tested
     baselines = get_task(config.data.task).baselines if config.evaluation.baselines else {}
     scored = 1 + config.evaluation.before + max(len(baselines), 1)
+    out_of_fold = calibrates_out_of_fold(
+        config.data, train=len(lengths["train"]), validation=len(lengths.get("validation", ()))
+    )
     return {
         **({} if is_proven(config.model, config.method) else {"save check": _SAVING}),
         **({"before training": testing} if config.evaluation.before else {}),
         **({"frozen layers": once} if once else {}),
         "training": fit,
-        **({"cross-fitting": _forecast_folds(fit, costs.sum_forward(train))} if _cross_fits(config, lengths) else {}),
+        **({"cross-fitting": _forecast_folds(fit, costs.sum_forward(train))} if out_of_fold else {}),
         **(_forecast_calibration(workload, lengths) if "calibration" in predicted else {}),
         "saving": _SAVING,
         **({"baselines": workload.characters * _CHARACTER * rows / workload.rows * workload.fits} if baselines else {}),
@@ -152,11 +155,6 @@ def _forecast_calibration(workload: Workload, lengths: Mapping[str, NDArray[np.i
         "typicality": _thin_out(lengths["train"], min(1.0, MOST_ROWS / workload.count("train"))),
     }
     return {name: workload.costs.sum_forward(plan_prediction(part).shapes(part)) for name, part in looked_at.items()}
-
-
-def _cross_fits(config: Config, lengths: Mapping[str, NDArray[np.int64]]) -> bool:
-    enough = len(lengths["train"]) >= FEWEST_CALIBRATION_ROWS
-    return "validation" not in lengths and config.data.calibration_fraction > 0 and enough
 
 
 def _forecast_folds(training: float, forward: float) -> float:
