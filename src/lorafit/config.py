@@ -257,7 +257,9 @@ class ModelConfig(Section):
 class MethodConfig(Section):
     """How the encoder is adapted; absent values are the method's defaults."""
 
-    name: str = Field("lora", description="A method of the METHODS table.")
+    name: str = Field(
+        "lora", description="A method of the METHODS table, or auto: of embedding, setfit and lora what suits the data."
+    )
     r: int | None = Field(None, ge=1, description="Rank of the adapter.")
     lora_alpha: int | None = Field(None, ge=1, description="The update is scaled by lora_alpha / r.")
     lora_dropout: float | None = Field(None, ge=0, lt=1, description="Dropout on the adapter's input.")

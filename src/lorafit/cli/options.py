@@ -34,7 +34,7 @@ DataSources = Annotated[
 ]
 TrainedRun = Annotated[Path, typer.Argument(help="The run folder.")]
 RunOrExport = Annotated[Path, typer.Argument(help="The run folder, or the folder of an exported model.")]
-Method = Annotated[str | None, typer.Option("--method", help="How the encoder is adapted [lora].")]
+Method = Annotated[str | None, typer.Option("--method", help="How the encoder is adapted, or auto [lora].")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. --set training.epochs=2 (repeatable)."),

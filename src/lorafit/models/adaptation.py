@@ -212,9 +212,14 @@ def _ending_feed_forward(model: "PreTrainedModel", targets: Sequence[str]) -> li
     return [name for name in targets if name in ends]
 
 
+def suits(method: Method, model_type: str) -> bool:
+    """Tell whether a method can adapt what transformers calls by this name: some cannot adapt decoders."""
+    architecture = ARCHITECTURES.get(model_type)
+    return architecture is None or not architecture.is_decoder or "decoder" not in method.limits
+
+
 def _check_encoder(model: "PreTrainedModel", method: Method) -> None:
-    architecture = ARCHITECTURES.get(model.config.model_type)
-    if architecture is not None and architecture.is_decoder and "decoder" in method.limits:
+    if not suits(method, model.config.model_type):
         others = ", ".join(name for name, row in METHODS.items() if "decoder" not in row.limits)
         raise ConfigError(
             f"method.name={method.name}: {method.title} cannot adapt a decoder such as this {model.config.model_type}, "

@@ -547,6 +547,10 @@ REFUSED: Mapping[str, str] = {
 """Methods of PEFT that cannot classify texts with an encoder on a CPU, and why."""
 
 
+AUTO = "auto"
+"""In place of a method's name: the one that suits the data, which `training.choice` finds."""
+
+
 def find_method(name: str) -> Method:
     """Look a method up.
 
@@ -561,6 +565,10 @@ def find_method(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
+    if name == AUTO:
+        raise ConfigError(
+            f"method.name: {AUTO} is for `lorafit train`, which then chooses; here a method must be named."
+        )
     if reason := REFUSED.get(name.lower().replace("-", "_")):
         raise ConfigError(f"method.name: {name} is not offered: {reason}. All that are: {', '.join(METHODS)}.")
     nearest = difflib.get_close_matches(name, METHODS, n=3) or sorted(METHODS)

@@ -65,10 +65,11 @@ def list_method(record: RunRecord) -> Facts:
         ("whole model", f"{parameters.total:,} parameters"),
         ("longest input", f"{record.max_length} tokens ({record.truncation})"),
     ]
+    if record.choice is not None:
+        facts.append(("chosen", record.choice.describe()))
     if training is not None:
-        stopped = ", stopped early" if training.stopped_early else ""
         facts += [
-            ("trained", f"{training.epochs:.2f} epochs, {training.steps:,} steps{stopped}"),
+            ("trained", training.describe_steps()),
             ("checkpoint", training.describe_checkpoint()),
             ("adapted modules", f"{training.adapted_modules:,}"),
         ]

@@ -81,8 +81,18 @@ class TrainingRecord(Record):
     padding_share: float
     adapted_modules: int
 
+    def describe_steps(self) -> str:
+        """Say how long training took, in epochs and steps."""
+        if not self.steps:
+            return "solved for, without steps"
+        stopped = ", stopped early" if self.stopped_early else ""
+        return f"{self.epochs:.1f} epochs, {self.steps:,} steps{stopped}"
+
     def describe_checkpoint(self) -> str:
         """Say which step's weights were kept, and why."""
+        if not self.steps:
+            loss = self.best_validation_loss
+            return "the only weights" if loss is None else f"the only weights, validation loss {loss:.4f}"
         if self.best_validation_loss is None:
             return f"step {self.best_step:,}, the last one (no rows validated)"
         return f"step {self.best_step:,}, validation loss {self.best_validation_loss:.4f}"
@@ -121,6 +131,25 @@ class DivergenceRecord(Record):
         return ", ".join(f"{name}={value}" for name, value in written.items())
 
 
+class ChoiceRecord(Record):
+    """How a method was chosen that the settings did not name.
+
+    Attributes:
+        method: The method.
+        reason: Why, as a phrase that goes on "was chosen".
+        losses: Validation loss of each method that was tried; empty where none had to be.
+    """
+
+    method: str
+    reason: str
+    losses: dict[str, float] = Field(default_factory=dict)
+
+    def describe(self) -> str:
+        """Say it in one sentence."""
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in self.losses.items())
+        return f"{self.method} was chosen {self.reason}{f': {losses}' if losses else ''}."
+
+
 class RunRecord(FileRecord):
     """`run.json`: what was done, with what, on what, and how it ended.
 
@@ -146,6 +175,7 @@ class RunRecord(FileRecord):
     encoder_blocks: str
     balancing: list[str] = Field(default_factory=list, description="Settings by which some training rows counted more.")
     parameters: ParameterCounts
+    choice: ChoiceRecord | None = Field(None, description="How the method was chosen, where it was not named.")
     blend: BlendRecord | None = Field(None, description="The blend that was tried, and whether predictions are its.")
     forecast: ForecastRecord | None = None
     training: TrainingRecord | None = None

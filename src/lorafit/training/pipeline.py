@@ -29,6 +29,7 @@ from lorafit.tasks.base import Prediction, Task
 from lorafit.tasks.blending import HeldOut
 from lorafit.tasks.labels import Label
 from lorafit.tasks.records import MetricsRecord
+from lorafit.training.choice import choose_method
 from lorafit.training.evaluation import Predicted
 from lorafit.training.folds import assign_held_out_folds, cross_fit, predict_baseline_folds
 from lorafit.training.planning.budget import needs_preparation, plan_run
@@ -111,9 +112,11 @@ def train(
     name = suggest_name(config.data.source, config.model.name, config.method.name)
     layout = choose_run_folder(Path(output) if output else None, suggestion=name, overwrite=overwrite)
     with hold(layout.root, kind="run"):
-        prepared, forecast, events = _prepare_within_budget(config, layout, progress)
-        claim_run_folder(layout, overwrite=overwrite)
-        stages = RunStages.begin(prepared, layout, progress, forecast=forecast, events=events)
+        with choose_method(config, progress) as choice:
+            prepared, forecast, events = _prepare_within_budget(choice.config, layout, progress)
+            claim_run_folder(layout, overwrite=overwrite)
+            stages = RunStages.begin(prepared, layout, progress, forecast=forecast, events=events)
+            choice.hand_over(stages)
         return _run(stages, expected_seconds=forecast.seconds["training"])
 
 

@@ -127,6 +127,7 @@ class RunStages:
             "evidence",
             "divergence",
             "events",
+            "choice",
         )
         kept = {name: getattr(old, name) for name in names}
         stages = cls(prepared, Journal(layout, record.model_copy(update=kept)), progress)

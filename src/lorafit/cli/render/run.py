@@ -52,12 +52,10 @@ def _describe_cost(record: RunRecord) -> Iterator[tuple[str, str]]:
         f"adapter {parameters.adapter:,} ({parameters.adapter / parameters.total:.2%}), "
         f"head {parameters.head:,} ({parameters.head / parameters.total:.2%})",
     )
+    if record.choice is not None:
+        yield "method", record.choice.describe()
     if training is not None:
-        stopped = ", stopped early" if training.stopped_early else ""
-        yield (
-            "training",
-            f"{training.epochs:.1f} epochs, {training.steps:,} steps{stopped}; kept: {training.describe_checkpoint()}",
-        )
+        yield "training", f"{training.describe_steps()}; kept: {training.describe_checkpoint()}"
         threads = record.hardware.threads
         yield (
             "speed",

@@ -1,0 +1,161 @@
+"""Choose a method by the data: what `method.name=auto` stands for.
+
+Of very few rows the regression on embeddings is taken: it is solved for in seconds, so that cross-fitting costs little.
+Of more rows it and SetFit are tried, and LoRA where there are rows to validate on: the lowest loss of rows that trained
+nothing decides. Of many rows LoRA is taken. The evidence is in `docs/explanation/defaults.md`.
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from typing import Final
+
+from lorafit.config import Config
+from lorafit.errors import ConfigError
+from lorafit.models.adaptation import suits
+from lorafit.models.load import build_model_config
+from lorafit.models.method_settings import select_settings
+from lorafit.models.methods import AUTO, find_method
+from lorafit.runs.folder import RunLayout
+from lorafit.runs.records import ChoiceRecord
+from lorafit.system.progress import Progress, Silent
+from lorafit.tasks.base import TargetScaler
+from lorafit.training.folds import assign_held_out_folds, cross_fit
+from lorafit.training.planning.memory import advise_on_memory
+from lorafit.training.prepare import Material, load_material, prepare
+from lorafit.training.stages import RunStages
+
+EMBEDDING: Final = "embedding"
+SETFIT: Final = "setfit"
+LORA: Final = "lora"
+
+_FEW_A_LABEL: Final = 32
+"""Training rows a label below which nothing but the embeddings is tried, where none validate."""
+
+_MANY_ROWS: Final = 5_000
+"""Training rows from which on nothing but LoRA is tried."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to train.
+
+    Attributes:
+        config: The settings, with a method that is named.
+        record: How it was chosen; None where it was named in the first place.
+        tried: Its training, where that is done.
+        seconds: What choosing took by stage, named as in `RunRecord.seconds`.
+    """
+
+    config: Config
+    record: ChoiceRecord | None = None
+    tried: RunStages | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def hand_over(self, stages: RunStages) -> None:
+        """Record how the method of a new run was chosen, and let it go on from what is trained already."""
+        seconds, tried, new = dict(self.seconds), self.tried, stages.layout
+        if tried is not None and tried.prepared.config.training == stages.prepared.config.training:
+            seconds |= tried.journal.record.seconds
+            for folder, target in (
+                (tried.layout.checkpoints, new.checkpoints),
+                (tried.layout.cross_fitting, new.cross_fitting),
+            ):
+                if folder.is_dir():
+                    shutil.move(folder, target)
+        stages.journal.update(choice=self.record, seconds=seconds)
+
+
+@contextmanager
+def choose_method(config: Config, progress: Progress) -> Iterator[Choice]:
+    """Choose a method where the settings leave that open; other settings stay.
+
+    Args:
+        config: The settings.
+        progress: Receives the progress.
+
+    Yields:
+        What was chosen, to be handed over inside the block.
+
+    Raises:
+        ConfigError: There is a budget, too: what trying takes is not known before.
+    """
+    if config.method.name != AUTO:
+        yield Choice(config)
+        return
+    if config.training.budget is not None:
+        raise ConfigError(f"method.name={AUTO} cannot be planned for a budget: name a method, or leave --budget out.")
+    progress.start("choosing a method")
+    material = load_material(config)
+    progress.finish()
+    names, reason = _list_candidates(material)
+    if len(names) == 1:
+        yield Choice(_name_method(config, names[0]), ChoiceRecord(method=names[0], reason=reason))
+        return
+    with tempfile.TemporaryDirectory(prefix="lorafit-choice-") as folder:
+        began = time.perf_counter()
+        trials = [_try(_name_method(config, name), material, Path(folder) / name, progress) for name in names]
+        best = min(trials, key=lambda trial: trial.loss)
+        losses = {trial.stages.prepared.config.method.name: trial.loss for trial in trials}
+        method = best.stages.prepared.config.method.name
+        kept = sum(best.stages.journal.record.seconds.values())
+        yield Choice(
+            _name_method(config, method),
+            ChoiceRecord(method=method, reason=reason, losses=losses),
+            best.stages,
+            {"choosing": time.perf_counter() - began - kept},
+        )
+
+
+def _list_candidates(material: Material) -> tuple[tuple[str, ...], str]:
+    """Return the methods that are tried, and why one is chosen, as a phrase that goes on "was chosen"."""
+    splits, task = material.splits, material.splits.task
+    rows, validation = len(splits.train), splits.by_name.get("validation")
+    kind = build_model_config(material.encoder.folder, task).model_type
+    if not suits(find_method(EMBEDDING), kind):
+        return (LORA,), f"as {EMBEDDING} cannot adapt {kind}"
+    if rows >= _MANY_ROWS:
+        return (LORA,), f"for {rows:,} training rows"
+    if validation is not None and len(validation):
+        return (EMBEDDING, SETFIT, LORA), f"by the lowest loss of {len(validation):,} validation rows"
+    if rows < _FEW_A_LABEL * len(task.label_names):
+        return (EMBEDDING,), f"for {rows:,} training rows, none of which validate"
+    return (EMBEDDING, SETFIT), f"by the lowest loss of {rows:,} training rows out of fold"
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A method that was tried, and the loss of rows that it was not trained on."""
+
+    stages: RunStages
+    loss: float
+
+
+def _try(config: Config, material: Material, folder: Path, progress: Progress) -> _Trial:
+    progress.say(f"trying {find_method(config.method.name).title}")
+    folder.mkdir()
+    prepared = prepare(config, Silent(), material=material)
+    stages = RunStages.begin(prepared, RunLayout(folder), progress)
+    with advise_on_memory():
+        stages.fit()
+    training, rows, task = stages.journal.record.training, prepared.splits.train, prepared.task
+    if training is not None and training.best_validation_loss is not None:
+        return _Trial(stages, training.best_validation_loss)
+    folds = assign_held_out_folds(rows, task, seed=config.data.seed)
+    if not (folds >= 0).any():
+        return _Trial(stages, inf)
+    with stages.journal.stage("cross-fitting"):
+        logits = cross_fit(stages, folds, progress)
+    found = task.validation_metrics(rows.y[folds >= 0], logits, TargetScaler())
+    return _Trial(stages, found["calibrated_loss"])
+
+
+def _name_method(config: Config, name: str) -> Config:
+    named = config.model_copy(deep=True)
+    named.method = select_settings(config.method, name)
+    return named

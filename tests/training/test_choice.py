@@ -1,0 +1,141 @@
+"""`--method auto`: what is chosen, what it says of it, and that what was trained while choosing is the run's own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import lorafit
+from lorafit.config import Config, load_config
+from lorafit.errors import ConfigError
+from lorafit.models.methods import find_method
+from lorafit.runs.folder import RunLayout
+from lorafit.runs.records import RunRecord
+from lorafit.system.progress import Silent
+from lorafit.training import choice
+
+
+@pytest.fixture(scope="module")
+def encoder(build_encoder: Callable[..., Path]) -> Path:
+    """A tiny encoder whose random weights are so large that the text reaches the head."""
+    return build_encoder("distilbert", initializer_range=0.2)
+
+
+@pytest.fixture
+def settings(encoder: Path, word_reviews: Path) -> Callable[..., Config]:
+    def build(*more: str) -> Config:
+        plain = (
+            "evaluation.report=false",
+            "evaluation.bootstrap_samples=100",
+            "training.threads=1",
+            "training.epochs=2",
+        )
+        given = (
+            f"model.name={encoder}",
+            "model.max_length=64",
+            f"data.source={word_reviews}",
+            "method.name=auto",
+            "training.learning_rate=1e-2",
+        )
+        return load_config(overrides=[*plain, *given, *more])
+
+    return build
+
+
+class Lines(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.mark.parametrize(
+    ("winner", "rate", "epochs"), [("embedding", 1e-9, 1), ("setfit", 3e-3, 4), ("lora", 1e-2, 10)]
+)
+def test_the_lowest_validation_loss_decides_and_nothing_is_trained_twice(
+    settings: Callable[..., Config], tmp_path: Path, winner: str, rate: float, epochs: int
+) -> None:
+    given = (f"training.learning_rate={rate}", f"training.epochs={epochs}", "training.evaluations_per_epoch=1")
+    config, lines = settings("data.validation_fraction=0.3", *given), Lines()
+    run = lorafit.train(config, output=tmp_path / "run", progress=lines)
+    found = run.record.choice
+    assert found is not None
+    assert set(found.losses) == {"embedding", "setfit", "lora"}
+    assert run.record.method == found.method == min(found.losses, key=lambda name: found.losses[name]) == winner
+    assert found.reason == f"by the lowest loss of {run.record.data.splits['validation'].rows} validation rows"
+    assert {"choosing", "training"} <= set(run.record.seconds)
+    last = lines.said.index("trying LoRA")
+    assert sum(line.startswith("epoch ") for line in lines.said[last:]) == epochs, "those of LoRA's trial alone"
+    config.method.name = winner
+    alone = lorafit.train(config, output=tmp_path / "named")
+    assert alone.record.choice is None
+    assert alone.metrics.after == run.metrics.after
+    weights = next(name for name in run.record.files if name.endswith("model.safetensors"))
+    assert alone.record.files[weights] == run.record.files[weights]
+    assert lorafit.load(run.path).predict(["a superb film"])
+
+
+def test_out_of_fold_losses_decide_where_no_rows_validate(
+    settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(choice, "_FEW_A_LABEL", 8)
+    lines = Lines()
+    run = lorafit.train(settings("training.learning_rate=3e-3"), output=tmp_path / "run", progress=lines)
+    found, rows = run.record.choice, run.record.data.splits["train"].rows
+    assert found is not None
+    assert found.reason == f"by the lowest loss of {rows} training rows out of fold"
+    assert set(found.losses) == {"embedding", "setfit"}
+    assert lines.said.count("fold 1 of 5") == 2, "each trial's, and none of the run"
+    assert run.record.cross_fitted_folds == 5
+    assert not RunLayout(run.path).cross_fitting.exists()
+
+
+def test_of_few_rows_the_embeddings_are_taken(
+    settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(choice, "_FEW_A_LABEL", 100)
+    run = lorafit.train(settings(), output=tmp_path / "run")
+    rows = run.record.data.splits["train"].rows
+    assert run.record.choice is not None
+    assert run.record.choice.describe() == f"embedding was chosen for {rows} training rows, none of which validate."
+    assert run.record.method == "embedding"
+    assert run.record.cross_fitted_folds == 5
+    assert RunRecord.read(RunLayout(run.path).record).choice == run.record.choice
+    assert load_config(run.path / "config.yaml").method.name == "embedding"
+
+
+def test_of_many_rows_lora_is_taken(
+    settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(choice, "_MANY_ROWS", 50)
+    with choice.choose_method(settings(), Silent()) as found:
+        assert found.config.method.name == "lora"
+        assert found.record is not None
+        assert found.record.describe().startswith("lora was chosen for ")
+
+
+def test_a_decoder_is_adapted_by_lora(settings: Callable[..., Config], build_encoder: Callable[..., Path]) -> None:
+    with choice.choose_method(settings(f"model.name={build_encoder('qwen2')}"), Silent()) as found:
+        assert found.record is not None
+        assert found.record.describe() == "lora was chosen as embedding cannot adapt qwen2."
+
+
+def test_settings_of_a_method_are_for_the_one_that_takes_them(settings: Callable[..., Config]) -> None:
+    with choice.choose_method(settings("method.r=2"), Silent()) as found:
+        assert found.config.method.r is None
+
+
+def test_a_budget_is_refused(settings: Callable[..., Config], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"auto cannot be planned for a budget: .*leave --budget out\.$"):
+        lorafit.train(settings("training.budget=1m"), output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_elsewhere_a_method_must_be_named() -> None:
+    with pytest.raises(
+        ConfigError, match=r"auto is for `lorafit train`, which then chooses; here a method must be named"
+    ):
+        find_method("auto")
