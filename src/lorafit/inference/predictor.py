@@ -50,9 +50,9 @@ class Runtime(Protocol):
     def outputs(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Compute logits, and the features that the layer of the logits reads, of shape (rows, width).
+        """Compute logits, and the features that tell how typical a text is, of shape (rows, width).
 
-        The latter are None where that layer does not read one vector a text.
+        The latter are None where the model gives none.
         """
 
 
@@ -234,7 +234,7 @@ class Predictor:
     def compute_features(
         self, texts: Iterable[AnyText], *, on_progress: Callable[[int], None] | None = None
     ) -> tuple[Array, Array]:
-        """Compute the model's raw outputs and the features that they are computed from.
+        """Compute the model's raw outputs and the features that tell how typical a text is.
 
         Args:
             texts: n texts or pairs, as in `predict`.
@@ -249,7 +249,7 @@ class Predictor:
         """
         logits, features = self._compute(texts, bad_rows="stop", on_progress=on_progress, with_features=True)
         if features is None:
-            raise RunError("This model has no features of a whole text: its last layer reads every token by itself.")
+            raise RunError("This model gives no features of a whole text.")
         return logits, features
 
     def predict_proba(
@@ -441,7 +441,7 @@ def compute_outputs(
     on_progress: Callable[[int], None] | None = None,
     with_features: bool = True,
 ) -> tuple[Array, Array | None]:
-    """Compute logits as `compute_logits` does, and the features that they are computed from.
+    """Compute logits as `compute_logits` does, and the features that tell how typical a text is.
 
     Args:
         runtime: As in `compute_logits`.

@@ -1,7 +1,8 @@
 """Is a text like those that a model was trained on? A distance in the model's own features, as a conformal p-value.
 
-The score is the squared Mahalanobis distance of a text's features, those that the layer of the logits reads, to the
-nearest mean of a stratum of training rows, with one shrunken covariance (Lee et al. 2018, "A Simple Unified Framework
+The score is the squared Mahalanobis distance of a text's features (`models.features`: what the layer of the logits
+reads, and the mean state below the last encoder layer) to the nearest mean of a stratum of training rows, with one
+shrunken covariance (Lee et al. 2018, "A Simple Unified Framework
 for Detecting Out-of-Distribution Samples and Adversarial Attacks", arXiv:1807.03888; Ledoit and Wolf 2004, "A
 Well-Conditioned Estimator for Large-Dimensional Covariance Matrices", J. Multivariate Analysis 88). The calibration
 rows, which trained nothing, turn it into a p-value (Vovk et al. 2005, "Algorithmic Learning in a Random World"; Bates

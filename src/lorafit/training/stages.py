@@ -411,8 +411,7 @@ class RunStages:
             return
         if "calibration" not in self._features:
             self.progress.say(
-                "the model's last layer reads every token by itself, so it is not known which texts are like the "
-                "training rows"
+                "the model gives no features of a whole text, so it is not known which texts are like the training rows"
             )
             return
         tokens, y = self.prepared.tokens["train"], self.prepared.splits.train.y

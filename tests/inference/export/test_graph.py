@@ -15,7 +15,6 @@ from lorafit.inference.export.graph import build_graph, can_build
 from lorafit.inference.export.int8 import ReachMeter, quantize_graph, quantize_weight
 from lorafit.inference.export.tracing import trace_graph
 from lorafit.models.architectures import ARCHITECTURES
-from lorafit.models.head import find_output_layer
 from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.runtimes.pytorch import TorchRuntime
 from lorafit.runs.golden import GOLDEN_PRECISION
@@ -74,16 +73,13 @@ def test_graph_gives_the_models_logits(build_model: Build, family: str, rows: in
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_graph_gives_the_features_that_the_logits_are_made_of(build_model: Build, family: str) -> None:
+def test_graph_gives_the_features_that_torch_gives(build_model: Build, family: str) -> None:
     model = build_model(family)
     ids, mask = draw_batch(model, 3, 9)
     session = onnxruntime.InferenceSession(build_graph(model).SerializeToString(), providers=["CPUExecutionProvider"])
     logits, features = session.run(["logits", "features"], {"input_ids": ids, "attention_mask": mask})
     expected, read = TorchRuntime(model, GOLDEN_PRECISION).outputs(ids, mask)
     assert np.abs(features - read).max() < 1e-4
-    with torch.no_grad():
-        made = find_output_layer(model)(torch.from_numpy(features)).numpy()
-    np.testing.assert_allclose(made, logits, atol=1e-5)
     np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 

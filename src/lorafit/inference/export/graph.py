@@ -66,20 +66,22 @@ def build_graph(model: "PreTrainedModel", *, token_types: bool = False) -> "onnx
 
     Returns:
         Inputs `input_ids`, `attention_mask` and, if they are read, `token_type_ids`, of shape (batch, length), int64;
-        outputs `logits` of shape (batch, outputs) and `features`, which the layer of the logits reads, of shape (batch,
-        width), float32.
+        outputs `logits` of shape (batch, outputs) and `features` as `models.features` has them, of shape (batch, width),
+        float32.
     """
     architecture = ARCHITECTURES[model.config.model_type]
     writer = _Writer(model, token_types=token_types)
     x = writer.embed(from_padding=model.config.model_type in COUNTS_FROM_PADDING)
     mask = writer.add("Cast", "attention_mask", to=writer.int32)
     names, is_mean = architecture.name_layers(model), pooling_of(model) == "mean"
+    below = x
     for name in names:
+        below = x
         x = writer.add_block(x, mask, name, architecture, first_alone=name == names[-1] and not is_mean)
     if is_mean:
-        writer.add_linear_head(writer.add_mean(x))
+        writer.add_linear_head(writer.add_mean(x), writer.add_mean(below))
     else:
-        writer.add_head(writer.add("Squeeze", x, writer.store([1])))
+        writer.add_head(writer.add("Squeeze", x, writer.store([1])), writer.add_mean(below))
     return writer.finish()
 
 
@@ -184,12 +186,15 @@ class _Writer:
         )
         return self.add("Div", total, count)
 
-    def add_linear_head(self, x: str) -> None:
-        """Add the head on mean states, shape (batch, width)."""
-        self._end(x, "classifier")
+    def add_linear_head(self, x: str, below: str) -> None:
+        """Add the head on mean states, shape (batch, width); `below` are those below the last layer."""
+        self._end(x, "classifier", below)
 
-    def add_head(self, x: str) -> None:
-        """Add the head on the first token's hidden state, shape (batch, width); its products stay in fp32."""
+    def add_head(self, x: str, below: str) -> None:
+        """Add the head on the first token's hidden state, shape (batch, width); its products stay in fp32.
+
+        `below` are the mean states below the last layer.
+        """
         kind = self._config.model_type
         if kind == "distilbert":
             x, last = self.add("Relu", self._dense(x, "pre_classifier")), "classifier"
@@ -199,13 +204,14 @@ class _Writer:
             x, last = self._activate(self._dense(x, "classifier.dense"), "gelu"), "classifier.out_proj"
         else:
             x, last = self.add("Tanh", self._dense(x, "classifier.dense")), "classifier.out_proj"
-        self._end(x, last)
+        self._end(x, last, below)
 
-    def _end(self, x: str, last: str) -> None:
-        """Add the layer whose outputs are the logits, on the features that it reads."""
-        for name, value in (("features", x), ("logits", self._dense(x, last))):
+    def _end(self, x: str, last: str, below: str) -> None:
+        """Add the layer whose outputs are the logits, and the features: what it reads, and the mean states below."""
+        features = self.add("Concat", x, below, axis=1)
+        for name, value in (("features", features), ("logits", self._dense(x, last))):
             self._nodes.append(self._onnx.helper.make_node("Identity", [value], [name], name=name))
-        self._width = self._weights[f"{last}.weight"].shape[1]
+        self._width = self._weights[f"{last}.weight"].shape[1] + int(self._config.hidden_size)
 
     def _dense(self, x: str, name: str) -> str:
         return self.add("Gemm", x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), transB=1)

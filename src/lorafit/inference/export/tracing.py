@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lorafit.inference.export.graph import OPSET, refuse
-from lorafit.models.head import find_output_layer
+from lorafit.models.features import FeatureReader
 from lorafit.system.extras import require
 
 if TYPE_CHECKING:
@@ -27,13 +27,12 @@ _ROWS, _LENGTH = 2, 7
 
 
 class _Outputs(nn.Module):
-    """Gives the logits and, where the layer of the logits reads one vector a text, that: of inputs in this order."""
+    """Gives the logits and, where the model has some, the features: of inputs in this order."""
 
     def __init__(self, model: "PreTrainedModel") -> None:
         super().__init__()
         self.model = model
-        self._read: list[Tensor] = []
-        find_output_layer(model).register_forward_pre_hook(lambda _, inputs: self._read.append(inputs[0]))
+        self._reader = FeatureReader(model)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
@@ -41,8 +40,8 @@ class _Outputs(nn.Module):
         """Ask the model."""
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
-        features = self._read.pop()
-        return (logits, features) if features.ndim == 2 else (logits,)
+        features = self._reader.take(attention_mask)
+        return (logits,) if features is None else (logits, features)
 
 
 def trace_graph(model: "PreTrainedModel", *, token_types: bool = False) -> "onnx.ModelProto":
@@ -54,7 +53,7 @@ def trace_graph(model: "PreTrainedModel", *, token_types: bool = False) -> "onnx
         token_types: Whether it reads types of tokens, as `build_graph` takes it.
 
     Returns:
-        Inputs and outputs as `build_graph` gives them; without `features` where every token is read by itself.
+        Inputs and outputs as `build_graph` gives them; without `features` where the model gives none.
 
     Raises:
         ConfigError: Torch cannot trace it, or knows no ONNX operator for a part of it; the message says which.

@@ -151,6 +151,22 @@ def fuse_encoder(model: "PreTrainedModel | PeftModel", *, depth: int | None = No
     return None if all(grouped) else _OWN_BLOCKS
 
 
+def read_block_input(block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> torch.Tensor:
+    """Return the hidden states that a block computes from, which may be those kept of the frozen prefix.
+
+    Args:
+        block: An encoder block, fused or not.
+        inputs: What it is called with by place.
+        named: What it is called with by name.
+
+    Returns:
+        Shape (rows, length, width).
+    """
+    kept = named.get("prefix_hidden_states") if isinstance(block, FusedBlock) and block.height == 0 else None
+    states: torch.Tensor = kept if kept is not None else inputs[0] if inputs else named["hidden_states"]
+    return states
+
+
 def find_block_obstacle(model: "PreTrainedModel | PeftModel") -> str | None:
     """Say why there are no fused blocks for an encoder, whatever the method, or return None."""
     base = base_of(model)

@@ -75,7 +75,7 @@ class OnnxRuntime:
     def outputs(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Compute logits, and the features that the layer of the logits reads.
+        """Compute logits, and the features that tell how typical a text is.
 
         Args:
             input_ids: As in `logits`.

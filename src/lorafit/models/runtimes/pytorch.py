@@ -1,9 +1,8 @@
 """Inference with the PyTorch model itself."""
 
 import os
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from lorafit.models.acceleration.encoder_block import at_precision
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import reads_token_types
-from lorafit.models.head import find_output_layer
+from lorafit.models.features import FeatureReader
 
 
 class TorchRuntime:
@@ -56,7 +55,7 @@ class TorchRuntime:
     def outputs(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Compute logits, and the features that the layer of the logits reads.
+        """Compute logits, and the features that tell how typical a text is (`models.features`).
 
         Args:
             input_ids: As in `logits`.
@@ -64,21 +63,12 @@ class TorchRuntime:
             **others: As in `logits`.
 
         Returns:
-            Logits of shape (rows, classes), and features of shape (rows, width); None where the layer reads every token
-            by itself, as a decoder's does.
+            Logits of shape (rows, classes), and features of shape (rows, width), or None where the model gives none.
         """
-        read: list[torch.Tensor] = []
-        thread = threading.get_ident()
-
-        def keep(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            if threading.get_ident() == thread:
-                read.append(inputs[0])
-
-        with ExitStack() as stack:
-            stack.callback(find_output_layer(self._model).register_forward_pre_hook(keep).remove)
+        with FeatureReader(self._model) as reader:
             logits = self._run(input_ids, attention_mask, **others)
-        (features,) = read
-        return logits, features.float().cpu().numpy() if features.ndim == 2 else None
+            features = reader.take(torch.from_numpy(attention_mask).to(next(self._model.parameters()).device))
+        return logits, None if features is None else features.cpu().numpy()
 
     def _run(
         self,
