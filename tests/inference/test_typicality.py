@@ -41,11 +41,12 @@ def fitted() -> Typicality:
     return Typicality.fit(*draw(rng, 300), draw(rng, 99)[0])
 
 
-def test_typical_texts_are_rejected_as_often_as_is_said() -> None:
+@pytest.mark.parametrize("columns", [6, 7])
+def test_typical_texts_are_rejected_as_often_as_is_said(columns: int) -> None:
     rng, found = np.random.default_rng(1), []
     for _ in range(60):
-        fitted = Typicality.fit(*draw(rng, 80), draw(rng, 49)[0])
-        found.append(fitted.rank(draw(rng, 100)[0]))
+        held_out, texts = (np.column_stack([draw(rng, rows)[0], rng.random(rows)])[:, :columns] for rows in (49, 100))
+        found.append(Typicality.fit(*draw(rng, 80), held_out).rank(texts))
     ranks = np.concatenate(found)
     assert ranks.min() > 0
     assert ranks.max() <= 1
@@ -57,7 +58,8 @@ def test_the_rank_is_that_of_its_definition(fitted: Typicality) -> None:
     features, strata = draw(np.random.default_rng(2), 30)
     rows = draw(np.random.default_rng(0), 300)[0]
     scores = fitted.score(features)
-    slow = [(1 + sum(score >= one for score in fitted.calibration)) / 100 for one in scores.astype(np.float32)]
+    known = fitted.calibration[:, 0]
+    slow = [(1 + sum(score >= one for score in known)) / 100 for one in scores.astype(np.float32)]
     np.testing.assert_allclose(fitted.rank(features), slow)
     assert fitted.rank(features + 100).max() == 1 / 100
     inverse = fitted.whitening.astype(float) @ fitted.whitening.astype(float).T
@@ -67,11 +69,27 @@ def test_the_rank_is_that_of_its_definition(fitted: Typicality) -> None:
     assert set(strata) == {0, 1}
 
 
+def test_doubts_count_as_much_as_distances_where_they_are_given() -> None:
+    rng = np.random.default_rng(0)
+    held_out, texts = (np.column_stack([draw(rng, rows)[0], rng.random(rows)]) for rows in (99, 30))
+    rows, strata = draw(rng, 300)
+    fitted, plain = Typicality.fit(rows, strata, held_out), Typicality.fit(rows, strata, held_out[:, :-1])
+    spreads = plain.score(held_out).std(), held_out[:, -1].std()
+    scores = [plain.score(each) / spreads[0] + each[:, -1] / spreads[1] for each in (held_out, texts)]
+    np.testing.assert_allclose(fitted.score(texts), scores[1], rtol=1e-5)
+    np.testing.assert_allclose(fitted.rank(texts), [(1 + (scores[0] >= one).sum()) / 100 for one in scores[1]])
+    np.testing.assert_array_equal(fitted.rank(texts[:, :-1]), plain.rank(texts[:, :-1]))  # the encoder alone
+    doubtful = np.column_stack([texts[:, :-1], np.full(30, 9.0)])
+    assert fitted.rank(doubtful).max() == 1 / 100
+
+
 def test_it_is_read_as_it_was_saved(fitted: Typicality, tmp_path: Path) -> None:
     features = draw(np.random.default_rng(3), 20)[0]
-    fitted.save(tmp_path / "kept.safetensors")
-    again = Typicality.read(tmp_path / "kept.safetensors")
-    np.testing.assert_array_equal(again.rank(features), fitted.rank(features))
+    for one in (fitted, replace(fitted, calibration=np.repeat(fitted.calibration, 2, axis=1))):
+        one.save(tmp_path / "kept.safetensors")
+        again = Typicality.read(tmp_path / "kept.safetensors")
+        for texts in (features, np.column_stack([features, np.arange(20)])):
+            np.testing.assert_array_equal(again.rank(texts), one.rank(texts))
 
 
 @pytest.mark.parametrize(

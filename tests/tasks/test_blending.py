@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from scipy.stats import entropy
 
 from lorafit.tasks.base import TargetScaler
 from lorafit.tasks.baselines import ENCODER, fit_classes
@@ -118,8 +119,20 @@ def test_blend_pools_texts_in_their_order() -> None:
     blend = Blend({ENCODER: 2.0, "nb_svm": 0.5}, {"nb_svm": model})
     texts, logits = ["a bad one", "", "good"], np.array([[1.0, 0], [0, 3], [-1, 0]])
     expected = 2 * logits + 0.5 * np.log(model.score(texts))
-    np.testing.assert_allclose(blend.pool(task, logits, texts), expected)
-    assert blend.pool(task, np.empty((0, 2)), []).shape == (0, 2)
+    np.testing.assert_allclose(blend.pool(task, logits, blend.read(texts)), expected)
+    assert blend.pool(task, np.empty((0, 2)), blend.read([])).shape == (0, 2)
+
+
+def test_blend_doubts_what_its_words_leave_open() -> None:
+    task = build_task("single_label", "ab")
+    model = fit_classes("nb_svm", ["good film", "bad film"] * 5, np.arange(10) % 2, classes=2)
+    blend = Blend({ENCODER: 2.0, "nb_svm": 0.5}, {"nb_svm": model})
+    doubts = blend.doubt(task, blend.read(["bad film", "zq vk", "good and bad"]))
+    np.testing.assert_allclose(
+        doubts, [entropy(values) for values in model.score(["bad film", "zq vk", "good and bad"])]
+    )
+    assert doubts[0] < doubts[1:].min()
+    assert blend.doubt(task, blend.read([])).shape == (0,)
 
 
 @pytest.mark.slow

@@ -28,6 +28,19 @@ if TYPE_CHECKING:
 Measure = Callable[[Task, NDArray[Any], Array], float]
 
 
+# Doubt
+
+
+def test_doubt_is_the_entropy_of_what_is_predicted() -> None:
+    shares = np.array([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]])
+    whole = scipy.stats.entropy(shares, axis=1)
+    binary = [sum(scipy.stats.entropy([one, 1 - one]) for one in row) for row in shares]
+    expected = {"single_label": whole, "ordinal": whole, "multi_label": binary, "regression": np.zeros(2)}
+    labels: dict[str, Any] = {"ordinal": "123", "regression": []}
+    for name in TASKS:
+        np.testing.assert_allclose(build_task(name, labels.get(name, "abc")).doubt(shares), expected[name], atol=1e-12)
+
+
 # The registry
 
 

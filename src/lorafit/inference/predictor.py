@@ -241,7 +241,7 @@ class Predictor:
             on_progress: Called with the number of texts done, now and then.
 
         Returns:
-            Logits of shape (n, outputs) and features of shape (n, width).
+            Logits of shape (n, outputs), and features as `Typicality.score` takes them.
 
         Raises:
             UserInputError: As `compute_logits`.
@@ -353,7 +353,10 @@ class Predictor:
         )
         self._check_finite(answers, usable)
         if self._blend is not None:
-            answers = self._blend.pool(self.task, answers, [join_text(given.texts[place]) for place in usable])
+            read = self._blend.read([join_text(given.texts[place]) for place in usable])
+            answers = self._blend.pool(self.task, answers, read)
+            if features is not None:
+                features = np.column_stack([features, self._blend.doubt(self.task, read)])
         logits = _put_back(answers, usable, len(given.texts))
         return logits, None if features is None else _put_back(features, usable, len(given.texts))
 

@@ -2,9 +2,9 @@
 
 The score is the squared Mahalanobis distance of a text's features (`models.features`: what the layer of the logits
 reads, and the mean state below the last encoder layer) to the nearest mean of a stratum of training rows, with one
-shrunken covariance (Lee et al. 2018, "A Simple Unified Framework
-for Detecting Out-of-Distribution Samples and Adversarial Attacks", arXiv:1807.03888; Ledoit and Wolf 2004, "A
-Well-Conditioned Estimator for Large-Dimensional Covariance Matrices", J. Multivariate Analysis 88). The calibration
+shrunken covariance (Lee et al. 2018, "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
+Adversarial Attacks", arXiv:1807.03888; Ledoit and Wolf 2004, "A Well-Conditioned Estimator for Large-Dimensional
+Covariance Matrices", J. Multivariate Analysis 88); of a blend, the entropy of its word models is added. The calibration
 rows, which trained nothing, turn it into a p-value (Vovk et al. 2005, "Algorithmic Learning in a Random World"; Bates
 et al. 2023, "Testing for Outliers with Conformal p-values", arXiv:2104.08279).
 """
@@ -43,7 +43,7 @@ class Typicality:
     Attributes:
         means: Shape (strata, width), of the training rows.
         whitening: Shape (width, width), W with W Wᵀ = the inverse of the shrunken covariance about the means.
-        calibration: Shape (n,): the scores of the calibration rows, in ascending order.
+        calibration: Shape (n, 1): the squared distances of the calibration rows; of a blend (n, 2): their doubts, too.
         reject: Texts whose typicality is at most this are marked as atypical, above 0 and below 1; None marks none.
     """
 
@@ -59,7 +59,7 @@ class Typicality:
         Args:
             features: Shape (rows, width), of training rows.
             strata: Shape (rows,): the groups that have means of their own, from `Task.strata`.
-            held_out: Shape (n, width), of calibration rows, n at least 1.
+            held_out: Of calibration rows, n at least 1, as `score` takes them.
 
         Returns:
             The fitted score.
@@ -74,13 +74,13 @@ class Typicality:
         floor = max(np.trace(covariance) / len(covariance), np.finfo(np.float32).tiny) * _LEAST_SPREAD
         lower = np.linalg.cholesky(covariance + floor * np.eye(len(covariance)))
         whitening = solve_triangular(lower, np.eye(len(lower)), lower=True).T
-        unranked = cls(means.astype(np.float32), whitening.astype(np.float32), np.empty(0, np.float32))
-        return cls(unranked.means, unranked.whitening, np.sort(unranked.score(held_out)).astype(np.float32))
+        unranked = cls(means.astype(np.float32), whitening.astype(np.float32), np.empty((0, 1), np.float32))
+        return replace(unranked, calibration=unranked._measure(held_out))
 
     def whiten(self, features: NDArray[np.floating]) -> Array:
-        """Return features of shape (rows, width) in coordinates that vary alike, about the mean of the means."""
+        """Return features as `score` takes them, without doubts, in coordinates that vary alike, about their centre."""
         matrix, centre = self._transformation
-        return np.asarray((np.asarray(features, dtype=np.float64) - centre) @ matrix)
+        return np.asarray((np.asarray(features, dtype=np.float64)[:, : len(centre)] - centre) @ matrix)
 
     @cached_property
     def _transformation(self) -> tuple[Array, Array]:
@@ -92,25 +92,50 @@ class Typicality:
         return self.whiten(self.means)
 
     def score(self, features: NDArray[np.floating]) -> Array:
-        """Return the squared distance of each text to the nearest mean, shape (rows,); more is less typical."""
+        """Score how untypical texts are.
+
+        Args:
+            features: Shape (rows, width) or, of a blend, (rows, width + 1): last the doubt of its word models
+                (`Blend.doubt`). Without it texts are compared by their features alone.
+
+        Returns:
+            Shape (rows,): the squared distance to the nearest mean; with doubts the sum of both, each divided by its
+            standard deviation over the calibration rows.
+        """
+        return self._combine(self._measure(features))
+
+    def _measure(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return squared distances and, if they are given, doubts, in columns; rounded as they are kept."""
         rows, means = self.whiten(features), self._whitened_means
         squares = (rows**2).sum(axis=1)[:, np.newaxis] - 2 * rows @ means.T + (means**2).sum(axis=1)
-        return np.asarray(squares.min(axis=1).clip(min=0.0))
+        parts = np.column_stack([squares.min(axis=1).clip(min=0.0), features[:, rows.shape[1] :]])
+        return parts.astype(np.float32)
+
+    def _combine(self, parts: NDArray[np.float32]) -> Array:
+        """Return scores from what `_measure` gives."""
+        known = self.calibration.astype(np.float64)
+        if min(parts.shape[1], known.shape[1]) == 1:
+            return parts[:, 0].astype(np.float64)
+        spread = known.std(axis=0)
+        return np.asarray((parts / np.where(spread > 0, spread, 1.0)).sum(axis=1))
 
     def rank(self, features: NDArray[np.floating]) -> Array:
         """Return the typicality of each text: its score's rank among those of the calibration rows.
 
         It is (1 + the calibration rows with a score at least as large) / (n + 1). Of a text drawn like the calibration
-        rows it is at most a with a probability of at most a, for every a.
+        rows it is at most a with a probability of at most a, for every a; with doubts but for the two standard
+        deviations, which a single row hardly moves.
 
         Args:
-            features: Shape (rows, width).
+            features: As `score` takes them.
 
         Returns:
             Shape (rows,), above 0 and at most 1.
         """
         n = len(self.calibration)
-        below = np.searchsorted(self.calibration, self.score(features).astype(np.float32), side="left")
+        parts = self._measure(features)
+        known = np.sort(self._combine(self.calibration[:, : parts.shape[1]]))
+        below = np.searchsorted(known, self._combine(parts), side="left")
         return np.asarray((1 + n - below) / (n + 1))
 
     def rejecting(self, share: float | None) -> Self:
@@ -147,8 +172,8 @@ class Typicality:
         Constant in the Dvoretzky-Kiefer-Wolfowitz Inequality", Annals of Probability 18).
 
         Args:
-            held_out: Shape (m, width), of calibration rows, m at least 1.
-            features: Shape (n, width), of the texts, n at least 1.
+            held_out: Of m calibration rows, m at least 1, as `score` takes them.
+            features: Those of n texts, n at least 1.
             false_alarms: As in `Exchangeability`, above 0 and below 1.
             seed: Of the permutations.
 
@@ -200,7 +225,8 @@ class Typicality:
             raise RunError(f"{path} is damaged: it does not hold {', '.join(_PARTS)} as finite numbers in fp32.")
         found = cls(parts["means"], parts["whitening"], parts["calibration"])
         width = found.means.shape[-1]
-        if (found.means.ndim, found.whitening.shape, found.calibration.ndim) != (2, (width, width), 1):
+        shapes = found.means.ndim, found.whitening.shape, found.calibration.ndim
+        if shapes != (2, (width, width), 2) or found.calibration.shape[1] > 2:
             raise RunError(f"{path} is damaged: the shapes of its parts do not fit each other.")
         return found
 

@@ -533,6 +533,10 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def doubt(self, values: Array) -> Array:
+        """Return how undecided values of shape (n, labels) are, shape (n,): the entropy in nats, 0 of numbers."""
+
+    @abstractmethod
     def logit_losses(self, y: NDArray[Any], logits: Array) -> Array:
         """Return the loss of each of n rows from logits of shape (n, outputs): that which training minimises."""
 

@@ -55,12 +55,20 @@ class Blend:
     weights: Mapping[str, float]
     words: Mapping[str, WordModel]
 
-    def pool(self, task: Task, logits: Array, texts: Sequence[str]) -> Array:
-        """Return the blended logits of n texts from those of the encoder, both of shape (n, outputs)."""
-        if not len(texts):
+    def read(self, texts: Sequence[str]) -> list[Array]:
+        """Return the values of every word model for n texts, each of shape (n, labels)."""
+        return [model.score(texts) for model in self.words.values()]
+
+    def pool(self, task: Task, logits: Array, read: Sequence[Array]) -> Array:
+        """Return the blended logits of n texts from the encoder's, both of shape (n, outputs), and from `read`."""
+        if not len(logits):
             return logits
-        parts = [logits, *(task.deactivate(model.score(texts)) for model in self.words.values())]
+        parts = [logits, *map(task.deactivate, read)]
         return task.pool_logits(np.stack(parts), np.array([self.weights[name] for name in (ENCODER, *self.words)]))
+
+    def doubt(self, task: Task, read: Sequence[Array]) -> Array:
+        """Return how undecided the word models are of n texts, from `read`: shape (n,), the mean of their doubts."""
+        return np.asarray(np.mean([task.doubt(values) for values in read], axis=0))
 
 
 def fit_blend(task: Task, held_out: HeldOut, *, seed: int) -> tuple[BlendRecord, Array]:

@@ -40,6 +40,11 @@ def to_losses(likelihoods: ArrayLike) -> Array:
     return np.asarray(np.abs(np.log(np.clip(likelihoods, np.finfo(np.float64).eps, 1.0))))
 
 
+def entropies(probabilities: Array) -> Array:
+    """Return the entropy in nats of each row of probabilities, shape (n, labels); `0 * log(0)` is 0."""
+    return np.asarray((probabilities * to_losses(probabilities)).sum(axis=1))
+
+
 def binary_loss(marks: NDArray[np.bool_], logits: Array) -> float:
     """Return the mean of `binary_losses`."""
     return float(binary_losses(marks, logits).mean())

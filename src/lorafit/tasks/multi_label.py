@@ -32,6 +32,7 @@ from lorafit.tasks.metrics import (
     binary_losses,
     check_marks,
     check_shares,
+    entropies,
     macro_f1,
     ratio,
     score_classes,
@@ -300,6 +301,9 @@ class MultiLabel(Task):
 
     def deactivate(self, values: Array) -> Array:
         return log_odds(values, 1 - values)
+
+    def doubt(self, values: Array) -> Array:
+        return entropies(values) + entropies(1 - values)
 
     def logit_losses(self, y: NDArray[Any], logits: Array) -> Array:
         return np.asarray(binary_losses(y == 1, logits).mean(axis=1))

@@ -35,6 +35,7 @@ from lorafit.tasks.metrics import (
     check_ids,
     check_probabilities,
     confusion_matrix,
+    entropies,
     macro_f1,
     mcc,
     score_classes,
@@ -332,6 +333,9 @@ class SingleLabel(Task):
 
     def deactivate(self, values: Array) -> Array:
         return np.asarray(np.log(np.maximum(values, SMALLEST)))
+
+    def doubt(self, values: Array) -> Array:
+        return entropies(values)
 
     def logit_losses(self, y: NDArray[Any], logits: Array) -> Array:
         shifted = logits - logits.max(axis=1, keepdims=True)

@@ -428,12 +428,20 @@ class RunStages:
             self.progress.finish()
             strata = self.prepared.task.strata(y)[places]
             if features is not None:
-                self._typicality = Typicality.fit(features, strata, self._features["calibration"])
+                self._typicality = Typicality.fit(features, strata, self._read_features("calibration"))
 
     def _draw(self, rows: int) -> NDArray[np.int64]:
         """Return the places of the rows of a split whose features are looked at, in order."""
         rng = np.random.default_rng(self.prepared.config.evaluation.seed)
         return np.sort(rng.permutation(rows)[:MOST_ROWS])
+
+    def _read_features(self, split: str) -> Array:
+        """Return the kept features of a split, of a blend with the doubt of its word models beside them."""
+        features, blend, rows = self._features[split], self.calibrated.blend, self.prepared.splits.by_name[split]
+        if blend is None:
+            return features
+        texts = [join_text(rows.texts[place]) for place in self._draw(len(rows)).tolist()]
+        return np.column_stack([features, blend.doubt(self.prepared.task, blend.read(texts))])
 
     def save(self) -> None:
         """Save what was trained, and check in a fresh process that plain libraries load it with the same logits."""
@@ -486,7 +494,7 @@ class RunStages:
             predicted = Predicted(after, before, baselines, self.calibrated.calibration)
             metrics = build_metrics("test", splits.test, splits.task, config, predicted)
             if self._typicality is not None:
-                found = self._typicality.compare(self._features["calibration"], self._features["test"])
+                found = self._typicality.compare(*map(self._read_features, ("calibration", "test")))
                 metrics = metrics.model_copy(update={"exchangeability": found})
             metrics.write(self.layout.metrics)
             self._keep(self.layout.metrics)
@@ -614,7 +622,7 @@ class RunStages:
         blend, began = self.calibrated.blend, time.perf_counter()
         if blend is None:
             return logits
-        pooled = blend.pool(self.prepared.task, logits, [*map(join_text, self.prepared.splits.test.texts)])
+        pooled = blend.pool(self.prepared.task, logits, blend.read([*map(join_text, self.prepared.splits.test.texts)]))
         self._seconds_of_words = time.perf_counter() - began
         return pooled
 

@@ -154,7 +154,7 @@ class _Original:
         began = time.perf_counter()
         rows = predictor.compute_logits(self.rows.texts, on_progress=progress.update)
         if self.blend is not None:  # what it takes belongs to the speed; its words are the same in every form
-            self.blend.pool(self.task, rows, [*map(join_text, self.rows.texts)])
+            self.blend.pool(self.task, rows, self.blend.read([*map(join_text, self.rows.texts)]))
         seconds = time.perf_counter() - began
         progress.finish()
         return _Outputs(golden, rows, len(self.rows) / seconds)

@@ -66,8 +66,8 @@ def build_graph(model: "PreTrainedModel", *, token_types: bool = False) -> "onnx
 
     Returns:
         Inputs `input_ids`, `attention_mask` and, if they are read, `token_type_ids`, of shape (batch, length), int64;
-        outputs `logits` of shape (batch, outputs) and `features` as `models.features` has them, of shape (batch, width),
-        float32.
+        outputs `logits` of shape (batch, outputs) and `features`, as `models.features` has them, of shape (batch,
+        width), float32.
     """
     architecture = ARCHITECTURES[model.config.model_type]
     writer = _Writer(model, token_types=token_types)
