@@ -20,6 +20,7 @@ import io
 import json
 import os
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ from lorafit.config import load_config
 from lorafit.data.builtin import load_rotten_tomatoes
 from lorafit.data.imdb import load_imdb
 from lorafit.data.loading import load_splits
+from lorafit.inference.predictor import Predictor
 from lorafit.inference.typicality import Typicality
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
@@ -150,7 +152,7 @@ def newsgroups(carrier: Carrier, seed: int, arguments: argparse.Namespace) -> di
         "Reuters R8": [text for _, text in carrier.read("reuters-r8-test")],
         **list_others(carrier, [text for _, text in test], rng),
     }
-    return describe(run, {"held_out": sorted(held_out), "found": measure(run, kinds, seed, arguments.texts)})
+    return describe(run, {"held_out": sorted(held_out), **measure(run, kinds, seed, arguments.texts)})
 
 
 def films(carrier: Carrier, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -168,7 +170,7 @@ def films(carrier: Carrier, seed: int, arguments: argparse.Namespace) -> dict[st
         "20 Newsgroups": [text for _, text in shuffle(carrier.read("20newsgroups-test"), rng)],
         **list_others(carrier, [text for _, text in test], rng),
     }
-    return describe(run, {"found": measure(run, kinds, seed, arguments.texts)})
+    return describe(run, measure(run, kinds, seed, arguments.texts))
 
 
 CELLS = {"choose": choose, "newsgroups": newsgroups, "films": films}
@@ -213,7 +215,6 @@ def train_run(
             "model.name": "builtin:distil-minilm",
             "training.seed": seed,
             "evaluation.before": False,
-            "evaluation.baselines": False,
             "evaluation.report": False,
         },
         overrides=arguments.overrides,
@@ -221,21 +222,42 @@ def train_run(
     return RunLayout(lorafit.train(config, output=folder / "run", progress=PlainProgress()).path)
 
 
-def measure(run: RunLayout, kinds: dict[str, list[str]], seed: int, most: int) -> dict[str, dict[str, Any]]:
-    """Rank texts of every kind; the first is that of the training rows."""
+def measure(run: RunLayout, kinds: dict[str, list[str]], seed: int, most: int) -> dict[str, Any]:
+    """Rank texts of every kind, the first being that of the training rows, and time it."""
     predictor = lorafit.load(run.root)
     known = predictor.typicality
     if known is None:
         raise SystemExit(f"{run.root} does not know what typical texts are like.")
-    scores = {name: known.score(predictor.compute_features(texts[:most])[1]) for name, texts in kinds.items()}
-    own, found = next(iter(scores.values())), {}
-    for name, score in scores.items():
-        ranks = (1 + len(known.calibration) - np.searchsorted(known.calibration, score)) / (1 + len(known.calibration))
-        auroc = {} if score is own else {"auroc": estimate_auroc(own, score, seed)}
+    features = {name: predictor.compute_features(texts[:most])[1] for name, texts in kinds.items()}
+    width, own = known.means.shape[1], next(iter(features.values()))
+    found: dict[str, dict[str, Any]] = {}
+    for name, other in features.items():
+        ranks, auroc = known.rank(other), {}
+        if other is not own:
+            auroc["auroc"] = estimate_auroc(known.score(own), known.score(other), seed)
+            if own.shape[1] > width:
+                alone = known.score(own[:, :width]), known.score(other[:, :width])
+                auroc["auroc without words"] = estimate_auroc(*alone, seed)
         found[name] = auroc | {
             f"at most {level:g}": share(int((ranks <= level).sum()), len(ranks), LEVEL).model_dump() for level in SHARES
         }
-    return found
+    texts = next(iter(kinds.values()))[:most]
+    return {"found": found, "share_of_prediction": time_share(predictor, texts)}
+
+
+def time_share(predictor: Predictor, texts: Sequence[str]) -> float:
+    """Return the share of the time of predictions that typicality takes; the median of five pairs."""
+    known, shares = predictor.typicality, []
+    for _ in range(5):
+        seconds = []
+        for typicality in (known, None):
+            predictor.typicality = typicality
+            began = time.perf_counter()
+            predictor.predict(texts[:100])
+            seconds.append(time.perf_counter() - began)
+        shares.append(1 - seconds[1] / seconds[0])
+    predictor.typicality = known
+    return float(np.median(shares))
 
 
 def estimate_auroc(own: Array, other: Array, seed: int) -> dict[str, float]:

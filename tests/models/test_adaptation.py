@@ -11,8 +11,7 @@ import torch
 from lorafit.config import MethodConfig, ModelConfig, TargetGroup
 from lorafit.errors import ConfigError
 from lorafit.models import adaptation
-from lorafit.models.adaptation import AdaptedModel, apply_method, count_parameters
-from lorafit.models.head import find_output_layer
+from lorafit.models.adaptation import AdaptedModel, apply_method, base_of, count_parameters
 from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.methods import METHODS
 from lorafit.models.runtimes.pytorch import TorchRuntime
@@ -154,12 +153,13 @@ def test_seed_decides_the_adapter_and_leaves_the_caller_randomness_alone(adapt: 
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_features_begin_with_what_the_logits_are_made_of_whatever_the_method(adapt: Adapt, name: str) -> None:
+def test_every_method_gives_the_features_of_the_state_that_the_head_reads(adapt: Adapt, name: str) -> None:
     model = adapt(name=name).model
     ids = np.random.default_rng(0).integers(5, 30, (3, 8))
     logits, features = TorchRuntime(model, GOLDEN_PRECISION).outputs(ids, np.ones_like(ids))
     assert features is not None
     assert features.shape == (3, 64)
+    base = base_of(model)
     with torch.no_grad():
-        made = find_output_layer(model)(torch.from_numpy(features[:, :32])).numpy()
+        made = base.classifier(torch.relu(base.pre_classifier(torch.from_numpy(features[:, :32])))).numpy()
     np.testing.assert_allclose(made, logits, atol=1e-5)

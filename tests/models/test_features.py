@@ -10,7 +10,6 @@ from lorafit.models.acceleration.encoder_block import compute_prefix, fuse_encod
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import apply_method
 from lorafit.models.architectures import ARCHITECTURES
-from lorafit.models.head import find_output_layer
 from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.runtimes.pytorch import TorchRuntime
 from lorafit.runs.golden import GOLDEN_PRECISION
@@ -32,7 +31,7 @@ def draw(lengths: list[int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("family", ["distilbert", "bert", "roberta", "albert", "modernbert", "llama"])
-def test_features_are_what_the_head_reads_and_the_mean_state_below_the_last_layer(
+def test_features_are_the_first_tokens_last_state_and_the_mean_one_below_the_last_layer(
     build_encoder: BuildEncoder, family: str
 ) -> None:
     model, (ids, mask) = build(build_encoder, family), draw([9, 4, 6])
@@ -41,12 +40,16 @@ def test_features_are_what_the_head_reads_and_the_mean_state_below_the_last_laye
     _, features = TorchRuntime(model, GOLDEN_PRECISION).outputs(ids, mask)
     assert features is not None
     with torch.no_grad():
-        states = model(torch.from_numpy(ids), torch.from_numpy(mask), output_hidden_states=True).hidden_states[-2]
-    slow = [row[: int(length)].mean(dim=0).numpy() for row, length in zip(states, mask.sum(axis=1), strict=True)]
+        *_, below, top = model(torch.from_numpy(ids), torch.from_numpy(mask), output_hidden_states=True).hidden_states
+    slow = [row[: int(length)].mean(dim=0).numpy() for row, length in zip(below, mask.sum(axis=1), strict=True)]
     width = len(slow[0])
     np.testing.assert_allclose(features[:, -width:], slow, atol=1e-4)
-    head = 0 if ARCHITECTURES[family].is_decoder else find_output_layer(model).in_features  # reads every token
-    assert features.shape == (3, head + width)
+    if ARCHITECTURES[family].is_decoder:  # its first token knows nothing of the text
+        assert features.shape == (3, width)
+        return
+    assert features.shape == (3, 2 * width)
+    if family != "modernbert":  # which adds a norm
+        np.testing.assert_allclose(features[:, :width], top[:, 0], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["lora", "ia3"])

@@ -1,7 +1,7 @@
 """Is a text like those that a model was trained on? A distance in the model's own features, as a conformal p-value.
 
-The score is the squared Mahalanobis distance of a text's features (`models.features`: what the layer of the logits
-reads, and the mean state below the last encoder layer) to the nearest mean of a stratum of training rows, with one
+The score is the squared Mahalanobis distance of a text's features (`models.features`: the last state that the head
+reads, and the mean one below the last encoder layer) to the nearest mean of a stratum of training rows, with one
 shrunken covariance (Lee et al. 2018, "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
 Adversarial Attacks", arXiv:1807.03888; Ledoit and Wolf 2004, "A Well-Conditioned Estimator for Large-Dimensional
 Covariance Matrices", J. Multivariate Analysis 88); of a blend, the entropy of its word models is added. The calibration

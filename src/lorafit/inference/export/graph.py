@@ -78,10 +78,12 @@ def build_graph(model: "PreTrainedModel", *, token_types: bool = False) -> "onnx
     for name in names:
         below = x
         x = writer.add_block(x, mask, name, architecture, first_alone=name == names[-1] and not is_mean)
+    state = writer.add_mean(x) if is_mean else writer.add("Squeeze", x, writer.store([1]))
+    writer.add_features(state, writer.add_mean(below))
     if is_mean:
-        writer.add_linear_head(writer.add_mean(x), writer.add_mean(below))
+        writer.add_linear_head(state)
     else:
-        writer.add_head(writer.add("Squeeze", x, writer.store([1])), writer.add_mean(below))
+        writer.add_head(state)
     return writer.finish()
 
 
@@ -103,7 +105,6 @@ class _Writer:
             name: value.detach().float().numpy() for name, value in model.state_dict().items()
         }
         self._nodes: list[onnx.NodeProto] = []
-        self._width = 0
         self._initializers: list[onnx.TensorProto] = []
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
@@ -186,15 +187,16 @@ class _Writer:
         )
         return self.add("Div", total, count)
 
-    def add_linear_head(self, x: str, below: str) -> None:
-        """Add the head on mean states, shape (batch, width); `below` are those below the last layer."""
-        self._end(x, "classifier", below)
+    def add_features(self, state: str, below: str) -> None:
+        """Add the features: the state that the head reads, and the mean one below the last layer."""
+        self._name("features", self.add("Concat", state, below, axis=1))
 
-    def add_head(self, x: str, below: str) -> None:
-        """Add the head on the first token's hidden state, shape (batch, width); its products stay in fp32.
+    def add_linear_head(self, x: str) -> None:
+        """Add the head on mean states, shape (batch, width)."""
+        self._name("logits", self._dense(x, "classifier"))
 
-        `below` are the mean states below the last layer.
-        """
+    def add_head(self, x: str) -> None:
+        """Add the head on the first token's hidden state, shape (batch, width); its products stay in fp32."""
         kind = self._config.model_type
         if kind == "distilbert":
             x, last = self.add("Relu", self._dense(x, "pre_classifier")), "classifier"
@@ -204,14 +206,11 @@ class _Writer:
             x, last = self._activate(self._dense(x, "classifier.dense"), "gelu"), "classifier.out_proj"
         else:
             x, last = self.add("Tanh", self._dense(x, "classifier.dense")), "classifier.out_proj"
-        self._end(x, last, below)
+        self._name("logits", self._dense(x, last))
 
-    def _end(self, x: str, last: str, below: str) -> None:
-        """Add the layer whose outputs are the logits, and the features: what it reads, and the mean states below."""
-        features = self.add("Concat", x, below, axis=1)
-        for name, value in (("features", features), ("logits", self._dense(x, last))):
-            self._nodes.append(self._onnx.helper.make_node("Identity", [value], [name], name=name))
-        self._width = self._weights[f"{last}.weight"].shape[1] + int(self._config.hidden_size)
+    def _name(self, name: str, value: str) -> None:
+        """Give a value the name of an output."""
+        self._nodes.append(self._onnx.helper.make_node("Identity", [value], [name], name=name))
 
     def _dense(self, x: str, name: str) -> str:
         return self.add("Gemm", x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), transB=1)
@@ -234,7 +233,7 @@ class _Writer:
             helper.make_tensor_value_info(name, tensor.INT64, ["batch", "length"])
             for name in ("input_ids", "attention_mask", *(("token_type_ids",) if self._token_types else ()))
         ]
-        sizes = {"logits": len(self._config.id2label), "features": self._width}
+        sizes = {"logits": len(self._config.id2label), "features": 2 * int(self._config.hidden_size)}
         outputs = [helper.make_tensor_value_info(name, tensor.FLOAT, ["batch", size]) for name, size in sizes.items()]
         graph = helper.make_graph(self._nodes, "classifier", inputs, outputs, self._initializers)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED_DOMAIN, 1)]
