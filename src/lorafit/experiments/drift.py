@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.config import DataConfig
-from lorafit.data.loading import load_splits
 from lorafit.data.quality.duplicates import split_words
-from lorafit.data.rows import Split
 from lorafit.errors import DataDriftError, RunError, UserInputError
-from lorafit.experiments.diff.sides import RunSide, open_run
+from lorafit.experiments.diff.sides import open_run
 from lorafit.inference.jobs import open_file, read_column
 from lorafit.inference.loading import load
 from lorafit.inference.predictor import Predictor
@@ -25,6 +23,7 @@ from lorafit.tasks.base import Array, Task
 from lorafit.tasks.records import Exchangeability
 from lorafit.tasks.registry import TaskName
 from lorafit.tasks.statistics import adjust_p_values, exact_tests
+from lorafit.training.evaluation import read_calibration_rows
 
 _FEWEST_TEXTS: Final = 5
 """Texts of both samples together that a word must be in to be looked at."""
@@ -141,7 +140,7 @@ def measure_drift(
     data = side.config.data
     trained = (data.text_column,) if data.text_pair_column is None else (data.text_column, data.text_pair_column)
     texts = _read_texts(Path(file), text_columns, trained, reading or DataConfig(source=str(file)), progress)
-    known = _read_calibration_rows(side)
+    known = read_calibration_rows(side.layout, side.record)
     sides = [_draw(list(known.texts), rng), _draw(texts, rng)]
     logits, features = zip(*(_compute(predictor, one, progress) for one in sides), strict=True)
     progress.start("comparing")
@@ -201,18 +200,6 @@ def _read_texts(
     if not found:
         raise UserInputError(f"{file}: none of its rows has a text to look at.")
     return found
-
-
-def _read_calibration_rows(side: RunSide) -> Split:
-    """Read the calibration rows of a run again, and make sure that they are the same."""
-    splits = load_splits(side.config.data)
-    then = side.record.data.splits.get("calibration")
-    if then is None or splits.calibration is None or splits.calibration.fingerprint() != then.fingerprint:
-        raise RunError(
-            f"The data of {side.root} have changed since training, so its calibration rows are not known any more: put "
-            f"{side.config.data.source} back as it was, or train again."
-        )
-    return splits.calibration
 
 
 def _draw(texts: list[Text], rng: np.random.Generator) -> list[Text]:

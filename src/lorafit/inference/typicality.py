@@ -231,6 +231,11 @@ class Typicality:
         return found
 
 
+def draw_rows(rows: int, seed: int) -> NDArray[np.int64]:
+    """Return the places of the rows of a split that are looked at, in order."""
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:MOST_ROWS])
+
+
 def check_rejection(share: float | None, *, raw: bool = False) -> None:
     """Refuse a share of typical texts to reject that is none, or any together with `raw`; None is fine."""
     if share is None:

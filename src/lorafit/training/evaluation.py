@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from lorafit.config import EvaluationConfig, load_config
-from lorafit.data.loading import EvaluationRows, load_evaluation_rows
+from lorafit.data.loading import EvaluationRows, load_evaluation_rows, load_splits
 from lorafit.data.rows import Split
 from lorafit.data.sources import identify_source, is_own_source
-from lorafit.errors import DataError, UserInputError
+from lorafit.errors import DataError, LorafitError, RunError, UserInputError
 from lorafit.inference.export.records import ExportLayout, ExportRecord
 from lorafit.inference.loading import load
 from lorafit.inference.predictor import Predictor
+from lorafit.inference.typicality import MOST_ROWS, draw_rows
 from lorafit.runs.agreement import check_task
 from lorafit.runs.blends import uses_blend
 from lorafit.runs.evidence import check_evidence, has_evidence, read_settings
@@ -98,12 +99,54 @@ def evaluate(
     rows = loaded.split
     if data is None or is_own_source(data, config.data):
         _check_unchanged(rows, record)
-    values = _predict(predictor, loaded, progress)
+    values, features = _predict(predictor, loaded, progress)
     split = "test" if data is None else Path(data).name
     others = [*([ENCODER] if uses_blend(record, wanted=blend) else []), *task.baselines]
     baselines = {} if data is not None else _read_baselines(layout, record, rows, task, others)
     predicted = Predicted(values, baselines=baselines, calibration=predictor.calibration)
-    return build_metrics(split, rows, loaded.task, config.evaluation, predicted)
+    metrics = build_metrics(split, rows, loaded.task, config.evaluation, predicted)
+    seed, typicality = config.evaluation.seed, predictor.typicality
+    if typicality is None or features is None or (known := _read_if_there(layout, record, progress)) is None:
+        return metrics
+    progress.start("reading calibration rows", total=min(len(known), MOST_ROWS), unit="text")
+    places = draw_rows(len(known), seed)
+    _, held_out = predictor.compute_features([known.texts[place] for place in places], on_progress=progress.update)
+    progress.finish()
+    found = typicality.compare(held_out, features[draw_rows(len(features), seed)])
+    return metrics.model_copy(update={"exchangeability": found})
+
+
+def read_calibration_rows(layout: RunLayout, record: RunRecord) -> Split:
+    """Read the calibration rows of a run again, and make sure that they are the same.
+
+    Args:
+        layout: The run folder.
+        record: Its record.
+
+    Returns:
+        The rows.
+
+    Raises:
+        RunError: It had none, or its data have changed.
+        DataError: The data cannot be read.
+    """
+    data, then = read_settings(layout, record).data, record.data.splits.get("calibration")
+    splits = load_splits(data)
+    if then is None or splits.calibration is None or splits.calibration.fingerprint() != then.fingerprint:
+        raise RunError(
+            f"The data of {layout.root} have changed since training, so its calibration rows are not known any more: "
+            f"put {data.source} back as it was, or train again."
+        )
+    return splits.calibration
+
+
+def _read_if_there(layout: RunLayout, record: RunRecord, progress: Progress) -> Split | None:
+    """Return the calibration rows of a run, or say that they are not known any more and return None."""
+    try:
+        return read_calibration_rows(layout, record)
+    except LorafitError as error:
+        progress.say(f"it is not tested whether the rows are like the calibration rows: {error}")
+        return None
 
 
 def _evaluate_export(
@@ -133,18 +176,28 @@ def _evaluate_export(
             f"{data} is what the model was trained on, or chosen by, and which of its rows were not is not known here. "
             "Give a file with other labelled rows, or measure the run that was exported."
         )
-    predicted = Predicted(_predict(predictor, loaded, progress), calibration=predictor.calibration)
+    values, _ = _predict(predictor, loaded, progress)
+    predicted = Predicted(values, calibration=predictor.calibration)
     return build_metrics(Path(data).name, loaded.split, loaded.task, config.evaluation, predicted)
 
 
-def _predict(predictor: Predictor, loaded: EvaluationRows, progress: Progress) -> Array:
-    """Return the values of labelled rows, with columns for labels that the model does not know."""
+def _predict(predictor: Predictor, loaded: EvaluationRows, progress: Progress) -> tuple[Array, Array | None]:
+    """Return the values of labelled rows, with columns for labels that the model does not know, and their features.
+
+    The latter are None of a model that does not know what typical texts are like.
+    """
     for note in loaded.notes:
         progress.say(note)
     progress.start("measuring", total=len(loaded.split), unit="text")
-    values = predictor.compute_values(loaded.split.texts, on_progress=progress.update)
+    texts, task = loaded.split.texts, predictor.task
+    features = None
+    if predictor.typicality is None:
+        logits = predictor.compute_logits(texts, on_progress=progress.update)
+    else:
+        logits, features = predictor.compute_features(texts, on_progress=progress.update)
     progress.finish()
-    return predictor.task.extend_values(values, loaded.task)
+    values = task.activate(logits, predictor.calibration)
+    return task.extend_values(values, loaded.task), features
 
 
 def _read_baselines(

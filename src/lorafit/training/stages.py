@@ -18,7 +18,7 @@ from lorafit.data.writing import write_table
 from lorafit.errors import RunError, TrainingDivergedError, TrainingInterruptedError
 from lorafit.inference.mistakes import explain_mistakes
 from lorafit.inference.predictor import Predictor, Runtime, compute_outputs, plan_prediction
-from lorafit.inference.typicality import MOST_ROWS, Typicality
+from lorafit.inference.typicality import Typicality, draw_rows
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.batching import plan_batches
 from lorafit.models.cache import cache_folder
@@ -431,9 +431,7 @@ class RunStages:
                 self._typicality = Typicality.fit(features, strata, self._read_features("calibration"))
 
     def _draw(self, rows: int) -> NDArray[np.int64]:
-        """Return the places of the rows of a split whose features are looked at, in order."""
-        rng = np.random.default_rng(self.prepared.config.evaluation.seed)
-        return np.sort(rng.permutation(rows)[:MOST_ROWS])
+        return draw_rows(rows, self.prepared.config.evaluation.seed)
 
     def _read_features(self, split: str) -> Array:
         """Return the kept features of a split, of a blend with the doubt of its word models beside them."""
