@@ -60,6 +60,7 @@ def config(build_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPath
             "training.batch_size": 16,
             "training.threads": 1,
             "training.learning_rate": 0.01,
+            "training.epochs": 2,
             "training.evaluations_per_epoch": 100,
             "training.early_stopping_patience": 0,
             "training.precision": "fp32",
