@@ -187,6 +187,7 @@ def plain_process() -> Iterator[None]:
     `train` starts a process for each run, of which 90 % of the time are imports. Tests of saving and all commands that
     are started as a user would start them do so.
     """
+    from lorafit.inference.export import export
     from lorafit.runs import saving
 
     server: subprocess.Popen[str] | None = None
@@ -207,7 +208,8 @@ def plain_process() -> Iterator[None]:
         return answer["logits"]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saving, "compute_plain_logits", compute_plain_logits)
+        for module in (saving, export):
+            patch.setattr(module, "compute_plain_logits", compute_plain_logits)
         yield
     if server is not None:
         server.communicate()

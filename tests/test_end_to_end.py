@@ -46,7 +46,12 @@ def run_lorafit(*words: object, folder: Path) -> str:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> RunLayout:
     folder = tmp_path_factory.mktemp("demo")
-    settings = ("training.max_steps=8", "evaluation.bootstrap_samples=200", "evaluation.baselines=false")
+    settings = (
+        "training.max_steps=8",
+        "model.max_length=16",
+        "evaluation.bootstrap_samples=200",
+        "evaluation.baselines=false",
+    )
     words = [word for setting in settings for word in ("--set", setting)]
     shown = run_lorafit("demo", *words, "--output", "my demo", folder=folder)
     layout = RunLayout(folder / "my demo")

@@ -250,7 +250,12 @@ def test_settings_for_training_work(
 ) -> None:
     (FOLDER / "reviews.csv").write_text(content)
     command = ["train", FOLDER / "reviews.csv", "--model", encoder]
-    for setting in ("training.max_steps=1", "evaluation.before=false", "evaluation.baselines=false"):
+    for setting in (
+        "training.max_steps=1",
+        "data.validation_fraction=0.1",
+        "evaluation.before=false",
+        "evaluation.baselines=false",
+    ):
         command += ["--set", setting]
     if "max_length" not in given:
         command += ["--set", "model.max_length=32"]

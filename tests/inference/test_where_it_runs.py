@@ -85,12 +85,13 @@ def resident():
 predictor = lorafit.load(sys.argv[1], precision="bf16")
 rng = random.Random(0)
 words = "good bad film the a of funny dull long short surprise never always great waste".split()
+loaded = resident()
 sizes = []
 for call in range(5000):
     predictor.predict([" ".join(rng.choices(words, k=rng.randint(1, 250)))])
-    if call in (20, 999, 4999):
-        sizes.append(resident())
-print(*sizes)
+    if call % 100 == 99:
+        sizes.append(resident() - loaded)
+print(max(sizes), sizes[-1] - sizes[9])
 """
 
 
@@ -198,6 +199,6 @@ def test_memory_of_single_texts_in_bf16_is_bounded(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
     flags = {"data.source": str(tmp_path / "rows.csv"), "model.name": "builtin:distil-minilm", "training.epochs": 1}
     lorafit.train(load_config(flags=flags), output=tmp_path / "run")
-    begin, middle, end = map(float, run_script(GROW, tmp_path / "run", OMP_NUM_THREADS="1").split())
-    assert middle - begin < 100
-    assert end - middle < 20
+    most, later = map(float, run_script(GROW, tmp_path / "run", OMP_NUM_THREADS="1").split())
+    assert most < 50, "megabytes beyond what loading took"
+    assert later < 10

@@ -150,11 +150,13 @@ def test_few_shapes_hold_every_row_once_in_powers_of_two(lengths: list[int]) -> 
 def test_few_shapes_are_few_whatever_is_asked_for() -> None:
     shapes = [(2**power, length) for power in range(7) for length in range(1, 257)]
     padded = [(rows, length, pad_to_few_shapes(rows, length, longest=256)) for rows, length in shapes]
-    assert len({rows * to for rows, _, to in padded}) <= 8 * 11  # four of 16 to 128, eight of all others up to 16384
-    assert len({to for rows, _, to in padded if rows == 1}) == 17
+    assert (
+        len({rows * to for rows, _, to in padded}) <= 1 + 8 * 8
+    )  # eight between 64 and 128, eight of all others up to 16384
+    assert len({to for rows, _, to in padded if rows == 1}) == 9
     assert all(length <= to <= 256 for _, length, to in padded)
     assert all(
-        to <= max(length * (9 if rows >= 8 else 5) / (8 if rows >= 8 else 4), 16 / rows) for rows, length, to in padded
+        to <= max(length * (9 if rows >= 8 else 5) / (8 if rows >= 8 else 4), 64 / rows) for rows, length, to in padded
     )
 
 

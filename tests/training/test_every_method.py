@@ -94,6 +94,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("trained")
 
 
+@pytest.mark.no_cover  # the loop is covered by its own tests, and a row of the table has no lines of its own
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 )
@@ -142,6 +143,7 @@ def test_it_learns_reloads_and_merges(
         check_merge(job.adapted, name, logits, folder)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     "name",
     [

@@ -117,6 +117,7 @@ def test_winner_is_the_complete_trial_with_the_lowest_validation_loss(finished: 
     assert rank_trials(finished.record.trials)[0].number == finished.record.best
 
 
+@pytest.mark.no_cover  # a training like any other
 def test_settings_of_the_winner_give_its_loss_again(finished: Search, tmp_path: Path) -> None:
     winner = next(row for row in finished.record.trials if row.number == finished.record.best)
     config = load_config(SearchLayout(finished.path).best, overrides=["evaluation.baselines=false"])

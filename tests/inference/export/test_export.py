@@ -16,7 +16,6 @@ from lorafit.errors import ConfigError, ExportDriftError, RunError, StoppedError
 from lorafit.inference.export import export as module
 from lorafit.inference.export.export import Export, export, export_merged
 from lorafit.inference.export.records import ExportLayout, ExportRecord
-from lorafit.runs import saving
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system import atomic
@@ -272,8 +271,7 @@ def test_a_method_that_cannot_be_merged_is_refused_by_name(
             attempt(run.root)
 
 
-def test_a_merged_model_opens_in_a_pipeline(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "compute_plain_logits", saving.compute_plain_logits)  # that of `plain_process`
+def test_a_merged_model_opens_in_a_pipeline(trained: Path, tmp_path: Path) -> None:
     folder = export_merged(trained, output=tmp_path / "merged")
     expected = lorafit.load(trained, precision="fp32", raw=True).predict(TEXTS)
     got = pipeline("text-classification", model=str(folder))(TEXTS)
