@@ -161,7 +161,7 @@ class DataConfig(Section):
         ge=0,
         lt=0.5,
         description="Share of train cut off for validation; 0 for none, so that all rows train and cross-fitting "
-        "calibrates. When absent 0.1, or 0 of fewer than 200 rows.",
+        "calibrates. When absent 0.1, or 0 of fewer than 400 rows.",
     )
     test_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of train cut off for test.")
     bad_rows: Literal["stop", "drop", "keep"] = Field(

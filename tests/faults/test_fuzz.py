@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from lorafit.config import Config, load_config
 from lorafit.errors import LorafitError
+from lorafit.runs.folder import BLEND_FILE
 from lorafit.system.records import SCHEMA_VERSION, seal
 
 HERE = Path(__file__).parent
@@ -162,6 +164,37 @@ def test_no_record_breaks_what_reads_it(name: str, sealed: bool, written: Path) 
         check()
     finally:
         path.write_bytes(intact)
+
+
+@pytest.mark.parametrize("sealed", [True, False], ids=["sealed again", "as they are"])
+def test_no_weights_of_a_blend_break_what_reads_them(sealed: bool, tmp_path: Path) -> None:
+    from lorafit.runs.blends import read_blend, write_blend
+    from lorafit.tasks.blending import Blend
+    from lorafit.tasks.registry import build_task
+
+    task, y = build_task("single_label", ("bad", "good")), np.arange(20) % 2
+    model = task.fit_words("nb_svm", ["bad film", "good film"] * 10, y).compact(10**6)
+    write_blend(Blend({"encoder": 1.0, "nb_svm": 0.5}, {"nb_svm": model}), tmp_path)
+    path = tmp_path / BLEND_FILE
+    fields = json.loads(path.read_bytes())
+    fields.pop("seal", None)
+
+    def ask() -> None:
+        pooled = read_blend(tmp_path, task).pool(task, np.array([[1.0, -1.0]]), ["good film"])
+        assert np.isfinite(pooled).all()
+
+    @repeatable
+    @given(mutations(fields))
+    def check(changed: dict[str, Any]) -> None:
+        changed["schema_version"] = SCHEMA_VERSION
+        try:
+            text = seal(changed) if sealed else json.dumps(changed)
+            path.write_text(text, encoding="utf-8", errors="surrogatepass")
+        except (RecursionError, UnicodeError):
+            return
+        assert find_break(ask, text) is None
+
+    check()
 
 
 def test_no_bytes_of_a_record_break_what_reads_it(written: Path) -> None:

@@ -5,12 +5,14 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
+from lorafit.runs.folder import BLEND_FILES, TYPICALITY_FILE, RunLayout
 
 if TYPE_CHECKING:
     from conftest import Call, Commands, Counts, Ended, Lab
@@ -214,7 +216,31 @@ SAMPLE = 2
 def test_a_sample_of_damage_makes_no_wrong_answer(
     name: str, call: "Call", trained_of: Callable[[str], Path], tmp_path: Path, counts: "Counts"
 ) -> None:
-    run, place = trained_of("single_label"), tmp_path / "case"
+    def choose(file: Path) -> Sequence[str]:
+        return np.random.default_rng(zlib.crc32(f"{name} {file}".encode())).choice([*FAULTS], SAMPLE, replace=False)
+
+    run = trained_of("single_label")
+    damage(run, {file: choose(file) for file in list_files(run)}, name, call, tmp_path / "case", counts)
+
+
+@pytest.mark.parametrize("name", [*BLEND_FILES, TYPICALITY_FILE])
+def test_no_damage_of_a_blend_or_typicality_makes_a_wrong_answer(
+    name: str, call: "Call", blended: Path, tmp_path: Path, counts: "Counts"
+) -> None:
+    file = (RunLayout(blended).trained / name).relative_to(blended)
+    damage(blended, {file: [*FAULTS]}, "predict", call, tmp_path / "case", counts)
+
+
+@pytest.fixture(scope="module")
+def blended(train_run: Callable[..., Path]) -> Path:
+    """A run whose words know more than its encoder."""
+    return train_run("single_label", "evaluation.baselines=true", "training.max_steps=1")
+
+
+def damage(
+    run: Path, faults: Mapping[Path, Sequence[str]], name: str, call: "Call", place: Path, counts: "Counts"
+) -> None:
+    """Ask copies of a run in which a file has a fault, each fault of each file in turn."""
     folder = place / "run"
     words = {
         "predict": ["predict", folder, "a fine film", "--json"],
@@ -225,12 +251,11 @@ def test_a_sample_of_damage_makes_no_wrong_answer(
     intact = call(*words)
     assert intact.status == 0, str(intact)
     right = read(intact, folder, place)
-    for file in list_files(run):
-        rng = np.random.default_rng(zlib.crc32(f"{name} {file}".encode()))
-        for fault in rng.choice([*FAULTS], SAMPLE, replace=False):
+    for file, chosen in faults.items():
+        for fault in chosen:
             shutil.rmtree(place)
             shutil.copytree(run, folder)
-            FAULTS[fault](folder / file, rng, file)
+            FAULTS[fault](folder / file, np.random.default_rng(zlib.crc32(f"{name} {file} {fault}".encode())), file)
             ended = call(*words)
             outcome = judge(ended, lambda ended=ended: read(ended, folder, place), right, file)
             counts.add(name, fault, outcome, f"{file}\n{ended}", good=outcome in GOOD)

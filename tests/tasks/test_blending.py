@@ -136,11 +136,12 @@ def test_blend_doubts_what_its_words_leave_open() -> None:
 
 
 @pytest.mark.slow
-def test_useless_words_are_kept_as_rarely_as_the_interval_says() -> None:
+@pytest.mark.parametrize("rows", [30, 60, 100])
+def test_useless_words_are_kept_as_rarely_as_the_interval_says(rows: int) -> None:
     task, kept = build_task("single_label", "ab"), 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        encoder, words = rng.normal(size=(2, 100, 2))
-        y = (rng.random(100) > softmax(encoder)[:, 0]).astype(np.int64)
+        encoder, words = rng.normal(size=(2, rows, 2))
+        y = (rng.random(rows) > softmax(encoder)[:, 0]).astype(np.int64)
         kept += fit_blend(task, HeldOut(y, encoder, {"words": words}), seed=seed)[0].kept
-    assert kept <= 10
+    assert kept <= 200 * 0.025

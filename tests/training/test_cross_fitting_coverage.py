@@ -1,4 +1,4 @@
-"""How often sets and intervals hold the truth where out-of-fold logits calibrate, by simulation with a cheap model."""
+"""How well out-of-fold logits calibrate the model of all rows, by simulation with a cheap model."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from lorafit.data.rows import Split
 from lorafit.tasks.base import Task
+from lorafit.tasks.calibration import fit_temperature
 from lorafit.tasks.registry import build_task
 from lorafit.training.folds import assign_held_out_folds
 
@@ -32,6 +33,17 @@ def draw(task: Task, count: int, rng: np.random.Generator) -> tuple[NDArray[np.f
     return x, scores.argmax(axis=1)
 
 
+def fit_out_of_fold(x: NDArray[np.float64], y: NDArray[Any], task: Task, seed: int) -> NDArray[np.float64]:
+    """Return each row's logits of a model of the other folds."""
+    rows = Split(np.arange(ROWS), tuple(f"text {row}" for row in range(ROWS)), y)
+    folds = assign_held_out_folds(rows, task, seed=seed)
+    logits = np.empty((ROWS, len(task.output_names)))
+    for fold in range(5):
+        others, out = folds != fold, folds == fold
+        logits[out] = fit_logits(x[others], y[others], x[out], task)
+    return logits
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["single_label", "regression"])
 def test_coverage_is_close_to_what_is_asked_for(name: str) -> None:
@@ -39,19 +51,30 @@ def test_coverage_is_close_to_what_is_asked_for(name: str) -> None:
     rng, held = np.random.default_rng(0), []
     for number in range(SETS):
         x, y = draw(task, ROWS, rng)
-        rows = Split(np.arange(ROWS), tuple(f"text {row}" for row in range(ROWS)), y)
-        folds = assign_held_out_folds(rows, task, seed=number)
-        logits = np.empty((ROWS, len(task.output_names)))
-        for fold in range(5):
-            others, out = folds != fold, folds == fold
-            logits[out] = fit_logits(x[others], y[others], x[out], task)
-        calibration = task.fit_calibration(y, logits, coverage=COVERAGE)
+        calibration = task.fit_calibration(y, fit_out_of_fold(x, y, task, number), coverage=COVERAGE)
         new, truth = draw(task, NEW, rng)
         values = task.activate(fit_logits(x, y, new, task), calibration)
         held.append(
             np.mean([covers(task.predict(value, calibration), true) for value, true in zip(values, truth, strict=True)])
         )
     assert COVERAGE - 0.01 < np.mean(held) < COVERAGE + 0.05
+
+
+@pytest.mark.slow
+def test_temperature_is_somewhat_high_and_better_than_none() -> None:
+    task, rng = build_task("single_label", ("a", "b", "c")), np.random.default_rng(0)
+    temperatures, losses = [], []
+    for number in range(SETS):
+        x, y = draw(task, ROWS, rng)
+        new, truth = draw(task, 4 * NEW, rng)
+        logits = fit_logits(x, y, new, task)
+        found = fit_temperature(y, fit_out_of_fold(x, y, task, number)), fit_temperature(truth, logits)
+        temperatures.append(found)
+        losses.append([task.logit_losses(truth, logits / temperature).mean() for temperature in (1, *found)])
+    too_high = np.exp(np.mean(np.diff(-np.log(temperatures), axis=1)))
+    none, ours, best = np.mean(losses, axis=0)
+    assert 1.2 < too_high < 1.3
+    np.testing.assert_allclose([none, ours, best], [0.88, 0.83, 0.81], atol=0.01)
 
 
 def covers(prediction: Any, true: float) -> bool:  # noqa: ANN401 - of any task

@@ -20,8 +20,11 @@ from lorafit.tasks.base import Task
 from lorafit.tasks.labels import LabelReading
 from lorafit.tasks.registry import get_task
 
-FEW_ROWS: Final = 200
-"""With fewer rows for training and validation together, none are set aside: all train, and cross-fitting calibrates."""
+FEW_ROWS: Final = 400
+"""With fewer rows for training and validation together, none are set aside: all train, and cross-fitting calibrates.
+
+Half of their tenth would be fewer than `FEWEST_CALIBRATION_ROWS`.
+"""
 
 CROSS_FITTING_FOLDS: Final = 5
 """Trainings that give every training row an out-of-fold prediction where no rows are set aside."""

@@ -2,7 +2,7 @@
 
 A pool adds up weighted logits, which multiplies probabilities raised to the weights (Genest and Zidek 1986, "Combining
 Probability Distributions", Statistical Science 1); of numbers it is the weighted mean. The weights are fitted on rows
-that trained nothing, and judged by cross-fitting: each row is pooled with weights that were fitted without it.
+that trained none of them, and judged by cross-fitting: each row is pooled with weights that were fitted without it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ LARGEST_WEIGHT: Final = 20.0
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is predicted of n rows that trained nothing.
+    """What is predicted of n rows by models that were not trained on them.
 
     Attributes:
         y: Their labels.
@@ -134,7 +134,7 @@ def _cross_fit(task: Task, y: NDArray[Any], logits: Array, folds: NDArray[np.int
 
 
 def _fit_weights(task: Task, y: NDArray[Any], logits: Array) -> Array:
-    """Find the weights, up to `LARGEST_WEIGHT`, with the lowest mean loss; the loss is convex in them."""
+    """Find the weights, up to `LARGEST_WEIGHT`, with the lowest mean loss; it has no other minimum."""
     from scipy.optimize import minimize
 
     start = np.full(len(logits), 1 / len(logits))

@@ -28,7 +28,7 @@ LONGEST: Final = 1_000_000
 """Characters that are read of a text: each of its sequences of words takes some 100 bytes."""
 
 MOST_BYTES: Final = 20_000_000
-"""Room for a model on disk: of all of IMDb it takes 7."""
+"""Room for a word model on disk, in bytes: of all of IMDb it takes 7 million."""
 
 _WORDS: Final = re.compile(r"(?u)\b\w+\b|[!?]")
 _SPACES: Final = re.compile(r"\s\s+")
