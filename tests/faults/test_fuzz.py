@@ -180,8 +180,8 @@ def test_no_weights_of_a_blend_break_what_reads_them(sealed: bool, tmp_path: Pat
     fields.pop("seal", None)
 
     def ask() -> None:
-        pooled = read_blend(tmp_path, task).pool(task, np.array([[1.0, -1.0]]), ["good film"])
-        assert np.isfinite(pooled).all()
+        blend = read_blend(tmp_path, task)
+        assert np.isfinite(blend.pool(task, np.array([[1.0, -1.0]]), blend.read(["good film"]))).all()
 
     @repeatable
     @given(mutations(fields))
