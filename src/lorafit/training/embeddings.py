@@ -50,11 +50,27 @@ def embed_texts(
     Returns:
         Shape (n, width).
     """
-    runtime, outputs = TorchRuntime(model, precision), model.config.num_labels or 0
+    runtime, outputs = _StateRuntime(model, precision), model.config.num_labels or 0
     _, states = compute_outputs(runtime, texts, pad_id, outputs=outputs, on_progress=on_progress)
     if states is None:
         raise ValueError("there are no texts")
     return states
+
+
+class _StateRuntime(TorchRuntime):
+    """Gives the mean states that a head reads as its features."""
+
+    def outputs(
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        read: list[Tensor] = []
+        hook = self._model.classifier.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+        try:
+            logits = self.logits(input_ids, attention_mask, **others)
+        finally:
+            hook.remove()
+        (states,) = read
+        return logits, states.float().cpu().numpy()
 
 
 @dataclass(frozen=True)
