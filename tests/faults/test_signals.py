@@ -80,13 +80,15 @@ def test_a_signal_keeps_what_there_is(
     assert counts.bad == [], counts.describe_bad()
 
 
-GOOD = ("kept", "had ended")
+GOOD = ("kept", "had ended", "not begun")
 
 
 def judge(name: str, ended: "Ended", number: int, place: Path) -> str:
     """Say how a command took a signal."""
     if ended.status == 0 or (ended.status == -number and (ended.out or " written to " in ended.err)):
         return "had ended"  # where the process was stopped, and not its work, too
+    if ended.status == -number and not any(place.iterdir()):
+        return "not begun"  # Python was still importing: nothing is there that could be kept
     if (bad := ended.fault()) is not None:
         return bad
     if ended.status != CODES[signal.Signals(number)]:

@@ -451,6 +451,15 @@ def test_run_interrupted_while_saving_is_saved_without_more_training(
     assert run.record.peak_memory_bytes >= before.peak_memory_bytes
 
 
+def test_run_is_not_complete_before_its_mistakes_are_explained(finished: Run, config: Config, tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    with pytest.raises(Interrupted):
+        lorafit.train(config, output=layout.root, progress=Trigger("explaining the worst", 0, press_ctrl_c))
+    assert read_status(layout.root) == "interrupted"
+    assert_same_result(finished, resume(layout.root))
+    assert layout.mistakes.read_bytes() == RunLayout(finished.path).mistakes.read_bytes()
+
+
 def test_run_interrupted_before_training_can_be_resumed(encoder: Path, reviews: Path, tmp_path: Path) -> None:
     config = make_config(encoder, reviews, training__max_steps=2)
     with pytest.raises(Interrupted):

@@ -185,9 +185,10 @@ def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
         stages.fit_typicality()
         stages.save()
         predicted, metrics = stages.evaluate(before)
+        stages.explain_mistakes(predicted)
         shutil.rmtree(stages.layout.cross_fitting, ignore_errors=True)
     with _complete(stages.layout):
-        stages.report(predicted)
+        stages.report()
         stages.track(metrics)
     splits, seed = stages.prepared.splits, stages.prepared.config.evaluation.seed
     samples = _draw_samples(splits.test, splits.task, predicted, seed=seed)

@@ -499,11 +499,23 @@ class RunStages:
             write_atomic(self.layout.card, render_model_card(self.journal.record, metrics))
         return predicted, metrics
 
-    def report(self, predicted: Predicted) -> None:
-        """Write `report.html` where it is wanted and can be; the run is complete without it.
+    def explain_mistakes(self, predicted: Predicted) -> None:
+        """Write down, without texts, which words the most confident mistakes rest on, where a report is to show them.
 
         Args:
             predicted: From `evaluate`.
+        """
+        config = self.prepared.config.evaluation
+        if not (config.report and config.report_texts):
+            return
+        with self.journal.stage("report"):
+            predictor = self._build_predictor(self.trained_runtime, self.calibrated)
+            found = explain_mistakes(predictor, self.prepared.splits.test, predicted.after, self.progress)
+            found.write(self.layout.mistakes)
+            self._keep(self.layout.mistakes)
+
+    def report(self) -> None:
+        """Write `report.html` where it is wanted and can be; the run is complete without it.
 
         Raises:
             TrainingInterruptedError: It was interrupted; the message names the command that writes the report.
@@ -516,8 +528,6 @@ class RunStages:
             return
         try:
             with self.journal.stage("report"):
-                if config.report_texts:
-                    self._explain_mistakes(predicted)
                 write_report(self.layout.root, rows=self.prepared.splits.test, progress=self.progress)
         except KeyboardInterrupt:
             raise TrainingInterruptedError(
@@ -646,13 +656,6 @@ class RunStages:
             runtime.logits(**tokens.pad(rows, pad_id))
         seconds = (time.perf_counter() - began) / (sum(map(len, batches)) * tokens.texts / len(tokens))
         return 1 / (seconds + self._seconds_of_words / tokens.texts)
-
-    def _explain_mistakes(self, predicted: Predicted) -> None:
-        """Write down, without texts, which words the most confident mistakes among the test rows rest on."""
-        predictor = self._build_predictor(self.trained_runtime, self.calibrated)
-        found = explain_mistakes(predictor, self.prepared.splits.test, predicted.after, self.progress)
-        found.write(self.layout.mistakes)
-        self._keep(self.layout.mistakes)
 
     def _build_predictor(self, runtime: Runtime, calibrated: Calibrated | None = None) -> Predictor:
         """Return what predicts as the run does with `calibrated`, or as the encoder alone does."""
