@@ -88,7 +88,7 @@ def judge(name: str, ended: "Ended", number: int, place: Path) -> str:
     if ended.status == 0 or (ended.status == -number and (ended.out or " written to " in ended.err)):
         return "had ended"  # where the process was stopped, and not its work, too
     if ended.status == -number and not any(place.iterdir()):
-        return "not begun"  # Python was still importing: nothing is there that could be kept
+        return "not begun"  # Python was still importing
     if (bad := ended.fault()) is not None:
         return bad
     if ended.status != CODES[signal.Signals(number)]:
@@ -97,6 +97,5 @@ def judge(name: str, ended: "Ended", number: int, place: Path) -> str:
     if name == "train" and record.exists() and json.loads(record.read_bytes())["status"] == "running":
         return "its record says that it runs"
     last = ended.err.splitlines()[-1]
-    if name in TELLS and any(place.iterdir()) and not ("lorafit " in last or "the same command and --resume" in last):
-        return "no command to go on"
-    return "kept"
+    is_told = "lorafit " in last or "the same command and --resume" in last
+    return "kept" if is_told or name not in TELLS or not any(place.iterdir()) else "no command to go on"
