@@ -441,8 +441,8 @@ class EvaluationConfig(Section):
     before: bool = Field(True, description="Measure the model before training, too.")
     baselines: bool = Field(
         True,
-        description="Train NB-SVM and TF-IDF with logistic or, for numbers, ridge regression on the same rows for "
-        "comparison; what gives every row the same is always compared with.",
+        description="Train NB-SVM, and logistic or, for numbers, ridge regression on TF-IDF and on what the encoder "
+        "gives before training, for comparison; what gives every row the same is always compared with.",
     )
     coverage: float = Field(
         0.95,

@@ -10,16 +10,15 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from transformers import AutoModel
 
-from lorafit.config import ModelConfig
-from lorafit.models.acceleration.precision import PrecisionChoice
+from lorafit.config import ModelConfig, load_config
+from lorafit.errors import ConfigError
 from lorafit.models.load import load_tokenizer, locate_encoder
 from lorafit.models.tokenization import Truncation, tokenize
 from lorafit.tasks.base import Task
 from lorafit.tasks.registry import TASKS, build_task
-from lorafit.training.embedding_baseline import EmbeddingModel, load_frozen_base
-from lorafit.training.embeddings import HeadTargets, choose_strength, embed_texts, fit_head
+from lorafit.training.embedding_baseline import EmbeddingModel, FrozenBase, check_size
+from lorafit.training.embeddings import HeadTargets, choose_strength, fit_head
 
-FP32 = PrecisionChoice("fp32", "asked for")
 LABELS = {"regression": ("value",), "ordinal": ("1", "2", "3")}
 
 
@@ -98,8 +97,25 @@ def test_states_are_the_mean_of_what_the_frozen_base_gives(build_encoder: Callab
     tokens = tokenize(
         tokenizer, ["a fine film", "dull", "the end is a long way off and it is not good"], Truncation(16)
     )
-    found = embed_texts(load_frozen_base(encoder, build_task("single_label", ("a", "b")), pad_id), FP32, tokens, pad_id)
+    config = load_config(overrides=["model.max_length=16", "training.precision=fp32"])
+    found = FrozenBase.load(encoder, build_task("single_label", ("a", "b")), pad_id, config).embed(tokens)
     plain = AutoModel.from_pretrained(encoder.folder).eval()
     with torch.no_grad():
         states = [plain(torch.tensor(tokens[row])[None].long())[0].mean(dim=1)[0].numpy() for row in range(3)]
     assert np.abs(found - np.array(states)).max() < 1e-5
+
+
+def test_an_encoder_with_too_few_positions_is_refused(tiny_distilbert: Path) -> None:
+    encoder = locate_encoder(ModelConfig(name=str(tiny_distilbert)))
+    config = load_config(overrides=["model.max_length=256"])
+    with pytest.raises(ConfigError, match="this encoder reads at most 128 tokens"):
+        FrozenBase.load(encoder, build_task("single_label", ("a", "b")), 0, config)
+
+
+def test_what_takes_minutes_is_refused() -> None:
+    lengths = {"train": np.full(10_000, 200), "test": np.full(4_000, 200), "validation": np.full(10**6, 200)}
+    check_size(lengths, rows=10_000, width=384, outputs=100)
+    with pytest.raises(ConfigError, match="training and test rows have 4,000,000 tokens, and at most 3,000,000 are"):
+        check_size({**lengths, "test": np.full(10_000, 200)}, rows=10_000, width=384, outputs=2)
+    with pytest.raises(ConfigError, match="10,000 training rows with 200 outputs are too many for a baseline"):
+        check_size(lengths, rows=10_000, width=384, outputs=200)

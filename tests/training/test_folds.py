@@ -10,10 +10,18 @@ from lorafit.config import Config, DataConfig, ModelConfig, load_config
 from lorafit.data.loading import load_source_rows
 from lorafit.data.rows import Split
 from lorafit.errors import DataError, JobInterruptedError, TrainingInterruptedError
+from lorafit.models.tokenization import Truncation, tokenize
 from lorafit.system.progress import Silent
 from lorafit.tasks.registry import TASKS, build_task, get_task
 from lorafit.training import folds as module
-from lorafit.training.folds import assign_folds, build_material, predict_baseline_folds, predict_encoder_folds
+from lorafit.training.embedding_baseline import EmbeddingModel, FrozenBase
+from lorafit.training.folds import (
+    assign_folds,
+    build_material,
+    predict_baseline_folds,
+    predict_embedding_folds,
+    predict_encoder_folds,
+)
 
 TASK = build_task("single_label", ("bad", "fine", "good"))
 
@@ -70,6 +78,22 @@ def test_baselines_predict_each_row_by_a_model_of_the_other_folds() -> None:
         others, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         texts = [rows.texts[row] for row in others], [rows.texts[row] for row in held_out]
         assert np.array_equal(values[held_out], task.predict_baseline("tfidf", texts[0], rows.y[others], texts[1]))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_embedding_predicts_each_row_by_a_regression_on_the_other_folds(tiny_distilbert: Path, task: str) -> None:
+    y = {"multi_label": np.array([[0, 1], [1, 0]] * 20), "regression": np.arange(40.0)}
+    kind = build_task(task, {"regression": ("value",), "ordinal": ("1", "2")}.get(task, ("a", "b")))
+    texts = tuple(f"{('awful', 'lovely')[row % 2]} film {row}" for row in range(40))
+    rows = Split(np.arange(1, 41), texts, y.get(task, np.array([0, 1] * 20)))
+    config = load_config(overrides=[f"model.name={tiny_distilbert}", "model.max_length=16"])
+    material, folds = build_material(config, kind, rows), np.arange(40) // 2 % 3
+    values = predict_embedding_folds(config, material, folds)
+    base = FrozenBase.load(material.encoder, kind, material.pad_id, config)
+    states = base.embed(tokenize(material.tokenizer, texts, Truncation(16, config.model.truncation)))
+    for fold in range(3):
+        model = EmbeddingModel.fit(kind, states[folds != fold], rows.y[folds != fold])
+        np.testing.assert_allclose(values[folds == fold], model.compute_values(states[folds == fold]), atol=1e-6)
 
 
 @pytest.fixture(scope="module")

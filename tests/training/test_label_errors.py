@@ -148,7 +148,7 @@ def test_what_cannot_be_done_is_refused_before_any_work(tmp_path: Path) -> None:
     config = write_rows(tmp_path / "rows.jsonl", "single_label", rows=20)
     with pytest.raises(UserInputError, match="--folds takes a number of 2 or more, got 1"):
         find_label_errors(config, folds=1)
-    with pytest.raises(UserInputError, match=r"--judges majority: .* by any of nb_svm, tfidf, encoder"):
+    with pytest.raises(UserInputError, match=r"--judges majority: .* by any of nb_svm, tfidf, embedding, encoder"):
         find_label_errors(config, models=["majority"])
 
 

@@ -84,7 +84,7 @@ def test_blend_is_kept_where_words_know_more(run: Run) -> None:
     assert set(BLEND_FILES) <= run.record.files.keys()
     assert RunRecord.read(layout.record).blend == blend
     accuracy = {name: one.scores.metrics["accuracy"].value for name, one in run.metrics.baselines.items()}
-    assert list(accuracy) == [ENCODER, "majority", "nb_svm", "tfidf"]
+    assert list(accuracy) == [ENCODER, "majority", "nb_svm", "tfidf", "embedding"]
     assert run.metrics.after.metrics["accuracy"].value > accuracy[ENCODER] + 0.1
 
 

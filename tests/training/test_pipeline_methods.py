@@ -9,17 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors import safe_open
+from sklearn.linear_model import LogisticRegression
 
 import lorafit
 from lorafit.config import Config, load_config
 from lorafit.errors import ConfigError, RunError, TrainingInterruptedError
 from lorafit.inference.export.export import export_merged
 from lorafit.models.acceleration.encoder_block import is_fused
+from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import MODEL_FILES, POOLED_FILES, RunLayout
+from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Silent
 from lorafit.tasks.records import MetricsRecord, Scores
 from lorafit.tasks.registry import TASKS
+from lorafit.training.embedding_baseline import FrozenBase
+from lorafit.training.embeddings import HeadTargets, choose_strength
 from lorafit.training.evaluation import evaluate
 from lorafit.training.pipeline import Run, resume
 from lorafit.training.prepare import prepare
@@ -164,6 +169,35 @@ def test_altered_model_is_refused(full: Run, tmp_path: Path) -> None:
         file.write(b"x")
     with pytest.raises(RunError, match=r"model\.safetensors was altered after training"):
         lorafit.load(copy)
+
+
+def test_baseline_embeds_by_the_encoder_as_it_was_before_training(full: Run) -> None:
+    layout = RunLayout(full.path)
+    prepared = prepare(read_settings(layout, full.record), Silent())
+    base = FrozenBase.load(prepared.encoder, prepared.task, prepared.pad_id, prepared.config)
+    states = {name: base.embed(texts) for name, texts in prepared.tokens.items()}
+    y = prepared.splits.train.y
+    targets = HeadTargets(y, "single_label_classification", 2)
+    c = 2 / choose_strength(states["train"], targets, seed=0)  # two weights a class, which share the penalty of one
+    plain = LogisticRegression(C=c, max_iter=10_000, tol=1e-10).fit(states["train"], y)
+    found = read_predictions(layout.predictions("test", "embedding"), prepared.splits.test, prepared.task)
+    assert found is not None
+    assert np.abs(found - plain.predict_proba(states["test"])).max() < 1e-4
+    assert full.record.left_out_baselines == {}
+
+
+def test_baseline_that_takes_too_long_is_left_out_and_the_report_says_why(
+    encoder: Path, word_reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorafit.training.embedding_baseline._MOST_TOKENS", 100)
+    settings = ("method.name=head_only", "training.max_steps=1", "evaluation.baselines=true", "evaluation.report=true")
+    run = lorafit.train(build_config(encoder, word_reviews, *settings), output=tmp_path / "run")
+    assert list(run.metrics.baselines) == ["majority", "nb_svm", "tfidf"]
+    said = run.record.left_out_baselines["embedding"]
+    assert re.fullmatch(r"training and test rows have [\d,]+ tokens, and at most 100 are embedded for a baseline", said)
+    page = RunLayout(run.path).report.read_text(encoding="utf-8")
+    assert "not measured: embeddings and logistic regression" in page
+    assert said in page
 
 
 def test_baselines_are_scored_beside_the_model(full: Run) -> None:

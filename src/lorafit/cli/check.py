@@ -33,7 +33,7 @@ def check(
         typer.Option(
             "--judges",
             metavar="A,B,…",
-            help="Who judges with --folds: encoder, nb_svm, tfidf, ridge [all of the task].",
+            help="Who judges with --folds: encoder, nb_svm, tfidf, ridge, embedding [all of the task but embedding].",
         ),
     ] = None,
     labels: Annotated[

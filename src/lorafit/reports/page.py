@@ -141,6 +141,9 @@ def render_report(contents: RunContents, texts: Texts, plots: dict[str, Plot]) -
         scores=results.list_scores(contents),
         meanings=[(metric.title, metric.meaning) for metric in task.metrics.values()],
         comparisons=results.list_comparisons(contents),
+        left_out_baselines=[
+            (f"not measured: {task.title_model(name)}", reason) for name, reason in record.left_out_baselines.items()
+        ],
         changed_rows=[(name, describe_changed_rows(task, one)) for name, one in contents.comparisons.items()],
         samples=show_samples(contents, texts),
         labels=labels,

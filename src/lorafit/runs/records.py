@@ -183,6 +183,9 @@ class RunRecord(FileRecord):
         0, description="Models whose out-of-fold predictions calibrated; 0 where rows were set aside, or none did."
     )
     divergence: DivergenceRecord | None = None
+    left_out_baselines: dict[str, str] = Field(
+        default_factory=dict, description="Baselines that were not measured, by name, and why."
+    )
     events: list[str] = Field(
         default_factory=list, description="What went wrong on the way: damaged checkpoints, training that diverged."
     )

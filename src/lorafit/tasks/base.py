@@ -214,7 +214,7 @@ class Task(ABC):
         parity_agreement: Share of rows that must get the same prediction from an export.
         reproduction_tolerances: By how much a metric may differ in a repeated run, the primary one first;
             `scale_tolerances` turns them into the metrics' own units.
-        baselines: Titles of the models without a neural network, by name; `majority` is among them.
+        baselines: Titles of the models that a trained one is compared with, by name; `majority` is among them.
         balanced_metrics: Metrics that are high only where rare labels are found, too.
         calibration_type: The record of its `calibration.json`.
         loss_column: Column of the log loss in `row_statistics`.
@@ -443,10 +443,10 @@ class Task(ABC):
         """
 
     def predict_baseline(self, name: str, texts: Sequence[str], y: NDArray[Any], others: Sequence[str]) -> Array:
-        """Train a baseline and predict other texts.
+        """Train a baseline that needs no encoder, and predict other texts.
 
         Args:
-            name: A key of `baselines`.
+            name: A key of `baselines` but `embedding`.
             texts: n texts to learn from.
             y: Their labels.
             others: m texts to predict.

@@ -1,11 +1,12 @@
-"""Baselines without a neural network, trained in seconds: what a fine-tuned encoder has to be better than.
+"""Baselines, trained in seconds: what a fine-tuned encoder has to be better than.
 
 NB-SVM is logistic regression on word 1-, 2- and 3-grams, present or not, weighted by their log-count ratio (Wang and
 Manning 2012, "Baselines and Bigrams", with logistic regression in place of the SVM, so that it gives probabilities);
 with more than two classes one against the rest. TF-IDF is logistic regression on TF-IDF of word 1- and 2-grams; ridge
 is ridge regression on the same. All read a text's first million characters, and all are word models: once fitted, they
 score texts without scikit-learn. What gives every text the same, without reading any, is the baseline `majority`: each
-task knows its own (`Task.constant_values`).
+task knows its own (`Task.constant_values`). `embedding` is a regression on what the encoder gives before training
+(`training.embedding_baseline`).
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ Array = NDArray[np.float64]
 MAJORITY: Final = "majority"
 """The baseline that gives every text the same: no model is good that does not beat it."""
 
+EMBEDDING: Final = "embedding"
+"""The baseline that reads texts by the encoder as it was pre-trained: what fine-tuning the encoder has to add to."""
+
 ENCODER: Final = "encoder"
 """The fine-tuned encoder, where it is named beside baselines; none of them has this name."""
 
@@ -30,6 +34,10 @@ CLASSIFIERS: Final = {"nb_svm": "NB-SVM", "tfidf": "TF-IDF and logistic regressi
 
 REGRESSORS: Final = {"ridge": "TF-IDF and ridge regression"}
 """Titles of the baselines that give numbers, by name."""
+
+EMBEDDING_CLASSIFIER: Final = {EMBEDDING: "embeddings and logistic regression"}
+EMBEDDING_REGRESSOR: Final = {EMBEDDING: "embeddings and ridge regression"}
+"""Title of the baseline that reads texts by the frozen encoder, by its name."""
 
 WORD_MODELS: Final = {**CLASSIFIERS, **REGRESSORS}
 """Titles of the baselines that a `WordModel` can be blended with the encoder for, by name."""

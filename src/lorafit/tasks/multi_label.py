@@ -11,7 +11,7 @@ from lorafit.errors import DataError
 from lorafit.system.text import format_count
 from lorafit.tasks.atypical import typicality_cells, typicality_columns
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect
-from lorafit.tasks.baselines import CLASSIFIERS, MAJORITY, fit_marks
+from lorafit.tasks.baselines import CLASSIFIERS, EMBEDDING_CLASSIFIER, MAJORITY, fit_marks
 from lorafit.tasks.calibration import estimate_calibration_errors, expected_calibration_error, fit_binary_temperature
 from lorafit.tasks.label_errors import suspect_marks
 from lorafit.tasks.label_names import read_name_lists
@@ -148,7 +148,7 @@ class MultiLabel(Task):
     parity_metrics: ClassVar[tuple[str, ...]] = ("micro_f1",)
     parity_agreement: ClassVar[float] = 0.0  # one of many labels may change; what counts is F1
     reproduction_tolerances: ClassVar[Mapping[str, float]] = {"micro_f1": 0.002, "log_loss": 0.01}
-    baselines: ClassVar[Mapping[str, str]] = {MAJORITY: "Shares of the labels", **CLASSIFIERS}
+    baselines: ClassVar[Mapping[str, str]] = {MAJORITY: "Shares of the labels", **CLASSIFIERS, **EMBEDDING_CLASSIFIER}
     balanced_metrics: ClassVar[tuple[str, ...]] = ("macro_f1",)
     calibration_type: ClassVar[type[Calibration]] = MultiLabelCalibration
     truth_column: ClassVar[str] = "true_labels"

@@ -22,7 +22,7 @@ from lorafit.tasks.base import (
     measure_spread,
     share,
 )
-from lorafit.tasks.baselines import MAJORITY, REGRESSORS, fit_numbers
+from lorafit.tasks.baselines import EMBEDDING_REGRESSOR, MAJORITY, REGRESSORS, fit_numbers
 from lorafit.tasks.format import write_label_number, write_number
 from lorafit.tasks.label_errors import score_deviations, suspect_numbers
 from lorafit.tasks.label_numbers import read_numbers
@@ -134,7 +134,7 @@ class Regression(Task):
     diff_metrics: ClassVar[Mapping[str, Metric]] = {"coverage": _COVERAGE, "half_width": _HALF_WIDTH}
     parity_metrics: ClassVar[tuple[str, ...]] = ("r2",)
     reproduction_tolerances: ClassVar[Mapping[str, float]] = {"mae": 0.01, "r2": 0.01}
-    baselines: ClassVar[Mapping[str, str]] = {MAJORITY: "Median", **REGRESSORS}
+    baselines: ClassVar[Mapping[str, str]] = {MAJORITY: "Median", **REGRESSORS, **EMBEDDING_REGRESSOR}
     calibration_type: ClassVar[type[Calibration]] = RegressionCalibration
     truth_column: ClassVar[str] = "true_value"
     wording: ClassVar[Wording] = Wording(

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from lorafit.errors import UserInputError
 from lorafit.tasks.atypical import typicality_cells, typicality_columns
 from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect, share
-from lorafit.tasks.baselines import CLASSIFIERS, MAJORITY
+from lorafit.tasks.baselines import CLASSIFIERS, EMBEDDING_CLASSIFIER, MAJORITY
 from lorafit.tasks.calibration import (
     bin_adaptively,
     estimate_calibration_errors,
@@ -186,7 +186,7 @@ class SingleLabel(Task):
     }
     parity_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     reproduction_tolerances: ClassVar[Mapping[str, float]] = {"accuracy": 0.002, "log_loss": 0.01}
-    baselines: ClassVar[Mapping[str, str]] = {MAJORITY: "Majority class", **CLASSIFIERS}
+    baselines: ClassVar[Mapping[str, str]] = {MAJORITY: "Majority class", **CLASSIFIERS, **EMBEDDING_CLASSIFIER}
     balanced_metrics: ClassVar[tuple[str, ...]] = ("macro_f1", "mcc")
     calibration_type: ClassVar[type[ClassCalibration]] = SingleLabelCalibration
     truth_column: ClassVar[str] = "true_label"

@@ -1,16 +1,29 @@
 """The baseline `embedding`: a regression on the mean states of the encoder as it was pre-trained."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from numpy.typing import NDArray
 
-from lorafit.models.acceleration.encoder_block import fuse_encoder
-from lorafit.models.acceleration.precision import Device
-from lorafit.models.load import Encoder, load_with_head
-from lorafit.models.pooling import MeanPooledForSequenceClassification
+from lorafit.config import Config
+from lorafit.data.rows import Splits
+from lorafit.errors import ConfigError
+from lorafit.models.acceleration.precision import PrecisionChoice, choose_device, choose_precision
+from lorafit.models.load import Encoder, check_max_length, load_with_head
+from lorafit.models.tokenization import TokenizedTexts
+from lorafit.system.progress import Progress
 from lorafit.tasks.base import Array, Task
-from lorafit.training.embeddings import HeadTargets, LinearHead, choose_strength, fit_head
+from lorafit.tasks.baselines import EMBEDDING
+
+if TYPE_CHECKING:
+    from lorafit.models.pooling import MeanPooledForSequenceClassification
+    from lorafit.training.embeddings import LinearHead
+
+_MOST_TOKENS: Final = 3_000_000
+_MOST_PRODUCTS: Final = 500_000_000
+"""Tokens that are embedded, and rows times weights that a regression is fitted to: either takes a few minutes on two
+cores. All rows are embedded or none: on fewer, the baseline would be easier to beat than it is."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +31,7 @@ class EmbeddingModel:
     """A regression on mean states, and the task whose labels it predicts."""
 
     task: Task
-    head: LinearHead
+    head: "LinearHead"
 
     @classmethod
     def fit(cls, task: Task, states: Array, y: NDArray[Any], *, strength: float | None = None) -> Self:
@@ -26,13 +39,15 @@ class EmbeddingModel:
 
         Args:
             task: The task.
-            states: Shape (n, width), from `embed_texts`.
+            states: Shape (n, width), from `FrozenBase.embed`.
             y: Their labels.
             strength: Of the penalty; None chooses it by cross-validation.
 
         Returns:
             The model.
         """
+        from lorafit.training.embeddings import HeadTargets, LinearHead, choose_strength, fit_head
+
         scaler = task.fit_scaler(y, has_bias=True)
         targets = HeadTargets(task.targets(y, scaler), task.problem_type, len(task.output_names))
         head = fit_head(states, targets, strength=strength or choose_strength(states, targets, seed=0))
@@ -47,26 +62,112 @@ class EmbeddingModel:
         return self.task.activate(self.compute_logits(states))
 
 
-def load_frozen_base(
-    encoder: Encoder, task: Task, pad_id: int, device: Device = "cpu"
-) -> MeanPooledForSequenceClassification:
-    """Load an encoder as it was pre-trained, with a head of random weights on the mean of its states.
+@dataclass(frozen=True)
+class FrozenBase:
+    """An encoder as it was pre-trained, which gives texts their mean states.
+
+    Attributes:
+        model: The encoder, with a head that plays no part.
+        precision: Its arithmetic.
+        pad_id: Token id of the padding.
+    """
+
+    model: "MeanPooledForSequenceClassification"
+    precision: PrecisionChoice
+    pad_id: int
+
+    @classmethod
+    def load(cls, encoder: Encoder, task: Task, pad_id: int, config: Config) -> Self:
+        """Load an encoder from its folder.
+
+        Args:
+            encoder: The encoder.
+            task: The task.
+            pad_id: Token id of the padding.
+            config: The settings: where and how it runs, and how long its inputs are.
+
+        Returns:
+            The encoder, its blocks fused where that is possible.
+
+        Raises:
+            ConfigError: As `load_with_head`, or its positions are fewer than an input has tokens.
+        """
+        from lorafit.models.acceleration.encoder_block import fuse_encoder
+
+        device = choose_device(config.training.device)
+        model: Any = load_with_head(encoder, task, pad_id=pad_id, pooling="mean").model
+        check_max_length(model.config, config.model.max_length)
+        model.to(device)
+        if device == "cpu":
+            fuse_encoder(model)
+        return cls(model, choose_precision(config.training.precision, device), pad_id)
+
+    def embed(self, texts: TokenizedTexts, *, on_progress: Callable[[int], None] | None = None) -> Array:
+        """Compute the mean states of n texts, shape (n, width); of one in windows the mean over these."""
+        from lorafit.training.embeddings import embed_texts
+
+        return embed_texts(self.model, self.precision, texts, self.pad_id, on_progress=on_progress)
+
+
+def check_size(lengths: Mapping[str, NDArray[Any]], *, rows: int, width: int, outputs: int) -> None:
+    """Refuse what would take too long for a baseline.
 
     Args:
-        encoder: The encoder.
-        task: The task.
-        pad_id: Token id of the padding.
-        device: Where it is to run.
-
-    Returns:
-        The classifier, its blocks fused where that is possible.
+        lengths: Tokens an input, by split.
+        rows: Number of training rows.
+        width: Width of the states.
+        outputs: Number of outputs.
 
     Raises:
-        ConfigError: As `load_with_head`.
+        ConfigError: There is too much to embed or to fit.
     """
-    model: Any = load_with_head(encoder, task, pad_id=pad_id, pooling="mean").model
-    model.to(device)
-    if device == "cpu":
-        fuse_encoder(model)
-    found: MeanPooledForSequenceClassification = model
-    return found
+    tokens = int(lengths["train"].sum() + lengths["test"].sum())
+    if tokens > _MOST_TOKENS:
+        raise ConfigError(
+            f"training and test rows have {tokens:,} tokens, and at most {_MOST_TOKENS:,} are embedded for a baseline"
+        )
+    if rows * width * outputs > _MOST_PRODUCTS:
+        raise ConfigError(f"{rows:,} training rows with {outputs:,} outputs are too many for a baseline")
+
+
+def predict_embedding(
+    splits: Splits,
+    tokens: Mapping[str, TokenizedTexts],
+    encoder: Encoder,
+    pad_id: int,
+    config: Config,
+    progress: Progress,
+) -> Array:
+    """Train the baseline on the training rows and predict the test rows.
+
+    Args:
+        splits: The rows.
+        tokens: Their tokens, by split.
+        encoder: The encoder; what was trained of it plays no part, as it is loaded anew.
+        pad_id: Token id of the padding.
+        config: As `FrozenBase.load` takes it.
+        progress: Receives the progress.
+
+    Returns:
+        Values of shape (test rows, labels).
+
+    Raises:
+        ConfigError: It would take too long, or the encoder cannot be loaded so.
+    """
+    task, train, test = splits.task, tokens["train"], tokens["test"]
+    try:
+        base = FrozenBase.load(encoder, task, pad_id, config)
+    except ConfigError as error:
+        raise ConfigError("this encoder cannot be loaded without its own head") from error
+    check_size(
+        {name: texts.lengths for name, texts in tokens.items()},
+        rows=train.texts,
+        width=base.model.config.hidden_size,
+        outputs=len(task.output_names),
+    )
+    progress.start(f"for comparison: {task.baselines[EMBEDDING]}", total=train.texts + test.texts, unit="text")
+    states = base.embed(train, on_progress=progress.update)
+    model = EmbeddingModel.fit(task, states, splits.train.y)
+    values = model.compute_values(base.embed(test, on_progress=lambda done: progress.update(train.texts + done)))
+    progress.finish()
+    return values

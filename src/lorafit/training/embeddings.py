@@ -120,8 +120,9 @@ def fit_head(
 ) -> LinearHead:
     """Fit a head to states by the loss that a whole model is trained with, and an L2 penalty on its weights.
 
-    It is the logistic regression of scikit-learn with C = 1 / strength: of classes multinomial, of several labels one a
-    label; of numbers it is ridge regression. The penalty bounds it, so it has one solution.
+    It is the logistic regression of scikit-learn with C = 1 / strength: of classes multinomial (of two, which have a
+    weight each here, with twice that C), of several labels one a label; of numbers it is ridge regression. The penalty
+    bounds it, so it has one solution.
 
     Args:
         states: Shape (n, width).

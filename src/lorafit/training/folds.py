@@ -26,11 +26,14 @@ from lorafit.models.array_cache import SUFFIX, keep_arrays, read_arrays
 from lorafit.models.batching import plan_batches
 from lorafit.models.cache import cache_folder
 from lorafit.models.load import load_tokenizer
+from lorafit.models.tokenization import Truncation
 from lorafit.runs.bases import locate_base
 from lorafit.runs.folder import RunLayout
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Array, Task
+from lorafit.tasks.baselines import EMBEDDING
+from lorafit.training.embedding_baseline import EmbeddingModel, FrozenBase
 from lorafit.training.prepare import Material, Prepared, prepare
 from lorafit.training.stages import RunStages
 
@@ -112,7 +115,7 @@ def predict_baseline_folds(
     """Predict each fold with a baseline that is trained on the others.
 
     Args:
-        name: A key of `Task.baselines`.
+        name: A key of `Task.baselines` but `embedding`.
         rows: The n rows.
         task: The task.
         folds: Shape (n,), from `assign_folds` or `assign_held_out_folds`.
@@ -121,15 +124,58 @@ def predict_baseline_folds(
     Returns:
         Values of shape (rows of any fold, labels), in the order of the rows.
     """
+
+    def predict(others: NDArray[np.int64], held_out: NDArray[np.int64]) -> Array:
+        return task.predict_baseline(name, _pick(rows.texts, others), rows.y[others], _pick(rows.texts, held_out))
+
+    return _predict_each(name, task, folds, predict, progress or Silent())
+
+
+def predict_embedding_folds(
+    config: Config, material: Material, folds: NDArray[np.int64], progress: Progress | None = None
+) -> Array:
+    """Predict each fold with the baseline `embedding`, fitted to the others; the texts are embedded once.
+
+    Args:
+        config: The settings; those of the model, and where and how it runs, count.
+        material: From `build_material`, with the n rows.
+        folds: Shape (n,), from `assign_folds`.
+        progress: Receives the progress.
+
+    Returns:
+        Values of shape (n, labels), in the order of the rows.
+
+    Raises:
+        ConfigError: As `FrozenBase.load`.
+    """
     progress = progress or Silent()
-    values = np.empty((len(rows), len(task.label_names)))
+    rows, task, model = material.splits.train, material.splits.task, config.model
+    tokens = material.tokenize(Truncation(model.max_length, model.truncation, model.window_stride))["train"]
+    base = FrozenBase.load(material.encoder, task, material.pad_id, config)
+    progress.start("embedding texts", total=len(rows), unit="text")
+    states = base.embed(tokens, on_progress=progress.update)
+    progress.finish()
+
+    def predict(others: NDArray[np.int64], held_out: NDArray[np.int64]) -> Array:
+        return EmbeddingModel.fit(task, states[others], rows.y[others]).compute_values(states[held_out])
+
+    return _predict_each(EMBEDDING, task, folds, predict, progress)
+
+
+def _predict_each(
+    name: str,
+    task: Task,
+    folds: NDArray[np.int64],
+    predict: Callable[[NDArray[np.int64], NDArray[np.int64]], Array],
+    progress: Progress,
+) -> Array:
+    """Return the values of the rows of any fold, each from `predict`, given the places of the others and its own."""
+    values = np.empty((len(folds), len(task.label_names)))
     numbers = np.unique(folds[folds >= 0])
     progress.start(f"{task.baselines[name]}, out of fold", total=len(numbers), unit="fold")
     for done, fold in enumerate(numbers, start=1):
         others, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        values[held_out] = task.predict_baseline(
-            name, _pick(rows.texts, others), rows.y[others], _pick(rows.texts, held_out)
-        )
+        values[held_out] = predict(others, held_out)
         progress.update(done)
     progress.finish()
     return values[folds >= 0]

@@ -27,15 +27,24 @@ from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import fold_text, join_text
 from lorafit.tasks.base import Array, Task
-from lorafit.tasks.baselines import MAJORITY
+from lorafit.tasks.baselines import EMBEDDING, MAJORITY, WORD_MODELS
 from lorafit.tasks.labels import Label
-from lorafit.training.folds import assign_folds, build_material, predict_baseline_folds, predict_encoder_folds
+from lorafit.training.folds import (
+    assign_folds,
+    build_material,
+    predict_baseline_folds,
+    predict_embedding_folds,
+    predict_encoder_folds,
+)
 
 _WARN_FROM: Final = 0.05
 """Share of labels that are probably wrong which is worth a warning; some are so in any data."""
 
 ENCODER: Final = "encoder"
 """Name of the fine-tuned encoder among the models that judge; no baseline has it."""
+
+_BY_ENCODER: Final = {EMBEDDING: predict_embedding_folds, ENCODER: predict_encoder_folds}
+"""The models that judge by what the encoder makes of a text."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +204,8 @@ def find_label_errors(
     Args:
         config: The settings: the data, and how the encoder is trained.
         folds: Number of folds, at least 2.
-        models: Which models judge, their mean in the end: `encoder` and the task's baselines; None for all.
+        models: Which models judge, their mean in the end: `encoder` and the task's baselines; None for all of them but
+            `embedding`.
         progress: Receives the progress.
 
     Returns:
@@ -216,10 +226,12 @@ def find_label_errors(
     progress.finish(", ".join(f"{len(split):,} {name}" for name, split in parts.items()))
     names = _check_models(models, task)
     fold_ids = assign_folds(rows.split, task, folds, seed=config.data.seed)
-    values = [predict_baseline_folds(name, rows.split, task, fold_ids, progress) for name in names if name != ENCODER]
-    if ENCODER in names:
+    values = [
+        predict_baseline_folds(name, rows.split, task, fold_ids, progress) for name in names if name in WORD_MODELS
+    ]
+    if by_encoder := [predict for name, predict in _BY_ENCODER.items() if name in names]:
         material = build_material(config, task, rows.split)
-        values.append(predict_encoder_folds(config, material, fold_ids, progress))
+        values += [predict(config, material, fold_ids, progress) for predict in by_encoder]
         notes += tuple(_describe_seen(config, rows.split))
     learned = _find_learned(rows.split, task, fold_ids)
     left_out, chosen = int(np.count_nonzero(~learned)), np.flatnonzero(learned)
@@ -322,7 +334,8 @@ def _require_cleanlab() -> None:
 def _check_models(models: Iterable[str] | None, task: Task) -> list[str]:
     """Return the names of the models that judge, each once, after checking them."""
     known = [*(name for name in task.baselines if name != MAJORITY), ENCODER]
-    names = known if models is None else list(dict.fromkeys(models))
+    usual = [name for name in known if name != EMBEDDING]
+    names = usual if models is None else list(dict.fromkeys(models))
     if not names or not set(names) <= set(known):
         asked = ", ".join(names)
         raise UserInputError(f"--judges {asked}: labels of {task.name} are judged by any of {', '.join(known)}.")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lorafit.data.rows import Splits
 from lorafit.data.writing import write_table
-from lorafit.errors import RunError, TrainingDivergedError, TrainingInterruptedError
+from lorafit.errors import ConfigError, RunError, TrainingDivergedError, TrainingInterruptedError
 from lorafit.inference.mistakes import explain_mistakes
 from lorafit.inference.predictor import Predictor, Runtime, compute_outputs, plan_prediction
 from lorafit.inference.typicality import Typicality, draw_rows
@@ -40,11 +40,12 @@ from lorafit.system.extras import install_line, missing_modules
 from lorafit.system.progress import Progress
 from lorafit.system.text import join_text
 from lorafit.tasks.base import Array
-from lorafit.tasks.baselines import ENCODER, MAJORITY
+from lorafit.tasks.baselines import EMBEDDING, ENCODER, MAJORITY, WORD_MODELS
 from lorafit.tasks.blending import Blend, HeldOut, fit_blend
 from lorafit.tasks.records import MetricsRecord
 from lorafit.tasks.word_model import MOST_BYTES, WordModel
 from lorafit.training.checkpoints import find_checkpoint, go_back_to_best
+from lorafit.training.embedding_baseline import predict_embedding
 from lorafit.training.evaluation import Predicted, build_metrics
 from lorafit.training.planning.memory import advise_on_memory
 from lorafit.training.prepare import Prepared, describe, describe_hardware, prepare_again
@@ -475,8 +476,9 @@ class RunStages:
         splits, config, baselines = self.prepared.splits, self.prepared.config.evaluation, {}
         if config.baselines:
             with self.journal.stage("baselines"):
-                baselines = self._measure_baselines([name for name in splits.task.baselines if name != MAJORITY])
-            self._words.clear()
+                baselines = self._measure_baselines([name for name in splits.task.baselines if name in WORD_MODELS])
+                self._words.clear()
+                baselines |= self._measure_embedding()
         with self.journal.stage("evaluation"):
             baselines = self._measure_baselines([MAJORITY]) | baselines
             began = time.perf_counter()
@@ -560,6 +562,27 @@ class RunStages:
         }
         self._keep(*paths.values())
         return values
+
+    def _measure_embedding(self) -> dict[str, Array]:
+        """Measure the baseline `embedding`, or say and record why it is left out."""
+        prepared, path = self.prepared, self.layout.predictions("test", EMBEDDING)
+        release_freed_memory()  # training's; the encoder is loaded once more
+        try:
+            values = predict_embedding(
+                prepared.splits,
+                prepared.tokens,
+                prepared.encoder,
+                prepared.pad_id,
+                prepared.config,
+                self.progress,
+            )
+        except ConfigError as error:
+            self.progress.say(f"not measured: {prepared.task.baselines[EMBEDDING]}: {error}")
+            self.journal.update(left_out_baselines={EMBEDDING: str(error)})
+            return {}
+        write_predictions(path, prepared.splits.test, prepared.task, values)
+        self._keep(path)
+        return {EMBEDDING: values}
 
     def _keep(self, *paths: Path) -> None:
         """Name files in the record that were just written; those that are not there are left out."""

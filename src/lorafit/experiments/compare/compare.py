@@ -18,15 +18,19 @@ from lorafit.experiments.compare.summary import BaselineResult, CellResult, summ
 from lorafit.experiments.keeping import keeping, stops_all, write_command
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.methods import METHODS, find_method
+from lorafit.models.tokenization import Truncation
 from lorafit.runs.evidence import check_evidence, has_evidence
 from lorafit.runs.folder import RunLayout, check_same_settings, find_free_name, suggest_name
-from lorafit.runs.predictions import read_predictions
+from lorafit.runs.predictions import read_predictions, write_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system import hardware
 from lorafit.system.atomic import write_atomic
 from lorafit.system.locks import hold
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
+from lorafit.tasks.base import Array
+from lorafit.tasks.baselines import EMBEDDING
+from lorafit.training.embedding_baseline import predict_embedding
 from lorafit.training.planning.schedule import complete_schedule
 from lorafit.training.prepare import Material, load_material, prepare
 from lorafit.training.stages import RunStages, measure_baseline
@@ -202,10 +206,25 @@ class _Grid:
             values = read_predictions(path, splits.test, splits.task) if is_known else None
             if values is None:
                 began = time.perf_counter()
-                values = measure_baseline(name, splits, path, self.progress)
+                try:
+                    values = self._measure_baseline(name, path)
+                except ConfigError as error:
+                    self.progress.say(f"not measured: {splits.task.baselines[name]}: {error}")
+                    continue
                 self.layout.keep(path)
                 known[name] = time.perf_counter() - began
             yield BaselineResult(name, values, known[name])
+
+    def _measure_baseline(self, name: str, path: Path) -> Array:
+        splits, model = self.material.splits, self.config.model
+        if name != EMBEDDING:
+            return measure_baseline(name, splits, path, self.progress)
+        tokens = self.material.tokenize(Truncation(model.max_length, model.truncation, model.window_stride))
+        values = predict_embedding(
+            splits, tokens, self.material.encoder, self.material.pad_id, self.config, self.progress
+        )
+        write_predictions(path, splits.test, splits.task, values)
+        return values
 
     def build_record(
         self, cells: Sequence[Cell], baselines: Sequence[BaselineResult], *, began: float

@@ -94,7 +94,7 @@ def judge_baselines(record: ComparisonRecord) -> str:
         f"{best} is not shown to be better than {inconclusive}." if inconclusive else "",
         f"{best} is better than {worse}." if worse else "",
     ]
-    return " ".join(filter(None, sentences))
+    return " ".join(f"{sentence[0].upper()}{sentence[1:]}" for sentence in sentences if sentence)
 
 
 def write_difference(metric: Metric, row: ScoredRow, *, separator: str = " ") -> str:

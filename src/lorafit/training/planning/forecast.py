@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lorafit.config import Config, ModelConfig
 from lorafit.data.loading import CROSS_FITTING_FOLDS, calibrates_out_of_fold
+from lorafit.errors import ConfigError
 from lorafit.inference.mistakes import list_explained_lengths
 from lorafit.inference.predictor import plan_prediction
 from lorafit.inference.typicality import MOST_ROWS
@@ -18,6 +19,7 @@ from lorafit.models.methods import find_method
 from lorafit.runs.saving import is_proven
 from lorafit.system.text import join_text
 from lorafit.tasks.registry import get_task
+from lorafit.training.embedding_baseline import check_size
 
 if TYPE_CHECKING:
     from lorafit.training.planning.costs import Costs
@@ -45,6 +47,7 @@ class Workload:
         free_bytes: Free disk space for them.
         characters: Of all training and test texts, to which the time of the n-gram baselines is proportional.
         fits: Models that each of these baselines trains: with several labels a text, one per label.
+        outputs: Number of the model's outputs.
         windows: Inputs a text, on the average of all.
     """
 
@@ -55,6 +58,7 @@ class Workload:
     free_bytes: float = inf
     characters: int = 0
     fits: int = 1
+    outputs: int = 1
     windows: float = 1.0
 
     @property
@@ -91,6 +95,7 @@ def measure_workload(prepared: "Prepared", *, free_bytes: float = inf) -> Worklo
         free_bytes=free_bytes,
         characters=sum(len(join_text(text)) for part in (splits.train, splits.test) for text in part.texts),
         fits=prepared.task.baseline_fits,
+        outputs=len(prepared.task.output_names),
         windows=sum(map(len, prepared.tokens.values())) / sum(texts.texts for texts in prepared.tokens.values()),
     )
 
@@ -128,7 +133,7 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
     fit += evaluations * (validating + _CHECKPOINT)
     testing = costs.sum_forward(predicted["test"])
     tested = workload.count("test")
-    rows = min(workload.count("train"), config.data.max_rows or workload.rows) + tested
+    trained = min(workload.count("train"), config.data.max_rows or workload.rows)
     baselines = get_task(config.data.task).baselines if config.evaluation.baselines else {}
     scored = 1 + config.evaluation.before + max(len(baselines), 1)
     out_of_fold = calibrates_out_of_fold(
@@ -142,7 +147,7 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
         **({"cross-fitting": _forecast_folds(fit, costs.sum_forward(train))} if out_of_fold else {}),
         **(_forecast_calibration(workload, lengths) if "calibration" in predicted else {}),
         "saving": _SAVING,
-        **({"baselines": workload.characters * _CHARACTER * rows / workload.rows * workload.fits} if baselines else {}),
+        **({"baselines": _forecast_baselines(workload, lengths, trained)} if baselines else {}),
         "evaluation": testing + scored * tested * config.evaluation.bootstrap_samples * _RESAMPLED_ROW,
         **({"report": _forecast_report(config, workload, lengths["test"])} if config.evaluation.report else {}),
     }
@@ -155,6 +160,18 @@ def _forecast_calibration(workload: Workload, lengths: Mapping[str, NDArray[np.i
         "typicality": _thin_out(lengths["train"], min(1.0, MOST_ROWS / workload.count("train"))),
     }
     return {name: workload.costs.sum_forward(plan_prediction(part).shapes(part)) for name, part in looked_at.items()}
+
+
+def _forecast_baselines(workload: Workload, lengths: Mapping[str, NDArray[np.int64]], trained: int) -> float:
+    """Return the seconds of the n-gram baselines and, where it is measured, of embedding training and test rows."""
+    share = (trained + workload.count("test")) / workload.rows
+    words = workload.characters * _CHARACTER * share * workload.fits
+    try:
+        check_size(lengths, rows=trained, width=workload.width, outputs=workload.outputs)
+    except ConfigError:
+        return words
+    parts = [lengths["train"], lengths["test"]]
+    return words + sum(workload.costs.sum_forward(plan_prediction(part).shapes(part)) for part in parts)
 
 
 def _forecast_folds(training: float, forward: float) -> float:
