@@ -30,10 +30,17 @@ from lorafit.config import Config, load_config
 from lorafit.data.imdb import IMDB_LABELS, load_imdb
 from lorafit.data.rows import RawRows, Split
 from lorafit.tasks.base import Array, Task, share
+from lorafit.tasks.baselines import EMBEDDING
 from lorafit.tasks.evaluation import score_models
 from lorafit.tasks.records import Resampling
 from lorafit.tasks.registry import build_task
-from lorafit.training.folds import assign_folds, build_material, predict_baseline_folds, predict_encoder_folds
+from lorafit.training.folds import (
+    assign_folds,
+    build_material,
+    predict_baseline_folds,
+    predict_embedding_folds,
+    predict_encoder_folds,
+)
 from lorafit.training.label_errors import ENCODER
 
 RESULTS = Path(__file__).with_name("results") / "label-errors.json"
@@ -126,8 +133,9 @@ def measure(
 def build_prediction(name: str, config: Config, task: Task, rows: Split, folds: Ids) -> Callable[[], Array]:
     """Return what predicts all rows out of fold."""
     progress = PlainProgress()
-    if name == ENCODER:
-        return lambda: predict_encoder_folds(config, build_material(config, task, rows), folds, progress)
+    by_encoder = {ENCODER: predict_encoder_folds, EMBEDDING: predict_embedding_folds}
+    if name in by_encoder:
+        return lambda: by_encoder[name](config, build_material(config, task, rows), folds, progress)
     return lambda: predict_baseline_folds(name, rows, task, folds, progress)
 
 

@@ -11,6 +11,7 @@ from lorafit.data.rows import Splits
 from lorafit.errors import ConfigError
 from lorafit.models.acceleration.precision import PrecisionChoice, choose_device, choose_precision
 from lorafit.models.load import Encoder, check_max_length, load_with_head
+from lorafit.models.methods import find_method
 from lorafit.models.tokenization import TokenizedTexts
 from lorafit.system.progress import Progress
 from lorafit.tasks.base import Array, Task
@@ -107,6 +108,11 @@ class FrozenBase:
         from lorafit.training.embeddings import embed_texts
 
         return embed_texts(self.model, self.precision, texts, self.pad_id, on_progress=on_progress)
+
+
+def is_embedding(method: str) -> bool:
+    """Return whether a method trains what the baseline is, so that this would stand twice."""
+    return find_method(method).objective == "none"
 
 
 def check_size(lengths: Mapping[str, NDArray[Any]], *, rows: int, width: int, outputs: int) -> None:

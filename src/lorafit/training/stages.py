@@ -45,7 +45,7 @@ from lorafit.tasks.blending import Blend, HeldOut, fit_blend
 from lorafit.tasks.records import MetricsRecord
 from lorafit.tasks.word_model import MOST_BYTES, WordModel
 from lorafit.training.checkpoints import find_checkpoint, go_back_to_best
-from lorafit.training.embedding_baseline import predict_embedding
+from lorafit.training.embedding_baseline import is_embedding, predict_embedding
 from lorafit.training.evaluation import Predicted, build_metrics
 from lorafit.training.planning.memory import advise_on_memory
 from lorafit.training.prepare import Prepared, describe, describe_hardware, prepare_again
@@ -566,6 +566,8 @@ class RunStages:
     def _measure_embedding(self) -> dict[str, Array]:
         """Measure the baseline `embedding`, or say and record why it is left out."""
         prepared, path = self.prepared, self.layout.predictions("test", EMBEDDING)
+        if is_embedding(prepared.config.method.name):
+            return {}
         release_freed_memory()  # training's; the encoder is loaded once more
         try:
             values = predict_embedding(

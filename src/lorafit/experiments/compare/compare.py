@@ -30,7 +30,7 @@ from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.base import Array
 from lorafit.tasks.baselines import EMBEDDING
-from lorafit.training.embedding_baseline import predict_embedding
+from lorafit.training.embedding_baseline import is_embedding, predict_embedding
 from lorafit.training.planning.schedule import complete_schedule
 from lorafit.training.prepare import Material, load_material, prepare
 from lorafit.training.stages import RunStages, measure_baseline
@@ -96,7 +96,7 @@ def compare(
         grid = _Grid(shared, layout, material, progress, command)
         asked = [Cell(method=name, seed=shared.training.seed + turn) for turn in range(seeds) for name in names]
         cells = list(grid.train([*asked, *grid.find_others(asked)]))
-        baselines = list(grid.measure_baselines()) if shared.evaluation.baselines else []
+        baselines = list(grid.measure_baselines(cells)) if shared.evaluation.baselines else []
         shutil.rmtree(layout.prefix_cache, ignore_errors=True)
         record = grid.build_record(cells, baselines, began=began)
         record.write(layout.record)
@@ -197,10 +197,13 @@ class _Grid:
             else:
                 yield cell
 
-    def measure_baselines(self) -> Iterator[BaselineResult]:
+    def measure_baselines(self, cells: Sequence[Cell]) -> Iterator[BaselineResult]:
         """Train the baselines, or read the predictions that an earlier start wrote for the same rows."""
         splits, known = self.material.splits, self._read_seconds()
+        has_embedding = any(is_embedding(cell.method) for cell in cells if cell.error is None)
         for name in splits.task.baselines:
+            if name == EMBEDDING and has_embedding:
+                continue
             path = self.layout.predictions(name)
             is_known = name in known and self.layout.is_kept(path)
             values = read_predictions(path, splits.test, splits.task) if is_known else None

@@ -19,7 +19,7 @@ from lorafit.models.methods import find_method
 from lorafit.runs.saving import is_proven
 from lorafit.system.text import join_text
 from lorafit.tasks.registry import get_task
-from lorafit.training.embedding_baseline import check_size
+from lorafit.training.embedding_baseline import check_size, is_embedding
 
 if TYPE_CHECKING:
     from lorafit.training.planning.costs import Costs
@@ -147,7 +147,7 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
         **({"cross-fitting": _forecast_folds(fit, costs.sum_forward(train))} if out_of_fold else {}),
         **(_forecast_calibration(workload, lengths) if "calibration" in predicted else {}),
         "saving": _SAVING,
-        **({"baselines": _forecast_baselines(workload, lengths, trained)} if baselines else {}),
+        **({"baselines": _forecast_baselines(config, workload, lengths, trained)} if baselines else {}),
         "evaluation": testing + scored * tested * config.evaluation.bootstrap_samples * _RESAMPLED_ROW,
         **({"report": _forecast_report(config, workload, lengths["test"])} if config.evaluation.report else {}),
     }
@@ -162,10 +162,14 @@ def _forecast_calibration(workload: Workload, lengths: Mapping[str, NDArray[np.i
     return {name: workload.costs.sum_forward(plan_prediction(part).shapes(part)) for name, part in looked_at.items()}
 
 
-def _forecast_baselines(workload: Workload, lengths: Mapping[str, NDArray[np.int64]], trained: int) -> float:
+def _forecast_baselines(
+    config: Config, workload: Workload, lengths: Mapping[str, NDArray[np.int64]], trained: int
+) -> float:
     """Return the seconds of the n-gram baselines and, where it is measured, of embedding training and test rows."""
     share = (trained + workload.count("test")) / workload.rows
     words = workload.characters * _CHARACTER * share * workload.fits
+    if is_embedding(config.method.name):
+        return words
     try:
         check_size(lengths, rows=trained, width=workload.width, outputs=workload.outputs)
     except ConfigError:
