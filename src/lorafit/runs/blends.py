@@ -1,6 +1,5 @@
 """The blend of a trained folder or export on disk: `blend.json`, and the word models in `words.safetensors`."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Protocol, Self
@@ -172,7 +171,7 @@ def read_blend(folder: Path, task: Task) -> Blend:
     return Blend(file.weights, words)
 
 
-def _find_fault(facts: WordFacts, packed: Mapping[str, NDArray[Any]], task: Task) -> str | None:
+def _find_fault(facts: WordFacts, packed: dict[str, NDArray[Any]], task: Task) -> str | None:
     """Say what is wrong with a word model; None for nothing."""
     labels = len(task.label_names)
     named = [*facts.fitted, *facts.certain, *([] if facts.reference is None else [facts.reference])]
