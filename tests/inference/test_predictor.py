@@ -5,7 +5,6 @@ import shlex
 import shutil
 import textwrap
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -237,14 +236,6 @@ def test_a_weight_that_is_no_number_shows_in_the_rows_that_read_it(build_predict
     assert len(predictor.predict(["a dull film"])) == 1
     with pytest.raises(RunError, match=r"not finite numbers in 1 of 2 texts \(row 2\)"):
         predictor.predict_proba(["a dull film", "a superb film"])
-
-
-def test_several_threads_get_the_answers_of_one(predictor: Predictor) -> None:
-    portions = [make_texts(20)[start:] for start in range(12)]
-    alone = [predictor.predict_proba(texts) for texts in portions]
-    with ThreadPoolExecutor(6) as pool:
-        for expected, got in zip(alone, pool.map(predictor.predict_proba, portions), strict=True):
-            np.testing.assert_array_equal(got, expected)
 
 
 def test_a_moved_run_opens_and_gives_the_same(trained: Path, run: RunLayout) -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,15 @@ def folder(request: pytest.FixtureRequest, trained: Path) -> Path:
 @pytest.mark.slow
 def test_opening_a_predictor_leaves_the_process_as_it_was(folder: Path) -> None:
     assert run_script(STATE, folder) == "[]"
+
+
+def test_several_threads_get_the_answers_of_one_that_has_the_model_to_itself(folder: Path) -> None:
+    predictor = lorafit.load(folder, threads=1)
+    portions = [["superb film " * count, "dull", f"film {count}"] for count in range(1, 13)]
+    alone = [predictor.predict_proba(texts) for texts in portions]
+    with ThreadPoolExecutor(6) as pool:
+        for expected, got in zip(alone, pool.map(predictor.predict_proba, portions), strict=True):
+            np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.slow

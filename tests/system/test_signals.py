@@ -10,20 +10,13 @@ import termios
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lorafit.system.signals import SIGNALS, Stopped, exit_code, listen
 
-
-@pytest.fixture(autouse=True)
-def hang_up_is_heard() -> Iterator[None]:
-    """Hear SIGHUP, here and in the processes started here, also where the tests run under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
+pytestmark = pytest.mark.usefixtures("hang_up_is_heard")
 
 
 def run_script(script: str, *numbers: int, ignored: int | None = None) -> tuple[int, str]:

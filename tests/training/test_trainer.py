@@ -505,6 +505,7 @@ def test_second_signal_stops_at_once(make_job: BuildJob) -> None:
     assert find_checkpoint(job.layout.checkpoints).checkpoint == job.layout.checkpoints / "checkpoint-3"
 
 
+@pytest.mark.slow  # in this process: `test_signal_stops_training_after_the_step_with_a_checkpoint`
 def test_interrupted_process_saves_a_checkpoint_and_ends_with_130(tiny_distilbert: Path, tmp_path: Path) -> None:
     toys = Path(__file__).with_name("conftest.py")
     command = [sys.executable, "-c", CHILD, str(toys), str(tiny_distilbert), str(tmp_path / "run")]

@@ -54,7 +54,7 @@ def report_altered(message: str) -> None:
     if choice is None:
         raise RunError(f"{message} If you know why, go on {_IN_PYTHON}.")
     if not choice.accepts:
-        raise RunError(f"{message} If you know why, go on with --accept-altered, {_IN_PYTHON}.")
+        raise RunError(f"{message} If you know why, go on with --accept-altered ({_IN_PYTHON}).")
     if message not in choice.told:
         choice.told.add(message)
         choice.say(f"accepted, as was asked for: {message}")
