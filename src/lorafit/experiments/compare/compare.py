@@ -19,8 +19,8 @@ from lorafit.experiments.keeping import keeping, stops_all, write_command
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.methods import METHODS, find_method
 from lorafit.models.tokenization import Truncation
-from lorafit.runs.evidence import check_evidence, has_evidence
-from lorafit.runs.folder import RunLayout, check_same_settings, find_free_name, suggest_name
+from lorafit.runs.evidence import check_evidence, check_trained, has_evidence
+from lorafit.runs.folder import TRAINED_FILES, RunLayout, check_same_settings, find_free_name, suggest_name
 from lorafit.runs.predictions import read_predictions, write_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system import hardware
@@ -304,9 +304,14 @@ class _Grid:
     def _read_result(self, cell: Cell) -> CellResult:
         run, splits = self.layout.cell(cell.method, cell.seed), self.material.splits
         record, path = RunRecord.read(run.record), run.predictions("test", "after")
-        check_evidence(run, record, path)
+        try:
+            check_trained(run, record)
+            check_evidence(run, record, path)
+        except RunError as error:
+            raise RunError(f"{error} Remove {run.root} to train it again.") from error
         values = read_predictions(path, splits.test, splits.task)
         if values is None:
             raise RunError(f"{run.root} holds no predictions of these test rows; remove it to train it again.")
-        size = sum(path.stat().st_size for path in run.trained.glob("*.safetensors"))
+        weights = [name for name in TRAINED_FILES[find_method(record.method).library] if name.endswith(".safetensors")]
+        size = sum((run.trained / name).stat().st_size for name in weights)
         return CellResult(record, values, size)
