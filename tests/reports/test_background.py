@@ -84,7 +84,7 @@ def test_every_setting_is_listed_without_folders(write_run: WriteRun, tmp_path: 
 def test_method_and_training_are_told(run_record: RunRecord) -> None:
     told = dict(list_method(run_record.model_copy(update={"training": TRAINING})))
     assert told["method"].startswith("LoRA (Hu et al. 2021")
-    assert told["trained"] == "1.50 epochs, 1,234 steps, stopped early"
+    assert told["trained"] == "1.5 epochs, 1,234 steps, stopped early"
     assert told["checkpoint"] == "step 1,000, validation loss 0.2500"
     assert "trained" not in dict(list_method(run_record))
     assert dict(list_method(run_record.model_copy(update={"method": "other"})))["method"] == "other"

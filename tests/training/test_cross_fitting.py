@@ -79,7 +79,7 @@ def build_config(build_encoder: Callable[..., Path], tmp_path_factory: pytest.Te
             "model.name": str(encoder),
             "model.max_length": 32,
             "training.learning_rate": 1e-2,
-            "training.epochs": 4,
+            "training.epochs": 2,
             "training.threads": 1,
             "training.precision": "fp32",
             "evaluation.before": False,
@@ -102,7 +102,7 @@ def test_all_rows_train_and_calibrate(run: Run) -> None:
     assert {name: part.rows for name, part in record.data.splits.items()} == {"train": 60, "test": 20}
     assert record.cross_fitted_folds == 5
     assert record.training is not None
-    assert (record.training.best_step, record.training.best_validation_loss) == (16, None)
+    assert (record.training.best_step, record.training.best_validation_loss) == (8, None)
     assert not record.training.stopped_early
     calibration = json.loads(layout.calibration.read_text(encoding="utf-8"))
     assert calibration["rows"] == 60
