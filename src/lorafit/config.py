@@ -367,6 +367,11 @@ class TrainingConfig(Section):
     threads: int | None = Field(None, ge=1, description="CPU threads; all available cores when absent.")
     seed: int = Field(0, ge=0, lt=1 << 32, description="Seed of the head, the order of the batches, and the dropout.")
 
+    @field_validator("blend", mode="before")
+    @classmethod
+    def _read_off(cls, blend: object) -> object:
+        return "off" if blend is False else blend  # as YAML reads it
+
     @property
     def peak_learning_rate(self) -> float:
         """`learning_rate`, which `complete_settings` has set."""

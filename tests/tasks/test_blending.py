@@ -9,7 +9,7 @@ from scipy.stats import entropy
 
 from lorafit.tasks.base import TargetScaler
 from lorafit.tasks.baselines import ENCODER, fit_classes
-from lorafit.tasks.blending import Blend, HeldOut, _assign_folds, _cross_fit, _fit_weights, fit_blend
+from lorafit.tasks.blending import Blend, HeldOut, _assign_folds, _cross_fit, _fit_weights, compare_losses, fit_blend
 from lorafit.tasks.metrics import softmax
 from lorafit.tasks.registry import build_task
 
@@ -145,3 +145,18 @@ def test_useless_words_are_kept_as_rarely_as_the_interval_says(rows: int) -> Non
         y = (rng.random(rows) > softmax(encoder)[:, 0]).astype(np.int64)
         kept += fit_blend(task, HeldOut(y, encoder, {"words": words}), seed=seed)[0].kept
     assert kept <= 200 * 0.025
+
+
+def test_another_model_is_better_where_it_is_and_only_then(case: "Case") -> None:
+    y, known, _ = case.draw(400)
+    middle = known.mean() if case.task.name == "regression" else 0
+    noise = middle + np.random.default_rng(1).normal(size=known.shape) * known.std()
+    found = compare_losses(case.task, HeldOut(y, noise, {}), known, seed=0)
+    assert found is not None
+    assert found.is_better
+    np.testing.assert_allclose(found.other_loss - found.loss, found.difference.value)
+    for own, other in ((known, noise), (known, known), (5 * known, known)):
+        again = compare_losses(case.task, HeldOut(y, own, {}), other, seed=0)
+        assert again is not None
+        assert not again.is_better or case.task.name == "regression"  # where 5 times the number is another number
+    assert compare_losses(case.task, HeldOut(y[:19], noise[:19], {}), known[:19], seed=0) is None

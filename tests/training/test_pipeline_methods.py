@@ -16,12 +16,13 @@ from lorafit.config import Config, load_config
 from lorafit.errors import ConfigError, RunError, TrainingInterruptedError
 from lorafit.inference.export.export import export_merged
 from lorafit.models.acceleration.encoder_block import is_fused
+from lorafit.reports.verdict import describe_embedding
 from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import MODEL_FILES, POOLED_FILES, RunLayout
 from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Silent
-from lorafit.tasks.records import MetricsRecord, Scores
+from lorafit.tasks.records import Estimate, MetricsRecord, Scores
 from lorafit.tasks.registry import TASKS
 from lorafit.training.embedding_baseline import FrozenBase
 from lorafit.training.embeddings import HeadTargets, choose_strength
@@ -124,6 +125,24 @@ def test_what_reads_mean_states_learns_and_is_saved_exported_and_gone_on_from(
     with safe_open(layout.model / "2_Dense" / "model.safetensors", framework="pt") as weights:
         assert (head.classifier.weight == weights.get_tensor("linear.weight")).all()
     assert prepare(build_config(run.path, word_reviews), Silent()).adapted.is_adapter, "any method goes on from it"
+
+
+@pytest.mark.parametrize("validation", [0, 0.4], ids=["out of fold", "set aside"])
+def test_embeddings_that_would_have_been_better_are_named(
+    validation: float, encoder: Path, word_reviews: Path, tmp_path: Path
+) -> None:
+    given = (f"data.validation_fraction={validation}", "training.max_steps=1")
+    config = build_config(encoder, word_reviews, *given, "training.blend=off", "evaluation.baselines=true")
+    run = lorafit.train(config, output=tmp_path / "run")
+    found = run.record.embedding
+    assert found is not None
+    assert found.rows >= 20
+    assert found.is_better
+    sentence = describe_embedding(found)
+    assert "--method embedding would have been better, or --method auto." in sentence
+    assert f"On {found.rows} held-out rows" in sentence
+    assert describe_embedding(None) == ""
+    assert describe_embedding(found.model_copy(update={"difference": Estimate(value=-0.1, low=-0.3, high=0.1)})) == ""
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from lorafit.reports.rows import show_mistakes, show_samples
 from lorafit.reports.verdict import (
     describe_balancing,
     describe_blend,
+    describe_embedding,
     describe_exchangeability,
     describe_unpredicted,
     describe_verdict,
@@ -135,6 +136,7 @@ def render_report(contents: RunContents, texts: Texts, plots: dict[str, Plot]) -
         unpredicted=describe_unpredicted(task, metrics, record.balancing),
         balancing=describe_balancing(record.balancing),
         blend=describe_blend(task, record.blend),
+        embedding=describe_embedding(record.embedding),
         exchangeability=describe_exchangeability(metrics),
         is_small=metrics.rows < FEW_ROWS,
         left_out=texts.reason,

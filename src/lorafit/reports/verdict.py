@@ -9,7 +9,7 @@ from lorafit.tasks.base import Metric, Task
 from lorafit.tasks.baselines import MAJORITY
 from lorafit.tasks.evaluation import Verdict, find_unpredicted, judge, judge_difference
 from lorafit.tasks.format import write_estimate
-from lorafit.tasks.records import BaselineScores, BlendRecord, Estimate, MetricsRecord
+from lorafit.tasks.records import AlternativeRecord, BaselineScores, BlendRecord, Estimate, MetricsRecord
 
 _MOST_NAMED: Final = 5
 _LONGEST_NAME: Final = 40
@@ -129,6 +129,18 @@ def describe_blend(task: Task, blend: BlendRecord | None) -> str:
         return f"The encoder predicts alone: a blend with {names} was not kept, as {blend.reason} ({losses})."
     weights = " and ".join(f"{weight:.3g}" for weight in blend.weights.values())
     return f"Predictions are a blend of the encoder and {names} (weights {weights}), as {blend.reason} ({losses})."
+
+
+def describe_embedding(found: AlternativeRecord | None) -> str:
+    """Say of a run that the frozen encoder's embeddings would have been better, where that is shown."""
+    if found is None or not found.is_better:
+        return ""
+    return (
+        f"On {found.rows:,} held-out rows, a regression on the frozen encoder's embeddings has a lower loss than this "
+        f"run ({found.other_loss:.4g} against {found.loss:.4g}, a difference of "
+        f"{write_estimate('plain', found.difference, sign=True)}): --method embedding would have been better, or "
+        "--method auto."
+    )
 
 
 def _describe_doubt(task: Task, constant: BaselineScores, level: float) -> str:

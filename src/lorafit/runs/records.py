@@ -8,7 +8,7 @@ from lorafit.config import TruncationPolicy
 from lorafit.models.records import BaseModelRecord, ParameterCounts
 from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Task
-from lorafit.tasks.records import BlendRecord
+from lorafit.tasks.records import AlternativeRecord, BlendRecord
 from lorafit.tasks.registry import TaskName, build_task
 
 
@@ -176,6 +176,9 @@ class RunRecord(FileRecord):
     balancing: list[str] = Field(default_factory=list, description="Settings by which some training rows counted more.")
     parameters: ParameterCounts
     choice: ChoiceRecord | None = Field(None, description="How the method was chosen, where it was not named.")
+    embedding: AlternativeRecord | None = Field(
+        None, description="The baseline `embedding` on the rows held out, beside what the run predicts for them."
+    )
     blend: BlendRecord | None = Field(None, description="The blend that was tried, and whether predictions are its.")
     forecast: ForecastRecord | None = None
     training: TrainingRecord | None = None

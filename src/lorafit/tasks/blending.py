@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.baselines import ENCODER
-from lorafit.tasks.records import BlendRecord, Resampling
+from lorafit.tasks.records import AlternativeRecord, BlendRecord, Resampling
 from lorafit.tasks.statistics import bootstrap_mean
 from lorafit.tasks.word_model import WordModel
 
@@ -35,12 +35,20 @@ class HeldOut:
         logits: The encoder's, shape (n, outputs).
         words: Logits of word models by name, each of shape (n, outputs).
         groups: Shape (n,), ids of rows that belong together, or None.
+        folds: Which model predicted each of the training rows, -1 for none: the rows are those of any. None where they
+            were set aside.
     """
 
     y: NDArray[Any]
     logits: Array
     words: Mapping[str, Array]
     groups: NDArray[np.int64] | None = None
+    folds: NDArray[np.int64] | None = None
+
+    @property
+    def models(self) -> int:
+        """How many models predicted the rows out of fold; 0 where they were set aside."""
+        return 0 if self.folds is None else int(self.folds.max()) + 1
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ def fit_blend(task: Task, held_out: HeldOut, *, seed: int) -> tuple[BlendRecord,
     """
     y, logits = held_out.y, np.stack([held_out.logits, *held_out.words.values()])
     names = (ENCODER, *held_out.words)
-    units = np.arange(len(y)) if held_out.groups is None else np.unique(held_out.groups, return_inverse=True)[1]
+    units = _number_units(held_out)
     if (count := int(units.max()) + 1) < _FEWEST_ROWS:
         what = "rows" if held_out.groups is None else "groups of rows"
         reason = f"{count} held-out {what} are too few to show anything: {_FEWEST_ROWS} are needed"
@@ -112,6 +120,36 @@ def fit_blend(task: Task, held_out: HeldOut, *, seed: int) -> tuple[BlendRecord,
         reason="its held-out loss is lower" if kept else "its held-out loss is not shown to be lower",
     )
     return record, blended
+
+
+def compare_losses(task: Task, held_out: HeldOut, other: Array, *, seed: int) -> AlternativeRecord | None:
+    """Compare the loss of another model on held-out rows, each at a weight of its own that is cross-fitted.
+
+    Args:
+        task: The task.
+        held_out: The rows, with the logits of a run.
+        other: Logits of the other model, shape (n, outputs).
+        seed: Of the folds and the resampling.
+
+    Returns:
+        What was found; None where there are too few rows.
+    """
+    units = _number_units(held_out)
+    if units.max() + 1 < _FEWEST_ROWS:
+        return None
+    y, folds, resampling = held_out.y, _assign_folds(task.strata(held_out.y), units, seed), Resampling(seed=seed)
+    own, others = (task.logit_losses(y, _cross_fit(task, y, part[None], folds)) for part in (held_out.logits, other))
+    difference = bootstrap_mean(others - own, resampling.level, resampling.samples, seed, groups=held_out.groups)
+    return AlternativeRecord(
+        rows=len(y), loss=float(own.mean()), other_loss=float(others.mean()), difference=difference
+    )
+
+
+def _number_units(held_out: HeldOut) -> NDArray[np.int64]:
+    """Return the number of the group that each row belongs to, or of the row itself."""
+    if held_out.groups is None:
+        return np.arange(len(held_out.y))
+    return np.asarray(np.unique(held_out.groups, return_inverse=True)[1])
 
 
 def _assign_folds(strata: NDArray[np.int64], units: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

@@ -112,6 +112,27 @@ class BlendRecord(Record):
     reason: str
 
 
+class AlternativeRecord(Record):
+    """Another model on the rows held out of a run.
+
+    Attributes:
+        rows: Held-out rows.
+        loss: Cross-fitted mean loss of the run's own predictions; of numbers the squared error.
+        other_loss: That of the other model.
+        difference: The second minus the first, with its paired interval.
+    """
+
+    rows: int
+    loss: float
+    other_loss: float
+    difference: Estimate
+
+    @property
+    def is_better(self) -> bool:
+        """Whether its loss is lower beyond chance."""
+        return self.difference.high < 0
+
+
 class Slice(Record):
     """Rows that share a value.
 

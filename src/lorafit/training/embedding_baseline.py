@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.config import Config
@@ -143,8 +144,10 @@ def predict_embedding(
     pad_id: int,
     config: Config,
     progress: Progress,
-) -> Array:
-    """Train the baseline on the training rows and predict the test rows.
+    *,
+    folds: NDArray[np.int64] | None = None,
+) -> tuple[Array, Array | None]:
+    """Train the baseline on the training rows and predict the test rows, and others that trained nothing.
 
     Args:
         splits: The rows.
@@ -153,9 +156,12 @@ def predict_embedding(
         pad_id: Token id of the padding.
         config: As `FrozenBase.load` takes it.
         progress: Receives the progress.
+        folds: Shape (training rows,): training rows that are predicted out of fold, -1 for those that are not. None to
+            predict calibration rows.
 
     Returns:
-        Values of shape (test rows, labels).
+        Values of shape (test rows, labels), and of shape (rows of any fold or calibration rows, labels), or None where
+        there are none.
 
     Raises:
         ConfigError: It would take too long, or the encoder cannot be loaded so.
@@ -175,5 +181,29 @@ def predict_embedding(
     states = base.embed(train, on_progress=progress.update)
     model = EmbeddingModel.fit(task, states, splits.train.y)
     values = model.compute_values(base.embed(test, on_progress=lambda done: progress.update(train.texts + done)))
+    held_out = None
+    if folds is not None:
+        held_out = predict_out_of_fold(task, states, splits.train.y, folds)
+    elif "calibration" in tokens:
+        held_out = model.compute_values(base.embed(tokens["calibration"]))
     progress.finish()
-    return values
+    return values, held_out
+
+
+def predict_out_of_fold(task: Task, states: Array, y: NDArray[Any], folds: NDArray[np.int64]) -> Array:
+    """Predict rows with a model that was fitted to the rows of other folds.
+
+    Args:
+        task: The task.
+        states: Shape (n, width).
+        y: n labels.
+        folds: Shape (n,); rows of -1 are always fitted to.
+
+    Returns:
+        Values of shape (rows of any fold, labels), in their order.
+    """
+    values = np.empty((len(folds), len(task.label_names)))
+    for fold in np.unique(folds[folds >= 0]):
+        own = folds == fold
+        values[own] = EmbeddingModel.fit(task, states[~own], y[~own]).compute_values(states[own])
+    return values[folds >= 0]

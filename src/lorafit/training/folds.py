@@ -32,8 +32,7 @@ from lorafit.runs.folder import RunLayout
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Array, Task
-from lorafit.tasks.baselines import EMBEDDING
-from lorafit.training.embedding_baseline import EmbeddingModel, FrozenBase
+from lorafit.training.embedding_baseline import FrozenBase, predict_out_of_fold
 from lorafit.training.prepare import Material, Prepared, prepare
 from lorafit.training.stages import RunStages
 
@@ -124,11 +123,18 @@ def predict_baseline_folds(
     Returns:
         Values of shape (rows of any fold, labels), in the order of the rows.
     """
-
-    def predict(others: NDArray[np.int64], held_out: NDArray[np.int64]) -> Array:
-        return task.predict_baseline(name, _pick(rows.texts, others), rows.y[others], _pick(rows.texts, held_out))
-
-    return _predict_each(name, task, folds, predict, progress or Silent())
+    progress = progress or Silent()
+    values = np.empty((len(folds), len(task.label_names)))
+    numbers = np.unique(folds[folds >= 0])
+    progress.start(f"{task.baselines[name]}, out of fold", total=len(numbers), unit="fold")
+    for done, fold in enumerate(numbers, start=1):
+        others, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        values[held_out] = task.predict_baseline(
+            name, _pick(rows.texts, others), rows.y[others], _pick(rows.texts, held_out)
+        )
+        progress.update(done)
+    progress.finish()
+    return values[folds >= 0]
 
 
 def predict_embedding_folds(
@@ -155,30 +161,7 @@ def predict_embedding_folds(
     progress.start("embedding texts", total=len(rows), unit="text")
     states = base.embed(tokens, on_progress=progress.update)
     progress.finish()
-
-    def predict(others: NDArray[np.int64], held_out: NDArray[np.int64]) -> Array:
-        return EmbeddingModel.fit(task, states[others], rows.y[others]).compute_values(states[held_out])
-
-    return _predict_each(EMBEDDING, task, folds, predict, progress)
-
-
-def _predict_each(
-    name: str,
-    task: Task,
-    folds: NDArray[np.int64],
-    predict: Callable[[NDArray[np.int64], NDArray[np.int64]], Array],
-    progress: Progress,
-) -> Array:
-    """Return the values of the rows of any fold, each from `predict`, given the places of the others and its own."""
-    values = np.empty((len(folds), len(task.label_names)))
-    numbers = np.unique(folds[folds >= 0])
-    progress.start(f"{task.baselines[name]}, out of fold", total=len(numbers), unit="fold")
-    for done, fold in enumerate(numbers, start=1):
-        others, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        values[held_out] = predict(others, held_out)
-        progress.update(done)
-    progress.finish()
-    return values[folds >= 0]
+    return predict_out_of_fold(task, states, rows.y, folds)
 
 
 def predict_encoder_folds(

@@ -181,7 +181,7 @@ def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
             before = stages.measure_before()
         with stages.cache_frozen_layers():
             stages.fit(expected_seconds=expected_seconds)
-        stages.calibrate(*_hold_out(stages))
+        stages.calibrate(_hold_out(stages))
         stages.fit_typicality()
         stages.save()
         predicted, metrics = stages.evaluate(before)
@@ -195,19 +195,19 @@ def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
     return Run(path=stages.layout.root, record=stages.journal.record, metrics=metrics, samples=samples)
 
 
-def _hold_out(stages: RunStages) -> tuple[HeldOut | None, int]:
-    """Return what calibrates, and how many models predicted it out of fold: 0 for rows set aside."""
+def _hold_out(stages: RunStages) -> HeldOut | None:
+    """Return what calibrates: rows set aside, or training rows out of fold."""
     splits, task, config = stages.prepared.splits, stages.prepared.task, stages.prepared.config
     rows = splits.train
     if len(splits.validation) or not config.data.calibration_fraction:
-        return stages.predict_held_out(), 0
+        return stages.predict_held_out()
     folds = assign_held_out_folds(rows, task, seed=config.data.seed)
     places = np.flatnonzero(folds >= 0)
     if not len(places):
         stages.progress.say(
             f"{len(rows):,} rows are too few to calibrate with; predictions stay as the model gives them"
         )
-        return None, 0
+        return None
     with stages.journal.stage("cross-fitting"):
         logits = cross_fit(stages, folds, stages.progress)
         words = {
@@ -215,7 +215,7 @@ def _hold_out(stages: RunStages) -> tuple[HeldOut | None, int]:
             for name in stages.blended_words
         }
     held_out = rows.select(places)
-    return HeldOut(held_out.y, logits, words, held_out.group_ids), int(folds.max()) + 1
+    return HeldOut(held_out.y, logits, words, held_out.group_ids, folds)
 
 
 @contextmanager

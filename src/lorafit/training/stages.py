@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -41,7 +42,7 @@ from lorafit.system.progress import Progress
 from lorafit.system.text import join_text
 from lorafit.tasks.base import Array
 from lorafit.tasks.baselines import EMBEDDING, ENCODER, MAJORITY, WORD_MODELS
-from lorafit.tasks.blending import Blend, HeldOut, fit_blend
+from lorafit.tasks.blending import Blend, HeldOut, compare_losses, fit_blend
 from lorafit.tasks.records import MetricsRecord
 from lorafit.tasks.word_model import MOST_BYTES, WordModel
 from lorafit.training.checkpoints import find_checkpoint, go_back_to_best
@@ -75,6 +76,7 @@ class RunStages:
         self._seconds_of_words = 0.0
         self._features: dict[str, Array] = {}
         self._typicality: Typicality | None = None
+        self._held_out: HeldOut | None = None
 
     @classmethod
     def begin(
@@ -346,14 +348,13 @@ class RunStages:
         config = self.prepared.config
         return tuple(config.training.name_members(self.prepared.task.baselines)) if config.evaluation.baselines else ()
 
-    def calibrate(self, held_out: HeldOut | None, folds: int = 0) -> None:
+    def calibrate(self, held_out: HeldOut | None) -> None:
         """Fit the trained model's calibration on held-out rows, and its blend with word models where that helps.
 
         The calibration of a blend is fitted to its cross-fitted logits, as its weights have seen the rows.
 
         Args:
             held_out: From `predict_held_out`, or training rows out of fold; None where there are none.
-            folds: How many models predicted the rows out of fold; 0 where they were set aside.
         """
         task, config = self.prepared.task, self.prepared.config.evaluation
         if held_out is None:
@@ -368,7 +369,8 @@ class RunStages:
                 f"{len(held_out.y)} calibration rows are too few for a coverage of {config.coverage:g}: it may be less"
             )
         with self.journal.stage("calibration"):
-            self.journal.update(cross_fitted_folds=folds)
+            self._held_out = held_out
+            self.journal.update(cross_fitted_folds=held_out.models)
             limits: dict[str, Any] = {"coverage": config.coverage, "target_accuracy": config.target_accuracy}
             self.calibrated = Calibrated(task.fit_calibration(held_out.y, held_out.logits, **limits))
             if not held_out.words:
@@ -379,6 +381,7 @@ class RunStages:
                 words = {name: self._fit_words(name).compact(MOST_BYTES) for name in record.members}
                 blended = task.fit_calibration(held_out.y, logits, **limits)
                 self.calibrated = Calibrated(self.calibrated.alone, Blend(record.weights, words), blended)
+                self._held_out = replace(held_out, logits=logits)
 
     def predict_held_out(self) -> HeldOut | None:
         """Predict the calibration rows with the trained model and word models; return None where there are none."""
@@ -570,13 +573,14 @@ class RunStages:
             return {}
         release_freed_memory()  # training's; the encoder is loaded once more
         try:
-            values = predict_embedding(
+            values, others = predict_embedding(
                 prepared.splits,
                 prepared.tokens,
                 prepared.encoder,
                 prepared.pad_id,
                 prepared.config,
                 self.progress,
+                folds=None if self._held_out is None else self._held_out.folds,
             )
         except ConfigError as error:
             self.progress.say(f"not measured: {prepared.task.baselines[EMBEDDING]}: {error}")
@@ -584,6 +588,10 @@ class RunStages:
             return {}
         write_predictions(path, prepared.splits.test, prepared.task, values)
         self._keep(path)
+        if self._held_out is not None and others is not None:
+            seed = prepared.config.evaluation.seed
+            found = compare_losses(prepared.task, self._held_out, prepared.task.deactivate(others), seed=seed)
+            self.journal.update(embedding=found)
         return {EMBEDDING: values}
 
     def _keep(self, *paths: Path) -> None:

@@ -10,7 +10,7 @@ from rich.table import Table
 from lorafit.cli.render.metrics import print_metrics
 from lorafit.cli.render.predictions import build_sample_table
 from lorafit.cli.render.tables import open_console
-from lorafit.reports.verdict import describe_blend
+from lorafit.reports.verdict import describe_blend, describe_embedding
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.text import format_duration
@@ -28,8 +28,9 @@ def show_run(run: "Run", *, quiet: bool) -> None:
         return
     with_slices = any(one.column != LENGTH_COLUMN for one in run.metrics.slices)
     print_metrics(console, task, run.metrics, with_slices=with_slices, balancing=run.record.balancing)
-    for line in wrap(describe_blend(task, run.record.blend), console.width):
-        console.print(line, soft_wrap=True)
+    for sentence in (describe_blend(task, run.record.blend), describe_embedding(run.record.embedding)):
+        for line in wrap(sentence, console.width):
+            console.print(line, soft_wrap=True)
     console.print()
     console.print("Test rows drawn at random, with their predictions", style="italic")
     console.print(build_sample_table(task, run.samples))

@@ -223,7 +223,7 @@ class _Grid:
         if name != EMBEDDING:
             return measure_baseline(name, splits, path, self.progress)
         tokens = self.material.tokenize(Truncation(model.max_length, model.truncation, model.window_stride))
-        values = predict_embedding(
+        values, _ = predict_embedding(
             splits, tokens, self.material.encoder, self.material.pad_id, self.config, self.progress
         )
         write_predictions(path, splits.test, splits.task, values)
