@@ -129,8 +129,8 @@ class AlternativeRecord(Record):
 
     @property
     def is_better(self) -> bool:
-        """Whether its loss is lower beyond chance."""
-        return self.difference.high < 0
+        """Whether its loss is lower beyond chance, and by a thousandth at least."""
+        return self.difference.high < -self.loss / 1000
 
 
 class Slice(Record):
