@@ -121,6 +121,22 @@ def test_export_predicts_as_the_run_does(run: Run, exported: Path, rows: Split) 
     np.testing.assert_allclose(lorafit.load(alone).predict_proba(rows.texts), theirs, atol=1e-6)
 
 
+def test_run_and_export_rank_texts_by_words_too_unless_the_encoder_is_alone(
+    run: Run, exported: Path, rows: Split
+) -> None:
+    found = {}
+    for blend in (True, False):
+        ours, theirs = (lorafit.load(path, blend=blend) for path in (run.path, exported))
+        assert ours.typicality is not None
+        assert ours.typicality.calibration.shape[1] == 2
+        (_, features), (_, exact) = ours.compute_features(rows.texts), theirs.compute_features(rows.texts)
+        assert features.shape[1] == ours.typicality.means.shape[1] + blend
+        np.testing.assert_allclose(exact, features, atol=0.05)
+        found[blend] = [one.typicality for one in ours.predict(rows.texts)]
+        np.testing.assert_array_equal(found[blend], ours.typicality.rank(features))
+    assert found[True] != found[False]
+
+
 def test_run_and_export_are_compared_blended_or_alone(run: Run, exported: Path) -> None:
     for blend in (True, False):
         record = diff(run.path, exported, blend=blend)
