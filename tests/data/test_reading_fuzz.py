@@ -4,14 +4,18 @@ import gzip
 import io
 import json
 import random
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from lorafit.config import FormatConfig
 from lorafit.data.tables import read_table, stream_table
@@ -139,3 +143,36 @@ def test_many_generated_files_are_read_or_refused(
     content: bytes, suffix: str, packing: str, form: FormatConfig | None, seed: int
 ) -> None:
     assert is_read_or_refused(content, suffix, packing, form, seed)
+
+
+FLIPPED = """
+import sys
+from pathlib import Path
+from lorafit.data.tables import read_table
+from lorafit.errors import LorafitError
+
+path, refused = Path(sys.argv[1]), 0
+content = bytearray(path.read_bytes())
+for place in range(len(content)):
+    for mask in (1, 4):
+        content[place] ^= mask
+        path.write_bytes(content)
+        content[place] ^= mask
+        try:
+            read_table(path)
+        except LorafitError:
+            refused += 1
+print(len(content), refused)
+"""
+
+
+def test_no_flipped_bit_of_a_parquet_file_ends_the_process(tmp_path: Path) -> None:
+    """pyarrow aborts where it is asked for the metadata of a faulty column."""
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.table({"text": ["a", None, "b"], "label": [1, 2, None]}), path)
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", FLIPPED, str(path)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    size, refused = map(int, ended.stdout.split())
+    assert refused > size / 2

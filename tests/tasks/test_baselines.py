@@ -55,11 +55,11 @@ def build_rated(rows: int, unit: float = 1, zero: float = 0, seed: int = 0) -> t
 
 def test_baselines_of_tasks_have_titles() -> None:
     names = {task: list(get_task(task).baselines) for task in TASKS}
-    classifiers = ["majority", "nb_svm", "tfidf"]
+    classifiers = ["majority", "nb_svm", "tfidf", "embedding"]
     assert names == {
         "single_label": classifiers,
         "multi_label": classifiers,
-        "regression": ["majority", "ridge"],
+        "regression": ["majority", "ridge", "embedding"],
         "ordinal": classifiers,
     }
     assert all((*CLASSIFIERS.values(), *REGRESSORS.values()))

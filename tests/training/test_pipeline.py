@@ -219,6 +219,7 @@ def test_budget_chooses_settings_and_says_what_is_given_up(
     budgeted = config.model_copy(deep=True)
     budgeted.training.budget = "48s"
     budgeted.evaluation.report_texts = False  # nothing is explained
+    budgeted.evaluation.baselines = False  # nothing is embedded
     progress = Lines()
     run = lorafit.train(budgeted, output=tmp_path / "run", progress=progress)
     assert run.record.forecast is not None

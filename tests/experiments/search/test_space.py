@@ -20,7 +20,12 @@ def test_without_a_space_the_methods_own_settings_are_varied() -> None:
     assert ia3 == {"training.learning_rate", "training.epochs"}
 
 
-@pytest.mark.parametrize("method", METHODS)
+def test_a_method_without_steps_has_nothing_to_search() -> None:
+    with pytest.raises(ConfigError, match=r"^method\.name=embedding: embeddings have nothing to search"):
+        read_space(config_with("method.name=embedding"))
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].learning_rate is not None])
 def test_the_first_trial_of_every_method_is_the_run_without_a_search(method: str) -> None:
     config = config_with(f"method.name={method}")
     space = read_space(config)

@@ -1,6 +1,8 @@
 """Read parquet, Feather and Arrow files; their columns keep their types."""
 
+import io
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache, cached_property
 from typing import Any, BinaryIO
 
@@ -122,7 +124,7 @@ def _find_rows(file: StoredFile, table: Any, most: int) -> int:  # noqa: ANN401 
     """Return how many rows can be read at once: a file of few bytes may repeat one long text from a dictionary."""
     metadata = table.metadata
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    dictionaries = max((_measure_dictionaries(file, group) for group in groups), default=0)
+    dictionaries = max((_measure_dictionaries(file, table, number) for number in range(len(groups))), default=0)
     unpacked = sum(group.total_byte_size for group in groups)
     is_small = dictionaries <= _MOST_BYTES
     check_ratio(file.path, unpacked - dictionaries if is_small else unpacked, file.path.stat().st_size)
@@ -132,12 +134,54 @@ def _find_rows(file: StoredFile, table: Any, most: int) -> int:  # noqa: ANN401 
     return max(most, 1)
 
 
-def _measure_dictionaries(file: StoredFile, group: Any) -> int:  # noqa: ANN401 - pyarrow is imported when it is needed
+def _measure_dictionaries(file: StoredFile, table: Any, group: int) -> int:  # noqa: ANN401 - pyarrow's ParquetFile
     """Return the bytes of the dictionaries of a group of rows, unpacked, which the headers of their pages say alone."""
-    columns = (group.column(place) for place in range(group.num_columns))
-    places = [one.dictionary_page_offset for one in columns if one.physical_type == "BYTE_ARRAY"]
+    schema, rows = table.metadata.schema, table.metadata.row_group(group)
+    texts = [place for place in range(rows.num_columns) if schema.column(place).physical_type == "BYTE_ARRAY"]
+    _check_columns(file, table, group, [schema.column(place).path for place in texts])
+    places = [rows.column(place).dictionary_page_offset for place in texts]
     with file.path.open("rb") as stream:
         return sum(_read_page_size(stream, place) for place in places if place)
+
+
+def _check_columns(file: StoredFile, table: Any, group: int, paths: Sequence[str]) -> None:  # noqa: ANN401 - as above
+    """Let pyarrow's reader look at the metadata of columns: where they are faulty, asking for them ends the process."""
+    parquet = require("pyarrow.parquet", extra="train", purpose="reading parquet files")
+    sealed = _Sealed(file.path.stat().st_size)
+    with parquet.ParquetFile(sealed, metadata=table.metadata, pre_buffer=False) as unread:
+        for path in paths:
+            with suppress(_SealedError):
+                next(unread.iter_batches(batch_size=1, row_groups=[group], columns=[path]), None)
+
+
+class _SealedError(OSError):
+    """A page was asked for, so that all that stands before it was found in order."""
+
+
+class _Sealed(io.RawIOBase):
+    """A file of some size that cannot be read."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size = size
+        self._place = 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        del size
+        raise _SealedError
 
 
 def _measure_entries(file: StoredFile, table: Any) -> int:  # noqa: ANN401 - pyarrow is imported when it is needed

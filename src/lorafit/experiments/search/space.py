@@ -189,6 +189,9 @@ def _build_default(config: Config) -> dict[str, list[Any] | SearchRange]:
     left as they are.
     """
     completed = complete_settings(config)
+    if completed.training.learning_rate is None:
+        title = find_method(config.method.name).title
+        raise ConfigError(f"method.name={config.method.name}: {title} have nothing to search, as they are solved for.")
     rate, r, training = completed.training.peak_learning_rate, completed.method.r, config.training
     space: dict[str, list[Any] | SearchRange] = {
         "training.learning_rate": SearchRange(low=rate / 4, high=rate * 4, log=True)
