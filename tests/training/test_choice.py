@@ -53,7 +53,12 @@ class Lines(Silent):
 
 
 @pytest.mark.parametrize(
-    ("winner", "rate", "epochs"), [("embedding", 1e-9, 1), ("setfit", 3e-3, 4), ("lora", 1e-2, 10)]
+    ("winner", "rate", "epochs"),
+    [
+        ("lora", 1e-2, 10),
+        pytest.param("embedding", 1e-9, 1, marks=pytest.mark.slow),
+        pytest.param("setfit", 3e-3, 4, marks=pytest.mark.slow),
+    ],
 )
 def test_the_lowest_validation_loss_decides_and_nothing_is_trained_twice(
     settings: Callable[..., Config], tmp_path: Path, winner: str, rate: float, epochs: int
