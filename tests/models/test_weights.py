@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from lorafit.errors import ConfigError
+from lorafit.models.classifiers import load_classifier
 from lorafit.models.quiet import quiet_transformers
-from lorafit.models.weights import load_classifier, read_tensors, read_weights
+from lorafit.models.weights import read_tensors, read_weights
 
 NAME = "transformer.layer.1.ffn.lin2.weight"
 

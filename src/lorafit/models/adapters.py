@@ -14,7 +14,7 @@ from lorafit.errors import ConfigError
 from lorafit.models.pickled import find_pickled
 from lorafit.models.quiet import leave_sparse_tensors_unchecked
 from lorafit.models.vetting import check_place, opening
-from lorafit.models.weights import read_tensors
+from lorafit.models.weights import SETTINGS, check_tensors, read_tensors
 from lorafit.system.files import read_object
 from lorafit.system.limits import ADAPTER_NAMES, ADAPTER_SIZE
 from lorafit.system.text import clean_text
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel
 
-SETTINGS: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
 
 PEFT_TYPES: Final = frozenset(
@@ -178,30 +177,3 @@ def _list_values(value: object) -> Iterator[object]:
             yield from _list_values(one)
     else:
         yield value
-
-
-def check_tensors(found: "Mapping[str, torch.Tensor]", wanted: "Mapping[str, torch.Tensor]", path: Path) -> None:
-    """Refuse tensors that have no place, another shape, or are missing.
-
-    Args:
-        found: Those of the file, by name.
-        wanted: Those that the settings and the base ask for.
-        path: The file, in an adapter's folder.
-
-    Raises:
-        ConfigError: They differ; the first that do are named.
-    """
-    if lost := sorted(set(found) - set(wanted)):
-        listed = ", ".join(clean_text(name, most=150) for name in lost[:2])
-        raise ConfigError(
-            f"The adapter in {path.parent} is not one of a text classifier with this base: {len(lost)} of its "
-            f"{len(found)} tensors have no place in it ({listed}{', …' if len(lost) > 2 else ''})."
-        )
-    for name, tensor in wanted.items():
-        if name not in found:
-            raise ConfigError(f"{path} has no tensor {name}, which the settings in {SETTINGS} ask for.")
-        if found[name].shape != tensor.shape:
-            raise ConfigError(
-                f"{path}: {name} is of the shape {tuple(found[name].shape)}; base, labels and settings ask for "
-                f"{tuple(tensor.shape)}."
-            )

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 from torch import Tensor, nn
 
 from lorafit.errors import ConfigError
-from lorafit.models.adapters import SETTINGS, check_tensors
 from lorafit.models.architectures import ARCHITECTURES, AdapterPlaces, Architecture, BlockParts
 from lorafit.models.methods import METHODS, Bottleneck
 from lorafit.models.vetting import check_place
-from lorafit.models.weights import read_tensors
+from lorafit.models.weights import SETTINGS, check_tensors, read_tensors
 from lorafit.system.files import read_object
 
 if TYPE_CHECKING:

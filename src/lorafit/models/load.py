@@ -13,13 +13,14 @@ from lorafit.config import ModelConfig
 from lorafit.errors import ConfigError, NetworkUnavailableError
 from lorafit.models.architectures import ARCHITECTURES, Pooling, disable_base_dropout
 from lorafit.models.builtin import BUILTIN_ENCODERS, load_builtin_encoder
+from lorafit.models.classifiers import load_classifier
 from lorafit.models.head import describe_new_head, draw_output, find_output, is_for, read_labels
 from lorafit.models.local import open_local
-from lorafit.models.merging import LABELS, is_adapter, merge_into_base, read_base
+from lorafit.models.merging import is_adapter, merge_into_base, read_base
 from lorafit.models.records import BaseModelRecord
 from lorafit.models.tokenization import read_tokenizer
 from lorafit.models.vetting import check_place, opening, read_config
-from lorafit.models.weights import load_classifier
+from lorafit.models.weights import LABELS
 from lorafit.system.atomic import compute_digest
 from lorafit.system.paths import expand_home
 from lorafit.tasks.base import Task

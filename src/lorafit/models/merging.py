@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from lorafit.errors import ConfigError
 from lorafit.models.adaptation import merge_adapter
 from lorafit.models.adapters import (
-    SETTINGS,
     WEIGHTS,
     is_of_adapterhub,
     load_adapter,
@@ -18,17 +17,16 @@ from lorafit.models.adapters import (
     read_settings,
 )
 from lorafit.models.cache import make_once
+from lorafit.models.classifiers import load_classifier
 from lorafit.models.quiet import quiet_transformers
 from lorafit.models.vetting import opening, read_config
-from lorafit.models.weights import load_classifier
+from lorafit.models.weights import LABELS, SETTINGS
 from lorafit.system.atomic import compute_digest
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-LABELS = "labels"
-"""Folder, beside weights that have no place for them, of the config with the names of the labels."""
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 _OUTPUT = re.compile(r"(?:^|\.)(?:classifier|score|classifier\.out_proj)\.weight$")

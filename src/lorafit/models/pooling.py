@@ -17,8 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from lorafit.models.architectures import Pooling
-from lorafit.models.merging import LABELS
-from lorafit.models.weights import read_tensors
+from lorafit.models.weights import LABELS, read_tensors
 
 _ENCODER_ONLY: Final = ("id2label", "label2id", "problem_type")
 _POOLING: Final = "1_Pooling"

@@ -1,6 +1,5 @@
 """Weights from safetensors files, checked before a model gets them: plain numbers, all of them finite."""
 
-import inspect
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,18 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lorafit.errors import ConfigError
-from lorafit.models.architectures import Pooling
-from lorafit.models.vetting import check_place, opening, reading
+from lorafit.models.vetting import check_place, reading
 from lorafit.system.files import check_file, read_object
-from lorafit.system.limits import HEADER, NEW_NUMBERS, RECORD_BYTES
+from lorafit.system.limits import HEADER, RECORD_BYTES
 from lorafit.system.text import clean_text
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel
 
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = f"{WEIGHTS}.index.json"
+
+SETTINGS: Final = "adapter_config.json"
+"""Settings of an adapter, in PEFT's format and in AdapterHub's."""
+
+LABELS: Final = "labels"
+"""The folder with the labels of an adapter or a pooled model, in a `config.json`."""
 
 _LEARNED: Final = re.compile(r"(?:^|\.)(?:weight|bias)$")
 
@@ -105,59 +108,28 @@ def _find_fault(name: str, tensor: "torch.Tensor") -> str | None:
     return f"has {wrong:,} of {tensor.numel():,} numbers that are NaN or infinite" if wrong else None
 
 
-def load_classifier(
-    folder: Path, config: "PretrainedConfig", name: str, pooling: Pooling = "own"
-) -> tuple["PreTrainedModel", Mapping[str, Any]]:
-    """Load a model with a classification head in fp32; what its weights lack is drawn from torch's random numbers.
+def check_tensors(found: "Mapping[str, torch.Tensor]", wanted: "Mapping[str, torch.Tensor]", path: Path) -> None:
+    """Refuse tensors that have no place, another shape, or are missing.
 
     Args:
-        folder: In the Hub's layout.
-        config: Its config, with the labels.
-        name: The model, as the user named it.
-        pooling: What its head reads.
-
-    Returns:
-        The model, and transformers' account of keys that are missing or of another size.
+        found: Those of the file, by name.
+        wanted: Those that the settings and the base ask for.
+        path: The file, in an adapter's folder.
 
     Raises:
-        ConfigError: transformers cannot load it as a sequence classifier, its config speaks of a far larger model than
-            its weights are, or these are not what `read_weights` takes.
+        ConfigError: They differ; the first that do are named.
     """
-    import torch
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING
-
-    what = f"transformers cannot load {name} as a text classifier"
-    kinds = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if pooling == "own" else MODEL_MAPPING
-    kind: Any = kinds.get(type(config), None)
-    if kind is None:
-        raise ConfigError(f"{what}: there is none of the type {config.model_type!r}.")
-    kind = kind[0] if isinstance(kind, tuple) else kind
-    tensors = read_weights(folder)
-    has_pooler = "add_pooling_layer" in inspect.signature(kind).parameters and pooling != "own"
-    parts = {"add_pooling_layer": False} if has_pooler else {}  # its own pooler reads the first token
-    with opening(what):
-        with torch.device("meta"):
-            empty = kind(config, **parts)
-        planned = sum(one.numel() for one in (*empty.parameters(), *empty.buffers()))
-        there = sum(one.numel() for one in tensors.values())
-        NEW_NUMBERS.check(
-            planned - 2 * there,
-            f"{name}: its config.json speaks of {planned:,} numbers, and its weights have {there:,}",
-            ConfigError,
+    if lost := sorted(set(found) - set(wanted)):
+        listed = ", ".join(clean_text(name, most=150) for name in lost[:2])
+        raise ConfigError(
+            f"The adapter in {path.parent} is not one of a text classifier with this base: {len(lost)} of its "
+            f"{len(found)} tensors have no place in it ({listed}{', …' if len(lost) > 2 else ''})."
         )
-        model, account = kind.from_pretrained(
-            None,
-            config=config,
-            state_dict=tensors,
-            dtype=torch.float32,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,  # of a base with a head for other labels
-            output_loading_info=True,
-            **parts,
-        )
-        if pooling == "mean":
-            from lorafit.models.pooling import pool
-
-            model, account = pool(model, account, folder)
-    model.name_or_path = model.config.name_or_path = str(folder)
-    return model, account
+    for name, tensor in wanted.items():
+        if name not in found:
+            raise ConfigError(f"{path} has no tensor {name}, which the settings in {SETTINGS} ask for.")
+        if found[name].shape != tensor.shape:
+            raise ConfigError(
+                f"{path}: {name} is of the shape {tuple(found[name].shape)}; base, labels and settings ask for "
+                f"{tuple(tensor.shape)}."
+            )
