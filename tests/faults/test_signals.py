@@ -69,6 +69,9 @@ def test_a_signal_keeps_what_there_is(
             counts.add(
                 name, f"used after {number.name}", after.fault() or "complete", str(after), good=not after.status
             )
+        elif outcome == "kept" and "The output is complete" in ended.err:
+            same = (place / "out.csv").read_bytes() == (whole / "out.csv").read_bytes()
+            counts.add(name, f"read after {number.name}", "complete" if same else "other", str(ended), good=same)
         elif outcome == "kept":
             words = first if name == "train" and not (place / "out" / "run.json").exists() else again
             after = commands.run(*lab.spell(words, place))
@@ -97,5 +100,5 @@ def judge(name: str, ended: "Ended", number: int, place: Path) -> str:
     if name == "train" and record.exists() and json.loads(record.read_bytes())["status"] == "running":
         return "its record says that it runs"
     last = ended.err.splitlines()[-1]
-    is_told = "lorafit " in last or "the same command and --resume" in last
+    is_told = any(words in last for words in ("lorafit ", "the same command and --resume", "The output is complete"))
     return "kept" if is_told or name not in TELLS or not any(place.iterdir()) else "no command to go on"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -127,6 +127,25 @@ def test_a_stopped_job_goes_on_and_repeats_and_loses_nothing(tmp_path: Path, suf
     assert notes.told == [("predicting", 4), ("update", 3), ("update", 4)]
     assert read_table(output).columns["text"] == texts
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_stop_after_the_output_is_written_tells_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    file, output, join = write_rows(tmp_path / "in.jsonl"), tmp_path / "out.csv", job_parts.join_tables
+    if overwrite:
+        output.write_text("of an earlier job")
+
+    def join_and_stop(*arguments: Any, **named: Any) -> NoReturn:
+        join(*arguments, **named)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job_parts, "join_tables", join_and_stop)
+    with pytest.raises(JobInterruptedError, match=f"^Interrupted. The output is complete: {re.escape(str(output))}$"):
+        run_job(open_file(file), Length(), output, overwrite=overwrite)
+    assert len(read_table(output).columns["text"]) == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.csv"]
 
 
 def test_a_stopped_job_is_neither_forgotten_nor_mixed_with_another(tmp_path: Path) -> None:

@@ -245,6 +245,9 @@ class _Work:
     def stop(self, *, texts: str = "") -> str:
         """Remove the parts of a job that stops here if it cannot be gone on with, and say what is kept."""
         parts = self._parts
+        if parts.is_joined:
+            parts.remove()
+            return f"The output is complete: {parts.output}"
         with suppress(OSError):  # whose reason is the one that is told
             can_go_on = self._job.source is not None and bool(self._job.source.identity)
             if can_go_on and (rows := parts.count_rows()):

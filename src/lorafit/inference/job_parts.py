@@ -46,6 +46,15 @@ class PartRecord(FileRecord):
     digest: str
 
 
+def _identify(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from one that takes its place; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 class JobParts:
     """The finished parts of a job with an `output`, in their `folder`; one process at a time may have them."""
 
@@ -57,8 +66,15 @@ class JobParts:
         self._settings = dict(settings)
         self._job = self.folder / "job.json"
         self._unreadable = 0
+        self._before = _identify(output)
         whole, suffix = re.escape(output.name), re.escape(output.suffix)
         self._own = re.compile(rf"job\.json|\d{{12}}(?:\.json|{suffix})|\.(?:job\.json|\d{{12}}\.\w+|{whole})\..+")
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the output was written since this was made."""
+        now = _identify(self.output)
+        return now is not None and now != self._before
 
     @property
     def rows(self) -> int:
