@@ -41,6 +41,7 @@ from lorafit.runs.bases import locate_base
 from lorafit.runs.folder import RunLayout
 from lorafit.system.progress import Silent
 from lorafit.tasks.base import TargetScaler, Task
+from lorafit.tasks.baselines import WORD_MODELS
 from lorafit.tasks.registry import get_task
 from lorafit.training.prepare import Material, prepare
 
@@ -127,7 +128,7 @@ def measure(source: tuple[Task, Split], settings: dict[str, Any]) -> dict[str, f
     task, rows = source
     train, scored = draw(task, rows, settings)
     began, method = time.perf_counter(), settings.get("method", "lora")
-    if method in task.baselines:
+    if method in WORD_MODELS:
         values = task.predict_baseline(method, list(train.texts), train.y, list(scored.texts))
         found = task.validation_metrics(scored.y, task.deactivate(values), TargetScaler())
         return {**found, "rows": len(train), "steps": 0, "seconds": time.perf_counter() - began}

@@ -16,7 +16,7 @@ from lorafit.tasks.baselines import (
     fit_marks,
     fit_numbers,
 )
-from lorafit.tasks.registry import TASKS, get_task
+from lorafit.tasks.registry import TASKS, build_task, get_task
 
 FloatArray = NDArray[np.float64]
 
@@ -63,6 +63,12 @@ def test_baselines_of_tasks_have_titles() -> None:
         "ordinal": classifiers,
     }
     assert all((*CLASSIFIERS.values(), *REGRESSORS.values()))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_reads_no_words_is_not_taken_for_a_word_model(task: str) -> None:
+    with pytest.raises(ValueError, match="embedding reads no words"):
+        build_task(task, ["1", "2"]).predict_baseline("embedding", ["a", "b"], np.array([0, 1]), ["a"])
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import UserInputError
-from lorafit.tasks.baselines import ENCODER, MAJORITY, fit_classes
+from lorafit.tasks.baselines import ENCODER, MAJORITY, WORD_MODELS, fit_classes
 from lorafit.tasks.format import Form, write_estimate, write_numbers
 from lorafit.tasks.label_spellings import match_names
 from lorafit.tasks.labels import Label, LabelColumn, LabelReading, quote_label, shorten_label
@@ -453,9 +453,14 @@ class Task(ABC):
 
         Returns:
             Values of shape (m, labels); a class without training rows has the probability 0.
+
+        Raises:
+            ValueError: It is another baseline.
         """
         if name == MAJORITY:
             return np.tile(self.constant_values(y), (len(others), 1))
+        if name not in WORD_MODELS:
+            raise ValueError(f"{name} reads no words")
         return self.fit_words(name, texts, y).score(others)
 
     def fit_words(self, name: str, texts: Sequence[str], y: NDArray[Any]) -> WordModel:
