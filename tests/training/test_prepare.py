@@ -116,8 +116,8 @@ def test_files_are_kept_by_the_names_they_were_given(
 @pytest.mark.parametrize(
     ("method", "rows", "settings", "steps"),
     [
-        ("setfit", 32, {}, (24, None)),
-        ("setfit", 32, {"max_steps": 3}, (24, 3)),
+        ("setfit", 32, {}, (16, None)),
+        ("setfit", 32, {"max_steps": 3}, (16, 3)),
         ("setfit", 640, {"epochs": 5}, (5, None)),
         ("setfit", 64_000, {}, (2, 400)),
         ("full", 64_000, {}, (2, None)),

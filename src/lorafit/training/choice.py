@@ -1,8 +1,8 @@
 """Choose a method by the data: what `method.name=auto` stands for.
 
-Of very few rows the regression on embeddings is taken: it is solved for in seconds, so that cross-fitting costs little.
-Of more rows it and SetFit are tried, and LoRA where there are rows to validate on: the lowest loss of rows that trained
-nothing decides. Of many rows LoRA is taken. The evidence is in `docs/explanation/defaults.md`.
+Of few rows the regression on embeddings and SetFit are tried, and LoRA, too, where there are rows to validate on: the
+lowest loss of rows that a model was not trained on decides. Of a handful of rows the embeddings are taken, as nothing
+could decide, and of many LoRA. The evidence is in `docs/explanation/defaults.md`.
 """
 
 import shutil
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from lorafit.config import Config
+from lorafit.data.loading import FEWEST_CALIBRATION_ROWS
 from lorafit.errors import ConfigError
 from lorafit.models.adaptation import suits
 from lorafit.models.load import build_model_config
@@ -33,9 +34,6 @@ from lorafit.training.stages import RunStages
 EMBEDDING: Final = "embedding"
 SETFIT: Final = "setfit"
 LORA: Final = "lora"
-
-_FEW_A_LABEL: Final = 32
-"""Training rows a label below which nothing but the embeddings is tried, where none validate."""
 
 _MANY_ROWS: Final = 5_000
 """Training rows from which on nothing but LoRA is tried."""
@@ -123,8 +121,8 @@ def _list_candidates(material: Material) -> tuple[tuple[str, ...], str]:
         return (LORA,), f"for {rows:,} training rows"
     if validation is not None and len(validation):
         return (EMBEDDING, SETFIT, LORA), f"by the lowest loss of {len(validation):,} validation rows"
-    if rows < _FEW_A_LABEL * len(task.label_names):
-        return (EMBEDDING,), f"for {rows:,} training rows, none of which validate"
+    if rows < FEWEST_CALIBRATION_ROWS:
+        return (EMBEDDING,), f"for {rows:,} training rows"
     return (EMBEDDING, SETFIT), f"by the lowest loss of {rows:,} training rows out of fold"
 
 
