@@ -136,6 +136,23 @@ def written(write_run_in: Callable[..., Path], tmp_path_factory: pytest.TempPath
     return write_run_in(tmp_path_factory.mktemp("fuzz"))
 
 
+def fuzz(path: Path, fields: dict[str, Any], ask: Callable[[], object], *, sealed: bool) -> None:
+    """Write records changed within their structure to a file, and ask what reads them."""
+
+    @repeatable
+    @given(mutations(fields))
+    def check(changed: dict[str, Any]) -> None:
+        changed["schema_version"] = SCHEMA_VERSION
+        try:
+            text = seal(changed) if sealed else json.dumps(changed)
+            path.write_text(text, encoding="utf-8", errors="surrogatepass")
+        except (RecursionError, UnicodeError):
+            return
+        assert find_break(ask, text) is None
+
+    check()
+
+
 RECORDS = ("run.json", "metrics.json", "adapter/calibration.json")
 
 
@@ -149,19 +166,8 @@ def test_no_record_breaks_what_reads_it(name: str, sealed: bool, written: Path) 
     fields = json.loads(intact)
     fields.pop("seal", None)
 
-    @repeatable
-    @given(mutations(fields))
-    def check(changed: dict[str, Any]) -> None:
-        changed["schema_version"] = SCHEMA_VERSION
-        try:
-            text = seal(changed) if sealed else json.dumps(changed)
-            path.write_text(text, encoding="utf-8", errors="surrogatepass")
-        except (RecursionError, UnicodeError):
-            return
-        assert find_break(lambda: read_run(written), text) is None
-
     try:
-        check()
+        fuzz(path, fields, lambda: read_run(written), sealed=sealed)
     finally:
         path.write_bytes(intact)
 
@@ -183,18 +189,7 @@ def test_no_weights_of_a_blend_break_what_reads_them(sealed: bool, tmp_path: Pat
         blend = read_blend(tmp_path, task)
         assert np.isfinite(blend.pool(task, np.array([[1.0, -1.0]]), blend.read(["good film"]))).all()
 
-    @repeatable
-    @given(mutations(fields))
-    def check(changed: dict[str, Any]) -> None:
-        changed["schema_version"] = SCHEMA_VERSION
-        try:
-            text = seal(changed) if sealed else json.dumps(changed)
-            path.write_text(text, encoding="utf-8", errors="surrogatepass")
-        except (RecursionError, UnicodeError):
-            return
-        assert find_break(ask, text) is None
-
-    check()
+    fuzz(path, fields, ask, sealed=sealed)
 
 
 def test_no_bytes_of_a_record_break_what_reads_it(written: Path) -> None:

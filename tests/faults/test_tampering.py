@@ -221,6 +221,7 @@ def test_a_sample_of_damage_makes_no_wrong_answer(
 
     run = trained_of("single_label")
     damage(run, {file: choose(file) for file in list_files(run)}, name, call, tmp_path / "case", counts)
+    assert counts.bad == [], counts.describe_bad()
 
 
 @pytest.mark.parametrize("name", [*BLEND_FILES, TYPICALITY_FILE])
@@ -229,6 +230,7 @@ def test_no_damage_of_a_blend_or_typicality_makes_a_wrong_answer(
 ) -> None:
     file = (RunLayout(blended).trained / name).relative_to(blended)
     damage(blended, {file: [*FAULTS]}, "predict", call, tmp_path / "case", counts)
+    assert counts.bad == [], counts.describe_bad()
 
 
 @pytest.fixture(scope="module")
@@ -259,4 +261,3 @@ def damage(
             ended = call(*words)
             outcome = judge(ended, lambda ended=ended: read(ended, folder, place), right, file)
             counts.add(name, fault, outcome, f"{file}\n{ended}", good=outcome in GOOD)
-    assert counts.bad == [], counts.describe_bad()

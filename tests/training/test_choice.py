@@ -1,5 +1,6 @@
 """`--method auto`: what is chosen, what it says of it, and that what was trained while choosing is the run's own."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +94,28 @@ def test_out_of_fold_losses_decide_where_no_rows_validate(settings: Callable[...
     assert lines.said.count("fold 1 of 5") == 2, "each trial's, and none of the run"
     assert run.record.cross_fitted_folds == 5
     assert not RunLayout(run.path).cross_fitting.exists()
+
+
+class CtrlC(Silent):
+    """Interrupts the first training with steps."""
+
+    def update(self, done: int, **measured: float | None) -> None:
+        if done and "loss" in measured:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_stopped_while_it_chooses_it_leaves_nothing(settings: Callable[..., Config], tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        lorafit.train(settings(), output=tmp_path / "run", progress=CtrlC())
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_method_that_diverges_is_not_chosen(settings: Callable[..., Config]) -> None:
+    given = ("training.learning_rate=1e30", "data.validation_fraction=0.3", "training.max_grad_norm=1e30")
+    with choice.choose_method(settings(*given), Silent()) as found:
+        assert found.record is not None
+        assert found.record.method == "embedding"
+        assert set(found.record.losses) == {"embedding"}
 
 
 def test_of_a_handful_of_rows_the_embeddings_are_taken(settings: Callable[..., Config], tmp_path: Path) -> None:

@@ -137,7 +137,8 @@ class ChoiceRecord(Record):
     Attributes:
         method: The method.
         reason: Why, as a phrase that goes on "was chosen".
-        losses: Validation loss of each method that was tried; empty where none had to be.
+        losses: Loss of each method that was tried, and did not diverge, on rows that it was not trained on; empty where
+            none had to be tried.
     """
 
     method: str

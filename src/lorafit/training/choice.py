@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 from typing import Final
 
 from lorafit.config import Config
 from lorafit.data.loading import FEWEST_CALIBRATION_ROWS
-from lorafit.errors import ConfigError
+from lorafit.errors import ConfigError, TrainingDivergedError, TrainingInterruptedError
 from lorafit.models.adaptation import suits
 from lorafit.models.load import build_model_config
 from lorafit.models.method_settings import select_settings
@@ -82,6 +82,7 @@ def choose_method(config: Config, progress: Progress) -> Iterator[Choice]:
 
     Raises:
         ConfigError: There is a budget, too: what trying takes is not known before.
+        KeyboardInterrupt: It was interrupted; nothing is kept.
     """
     if config.method.name != AUTO:
         yield Choice(config)
@@ -97,9 +98,13 @@ def choose_method(config: Config, progress: Progress) -> Iterator[Choice]:
         return
     with tempfile.TemporaryDirectory(prefix="lorafit-choice-") as folder:
         began = time.perf_counter()
-        trials = [_try(_name_method(config, name), material, Path(folder) / name, progress) for name in names]
+        try:
+            trials = [_try(_name_method(config, name), material, Path(folder) / name, progress) for name in names]
+        except TrainingInterruptedError:  # there is no run yet that could go on
+            raise KeyboardInterrupt from None
         best = min(trials, key=lambda trial: trial.loss)
-        losses = {trial.stages.prepared.config.method.name: trial.loss for trial in trials}
+        finite = [trial for trial in trials if isfinite(trial.loss)]
+        losses = {trial.stages.prepared.config.method.name: trial.loss for trial in finite}
         method = best.stages.prepared.config.method.name
         kept = sum(best.stages.journal.record.seconds.values())
         yield Choice(
@@ -113,14 +118,14 @@ def choose_method(config: Config, progress: Progress) -> Iterator[Choice]:
 def _list_candidates(material: Material) -> tuple[tuple[str, ...], str]:
     """Return the methods that are tried, and why one is chosen, as a phrase that goes on "was chosen"."""
     splits, task = material.splits, material.splits.task
-    rows, validation = len(splits.train), splits.by_name.get("validation")
+    rows, validation = len(splits.train), len(splits.validation)
     kind = build_model_config(material.encoder.folder, task).model_type
     if not suits(find_method(EMBEDDING), kind):
         return (LORA,), f"as {EMBEDDING} cannot adapt {kind}"
     if rows >= _MANY_ROWS:
         return (LORA,), f"for {rows:,} training rows"
-    if validation is not None and len(validation):
-        return (EMBEDDING, SETFIT, LORA), f"by the lowest loss of {len(validation):,} validation rows"
+    if validation:
+        return (EMBEDDING, SETFIT, LORA), f"by the lowest loss of {validation:,} validation rows"
     if rows < FEWEST_CALIBRATION_ROWS:
         return (EMBEDDING,), f"for {rows:,} training rows"
     return (EMBEDDING, SETFIT), f"by the lowest loss of {rows:,} training rows out of fold"
@@ -128,7 +133,7 @@ def _list_candidates(material: Material) -> tuple[tuple[str, ...], str]:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A method that was tried, and the loss of rows that it was not trained on."""
+    """A method that was tried, and the loss of rows that it was not trained on; infinite where training diverged."""
 
     stages: RunStages
     loss: float
@@ -139,8 +144,13 @@ def _try(config: Config, material: Material, folder: Path, progress: Progress) -
     folder.mkdir()
     prepared = prepare(config, Silent(), material=material)
     stages = RunStages.begin(prepared, RunLayout(folder), progress)
-    with advise_on_memory():
-        stages.fit()
+    try:
+        with advise_on_memory():
+            stages.fit()
+    except TrainingDivergedError as error:
+        progress.finish()
+        progress.say(str(error))
+        return _Trial(stages, inf)
     training, rows, task = stages.journal.record.training, prepared.splits.train, prepared.task
     if training is not None and training.best_validation_loss is not None:
         return _Trial(stages, training.best_validation_loss)
