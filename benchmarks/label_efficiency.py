@@ -7,22 +7,26 @@ A cell trains on so many rows of each class, drawn by its seed from the train sp
 few), and is measured on up to 1,000 rows of the test split, the same for all cells of the data: no measurement here
 chooses anything. `auto` is measured together with the baselines that its run trains. `--methods all` takes every method
 of the table; `--setfit` adds SetFit 1.2's own library, in an environment of its own, on the same base and rows. From
-1,000 rows a class on, seed 0 alone is measured. Cells are kept in benchmarks/results/label-efficiency.json with the
-rows that were right, so that the same command goes on after them; `--minutes` ends it after a cell. `--table` measures
+1,000 rows a class on, seed 0 alone is measured. Two cells are measured at a time, each in a process of its own on one
+thread, so that seconds are those of one core. They are kept in benchmarks/results/label-efficiency.json with the rows
+that were right, so that the same command goes on after them; `--minutes` begins none after so many. `--table` measures
 nothing: it prints the table, with paired tests of `auto` against the others over test rows, their right and wrong
 answers averaged over the seeds, and Holm's adjustment over the whole table.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import venv
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from few_rows import read_wheel
 from numpy.typing import NDArray
-from trials import BUILTIN, RESULTS, Ledger, encoder_folder
+from trials import BUILTIN, RESULTS, Ledger, encoder_folder, run_fresh
 
 import lorafit
 from lorafit.config import load_config
@@ -50,6 +54,10 @@ RIVALS = ("nb_svm", "tfidf", "embedding", LIBRARY)
 """What `auto` is tested against; the second last is the baseline of that name."""
 
 TESTED = 1000
+AT_A_TIME = 2
+LIBRARY_STEPS = 128
+"""Most steps of SetFit's library, of 16 pairs each: an epoch of all its pairs grows with the square of the rows."""
+
 LEVEL, SAMPLES = 0.95, 9999
 PACKAGES = ["setfit==1.2.0", "transformers<5", "torch==2.13.0"]
 CELLS = RESULTS / "label-efficiency.json"
@@ -134,6 +142,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     texts, labels = draw(data, settings["per_class"], settings["seed"])
     overrides = [
         f"model.name={BUILTIN}",
+        "training.threads=1",
         f"data.task={data.task}",
         f"method.name={settings['method']}",
         f"training.seed={settings['seed']}",
@@ -179,15 +188,20 @@ def unpack(digits: str, count: int) -> NDArray[np.float64]:
     return np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8))[:count].astype(np.float64)
 
 
-def measure_library(settings: dict[str, Any], place: Path) -> dict[str, Any]:
-    """Train with SetFit's own library in an environment of its own, on the same base and rows."""
+def make_environment(place: Path) -> Path:
+    """Install SetFit's library in an environment of its own, and return its Python."""
+    venv.create(place, with_pip=True)
     python = place / "bin" / "python"
-    if not python.exists():
-        venv.create(place, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
+    return python
+
+
+def measure_library(settings: dict[str, Any], python: Path) -> dict[str, Any]:
+    """Train with SetFit's own library on the base and rows of a cell."""
     data = read(settings["data"])
     texts, labels = draw(data, settings["per_class"], settings["seed"])
-    given = {"texts": texts, "labels": labels, "test": data.test[0], "seed": settings["seed"]}
+    given = {"texts": texts, "labels": labels, "test": data.test[0]}
+    given |= {name: settings[name] for name in ("seed", "steps")}
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         given["base"] = write_base(Path(folder) / "base")
@@ -235,7 +249,8 @@ def list_cells(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             continue
         if method == LIBRARY and SOURCES[data] is read_parts:
             continue  # its heads for several labels are another model
-        yield {"data": data, "per_class": size, "seed": seed, "method": method, "tested": TESTED}
+        cell = {"data": data, "per_class": size, "seed": seed, "method": method, "tested": TESTED}
+        yield {**cell, "steps": LIBRARY_STEPS} if method == LIBRARY else cell
 
 
 def print_table() -> None:
@@ -292,21 +307,41 @@ def main() -> None:
     if arguments.table:
         print_table()
         return
-    ledger, began = Ledger(CELLS, again=False), time.monotonic()
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")  # of the cells' processes
+    ledger, ends = Ledger(CELLS, again=False), time.monotonic() + 60 * (arguments.minutes or float("inf"))
+    missing = [cell for cell in list_cells(arguments) if not ledger.has(name_cell(cell), cell)]
     with tempfile.TemporaryDirectory(prefix="setfit-library-") as place:
-        for settings in list_cells(arguments):
-            title = " ".join(str(settings[key]) for key in ("data", "per_class", "seed", "method"))
-            if ledger.has(title, settings):
-                continue
-            if arguments.minutes is not None and time.monotonic() - began > 60 * arguments.minutes:
-                return
-            function = partial(measure, settings)
-            if settings["method"] == LIBRARY:
-                function = partial(measure_library, settings, Path(place))
-            result = ledger.measure(title, settings, function)
-            scores = {name: unpack(digits, result["tested"]).mean() for name, digits in result["right"].items()}
-            shown = ", ".join(f"{name} {100 * score:.1f}" for name, score in scores.items())
-            print(f"{title}: {shown} % ({result['method']}, {result['seconds']:.0f} s)", flush=True)
+        python = make_environment(Path(place)) if any(cell["method"] == LIBRARY for cell in missing) else Path()
+        cells, lock = iter(missing), threading.Lock()
+
+        def work(_: int) -> None:
+            while time.monotonic() < ends:
+                with lock:
+                    settings = next(cells, None)
+                if settings is None:
+                    return
+                if settings["method"] == LIBRARY:
+                    result = run_fresh(measure_library, settings, python)
+                else:
+                    result = run_fresh(measure, settings)
+                with lock:
+                    ledger.measure(name_cell(settings), settings, lambda found=result: found)
+                    print(describe(settings, result), flush=True)
+
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            list(pool.map(work, range(AT_A_TIME)))
+
+
+def name_cell(settings: dict[str, Any]) -> str:
+    """Return the name of a cell in the file of results."""
+    return " ".join(str(settings[key]) for key in ("data", "per_class", "seed", "method"))
+
+
+def describe(settings: dict[str, Any], result: dict[str, Any]) -> str:
+    """Return a line that says what was right in a cell."""
+    scores = {name: unpack(digits, result["tested"]).mean() for name, digits in result["right"].items()}
+    shown = ", ".join(f"{name} {100 * score:.1f}" for name, score in scores.items())
+    return f"{name_cell(settings)}: {shown} % ({result['method']}, {result['seconds']:.0f} s)"
 
 
 if __name__ == "__main__":

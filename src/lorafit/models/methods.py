@@ -509,7 +509,7 @@ METHODS: dict[str, Method] = {
             pooling="mean",
             objective="pairs",
             library="sentence-transformers",
-            steps=(16, 400),
+            steps=(12, 400),
             limits=_MODEL | _NOT_FUSED | {"decoder"},
         ),
         Method(

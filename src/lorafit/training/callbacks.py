@@ -32,30 +32,41 @@ class EpochOrder(TrainerCallback):
 
 
 _CHECKPOINTS = 4
+_SECONDS_APART = 30.0
 
 
 class Schedule(TrainerCallback):
     """Schedules validations and checkpoints at equal distances within each epoch, and at its end.
 
-    Without validations, checkpoints serve to resume alone; there are four over the whole training.
+    Without validations, checkpoints serve to resume alone: there are four in all, or fewer where training is short.
     """
 
-    def __init__(self, *, steps_per_epoch: int, evaluations_per_epoch: int, validates: bool = True) -> None:
+    def __init__(
+        self, *, steps_per_epoch: int, evaluations_per_epoch: int, validates: bool = True, saves: bool = True
+    ) -> None:
         count = min(evaluations_per_epoch, steps_per_epoch)
         self._steps_per_epoch = steps_per_epoch
         self._points = {round(part * steps_per_epoch / count) for part in range(1, count + 1)}
         self._validates = validates
+        self._saves = saves
+        self._saved = 0.0
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Start the clock."""
+        self._saved = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Request a validation and a checkpoint where they are due, and at the last step."""
         if self._is_due(state) or state.global_step >= state.max_steps:
             control.should_log = True  # stores the training time, from which a resumed run continues
-            control.should_save = True
-        control.should_evaluate = control.should_save and self._validates
+            control.should_save = self._saves
+            self._saved = time.monotonic()
+            control.should_evaluate = self._validates
 
     def _is_due(self, state: TrainerState) -> bool:
         if not self._validates:
-            return state.global_step % max(1, state.max_steps // _CHECKPOINTS) == 0
+            is_quarter = state.global_step % max(1, state.max_steps // _CHECKPOINTS) == 0
+            return is_quarter and time.monotonic() - self._saved >= _SECONDS_APART
         return (state.global_step - 1) % self._steps_per_epoch + 1 in self._points
 
 

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from numpy.typing import NDArray
 
 from lorafit.config import Config
 from lorafit.data.loading import FEWEST_CALIBRATION_ROWS
@@ -25,8 +27,9 @@ from lorafit.models.methods import AUTO, find_method
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import ChoiceRecord
 from lorafit.system.progress import Progress, Silent
-from lorafit.tasks.base import TargetScaler
-from lorafit.training.folds import assign_held_out_folds, cross_fit
+from lorafit.tasks.base import Array, TargetScaler, Task
+from lorafit.training.embedding_baseline import is_embedding
+from lorafit.training.folds import assign_held_out_folds, cross_fit, predict_embedding_folds
 from lorafit.training.planning.memory import advise_on_memory
 from lorafit.training.prepare import Material, load_material, prepare
 from lorafit.training.stages import RunStages
@@ -103,13 +106,11 @@ def choose_method(config: Config, progress: Progress) -> Iterator[Choice]:
         except TrainingInterruptedError:  # there is no run yet that could go on
             raise KeyboardInterrupt from None
         best = min(trials, key=lambda trial: trial.loss)
-        finite = [trial for trial in trials if isfinite(trial.loss)]
-        losses = {trial.stages.prepared.config.method.name: trial.loss for trial in finite}
-        method = best.stages.prepared.config.method.name
-        kept = sum(best.stages.journal.record.seconds.values())
+        losses = {trial.config.method.name: trial.loss for trial in trials if isfinite(trial.loss)}
+        kept = 0.0 if best.stages is None else sum(best.stages.journal.record.seconds.values())
         yield Choice(
-            _name_method(config, method),
-            ChoiceRecord(method=method, reason=reason, losses=losses),
+            best.config,
+            ChoiceRecord(method=best.config.method.name, reason=reason, losses=losses),
             best.stages,
             {"choosing": time.perf_counter() - began - kept},
         )
@@ -133,14 +134,28 @@ def _list_candidates(material: Material) -> tuple[tuple[str, ...], str]:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A method that was tried, and the loss of rows that it was not trained on; infinite where training diverged."""
+    """A method that was tried.
 
-    stages: RunStages
+    Attributes:
+        config: The settings, with the method named.
+        loss: Of rows that it was not trained on; infinite where training diverged.
+        stages: Its training; None where it takes no time to train again.
+    """
+
+    config: Config
     loss: float
+    stages: RunStages | None = None
 
 
 def _try(config: Config, material: Material, folder: Path, progress: Progress) -> _Trial:
     progress.say(f"trying {find_method(config.method.name).title}")
+    rows, task = material.splits.train, material.splits.task
+    folds = None if len(material.splits.validation) else assign_held_out_folds(rows, task, seed=config.data.seed)
+    if folds is not None and not (folds >= 0).any():
+        return _Trial(config, inf)
+    if folds is not None and is_embedding(config.method.name):
+        values = predict_embedding_folds(config, material, folds, progress)
+        return _Trial(config, _score(task, rows.y[folds >= 0], task.deactivate(values)))
     folder.mkdir()
     prepared = prepare(config, Silent(), material=material)
     stages = RunStages.begin(prepared, RunLayout(folder), progress)
@@ -150,17 +165,18 @@ def _try(config: Config, material: Material, folder: Path, progress: Progress) -
     except TrainingDivergedError as error:
         progress.finish()
         progress.say(str(error))
-        return _Trial(stages, inf)
-    training, rows, task = stages.journal.record.training, prepared.splits.train, prepared.task
-    if training is not None and training.best_validation_loss is not None:
-        return _Trial(stages, training.best_validation_loss)
-    folds = assign_held_out_folds(rows, task, seed=config.data.seed)
-    if not (folds >= 0).any():
-        return _Trial(stages, inf)
+        return _Trial(config, inf)
+    if folds is None:
+        training = stages.journal.record.training
+        loss = None if training is None else training.best_validation_loss
+        return _Trial(config, inf if loss is None else loss, stages)
     with stages.journal.stage("cross-fitting"):
         logits = cross_fit(stages, folds, progress)
-    found = task.validation_metrics(rows.y[folds >= 0], logits, TargetScaler())
-    return _Trial(stages, found["calibrated_loss"])
+    return _Trial(config, _score(task, rows.y[folds >= 0], logits), stages)
+
+
+def _score(task: Task, y: NDArray[Any], logits: Array) -> float:
+    return task.validation_metrics(y, logits, TargetScaler())["calibrated_loss"]
 
 
 def _name_method(config: Config, name: str) -> Config:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from lorafit.models.tokenization import TokenizedTexts
 from lorafit.runs.records import TrainingRecord
 from lorafit.system.progress import Progress
 from lorafit.training.head import solve_head
@@ -27,12 +28,18 @@ _MOST_INPUTS: Final = 5_000
 
 
 def fit_by_pairs(
-    job: TrainingJob, marks: NDArray[np.float32], *, progress: Progress, resume_from: Path | None = None
+    job: TrainingJob,
+    texts: TokenizedTexts,
+    marks: NDArray[np.float32],
+    *,
+    progress: Progress,
+    resume_from: Path | None = None,
 ) -> TrainingRecord:
     """Train the encoder by pairs, and fit its head: for every validation, and to the weights that are kept.
 
     Args:
-        job: What to train, of a classifier of mean states; the targets of its rows are the head's.
+        job: What to train, of a classifier of mean states; its rows and their targets are the head's.
+        texts: The inputs of the rows as pairs are made of them, which may be shorter.
         marks: Shape (inputs, k), from `Task.pair_marks`, of each of the rows.
         progress: As `fit` takes it.
         resume_from: As `fit` takes it.
@@ -48,7 +55,7 @@ def fit_by_pairs(
 
     by_pairs = replace(
         job,
-        rows=replace(job.rows, labels=marks, weights=None),
+        rows=replace(job.rows, texts=texts, labels=marks, weights=None),
         compute_loss=_compute_loss,
         validate=None if validate is None else fit_and_validate,
     )

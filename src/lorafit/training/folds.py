@@ -428,7 +428,7 @@ def _fit_fold(
     folder.mkdir()
     stages = RunStages.begin(prepared, RunLayout(folder), progress)
     stages.inputs = inputs or stages.inputs
-    stages.fit()
+    stages.fit(resumable=False)
     return stages
 
 

@@ -43,6 +43,7 @@ class TrainingJob:
         on_validation: Called after every validation; what it raises ends training.
         expected_seconds: Forecast of the training time, for the progress bar.
         compute_loss: What is minimised; None for the model's own loss, weighted as the settings have it.
+        resumable: Whether checkpoints are written where no rows validate, and so none is needed for its weights.
     """
 
     adapted: AdaptedModel
@@ -57,3 +58,4 @@ class TrainingJob:
     on_validation: OnValidation | None = None
     expected_seconds: float | None = None
     compute_loss: ComputeLoss | None = None
+    resumable: bool = True

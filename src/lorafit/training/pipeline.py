@@ -113,11 +113,14 @@ def train(
     layout = choose_run_folder(Path(output) if output else None, suggestion=name, overwrite=overwrite)
     with hold(layout.root, kind="run"):
         with choose_method(config, progress) as choice:
-            prepared, forecast, events = _prepare_within_budget(choice.config, layout, progress)
+            if choice.tried is None:
+                prepared, forecast, events = _prepare_within_budget(choice.config, layout, progress)
+            else:  # it is trained already
+                prepared, forecast, events = prepare(choice.config, progress), None, ()
             claim_run_folder(layout, overwrite=overwrite)
             stages = RunStages.begin(prepared, layout, progress, forecast=forecast, events=events)
             choice.hand_over(stages)
-        return _run(stages, expected_seconds=forecast.seconds["training"])
+        return _run(stages, expected_seconds=None if forecast is None else forecast.seconds["training"])
 
 
 def resume(run: str | Path, *, progress: Progress | None = None) -> Run:

@@ -34,7 +34,7 @@ from lorafit.system.extras import require
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.base import TargetScaler, Task
 from lorafit.tasks.registry import get_task
-from lorafit.training.planning.schedule import complete_schedule, slow_down
+from lorafit.training.planning.schedule import PAIR_TOKENS, complete_schedule, slow_down
 
 _KEPT = 2
 """How many truncations of the texts are kept in memory for several runs."""
@@ -56,6 +56,7 @@ class Prepared:
         adapted: The model with its adapter, and with fused blocks where possible.
         scaler: That of the targets.
         tokens: The texts of each split as tokens.
+        training_tokens: The training texts as training reads them: as in `tokens`, or cut shorter for pairs.
         unknown: Share of unknown tokens in each split, 0 to 1.
         truncation: What becomes of long texts; its `max_length` is without virtual tokens.
         pad_id: Token id of the padding.
@@ -70,6 +71,7 @@ class Prepared:
     adapted: AdaptedModel
     scaler: TargetScaler
     tokens: dict[str, TokenizedTexts]
+    training_tokens: TokenizedTexts
     unknown: dict[str, float]
     truncation: Truncation
     pad_id: int
@@ -180,8 +182,13 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     config = bound_steps(config, tokens["train"])
     unknown = {name: count_unknown(material.tokenizer, texts, pair=splits.pair) for name, texts in tokens.items()}
     coverage_notes = list(_check_coverage(material, unknown, force=config.model.force))
+    training_tokens = tokens["train"]
+    if find_method(config.method.name).objective == "pairs" and truncation.policy != "windows":
+        shorter = replace(truncation, max_length=min(truncation.max_length, PAIR_TOKENS))
+        training_tokens = tokenize_once(material.tokenizer, splits.train.texts, shorter)
     if not reads_token_types(adapted.model):
         tokens = {name: replace(texts, type_ids=None) for name, texts in tokens.items()}
+        training_tokens = replace(training_tokens, type_ids=None)
     progress.finish(", ".join(f"{texts.texts:,} {name}" for name, texts in tokens.items()))
     torch.nn.Module.to(adapted.model, device)
     obstacle = fuse_encoder(adapted.model) if device == "cpu" else "they are made for CPUs"
@@ -197,6 +204,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
         adapted=adapted,
         scaler=scaler,
         tokens=tokens,
+        training_tokens=training_tokens,
         unknown=unknown,
         truncation=truncation,
         pad_id=material.pad_id,

@@ -244,13 +244,20 @@ class RunStages:
             if remove is not None:
                 shutil.rmtree(remove, ignore_errors=True)
 
-    def fit(self, *, expected_seconds: float | None = None, on_validation: "OnValidation | None" = None) -> None:
+    def fit(
+        self,
+        *,
+        expected_seconds: float | None = None,
+        on_validation: "OnValidation | None" = None,
+        resumable: bool = True,
+    ) -> None:
         """Train the model, from the newest complete checkpoint of the run folder where there is one.
 
         Args:
             expected_seconds: Forecast of the training time, for the progress bar.
             on_validation: Called with the share of the steps done and the validation metrics; what it raises ends
                 training.
+            resumable: Whether it is worth a checkpoint to go on from.
         """
         from lorafit.training.targets import fold_scaler
 
@@ -259,7 +266,7 @@ class RunStages:
             while training is None:
                 try:
                     with advise_on_memory(f"What was done is kept; go on with:\n  {command}"):
-                        training = self._train(expected_seconds, on_validation)
+                        training = self._train(expected_seconds, on_validation, resumable=resumable)
                 except TrainingDivergedError as error:
                     self._answer_divergence(error)
         fold_scaler(self.prepared.adapted, self.prepared.scaler)
@@ -267,7 +274,9 @@ class RunStages:
         self.journal.update(training=training.model_copy(update={"seconds": seconds}))
         self._keep(self.layout.history)
 
-    def _train(self, expected_seconds: float | None, on_validation: "OnValidation | None") -> TrainingRecord:
+    def _train(
+        self, expected_seconds: float | None, on_validation: "OnValidation | None", *, resumable: bool
+    ) -> TrainingRecord:
         """Train the model from the newest checkpoint that can be used."""
         from lorafit.training.contrastive import fit_by_pairs
         from lorafit.training.head import fit_head_alone
@@ -300,6 +309,7 @@ class RunStages:
             row_numbers=give_inputs(splits.train.ids, texts.windows),
             on_validation=on_validation,
             expected_seconds=expected_seconds,
+            resumable=resumable,
         )
         checkpoint = self._find_checkpoint()
         objective = find_method(prepared.config.method.name).objective
@@ -307,7 +317,8 @@ class RunStages:
             return fit_head_alone(job)
         if objective == "pairs":
             marks = give_inputs(task.pair_marks(y), texts.windows)
-            return fit_by_pairs(job, marks, progress=self.progress, resume_from=checkpoint)
+            short = prepared.training_tokens
+            return fit_by_pairs(job, short, marks, progress=self.progress, resume_from=checkpoint)
         return fit(job, progress=self.progress, resume_from=checkpoint)
 
     def _answer_divergence(self, error: TrainingDivergedError) -> None:

@@ -161,7 +161,7 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
         seed=config.seed,
         groups=job.rows.groups,
     )
-    optimizer = build_optimizer(job.adapted, config, job.method)
+    optimizer, keeps = build_optimizer(job.adapted, config, job.method), job.resumable or job.validate is not None
     report, guard = ProgressReport(progress, job.metrics, job.expected_seconds), InterruptGuard(progress)
     trainer = _Trainer(
         job,
@@ -175,6 +175,7 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
                 steps_per_epoch=len(batches),
                 evaluations_per_epoch=config.validations_per_epoch,
                 validates=job.validate is not None,
+                saves=keeps,
             ),
             History(job.layout.history),
             report,
@@ -191,7 +192,7 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     try:
         with guard.listen(), attention_for_training(base_of(job.adapted.model), job.precision), quiet_transformers():
             _train(trainer, resume_from)
-            if not guard.interrupted:
+            if keeps and not guard.interrupted:
                 _load_best(trainer)
     except Exception as error:
         if guard.interrupted:

@@ -20,6 +20,7 @@ from lorafit.runs.saving import is_proven
 from lorafit.system.text import join_text
 from lorafit.tasks.registry import get_task
 from lorafit.training.embedding_baseline import check_size, is_embedding
+from lorafit.training.planning.schedule import PAIR_TOKENS
 
 if TYPE_CHECKING:
     from lorafit.training.planning.costs import Costs
@@ -126,8 +127,13 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
     once = sum(costs.sum_forward(part) - costs.sum_forward(part, kept=kept) for part in read)
     evaluations = _count_evaluations(steps, len(train), training.validations_per_epoch)
     validating = 0.0 if validation is None else costs.sum_forward(validation, kept=kept)
-    if find_method(config.method.name).objective == "none":
+    objective = find_method(config.method.name).objective
+    if objective == "none":
         fit = costs.sum_forward(train)
+    elif objective == "pairs" and config.model.truncation != "windows":
+        short = np.minimum(lengths["train"], PAIR_TOKENS)
+        pairs = plan_batches(short, max_rows=training.batch_rows, max_tokens=training.batch_tokens).shapes(short)
+        fit = costs.sum_steps(pairs, frozen=0, kept=False) * steps / len(pairs) + costs.sum_forward(train)
     else:
         fit = costs.sum_steps(train, frozen=frozen, kept=kept > 0) * steps / len(train)
     fit += evaluations * (validating + _CHECKPOINT)

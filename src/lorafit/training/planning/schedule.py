@@ -14,6 +14,9 @@ from lorafit.models.methods import find_method
 FEWEST_STEPS: Final = 80
 """Optimizer steps that training has at least, where neither epochs nor steps are set."""
 
+PAIR_TOKENS: Final = 128
+"""Longest text in tokens while an encoder learns by pairs; its head reads the whole length."""
+
 _EPOCHS = 2
 _BATCH, _SMALL_BATCH = 32, 16
 _MANY_ROWS = 640
@@ -37,8 +40,8 @@ def complete_schedule(config: Config, rows: int) -> Config:
     """
     completed = config.model_copy(deep=True)
     training, method = completed.training, find_method(config.method.name)
-    if training.batch_size is None:  # pairs grow with the square of a batch
-        training.batch_size = _BATCH if rows >= _MANY_ROWS or method.objective == "pairs" else _SMALL_BATCH
+    if training.batch_size is None:
+        training.batch_size = _BATCH if rows >= _MANY_ROWS else _SMALL_BATCH
     if method.objective == "none":
         training.epochs = training.evaluations_per_epoch = 1
     if training.epochs is None:
