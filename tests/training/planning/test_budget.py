@@ -209,6 +209,17 @@ def test_shorter_windows_are_more_and_shorter_cuts_are_not() -> None:
     assert count(256, "windows", 100) == count(256, "head")
 
 
+def test_pairs_are_of_shorter_texts() -> None:
+    def training(method: str, policy: str = "head") -> float:
+        flags = {"method.name": method, "model.max_length": 512, "model.truncation": policy, "training.batch_size": 8}
+        return forecast_run(load_config(flags=flags), workload)["training"]
+
+    workload = replace(WORKLOAD, lengths={name: np.full(64, 512) for name in WORKLOAD.lengths})
+    once = training("embedding")
+    assert training("setfit") - once < 0.6 * training("full")
+    assert training("setfit", "windows") == training("full", "windows")
+
+
 def test_rows_are_texts_and_not_windows() -> None:
     workload = replace(WORKLOAD, windows=2.5)
     rows = workload.count("train")
