@@ -314,6 +314,12 @@ class TrainingConfig(Section):
         None, ge=1, description="Passes over the training rows; by their number when absent: 2, or more of few rows."
     )
     max_steps: int | None = Field(None, ge=1, description="Number of optimizer steps, instead of epochs.")
+    length_warmup: int | None = Field(
+        None,
+        ge=0,
+        description="Longest input in tokens in the first half of the steps, where all layers learn; 0 leaves them as "
+        "long as all. When absent 128, of 1,280 rows and more, where inputs may be twice as long.",
+    )
     budget: str | None = Field(
         None, description="Time for the whole run, such as 90s, 10m or 1h30m; the best settings that fit are chosen."
     )

@@ -73,7 +73,7 @@ def test_pairs_of_a_label_come_together_and_the_head_is_fitted_to_them(job: Trai
 
     before, _ = measure()
     marks = TASK.pair_marks(job.rows.labels)
-    record = fit_by_pairs(job, job.rows.texts, marks, progress=Silent())
+    record = fit_by_pairs(job, marks, progress=Silent())
     after, states = measure()
     assert after > before + 0.2
     assert record.steps == 24
@@ -98,10 +98,10 @@ def test_interrupted_training_goes_on_where_it_was(
             raise Stopped
 
     with pytest.raises(Stopped):
-        fit_by_pairs(replace(job, on_validation=stop), job.rows.texts, marks, progress=Silent())
+        fit_by_pairs(replace(job, on_validation=stop), marks, progress=Silent())
     checkpoint = find_checkpoint(job.layout.checkpoints).checkpoint
     assert checkpoint is not None
-    resumed = fit_by_pairs(make_job(**settings), job.rows.texts, marks, progress=Silent(), resume_from=checkpoint)
-    record = fit_by_pairs(make_job(**settings, folder=tmp_path / "whole"), job.rows.texts, marks, progress=Silent())
+    resumed = fit_by_pairs(make_job(**settings), marks, progress=Silent(), resume_from=checkpoint)
+    record = fit_by_pairs(make_job(**settings, folder=tmp_path / "whole"), marks, progress=Silent())
     assert resumed.steps == record.steps
     assert resumed.best_validation_loss == pytest.approx(record.best_validation_loss, abs=1e-6)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,27 @@ def test_loader_gives_whole_batches(rows: TrainingRows) -> None:
     loader = build_train_loader(rows, EpochBatches(rows.texts.lengths, max_rows=2, max_tokens=6, seed=0))
     assert len(loader) == 2
     assert sorted(batch["input_ids"].shape for batch in loader) == [(1, 1), (2, 3)]
+
+
+def test_the_first_batches_of_all_epochs_are_of_short_items() -> None:
+    plain, batches = make_batches(), make_batches()
+    batches.short_steps = len(batches) + 2
+    for epoch, short in ((0, len(batches)), (1, 2), (2, 0)):
+        found = batches_of(batches, epoch)
+        expected = batches_of(plain, epoch)
+        assert found == [[row + 301 * (place < short) for row in batch] for place, batch in enumerate(expected)]
+    assert [batches.batch_at(step) for step in range(40)] == [plain.batch_at(step) for step in range(40)]
+
+
+def test_short_items_have_the_labels_and_weights_of_whole_ones(rows: TrainingRows) -> None:
+    short = TokenizedTexts(ids=np.array([1, 3, 4, 6], dtype=np.int32), offsets=np.array([0, 1, 2, 4]), truncated=0)
+    weighted = replace(rows, short=short, weights=np.array([1, 2, 3], dtype=np.float32))
+    batch = weighted.collate([5, 4])
+    assert batch["input_ids"].tolist() == [[4, 6], [3, 9]]
+    assert batch["labels"].tolist() == [1, 1]
+    assert batch["weights"].tolist() == [3, 2]
+    whole = weighted.collate([2, 1])
+    assert whole["input_ids"].tolist() == [[4, 5, 6], [3, 9, 9]]
 
 
 GROUPS = np.random.default_rng(1).choice(3, size=301, p=[0.9, 0.07, 0.03])

@@ -1,5 +1,6 @@
 """What is checked before anything is trained: settings that fit the task, and texts that the tokenizer knows."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorafit.config import Config, MethodConfig, TrainingConfig, load_config
+from lorafit.config import Config, MethodConfig, ModelConfig, TrainingConfig, load_config
 from lorafit.data.writing import write_table
 from lorafit.errors import ConfigError
 from lorafit.models.tokenization import TokenizedTexts
 from lorafit.system.progress import Silent
-from lorafit.training.planning.schedule import complete_schedule
+from lorafit.training.planning.schedule import choose_length_warmup, complete_schedule
 from lorafit.training.prepare import bound_steps, describe, load_material, prepare
 
 CHINESE = ["这家餐厅的菜很好吃", "快递太慢了", "手机屏幕有划痕", "客服态度很差"]
@@ -117,30 +118,70 @@ def test_files_are_kept_by_the_names_they_were_given(
     ("method", "flags", "longest"),
     [
         ("setfit", {}, 6),
-        ("setfit", {"model.max_length": 9}, 6),
-        ("setfit", {"model.truncation": "windows", "model.max_length": 8}, 8),
-        ("full", {}, 10),
+        ("setfit", {"model.truncation": "windows", "model.max_length": 8}, None),
+        ("full", {"training.length_warmup": 6}, 6),
+        ("lora", {"training.length_warmup": 6}, 6),
+        ("lora", {"training.length_warmup": 10}, None),
+        ("lora", {"training.length_warmup": 6, "method.layers": "top1"}, None),
+        ("lora", {}, None),
     ],
 )
-def test_pairs_are_made_of_shorter_texts(
+def test_training_reads_shorter_texts_of_pairs_and_at_the_beginning(
     build_encoder: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     method: str,
     flags: dict[str, Any],
-    longest: int,
+    longest: int | None,
 ) -> None:
     monkeypatch.setattr("lorafit.training.prepare.PAIR_TOKENS", 6)
     flags = {"method.name": method, "model.max_length": 10} | flags
     texts = ["a lovely film and an awful film and a dull film"]
-    prepared = prepare(write_config(tmp_path, build_encoder("bert"), texts, **flags), Silent())
-    found, whole = prepared.training_tokens, prepared.tokens["train"]
+    notes = Notes()
+    prepared = prepare(write_config(tmp_path, build_encoder("bert"), texts, **flags), notes)
+    found, whole = prepared.short, prepared.tokens["train"]
+    assert whole.lengths.max() == flags["model.max_length"]
+    assert any("training begins with" in line for line in notes.lines) == (longest is not None and method != "setfit")
+    if longest is None:
+        assert found is None
+        return
+    assert found is not None
     assert found.lengths.max() == longest
-    assert whole.lengths.max() == flags["model.max_length"], "the head reads all"
     assert (found.type_ids is None) == (whole.type_ids is None)
-    if longest == 6:  # of four tokens one begins the text, and three end it
-        long = whole[0]
-        np.testing.assert_array_equal(found[0], [*long[:2], *long[-4:]])
+    long = whole[0]  # of four tokens one begins the text, and three end it
+    np.testing.assert_array_equal(found[0], [*long[:2], *long[-4:]])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model": {"truncation": "windows"}}, "model.truncation=windows, which leaves no text too long"),
+        ({"method": {"name": "setfit"}}, "method.name=setfit, which has a length of its own"),
+    ],
+)
+def test_a_beginning_with_short_texts_that_cannot_be_is_refused(settings: dict[str, Any], said: str) -> None:
+    config = Config.model_validate(settings | {"training": {"length_warmup": 64}})
+    with pytest.raises(ConfigError, match=re.escape(f"length_warmup=64 cannot be used with {said}. Leave one")):
+        choose_length_warmup(config, rows=5000, frozen=0)
+    config.training.length_warmup = None
+    assert choose_length_warmup(config, rows=5000, frozen=0) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "rows", "length", "frozen", "chosen"),
+    [
+        (None, 1280, 256, 0, 128),
+        (None, 1279, 256, 0, 0),
+        (None, 1280, 255, 0, 0),
+        (None, 1280, 256, 3, 0),
+        (0, 1280, 256, 0, 0),
+        (64, 10, 256, 0, 64),
+        (64, 10, 256, 3, 0),
+    ],
+)
+def test_length_that_training_begins_with(given: int | None, rows: int, length: int, frozen: int, chosen: int) -> None:
+    config = Config(model=ModelConfig(max_length=length), training=TrainingConfig(length_warmup=given))
+    assert choose_length_warmup(config, rows=rows, frozen=frozen) == chosen
 
 
 @pytest.mark.parametrize(

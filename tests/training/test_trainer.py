@@ -22,6 +22,7 @@ from lorafit.models.acceleration.precision import PrecisionChoice, choose_precis
 from lorafit.models.adaptation import apply_method
 from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.method_settings import complete_method
+from lorafit.models.tokenization import TokenizedTexts
 from lorafit.runs.records import TrainingRecord
 from lorafit.system.progress import Silent
 from lorafit.system.signals import SIGNALS
@@ -173,6 +174,29 @@ def test_interrupted_and_resumed_training_is_the_same_to_the_bit(
     assert evaluations(second) == reference["evals"]
     same = ("steps", "epochs", "best_step", "best_validation_loss", "stopped_early", "tokens", "padding_share")
     assert {name: getattr(record, name) for name in same} == {name: getattr(reference["record"], name) for name in same}
+
+
+def shorten(job: TrainingJob) -> TrainingJob:
+    """Let the job begin with the first three tokens of each text."""
+    whole = job.rows.texts
+    ids = np.concatenate([whole[row][:3] for row in range(len(whole))])
+    return replace(job, rows=replace(job.rows, short=TokenizedTexts(ids, np.arange(len(whole) + 1) * 3, truncated=0)))
+
+
+@pytest.mark.parametrize("step", [4, 9, 14])
+def test_training_that_begins_with_short_texts_goes_on_the_same_to_the_bit(
+    make_job: BuildJob, tmp_path: Path, step: int
+) -> None:
+    whole = shorten(make_job(folder=tmp_path / "whole"))
+    record = fit(whole, progress=Silent())
+    tokens = 9 / STEPS_PER_EPOCH * 45 * 3
+    assert record.tokens == pytest.approx(tokens + 9 / STEPS_PER_EPOCH * whole.rows.texts.lengths.sum(), rel=0.1)
+    assert 0 < record.padding_share < fit(make_job(folder=tmp_path / "plain"), progress=Silent()).padding_share
+    first = shorten(make_job())
+    interrupt(first, step)
+    second = shorten(make_job())
+    assert resume(second).tokens == record.tokens
+    assert are_equal(weights(second), weights(whole))
 
 
 def test_training_twice_gives_the_same(make_job: BuildJob, reference: dict[str, Any], tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from lorafit.models.tokenization import TokenizedTexts
 from lorafit.runs.records import TrainingRecord
 from lorafit.system.progress import Progress
 from lorafit.training.head import solve_head
@@ -28,18 +27,13 @@ _MOST_INPUTS: Final = 5_000
 
 
 def fit_by_pairs(
-    job: TrainingJob,
-    texts: TokenizedTexts,
-    marks: NDArray[np.float32],
-    *,
-    progress: Progress,
-    resume_from: Path | None = None,
+    job: TrainingJob, marks: NDArray[np.float32], *, progress: Progress, resume_from: Path | None = None
 ) -> TrainingRecord:
     """Train the encoder by pairs, and fit its head: for every validation, and to the weights that are kept.
 
     Args:
-        job: What to train, of a classifier of mean states; its rows and their targets are the head's.
-        texts: The inputs of the rows as pairs are made of them, which may be shorter.
+        job: What to train, of a classifier of mean states; the targets of its rows are the head's. Pairs are made of
+            short texts where there are any, and the head is fitted to whole ones.
         marks: Shape (inputs, k), from `Task.pair_marks`, of each of the rows.
         progress: As `fit` takes it.
         resume_from: As `fit` takes it.
@@ -47,7 +41,7 @@ def fit_by_pairs(
     Returns:
         What `fit` gives.
     """
-    validate = job.validate
+    validate, texts = job.validate, job.rows.texts if job.rows.short is None else job.rows.short
 
     def fit_and_validate() -> Mapping[str, float]:
         solve_head(job, most=_MOST_INPUTS)
@@ -55,7 +49,7 @@ def fit_by_pairs(
 
     by_pairs = replace(
         job,
-        rows=replace(job.rows, texts=texts, labels=marks, weights=None),
+        rows=replace(job.rows, texts=texts, labels=marks, weights=None, short=None),
         compute_loss=_compute_loss,
         validate=None if validate is None else fit_and_validate,
     )

@@ -23,6 +23,8 @@ ModelInputs = TokenizedTexts | PrefixedTexts
 class TrainingRows(Dataset[int]):
     """Tokenised training rows, from `build_rows` where a text may be several of them.
 
+    Items 0 to n - 1 are the n inputs, n to 2n - 1 the same ones, cut shorter.
+
     Attributes:
         texts: Token ids of n inputs, with the frozen layers' hidden states where these are cached.
         labels: Shape (n, …): the targets of the loss, from `Task.targets`.
@@ -30,6 +32,7 @@ class TrainingRows(Dataset[int]):
         weights: Shape (n,), (n, 1) or (n, outputs): what each loss counts, 1 on the average; None where all count the
             same.
         groups: Shape (n,): groups of which every epoch draws as many rows each; None where it has each row once.
+        short: The inputs cut shorter, where that is wanted.
     """
 
     texts: ModelInputs
@@ -37,17 +40,19 @@ class TrainingRows(Dataset[int]):
     pad_id: int
     weights: NDArray[np.float32] | None = None
     groups: NDArray[np.int64] | None = None
+    short: TokenizedTexts | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __getitem__(self, row: int) -> int:
-        return row
+    def __getitem__(self, item: int) -> int:
+        return item
 
-    def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Return what `texts.pad` gives of some rows, their `labels` of shape (rows, …) and, if any, `weights`."""
-        places = np.asarray(rows)
-        batch = {name: torch.as_tensor(part) for name, part in self.texts.pad(places, self.pad_id).items()}
+    def collate(self, items: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Return what `pad` gives of some items, all whole or all short, their `labels` and, if any, `weights`."""
+        is_short, places = np.divmod(np.asarray(items), len(self))
+        texts = self.short if self.short is not None and is_short.any() else self.texts
+        batch = {name: torch.as_tensor(part) for name, part in texts.pad(places, self.pad_id).items()}
         batch["labels"] = torch.from_numpy(self.labels[places])
         if self.weights is not None:
             batch["weights"] = torch.from_numpy(self.weights[places])
@@ -65,6 +70,7 @@ def build_rows(
     pad_id: int,
     weights: NDArray[np.float32] | None = None,
     groups: NDArray[np.int64] | None = None,
+    short: TokenizedTexts | None = None,
 ) -> TrainingRows:
     """Give every input the label of its text, and all windows of a text together the weight of a text.
 
@@ -74,13 +80,14 @@ def build_rows(
         pad_id: Token id of the padding.
         weights: Shape (n,), (n, 1) or (n, outputs): what the loss of each text counts; None where all count the same.
         groups: Shape (n,): groups of texts that are to be drawn equally often; None where each text is taken once.
+        short: The same texts cut shorter, an input each; None where there are none, or texts are in windows.
 
     Returns:
         The rows.
     """
     windows = texts.windows
     if windows is None:
-        return TrainingRows(texts, labels, pad_id, weights, groups)
+        return TrainingRows(texts, labels, pad_id, weights, groups, short)
     shares = (len(texts) / len(windows) / windows).astype(np.float32)
     if weights is not None:
         shares = (shares[:, np.newaxis] * weights.reshape(len(weights), -1)).astype(np.float32)
@@ -123,7 +130,8 @@ class EpochBatches(Sampler[list[int]]):
 
     The Trainer fixes the number of batches per epoch before the first one and drops the rest. Here rows change places
     only with rows of the same length, so that every epoch has the same number of batches and each row once. With
-    `groups` (shape (n,)) an epoch is a balanced draw of rows, whose lengths are bounded by those of its places.
+    `groups` (shape (n,)) an epoch is a balanced draw of rows, whose lengths are bounded by those of its places. The
+    first `short_steps` batches over all epochs are of short items.
     """
 
     def __init__(
@@ -139,8 +147,10 @@ class EpochBatches(Sampler[list[int]]):
         self._places = lengths if self._draw is None else self._draw.lengths
         self._rows = np.arange(len(lengths)) if self._draw is None else self._draw.draw(np.random.default_rng(seed))
         self._tokens = int(lengths[self._rows].sum())
+        self._count = len(lengths)
         self._seed = seed
         self._epoch = 0
+        self.short_steps = 0
         self.plan: BatchPlan = plan_batches(self._places, max_rows=max_rows, max_tokens=max_tokens)
 
     @property
@@ -150,9 +160,9 @@ class EpochBatches(Sampler[list[int]]):
         return 1 - filled * self._tokens / int(self._places.sum())
 
     def batch_at(self, step: int) -> list[int]:
-        """Return the rows of a step, counted from 0 over all epochs."""
+        """Return the rows of a step, counted from 0 over all epochs, as whole items."""
         epoch, place = divmod(step, len(self))
-        return next(islice(self._draw_batches(epoch), place, None))
+        return [item % self._count for item in next(islice(self._draw_batches(epoch), place, None))]
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, counted from 0, of the next iteration."""
@@ -169,8 +179,9 @@ class EpochBatches(Sampler[list[int]]):
         plan = self.plan.shuffled(self._places, rng)
         order = rng.permutation(len(plan))
         rows = self._rows if self._draw is None else self._draw.draw(rng)
-        for batch in order:
-            yield rows[plan[int(batch)]].tolist()
+        for step, batch in enumerate(order, start=epoch * len(self)):
+            items = rows[plan[int(batch)]]
+            yield (items + self._count if step < self.short_steps else items).tolist()
 
 
 def build_train_loader(rows: TrainingRows, batches: EpochBatches) -> DataLoader[int]:

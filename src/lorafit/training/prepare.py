@@ -34,7 +34,7 @@ from lorafit.system.extras import require
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.base import TargetScaler, Task
 from lorafit.tasks.registry import get_task
-from lorafit.training.planning.schedule import PAIR_TOKENS, complete_schedule, slow_down
+from lorafit.training.planning.schedule import PAIR_TOKENS, choose_length_warmup, complete_schedule, slow_down
 
 _KEPT = 2
 """How many truncations of the texts are kept in memory for several runs."""
@@ -56,7 +56,7 @@ class Prepared:
         adapted: The model with its adapter, and with fused blocks where possible.
         scaler: That of the targets.
         tokens: The texts of each split as tokens.
-        training_tokens: The training texts as training reads them: as in `tokens`, or cut shorter for pairs.
+        short: The training texts cut shorter, for pairs or the first half of the steps; None where none is.
         unknown: Share of unknown tokens in each split, 0 to 1.
         truncation: What becomes of long texts; its `max_length` is without virtual tokens.
         pad_id: Token id of the padding.
@@ -71,7 +71,7 @@ class Prepared:
     adapted: AdaptedModel
     scaler: TargetScaler
     tokens: dict[str, TokenizedTexts]
-    training_tokens: TokenizedTexts
+    short: TokenizedTexts | None
     unknown: dict[str, float]
     truncation: Truncation
     pad_id: int
@@ -148,10 +148,11 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     """
     torch = _require_training()
     require_trackers(config.training.track)
-    from lorafit.models.acceleration.encoder_block import fuse_encoder
+    from lorafit.models.acceleration.encoder_block import frozen_depth, fuse_encoder
     from lorafit.training.targets import find_output_layer, unfold_known_head
 
     is_rate_given, config = config.training.learning_rate is not None, complete_settings(config)
+    method = find_method(config.method.name)
     device = choose_device(config.training.device)
     precision = choose_precision(config.training.precision, device)
     threads = config.training.threads or hardware.available_cores()
@@ -169,7 +170,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
         seed=config.training.seed,
         base_dropout=config.training.base_dropout,
         pad_id=material.pad_id,
-        pooling=find_method(config.method.name).pooling,
+        pooling=method.pooling,
     )
     check_max_length(loaded.model.config, config.model.max_length)
     adapted = apply_method(
@@ -182,19 +183,19 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     config = bound_steps(config, tokens["train"])
     unknown = {name: count_unknown(material.tokenizer, texts, pair=splits.pair) for name, texts in tokens.items()}
     coverage_notes = list(_check_coverage(material, unknown, force=config.model.force))
-    training_tokens = tokens["train"]
-    if find_method(config.method.name).objective == "pairs" and truncation.policy != "windows":
-        shorter = replace(truncation, max_length=min(truncation.max_length, PAIR_TOKENS))
-        training_tokens = tokenize_once(material.tokenizer, splits.train.texts, shorter)
     if not reads_token_types(adapted.model):
         tokens = {name: replace(texts, type_ids=None) for name, texts in tokens.items()}
-        training_tokens = replace(training_tokens, type_ids=None)
     progress.finish(", ".join(f"{texts.texts:,} {name}" for name, texts in tokens.items()))
     torch.nn.Module.to(adapted.model, device)
     obstacle = fuse_encoder(adapted.model) if device == "cpu" else "they are made for CPUs"
+    warmup = choose_length_warmup(config, rows=len(splits.train), frozen=frozen_depth(adapted.model))
+    config = override_config(config, {"training.length_warmup": warmup})
+    short = _shorten(material, truncation, PAIR_TOKENS if method.objective == "pairs" else warmup, tokens["train"])
     if obstacle is not None:
         progress.say(f"not all blocks are fused, which is slower: {obstacle}")
     notes = (*encoder.notes, *loaded.notes, *splits.notes, *coverage_notes, *_truncation_notes(tokens, truncation))
+    if short is not None and warmup:
+        notes += (f"training begins with texts of at most {warmup} tokens, for half of the steps",)
     for line in notes:
         progress.say(line)
     return Prepared(
@@ -204,7 +205,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
         adapted=adapted,
         scaler=scaler,
         tokens=tokens,
-        training_tokens=training_tokens,
+        short=short,
         unknown=unknown,
         truncation=truncation,
         pad_id=material.pad_id,
@@ -212,6 +213,14 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
         threads=threads,
         blocks="fused" if obstacle is None else f"stock: {obstacle}",
     )
+
+
+def _shorten(material: Material, truncation: Truncation, length: int, whole: TokenizedTexts) -> TokenizedTexts | None:
+    """Return the training texts cut to so many tokens; None where none is longer, or they are read in windows."""
+    if not length or truncation.policy == "windows" or whole.lengths.max() <= length:
+        return None
+    short = tokenize_once(material.tokenizer, material.splits.train.texts, replace(truncation, max_length=length))
+    return short if whole.type_ids is not None else replace(short, type_ids=None)
 
 
 def bound_steps(config: Config, texts: TokenizedTexts) -> Config:

@@ -295,6 +295,7 @@ class RunStages:
                 prepared.pad_id,
                 task.loss_weights(y) if config.class_weights == "balanced" else None,
                 task.balance_groups(y) if config.sampling == "balanced" else None,
+                prepared.short,
             ),
             config=config,
             method=prepared.config.method,
@@ -317,8 +318,7 @@ class RunStages:
             return fit_head_alone(job)
         if objective == "pairs":
             marks = give_inputs(task.pair_marks(y), texts.windows)
-            short = prepared.training_tokens
-            return fit_by_pairs(job, short, marks, progress=self.progress, resume_from=checkpoint)
+            return fit_by_pairs(job, marks, progress=self.progress, resume_from=checkpoint)
         return fit(job, progress=self.progress, resume_from=checkpoint)
 
     def _answer_divergence(self, error: TrainingDivergedError) -> None:

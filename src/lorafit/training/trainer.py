@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftModel
 from safetensors.torch import load_model
@@ -45,6 +46,7 @@ from lorafit.training.divergence import diagnose
 from lorafit.training.inputs import EpochBatches, build_train_loader
 from lorafit.training.job import TrainingJob
 from lorafit.training.losses import compute_weighted_loss
+from lorafit.training.planning.schedule import count_short_steps, count_steps
 
 
 class _Trainer(Trainer):
@@ -161,6 +163,8 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
         seed=config.seed,
         groups=job.rows.groups,
     )
+    if job.rows.short is not None:
+        batches.short_steps = count_short_steps(config, len(batches))
     optimizer, keeps = build_optimizer(job.adapted, config, job.method), job.resumable or job.validate is not None
     report, guard = ProgressReport(progress, job.metrics, job.expected_seconds), InterruptGuard(progress)
     trainer = _Trainer(
@@ -272,9 +276,20 @@ def _summarise(trainer: _Trainer, *, seconds: float) -> TrainingRecord:
         seconds=seconds,
         tokens=int(state.num_input_tokens_seen),
         tokens_per_second=report.tokens_per_second,
-        padding_share=batches.padding_share,
+        padding_share=_compute_padding_share(trainer),
         adapted_modules=len(trainer.job.adapted.targets),
     )
+
+
+def _compute_padding_share(trainer: _Trainer) -> float:
+    """Return the share of padding in the steps that were made, with short and with whole texts."""
+    batches, texts, short = trainer.batches, trainer.job.rows.texts, trainer.job.rows.short
+    if short is None:
+        return batches.padding_share
+    made = min(batches.short_steps, trainer.state.global_step)
+    tokens = np.array([made * short.lengths.sum(), (trainer.state.global_step - made) * texts.lengths.sum()])
+    padding = np.array([batches.plan.padding_share(short.lengths), batches.padding_share])
+    return float(1 - tokens.sum() / (tokens / (1 - padding)).sum())
 
 
 def build_arguments(config: TrainingConfig, *, checkpoints: Path, steps_per_epoch: int) -> TrainingArguments:
@@ -290,7 +305,7 @@ def build_arguments(config: TrainingConfig, *, checkpoints: Path, steps_per_epoc
     Returns:
         Arguments for `transformers.Trainer`.
     """
-    max_steps = config.max_steps or steps_per_epoch * config.epoch_count
+    max_steps = count_steps(config, steps_per_epoch)
     return TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=max_steps,

@@ -220,6 +220,18 @@ def test_pairs_are_of_shorter_texts() -> None:
     assert training("setfit", "windows") == training("full", "windows")
 
 
+def test_a_beginning_with_short_texts_saves_its_share() -> None:
+    def training(warmup: int, *overrides: str) -> float:
+        flags = ["model.max_length=512", "training.batch_size=8", f"training.length_warmup={warmup}", *overrides]
+        return forecast_run(load_config(overrides=flags), workload)["training"]
+
+    workload = replace(WORKLOAD, lengths={name: np.full(64, 512) for name in WORKLOAD.lengths})
+    whole, short = training(0), training(0, "model.max_length=128")
+    assert short < training(128) < 0.9 * whole
+    assert training(512) == whole
+    assert training(128, "method.layers=top3") == training(0, "method.layers=top3")
+
+
 def test_rows_are_texts_and_not_windows() -> None:
     workload = replace(WORKLOAD, windows=2.5)
     rows = workload.count("train")

@@ -20,7 +20,7 @@ from lorafit.runs.saving import is_proven
 from lorafit.system.text import join_text
 from lorafit.tasks.registry import get_task
 from lorafit.training.embedding_baseline import check_size, is_embedding
-from lorafit.training.planning.schedule import PAIR_TOKENS
+from lorafit.training.planning.schedule import PAIR_TOKENS, count_short_steps
 
 if TYPE_CHECKING:
     from lorafit.training.planning.costs import Costs
@@ -136,6 +136,10 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
         fit = costs.sum_steps(pairs, frozen=0, kept=False) * steps / len(pairs) + costs.sum_forward(train)
     else:
         fit = costs.sum_steps(train, frozen=frozen, kept=kept > 0) * steps / len(train)
+        if training.length_warmup and not frozen and config.model.truncation != "windows":
+            short = plan.shapes(np.minimum(lengths["train"], training.length_warmup))
+            share = count_short_steps(training, len(train)) / steps
+            fit += share * (costs.sum_steps(short, frozen=0, kept=False) * steps / len(train) - fit)
     fit += evaluations * (validating + _CHECKPOINT)
     testing = costs.sum_forward(predicted["test"])
     tested = workload.count("test")

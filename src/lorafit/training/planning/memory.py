@@ -71,7 +71,7 @@ def fit_to_memory(prepared: "Prepared", *, room: int | None = None) -> MemoryPla
     if room is None or model.device.type != "cpu":
         return MemoryPlan(prepared, peak)
     needs = _measure(prepared, room)
-    lengths, chosen = prepared.training_tokens.lengths, config.model_copy()
+    lengths, chosen = prepared.tokens["train"].lengths, config.model_copy()
     while needs.of(_count_rows(lengths, chosen)) > room and _count_rows(lengths, chosen) > 1:
         chosen.batch_tokens = max(_FEWEST_TOKENS, min(chosen.batch_tokens, int(lengths.max()) * config.batch_rows) // 2)
     if (least := needs.of(_count_rows(lengths, chosen))) > room:
@@ -103,7 +103,7 @@ def _measure(prepared: "Prepared", room: int) -> _Needs:
     from lorafit.training.inputs import build_rows
     from lorafit.training.planning.costs import build_batch, kept_as_it_is
 
-    model, tokens = prepared.adapted.model, prepared.training_tokens
+    model, tokens = prepared.adapted.model, prepared.tokens["train"]
     sizes = {weight: weight.numel() * weight.element_size() for weight in model.parameters()}
     trained = sum(size for weight, size in sizes.items() if weight.requires_grad)
     least = max(sum(sizes.values()) + _FRESH_PROCESS, _OPTIMIZER_COPIES * trained)

@@ -8,7 +8,8 @@ optimizer steps, with smaller batches and more epochs the fewer the rows are. Th
 from math import ceil, sqrt
 from typing import Final
 
-from lorafit.config import Config
+from lorafit.config import Config, TrainingConfig
+from lorafit.errors import ConfigError
 from lorafit.models.methods import find_method
 
 FEWEST_STEPS: Final = 80
@@ -16,6 +17,10 @@ FEWEST_STEPS: Final = 80
 
 PAIR_TOKENS: Final = 128
 """Longest text in tokens while an encoder learns by pairs; its head reads the whole length."""
+
+_WARMUP_TOKENS: Final = 128
+_MANY_FOR_WARMUP: Final = 1_280
+"""From so many rows on, training begins with shorter texts."""
 
 _EPOCHS = 2
 _BATCH, _SMALL_BATCH = 32, 16
@@ -50,6 +55,44 @@ def complete_schedule(config: Config, rows: int) -> Config:
     if training.evaluations_per_epoch is None:
         training.evaluations_per_epoch = _VALIDATIONS if training.epochs <= _FEW_EPOCHS else 1
     return completed
+
+
+def count_steps(config: TrainingConfig, steps_per_epoch: int) -> int:
+    """Return how many steps training makes, unless it stops early."""
+    return config.max_steps or steps_per_epoch * config.epoch_count
+
+
+def count_short_steps(config: TrainingConfig, steps_per_epoch: int) -> int:
+    """Return how many of the steps, the first ones, are made with short texts where there are any."""
+    return count_steps(config, steps_per_epoch) // 2
+
+
+def choose_length_warmup(config: Config, *, rows: int, frozen: int) -> int:
+    """Return the length in tokens that training begins with, shorter texts first (Li et al. 2022, arXiv:2108.06084).
+
+    Args:
+        config: The completed settings.
+        rows: Number of training rows.
+        frozen: Number of frozen lowest layers, whose hidden states are computed once, of whole texts.
+
+    Returns:
+        The length; 0 where all steps read whole texts.
+
+    Raises:
+        ConfigError: It is set, and method or truncation rule it out.
+    """
+    obstacle, method, given = None, find_method(config.method.name), config.training.length_warmup
+    if config.model.truncation == "windows":
+        obstacle = "model.truncation=windows, which leaves no text too long"
+    elif method.objective != "labels":
+        obstacle = f"method.name={method.name}, which has a length of its own"
+    if given and obstacle is not None:
+        raise ConfigError(f"training.length_warmup={given} cannot be used with {obstacle}. Leave one of them out.")
+    if frozen or obstacle is not None:
+        return 0
+    if given is not None:
+        return given
+    return _WARMUP_TOKENS if rows >= _MANY_FOR_WARMUP and config.model.max_length >= 2 * _WARMUP_TOKENS else 0
 
 
 def slow_down(config: Config, rows: int) -> Config:
