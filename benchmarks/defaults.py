@@ -1,6 +1,6 @@
 """Evidence for the default settings, on validation rows only.
 
-Run: LORAFIT_DATA=… python benchmarks/defaults.py rotten-tomatoes (or imdb, imdb-steps, imdb-rates) [--seeds 0,1]
+Run: LORAFIT_DATA=… python benchmarks/defaults.py rotten-tomatoes (or imdb, imdb-…) [--seeds 0,1] [--only NAME …]
 
 Each variant differs from the defaults in what its name says, and in a linear schedule where it does not say one-cycle;
 `imdb-steps` and `imdb-rates` have 128 tokens. A run is judged by the lowest calibrated validation loss it reached and
@@ -87,6 +87,14 @@ STUDIES: dict[str, tuple[list[str], dict[str, list[str]]]] = {
             "learning rate 1e-3": ["training.learning_rate=1e-3"],
         },
     ),
+    "imdb-length": (
+        ["training.epochs=2", "training.evaluations_per_epoch=1", "training.threads=1"],
+        {
+            f"{length} tokens{first}": [f"model.max_length={length}", f"training.length_warmup={warmup}"]
+            for length in (256, 512)
+            for warmup, first in ((0, ""), (128, ", 128 in the first epoch"))
+        },
+    ),
     "imdb": (
         ["training.epochs=2", "training.evaluations_per_epoch=1", *LINEAR],
         {
@@ -100,6 +108,7 @@ STUDIES: dict[str, tuple[list[str], dict[str, list[str]]]] = {
 ROWS = {
     "imdb": {"train": 4000, "validation": 2000, "test": 100},
     "imdb-steps": {"train": 4000, "validation": 4000, "test": 100},
+    "imdb-length": {"train": 6000, "validation": 4000, "test": 100},
     "imdb-rates": {"train": 20_000, "validation": 4_900, "test": 100},
 }
 

