@@ -3,9 +3,9 @@
 Run: LORAFIT_DATA=… python benchmarks/defaults.py rotten-tomatoes (or imdb, imdb-…) [--seeds 0,1] [--only NAME …]
 
 Each variant differs from the defaults in what its name says, and in a linear schedule where it does not say one-cycle;
-`imdb-steps` and `imdb-rates` have 128 tokens. A run is judged by the lowest calibrated validation loss it reached and
-by the validation accuracy at that point; test rows play no part. All validation rows choose, none calibrates. Results
-go to benchmarks/results/.
+`imdb-steps` and `imdb-rates` have 128 tokens, and `imdb-length` has the default schedule. A run is judged by the lowest
+calibrated validation loss it reached and by the validation accuracy at that point; test rows play no part. All
+validation rows choose, none calibrates. Results go to benchmarks/results/.
 """
 
 import argparse
@@ -96,7 +96,7 @@ STUDIES: dict[str, tuple[list[str], dict[str, list[str]]]] = {
         },
     ),
     "imdb": (
-        ["training.epochs=2", "training.evaluations_per_epoch=1", *LINEAR],
+        ["training.epochs=2", "training.evaluations_per_epoch=1", "training.length_warmup=0", *LINEAR],
         {
             "128 tokens, head": ["model.max_length=128", "model.truncation=head"],
             "256 tokens, head": ["model.max_length=256", "model.truncation=head"],

@@ -312,10 +312,10 @@ def main() -> None:
     missing = [cell for cell in list_cells(arguments) if not ledger.has(name_cell(cell), cell)]
     with tempfile.TemporaryDirectory(prefix="setfit-library-") as place:
         python = make_environment(Path(place)) if any(cell["method"] == LIBRARY for cell in missing) else Path()
-        cells, lock = iter(missing), threading.Lock()
+        cells, lock, stopped = iter(missing), threading.Lock(), threading.Event()
 
         def work(_: int) -> None:
-            while time.monotonic() < ends:
+            while time.monotonic() < ends and not stopped.is_set():
                 with lock:
                     settings = next(cells, None)
                 if settings is None:
@@ -329,7 +329,10 @@ def main() -> None:
                     print(describe(settings, result), flush=True)
 
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            list(pool.map(work, range(AT_A_TIME)))
+            try:
+                list(pool.map(work, range(AT_A_TIME)))
+            finally:  # what ends one ends the other after its cell
+                stopped.set()
 
 
 def name_cell(settings: dict[str, Any]) -> str:

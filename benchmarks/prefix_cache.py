@@ -44,6 +44,7 @@ def main() -> None:
         folder = Path(name)
         run_fresh(cut_rows, folder, {"train": arguments.rows, "validation": 32, "test": 32})
         common = [f"model.name={BUILTIN}", *name_rows(folder), "training.evaluations_per_epoch=1"]
+        common += ["training.length_warmup=0"]
         for line, settings in lines.items():
             stages = run_fresh(measure_stages, [*common, *settings, *arguments.overrides], cache=folder / "cache")
             seconds[line] = stages["training"] + stages.get("frozen layers", 0.0)

@@ -71,6 +71,7 @@ def measure(point: Point, arguments: argparse.Namespace) -> dict[str, Any]:
         settings = [
             f"model.name={arguments.model}",
             f"model.max_length={point.length}",
+            "training.length_warmup=0",
             f"training.threads={point.threads}",
             "training.epochs=1",
             "training.evaluations_per_epoch=1",

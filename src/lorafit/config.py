@@ -49,6 +49,7 @@ _FLAGS = {
 _LARGEST = (1 << 63) - 1
 _MOST_FAULTS = 12
 _LONGEST_KEY = 80
+_FEWEST_TOKENS = 8
 
 _NO_FLAG = {
     "data.calibration_fraction",
@@ -230,7 +231,7 @@ class ModelConfig(Section):
         description="builtin:distil-minilm, a Hugging Face Hub id, a local folder, or a run to go on from.",
     )
     revision: str | None = Field(None, description="Branch, tag or commit on the Hub.")
-    max_length: int = Field(256, ge=8, description="Longest input in tokens, special tokens included.")
+    max_length: int = Field(256, ge=_FEWEST_TOKENS, description="Longest input in tokens, special tokens included.")
     truncation: TruncationPolicy = Field(
         "head+tail",
         description="What is kept of a text that is too long: its head, its tail, its beginning (a quarter) and its "
@@ -317,8 +318,9 @@ class TrainingConfig(Section):
     length_warmup: int | None = Field(
         None,
         ge=0,
-        description="Longest input in tokens in the first half of the steps, where all layers learn; 0 leaves them as "
-        "long as all. When absent 128, of 1,280 rows and more, where inputs may be twice as long.",
+        description="Longest text in tokens in the first half of the steps, 8 at least; 0 leaves all as long as they "
+        "are, and so are windows. When absent 128, of 1,280 rows and more, where all layers learn and inputs may be "
+        "twice as long.",
     )
     budget: str | None = Field(
         None, description="Time for the whole run, such as 90s, 10m or 1h30m; the best settings that fit are chosen."
@@ -437,6 +439,13 @@ class TrainingConfig(Section):
     def gamma(self) -> float:
         """The exponent of the focal loss, 0 without it."""
         return self.focal_gamma if self.loss == "focal" else 0.0
+
+    @field_validator("length_warmup")
+    @classmethod
+    def _check_length_warmup(cls, length: int | None) -> int | None:
+        if length is not None and 0 < length < _FEWEST_TOKENS:
+            raise PydanticCustomError("length", f"allowed are 0 and {_FEWEST_TOKENS} tokens or more")
+        return length
 
     @field_validator("budget")
     @classmethod

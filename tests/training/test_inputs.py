@@ -64,7 +64,7 @@ def test_loader_gives_whole_batches(rows: TrainingRows) -> None:
 
 def test_the_first_batches_of_all_epochs_are_of_short_items() -> None:
     plain, batches = make_batches(), make_batches()
-    batches.short_steps = len(batches) + 2
+    batches.begin_short(len(batches) + 2, longest=10)
     for epoch, short in ((0, len(batches)), (1, 2), (2, 0)):
         found = batches_of(batches, epoch)
         expected = batches_of(plain, epoch)
@@ -107,14 +107,31 @@ def test_balanced_epochs_have_as_many_rows_of_each_group_within_the_same_limits(
 
 def test_padding_is_measured_of_what_is_drawn() -> None:
     plain = make_batches()
-    assert plain.padding_share == pytest.approx(plain.plan.padding_share(LENGTHS))
+    assert plain.compute_padding_share(len(plain)) == pytest.approx(plain.plan.padding_share(LENGTHS))
     batches, shares = balanced(), []
     for epoch in range(4):
         drawn = batches_of(batches, epoch)
         longest = np.array([LENGTHS[batch].max() for batch in drawn])
         positions = (longest * [len(batch) for batch in drawn]).sum()
         shares.append(1 - LENGTHS[np.concatenate(drawn)].sum() / positions)
-    assert np.mean(shares) - 0.03 < batches.padding_share < 0.15
+    assert np.mean(shares) - 0.03 < batches.compute_padding_share(len(batches)) < 0.15
+
+
+@pytest.mark.parametrize("groups", [None, GROUPS, np.arange(301) % 77], ids=["plain", "three", "many"])
+def test_padding_of_short_steps_is_counted(groups: np.ndarray | None) -> None:
+    batches = EpochBatches(LENGTHS, max_rows=16, max_tokens=200, seed=0, groups=groups)
+    batches.begin_short(len(batches) + 5, longest=10)
+    tokens, positions = 0, 0
+    for epoch in range(3):
+        for batch in batches_of(batches, epoch):
+            lengths = np.array([min(10, LENGTHS[item - 301]) if item >= 301 else LENGTHS[item] for item in batch])
+            tokens += lengths.sum()
+            positions += lengths.max() * len(lengths)
+    found = batches.compute_padding_share(3 * len(batches))
+    assert found == pytest.approx(1 - tokens / positions, abs=0.01 if groups is None else 0.08)
+    whole = EpochBatches(LENGTHS, max_rows=16, max_tokens=200, seed=0, groups=groups)
+    assert 0 < found < 1
+    assert found != whole.compute_padding_share(3 * len(batches))
 
 
 def test_balanced_epochs_depend_on_seed_and_epoch_alone() -> None:

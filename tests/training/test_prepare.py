@@ -1,6 +1,5 @@
 """What is checked before anything is trained: settings that fit the task, and texts that the tokenizer knows."""
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorafit.config import Config, MethodConfig, ModelConfig, TrainingConfig, load_config
+from lorafit.config import Config, MethodConfig, TrainingConfig, load_config
 from lorafit.data.writing import write_table
 from lorafit.errors import ConfigError
 from lorafit.models.tokenization import TokenizedTexts
 from lorafit.system.progress import Silent
 from lorafit.training.planning.schedule import choose_length_warmup, complete_schedule
-from lorafit.training.prepare import bound_steps, describe, load_material, prepare
+from lorafit.training.prepare import bound_steps, describe, describe_warmup, load_material, prepare
 
 CHINESE = ["这家餐厅的菜很好吃", "快递太慢了", "手机屏幕有划痕", "客服态度很差"]
 
@@ -117,12 +116,11 @@ def test_files_are_kept_by_the_names_they_were_given(
 @pytest.mark.parametrize(
     ("method", "flags", "longest"),
     [
-        ("setfit", {}, 6),
-        ("setfit", {"model.truncation": "windows", "model.max_length": 8}, None),
-        ("full", {"training.length_warmup": 6}, 6),
-        ("lora", {"training.length_warmup": 6}, 6),
-        ("lora", {"training.length_warmup": 10}, None),
-        ("lora", {"training.length_warmup": 6, "method.layers": "top1"}, None),
+        ("setfit", {}, 8),
+        ("setfit", {"model.truncation": "windows", "model.max_length": 10}, None),
+        ("full", {"training.length_warmup": 8}, 8),
+        ("lora", {"training.length_warmup": 8}, 8),
+        ("lora", {"training.length_warmup": 12}, None),
         ("lora", {}, None),
     ],
 )
@@ -134,54 +132,48 @@ def test_training_reads_shorter_texts_of_pairs_and_at_the_beginning(
     flags: dict[str, Any],
     longest: int | None,
 ) -> None:
-    monkeypatch.setattr("lorafit.training.prepare.PAIR_TOKENS", 6)
-    flags = {"method.name": method, "model.max_length": 10} | flags
-    texts = ["a lovely film and an awful film and a dull film"]
-    notes = Notes()
-    prepared = prepare(write_config(tmp_path, build_encoder("bert"), texts, **flags), notes)
+    monkeypatch.setattr("lorafit.training.prepare.PAIR_TOKENS", 8)
+    flags = {"method.name": method, "model.max_length": 12} | flags
+    texts = ["a lovely film and an awful film and a dull film and more"]
+    prepared = prepare(write_config(tmp_path, build_encoder("bert"), texts, **flags), Silent())
     found, whole = prepared.short, prepared.tokens["train"]
     assert whole.lengths.max() == flags["model.max_length"]
-    assert any("training begins with" in line for line in notes.lines) == (longest is not None and method != "setfit")
+    assert (describe_warmup(prepared) is not None) == (longest is not None and method != "setfit")
     if longest is None:
         assert found is None
         return
     assert found is not None
     assert found.lengths.max() == longest
     assert (found.type_ids is None) == (whole.type_ids is None)
-    long = whole[0]  # of four tokens one begins the text, and three end it
-    np.testing.assert_array_equal(found[0], [*long[:2], *long[-4:]])
+    long = whole[0]  # of six tokens one begins the text, and five end it
+    np.testing.assert_array_equal(found[0], [*long[:2], *long[-6:]])
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("chosen", "rows", "settings"),
     [
-        ({"model": {"truncation": "windows"}}, "model.truncation=windows, which leaves no text too long"),
-        ({"method": {"name": "setfit"}}, "method.name=setfit, which has a length of its own"),
+        (128, 1280, {}),
+        (0, 1279, {}),
+        (0, 1280, {"model.max_length": 255}),
+        (0, 1280, {"method.layers": "top3"}),
+        (0, 1280, {"method.name": "head_only"}),
+        (128, 1280, {"method.name": "full"}),
+        (0, 1280, {"training.length_warmup": 0}),
+        (64, 10, {"training.length_warmup": 64}),
+        (64, 10, {"training.length_warmup": 64, "method.layers": "top3"}),
+        (0, 1280, {"training.length_warmup": 64, "model.truncation": "windows"}),
+        (0, 1280, {"training.length_warmup": 64, "method.name": "setfit"}),
+        (0, 1280, {"training.length_warmup": 64, "method.name": "embedding"}),
     ],
 )
-def test_a_beginning_with_short_texts_that_cannot_be_is_refused(settings: dict[str, Any], said: str) -> None:
-    config = Config.model_validate(settings | {"training": {"length_warmup": 64}})
-    with pytest.raises(ConfigError, match=re.escape(f"length_warmup=64 cannot be used with {said}. Leave one")):
-        choose_length_warmup(config, rows=5000, frozen=0)
-    config.training.length_warmup = None
-    assert choose_length_warmup(config, rows=5000, frozen=0) == 0
+def test_length_that_training_begins_with(chosen: int, rows: int, settings: dict[str, Any]) -> None:
+    assert choose_length_warmup(load_config(flags=settings), rows) == chosen
 
 
-@pytest.mark.parametrize(
-    ("given", "rows", "length", "frozen", "chosen"),
-    [
-        (None, 1280, 256, 0, 128),
-        (None, 1279, 256, 0, 0),
-        (None, 1280, 255, 0, 0),
-        (None, 1280, 256, 3, 0),
-        (0, 1280, 256, 0, 0),
-        (64, 10, 256, 0, 64),
-        (64, 10, 256, 3, 0),
-    ],
-)
-def test_length_that_training_begins_with(given: int | None, rows: int, length: int, frozen: int, chosen: int) -> None:
-    config = Config(model=ModelConfig(max_length=length), training=TrainingConfig(length_warmup=given))
-    assert choose_length_warmup(config, rows=rows, frozen=frozen) == chosen
+@pytest.mark.parametrize("length", [1, 7])
+def test_a_beginning_with_next_to_nothing_is_refused(length: int) -> None:
+    with pytest.raises(ConfigError, match=r"training\.length_warmup: allowed are 0 and 8 tokens or more"):
+        load_config(flags={"training.length_warmup": length})
 
 
 @pytest.mark.parametrize(

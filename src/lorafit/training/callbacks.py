@@ -57,16 +57,19 @@ class Schedule(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Request a validation and a checkpoint where they are due, and at the last step."""
-        if self._is_due(state) or state.global_step >= state.max_steps:
-            control.should_log = True  # stores the training time, from which a resumed run continues
-            control.should_save = self._saves
+        is_last = state.global_step >= state.max_steps
+        if not is_last and not self._is_due(state):
+            return
+        control.should_log = True  # stores the training time, from which a resumed run continues
+        control.should_evaluate = self._validates
+        is_worth_it = is_last or self._validates or time.monotonic() - self._saved >= _SECONDS_APART
+        control.should_save = self._saves and is_worth_it
+        if control.should_save:
             self._saved = time.monotonic()
-            control.should_evaluate = self._validates
 
     def _is_due(self, state: TrainerState) -> bool:
         if not self._validates:
-            is_quarter = state.global_step % max(1, state.max_steps // _CHECKPOINTS) == 0
-            return is_quarter and time.monotonic() - self._saved >= _SECONDS_APART
+            return state.global_step % max(1, state.max_steps // _CHECKPOINTS) == 0
         return (state.global_step - 1) % self._steps_per_epoch + 1 in self._points
 
 

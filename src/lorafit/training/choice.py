@@ -32,7 +32,7 @@ from lorafit.tasks.base import Array, TargetScaler, Task
 from lorafit.training.embedding_baseline import is_embedding
 from lorafit.training.folds import assign_held_out_folds, cross_fit, predict_embedding_folds
 from lorafit.training.planning.memory import advise_on_memory
-from lorafit.training.prepare import Material, load_material, prepare
+from lorafit.training.prepare import Material, load_material, prepare, use_threads
 from lorafit.training.stages import RunStages
 
 EMBEDDING: Final = "embedding"
@@ -62,7 +62,7 @@ class Choice:
     def hand_over(self, stages: RunStages) -> None:
         """Record how the method of a new run was chosen, and let it go on from what is trained already."""
         seconds, tried, new = dict(self.seconds), self.tried, stages.layout
-        if tried is not None and tried.prepared.config.training == stages.prepared.config.training:
+        if tried is not None:
             seconds |= tried.journal.record.seconds
             for folder, target in (
                 (tried.layout.checkpoints, new.checkpoints),
@@ -94,6 +94,7 @@ def choose_method(config: Config, progress: Progress) -> Iterator[Choice]:
     if config.training.budget is not None:
         raise ConfigError(f"method.name={AUTO} cannot be planned for a budget: name a method, or leave --budget out.")
     progress.start("choosing a method")
+    use_threads(config)
     material = load_material(config)
     progress.finish()
     names, reason = _list_candidates(material)
@@ -155,7 +156,7 @@ def _try(config: Config, material: Material, folder: Path, progress: Progress) -
     folds = None if len(material.splits.validation) else assign_held_out_folds(rows, task, seed=config.data.seed)
     if folds is not None and not (folds >= 0).any():
         return _Trial(config, inf)
-    if folds is not None and is_embedding(config.method.name):
+    if folds is not None and is_embedding(config.method.name) and not config.training.balancing:
         values = predict_embedding_folds(config, material, folds, progress)
         return _Trial(config, _score(task, rows.y[folds >= 0], task.deactivate(values)))
     folder.mkdir()

@@ -8,7 +8,7 @@ many of them, and pairs grow with the batches and never with the square of the r
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +20,8 @@ from lorafit.runs.records import TrainingRecord
 from lorafit.system.progress import Progress
 from lorafit.training.head import solve_head
 from lorafit.training.job import TrainingJob
+from lorafit.training.planning.schedule import MOST_FITTED
 from lorafit.training.trainer import fit
-
-_MOST_INPUTS: Final = 5_000
-"""Training inputs that the head is fitted to, drawn at random where there are more: it has few parameters."""
 
 
 def fit_by_pairs(
@@ -44,7 +42,7 @@ def fit_by_pairs(
     validate, texts = job.validate, job.rows.texts if job.rows.short is None else job.rows.short
 
     def fit_and_validate() -> Mapping[str, float]:
-        solve_head(job, most=_MOST_INPUTS)
+        solve_head(job, most=MOST_FITTED)
         return {} if validate is None else validate()
 
     by_pairs = replace(
@@ -54,7 +52,7 @@ def fit_by_pairs(
         validate=None if validate is None else fit_and_validate,
     )
     record = fit(by_pairs, progress=progress, resume_from=resume_from)
-    solve_head(job, most=_MOST_INPUTS)
+    solve_head(job, most=MOST_FITTED)
     return record
 
 

@@ -130,8 +130,8 @@ class EpochBatches(Sampler[list[int]]):
 
     The Trainer fixes the number of batches per epoch before the first one and drops the rest. Here rows change places
     only with rows of the same length, so that every epoch has the same number of batches and each row once. With
-    `groups` (shape (n,)) an epoch is a balanced draw of rows, whose lengths are bounded by those of its places. The
-    first `short_steps` batches over all epochs are of short items.
+    `groups` (shape (n,)) an epoch is a balanced draw of rows, whose lengths are bounded by those of its places. After
+    `begin_short` the first batches over all epochs are of short items.
     """
 
     def __init__(
@@ -146,23 +146,35 @@ class EpochBatches(Sampler[list[int]]):
         self._draw = None if groups is None else BalancedDraw(lengths, groups)
         self._places = lengths if self._draw is None else self._draw.lengths
         self._rows = np.arange(len(lengths)) if self._draw is None else self._draw.draw(np.random.default_rng(seed))
-        self._tokens = int(lengths[self._rows].sum())
-        self._count = len(lengths)
+        self._lengths = lengths
         self._seed = seed
         self._epoch = 0
-        self.short_steps = 0
+        self._short_steps, self._longest_short = 0, 0
         self.plan: BatchPlan = plan_batches(self._places, max_rows=max_rows, max_tokens=max_tokens)
 
-    @property
-    def padding_share(self) -> float:
-        """The share of padding among all positions of an epoch, 0 to 1; of a balanced one, as one draw has it."""
-        filled = 1 - self.plan.padding_share(self._places)
-        return 1 - filled * self._tokens / int(self._places.sum())
+    def begin_short(self, steps: int, *, longest: int) -> None:
+        """Let the first steps over all epochs read inputs cut to so many tokens."""
+        self._short_steps, self._longest_short = steps, longest
+
+    def compute_padding_share(self, steps: int) -> float:
+        """Return the share of padding in the first steps, 0 to 1; of balanced ones as one draw has it."""
+        short = min(steps, self._short_steps)
+        tokens = positions = 0.0
+        for made, longest in ((short, self._longest_short), (steps - short, int(self._lengths.max()))):
+            places = np.minimum(self._places, longest)
+            tokens += made * float(np.minimum(self._lengths[self._rows], longest).sum())
+            positions += made * float(places.sum()) / (1 - self.plan.padding_share(places)) if made else 0.0
+        return 1 - tokens / positions
 
     def batch_at(self, step: int) -> list[int]:
-        """Return the rows of a step, counted from 0 over all epochs, as whole items."""
+        """Return the rows of a step, counted from 0 over all epochs."""
         epoch, place = divmod(step, len(self))
-        return [item % self._count for item in next(islice(self._draw_batches(epoch), place, None))]
+        return next(islice(self._draw_batches(epoch), place, None))
+
+    def mark_short(self, rows: Sequence[int], step: int) -> list[int]:
+        """Return rows as the items that a step reads of them."""
+        offset = len(self._lengths) if step < self._short_steps else 0
+        return [row + offset for row in rows]
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, counted from 0, of the next iteration."""
@@ -172,16 +184,16 @@ class EpochBatches(Sampler[list[int]]):
         return len(self.plan)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return self._draw_batches(self._epoch)
+        for step, rows in enumerate(self._draw_batches(self._epoch), start=self._epoch * len(self)):
+            yield self.mark_short(rows, step)
 
     def _draw_batches(self, epoch: int) -> Iterator[list[int]]:
         rng = np.random.default_rng((self._seed, epoch))
         plan = self.plan.shuffled(self._places, rng)
         order = rng.permutation(len(plan))
         rows = self._rows if self._draw is None else self._draw.draw(rng)
-        for step, batch in enumerate(order, start=epoch * len(self)):
-            items = rows[plan[int(batch)]]
-            yield (items + self._count if step < self.short_steps else items).tolist()
+        for batch in order:
+            yield rows[plan[int(batch)]].tolist()
 
 
 def build_train_loader(rows: TrainingRows, batches: EpochBatches) -> DataLoader[int]:

@@ -35,7 +35,7 @@ from lorafit.training.folds import assign_held_out_folds, cross_fit, predict_bas
 from lorafit.training.planning.budget import needs_preparation, plan_run
 from lorafit.training.planning.forecast import measure_workload
 from lorafit.training.planning.memory import advise_on_memory, fit_to_memory
-from lorafit.training.prepare import Prepared, prepare
+from lorafit.training.prepare import Prepared, describe_warmup, prepare
 from lorafit.training.stages import RunStages
 
 
@@ -120,6 +120,7 @@ def train(
             claim_run_folder(layout, overwrite=overwrite)
             stages = RunStages.begin(prepared, layout, progress, forecast=forecast, events=events)
             choice.hand_over(stages)
+        del choice  # with the model that was tried
         return _run(stages, expected_seconds=None if forecast is None else forecast.seconds["training"])
 
 
@@ -179,6 +180,8 @@ def _prepare_within_budget(
 
 
 def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
+    if (note := describe_warmup(stages.prepared)) is not None:
+        stages.progress.say(note)
     with stages.journal.kept():
         with stages.rehearse_saving():
             before = stages.measure_before()

@@ -135,6 +135,13 @@ def load_material(config: Config) -> Material:
     return Material(splits, encoder, tokenizer, pad_id)
 
 
+def use_threads(config: Config) -> int:
+    """Let torch use as many threads as are set, or as there are cores, and return their number."""
+    threads = config.training.threads or hardware.available_cores()
+    _require_training().set_num_threads(threads)
+    return threads
+
+
 def prepare(config: Config, progress: Progress, *, material: Material | None = None) -> Prepared:
     """Read data and model, apply the method, and tokenize the texts; nothing is written.
 
@@ -148,15 +155,14 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     """
     torch = _require_training()
     require_trackers(config.training.track)
-    from lorafit.models.acceleration.encoder_block import frozen_depth, fuse_encoder
+    from lorafit.models.acceleration.encoder_block import fuse_encoder
     from lorafit.training.targets import find_output_layer, unfold_known_head
 
     is_rate_given, config = config.training.learning_rate is not None, complete_settings(config)
     method = find_method(config.method.name)
     device = choose_device(config.training.device)
     precision = choose_precision(config.training.precision, device)
-    threads = config.training.threads or hardware.available_cores()
-    torch.set_num_threads(threads)
+    threads = use_threads(config)
     keep_freed_memory()
     progress.start("reading data and model")
     material = material or load_material(config)
@@ -180,22 +186,21 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     unfold_known_head(adapted, scaler, loaded.newly_initialised)
     truncation = Truncation(_text_length(config), config.model.truncation, config.model.window_stride)
     tokens = material.tokenize(truncation)
-    config = bound_steps(config, tokens["train"])
+    warmup = choose_length_warmup(config, len(splits.train))
+    config = override_config(config, {"training.length_warmup": warmup})
+    short = _shorten(material, truncation, PAIR_TOKENS if method.objective == "pairs" else warmup, tokens["train"])
+    config = bound_steps(config, tokens["train"] if short is None else short)
     unknown = {name: count_unknown(material.tokenizer, texts, pair=splits.pair) for name, texts in tokens.items()}
     coverage_notes = list(_check_coverage(material, unknown, force=config.model.force))
     if not reads_token_types(adapted.model):
         tokens = {name: replace(texts, type_ids=None) for name, texts in tokens.items()}
+        short = None if short is None else replace(short, type_ids=None)
     progress.finish(", ".join(f"{texts.texts:,} {name}" for name, texts in tokens.items()))
     torch.nn.Module.to(adapted.model, device)
     obstacle = fuse_encoder(adapted.model) if device == "cpu" else "they are made for CPUs"
-    warmup = choose_length_warmup(config, rows=len(splits.train), frozen=frozen_depth(adapted.model))
-    config = override_config(config, {"training.length_warmup": warmup})
-    short = _shorten(material, truncation, PAIR_TOKENS if method.objective == "pairs" else warmup, tokens["train"])
     if obstacle is not None:
         progress.say(f"not all blocks are fused, which is slower: {obstacle}")
     notes = (*encoder.notes, *loaded.notes, *splits.notes, *coverage_notes, *_truncation_notes(tokens, truncation))
-    if short is not None and warmup:
-        notes += (f"training begins with texts of at most {warmup} tokens, for half of the steps",)
     for line in notes:
         progress.say(line)
     return Prepared(
@@ -219,8 +224,15 @@ def _shorten(material: Material, truncation: Truncation, length: int, whole: Tok
     """Return the training texts cut to so many tokens; None where none is longer, or they are read in windows."""
     if not length or truncation.policy == "windows" or whole.lengths.max() <= length:
         return None
-    short = tokenize_once(material.tokenizer, material.splits.train.texts, replace(truncation, max_length=length))
-    return short if whole.type_ids is not None else replace(short, type_ids=None)
+    return tokenize_once(material.tokenizer, material.splits.train.texts, replace(truncation, max_length=length))
+
+
+def describe_warmup(prepared: Prepared) -> str | None:
+    """Say that training begins with shorter texts, where it does."""
+    length = prepared.config.training.length_warmup
+    if prepared.short is None or not length:
+        return None
+    return f"training begins with texts of at most {length} tokens, for half of the steps"
 
 
 def bound_steps(config: Config, texts: TokenizedTexts) -> Config:

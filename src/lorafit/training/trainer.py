@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from peft import PeftModel
 from safetensors.torch import load_model
@@ -88,7 +87,8 @@ class _Trainer(Trainer):
         model.zero_grad()
         self.job = replace(job, precision=precision)
         try:
-            loss = super().training_step(model, job.rows.collate(rows))
+            items = self.batches.mark_short(rows, self.state.global_step)
+            loss = super().training_step(model, job.rows.collate(items))
         finally:
             self.job = job
         return not (math.isfinite(loss) and math.isfinite(_compute_gradient_norm(model)))
@@ -164,7 +164,7 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
         groups=job.rows.groups,
     )
     if job.rows.short is not None:
-        batches.short_steps = count_short_steps(config, len(batches))
+        batches.begin_short(count_short_steps(config, len(batches)), longest=int(job.rows.short.lengths.max()))
     optimizer, keeps = build_optimizer(job.adapted, config, job.method), job.resumable or job.validate is not None
     report, guard = ProgressReport(progress, job.metrics, job.expected_seconds), InterruptGuard(progress)
     trainer = _Trainer(
@@ -205,7 +205,8 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     progress.finish()
     if guard.interrupted:
         raise TrainingInterruptedError(f"Stopped at step {trainer.state.global_step}.", run=job.layout.root)
-    _use_saved_prompts(job.adapted.model)
+    if keeps:
+        _use_saved_prompts(job.adapted.model)
     job.adapted.model.eval()
     return _summarise(trainer, seconds=time.perf_counter() - began)
 
@@ -276,20 +277,9 @@ def _summarise(trainer: _Trainer, *, seconds: float) -> TrainingRecord:
         seconds=seconds,
         tokens=int(state.num_input_tokens_seen),
         tokens_per_second=report.tokens_per_second,
-        padding_share=_compute_padding_share(trainer),
+        padding_share=batches.compute_padding_share(state.global_step),
         adapted_modules=len(trainer.job.adapted.targets),
     )
-
-
-def _compute_padding_share(trainer: _Trainer) -> float:
-    """Return the share of padding in the steps that were made, with short and with whole texts."""
-    batches, texts, short = trainer.batches, trainer.job.rows.texts, trainer.job.rows.short
-    if short is None:
-        return batches.padding_share
-    made = min(batches.short_steps, trainer.state.global_step)
-    tokens = np.array([made * short.lengths.sum(), (trainer.state.global_step - made) * texts.lengths.sum()])
-    padding = np.array([batches.plan.padding_share(short.lengths), batches.padding_share])
-    return float(1 - tokens.sum() / (tokens / (1 - padding)).sum())
 
 
 def build_arguments(config: TrainingConfig, *, checkpoints: Path, steps_per_epoch: int) -> TrainingArguments:

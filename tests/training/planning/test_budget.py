@@ -210,14 +210,13 @@ def test_shorter_windows_are_more_and_shorter_cuts_are_not() -> None:
 
 
 def test_pairs_are_of_shorter_texts() -> None:
-    def training(method: str, policy: str = "head") -> float:
-        flags = {"method.name": method, "model.max_length": 512, "model.truncation": policy, "training.batch_size": 8}
-        return forecast_run(load_config(flags=flags), workload)["training"]
+    def training(length: int, policy: str = "head") -> float:
+        workload = replace(WORKLOAD, lengths={name: np.full(64, length) for name in WORKLOAD.lengths})
+        flags = {"method.name": "setfit", "model.max_length": 512, "model.truncation": policy}
+        return forecast_run(load_config(flags={**flags, "training.batch_size": 32}), workload)["training"]
 
-    workload = replace(WORKLOAD, lengths={name: np.full(64, 512) for name in WORKLOAD.lengths})
-    once = training("embedding")
-    assert training("setfit") - once < 0.6 * training("full")
-    assert training("setfit", "windows") == training("full", "windows")
+    assert training(512) < 0.75 * training(512, "windows")
+    assert training(128) == training(128, "windows")
 
 
 def test_a_beginning_with_short_texts_saves_its_share() -> None:
@@ -229,7 +228,7 @@ def test_a_beginning_with_short_texts_saves_its_share() -> None:
     whole, short = training(0), training(0, "model.max_length=128")
     assert short < training(128) < 0.9 * whole
     assert training(512) == whole
-    assert training(128, "method.layers=top3") == training(0, "method.layers=top3")
+    assert training(128, "method.layers=top3") < training(0, "method.layers=top3")
 
 
 def test_rows_are_texts_and_not_windows() -> None:

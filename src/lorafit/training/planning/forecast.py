@@ -20,7 +20,7 @@ from lorafit.runs.saving import is_proven
 from lorafit.system.text import join_text
 from lorafit.tasks.registry import get_task
 from lorafit.training.embedding_baseline import check_size, is_embedding
-from lorafit.training.planning.schedule import PAIR_TOKENS, count_short_steps
+from lorafit.training.planning.schedule import MOST_FITTED, PAIR_TOKENS, choose_length_warmup, count_short_steps
 
 if TYPE_CHECKING:
     from lorafit.training.planning.costs import Costs
@@ -116,8 +116,10 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
     if config.data.max_rows is not None:
         share = min(1.0, config.data.max_rows / workload.count("train"))
         lengths["train"] = _thin_out(lengths["train"], share)
-    plan = plan_batches(lengths["train"], max_rows=training.batch_rows, max_tokens=training.batch_tokens)
-    train = plan.shapes(lengths["train"])
+    objective, is_whole = find_method(config.method.name).objective, config.model.truncation == "windows"
+    texts = lengths["train"] if objective != "pairs" or is_whole else np.minimum(lengths["train"], PAIR_TOKENS)
+    plan = plan_batches(texts, max_rows=training.batch_rows, max_tokens=training.batch_tokens)
+    train, whole = plan.shapes(texts), plan_prediction(lengths["train"]).shapes(lengths["train"])
     predicted = {name: plan_prediction(part).shapes(part) for name, part in lengths.items() if name != "train"}
     validation = predicted.get("validation")
     steps = training.max_steps or len(train) * training.epoch_count
@@ -127,19 +129,16 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
     once = sum(costs.sum_forward(part) - costs.sum_forward(part, kept=kept) for part in read)
     evaluations = _count_evaluations(steps, len(train), training.validations_per_epoch)
     validating = 0.0 if validation is None else costs.sum_forward(validation, kept=kept)
-    objective = find_method(config.method.name).objective
     if objective == "none":
-        fit = costs.sum_forward(train)
-    elif objective == "pairs" and config.model.truncation != "windows":
-        short = np.minimum(lengths["train"], PAIR_TOKENS)
-        pairs = plan_batches(short, max_rows=training.batch_rows, max_tokens=training.batch_tokens).shapes(short)
-        fit = costs.sum_steps(pairs, frozen=0, kept=False) * steps / len(pairs) + costs.sum_forward(train)
+        fit = costs.sum_forward(whole)
     else:
         fit = costs.sum_steps(train, frozen=frozen, kept=kept > 0) * steps / len(train)
-        if training.length_warmup and not frozen and config.model.truncation != "windows":
-            short = plan.shapes(np.minimum(lengths["train"], training.length_warmup))
-            share = count_short_steps(training, len(train)) / steps
-            fit += share * (costs.sum_steps(short, frozen=0, kept=False) * steps / len(train) - fit)
+        if warmup := choose_length_warmup(config, len(texts)):
+            short = costs.sum_steps(plan.shapes(np.minimum(texts, warmup)), frozen=frozen, kept=False)
+            fit += count_short_steps(training, len(train)) * (short / len(train) - fit / steps)
+        if objective == "pairs":
+            heads = 1 + (0 if validation is None else evaluations)
+            fit += heads * costs.sum_forward(whole) * min(1.0, MOST_FITTED / len(texts))
     fit += evaluations * (validating + _CHECKPOINT)
     testing = costs.sum_forward(predicted["test"])
     tested = workload.count("test")
@@ -154,7 +153,7 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
         **({"before training": testing} if config.evaluation.before else {}),
         **({"frozen layers": once} if once else {}),
         "training": fit,
-        **({"cross-fitting": _forecast_folds(fit, costs.sum_forward(train))} if out_of_fold else {}),
+        **({"cross-fitting": _forecast_folds(fit, costs.sum_forward(whole))} if out_of_fold else {}),
         **(_forecast_calibration(workload, lengths) if "calibration" in predicted else {}),
         "saving": _SAVING,
         **({"baselines": _forecast_baselines(config, workload, lengths, trained)} if baselines else {}),

@@ -9,7 +9,6 @@ from math import ceil, sqrt
 from typing import Final
 
 from lorafit.config import Config, TrainingConfig
-from lorafit.errors import ConfigError
 from lorafit.models.methods import find_method
 
 FEWEST_STEPS: Final = 80
@@ -17,6 +16,9 @@ FEWEST_STEPS: Final = 80
 
 PAIR_TOKENS: Final = 128
 """Longest text in tokens while an encoder learns by pairs; its head reads the whole length."""
+
+MOST_FITTED: Final = 5_000
+"""Training inputs that the head of such an encoder is fitted to, drawn at random where there are more."""
 
 _WARMUP_TOKENS: Final = 128
 _MANY_FOR_WARMUP: Final = 1_280
@@ -67,32 +69,24 @@ def count_short_steps(config: TrainingConfig, steps_per_epoch: int) -> int:
     return count_steps(config, steps_per_epoch) // 2
 
 
-def choose_length_warmup(config: Config, *, rows: int, frozen: int) -> int:
+def choose_length_warmup(config: Config, rows: int) -> int:
     """Return the length in tokens that training begins with, shorter texts first (Li et al. 2022, arXiv:2108.06084).
 
     Args:
         config: The completed settings.
         rows: Number of training rows.
-        frozen: Number of frozen lowest layers, whose hidden states are computed once, of whole texts.
 
     Returns:
-        The length; 0 where all steps read whole texts.
-
-    Raises:
-        ConfigError: It is set, and method or truncation rule it out.
+        The length; 0 where all steps read whole texts, as of windows and for methods that learn from no labels step by
+        step.
     """
-    obstacle, method, given = None, find_method(config.method.name), config.training.length_warmup
-    if config.model.truncation == "windows":
-        obstacle = "model.truncation=windows, which leaves no text too long"
-    elif method.objective != "labels":
-        obstacle = f"method.name={method.name}, which has a length of its own"
-    if given and obstacle is not None:
-        raise ConfigError(f"training.length_warmup={given} cannot be used with {obstacle}. Leave one of them out.")
-    if frozen or obstacle is not None:
+    method, given, longest = find_method(config.method.name), config.training.length_warmup, config.model.max_length
+    if config.model.truncation == "windows" or method.objective != "labels":
         return 0
     if given is not None:
         return given
-    return _WARMUP_TOKENS if rows >= _MANY_FOR_WARMUP and config.model.max_length >= 2 * _WARMUP_TOKENS else 0
+    learns = config.method.layers == "all" and (method.is_adapter or method.trains is not None)
+    return _WARMUP_TOKENS if learns and rows >= _MANY_FOR_WARMUP and longest >= 2 * _WARMUP_TOKENS else 0
 
 
 def slow_down(config: Config, rows: int) -> Config:
