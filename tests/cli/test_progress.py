@@ -93,6 +93,19 @@ def test_plain_progress_of_resumed_work_counts_only_its_own_speed(
     assert capsys.readouterr().err.splitlines()[1:] == ["  step 501 of 1,000", "  step 511 of 1,000, 978 s left"]
 
 
+def test_time_left_goes_by_the_share_of_the_work_where_steps_differ(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = PlainProgress()
+    plain.start("training", total=100, unit="step", seconds=300)
+    for step, share in ((0, 0.0), (50, 0.25)):
+        plain.update(step, share=share)
+        clock.now += 80
+    plain.update(50, share=0.25)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1:] == ["  step 50 of 100, 240 s left", "  step 50 of 100, 480 s left"]
+
+
 def test_plain_progress_of_a_stage_without_a_total(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     plain = PlainProgress()
     plain.start("saving")

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import lorafit
@@ -13,7 +14,9 @@ from lorafit.models.methods import find_method
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Silent
+from lorafit.tasks.base import TargetScaler
 from lorafit.training import choice
+from lorafit.training.prepare import load_material
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,13 @@ def test_the_lowest_validation_loss_decides_and_nothing_is_trained_twice(
     assert alone.metrics.after == run.metrics.after
     weights = next(name for name in run.record.files if name.endswith("model.safetensors"))
     assert alone.record.files[weights] == run.record.files[weights]
-    assert lorafit.load(run.path).predict(["a superb film"])
+    predictor = lorafit.load(run.path, blend=False)
+    splits = load_material(config).splits
+    parts = [splits.validation, splits.calibration]
+    logits = np.concatenate([predictor.compute_logits([str(text) for text in part.texts]) for part in parts if part])
+    y = np.concatenate([part.y for part in parts if part])
+    loss = splits.task.validation_metrics(y, logits, TargetScaler())["calibrated_loss"]
+    assert found.losses[winner] == pytest.approx(loss, rel=1e-3)
 
 
 def test_out_of_fold_losses_decide_where_no_rows_validate(settings: Callable[..., Config], tmp_path: Path) -> None:

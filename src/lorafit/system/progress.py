@@ -17,7 +17,10 @@ class Progress(Protocol):
         """
 
     def update(self, done: int, **figures: float) -> None:
-        """Report that `done` units of the current stage are finished, with figures such as `loss`."""
+        """Report that `done` units of the current stage are finished, with figures such as `loss`.
+
+        `share` is the share of the work that they are, 0 to 1, where units take different times.
+        """
 
     def finish(self, note: str = "") -> None:
         """End the current stage, with a short result if there is one."""

@@ -77,9 +77,14 @@ class ProgressReport(TrainerCallback):
     """Reports steps, loss and speed, and at the start the expected training time where it is known."""
 
     def __init__(
-        self, progress: Progress, metrics: Mapping[str, Metric], expected_seconds: float | None = None
+        self,
+        progress: Progress,
+        batches: EpochBatches,
+        metrics: Mapping[str, Metric],
+        expected_seconds: float | None = None,
     ) -> None:
         self._progress = progress
+        self._batches = batches
         self._metrics = metrics
         self._expected_seconds = expected_seconds
         self._loss = math.nan
@@ -118,7 +123,9 @@ class ProgressReport(TrainerCallback):
         self.step_seconds += now - self._mark
         self._mark = now
         self._tokens = int(state.num_input_tokens_seen)
-        self._progress.update(state.global_step, loss=self._loss, tokens_per_second=self.tokens_per_second)
+        share = self._batches.count_tokens(state.global_step) / self._batches.count_tokens(state.max_steps)
+        figures = {"loss": self._loss, "tokens_per_second": self.tokens_per_second, "share": share}
+        self._progress.update(state.global_step, **figures)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Exclude the writing of a checkpoint from the speed."""

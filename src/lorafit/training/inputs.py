@@ -147,24 +147,34 @@ class EpochBatches(Sampler[list[int]]):
         self._places = lengths if self._draw is None else self._draw.lengths
         self._rows = np.arange(len(lengths)) if self._draw is None else self._draw.draw(np.random.default_rng(seed))
         self._lengths = lengths
+        self._tokens = self._sum_tokens(int(lengths.max()))
         self._seed = seed
         self._epoch = 0
-        self._short_steps, self._longest_short = 0, 0
+        self._short_steps = self._longest_short = self._short_tokens = 0
         self.plan: BatchPlan = plan_batches(self._places, max_rows=max_rows, max_tokens=max_tokens)
 
     def begin_short(self, steps: int, *, longest: int) -> None:
         """Let the first steps over all epochs read inputs cut to so many tokens."""
         self._short_steps, self._longest_short = steps, longest
+        self._short_tokens = self._sum_tokens(longest)
+
+    def count_tokens(self, steps: int) -> float:
+        """Return the tokens of the first steps, as they are on the average; of balanced ones as one draw has them."""
+        short = min(steps, self._short_steps)
+        return (short * self._short_tokens + (steps - short) * self._tokens) / len(self)
 
     def compute_padding_share(self, steps: int) -> float:
         """Return the share of padding in the first steps, 0 to 1; of balanced ones as one draw has it."""
-        short = min(steps, self._short_steps)
-        tokens = positions = 0.0
+        short, positions = min(steps, self._short_steps), 0.0
         for made, longest in ((short, self._longest_short), (steps - short, int(self._lengths.max()))):
-            places = np.minimum(self._places, longest)
-            tokens += made * float(np.minimum(self._lengths[self._rows], longest).sum())
-            positions += made * float(places.sum()) / (1 - self.plan.padding_share(places)) if made else 0.0
-        return 1 - tokens / positions
+            if made:
+                places = np.minimum(self._places, longest)
+                positions += made * float(places.sum()) / (1 - self.plan.padding_share(places)) / len(self)
+        return 1 - self.count_tokens(steps) / positions
+
+    def _sum_tokens(self, longest: int) -> int:
+        """Return the tokens of an epoch's inputs where they are cut to so many."""
+        return int(np.minimum(self._lengths[self._rows], longest).sum())
 
     def batch_at(self, step: int) -> list[int]:
         """Return the rows of a step, counted from 0 over all epochs."""

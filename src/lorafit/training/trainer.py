@@ -166,7 +166,7 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     if job.rows.short is not None:
         batches.begin_short(count_short_steps(config, len(batches)), longest=int(job.rows.short.lengths.max()))
     optimizer, keeps = build_optimizer(job.adapted, config, job.method), job.resumable or job.validate is not None
-    report, guard = ProgressReport(progress, job.metrics, job.expected_seconds), InterruptGuard(progress)
+    report, guard = ProgressReport(progress, batches, job.metrics, job.expected_seconds), InterruptGuard(progress)
     trainer = _Trainer(
         job,
         batches,

@@ -57,22 +57,22 @@ class RemainingTime:
     def __init__(self, total: int | None = None, seconds: float | None = None) -> None:
         self._total = total
         self._seconds = seconds
-        self._first: tuple[int, float] | None = None
+        self._first: tuple[float, float] | None = None
 
-    def measure(self, done: int) -> float | None:
+    def measure(self, done: int, share: float | None = None) -> float | None:
         """Return the seconds left when so many units are done, or None while they are not known.
 
-        It counts from the first call on, not from the beginning: resumed work starts in the middle, and the first step
-        is slow.
+        `share` is that of the work, where units differ. It counts from the first call on, not from the beginning:
+        resumed work starts in the middle, and the first step is slow.
         """
-        now = time.monotonic()
-        first, since = self._first = self._first or (done, now)
         if not self._total:
             return None
-        share = (done - first) / self._total
-        if self._seconds is not None and share < _ENOUGH:
-            return self._seconds * (1 - done / self._total)
-        return (now - since) / share * (1 - done / self._total) if share > 0 else None
+        now, share = time.monotonic(), done / self._total if share is None else share
+        first, since = self._first = self._first or (share, now)
+        measured = share - first
+        if self._seconds is not None and measured < _ENOUGH:
+            return self._seconds * (1 - share)
+        return (now - since) / measured * (1 - share) if measured > 0 else None
 
 
 class PlainProgress:
@@ -95,7 +95,7 @@ class PlainProgress:
 
     def update(self, done: int, **metrics: float) -> None:
         """Say how far it is, at most every few seconds."""
-        left = self._remaining.measure(done)
+        left = self._remaining.measure(done, metrics.get("share"))
         now = time.monotonic()
         if now - self._last < _SECONDS_BETWEEN_LINES:
             return
@@ -151,7 +151,7 @@ class BarProgress:
     def update(self, done: int, **metrics: float) -> None:
         """Move the bar."""
         if self._task is not None:
-            left = _clock(self._remaining.measure(done))
+            left = _clock(self._remaining.measure(done, metrics.get("share")))
             described = describe_metrics(metrics)
             self._bars.update(self._task, completed=done, count=self._count(done), metrics=described, left=left)
 
