@@ -602,7 +602,8 @@ def test_progress_is_told_of_every_step_and_validation(make_job: BuildJob) -> No
 
         def update(self, done: int, **figures: float) -> None:
             self.calls.append(done)
-            assert figures.keys() == {"loss", "tokens_per_second"}
+            assert figures.keys() == {"loss", "tokens_per_second", "share"}
+            assert figures["share"] == pytest.approx(done / 4)
             assert figures["tokens_per_second"] > 0
             assert done == 1 or math.isfinite(figures["loss"])
 
