@@ -277,12 +277,13 @@ def read_cells() -> tuple[Cells, dict[tuple[str, str], list[float]]]:
 
 def draw_plot(file: Path) -> None:
     """Draw the accuracy of `auto` and its rivals against the rows a class, a panel for each data set."""
-    from lorafit.reports.drawing import AFTER, BEFORE, INK, LINE, THIRD, drawn
+    from lorafit.reports.drawing import AFTER, BEFORE, INK, LINE, THIRD, drawn, new_figure
 
     cells, _ = read_cells()
     names = list(dict.fromkeys(data for data, _ in cells))
     colours = dict(zip((AUTO, *RIVALS), (AFTER, THIRD, LINE, BEFORE, INK), strict=True))
-    with drawn(len(names)) as (figure, axes):
+    with drawn():
+        figure, axes = new_figure(2.6 * len(names), rows=len(names))
         for place, data in zip(axes, names, strict=True):
             sizes = [size for size in SIZES if (data, size) in cells]
             for name, colour in colours.items():
