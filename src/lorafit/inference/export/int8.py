@@ -1,5 +1,6 @@
-"""Linear layers of an ONNX graph in int8: weights quantized once, by output channel; activations as they come.
+"""An ONNX graph in int8: linear layers, whose activations are quantized as they come, and embeddings.
 
+Weights are quantized once, those of linear layers by output channel, embeddings by row, which are fp32 again once read.
 Activations share one scale over a whole batch. A few features of an encoder reach far beyond the others and would leave
 those a handful of steps, so their reach is measured beforehand and moved into the weights (as SmoothQuant does, Xiao et
 al. 2023, arXiv:2211.10438, but of these features alone).
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _MOST = 127
 _ORDINARY = 0.98
 """Share of the features that is ordinary; those that reach further are scaled down to the furthest of these."""
+
+_FEWEST_ROWS = 100
+"""Rows of a table of embeddings from which on it is quantized: smaller ones take no room."""
 
 
 def quantize_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -97,7 +101,7 @@ class ReachMeter:
 def quantize_graph(
     model: "onnx.ModelProto", reach: Mapping[str, NDArray[np.float32]] | None = None
 ) -> "onnx.ModelProto":
-    """Replace products with a constant weight, and the bias after them, by one int8 operator each.
+    """Replace products with a constant weight, and the bias after them, by one int8 operator each; embeddings, too.
 
     `DynamicQuantizeMatMul` of onnxruntime quantizes the activations of a batch to uint8 by their range.
 
@@ -143,11 +147,15 @@ class _Quantizer:
         self._scaled: dict[tuple[str, bytes], str] = {}
 
     def rewrite(self) -> None:
-        """Put int8 operators in the place of the products."""
+        """Put int8 operators in the place of the products, and tables of int8 in that of the embeddings."""
         products = {node.output[0] for node in _find_products(self._graph)}
+        tables = {name for name in self._tensors if self._is_table(name)}
         gone: set[str] = set()
         for node in self._graph.node:
             if node.output[0] in gone:
+                continue
+            if node.input and node.input[0] in tables:
+                self._look_up(*node.input, node.output[0])
                 continue
             if node.output[0] not in products:
                 self._nodes.append(node)
@@ -158,6 +166,31 @@ class _Quantizer:
             self._add(node.input[0], node.input[1], bias, last.output[0])
         del self._graph.node[:]
         self._graph.node.extend(self._nodes)
+
+    def _is_table(self, name: str) -> bool:
+        """Return whether a constant holds embeddings, which are looked up by row and read by nothing else."""
+        tensor, readers = self._tensors[name], self._readers.get(name, [])
+        is_large = len(tensor.dims) == 2 and tensor.dims[0] >= _FEWEST_ROWS
+        return (
+            is_large
+            and tensor.data_type == self._onnx.TensorProto.FLOAT
+            and all(node.op_type == "Gather" and node.input[0] == name and _axis(node) == 0 for node in readers)
+        )
+
+    def _look_up(self, table: str, rows: str, output: str) -> None:
+        """Add what looks rows of a table up and scales them."""
+        if f"{table}.scale" not in self._tensors:
+            whole, scales = quantize_weight(self._onnx.numpy_helper.to_array(self._tensors[table]).T)
+            self._store(table, np.ascontiguousarray(whole.T))
+            self._store(f"{table}.scale", scales[:, np.newaxis])
+        found, scale, values = (f"{output}_{part}" for part in ("int8", "scale", "whole"))
+        make = self._onnx.helper.make_node
+        self._nodes += [
+            make("Gather", [table, rows], [found], name=found),
+            make("Gather", [f"{table}.scale", rows], [scale], name=scale),
+            make("Cast", [found], [values], name=values, to=self._onnx.TensorProto.FLOAT),
+            make("Mul", [values, scale], [output], name=output),
+        ]
 
     def _find_bias(self, product: Any) -> tuple[Any, str] | None:  # noqa: ANN401 - as above
         """Return the addition of a bias and the bias's name, if that is all that becomes of a product."""
@@ -208,6 +241,12 @@ class _Quantizer:
             self._tensors[name].CopyFrom(tensor)
         else:
             self._graph.initializer.append(tensor)
+            self._tensors[name] = self._graph.initializer[-1]
+
+
+def _axis(node: Any) -> int:  # noqa: ANN401 - onnx is imported by its name
+    """Return the axis of a node, which is the first one where it does not say."""
+    return next((int(one.i) for one in node.attribute if one.name == "axis"), 0)
 
 
 def _even_out(reach: NDArray[np.float32]) -> NDArray[np.float32]:
