@@ -34,6 +34,7 @@ from lorafit.system.extras import without_telemetry
 from lorafit.system.faults import find_fault
 from lorafit.system.signals import exit_code, listen
 from lorafit.system.text import disarm
+from lorafit.system.variables import sharing_cores
 
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
@@ -160,5 +161,5 @@ def _run(words: list[str]) -> None:
     app.registered_commands.clear()  # of an earlier call
     for name, command in COMMANDS.items():
         app.command(name, cls=Command)(_guarded(take_options(command), again=again, debug=debug))
-    with without_telemetry():
+    with without_telemetry(), sharing_cores():
         app(args=words, prog_name="lorafit")

@@ -53,6 +53,8 @@ def _machine_table(diagnosis: "Diagnosis") -> "Table":
     table.add_row("CPU", processor.name)
     table.add_row("CPU features", (", ".join(has) or "none of note") + (f" (not {', '.join(lacks)})" if lacks else ""))
     table.add_row("cores, threads", f"{processor.cores}, {processor.threads or 'unknown without torch'}")
+    waiting = processor.waiting or "as the library beneath torch does"
+    table.add_row("idle threads", f"{waiting} (for a Python program of your own, set it before it starts)")
     table.add_row("memory", _gigabytes(diagnosis.memory_bytes))
     table.add_row("precision", f"{precision.name}: {precision.reason}" if precision else "unknown without torch")
     return table

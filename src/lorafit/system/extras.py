@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import json
-import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from types import ModuleType
 from urllib.parse import urlsplit
 
 from lorafit.errors import MissingExtraError
+from lorafit.system.variables import defaults
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("torch", "transformers", "peft", "accelerate", "datasets", "pyarrow", "sklearn", "scipy", "jinja2"),
@@ -104,10 +104,5 @@ def without_telemetry() -> Iterator[None]:
 
     Those that are imported inside keep to it; the variables are as before afterwards.
     """
-    added = [name for name in TELEMETRY if name not in os.environ]
-    os.environ.update({name: TELEMETRY[name] for name in added})
-    try:
+    with defaults(TELEMETRY):
         yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)

@@ -18,6 +18,7 @@ from lorafit.models.cache import cache_folder
 from lorafit.system import assets, extras, hardware
 from lorafit.system.atomic import describe_obstacle
 from lorafit.system.paths import expand_home
+from lorafit.system.variables import describe_waiting
 
 HUB_TIMEOUT_SECONDS = 3.0
 NEEDED_DISK_BYTES = 500_000_000
@@ -69,12 +70,14 @@ class Processor(Finding):
         name: The vendor's name.
         cores: Cores available under affinity and control groups.
         threads: Threads that torch uses by default, or None without torch.
+        waiting: From `describe_waiting`.
         features: Instruction sets that matter for speed, and whether they are available.
     """
 
     name: str
     cores: int
     threads: int | None
+    waiting: str | None
     features: dict[str, bool]
 
 
@@ -230,6 +233,7 @@ def _inspect_processor(*, with_torch: bool) -> Processor:
         name=hardware.cpu_name(),
         cores=hardware.available_cores(),
         threads=torch.get_num_threads() if with_torch else None,
+        waiting=describe_waiting(),
         features=found,
     )
 

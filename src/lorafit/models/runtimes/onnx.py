@@ -11,6 +11,12 @@ from lorafit.errors import MissingExtraError, RunError
 from lorafit.system.extras import require
 from lorafit.system.hardware import choose_threads
 
+_SPIN_MICROSECONDS = "20"
+"""How long an idle thread looks for work before it sleeps: by itself so long that it holds a core others need.
+
+`benchmarks/contention.py` measures both; an onnxruntime that does not know the limit passes it over.
+"""
+
 
 def open_session(model: str | bytes, *, extra: str, purpose: str) -> Any:  # noqa: ANN401 - onnxruntime has no types
     """Open a graph on the CPU, with as many threads as `choose_threads` says.
@@ -30,6 +36,7 @@ def open_session(model: str | bytes, *, extra: str, purpose: str) -> Any:  # noq
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = choose_threads()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
