@@ -1,4 +1,4 @@
-"""What predictions cost: transformers' pipeline against lorafit with torch, with onnxruntime and in int8.
+"""What predictions cost: transformers' pipeline against lorafit with torch, onnxruntime and OpenVINO, and in int8.
 
 Run: LORAFIT_DATA=… python benchmarks/inference.py RUN [--data imdb|rotten-tomatoes] [--rows 1000] [--pipeline-rows 300]
 or: LORAFIT_DATA=… python benchmarks/inference.py --base-shape --rows 60 --pipeline-rows 16
@@ -64,7 +64,13 @@ def main() -> None:
         if arguments.base_shape:
             run_fresh(train_base_shape, folder)
         run_fresh(export_forms, run, folder)
-        forms = {"lorafit, torch": run, "lorafit, onnx": folder / "fp32", "lorafit, int8": folder / "int8"}
+        forms = {
+            "lorafit, torch": run,
+            "lorafit, onnx": folder / "fp32",
+            "lorafit, int8": folder / "int8",
+            "lorafit, openvino": folder / "openvino",
+            "lorafit, openvino in int8": folder / "openvino-int8",
+        }
         measure_throughput(arguments, ledger, folder, forms)
         measure_single_texts(ledger, folder, forms)
         measure_cold_starts(ledger, folder, forms)
@@ -88,6 +94,8 @@ def export_forms(run: Path, folder: Path) -> None:
 
     export(run, output=folder / "fp32", allow_drift=True)
     export(run, int8=True, output=folder / "int8", allow_drift=True)
+    for int8, name in ((False, "openvino"), (True, "openvino-int8")):
+        export(run, int8=int8, runtime="openvino", output=folder / name, allow_drift=True)
     export_merged(run, output=folder / "merged")
 
 

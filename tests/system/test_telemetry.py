@@ -48,9 +48,17 @@ def list_files(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.is_file()]
 
 
-def test_onnxruntime_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", OPEN], env=make_environment(tmp_path), check=True)
+@pytest.mark.parametrize("package", ["onnxruntime", "openvino"])
+def test_nothing_is_left_in_the_home_folder(tmp_path: Path, package: str) -> None:
+    code = OPEN.replace("onnxruntime", package)
+    subprocess.run([sys.executable, "-c", code], env=make_environment(tmp_path), check=True)
     assert list_files(tmp_path) == []
+
+
+def test_openvino_reports_where_lorafit_does_not_import_it(tmp_path: Path) -> None:
+    code = "import openvino; import openvino_telemetry"
+    subprocess.run([sys.executable, "-c", code], env=make_environment(tmp_path), check=True)
+    assert list_files(tmp_path)
 
 
 def test_who_wants_telemetry_has_it(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """`lorafit export`: a model that needs no torch."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,11 +15,15 @@ def export(
     run: Annotated[Path, typer.Argument(help="The run folder.")],
     *,
     int8: Annotated[bool, typer.Option("--int8", help="Linear layers in int8: smaller and faster.")] = False,
+    runtime: Annotated[
+        Literal["onnxruntime", "openvino", "auto"],
+        typer.Option("--runtime", help="What is to run it; OpenVINO is quicker on x86, auto takes it if installed."),
+    ] = "onnxruntime",
     merged: Annotated[
         bool, typer.Option("--merged", help="A plain transformers model instead, the adapter merged in.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder; default: onnx, onnx-int8 or merged in the run.")
+        Path | None, typer.Option("--output", "-o", help="Folder; default: one named by the kind in the run.")
     ] = None,
     allow_drift: Annotated[
         bool, typer.Option("--allow-drift", help="Write it even if it predicts something else than the original.")
@@ -28,14 +32,14 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a run as an ONNX model, or as a merged one."""
+    """Write a run as a graph for onnxruntime or OpenVINO, or as a merged model."""
     from lorafit.cli.render.export import show_export
     from lorafit.errors import StoppedError, UserInputError
     from lorafit.inference.export.export import export as export_run
     from lorafit.inference.export.export import export_merged
 
-    if merged and (int8 or allow_drift):
-        raise UserInputError("--merged writes the model as it is: leave out --int8 and --allow-drift.")
+    if merged and (int8 or allow_drift or runtime != "onnxruntime"):
+        raise UserInputError("--merged writes the model as it is: leave out --int8, --runtime and --allow-drift.")
     with open_progress(quiet=quiet) as progress:
         if merged:
             typer.echo(disarm(str(export_merged(run, output=output, overwrite=overwrite))))
@@ -43,6 +47,7 @@ def export(
         exported = export_run(
             run,
             int8=int8,
+            runtime=runtime,
             output=output,
             allow_drift=allow_drift,
             overwrite=overwrite,

@@ -1,4 +1,4 @@
-"""Open what was trained: a run with torch, an export with onnxruntime, tokenizers and numpy alone."""
+"""Open what was trained: a run with torch, an export with onnxruntime or OpenVINO, tokenizers and numpy alone."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,7 +9,7 @@ from lorafit.errors import RunError, UserInputError
 from lorafit.inference.export.records import ExportLayout, ExportRecord, check_export
 from lorafit.inference.predictor import Predictor, read_calibration
 from lorafit.inference.typicality import Typicality, check_rejection
-from lorafit.models.runtimes.onnx import OnnxRuntime
+from lorafit.models.runtimes.graphs import open_graph
 from lorafit.models.tokenization import read_tokenizer
 from lorafit.runs.blends import open_blend
 from lorafit.runs.folder import TYPICALITY_FILE, RunLayout
@@ -158,10 +158,10 @@ def _load_export(
     verify: bool,
     blend: bool,
 ) -> Predictor:
-    """Open an exported model with onnxruntime."""
+    """Open an exported model with what it was exported for."""
     record = ExportRecord.read(layout.record)
     check_export(layout, record)
-    runtime = OnnxRuntime(layout.model(record.precision), record.precision)
+    runtime = open_graph(layout.model(record.precision, record.engine), record.precision, record.engine)
     task = record.build_task()
     pool, kept = open_blend(layout.root, record, task, wanted=blend)
     calibration = read_calibration(kept, layout.root, task, raw=raw, target_accuracy=target_accuracy)

@@ -376,7 +376,7 @@ class Predictor:
         told = (
             f"The model's outputs are not finite numbers in {len(rows)} of {len(finite)} texts ({describe_rows(rows)})"
         )
-        if self._runtime.precision == "bf16":
+        if self._runtime.name == "torch" and self._runtime.precision == "bf16":
             raise RunError(f'{told}, in bf16. Load it with precision="fp32"; if that gives the same, it is damaged.')
         raise RunError(f"{told}: its weights are damaged, or it was trained to no good. Train it again.")
 

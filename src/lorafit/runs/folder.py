@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from lorafit.errors import RunError
 from lorafit.models.methods import Library
@@ -16,6 +16,9 @@ from lorafit.system.files import read_file
 from lorafit.system.limits import RECORD_BYTES
 from lorafit.system.locks import LOCK_SUFFIX, is_held
 from lorafit.system.paths import expand_home
+
+ExportKind = Literal["onnx", "onnx-int8", "openvino", "openvino-int8", "merged"]
+"""What a run can be exported to; the folder is of that name."""
 
 CALIBRATION_FILE = "calibration.json"
 """Beside the files below, with its digest in the run record, where there are calibration rows."""
@@ -184,7 +187,7 @@ class RunLayout:
         """The command that goes on with the run, as it is typed."""
         return f"lorafit train --resume {shlex.quote(str(self.root))}"
 
-    def export(self, kind: Literal["onnx", "onnx-int8", "merged"]) -> Path:
+    def export(self, kind: ExportKind) -> Path:
         """Where `lorafit export` writes by default."""
         return self.root / kind
 
@@ -194,7 +197,7 @@ class RunLayout:
         files = (self.record, self.config, self.metrics, self.left_out, self.mistakes, self.history, self.report)
         temporary = (self.checkpoints, self.prefix_cache, self.cross_fitting)
         folders = (self.adapter, self.model, *temporary, self.tracking, predictions)
-        return (*files, *folders, self.export("onnx"), self.export("onnx-int8"), self.export("merged"))
+        return (*files, *folders, *map(self.export, get_args(ExportKind)))
 
     def predictions(self, split: str, model: str) -> Path:
         """Predictions for the rows of a split: `before` and `after` training, or of a baseline by its name."""

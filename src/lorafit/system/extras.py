@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import json
 import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
@@ -21,6 +22,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "search": ("optuna",),
     "report": ("matplotlib",),
     "onnx": ("onnxruntime", "mmh3"),
+    "openvino": ("openvino", "mmh3"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "track": ("tensorboard", "mlflow", "sqlalchemy", "alembic"),
 }
@@ -34,6 +36,9 @@ TELEMETRY = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """Variables by which packages are told to report nothing about their use; Optuna and torch report nothing."""
+
+_REPORTERS = ("openvino_telemetry",)
+"""Packages that do nothing but report, and that no variable stops; who uses them does without them."""
 
 
 def install_line(extra: str, *, shared: bool = False) -> str:
@@ -102,7 +107,13 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
 def without_telemetry() -> Iterator[None]:
     """Let packages inside the block report nothing, unless the user has set their variable, as it may be, before.
 
-    Those that are imported inside keep to it; the variables are as before afterwards.
+    Those that are imported inside keep to it; variables and modules are as before afterwards.
     """
-    with defaults(TELEMETRY):
-        yield
+    hidden = [name for name in _REPORTERS if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: it cannot be imported
+    try:
+        with defaults(TELEMETRY):
+            yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)

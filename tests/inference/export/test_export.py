@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ import pytest
 from transformers import PreTrainedModel, pipeline
 
 import lorafit
-from lorafit.errors import ConfigError, ExportDriftError, RunError, StoppedError, UserInputError
+from lorafit.errors import ConfigError, ExportDriftError, MissingExtraError, RunError, StoppedError, UserInputError
 from lorafit.inference.export import export as module
 from lorafit.inference.export.export import Export, export, export_merged
 from lorafit.inference.export.records import ExportLayout, ExportRecord
@@ -24,12 +25,25 @@ from lorafit.tasks.base import Task
 
 EditRecord = Callable[..., None]
 TEXTS = ["a superb film", "a dull, boring story", "great great great hours", "the end"]
-NEAR = {"fp32": 1e-4, "int8": 0.05}
+NEAR = {"fp32": 1e-4, "bf16": 0.02, "int8": 0.05}
 """How far a probability of an export may be from the run's."""
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["fp32", "int8"])
+FORMS: dict[str, dict[str, Any]] = {
+    "onnx": {},
+    "onnx-int8": {"int8": True},
+    "openvino": {"runtime": "openvino"},
+    "openvino-int8": {"runtime": "openvino", "int8": True},
+}
+
+
+@pytest.fixture(scope="module", params=FORMS.values(), ids=FORMS)
 def exported(request: pytest.FixtureRequest, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    return export(trained, **request.param, output=tmp_path_factory.mktemp("exported") / "model")
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["fp32", "int8"])
+def exported_onnx(request: pytest.FixtureRequest, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
     return export(trained, int8=request.param, output=tmp_path_factory.mktemp("exported") / "model")
 
 
@@ -74,9 +88,11 @@ def test_parity_is_measured_on_validation_rows_and_stored(
 
 def test_the_folder_holds_all_that_prediction_takes(exported: Export, tmp_path: Path) -> None:
     names = {path.name for path in exported.path.iterdir()}
-    model = "model.onnx" if exported.record.precision == "fp32" else "model_quantized.onnx"
+    files = {"fp32": {"model.onnx"}, "int8": {"model_quantized.onnx"}}
+    is_onnx = exported.record.engine == "onnxruntime"
+    model = files[exported.record.precision] if is_onnx else {"openvino_model.xml", "openvino_model.bin"}
     companions = ("lorafit", "config", "tokenizer", "tokenizer_config", "golden", "calibration")
-    assert names == {model, "typicality.safetensors", *(f"{name}.json" for name in companions)}
+    assert names == {*model, "typicality.safetensors", *(f"{name}.json" for name in companions)}
     assert set(exported.record.files) == names - {"lorafit.json"}
     assert ExportRecord.read(exported.path / "lorafit.json").model_dump_json() == exported.record.model_dump_json()
     moved = Path(shutil.copytree(exported.path, tmp_path / "elsewhere"))
@@ -133,10 +149,43 @@ for text in json.loads(sys.argv[3]):
 """
 
 
-def test_plain_onnxruntime_opens_it(trained: Path, exported: Export) -> None:
-    file = ExportLayout(exported.path).model(exported.record.precision).name
+def test_plain_onnxruntime_opens_it(trained: Path, exported_onnx: Export) -> None:
+    record = exported_onnx.record
+    file = ExportLayout(exported_onnx.path).model(record.precision, record.engine).name
     expected = [one.label for one in lorafit.load(trained, precision="fp32").predict(TEXTS)]
-    assert run_script(PLAIN, exported.path, file, json.dumps(TEXTS)).split() == expected
+    assert run_script(PLAIN, exported_onnx.path, file, json.dumps(TEXTS)).split() == expected
+
+
+PLAIN_OPENVINO = """
+import json, sys
+import numpy as np, openvino
+from tokenizers import Tokenizer
+
+folder = sys.argv[1]
+model = openvino.Core().compile_model(f"{folder}/openvino_model.xml", "CPU")
+tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
+labels = json.load(open(f"{folder}/config.json"))["id2label"]
+for text in json.loads(sys.argv[2]):
+    ids = np.array([tokenizer.encode(text).ids])
+    print(labels[str(model({"input_ids": ids, "attention_mask": np.ones_like(ids)})["logits"].argmax())])
+"""
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_plain_openvino_opens_it(trained: Path, tmp_path: Path, *, int8: bool) -> None:
+    made = export(trained, int8=int8, runtime="openvino", output=tmp_path / "model")
+    expected = [one.label for one in lorafit.load(trained, precision="fp32").predict(TEXTS)]
+    assert run_script(PLAIN_OPENVINO, made.path, json.dumps(TEXTS)).split() == expected
+
+
+def test_auto_takes_openvino_where_it_is(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert export(trained, runtime="auto", output=tmp_path / "one").record.engine == "openvino"
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert export(trained, runtime="auto", output=tmp_path / "other").record.engine == "onnxruntime"
+    with pytest.raises(MissingExtraError, match=r"Exporting for openvino needs.*\n.*pip install .*\[openvino\]"):
+        export(trained, runtime="openvino", output=tmp_path / "third")
+    with pytest.raises(MissingExtraError, match=r"Loading a model exported for OpenVINO needs"):
+        lorafit.load(tmp_path / "one")
 
 
 def test_a_damaged_or_exchanged_file_is_refused(exported: Export, edit_record: EditRecord, tmp_path: Path) -> None:
@@ -161,7 +210,13 @@ def test_another_models_logits_are_noticed_unless_that_is_not_wanted(
     golden[0][0] += 10
     edit_record(copy.golden, logits=golden)
     edit_record(copy.record, files=exported.record.files | {"golden.json": digest_file(copy.golden)})
-    name = "onnx" if exported.record.precision == "fp32" else "int8"
+    names = {
+        ("onnxruntime", "fp32"): "onnx",
+        ("onnxruntime", "int8"): "int8",
+        ("openvino", "bf16"): "openvino",
+        ("openvino", "int8"): "openvino-int8",
+    }
+    name = names[exported.record.engine, exported.record.precision]
     with pytest.raises(RunError, match=f"The model run by {name} does not give its golden logits"):
         lorafit.load(copy.root)
     assert lorafit.load(copy.root, verify=False).predict(["superb"])

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from lorafit.config import ModelConfig
 from lorafit.errors import ConfigError
 from lorafit.inference.export.graph import build_graph, can_build
-from lorafit.inference.export.int8 import ReachMeter, quantize_graph, quantize_weight
+from lorafit.inference.export.int8 import Range, RangeMeter, quantize_graph, quantize_statically, quantize_weight
 from lorafit.inference.export.tracing import trace_graph
 from lorafit.models.architectures import ARCHITECTURES
 from lorafit.models.load import load_with_head, locate_encoder
@@ -97,7 +97,7 @@ def test_graph_for_pairs_reads_the_types_of_tokens(build_model: Build, family: s
     onnx.checker.check_model(graph)
     assert [one.name for one in graph.graph.input] == ["input_ids", "attention_mask", "token_type_ids"]
     expected = ask_torch(model, ids, mask, token_type_ids=types)
-    meter = ReachMeter(graph)
+    meter = RangeMeter(graph)
     assert np.abs(meter.logits(ids, mask, token_type_ids=types) - expected).max() < 1e-4
     assert np.abs(expected - ask_torch(model, ids, mask)).max() > 1e-3
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -113,7 +113,7 @@ def test_traced_graph_for_pairs_reads_the_types_of_tokens(build_model: Build) ->
     types = (np.arange(12) >= 5) * mask
     expected = ask_torch(model, ids, mask, token_type_ids=types)
     graph = trace_graph(model, token_types=True)
-    assert np.abs(ReachMeter(graph).logits(ids, mask, token_type_ids=types) - expected).max() < 1e-4
+    assert np.abs(RangeMeter(graph).logits(ids, mask, token_type_ids=types) - expected).max() < 1e-4
     assert np.abs(expected - ask_torch(model, ids, mask)).max() > 1e-3
 
 
@@ -169,9 +169,9 @@ def test_features_that_reach_far_are_evened_out(build_model: Build, family: str)
             module.weight.data[3] *= 40
     batch = draw_batch(model, 8, 32)
     graph, expected = build_graph(model), ask_torch(model, *batch)
-    meter = ReachMeter(graph)
+    meter = RangeMeter(graph)
     assert np.abs(meter.logits(*batch) - expected).max() < 1e-4 * np.abs(expected).max()
-    even = quantize_graph(graph, meter.reach)
+    even = quantize_graph(graph, meter.ranges)
     assert sum("_even_" in node.name for node in even.graph.node) >= 2
     exact, evened, coarse = (read_features(one, *batch) for one in (graph, even, quantize_graph(graph)))
     assert np.abs(evened - exact).mean() < 0.65 * np.abs(coarse - exact).mean()
@@ -180,18 +180,18 @@ def test_features_that_reach_far_are_evened_out(build_model: Build, family: str)
 def test_reach_is_the_furthest_of_all_batches(build_model: Build) -> None:
     model = build_model("distilbert")
     graph, batches = build_graph(model), [draw_batch(model, 4, length) for length in (5, 9)]
-    together, apart = ReachMeter(graph), [ReachMeter(graph), ReachMeter(graph)]
+    together, apart = RangeMeter(graph), [RangeMeter(graph), RangeMeter(graph)]
     for batch, meter in zip(batches, apart, strict=True):
         together.logits(*batch)
         meter.logits(*batch)
-    names = [name for name in together.reach if name.endswith("weight")]
+    names = [name for name in together.ranges if name.endswith("weight")]
     assert len(names) == sum(node.op_type == "MatMul" for node in graph.graph.node)
     for name in names:
-        assert (together.reach[name] == np.maximum(*(meter.reach[name] for meter in apart))).all()
+        assert (together.ranges[name].reach == np.maximum(*(meter.ranges[name].reach for meter in apart))).all()
     with torch.no_grad():
         states = [model.base_model.embeddings(torch.from_numpy(ids)).numpy() for ids, _ in batches]
     expected = np.maximum(*(np.abs(state).max(axis=(0, 1)) for state in states))
-    assert together.reach[names[0]] == pytest.approx(expected, rel=1e-4)
+    assert together.ranges[names[0]].reach == pytest.approx(expected, rel=1e-4)
 
 
 def test_weights_are_quantized_by_output_channel() -> None:
@@ -264,8 +264,8 @@ def test_biases_are_taken_in_where_they_are_biases(
     nodes: list[tuple[str, list[str], str]], outputs: tuple[str, ...], additions: int
 ) -> None:
     graph = write_graph(*nodes, outputs=outputs)
-    reach = {"first": np.array([1, 1, 1, 1, 1, 30], np.float32)}
-    quantized = quantize_graph(graph, reach)
+    highest = np.array([1, 1, 1, 1, 1, 30], np.float32)
+    quantized = quantize_graph(graph, {"first": Range(-highest, highest)})
     kinds = [node.op_type for node in quantized.graph.node]
     assert kinds.count("DynamicQuantizeMatMul") == [kind for kind, *_ in nodes].count("MatMul") - 1
     assert kinds.count("Add") == additions
@@ -285,12 +285,39 @@ def test_a_weight_that_something_else_reads_stays() -> None:
 
 def test_reach_of_a_shared_weight_is_that_of_all_its_inputs() -> None:
     nodes = [("MatMul", ["input_ids", "first"], "a"), ("Relu", ["a"], "b"), ("MatMul", ["b", "first"], "h"), HEAD]
-    meter = ReachMeter(write_graph(*nodes, inputs=("input_ids", "attention_mask")))
+    meter = RangeMeter(write_graph(*nodes, inputs=("input_ids", "attention_mask")))
     x = np.full((1, WIDTH), -3, np.float32)
     meter.logits(x, x)
     expected = np.maximum(3, np.maximum(x @ WEIGHTS["first"], 0))[0]
     assert expected.max() > 3
-    assert meter.reach["first"] == pytest.approx(expected, rel=1e-5)
+    assert meter.ranges["first"].reach == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_static_int8_is_near_and_quantizes_every_layer(build_model: Build, family: str) -> None:
+    model = build_model(family)
+    batch = draw_batch(model, 8, 32)
+    graph = build_graph(model)
+    meter = RangeMeter(graph)
+    meter.logits(*batch)
+    quantized = quantize_statically(graph, meter.ranges)
+    kinds = [[node.op_type for node in one.graph.node] for one in (graph, quantized)]
+    products = kinds[0].count("MatMul")
+    assert (kinds[1].count("QuantizeLinear"), kinds[1].count("DequantizeLinear")) == (products, 2 * products)
+    expected, got = ask_torch(model, *batch), run(quantized, *batch)
+    assert 0 < np.abs(got - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_activations_beyond_what_was_seen_are_cut_off() -> None:
+    graph = write_graph(("MatMul", ["x", "first"], "p"), ("Add", ["p", "bias"], "h"), HEAD)
+    lowest, highest = np.full(WIDTH, -1, np.float32), np.full(WIDTH, 3, np.float32)
+    quantized = quantize_statically(graph, {"first": Range(lowest, highest)})
+    x = np.array([[-5, -1, 0, 1.5, 3, 70]], np.float32)
+    exact, rounded = (
+        onnxruntime.InferenceSession(one.SerializeToString()).run(None, {"x": values})[0]
+        for one, values in ((graph, x.clip(-1, 3)), (quantized, x))
+    )
+    np.testing.assert_allclose(rounded, exact, atol=0.1)
 
 
 def test_embeddings_in_int8_are_read_row_by_row() -> None:
@@ -335,11 +362,11 @@ def test_a_traced_graph_gives_the_models_logits_and_int8_is_near(build_model: Bu
     expected = [ask_torch(model, *batch) for batch in batches]
     graph = trace_graph(model)
     onnx.checker.check_model(graph)
-    meter = ReachMeter(graph)
+    meter = RangeMeter(graph)
     for batch, logits in zip(batches, expected, strict=True):
         assert np.abs(logits).max() > 0.1
         assert np.abs(meter.logits(*batch) - logits).max() < 1e-4 * max(1, np.abs(logits).max())
-    quantized = quantize_graph(graph, meter.reach)
+    quantized = quantize_graph(graph, meter.ranges)
     kinds = [node.op_type for node in quantized.graph.node]
     layers = model.config.num_hidden_layers
     assert kinds.count("DynamicQuantizeMatMul") >= 4 * layers

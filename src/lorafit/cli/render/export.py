@@ -38,5 +38,8 @@ def _list_rows(exported: Export) -> Iterator[tuple[str, str]]:
         yield _AGREEMENT.title, _AGREEMENT.write(parity.agreement)
     for name, difference in parity.differences.items():
         yield metrics[name].difference_title, metrics[name].write_difference(difference)
-    size = ExportLayout(exported.path).model(exported.record.precision).stat().st_size
-    yield "file", f"{size / 1e6:.1f} MB, {exported.record.precision}"
+    record = exported.record
+    size = ExportLayout(exported.path).weights(record.precision, record.engine).stat().st_size
+    yield "file", f"{size / 1e6:.1f} MB, {record.precision}, for {record.engine}"
+    if record.speed is not None:
+        yield "texts a second", f"{record.speed.texts_per_second:.0f}"

@@ -11,7 +11,8 @@ from lorafit.config import Config
 from lorafit.data.sources import identify_source, is_same_source
 from lorafit.data.tables import read_table
 from lorafit.errors import RunError
-from lorafit.inference.export.records import ExportLayout, ExportRecord, Precision
+from lorafit.inference.export.records import ExportLayout, ExportRecord
+from lorafit.models.runtimes.graphs import Precision
 from lorafit.runs.blends import name_calibration, uses_blend
 from lorafit.runs.evidence import check_evidence, read_settings
 from lorafit.runs.folder import RunLayout

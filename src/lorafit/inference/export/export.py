@@ -1,4 +1,4 @@
-"""Make a run into a model that needs neither torch nor peft: merged, as an ONNX graph, in int8 if wanted."""
+"""Make a run into a model that needs neither torch nor peft: merged, as a graph for an engine, in int8 if wanted."""
 
 import copy
 import os
@@ -19,25 +19,26 @@ from lorafit.data.sources import identify_source
 from lorafit.data.splits import sample_rows
 from lorafit.errors import ConfigError, LorafitError, RunError, StoppedError, UserInputError
 from lorafit.inference.export.graph import build_graph, can_build, refuse
-from lorafit.inference.export.int8 import ReachMeter, quantize_graph
+from lorafit.inference.export.int8 import RangeMeter, quantize_graph, quantize_statically
+from lorafit.inference.export.openvino import write_for_openvino
 from lorafit.inference.export.parity import check_parity, measure_parity
-from lorafit.inference.export.records import ExportLayout, ExportRecord, ParityRecord, Precision, SpeedRecord
+from lorafit.inference.export.records import ExportLayout, ExportRecord, ParityRecord, SpeedRecord
 from lorafit.inference.predictor import Predictor, Runtime, read_calibration
 from lorafit.models.adaptation import merge_adapter, reads_token_types
 from lorafit.models.load import load_tokenizer
 from lorafit.models.methods import find_method
 from lorafit.models.quiet import quiet_transformers
-from lorafit.models.runtimes.onnx import OnnxRuntime
+from lorafit.models.runtimes.graphs import Engine, Precision, open_graph
 from lorafit.runs.blends import open_blend
 from lorafit.runs.evidence import read_settings
-from lorafit.runs.folder import BLEND_FILES, CALIBRATION_FILE, TYPICALITY_FILE, RunLayout
+from lorafit.runs.folder import BLEND_FILES, CALIBRATION_FILE, TYPICALITY_FILE, ExportKind, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, GoldenRecord, verify_golden
 from lorafit.runs.records import RunRecord
 from lorafit.runs.saving import compute_plain_logits, load_trained, write_model
 from lorafit.system import hardware
 from lorafit.system.atomic import atomic_directory, describe_obstacle
 from lorafit.system.digests import digest_folder
-from lorafit.system.extras import require
+from lorafit.system.extras import missing_modules, require
 from lorafit.system.faults import find_fault, name_faults
 from lorafit.system.locks import hold
 from lorafit.system.paths import expand_home
@@ -51,7 +52,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-_PRECISIONS: dict[bool, Precision] = {False: "fp32", True: "int8"}
+_PRECISIONS: dict[Engine, Precision] = {"onnxruntime": "fp32", "openvino": "bf16"}
+"""What an engine computes in where int8 is not wanted."""
+
+_KINDS: dict[Engine, tuple[ExportKind, ExportKind]] = {
+    "onnxruntime": ("onnx", "onnx-int8"),
+    "openvino": ("openvino", "openvino-int8"),
+}
+"""The kinds of export for an engine, without and with int8."""
+
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _MOST_BYTES = 2**31 - 1
 """A graph with its weights is one protobuf message, which cannot be larger."""
@@ -166,22 +175,25 @@ class _Original:
         return measure_parity(self.task, precision, (before.golden, after.golden), self.rows, rows, calibration)
 
 
-def export(
+def export(  # noqa: PLR0913 - each is a choice of its own, and has a name
     run: str | Path,
     *,
     int8: bool = False,
+    runtime: Engine | Literal["auto"] = "onnxruntime",
     output: str | Path | None = None,
     allow_drift: bool = False,
     overwrite: bool = False,
     blend: bool = True,
     progress: Progress | None = None,
 ) -> Export:
-    """Write a run as an ONNX model with everything that prediction takes, and compare it with the original.
+    """Write a run as a graph with everything that prediction takes, and compare it with the original.
 
     Args:
         run: The run folder.
         int8: Whether linear layers are computed in int8.
-        output: The folder; None takes `onnx/` or `onnx-int8/` in the run folder.
+        runtime: What is to run it: `onnxruntime`, everywhere and in the browser, or `openvino`, quicker on x86; `auto`
+            takes OpenVINO where it is installed.
+        output: The folder; None takes one in the run folder: `onnx/` or `openvino/`, with `-int8` if it is.
         allow_drift: Write it even if it predicts something else than the original.
         overwrite: Whether an export that is there may be replaced.
         blend: Whether the run's blend is exported, too, where it keeps one.
@@ -201,21 +213,23 @@ def export(
         require(package, extra="export", purpose="Exporting")
     from lorafit.models.runtimes.pytorch import TorchRuntime
 
-    progress, precision = progress or Silent(), _PRECISIONS[int8]
+    engine = _choose_engine(runtime)
+    progress, precision = progress or Silent(), "int8" if int8 else _PRECISIONS[engine]
     layout, record = _read_run(run)
-    with _fill(layout, output, "onnx-int8" if int8 else "onnx", overwrite=overwrite) as (folder, staging):
+    with _fill(layout, output, _KINDS[engine][int8], overwrite=overwrite) as (folder, staging):
         original = _Original.load(layout, record, progress, blend=blend)
         target = ExportLayout(staging)
         model = merge_adapter(copy.deepcopy(original.model))
-        _write_model(model, original, target, precision)
+        _write_model(model, original, target, precision, engine)
         before = original.compute_outputs(TorchRuntime(original.model, GOLDEN_PRECISION), progress)
-        with _name_refusals(model):
-            after = original.compute_outputs(OnnxRuntime(target.model(precision), precision), progress)
+        with _name_refusals(model, engine):
+            opened = open_graph(target.model(precision, engine), precision, engine)
+            after = original.compute_outputs(opened, progress)
         parity = original.compare(before, after, precision)
         if not allow_drift:
             check_parity(parity, original.task, precision)
         GoldenRecord(texts=list(original.golden), logits=after.golden.tolist()).write(target.golden)
-        exported = _describe(original, target, precision, parity, after.texts_per_second)
+        exported = _describe(original, target, (precision, engine), parity, after.texts_per_second)
         exported.write(target.record)
     return Export(folder, exported)
 
@@ -271,9 +285,7 @@ def _read_run(run: str | Path, *, merged: bool = False) -> tuple[RunLayout, RunR
     return layout, record
 
 
-def _choose_folder(
-    layout: RunLayout, output: str | Path | None, kind: Literal["onnx", "onnx-int8", "merged"], *, overwrite: bool
-) -> Path:
+def _choose_folder(layout: RunLayout, output: str | Path | None, kind: ExportKind, *, overwrite: bool) -> Path:
     """Return where to export to; refuse a place that cannot be written to, or that something else stands in."""
     folder = expand_home(output) if output else layout.export(kind)
     if folder.is_dir() and any(folder.iterdir()):
@@ -306,7 +318,7 @@ def _read_splits(layout: RunLayout, record: RunRecord, say: Callable[[str], None
 
 @contextmanager
 def _fill(
-    layout: RunLayout, output: str | Path | None, kind: Literal["onnx", "onnx-int8", "merged"], *, overwrite: bool
+    layout: RunLayout, output: str | Path | None, kind: ExportKind, *, overwrite: bool
 ) -> Iterator[tuple[Path, Path]]:
     """Choose the folder to export to and keep others from it; yield it, and a folder to fill that takes its place."""
     folder = _choose_folder(layout, output, kind, overwrite=overwrite)
@@ -325,19 +337,34 @@ def _fill(
         raise StoppedError(f"Interrupted when the export was complete: {folder}") from None
 
 
-def _write_model(model: "PreTrainedModel", original: _Original, target: ExportLayout, precision: Precision) -> None:
+def _choose_engine(runtime: Engine | Literal["auto"]) -> Engine:
+    """Return what is to run an export; refuse one that is not installed."""
+    if runtime == "auto":
+        return "onnxruntime" if missing_modules("openvino") else "openvino"
+    require(runtime, extra="openvino" if runtime == "openvino" else "export", purpose=f"Exporting for {runtime}")
+    return runtime
+
+
+def _write_model(
+    model: "PreTrainedModel", original: _Original, target: ExportLayout, precision: Precision, engine: Engine
+) -> None:
     """Write a merged model as a graph, and beside it what else prediction takes, here and in other tools."""
     _check_size(model, sum(value.numel() * value.element_size() for value in model.state_dict().values()))
     graph = _build_graph(model, token_types=original.record.pair and reads_token_types(model))
     _check_size(model, graph.ByteSize())
     if precision == "int8":
-        meter = ReachMeter(graph)
-        with _name_refusals(model):
+        meter = RangeMeter(graph)
+        with _name_refusals(model, "onnxruntime"):
             original.run_by(meter).compute_logits(original.samples)
-        if not meter.reach:
+        if not meter.ranges:
             raise refuse(model, "it has no linear layers that int8 is known for")
-        graph = quantize_graph(graph, meter.reach)
-    target.model(precision).write_bytes(graph.SerializeToString())
+        graph = (quantize_graph if engine == "onnxruntime" else quantize_statically)(graph, meter.ranges)
+    path = target.model(precision, engine)
+    if engine == "onnxruntime":
+        path.write_bytes(graph.SerializeToString())
+    else:
+        with _name_refusals(model, engine):
+            write_for_openvino(graph, path)
     model.config.architectures = [type(model).__name__]
     with quiet_transformers():
         model.config.save_pretrained(target.root)
@@ -356,15 +383,15 @@ def _build_graph(model: "PreTrainedModel", *, token_types: bool) -> "onnx.ModelP
 
 
 @contextmanager
-def _name_refusals(model: "PreTrainedModel") -> Iterator[None]:
-    """Name what onnxruntime cannot do with a graph, and the way out."""
+def _name_refusals(model: "PreTrainedModel", engine: Engine) -> Iterator[None]:
+    """Name what an engine cannot do with a graph, and the way out."""
     try:
         yield
     except Exception as error:
         if find_fault(error) is not None:
             raise
         cause = str(error.__cause__ or error).strip().partition("\n")[0]
-        raise refuse(model, f"onnxruntime says '{cause}'") from error
+        raise refuse(model, f"{engine} says '{cause}'") from error
 
 
 def _check_size(model: "PreTrainedModel", size: int) -> None:
@@ -380,7 +407,7 @@ def _copy_tokenizer(layout: RunLayout, folder: Path) -> None:
 def _describe(
     original: _Original,
     target: ExportLayout,
-    precision: Precision,
+    form: tuple[Precision, Engine],
     parity: ParityRecord,
     texts_per_second: float | None,
 ) -> ExportRecord:
@@ -396,7 +423,8 @@ def _describe(
         )
     return ExportRecord(
         lorafit=version("lorafit"),
-        precision=precision,
+        precision=form[0],
+        engine=form[1],
         method=record.method,
         base_model=base.model_copy(update={"name": name.name}) if name.is_absolute() else base,
         task=record.task,

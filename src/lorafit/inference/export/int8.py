@@ -1,14 +1,15 @@
-"""An ONNX graph in int8: linear layers, whose activations are quantized as they come, and embeddings.
+"""An ONNX graph in int8: linear layers and embeddings, for onnxruntime or for OpenVINO.
 
 Weights are quantized once, those of linear layers by output channel, embeddings by row, which are fp32 again once read.
-Activations share one scale over a whole batch. A few features of an encoder reach far beyond the others and would leave
+Activations share one scale: onnxruntime's operator takes the range of the batch at hand, OpenVINO one that was measured
+beforehand. A few features of an encoder reach far beyond the others and would leave
 those a handful of steps, so their reach is measured beforehand and moved into the weights (as SmoothQuant does, Xiao et
 al. 2023, arXiv:2211.10438, but of these features alone).
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-_MOST = 127
+_MOST, _LEVELS = 127, 255
 _ORDINARY = 0.98
 """Share of the features that is ordinary; those that reach further are scaled down to the furthest of these."""
 
@@ -47,10 +48,22 @@ def quantize_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDAr
     return whole.astype(np.int8), scales.astype(np.float32)
 
 
-class ReachMeter:
-    """Runs a graph in fp32 as a runtime does, and keeps how far each feature reaches that goes into a product.
+class Range(NamedTuple):
+    """The smallest and the largest value of each feature, both of shape (features,)."""
 
-    `reach` is the largest size of each feature so far, shape (inputs,), by the name of the product's weight in `model`.
+    lowest: NDArray[np.float32]
+    highest: NDArray[np.float32]
+
+    @property
+    def reach(self) -> NDArray[np.float32]:
+        """The largest size of each feature."""
+        return np.maximum(-self.lowest, self.highest)
+
+
+class RangeMeter:
+    """Runs a graph in fp32 as a runtime does, and keeps the range of each feature that goes into a product.
+
+    `ranges` has those seen so far, by the name of the product's weight in `model`.
     """
 
     name = "onnx"
@@ -60,7 +73,7 @@ class ReachMeter:
         onnx = require("onnx", extra="export", purpose="Exporting")
         watched: Any = onnx.ModelProto()
         watched.CopyFrom(model)
-        self.reach: dict[str, NDArray[np.float32]] = {}
+        self.ranges: dict[str, Range] = {}
         self._inputs = [(node.input[1], node.input[0]) for node in _find_products(model.graph)]
         self._watched = sorted({x for _, x in self._inputs})
         for name in self._watched:
@@ -70,7 +83,7 @@ class ReachMeter:
     def logits(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
     ) -> NDArray[np.float32]:
-        """Compute logits, and keep the reach.
+        """Compute logits, and keep the ranges.
 
         Args:
             input_ids: Shape (rows, length).
@@ -83,12 +96,11 @@ class ReachMeter:
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **others}
         logits: NDArray[np.float32]
         logits, *values = self._session.run(["logits", *self._watched], choose_inputs(self._session, inputs))
-        found = {
-            x: np.abs(value).reshape(-1, value.shape[-1]).max(axis=0)
-            for x, value in zip(self._watched, values, strict=True)
-        }
+        rows = {x: value.reshape(-1, value.shape[-1]) for x, value in zip(self._watched, values, strict=True)}
+        found = {x: Range(value.min(axis=0), value.max(axis=0)) for x, value in rows.items()}
         for weight, x in self._inputs:
-            self.reach[weight] = np.maximum(self.reach.get(weight, np.float32(0)), found[x])
+            known, new = self.ranges.get(weight, found[x]), found[x]
+            self.ranges[weight] = Range(np.minimum(known.lowest, new.lowest), np.maximum(known.highest, new.highest))
         return logits
 
     def outputs(
@@ -98,26 +110,44 @@ class ReachMeter:
         return self.logits(input_ids, attention_mask, **others), None
 
 
-def quantize_graph(
-    model: "onnx.ModelProto", reach: Mapping[str, NDArray[np.float32]] | None = None
-) -> "onnx.ModelProto":
+def quantize_graph(model: "onnx.ModelProto", ranges: Mapping[str, Range] | None = None) -> "onnx.ModelProto":
     """Replace products with a constant weight, and the bias after them, by one int8 operator each; embeddings, too.
 
     `DynamicQuantizeMatMul` of onnxruntime quantizes the activations of a batch to uint8 by their range.
 
     Args:
         model: As `build_graph` or `trace_graph` makes it.
-        reach: From a `ReachMeter` on typical texts; None leaves features as they are.
+        ranges: From a `RangeMeter` on typical texts; None leaves features as they are.
 
     Returns:
         A new model. The head stays in fp32.
     """
+    return _rewrite(_Quantizer, model, ranges or {})
+
+
+def quantize_statically(model: "onnx.ModelProto", ranges: Mapping[str, Range]) -> "onnx.ModelProto":
+    """Replace weights of products by int8, and quantize what they are multiplied by; embeddings, too.
+
+    The pairs of `QuantizeLinear` and `DequantizeLinear` in front of a product tell a compiler such as OpenVINO's that
+    it can be computed in int8.
+
+    Args:
+        model: As `build_graph` or `trace_graph` makes it.
+        ranges: From a `RangeMeter` on typical texts; values beyond are cut off.
+
+    Returns:
+        A new model. The head stays in fp32.
+    """
+    return _rewrite(_StaticQuantizer, model, ranges)
+
+
+def _rewrite(kind: "type[_Quantizer]", model: "onnx.ModelProto", ranges: Mapping[str, Range]) -> "onnx.ModelProto":
     onnx = require("onnx", extra="export", purpose="Exporting")
     quantized: Any = onnx.ModelProto()
     quantized.CopyFrom(model)
     if all(opset.domain != FUSED_DOMAIN for opset in quantized.opset_import):
         quantized.opset_import.append(onnx.helper.make_opsetid(FUSED_DOMAIN, 1))
-    _Quantizer(onnx, quantized.graph, reach or {}).rewrite()
+    kind(onnx, quantized.graph, ranges).rewrite()
     return quantized  # type: ignore[no-any-return]  # onnx is imported by its name
 
 
@@ -134,8 +164,8 @@ def _find_products(graph: Any) -> Iterator[Any]:  # noqa: ANN401 - onnx is impor
 class _Quantizer:
     """Rewrites one graph in place."""
 
-    def __init__(self, onnx: Any, graph: Any, reach: Mapping[str, NDArray[np.float32]]) -> None:  # noqa: ANN401 - as above
-        self._onnx, self._graph, self._reach = onnx, graph, reach
+    def __init__(self, onnx: Any, graph: Any, ranges: Mapping[str, Range]) -> None:  # noqa: ANN401 - as above
+        self._onnx, self._graph, self._ranges = onnx, graph, ranges
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         self._outputs = {value.name for value in graph.output}
         self._readers: dict[str, list[Any]] = {}
@@ -143,7 +173,7 @@ class _Quantizer:
             for name in node.input:
                 self._readers.setdefault(name, []).append(node)
         self._nodes: list[Any] = []
-        self._scales: dict[str, NDArray[np.float32]] = {}
+        self._factors: dict[str, NDArray[np.float32]] = {}
         self._scaled: dict[tuple[str, bytes], str] = {}
 
     def rewrite(self) -> None:
@@ -155,7 +185,8 @@ class _Quantizer:
             if node.output[0] in gone:
                 continue
             if node.input and node.input[0] in tables:
-                self._look_up(*node.input, node.output[0])
+                table, rows = node.input
+                self._look_up(table, rows, node.output[0])
                 continue
             if node.output[0] not in products:
                 self._nodes.append(node)
@@ -163,7 +194,10 @@ class _Quantizer:
             addition = self._find_bias(node)
             last, bias = (node, "") if addition is None else addition
             gone.add(last.output[0])
-            self._add(node.input[0], node.input[1], bias, last.output[0])
+            x, weight = node.input
+            if weight not in self._factors:  # layers may share one
+                self._factors[weight] = self._quantize(weight)
+            self._add(self._scale_down(x, self._factors[weight]), weight, bias, last.output[0])
         del self._graph.node[:]
         self._graph.node.extend(self._nodes)
 
@@ -183,14 +217,9 @@ class _Quantizer:
             whole, scales = quantize_weight(self._onnx.numpy_helper.to_array(self._tensors[table]).T)
             self._store(table, np.ascontiguousarray(whole.T))
             self._store(f"{table}.scale", scales[:, np.newaxis])
-        found, scale, values = (f"{output}_{part}" for part in ("int8", "scale", "whole"))
-        make = self._onnx.helper.make_node
-        self._nodes += [
-            make("Gather", [table, rows], [found], name=found),
-            make("Gather", [f"{table}.scale", rows], [scale], name=scale),
-            make("Cast", [found], [values], name=values, to=self._onnx.TensorProto.FLOAT),
-            make("Mul", [values, scale], [output], name=output),
-        ]
+        found = self._make("Gather", [table, rows], f"{output}_int8")
+        values = self._make("Cast", [found], f"{output}_whole", to=self._onnx.TensorProto.FLOAT)
+        self._make("Mul", [values, self._make("Gather", [f"{table}.scale", rows], f"{output}_scale")], output)
 
     def _find_bias(self, product: Any) -> tuple[Any, str] | None:  # noqa: ANN401 - as above
         """Return the addition of a bias and the bias's name, if that is all that becomes of a product."""
@@ -204,19 +233,19 @@ class _Quantizer:
         return None
 
     def _add(self, x: str, weight: str, bias: str, output: str) -> None:
-        if weight not in self._scales:  # layers may share one
-            self._scales[weight] = self._quantize(weight)
-        inputs = [self._scale_down(x, self._scales[weight]), weight, f"{weight}.scale", f"{weight}.zero_point", bias]
-        self._nodes.append(
-            self._onnx.helper.make_node(
-                "DynamicQuantizeMatMul", inputs, [output], name=f"{output}_int8", domain=FUSED_DOMAIN
-            )
-        )
+        """Add the product of activations and a quantized weight, and a bias if there is one."""
+        inputs = [x, weight, f"{weight}.scale", f"{weight}.zero_point", bias]
+        self._make("DynamicQuantizeMatMul", inputs, output, domain=FUSED_DOMAIN)
+
+    def _make(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Add a node, and return its output."""
+        self._nodes.append(self._onnx.helper.make_node(operator, inputs, [output], name=output, **attributes))
+        return output
 
     def _quantize(self, name: str) -> NDArray[np.float32]:
         """Quantize a weight; return what its inputs are to be multiplied by."""
         weight = self._onnx.numpy_helper.to_array(self._tensors[name])
-        factors = _even_out(self._reach[name]) if name in self._reach else np.ones(len(weight), np.float32)
+        factors = _even_out(self._ranges[name].reach) if name in self._ranges else np.ones(len(weight), np.float32)
         whole, scales = quantize_weight(weight / factors[:, np.newaxis])
         self._store(name, whole)
         self._store(f"{name}.scale", scales)
@@ -231,8 +260,7 @@ class _Quantizer:
         if key not in self._scaled:
             name = f"{x}_even_{len(self._scaled)}"
             self._store(f"{name}.factors", factors)
-            self._nodes.append(self._onnx.helper.make_node("Mul", [x, f"{name}.factors"], [name], name=name))
-            self._scaled[key] = name
+            self._scaled[key] = self._make("Mul", [x, f"{name}.factors"], name)
         return self._scaled[key]
 
     def _store(self, name: str, values: NDArray[Any]) -> None:
@@ -242,6 +270,29 @@ class _Quantizer:
         else:
             self._graph.initializer.append(tensor)
             self._tensors[name] = self._graph.initializer[-1]
+
+
+class _StaticQuantizer(_Quantizer):
+    """Rewrites one graph in place, with the range of activations measured beforehand."""
+
+    def _add(self, x: str, weight: str, bias: str, output: str) -> None:
+        parts = [weight, f"{weight}.scale", f"{weight}.zero_point"]
+        values = self._make("DequantizeLinear", parts, f"{output}_weight", axis=1)
+        product = f"{output}_product" if bias else output
+        self._make("MatMul", [self._round(x, weight, f"{output}_rounded"), values], product)
+        if bias:
+            self._make("Add", [product, bias], output)
+
+    def _round(self, x: str, weight: str, name: str) -> str:
+        """Add the rounding of what a weight is multiplied by to 256 values, and return its name."""
+        lowest, highest = (part * self._factors[weight] for part in self._ranges[weight])
+        below, above = -float(lowest.min(initial=0)), float(highest.max(initial=0))
+        scale = (below + above) / _LEVELS or 1.0
+        ends = [f"{name}.scale", f"{name}.zero_point"]
+        self._store(ends[0], np.array(scale, np.float32))
+        self._store(ends[1], np.array(round(below / scale), np.uint8))
+        whole = self._make("QuantizeLinear", [x, *ends], f"{name}_whole")
+        return self._make("DequantizeLinear", [whole, *ends], name)
 
 
 def _axis(node: Any) -> int:  # noqa: ANN401 - onnx is imported by its name

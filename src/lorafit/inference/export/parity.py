@@ -6,13 +6,14 @@ import numpy as np
 
 from lorafit.data.rows import Split
 from lorafit.errors import ExportDriftError
-from lorafit.inference.export.records import ParityRecord, Precision
+from lorafit.inference.export.records import ParityRecord
+from lorafit.models.runtimes.graphs import Precision
 from lorafit.tasks.base import Array, Task, share
 from lorafit.tasks.evaluation import compare
 from lorafit.tasks.format import write_numbers
 from lorafit.tasks.records import Calibration, Estimate, Resampling
 
-_LARGEST_DIFFERENCE: Final[dict[Precision, float]] = {"fp32": 1e-3, "int8": 0.25}
+_LARGEST_DIFFERENCE: Final[dict[Precision, float]] = {"fp32": 1e-3, "bf16": 0.1, "int8": 0.25}
 """Of a logit, relative to `Task.logit_scale`."""
 
 _LEAST_SCALE: Final = 1.0

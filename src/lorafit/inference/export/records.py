@@ -8,6 +8,7 @@ from pydantic import Field
 
 from lorafit.config import TruncationPolicy
 from lorafit.models.records import BaseModelRecord, ParameterCounts
+from lorafit.models.runtimes.graphs import Engine, Precision
 from lorafit.runs.agreement import check_agreement
 from lorafit.runs.folder import CALIBRATION_FILE, TYPICALITY_FILE
 from lorafit.system.digests import check_files, check_listed, list_readable
@@ -15,9 +16,6 @@ from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Task
 from lorafit.tasks.records import BlendRecord, Estimate
 from lorafit.tasks.registry import TaskName, build_task
-
-Precision = Literal["fp32", "int8"]
-"""Arithmetic of an exported model's linear layers."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,21 @@ class ExportLayout:
         """What typical texts are like, where the run knows it and the graph gives features."""
         return self.root / TYPICALITY_FILE
 
-    def model(self, precision: Precision) -> Path:
-        """The graph with its weights."""
+    def model(self, precision: Precision, engine: Engine) -> Path:
+        """The graph; of onnxruntime with its weights."""
+        if engine == "openvino":
+            return self.root / "openvino_model.xml"
         return self.root / ("model_quantized.onnx" if precision == "int8" else "model.onnx")
 
-    def needed(self, precision: Precision) -> tuple[str, ...]:
+    def weights(self, precision: Precision, engine: Engine) -> Path:
+        """The file with the weights."""
+        graph = self.model(precision, engine)
+        return graph.with_suffix(".bin") if engine == "openvino" else graph
+
+    def needed(self, precision: Precision, engine: Engine) -> tuple[str, ...]:
         """Names of the files that prediction takes, or other tools do, and that are always there."""
-        return (self.model(precision).name, self.golden.name, "config.json", "tokenizer.json", "tokenizer_config.json")
+        files = dict.fromkeys((self.model(precision, engine).name, self.weights(precision, engine).name))
+        return (*files, self.golden.name, "config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 class ParityRecord(Record):
@@ -93,6 +99,7 @@ class ExportRecord(FileRecord):
     Attributes:
         lorafit: Version that wrote it.
         precision: Arithmetic of the linear layers.
+        engine: What runs it.
         method: Method that trained the model.
         base_model: The pre-trained encoder; of a folder, its own name alone.
         task: Name of the task.
@@ -114,6 +121,7 @@ class ExportRecord(FileRecord):
 
     lorafit: str
     precision: Precision
+    engine: Engine = "onnxruntime"
     method: str
     base_model: BaseModelRecord
     task: TaskName
@@ -146,7 +154,7 @@ def check_export(layout: ExportLayout, record: ExportRecord) -> None:
     Raises:
         RunError: A file is missing, altered or none of its own, or two files contradict each other.
     """
-    names = (*layout.needed(record.precision), *list_readable(layout.root))
+    names = (*layout.needed(record.precision, record.engine), *list_readable(layout.root))
     check_files(layout.root, record.files, since="after the export", source=layout.record)
     check_listed(
         layout.root, record.files, (name for name in names if name != layout.record.name), source=layout.record

@@ -1,0 +1,103 @@
+"""Inference with an exported model in OpenVINO: no torch, no transformers."""
+
+import hashlib
+import io
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorafit.errors import RunError
+from lorafit.models.array_cache import SUFFIX, keep_arrays, read_arrays
+from lorafit.models.cache import cache_folder
+from lorafit.system.extras import require
+from lorafit.system.hardware import choose_threads, cpu_flags, cpu_name
+
+_MOST_KEPT = 500_000_000
+"""Bytes of compiled graphs that the cache keeps."""
+
+
+class OpenvinoRuntime:
+    """Runs an exported classifier on the CPU. Products that are not in int8 are in bf16 where the CPU has it.
+
+    `name` is for messages: `openvino` or `openvino-int8`.
+    """
+
+    def __init__(self, file: Path, precision: Literal["bf16", "int8"]) -> None:
+        openvino: Any = require("openvino", extra="openvino", purpose="Loading a model exported for OpenVINO")
+        core = openvino.Core()
+        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch, after which the next one comes
+            "INFERENCE_NUM_THREADS": choose_threads(),
+            "INFERENCE_PRECISION_HINT": "bf16" if has_bf16 else "f32",
+            "ENABLE_CPU_PINNING": False,  # a thread bound to a core waits for whatever else runs on it
+        }
+        try:
+            self._model = _compile(core, file, settings)
+        except RuntimeError as error:
+            raise RunError(f"{file} cannot be loaded: OpenVINO says {error}") from error
+        self.name = "openvino-int8" if precision == "int8" else "openvino"
+        self._precision: Literal["fp32", "bf16", "int8"] = "fp32" if precision == "bf16" and not has_bf16 else precision
+        self._inputs = {name for one in self._model.inputs for name in one.get_names()}
+        self._outputs = {name for one in self._model.outputs for name in one.get_names()}
+        self._requests = threading.local()
+
+    @property
+    def precision(self) -> Literal["fp32", "bf16", "int8"]:
+        """Arithmetic of the linear layers."""
+        return self._precision
+
+    def logits(
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
+    ) -> NDArray[np.float32]:
+        """Compute logits.
+
+        Args:
+            input_ids: Shape (rows, length).
+            attention_mask: Same shape; 1 = token, 0 = padding.
+            **others: `token_type_ids` of the same shape, where the texts are pairs.
+
+        Returns:
+            Shape (rows, classes).
+        """
+        return self.outputs(input_ids, attention_mask, **others)[0]
+
+    def outputs(
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Compute logits, and the features that tell how typical a text is.
+
+        Args:
+            input_ids: As in `logits`.
+            attention_mask: As in `logits`.
+            **others: As in `logits`.
+
+        Returns:
+            Logits of shape (rows, classes), and features of shape (rows, width); None of a graph that gives none.
+        """
+        given: Mapping[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, **others}
+        if not hasattr(self._requests, "own"):  # one for each thread: a request holds the outputs of its last call
+            self._requests.own = self._model.create_infer_request()
+        found = self._requests.own.infer({name: given[name] for name in given.keys() & self._inputs})
+        features = found["features"].copy() if "features" in self._outputs else None
+        return found["logits"].copy(), features
+
+
+def _compile(core: Any, file: Path, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401 - openvino has no types
+    """Compile a graph for this CPU, or take it from lorafit's cache, where the least recently used ones make room."""
+    told = core.get_versions("CPU")["CPU"].build_number, cpu_name(), sorted(cpu_flags()), sorted(settings.items())
+    digest = hashlib.sha256(repr(told).encode())
+    for part in (file, file.with_suffix(".bin")):
+        digest.update(part.read_bytes())
+    path = cache_folder() / "graphs" / f"{digest.hexdigest()}{SUFFIX}"
+    if (kept := read_arrays(path)) is not None:
+        with suppress(RuntimeError):
+            return core.import_model(io.BytesIO(kept["model"].tobytes()), "CPU", settings)
+    model = core.compile_model(str(file), "CPU", settings)
+    keep_arrays(path, {"model": np.frombuffer(model.export_model().getvalue(), dtype=np.uint8)}, most=_MOST_KEPT)
+    return model

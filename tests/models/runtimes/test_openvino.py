@@ -1,0 +1,107 @@
+"""Graphs in OpenVINO: what is compiled is kept, and nothing that is kept is trusted blindly."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from lorafit.config import ModelConfig
+from lorafit.errors import RunError
+from lorafit.inference.export.graph import build_graph
+from lorafit.inference.export.openvino import write_for_openvino
+from lorafit.models.load import load_with_head, locate_encoder
+from lorafit.models.runtimes.openvino import OpenvinoRuntime
+from lorafit.tasks.registry import build_task
+
+BATCH = {"input_ids": np.array([[5, 6, 7], [8, 9, 0]]), "attention_mask": np.array([[1, 1, 1], [1, 1, 0]])}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """lorafit's cache, where it keeps graphs."""
+    monkeypatch.setenv("LORAFIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "graphs"
+
+
+@pytest.fixture(scope="module")
+def graphs(build_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Graphs of two models that give other logits."""
+    folder, found = tmp_path_factory.mktemp("graphs"), []
+    for scale in (0.3, 0.5):
+        encoder = build_encoder("bert", initializer_range=scale)
+        model = load_with_head(
+            locate_encoder(ModelConfig(name=str(encoder))), build_task("single_label", ("a", "b"))
+        ).model
+        found.append(folder / f"{scale}.xml")
+        write_for_openvino(build_graph(model), found[-1])
+    return found
+
+
+def test_a_compiled_graph_is_kept_and_used_again(graphs: list[Path], cache: Path) -> None:
+    first, other = (OpenvinoRuntime(path, "bf16").logits(**BATCH) for path in graphs)
+    assert np.abs(first - other).max() > 0.01
+    kept = sorted(cache.iterdir())
+    assert len(kept) == 2
+    for path in kept:
+        os.utime(path, (0, 0))
+    again, once_more = (OpenvinoRuntime(path, "bf16").logits(**BATCH) for path in graphs)
+    np.testing.assert_array_equal(again, first)
+    np.testing.assert_array_equal(once_more, other)
+    assert sorted(cache.iterdir()) == kept
+    assert all(path.stat().st_mtime > 0 for path in kept), "they were read"
+
+
+def test_what_is_kept_and_damaged_is_made_again(graphs: list[Path], cache: Path) -> None:
+    expected = OpenvinoRuntime(graphs[0], "bf16").logits(**BATCH)
+    (kept,) = cache.iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-100] + bytes(100))
+    np.testing.assert_array_equal(OpenvinoRuntime(graphs[0], "bf16").logits(**BATCH), expected)
+    assert kept.read_bytes() != whole[:-100] + bytes(100)
+
+
+def test_a_cache_that_cannot_be_written_to_does_no_harm(
+    graphs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LORAFIT_CACHE", str(tmp_path / "file"))
+    assert np.isfinite(OpenvinoRuntime(graphs[0], "bf16").logits(**BATCH)).all()
+
+
+def test_a_graph_is_compiled_anew_on_another_cpu(
+    graphs: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    OpenvinoRuntime(graphs[0], "bf16")
+    monkeypatch.setattr("lorafit.models.runtimes.openvino.cpu_name", lambda: "Another CPU")
+    OpenvinoRuntime(graphs[0], "bf16")
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_what_is_no_graph_is_refused(graphs: list[Path], cache: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(graphs[0], tmp_path / "graph.xml"))
+    path.write_text(path.read_text()[:1000])
+    path.with_suffix(".bin").write_bytes(b"")
+    with pytest.raises(RunError, match=r"graph\.xml cannot be loaded: OpenVINO says"):
+        OpenvinoRuntime(path, "bf16")
+    assert not cache.exists()
+
+
+def test_features_are_those_of_the_graph_or_none(graphs: list[Path], cache: Path, tmp_path: Path) -> None:
+    logits, features = OpenvinoRuntime(graphs[0], "bf16").outputs(**BATCH, token_type_ids=BATCH["input_ids"] * 0)
+    assert features is not None
+    assert (len(logits), len(features)) == (2, 2)
+    helper, kind = onnx.helper, onnx.TensorProto
+    nodes = [helper.make_node("Cast", ["input_ids"], ["logits"], to=kind.FLOAT)]
+    shape = ["rows", "length"]
+    ends = [helper.make_tensor_value_info(name, kind.INT64, shape) for name in BATCH]
+    outputs = [helper.make_tensor_value_info("logits", kind.FLOAT, shape)]
+    graph = helper.make_graph(nodes, "plain", ends, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    write_for_openvino(model, tmp_path / "plain.xml")
+    logits, features = OpenvinoRuntime(tmp_path / "plain.xml", "bf16").outputs(**BATCH)
+    np.testing.assert_array_equal(logits, BATCH["input_ids"])
+    assert features is None
