@@ -5,13 +5,14 @@ Run: LORAFIT_DATA=… python benchmarks/label_efficiency.py [--data NAME,NAME] [
 
 A cell trains on so many rows of each class, drawn by its seed from the train split (or on half of a class that has too
 few), and is measured on up to 1,000 rows of the test split, the same for all cells of the data: no measurement here
-chooses anything. `auto` is measured together with the baselines that its run trains. `--methods all` takes every method
-of the table; `--setfit` adds SetFit 1.2's own library, in an environment of its own, on the same base and rows. From
-1,000 rows a class on, seed 0 alone is measured. Two cells are measured at a time, each in a process of its own on one
-thread, so that seconds are those of one core. They are kept in benchmarks/results/label-efficiency.json with the rows
-that were right, so that the same command goes on after them; `--minutes` begins none after so many. `--table` measures
-nothing: it prints the table, with paired tests of `auto` against the others over test rows, their right and wrong
-answers averaged over the seeds, and Holm's adjustment over the whole table. `--plot` draws what is kept.
+chooses anything. `auto` is measured together with the baselines that its run trains; the method that it chose is not
+measured again. `--methods all` takes every method of the table; `--setfit` adds SetFit 1.2's own library, in an
+environment of its own, on the same base and rows. From 1,000 rows a class on, seed 0 alone is measured. Two cells are
+measured at a time, each in a process of its own on one thread, so that seconds are those of one core. They are kept in
+benchmarks/results/label-efficiency.json with the rows that were right, so that the same command goes on after them;
+`--minutes` begins none after so many. `--table` measures nothing: it prints the table, with paired tests of `auto`
+against the others over test rows, their right and wrong answers averaged over the seeds, and Holm's adjustment over the
+whole table. `--plot` draws what is kept.
 """
 
 import argparse
@@ -162,8 +163,6 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
         names = {settings["method"]: "after", **{name: name for name in run.metrics.baselines}}
         task = run.record.build_task()
         found = {name: pack(is_right(layout.predictions("test", file), task)) for name, file in names.items()}
-        if settings["method"] == AUTO and run.record.method == EMBEDDING:  # the baseline would stand twice in the run
-            found[EMBEDDING] = found.get(ENCODER, found[AUTO])
     testing = sum(run.record.seconds.get(stage, 0.0) for stage in ("evaluation", "baselines"))
     return {
         "rows": len(texts),
@@ -266,8 +265,10 @@ def read_cells() -> tuple[Cells, dict[tuple[str, str], list[float]]]:
     seconds: dict[tuple[str, str], list[float]] = {}
     for part in json.loads(CELLS.read_text(encoding="utf-8"))["parts"].values():
         settings, result = part["settings"], part["result"]
-        key = settings["data"], settings["per_class"]
-        for name, digits in result["right"].items():
+        key, right = (settings["data"], settings["per_class"]), dict(result["right"])
+        if settings["method"] == AUTO:  # what it chose, without a blend, is what that method gives by itself
+            right.setdefault(result["method"], right.get(ENCODER, right[AUTO]))
+        for name, digits in right.items():
             label = "embedding run" if name == settings["method"] == EMBEDDING else name
             cells[key].setdefault(label, {})[settings["seed"]] = unpack(digits, result["tested"])
         if settings["method"] == AUTO:
@@ -350,6 +351,7 @@ def main() -> None:
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")  # of the cells' processes
     ledger, ends = Ledger(CELLS, again=False), time.monotonic() + 60 * (arguments.minutes or float("inf"))
     missing = [cell for cell in list_cells(arguments) if not ledger.has(name_cell(cell), cell)]
+    missing = [cell for cell in missing if not was_chosen(cell)]
     with tempfile.TemporaryDirectory(prefix="setfit-library-") as place:
         python = make_environment(Path(place)) if any(cell["method"] == LIBRARY for cell in missing) else Path()
         cells, lock, stopped = iter(missing), threading.Lock(), threading.Event()
@@ -373,6 +375,15 @@ def main() -> None:
                 list(pool.map(work, range(AT_A_TIME)))
             finally:  # what ends one ends the other after its cell
                 stopped.set()
+
+
+def was_chosen(cell: dict[str, Any]) -> bool:
+    """Return whether `auto` chose the method of a cell on its rows: that run is kept."""
+    if not CELLS.is_file():
+        return False
+    parts = json.loads(CELLS.read_text(encoding="utf-8"))["parts"]
+    kept = parts.get(name_cell({**cell, "method": AUTO}))
+    return kept is not None and kept["result"]["method"] == cell["method"]
 
 
 def name_cell(settings: dict[str, Any]) -> str:
