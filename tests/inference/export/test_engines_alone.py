@@ -1,4 +1,4 @@
-"""An export where nothing but `lorafit[onnx]` is installed: an environment of its own, made by pip."""
+"""Exports where nothing but `lorafit[onnx]` or `[openvino]` is installed: environments of their own, made by pip."""
 
 import csv
 import json
@@ -44,17 +44,23 @@ def exports(trained_of: Callable[[str], Path], tmp_path_factory: pytest.TempPath
     """Exports of a run of each task in fp32, and of one in int8."""
     folder = tmp_path_factory.mktemp("exports")
     made = {task: lorafit.export(trained_of(task), output=folder / task).path for task in TASKS}
-    return made | {"int8": lorafit.export(trained_of("single_label"), int8=True, output=folder / "int8").path}
+    for engine in ("onnxruntime", "openvino"):
+        export = lorafit.export(trained_of("single_label"), int8=True, runtime=engine, output=folder / engine)
+        made[f"int8, {engine}"] = export.path
+    return made
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a fresh environment."""
-    folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check"]
-    subprocess.run([*pip, f"{ROOT}[onnx]"], env=_clean_environment(), check=True)
-    return folder / "bin"
+def environments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The programs of fresh environments, by what runs exports there."""
+    found = {}
+    for extra, engine in (("onnx", "onnxruntime"), ("openvino", "openvino")):
+        folder = tmp_path_factory.mktemp(extra)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        pip = [folder / "bin" / "python", "-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check"]
+        subprocess.run([*pip, f"{ROOT}[{extra}]"], env=_clean_environment(), check=True)
+        found[engine] = folder / "bin"
+    return found
 
 
 def call(program: Path, *words: object) -> "subprocess.CompletedProcess[str]":
@@ -68,22 +74,25 @@ def answer(program: Path, *words: object) -> str:
     return child.stdout
 
 
-def test_nothing_else_is_installed(environment: Path) -> None:
-    seen = json.loads(answer(environment / "python", "-c", LOOK, *ABSENT, "onnxruntime", "tokenizers"))
-    assert Path(seen["lorafit"]).is_relative_to(environment.parent)
-    assert seen["found"] == ["onnxruntime", "tokenizers"]
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_nothing_else_is_installed(environments: dict[str, Path], engine: str) -> None:
+    programs, engines = environments[engine], ("onnxruntime", "openvino")
+    seen = json.loads(answer(programs / "python", "-c", LOOK, *ABSENT, *engines, "tokenizers"))
+    assert Path(seen["lorafit"]).is_relative_to(programs.parent)
+    assert seen["found"] == [engine, "tokenizers"]
 
 
-@pytest.mark.parametrize("form", [*TASKS, "int8"])
+@pytest.mark.parametrize("form", [*TASKS, "int8, onnxruntime", "int8, openvino"])
 def test_python_and_commands_predict_what_is_predicted_here(
-    environment: Path, exports: dict[str, Path], tmp_path: Path, form: str
+    environments: dict[str, Path], exports: dict[str, Path], tmp_path: Path, form: str
 ) -> None:
-    export, near = exports[form], NEAR["int8" if form == "int8" else "fp32"]
+    export, near = exports[form], NEAR["int8" if form.startswith("int8") else "fp32"]
+    environment = environments["openvino" if form.endswith("openvino") else "onnxruntime"]
     here = lorafit.load(export)
     expected, predictions = here.compute_values(TEXTS), here.predict(TEXTS)
     values, described = json.loads(answer(environment / "python", "-c", PREDICT, export, json.dumps(TEXTS)))
     assert np.abs(np.array(values) - expected).max() < near * max(1, np.abs(expected).max())
-    if form != "int8":
+    if not form.startswith("int8"):
         assert described == [one.describe() for one in predictions]
 
     shown = json.loads(answer(environment / "lorafit", "predict", export, TEXTS[0], "--json"))
@@ -104,6 +113,7 @@ NEEDS_MORE = {
     "evaluate": ("train", "evaluate {run} {data}"),
     "predict with a run": ("train", "predict {run} text"),
     "predict into parquet": ("train", "predict {export} --file {data} --output {folder}/predictions.parquet"),
+    "predict with OpenVINO": ("openvino", "predict {openvino} text"),
     "export": ("export", "export {run}"),
     "diff": ("train", "diff {export} {export} {data}"),
 }
@@ -112,12 +122,18 @@ NEEDS_MORE = {
 
 @pytest.mark.parametrize("what", NEEDS_MORE)
 def test_a_command_that_needs_more_gives_the_pip_line(
-    environment: Path, trained: Path, exports: dict[str, Path], word_reviews: Path, tmp_path: Path, what: str
+    environments: dict[str, Path],
+    trained: Path,
+    exports: dict[str, Path],
+    word_reviews: Path,
+    tmp_path: Path,
+    what: str,
 ) -> None:
     extra, line = NEEDS_MORE[what]
-    places = {"run": trained, "export": exports["int8"], "data": word_reviews, "folder": tmp_path}
+    onnx, openvino = (exports[f"int8, {engine}"] for engine in ("onnxruntime", "openvino"))
+    places = {"run": trained, "export": onnx, "openvino": openvino, "data": word_reviews, "folder": tmp_path}
     words = [word.format(**places) for word in line.split()]
-    child = call(environment / "lorafit", *words)
+    child = call(environments["onnxruntime"] / "lorafit", *words)
     assert child.returncode == MissingExtraError.exit_code
     assert child.stderr.rstrip().endswith(f"[{extra}]'")
     assert "\n  pip install " in child.stderr
