@@ -56,6 +56,18 @@ def save_onnx(path: str) -> None:
     onnx.save(helper.make_model(helper.make_graph([], "g", [], [], [weights])), path)
 
 
+def save_openvino(path: str) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    from lorafit.inference.export.openvino import write_for_openvino
+
+    weights = numpy_helper.from_array(np.random.default_rng(0).normal(size=100_000).astype(np.float32), "w")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [100_000]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    write_for_openvino(model, Path(path).with_suffix(".xml"))
+
+
 @pytest.mark.parametrize(
     "save",
     [
@@ -66,8 +78,9 @@ def save_onnx(path: str) -> None:
         save_torch,
         save_tokenizer,
         save_onnx,
+        save_openvino,
     ],
-    ids=["file", "safetensors", "numpy", "parquet", "torch", "tokenizer", "onnx"],
+    ids=["file", "safetensors", "numpy", "parquet", "torch", "tokenizer", "onnx", "openvino"],
 )
 def test_a_full_disk_is_recognised_in_what_every_library_says(
     save: Callable[[str], object], small_disk: Callable[[str], Path]

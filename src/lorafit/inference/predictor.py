@@ -39,6 +39,10 @@ class Runtime(Protocol):
     def precision(self) -> Literal["fp32", "bf16", "int8"]:
         """Arithmetic of the forward pass."""
 
+    @property
+    def few_shapes(self) -> bool:
+        """Whether it keeps what it makes for every shape of a batch, so that few are to come."""
+
     def logits(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
     ) -> NDArray[np.float32]:
@@ -347,7 +351,7 @@ class Predictor:
             tokens,
             self._pad_id,
             outputs=outputs,
-            most_tokens=self._truncation.max_length if self._runtime.precision == "bf16" else None,
+            most_tokens=self._truncation.max_length if self._runtime.few_shapes else None,
             on_progress=on_progress,
             with_features=with_features,
         )

@@ -29,13 +29,15 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
 
 
 def keep_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], *, most: int) -> None:
-    """Write arrays, and remove what is least recently used of their folder.
+    """Write arrays, unless there is no room for so many, and remove what is least recently used of their folder.
 
     Args:
         path: The file, in a folder of such files alone; it ends in `SUFFIX`.
         arrays: The arrays by name; none is called `digest`.
         most: Bytes that the folder may hold.
     """
+    if sum(part.nbytes for part in arrays.values()) > most:
+        return
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(path, save({**arrays, "digest": _compute_digest(arrays)}))

@@ -37,8 +37,6 @@ def tokenize_once(tokenizer: Tokenizer, texts: Sequence[Text], truncation: Trunc
         truncated = int(kept["truncated"][0])
         return TokenizedTexts(kept["ids"], kept["offsets"], truncated, kept.get("type_ids"), kept.get("windows"))
     tokens = tokenize(tokenizer, texts, truncation)
-    if tokens.ids.nbytes > _BYTES:
-        return tokens
     kept = {"ids": tokens.ids, "offsets": tokens.offsets, "truncated": np.array([tokens.truncated])}
     parts = {"type_ids": tokens.type_ids, "windows": tokens.windows}
     keep_arrays(path, kept | {name: part for name, part in parts.items() if part is not None}, most=_BYTES)

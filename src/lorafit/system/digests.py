@@ -18,7 +18,21 @@ _TEXT: Final = frozenset({".csv", ".json", ".jsonl", ".md", ".txt", ".yaml"})
 """Endings of text files, in which line ends mean nothing: tools such as git change them."""
 
 _READ: Final = frozenset(
-    {".bin", ".ckpt", ".data", ".jinja", ".json", ".model", ".onnx", ".pkl", ".pt", ".pth", ".py", ".safetensors"}
+    {
+        ".bin",
+        ".ckpt",
+        ".data",
+        ".jinja",
+        ".json",
+        ".model",
+        ".onnx",
+        ".pkl",
+        ".pt",
+        ".pth",
+        ".py",
+        ".safetensors",
+        ".xml",
+    }
 )
 """Endings of files that libraries read beside those that they are told to."""
 

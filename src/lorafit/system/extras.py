@@ -37,8 +37,8 @@ TELEMETRY = {
 }
 """Variables by which packages are told to report nothing about their use; Optuna and torch report nothing."""
 
-_REPORTERS = ("openvino_telemetry",)
-"""Packages that do nothing but report, and that no variable stops; who uses them does without them."""
+_REPORTERS = {"openvino": "openvino_telemetry"}
+"""Packages that do nothing but report, and that no variable stops, by the package that works without them as well."""
 
 
 def install_line(extra: str, *, shared: bool = False) -> str:
@@ -91,6 +91,8 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     Raises:
         MissingExtraError: It is not installed; the message gives the pip line.
     """
+    if module in _REPORTERS:
+        sys.modules.setdefault(_REPORTERS[module], None)  # type: ignore[arg-type]  # None: it cannot be imported
     try:
         with without_telemetry():
             return importlib.import_module(module)
@@ -107,13 +109,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
 def without_telemetry() -> Iterator[None]:
     """Let packages inside the block report nothing, unless the user has set their variable, as it may be, before.
 
-    Those that are imported inside keep to it; variables and modules are as before afterwards.
+    Those that are imported inside keep to it; the variables are as before afterwards.
     """
-    hidden = [name for name in _REPORTERS if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: it cannot be imported
-    try:
-        with defaults(TELEMETRY):
-            yield
-    finally:
-        for name in hidden:
-            sys.modules.pop(name, None)
+    with defaults(TELEMETRY):
+        yield

@@ -42,7 +42,7 @@ _WORDS: Final[tuple[tuple[str, int], ...]] = (
     (r"database or disk is full", errno.ENOSPC),
     (r"attempt to write a readonly database", errno.EROFS),
     (r"disk I/O error", errno.EIO),
-    (r"\d+ requested and \d+ written", errno.ENOSPC),
+    (r"\d+ requested and \d+ written|iostream error", errno.ENOSPC),
     (r"inline_container\.cc.*unexpected pos|PytorchStreamWriter failed", errno.ENOSPC),
     (r"could not create a (?:primitive|memory)|DefaultCPUAllocator|bad_alloc|bad allocation", errno.ENOMEM),
     (r"out of memory|failed to allocate|can't allocate|unable to allocate|malloc of size", errno.ENOMEM),

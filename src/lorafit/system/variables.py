@@ -40,5 +40,5 @@ def sharing_cores() -> Iterator[None]:
 
 def describe_waiting() -> str | None:
     """Return what tells OpenMP's idle threads how to wait, as `NAME=value`; None where no variable does."""
-    names = (name for name in (_WAIT_POLICY, *BRIEF_SPINS) if name in os.environ)
+    names = (name for name in (*BRIEF_SPINS, _WAIT_POLICY) if name in os.environ)  # as libgomp minds them
     return next((f"{name}={os.environ[name]}" for name in names), None)

@@ -224,6 +224,16 @@ def test_an_exported_model_is_compared_with_its_run(trained: Path, exported: Pat
     assert turned.a.scores == record.b.scores
 
 
+def test_an_export_for_openvino_is_compared_with_one_for_onnxruntime(
+    trained: Path, exported: Path, more: str, tmp_path: Path
+) -> None:
+    other = lorafit.export(trained, runtime="openvino", output=tmp_path / "openvino").path
+    record = diff(exported, other, more)
+    assert (record.a.exported, record.a.engine) == ("int8", "onnxruntime")
+    assert (record.b.exported, record.b.engine) == ("bf16", "openvino")
+    assert record.diff_metrics["churn"].value < 0.1
+
+
 def test_exported_models_are_compared_on_rows_that_they_predict_now(trained: Path, exported: Path, more: str) -> None:
     with pytest.raises(UserInputError, match=r"no predictions of their test rows\..*lorafit diff A B DATA"):
         diff(exported, exported)

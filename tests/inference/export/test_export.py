@@ -182,6 +182,8 @@ def test_auto_takes_openvino_where_it_is(trained: Path, tmp_path: Path, monkeypa
     assert export(trained, runtime="auto", output=tmp_path / "one").record.engine == "openvino"
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert export(trained, runtime="auto", output=tmp_path / "other").record.engine == "onnxruntime"
+    with pytest.raises(UserInputError, match="runtime='onnx': allowed are onnxruntime, openvino and auto"):
+        export(trained, runtime="onnx", output=tmp_path / "third")
     with pytest.raises(MissingExtraError, match=r"Exporting for openvino needs.*\n.*pip install .*\[openvino\]"):
         export(trained, runtime="openvino", output=tmp_path / "third")
     with pytest.raises(MissingExtraError, match=r"Loading a model exported for OpenVINO needs"):
@@ -298,6 +300,19 @@ def test_without_the_data_the_golden_sentences_are_compared(
     rows.unlink()
     gone = export(run.root, int8=True, output=tmp_path / "gone").record
     assert (gone.parity.rows, gone.speed, gone.data) == (0, None, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("int8", [False, True])
+def test_an_encoder_of_another_kind_is_traced_for_openvino(
+    build_encoder: Callable[..., Path], train_run: Callable[..., Path], tmp_path: Path, *, int8: bool
+) -> None:
+    encoder = build_encoder("albert", initializer_range=0.1, hidden_size=128, embedding_size=128, intermediate_size=256)
+    run = train_run("single_label", "training.max_steps=2", encoder=encoder)
+    exported = export(run, int8=int8, runtime="openvino", output=tmp_path / "model")
+    assert exported.record.parity.agreement.value > 0.95
+    got, original = (lorafit.load(path, raw=True).predict_proba(TEXTS) for path in (exported.path, run))
+    assert np.abs(got - original).max() < NEAR["int8" if int8 else "bf16"]
 
 
 @pytest.mark.slow

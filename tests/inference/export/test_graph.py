@@ -345,11 +345,20 @@ def test_embeddings_in_int8_are_read_row_by_row() -> None:
     assert 0 < np.abs(got - expected).max() < 0.01 * np.abs(expected).max()
 
 
-def test_a_table_that_something_else_reads_stays() -> None:
+@pytest.mark.parametrize("reader", ["a node", "a branch", "an output"])
+def test_a_table_that_something_else_reads_stays(reader: str) -> None:
     table = RNG.normal(size=(100, WIDTH)).astype(np.float32)
-    nodes = [("Gather", ["table", "ids"], "a"), ("ReduceSum", ["table"], "s"), ("Add", ["a", "s"], "h"), HEAD]
-    quantized = quantize_graph(write_graph(*nodes, tables={"table": table, "ids": np.array([[3]])}))
-    kept = {one.name: one.data_type for one in quantized.graph.initializer}
+    summing = ("ReduceSum", ["table"], "s")
+    nodes = [("Gather", ["table", "ids"], "a"), *([summing] if reader == "a node" else []), ("Relu", ["a"], "h"), HEAD]
+    outputs = ("logits", "table") if reader == "an output" else ("logits",)
+    tables = {"table": table, "ids": np.array([[3]]), "yes": np.array(1, bool)}
+    graph = write_graph(*nodes, outputs=outputs, tables=tables)
+    if reader == "a branch":
+        helper = onnx.helper
+        ends = [helper.make_tensor_value_info("s", onnx.TensorProto.FLOAT, None)]
+        branch = helper.make_graph([helper.make_node(summing[0], summing[1], ["s"])], "branch", [], ends)
+        graph.graph.node.append(helper.make_node("If", ["yes"], ["t"], then_branch=branch, else_branch=branch))
+    kept = {one.name: one.data_type for one in quantize_graph(graph).graph.initializer}
     assert kept["table"] == onnx.TensorProto.FLOAT
 
 

@@ -10,10 +10,11 @@ import onnx
 import pytest
 
 from lorafit.config import ModelConfig
-from lorafit.errors import RunError
+from lorafit.errors import EnvironmentUnfitError, RunError
 from lorafit.inference.export.graph import build_graph
 from lorafit.inference.export.openvino import write_for_openvino
 from lorafit.models.load import load_with_head, locate_encoder
+from lorafit.models.runtimes.graphs import find_cause
 from lorafit.models.runtimes.openvino import OpenvinoRuntime
 from lorafit.tasks.registry import build_task
 
@@ -44,14 +45,14 @@ def graphs(build_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPath
 def test_a_compiled_graph_is_kept_and_used_again(graphs: list[Path], cache: Path) -> None:
     first, other = (OpenvinoRuntime(path, "bf16").logits(**BATCH) for path in graphs)
     assert np.abs(first - other).max() > 0.01
-    kept = sorted(cache.iterdir())
+    kept = {path: path.stat().st_ino for path in cache.iterdir()}
     assert len(kept) == 2
     for path in kept:
         os.utime(path, (0, 0))
     again, once_more = (OpenvinoRuntime(path, "bf16").logits(**BATCH) for path in graphs)
     np.testing.assert_array_equal(again, first)
     np.testing.assert_array_equal(once_more, other)
-    assert sorted(cache.iterdir()) == kept
+    assert {path: path.stat().st_ino for path in cache.iterdir()} == kept, "none was written anew"
     assert all(path.stat().st_mtime > 0 for path in kept), "they were read"
 
 
@@ -72,6 +73,14 @@ def test_a_cache_that_cannot_be_written_to_does_no_harm(
     assert np.isfinite(OpenvinoRuntime(graphs[0], "bf16").logits(**BATCH)).all()
 
 
+def test_without_a_home_folder_it_is_compiled(graphs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_none() -> Path:
+        raise EnvironmentUnfitError("This user has no home folder.")
+
+    monkeypatch.setattr("lorafit.models.runtimes.openvino.cache_folder", find_none)
+    assert np.isfinite(OpenvinoRuntime(graphs[0], "bf16").logits(**BATCH)).all()
+
+
 def test_a_graph_is_compiled_anew_on_another_cpu(
     graphs: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +97,16 @@ def test_what_is_no_graph_is_refused(graphs: list[Path], cache: Path, tmp_path: 
     with pytest.raises(RunError, match=r"graph\.xml cannot be loaded: OpenVINO says"):
         OpenvinoRuntime(path, "bf16")
     assert not cache.exists()
+
+
+def test_what_openvino_cannot_do_is_named(tmp_path: Path) -> None:
+    helper, kind = onnx.helper, onnx.TensorProto
+    ends = [helper.make_tensor_value_info(name, kind.FLOAT, ["rows", 3, 3]) for name in ("x", "logits")]
+    graph = helper.make_graph([helper.make_node("Det", ["x"], ["logits"])], "odd", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    with pytest.raises(Exception, match="Det") as caught:
+        write_for_openvino(model, tmp_path / "odd.xml")
+    assert "Det" in find_cause(caught.value)
 
 
 def test_features_are_those_of_the_graph_or_none(graphs: list[Path], cache: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def show_diff(record: DiffRecord, console: Console | None = None) -> None:
         f"Measured on {record.rows:,} rows of {record.source} ({level} in brackets)", style="italic", soft_wrap=True
     )
     for name, side in (("A", record.a), ("B", record.b)):
-        form = f", exported in {side.exported}" if side.exported else ""
+        form = f", exported in {side.exported} for {side.engine}" if side.exported else ""
         console.print(f"{name}  {side.run} ({side.method} on {side.base_model}{form})", soft_wrap=True)
     print_fitting(console, lambda separator: _build_table(record, task, separator))
     labels = len(record.a.scores.per_class)

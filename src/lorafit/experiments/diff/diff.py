@@ -134,6 +134,7 @@ def _measure_side(
     return DiffSide(
         run=str(side.root),
         exported=side.precision,
+        engine=side.engine,
         method=side.record.method,
         base_model=side.record.base_model.name,
         parameters=side.record.parameters,

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from lorafit.models.records import ParameterCounts
+from lorafit.models.runtimes.graphs import Engine, Precision
 from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Task
 from lorafit.tasks.records import Comparison, Estimate, Scores, SliceComparison
@@ -17,6 +18,7 @@ class DiffSide(Record):
     Attributes:
         run: Its folder.
         exported: Arithmetic of an exported model; None for a run.
+        engine: What runs an exported model; None for a run.
         method: How its encoder is adapted.
         base_model: Name of its base model.
         parameters: Numbers of parameters of adapter, head and whole model.
@@ -27,7 +29,8 @@ class DiffSide(Record):
     """
 
     run: str
-    exported: Literal["fp32", "int8"] | None
+    exported: Precision | None
+    engine: Engine | None = None
     method: str
     base_model: str
     parameters: ParameterCounts

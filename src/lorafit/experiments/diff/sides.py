@@ -12,7 +12,7 @@ from lorafit.data.sources import identify_source, is_same_source
 from lorafit.data.tables import read_table
 from lorafit.errors import RunError
 from lorafit.inference.export.records import ExportLayout, ExportRecord
-from lorafit.models.runtimes.graphs import Precision
+from lorafit.models.runtimes.graphs import Engine, Precision
 from lorafit.runs.blends import name_calibration, uses_blend
 from lorafit.runs.evidence import check_evidence, read_settings
 from lorafit.runs.folder import RunLayout
@@ -42,6 +42,7 @@ class RunSide:
     record: RunRecord
     blend: bool = True
     precision: None = None
+    engine: None = None
 
     @property
     def root(self) -> Path:
@@ -106,6 +107,11 @@ class ExportedSide:
     def precision(self) -> Precision:
         """Arithmetic of its linear layers."""
         return self.record.precision
+
+    @property
+    def engine(self) -> Engine:
+        """What runs it."""
+        return self.record.engine
 
     @property
     def root(self) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -28,7 +29,7 @@ from lorafit.models.adaptation import merge_adapter, reads_token_types
 from lorafit.models.load import load_tokenizer
 from lorafit.models.methods import find_method
 from lorafit.models.quiet import quiet_transformers
-from lorafit.models.runtimes.graphs import Engine, Precision, open_graph
+from lorafit.models.runtimes.graphs import Engine, Precision, find_cause, open_graph
 from lorafit.runs.blends import open_blend
 from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import BLEND_FILES, CALIBRATION_FILE, TYPICALITY_FILE, ExportKind, RunLayout
@@ -38,7 +39,7 @@ from lorafit.runs.saving import compute_plain_logits, load_trained, write_model
 from lorafit.system import hardware
 from lorafit.system.atomic import atomic_directory, describe_obstacle
 from lorafit.system.digests import digest_folder
-from lorafit.system.extras import missing_modules, require
+from lorafit.system.extras import require
 from lorafit.system.faults import find_fault, name_faults
 from lorafit.system.locks import hold
 from lorafit.system.paths import expand_home
@@ -338,9 +339,11 @@ def _fill(
 
 
 def _choose_engine(runtime: Engine | Literal["auto"]) -> Engine:
-    """Return what is to run an export; refuse one that is not installed."""
+    """Return what is to run an export; refuse one that is unknown or not installed."""
     if runtime == "auto":
-        return "onnxruntime" if missing_modules("openvino") else "openvino"
+        return "onnxruntime" if find_spec("openvino") is None else "openvino"
+    if runtime not in _KINDS:
+        raise UserInputError(f"runtime={runtime!r}: allowed are {', '.join(_KINDS)} and auto.")
     require(runtime, extra="openvino" if runtime == "openvino" else "export", purpose=f"Exporting for {runtime}")
     return runtime
 
@@ -390,8 +393,7 @@ def _name_refusals(model: "PreTrainedModel", engine: Engine) -> Iterator[None]:
     except Exception as error:
         if find_fault(error) is not None:
             raise
-        cause = str(error.__cause__ or error).strip().partition("\n")[0]
-        raise refuse(model, f"{engine} says '{cause}'") from error
+        raise refuse(model, f"{engine} says '{find_cause(error.__cause__ or error)}'") from error
 
 
 def _check_size(model: "PreTrainedModel", size: int) -> None:

@@ -42,7 +42,7 @@ _ACTIVATIONS = {
 def refuse(model: "PreTrainedModel", why: str) -> ConfigError:
     """Return the error for a model that cannot be written as a graph."""
     return ConfigError(
-        f"This {model.config.model_type} model cannot be exported to ONNX: {why}. It predicts with torch as it is, and "
+        f"This {model.config.model_type} model cannot be exported: {why}. It predicts with torch as it is, and "
         "`lorafit export --merged` writes it for other tools."
     )
 

@@ -68,6 +68,7 @@ class RangeMeter:
 
     name = "onnx"
     precision: Literal["fp32"] = "fp32"
+    few_shapes = False
 
     def __init__(self, model: "onnx.ModelProto") -> None:
         onnx = require("onnx", extra="export", purpose="Exporting")
@@ -172,6 +173,7 @@ class _Quantizer:
         for node in graph.node:
             for name in node.input:
                 self._readers.setdefault(name, []).append(node)
+        self._inner = {name for node in graph.node for name in _list_inner(node)}
         self._nodes: list[Any] = []
         self._factors: dict[str, NDArray[np.float32]] = {}
         self._scaled: dict[tuple[str, bytes], str] = {}
@@ -204,6 +206,8 @@ class _Quantizer:
     def _is_table(self, name: str) -> bool:
         """Return whether a constant holds embeddings, which are looked up by row and read by nothing else."""
         tensor, readers = self._tensors[name], self._readers.get(name, [])
+        if name in self._outputs or name in self._inner:
+            return False
         is_large = len(tensor.dims) == 2 and tensor.dims[0] >= _FEWEST_ROWS
         return (
             is_large
@@ -293,6 +297,14 @@ class _StaticQuantizer(_Quantizer):
         self._store(ends[1], np.array(round(below / scale), np.uint8))
         whole = self._make("QuantizeLinear", [x, *ends], f"{name}_whole")
         return self._make("DequantizeLinear", [whole, *ends], name)
+
+
+def _list_inner(node: Any) -> Iterator[str]:  # noqa: ANN401 - onnx is imported by its name
+    """Yield the names that the graphs inside a node read, as those of a branch or a loop."""
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from inner.input
+            yield from _list_inner(inner)
 
 
 def _axis(node: Any) -> int:  # noqa: ANN401 - onnx is imported by its name

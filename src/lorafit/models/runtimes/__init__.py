@@ -1,1 +1,1 @@
-"""What runs a trained model: PyTorch, onnxruntime, plain libraries."""
+"""What runs a trained model: PyTorch, onnxruntime, OpenVINO, plain libraries."""

@@ -63,6 +63,11 @@ class OnnxRuntime:
         """Arithmetic of the linear layers."""
         return self._precision
 
+    @property
+    def few_shapes(self) -> bool:
+        """Whatever shapes come is fine."""
+        return False
+
     def logits(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
     ) -> NDArray[np.float32]:

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.errors import RunError
+from lorafit.errors import EnvironmentUnfitError, RunError
 from lorafit.models.array_cache import SUFFIX, keep_arrays, read_arrays
 from lorafit.models.cache import cache_folder
+from lorafit.models.runtimes.graphs import find_cause
 from lorafit.system.extras import require
 from lorafit.system.hardware import choose_threads, cpu_flags, cpu_name
 
@@ -29,18 +30,18 @@ class OpenvinoRuntime:
 
     def __init__(self, file: Path, precision: Literal["bf16", "int8"]) -> None:
         openvino: Any = require("openvino", extra="openvino", purpose="Loading a model exported for OpenVINO")
-        core = openvino.Core()
-        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch, after which the next one comes
-            "INFERENCE_NUM_THREADS": choose_threads(),
-            "INFERENCE_PRECISION_HINT": "bf16" if has_bf16 else "f32",
-            "ENABLE_CPU_PINNING": False,  # a thread bound to a core waits for whatever else runs on it
-        }
         try:
+            core = openvino.Core()
+            has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            settings = {
+                "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch, after which the next one comes
+                "INFERENCE_NUM_THREADS": choose_threads(),
+                "INFERENCE_PRECISION_HINT": "bf16" if has_bf16 else "f32",
+                "ENABLE_CPU_PINNING": False,  # a thread bound to a core waits for whatever else runs on it
+            }
             self._model = _compile(core, file, settings)
-        except RuntimeError as error:
-            raise RunError(f"{file} cannot be loaded: OpenVINO says {error}") from error
+        except Exception as error:  # pybind11 raises what comes
+            raise RunError(f"{file} cannot be loaded: OpenVINO says {find_cause(error)}") from error
         self.name = "openvino-int8" if precision == "int8" else "openvino"
         self._precision: Literal["fp32", "bf16", "int8"] = "fp32" if precision == "bf16" and not has_bf16 else precision
         self._inputs = {name for one in self._model.inputs for name in one.get_names()}
@@ -51,6 +52,11 @@ class OpenvinoRuntime:
     def precision(self) -> Literal["fp32", "bf16", "int8"]:
         """Arithmetic of the linear layers."""
         return self._precision
+
+    @property
+    def few_shapes(self) -> bool:
+        """It compiles code for every shape, and keeps some."""
+        return True
 
     def logits(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
@@ -90,14 +96,19 @@ class OpenvinoRuntime:
 
 def _compile(core: Any, file: Path, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401 - openvino has no types
     """Compile a graph for this CPU, or take it from lorafit's cache, where the least recently used ones make room."""
+    try:
+        folder = cache_folder()
+    except EnvironmentUnfitError:  # there is no home folder
+        return core.compile_model(str(file), "CPU", settings)
     told = core.get_versions("CPU")["CPU"].build_number, cpu_name(), sorted(cpu_flags()), sorted(settings.items())
     digest = hashlib.sha256(repr(told).encode())
     for part in (file, file.with_suffix(".bin")):
         digest.update(part.read_bytes())
-    path = cache_folder() / "graphs" / f"{digest.hexdigest()}{SUFFIX}"
+    path = folder / "graphs" / f"{digest.hexdigest()}{SUFFIX}"
     if (kept := read_arrays(path)) is not None:
         with suppress(RuntimeError):
-            return core.import_model(io.BytesIO(kept["model"].tobytes()), "CPU", settings)
+            return core.import_model(io.BytesIO(kept.pop("model").data), "CPU", settings)
     model = core.compile_model(str(file), "CPU", settings)
-    keep_arrays(path, {"model": np.frombuffer(model.export_model().getvalue(), dtype=np.uint8)}, most=_MOST_KEPT)
+    with suppress(RuntimeError):  # of a graph that cannot be written
+        keep_arrays(path, {"model": np.frombuffer(model.export_model().getbuffer(), np.uint8)}, most=_MOST_KEPT)
     return model

@@ -35,6 +35,11 @@ class TorchRuntime:
         """Arithmetic of the forward pass."""
         return self._precision.name
 
+    @property
+    def few_shapes(self) -> bool:
+        """The library beneath torch keeps kernels for every shape in bf16."""
+        return self.precision == "bf16"
+
     def logits(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
     ) -> NDArray[np.float32]:
