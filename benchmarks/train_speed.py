@@ -2,12 +2,13 @@
 
 Run: LORAFIT_DATA=… python benchmarks/train_speed.py [--models …] [--sides …] [--rows 256] [--repeats 3]
 
-The recipe (`recipe.py`) pads to 512 tokens; lorafit is measured at 512 tokens with the recipe's adapter, at its
-defaults (256 tokens, all linear layers), and at 128 tokens for the share of the ceiling there. Every side runs in a
-process of its own, in turns; after each turn the bf16 GEMM ceiling at the encoder's width is measured in the same way.
-A few steps on other rows warm it up; reading, tokenisation, lorafit's forecast, validation and saving are left out.
-Medians count. A ratio compares reviews a second with the recipe's. Tokens are those of the texts, no padding; the share
-of the ceiling counts what the encoder's linear layers execute, padding included.
+The recipe (`recipe.py`) pads to 512 tokens, and is measured tuned, too, in batches of 8, 16 and 32; lorafit is measured
+at 512 tokens with the recipe's adapter, at its defaults (256 tokens, all linear layers), and at 128 tokens for the
+share of the ceiling there. Every side runs in a process of its own, in turns; after each turn the bf16 GEMM ceiling at
+the encoder's width is measured in the same way. A few steps on other rows warm it up; reading, tokenisation, lorafit's
+forecast, validation and saving are left out. Medians count. A ratio compares reviews a second with the recipe's. Tokens
+are those of the texts, no padding; the share of the ceiling counts what the encoder's linear layers execute, padding
+included.
 Writes benchmarks/results/train_speed.json.
 """
 
@@ -35,6 +36,7 @@ from trials import (
 
 MODELS = (BUILTIN, "distilbert-base-shape")
 RECIPE = "recipe"
+TUNED = {f"recipe, tuned, batches of {size}": size for size in (8, 16, 32)}
 SAME = "lorafit, 512 tokens, same adapter"
 SIDES: dict[str, list[str]] = {
     SAME: ["model.max_length=512", "method.target_modules=query-value"],
@@ -48,7 +50,7 @@ def main() -> None:
     """Measure every model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", choices=MODELS, default=MODELS)
-    parser.add_argument("--sides", nargs="*", choices=(RECIPE, *SIDES), default=(RECIPE, *SIDES))
+    parser.add_argument("--sides", nargs="*", choices=(RECIPE, *TUNED, *SIDES), default=(RECIPE, *TUNED, *SIDES))
     parser.add_argument("--rows", type=int, default=256, help="for the built-in encoder; any other gets half of them")
     parser.add_argument("--warm-up-rows", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)
@@ -90,6 +92,8 @@ def measure_model(base: str, arguments: argparse.Namespace, folder: Path) -> Ite
         for side in arguments.sides:
             if side == RECIPE:
                 turn = run_fresh(run_recipe, base, folder, arguments.recipe_length)
+            elif side in TUNED:
+                turn = run_fresh(run_tuned, base, folder, TUNED[side])
             else:
                 settings = [f"model.name={base}", *name_rows(folder), "training.epochs=1", *SIDES[side]]
                 turn = run_fresh(measure_lorafit, [*settings, *arguments.overrides], folder / "warm-up.parquet")
@@ -109,6 +113,19 @@ def run_recipe(base: str, folder: Path, max_length: int) -> dict[str, Any]:
         warm_up=read_rows(folder / "warm-up.parquet"),
         output=folder / "recipe",
         max_length=max_length,
+    )
+
+
+def run_tuned(base: str, folder: Path, batch_size: int) -> dict[str, Any]:
+    """Measure the tuned recipe in this process."""
+    from recipe import measure_tuned
+
+    return measure_tuned(
+        encoder_folder(base),
+        *read_rows(folder / "train.parquet"),
+        warm_up=read_rows(folder / "warm-up.parquet"),
+        output=folder / "tuned",
+        batch_size=batch_size,
     )
 
 

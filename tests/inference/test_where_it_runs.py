@@ -83,7 +83,7 @@ def resident():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
-predictor = lorafit.load(sys.argv[1], precision="bf16")
+predictor = lorafit.load(sys.argv[1])
 rng = random.Random(0)
 words = "good bad film the a of funny dull long short surprise never always great waste".split()
 loaded = resident()
@@ -203,13 +203,15 @@ def test_in_bf16_products_come_in_few_shapes(
 
 
 @pytest.mark.slow
-def test_memory_of_single_texts_in_bf16_is_bounded(tmp_path: Path) -> None:
+def test_memory_of_single_texts_in_bf16_and_openvino_is_bounded(tmp_path: Path) -> None:
     if choose_precision("auto").name != "bf16":
         pytest.skip("this CPU has no bfloat16 unit")
     rows = [f"{('dull', 'superb')[row % 2]} film {row},{('bad', 'good')[row % 2]}" for row in range(120)]
     (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
     flags = {"data.source": str(tmp_path / "rows.csv"), "model.name": "builtin:distil-minilm", "training.epochs": 1}
     lorafit.train(load_config(flags=flags), output=tmp_path / "run")
-    most, later = map(float, run_script(GROW, tmp_path / "run", OMP_NUM_THREADS="1").split())
-    assert most < 50, "megabytes beyond what loading took"
-    assert later < 10
+    lorafit.export(tmp_path / "run", int8=True, runtime="openvino", output=tmp_path / "export", allow_drift=True)
+    for folder in (tmp_path / "run", tmp_path / "export"):
+        most, later = map(float, run_script(GROW, folder, OMP_NUM_THREADS="1").split())
+        assert most < 50, "megabytes beyond what loading took"
+        assert later < 10
