@@ -3,13 +3,12 @@
 Run: LORAFIT_DATA=… python benchmarks/contention.py [--neighbours 0 1 2 4 6] [--sides …] [--rows 96] [--seconds 5]
      [--repeats 2]
 
-A neighbour is a process that computes without end on one core. Beside n of them a program of c threads on c cores has
-a fair share of c / (c + n) of the cores, but only if its threads, which wait for each other, let go of a core while
-they do. Sides with "own waiting" leave that to the libraries: to libgomp, as a Python program does that imports
-lorafit, and to onnxruntime. Training is lorafit at its defaults, and Trainer and PEFT (`recipe.py`, 256 tokens);
-prediction is of the same texts, tokenising included, by the run in torch and by its int8 export. Every measurement is a
-process of its own after a warm-up, in turns; medians count. Nothing else may run. Writes
-benchmarks/results/contention.json.
+A neighbour is a process that computes without end on one core. Beside n of them a program of c threads on c cores has a
+fair share of c / (c + n) of the cores, but only if its threads, which wait for each other, let go of a core while they
+do. Sides with "own waiting" leave that to the libraries: to libgomp, as a Python program does that imports lorafit, and
+to onnxruntime. Training is lorafit at its defaults, and Trainer and PEFT (`recipe.py`, 256 tokens); prediction is of
+the same texts, tokenising included, by the run in torch and by its int8 exports. Every measurement is a process of its
+own after a warm-up, in turns; medians count. Nothing else may run. Writes benchmarks/results/contention.json.
 """
 
 import argparse
@@ -22,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ from lorafit.system.hardware import available_cores
 from lorafit.system.variables import defaults, sharing_cores
 
 LORAFIT, OWN, PEER = "lorafit", "lorafit, libgomp's own waiting", "Trainer and PEFT"
-TORCH, INT8, INT8_OWN = "torch", "int8", "int8, onnxruntime's own waiting"
-TRAINING, PREDICTION = (LORAFIT, OWN, PEER), (TORCH, INT8, INT8_OWN)
+TORCH, OPENVINO, INT8, INT8_OWN = "torch", "openvino in int8", "int8", "int8, onnxruntime's own waiting"
+TRAINING, PREDICTION = (LORAFIT, OWN, PEER), (TORCH, OPENVINO, INT8, INT8_OWN)
 LENGTH = 256
 
 
@@ -64,12 +64,11 @@ def main() -> None:
         if set(PREDICTION) & set(arguments.sides):
             run_fresh(make_models, folder)
         for _ in range(arguments.repeats):
-            for count in arguments.neighbours:
-                for side in arguments.sides:
-                    with neighbours(count):
-                        speed = measure(side, folder, arguments.seconds)
-                    speeds[side].setdefault(count, []).append(speed)
-                    print(f"{side:34s} beside {count}: {speed:8.1f} texts/s", flush=True)
+            for count, side in product(arguments.neighbours, arguments.sides):
+                with neighbours(count):
+                    speed = measure(side, folder, arguments.seconds)
+                speeds[side].setdefault(count, []).append(speed)
+                print(f"{side:34s} beside {count}: {speed:8.1f} texts/s", flush=True)
             medians = {
                 side: {count: statistics.median(found) for count, found in of_side.items()}
                 for side, of_side in speeds.items()
@@ -98,12 +97,13 @@ def make_models(folder: Path) -> None:
     quiet = [f"evaluation.{name}=false" for name in ("report", "before", "baselines")]
     settings = [f"model.name={BUILTIN}", *name_rows(folder), "training.max_steps=1", *quiet]
     lorafit.train(load_config(overrides=settings), output=folder / "run")
-    lorafit.export(folder / "run", int8=True, output=folder / "int8", allow_drift=True)
+    for runtime, name in (("onnxruntime", INT8), ("openvino", OPENVINO)):
+        lorafit.export(folder / "run", int8=True, runtime=runtime, output=folder / name, allow_drift=True)
 
 
 def measure(side: str, folder: Path, seconds: float) -> float:
     """Return texts a second of a side."""
-    with sharing_cores() if side in {LORAFIT, TORCH, INT8} else defaults({}):
+    with sharing_cores() if side in {LORAFIT, TORCH, OPENVINO, INT8} else defaults({}):
         if side == PEER:
             found = run_fresh(run_recipe, folder)
         elif side in TRAINING:
@@ -134,13 +134,13 @@ def predict(side: str, folder: Path, seconds: float) -> float:
     import lorafit
 
     texts, _ = read_rows(folder / "test.parquet")
-    predictor = lorafit.load(folder / ("run" if side == TORCH else "int8"))
+    predictor = lorafit.load(folder / {TORCH: "run", INT8_OWN: INT8}.get(side, side))
     if side == INT8_OWN:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = available_cores()
-        session = onnxruntime.InferenceSession(str(folder / "int8" / "model_quantized.onnx"), options)
+        session = onnxruntime.InferenceSession(str(folder / INT8 / "model_quantized.onnx"), options)
         predictor._runtime._session = session  # noqa: SLF001 - all else stays the same
     ask = partial(predictor.predict_proba, texts)
     ask()
