@@ -83,6 +83,13 @@ def test_doubts_count_as_much_as_distances_where_they_are_given() -> None:
     assert fitted.rank(doubtful).max() == 1 / 100
 
 
+def test_few_texts_have_the_scores_that_they_have_among_many(fitted: Typicality) -> None:
+    rows = np.random.default_rng(5).standard_normal((200, fitted.means.shape[1]))
+    together = fitted.score(rows)
+    for count in (1, 64, 65):
+        np.testing.assert_allclose(fitted.score(rows[:count]), together[:count], rtol=1e-5)
+
+
 def test_it_is_read_as_it_was_saved(fitted: Typicality, tmp_path: Path) -> None:
     features = draw(np.random.default_rng(3), 20)[0]
     for one in (fitted, replace(fitted, calibration=np.repeat(fitted.calibration, 2, axis=1))):

@@ -39,9 +39,8 @@ class Runtime(Protocol):
     def precision(self) -> Literal["fp32", "bf16", "int8"]:
         """Arithmetic of the forward pass."""
 
-    @property
-    def few_shapes(self) -> bool:
-        """Whether it keeps what it makes for every shape of a batch, so that few are to come."""
+    def wants_few_shapes(self, inputs: int) -> bool:
+        """Return whether a call with so many inputs is to give batches of few shapes: what it makes for each stays."""
 
     def logits(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
@@ -351,7 +350,7 @@ class Predictor:
             tokens,
             self._pad_id,
             outputs=outputs,
-            most_tokens=self._truncation.max_length if self._runtime.few_shapes else None,
+            most_tokens=self._truncation.max_length if self._runtime.wants_few_shapes(len(tokens)) else None,
             on_progress=on_progress,
             with_features=with_features,
         )

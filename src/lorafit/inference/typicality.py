@@ -30,6 +30,10 @@ MOST_ROWS: Final = 1000
 FALSE_ALARMS: Final = 0.01
 """How often texts that are like the calibration rows may be said to be of another kind."""
 
+_FEW_ROWS: Final = 64
+"""Rows, at most, that are multiplied one by one: the threads of a whole product would stay awake, and take the cores
+from the model when the next text comes."""
+
 _LEAST_SPREAD: Final = 1e-6
 """Added to the covariance, as a share of the mean variance: features that never vary have none."""
 
@@ -80,12 +84,15 @@ class Typicality:
     def whiten(self, features: NDArray[np.floating]) -> Array:
         """Return features as `score` takes them, without doubts, in coordinates that vary alike, about their centre."""
         matrix, centre = self._transformation
-        return np.asarray((np.asarray(features, dtype=np.float64)[:, : len(centre)] - centre) @ matrix)
+        rows = np.asarray(features, dtype=np.float64)[:, : len(centre)] - centre
+        if len(rows) > _FEW_ROWS:
+            return np.asarray(rows @ matrix.T)
+        return np.asarray(np.vecdot(rows[:, np.newaxis], matrix))
 
     @cached_property
     def _transformation(self) -> tuple[Array, Array]:
-        """What `whiten` multiplies by, and takes off before."""
-        return self.whitening.astype(np.float64), self.means.mean(axis=0, dtype=np.float64)
+        """What `whiten` multiplies by, turned so that its rows are contiguous, and what it takes off before."""
+        return np.ascontiguousarray(self.whitening.T, np.float64), self.means.mean(axis=0, dtype=np.float64)
 
     @cached_property
     def _whitened_means(self) -> Array:

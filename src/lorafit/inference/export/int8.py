@@ -68,7 +68,6 @@ class RangeMeter:
 
     name = "onnx"
     precision: Literal["fp32"] = "fp32"
-    few_shapes = False
 
     def __init__(self, model: "onnx.ModelProto") -> None:
         onnx = require("onnx", extra="export", purpose="Exporting")
@@ -103,6 +102,10 @@ class RangeMeter:
             known, new = self.ranges.get(weight, found[x]), found[x]
             self.ranges[weight] = Range(np.minimum(known.lowest, new.lowest), np.maximum(known.highest, new.highest))
         return logits
+
+    def wants_few_shapes(self, _: int) -> bool:
+        """Return False, as `OnnxRuntime` does."""
+        return False
 
     def outputs(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any

@@ -63,9 +63,8 @@ class OnnxRuntime:
         """Arithmetic of the linear layers."""
         return self._precision
 
-    @property
-    def few_shapes(self) -> bool:
-        """Whatever shapes come is fine."""
+    def wants_few_shapes(self, _: int) -> bool:
+        """Return False: batches of any shape are the same to it."""
         return False
 
     def logits(

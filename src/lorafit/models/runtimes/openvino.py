@@ -18,6 +18,12 @@ from lorafit.models.runtimes.graphs import find_cause
 from lorafit.system.extras import require
 from lorafit.system.hardware import choose_threads, cpu_flags, cpu_name
 
+_MANY = 64
+"""Inputs of a call from which on padding them to few shapes costs more than compiling code for those that come."""
+
+_MOST_KERNELS = 1000
+"""Pieces of code for a shape that are kept in memory, about ten a shape."""
+
 _MOST_KEPT = 500_000_000
 """Bytes of compiled graphs that the cache keeps."""
 
@@ -37,6 +43,7 @@ class OpenvinoRuntime:
                 "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch, after which the next one comes
                 "INFERENCE_NUM_THREADS": choose_threads(),
                 "INFERENCE_PRECISION_HINT": "bf16" if has_bf16 else "f32",
+                "CPU_RUNTIME_CACHE_CAPACITY": _MOST_KERNELS,
                 "ENABLE_CPU_PINNING": False,  # a thread bound to a core waits for whatever else runs on it
             }
             self._model = _compile(core, file, settings)
@@ -53,10 +60,9 @@ class OpenvinoRuntime:
         """Arithmetic of the linear layers."""
         return self._precision
 
-    @property
-    def few_shapes(self) -> bool:
-        """It compiles code for every shape, and keeps some."""
-        return True
+    def wants_few_shapes(self, inputs: int) -> bool:
+        """Return whether there are few inputs: compiling code for every shape of theirs would take the time."""
+        return inputs < _MANY
 
     def logits(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any

@@ -35,9 +35,8 @@ class TorchRuntime:
         """Arithmetic of the forward pass."""
         return self._precision.name
 
-    @property
-    def few_shapes(self) -> bool:
-        """The library beneath torch keeps kernels for every shape in bf16."""
+    def wants_few_shapes(self, _: int) -> bool:
+        """Return whether it computes in bf16, for which the library beneath torch keeps kernels of every shape."""
         return self.precision == "bf16"
 
     def logits(
