@@ -83,6 +83,6 @@ def test_parity_is_shown_in_the_metrics_of_the_task(
     show_export(Export(tmp_path, record), quiet=False)
     shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "against the original in fp32, on 1,000 validation rows" in shown
-    wanted = ["largest difference of a logit 0.00025 (allowed: 0.004)", *lines, "file 2.5 MB, fp32"]
+    wanted = ["largest difference of a logit 0.00025 (allowed: 0.004)", *lines, "file 2.5 MB, fp32, for onnxruntime"]
     assert [line for line in shown if line in wanted] == wanted
     assert ("same predictions" in " ".join(shown)) is (agreement is not None)

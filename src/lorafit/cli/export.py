@@ -32,7 +32,7 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a run as a graph for onnxruntime or OpenVINO, or as a merged model."""
+    """Write a run as a graph that needs no torch, or merged."""
     from lorafit.cli.render.export import show_export
     from lorafit.errors import StoppedError, UserInputError
     from lorafit.inference.export.export import export as export_run
