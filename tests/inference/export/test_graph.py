@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from lorafit.config import ModelConfig
 from lorafit.errors import ConfigError
-from lorafit.inference.export.graph import build_graph, can_build
+from lorafit.inference.export.graph import build_graph, can_build, refuse
 from lorafit.inference.export.int8 import Range, RangeMeter, quantize_graph, quantize_statically, quantize_weight
 from lorafit.inference.export.tracing import trace_graph
 from lorafit.models.architectures import ARCHITECTURES
@@ -389,3 +389,9 @@ def test_what_torch_cannot_trace_is_named(build_model: Build) -> None:
     model = build_model("nystromformer")
     with pytest.raises(ConfigError, match=r"This nystromformer model cannot be .*torch says '.+'\..* --merged"):
         trace_graph(model)
+
+
+def test_a_refusal_for_openvino_names_the_other_engine(build_model: Build) -> None:
+    model = build_model("bert")
+    assert "cannot be exported: odd. Try --runtime onnxruntime. It" in str(refuse(model, "odd", other_engine=True))
+    assert "cannot be exported: odd. It" in str(refuse(model, "odd"))

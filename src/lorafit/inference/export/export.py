@@ -393,7 +393,8 @@ def _name_refusals(model: "PreTrainedModel", engine: Engine) -> Iterator[None]:
     except Exception as error:
         if find_fault(error) is not None:
             raise
-        raise refuse(model, f"{engine} says '{find_cause(error.__cause__ or error)}'") from error
+        why = f"{engine} says '{find_cause(error.__cause__ or error)}'"
+        raise refuse(model, why, other_engine=engine == "openvino") from error
 
 
 def _check_size(model: "PreTrainedModel", size: int) -> None:

@@ -39,11 +39,12 @@ _ACTIVATIONS = {
 """Operator and its domain, by the name that transformers gives the function."""
 
 
-def refuse(model: "PreTrainedModel", why: str) -> ConfigError:
-    """Return the error for a model that cannot be written as a graph."""
+def refuse(model: "PreTrainedModel", why: str, *, other_engine: bool = False) -> ConfigError:
+    """Return the error for a model that cannot be written as a graph; perhaps it can for another engine."""
+    instead = " Try --runtime onnxruntime." if other_engine else ""
     return ConfigError(
-        f"This {model.config.model_type} model cannot be exported: {why}. It predicts with torch as it is, and "
-        "`lorafit export --merged` writes it for other tools."
+        f"This {model.config.model_type} model cannot be exported: {why}.{instead} It predicts with torch as it is, "
+        "and `lorafit export --merged` writes it for other tools."
     )
 
 

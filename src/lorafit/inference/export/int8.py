@@ -2,9 +2,9 @@
 
 Weights are quantized once, those of linear layers by output channel, embeddings by row, which are fp32 again once read.
 Activations share one scale: onnxruntime's operator takes the range of the batch at hand, OpenVINO one that was measured
-beforehand. A few features of an encoder reach far beyond the others and would leave
-those a handful of steps, so their reach is measured beforehand and moved into the weights (as SmoothQuant does, Xiao et
-al. 2023, arXiv:2211.10438, but of these features alone).
+beforehand. A few features of an encoder reach far beyond the others and would leave those a handful of steps, so their
+reach is measured beforehand and moved into the weights (as SmoothQuant does, Xiao et al. 2023, arXiv:2211.10438, but of
+these features alone).
 """
 
 from collections import Counter
@@ -209,11 +209,10 @@ class _Quantizer:
     def _is_table(self, name: str) -> bool:
         """Return whether a constant holds embeddings, which are looked up by row and read by nothing else."""
         tensor, readers = self._tensors[name], self._readers.get(name, [])
-        if name in self._outputs or name in self._inner:
-            return False
         is_large = len(tensor.dims) == 2 and tensor.dims[0] >= _FEWEST_ROWS
         return (
             is_large
+            and name not in self._outputs | self._inner
             and tensor.data_type == self._onnx.TensorProto.FLOAT
             and all(node.op_type == "Gather" and node.input[0] == name and _axis(node) == 0 for node in readers)
         )
