@@ -141,7 +141,7 @@ def predict(side: str, folder: Path, seconds: float) -> float:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = available_cores()
         session = onnxruntime.InferenceSession(str(folder / INT8 / "model_quantized.onnx"), options)
-        predictor._runtime._session = session  # noqa: SLF001 - all else stays the same
+        predictor.runtime._session = session  # noqa: SLF001 - all else stays the same
     ask = partial(predictor.predict_proba, texts)
     ask()
     done, began = 0, time.perf_counter()

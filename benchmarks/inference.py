@@ -8,9 +8,10 @@ random weights, whose predictions mean nothing. The rows are drawn from the test
 is slower, gets the first of them. Every form is a process of its own, warmed up on texts of its own; tokenising is in
 the time, loading is not. The pipeline pads and runs in fp32, as it does by default, on the merged model. The share of
 the int8 ceiling counts what the encoder's linear layers execute, padding included, against the same products alone in
-onnxruntime, 4,096 tokens at a time. Cold start is the whole of `lorafit predict FOLDER TEXT` and of a script with a
-pipeline, the best of three. Parts are kept in benchmarks/results/inference-DATA.json and not measured again for the
-same run, unless with --again: after a change of lorafit all are to be.
+onnxruntime, 4,096 tokens at a time. Cold start is the whole of `lorafit predict FOLDER TEXT`, of a run with torch and
+by its kept graph, and of a script with a pipeline, the best of three. Parts are kept in
+benchmarks/results/inference-DATA.json and not measured again for the same run, unless with --again: after a change of
+lorafit all are to be.
 """
 
 import argparse
@@ -90,8 +91,9 @@ def train_base_shape(folder: Path) -> None:
 
 def export_forms(run: Path, folder: Path) -> None:
     """Write the forms that are measured, whether they agree or not: that is among what is measured."""
-    from lorafit.inference.export.export import export, export_merged
+    from lorafit.inference.export.export import export, export_merged, keep_graph
 
+    keep_graph(run)
     export(run, output=folder / "fp32", allow_drift=True)
     export(run, int8=True, output=folder / "int8", allow_drift=True)
     for int8, name in ((False, "openvino"), (True, "openvino-int8")):
@@ -270,7 +272,9 @@ def time_call(call: partial[Any]) -> float:
 def measure_cold_starts(ledger: Ledger, folder: Path, forms: dict[str, Path]) -> None:
     """Measure a command from its start to its end."""
     text = "What a lovely surprise."
-    commands = {name: [sys.executable, "-m", "lorafit", "predict", str(path), text] for name, path in forms.items()}
+    predict = [sys.executable, "-m", "lorafit", "predict"]
+    commands = {name: [*predict, str(path), text, "--runtime", "torch"] for name, path in forms.items()}
+    commands["lorafit, a run's kept graph"] = [*predict, str(forms["lorafit, torch"]), text]
     commands["pipeline"] = [sys.executable, "-c", PIPELINE, str(folder / "merged"), text]
     print("\n| cold start | s |\n|---|---|")
     for name, command in commands.items():

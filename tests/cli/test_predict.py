@@ -28,7 +28,7 @@ def predictor(trained: Path) -> Predictor:
 
 
 def test_words_are_answered_line_by_line(call: Call, trained: Path, predictor: Predictor) -> None:
-    answer = call("predict", trained, *TEXTS)
+    answer = call("predict", trained, *TEXTS, "--runtime", "torch")
     assert answer.code == 0
     expected = [
         f"{prediction.label}  {prediction.score:6.1%}  {' '.join(text.split())}"
@@ -45,7 +45,7 @@ def test_one_text_needs_no_progress(call: Call, trained: Path) -> None:
 
 
 def test_json_has_one_object_a_text(call: Call, trained: Path, predictor: Predictor) -> None:
-    lines = call("predict", trained, *TEXTS, "--json").out.splitlines()
+    lines = call("predict", trained, *TEXTS, "--json", "--runtime", "torch").out.splitlines()
     expected = predictor.predict(TEXTS)
     for line, text, prediction in zip(lines, TEXTS, expected, strict=True):
         assert json.loads(line) == {

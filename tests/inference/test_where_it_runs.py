@@ -134,7 +134,7 @@ def test_a_process_forked_after_loading_answers(folder: Path) -> None:
 def test_in_a_forked_process_torch_takes_no_threads_that_stayed_behind(trained: Path) -> None:
     predictor = lorafit.load(trained, precision="fp32")
     expected = predictor.predict_proba(["a superb film"])
-    predictor._runtime._process = os.getpid() + 1  # as a child sees it
+    predictor.runtime._process = os.getpid() + 1  # as a child sees it
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
@@ -153,7 +153,7 @@ def test_threads_follow_what_the_machine_leaves_or_what_is_asked_for(
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(4)
-        runtime = lorafit.load(folder, **asked)._runtime
+        runtime = lorafit.load(folder, **asked).runtime
         seen = {
             "torch": lambda: runtime._threads,
             "onnx": lambda: runtime._session.get_session_options().intra_op_num_threads,
@@ -170,8 +170,8 @@ def test_torch_takes_its_threads_while_it_computes_alone(
     build_predictor: Callable[..., Predictor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = build_predictor(build_task("single_label", LABELS["single_label"]))
-    model, seen = predictor._runtime._model, []
-    monkeypatch.setattr(predictor, "_runtime", TorchRuntime(model, PrecisionChoice("fp32", "for the test"), threads=2))
+    model, seen = predictor.runtime._model, []
+    monkeypatch.setattr(predictor, "runtime", TorchRuntime(model, PrecisionChoice("fp32", "for the test"), threads=2))
     hook = model.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
     before = torch.get_num_threads()
     predictor.predict(["fine"])
@@ -196,7 +196,7 @@ def test_in_bf16_products_come_in_few_shapes(
     texts, rng = ["film " * count for count in range(1, 80)], np.random.default_rng(0)
     calls = [[text] for text in texts] + [rng.choice(texts, size) for size in rng.integers(1, 64, 40)]
     expected = [predictor.predict_proba(call) for call in calls]
-    monkeypatch.setattr(predictor, "_runtime", Counting(predictor._runtime._model, exact))
+    monkeypatch.setattr(predictor, "runtime", Counting(predictor.runtime._model, exact))
     for call, values in zip(calls, expected, strict=True):
         np.testing.assert_allclose(predictor.predict_proba(call), values, atol=1e-5)
     assert len(positions) <= 8 * 8

@@ -109,7 +109,7 @@ def test_what_reads_mean_states_learns_and_is_saved_exported_and_gone_on_from(
     assert run.metrics.after.metrics["accuracy"].value > 0.9
     assert list_values(evaluate(run.path).after) == pytest.approx(list_values(run.metrics.after), rel=1e-3)
     model = lorafit.load(run.path, precision="fp32")
-    runtime: Any = model._runtime
+    runtime: Any = model.runtime
     assert is_fused(runtime._model)
     logits = model.compute_logits(TEXTS)
     for int8, tolerance in ((False, 1e-3), (True, 0.2)):
@@ -175,7 +175,7 @@ def test_loaded_model_is_fused_whatever_the_method(
 ) -> None:
     dora = lorafit.train(build_config(encoder, word_reviews, "method.name=dora"), output=tmp_path / "dora")
     for run in (full, dora):
-        runtime: Any = run.load()._runtime
+        runtime: Any = run.load().runtime
         assert is_fused(runtime._model)
         assert list_values(evaluate(run.path).after) == pytest.approx(list_values(run.metrics.after), rel=1e-6)
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,6 +26,9 @@ from lorafit.system.text import disarm, format_count
 if TYPE_CHECKING:
     from lorafit.inference.jobs import BatchJob
     from lorafit.system.progress import Progress
+
+_FEW = 64
+"""Texts at most that a run's kept graph answers: loading torch takes longer than they do; more are quicker by torch."""
 
 
 @takes_base
@@ -56,6 +59,10 @@ def predict(
         ),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Uncalibrated confidence.")] = False,
+    runtime: Annotated[
+        Literal["auto", "torch"],
+        typer.Option("--runtime", help="What runs a run: torch, or by auto its kept graph for a few texts."),
+    ] = "auto",
     blend: Blended = True,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output file, and what is left of a stopped job.")
@@ -105,6 +112,7 @@ def predict(
             reject_atypical=reject_atypical,
             verify=verify,
             blend=blend,
+            runtime=runtime if output is None and job.rows <= _FEW else "torch",
         )
         if output is None:
             for part in batch.stream_predictions(job, predictor, progress=progress):

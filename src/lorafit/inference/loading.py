@@ -1,17 +1,24 @@
-"""Open what was trained: a run with torch, an export with onnxruntime or OpenVINO, tokenizers and numpy alone."""
+"""Open what was trained: a run with torch or by its kept graph, an export with the engine that it was made for."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from tokenizers import Tokenizer
+
+from lorafit.config import load_config
 from lorafit.errors import RunError, UserInputError
+from lorafit.inference.export.kept import read_graph
 from lorafit.inference.export.records import ExportLayout, ExportRecord, check_export
-from lorafit.inference.predictor import Predictor, read_calibration
+from lorafit.inference.predictor import Predictor, Runtime, read_calibration
 from lorafit.inference.typicality import Typicality, check_rejection
 from lorafit.models.runtimes.graphs import open_graph
 from lorafit.models.tokenization import read_tokenizer
+from lorafit.runs.agreement import check_settings
 from lorafit.runs.blends import open_blend
+from lorafit.runs.evidence import check_trained
 from lorafit.runs.folder import TYPICALITY_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, verify_golden
 from lorafit.runs.opening import opening
@@ -21,10 +28,37 @@ from lorafit.system.hardware import choose_threads
 from lorafit.system.paths import expand_home
 
 
+@dataclass(frozen=True)
+class _How:
+    """What `load` was asked for, beside what is to run it."""
+
+    raw: bool
+    target_accuracy: float | None
+    reject_atypical: float | None
+    verify: bool
+    blend: bool
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A model that is open.
+
+    Attributes:
+        exact: Runs it in the precision in which golden logits are compared.
+        runtime: Runs it in the precision that was asked for.
+        tokenizer: Its tokenizer, and the token id of the padding.
+    """
+
+    exact: Runtime
+    runtime: Runtime
+    tokenizer: tuple[Tokenizer, int]
+
+
 def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
     path: str | Path,
     *,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
+    runtime: Literal["torch", "auto"] = "torch",
     raw: bool = False,
     target_accuracy: float | None = None,
     reject_atypical: float | None = None,
@@ -42,6 +76,8 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
     Args:
         path: The folder.
         precision: Of a run: `auto` takes bf16 where the CPU multiplies in bf16, else fp32. An export has its own.
+        runtime: Of a run: `auto` takes the graph that was kept of it when it was trained, where there is one and
+            `precision` is `auto`, too. It is there in a second, and answers in fp32; for many texts torch is quicker.
         raw: Leave the calibration out: probabilities as the model gives them, no conformal sets, no abstaining.
         target_accuracy: Accuracy that accepted predictions are to have, above 0 and below 1; None takes the run's own.
         reject_atypical: Share of texts like the training rows that may be marked as atypical, above 0 and below 1, with
@@ -64,29 +100,33 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
     """
     folder = expand_home(path).resolve()
     check_rejection(reject_atypical, raw=raw)
-    how: dict[str, Any] = {
-        "raw": raw,
-        "target_accuracy": target_accuracy,
-        "reject_atypical": reject_atypical,
-        "verify": verify,
-        "blend": blend,
-    }
+    how = _How(raw, target_accuracy, reject_atypical, verify, blend)
     with opening(base=base, accept_altered=accept_altered, threads=threads):
-        predictor = _load_folder(folder, precision, how)
-    how |= {"precision": precision, "accept_altered": accept_altered, "base": base, "threads": threads}
-    predictor.reopen = partial(load, folder, **how)
+        predictor = _load_folder(folder, precision, runtime, how)
+    predictor.reopen = partial(
+        load,
+        folder,
+        precision=precision,
+        runtime=runtime,
+        **asdict(how),
+        accept_altered=accept_altered,
+        base=base,
+        threads=threads,
+    )
     return predictor
 
 
-def _load_folder(folder: Path, precision: Literal["auto", "fp32", "bf16"], how: dict[str, Any]) -> Predictor:
+def _load_folder(
+    folder: Path, precision: Literal["auto", "fp32", "bf16"], runtime: Literal["torch", "auto"], how: _How
+) -> Predictor:
     """Open a run or an export, whichever the folder is."""
     run, export = RunLayout(folder), ExportLayout(folder)
     if export.record.is_file():
         if precision != "auto":
             raise UserInputError(f"{folder} is an exported model: its precision was chosen when it was exported.")
-        return _load_export(export, **how)
+        return _load_export(export, how)
     if run.record.is_file():
-        return _load_run(run, precision=precision, **how)
+        return _load_run(run, precision, runtime, how)
     whole = RunLayout(folder.parent)
     if whole.record.is_file() and folder in {whole.adapter, whole.model}:
         raise RunError(f"{folder} is a part of a run. Give the folder of the run, which is its parent: {whole.root}")
@@ -97,102 +137,81 @@ def _load_folder(folder: Path, precision: Literal["auto", "fp32", "bf16"], how: 
 
 
 def _load_run(
-    layout: RunLayout,
-    *,
-    precision: Literal["auto", "fp32", "bf16"],
-    raw: bool,
-    target_accuracy: float | None,
-    reject_atypical: float | None,
-    verify: bool,
-    blend: bool,
+    layout: RunLayout, precision: Literal["auto", "fp32", "bf16"], runtime: Literal["torch", "auto"], how: _How
 ) -> Predictor:
-    """Open a run with torch."""
+    """Open a run with torch, or by its graph where that may be and there is one."""
+    record = RunRecord.read(layout.record)
+    if layout.config.is_file():  # prediction does without it
+        check_settings(load_config(layout.config), record, layout)
+    kept = read_graph(record) if runtime == precision == "auto" else None
+    if kept is None:
+        return _assemble(layout, record, _open_with_torch(layout, record, precision), how)
+    check_trained(layout, record)
+    tokenizer = read_tokenizer(layout.trained), kept.pad_id
+    return _assemble(layout, record, _Opened(kept.runtime, kept.runtime, tokenizer), how)
+
+
+def _open_with_torch(layout: RunLayout, record: RunRecord, precision: Literal["auto", "fp32", "bf16"]) -> _Opened:
     torch, *_ = (require(name, extra="train", purpose="Loading a run") for name in ("torch", "transformers", "peft"))
-    from lorafit.config import load_config
     from lorafit.models.acceleration.encoder_block import fuse_encoder
     from lorafit.models.acceleration.inference import make_fast
     from lorafit.models.acceleration.precision import choose_device, choose_precision
     from lorafit.models.load import load_tokenizer
     from lorafit.models.runtimes.pytorch import TorchRuntime
-    from lorafit.runs.agreement import check_settings
     from lorafit.runs.saving import load_trained
 
-    record = RunRecord.read(layout.record)
-    if layout.config.is_file():  # prediction does without it
-        check_settings(load_config(layout.config), record, layout)
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
         model = load_trained(layout, record)
-    task = record.build_task()
-    pool, kept = open_blend(layout.trained, record, task, wanted=blend)
-    calibration = read_calibration(kept, layout.root, task, raw=raw, target_accuracy=target_accuracy)
-    typicality = _read_typicality(layout.typicality, record.files, raw=raw, reject_atypical=reject_atypical)
     device = choose_device("auto")
     torch.nn.Module.to(model, device)
     if device == "cpu" and fuse_encoder(model) is not None:
         model = make_fast(model)
-    tokenizer = load_tokenizer(layout.trained)
     threads = choose_threads(torch.get_num_threads())
-    exact, predictor = (
-        Predictor.for_record(
-            record,
-            TorchRuntime(model, choice, threads=threads),
-            tokenizer,
-            calibration=calibration,
-            blend=part,
-            typicality=typicality,
-            settings=(record.files, raw, target_accuracy, reject_atypical, pool is not None),
-        )
-        for choice, part in ((GOLDEN_PRECISION, None), (choose_precision(precision, device), pool))
+    exact, runtime = (
+        TorchRuntime(model, choice, threads=threads)
+        for choice in (GOLDEN_PRECISION, choose_precision(precision, device))
     )
-    if verify:
-        verify_golden(layout.golden, exact.compute_logits, exact.task, runtime=TorchRuntime.name)
-    return predictor
+    return _Opened(exact, runtime, load_tokenizer(layout.trained))
 
 
-def _load_export(
-    layout: ExportLayout,
-    *,
-    raw: bool,
-    target_accuracy: float | None,
-    reject_atypical: float | None,
-    verify: bool,
-    blend: bool,
-) -> Predictor:
+def _load_export(layout: ExportLayout, how: _How) -> Predictor:
     """Open an exported model with what it was exported for."""
     record = ExportRecord.read(layout.record)
     check_export(layout, record)
     runtime = open_graph(layout.model(record.precision, record.engine), record.precision, record.engine)
-    task = record.build_task()
-    pool, kept = open_blend(layout.root, record, task, wanted=blend)
-    calibration = read_calibration(kept, layout.root, task, raw=raw, target_accuracy=target_accuracy)
-    typicality = _read_typicality(layout.typicality, record.files, raw=raw, reject_atypical=reject_atypical)
     tokenizer = read_tokenizer(layout.root), record.pad_id
-    encoder, predictor = (
-        Predictor.for_record(
-            record,
-            runtime,
-            tokenizer,
-            calibration=calibration,
-            blend=part,
-            typicality=typicality,
-            settings=(record.files, raw, target_accuracy, reject_atypical, pool is not None),
-        )
-        for part in (None, pool)
+    return _assemble(layout, record, _Opened(runtime, runtime, tokenizer), how)
+
+
+def _assemble(
+    layout: RunLayout | ExportLayout, record: RunRecord | ExportRecord, opened: _Opened, how: _How
+) -> Predictor:
+    """Put together what predicts, and compare its encoder with the golden logits."""
+    task, trained = record.build_task(), layout.golden.parent
+    pool, file = open_blend(trained, record, task, wanted=how.blend)
+    calibration = read_calibration(file, layout.root, task, raw=how.raw, target_accuracy=how.target_accuracy)
+    typicality = _read_typicality(layout.typicality, record.files, how)
+    if how.verify:
+        encoder = Predictor.for_record(record, opened.exact, opened.tokenizer)
+        verify_golden(layout.golden, encoder.compute_logits, task, runtime=opened.exact.name)
+    return Predictor.for_record(
+        record,
+        opened.runtime,
+        opened.tokenizer,
+        calibration=calibration,
+        blend=pool,
+        typicality=typicality,
+        settings=(record.files, how.raw, how.target_accuracy, how.reject_atypical, pool is not None),
     )
-    if verify:
-        verify_golden(layout.golden, encoder.compute_logits, task, runtime=runtime.name)
-    return predictor
 
 
-def _read_typicality(
-    path: Path, files: Mapping[str, str], *, raw: bool, reject_atypical: float | None
-) -> Typicality | None:
+def _read_typicality(path: Path, files: Mapping[str, str], how: _How) -> Typicality | None:
     """Read what typical texts are like, unless it is to be left out or the model does not know it."""
-    if raw:
+    if how.raw:
         return None
     if TYPICALITY_FILE in files:
-        return Typicality.read(path).rejecting(reject_atypical)
-    if reject_atypical is not None:
+        return Typicality.read(path).rejecting(how.reject_atypical)
+    if how.reject_atypical is not None:
         raise RunError(
             f"{path.parent} does not know what typical texts are like, so that none can be marked: it had no "
             "calibration rows, or was made before lorafit kept that. Train it again, or leave out --reject-atypical."

@@ -103,11 +103,12 @@ class ModelRecord(Protocol):
 class Predictor:
     """A trained model. Thread-safe as far as its runtime is; make one with `lorafit.load`.
 
-    `tokenizer` comes with the token id of the padding. `task` is what it predicts, `calibration` how its logits become
-    predictions that hold, or None; `blend` pools its logits with word models, or is None; `fingerprint` tells models
-    apart that were made from different `settings`. `pair` says whether it takes pairs of texts: tuples of two, or
-    dictionaries with `text` and `text_pair`, as in transformers' pipelines. `typicality` says how like the training
-    rows a text is, or is None. `reopen` opens it again from its folder; None where it comes from none.
+    `runtime` runs it; `tokenizer` comes with the token id of the padding. `task` is what it predicts, `calibration` how
+    its logits become predictions that hold, or None; `blend` pools its logits with word models, or is None;
+    `fingerprint` tells models apart that were made from different `settings`. `pair` says whether it takes pairs of
+    texts: tuples of two, or dictionaries with `text` and `text_pair`, as in transformers' pipelines. `typicality` says
+    how like the training rows a text is, or is None. `reopen` opens it again from its folder; None where it comes from
+    none.
     """
 
     def __init__(  # noqa: PLR0913 - each is a part of its own, and has a name
@@ -127,7 +128,7 @@ class Predictor:
         self.typicality: Typicality | None = None
         self.pair = pair
         self.fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        self._runtime = runtime
+        self.runtime = runtime
         self._tokenizer, self._pad_id = tokenizer
         self._truncation = truncation
         self._blend = blend
@@ -346,11 +347,11 @@ class Predictor:
             usable, tokens = given.usable, tokens.select(np.flatnonzero(~empty))
         outputs = len(self.task.output_names)
         answers, features = compute_outputs(
-            self._runtime,
+            self.runtime,
             tokens,
             self._pad_id,
             outputs=outputs,
-            most_tokens=self._truncation.max_length if self._runtime.wants_few_shapes(len(tokens)) else None,
+            most_tokens=self._truncation.max_length if self.runtime.wants_few_shapes(len(tokens)) else None,
             on_progress=on_progress,
             with_features=with_features,
         )
@@ -379,7 +380,7 @@ class Predictor:
         told = (
             f"The model's outputs are not finite numbers in {len(rows)} of {len(finite)} texts ({describe_rows(rows)})"
         )
-        if self._runtime.name == "torch" and self._runtime.precision == "bf16":
+        if self.runtime.name == "torch" and self.runtime.precision == "bf16":
             raise RunError(f'{told}, in bf16. Load it with precision="fp32"; if that gives the same, it is damaged.')
         raise RunError(f"{told}: its weights are damaged, or it was trained to no good. Train it again.")
 

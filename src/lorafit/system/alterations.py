@@ -41,6 +41,12 @@ def choose_about_altered(*, accept: bool, say: Callable[[str], object]) -> Itera
         _CHOICE.reset(token)
 
 
+def accepts_altered() -> bool:
+    """Return whether what was altered is accepted here."""
+    choice = _CHOICE.get()
+    return choice is not None and choice.accepts
+
+
 def report_altered(message: str) -> None:
     """Refuse something that was altered, or warn of it where it is accepted.
 

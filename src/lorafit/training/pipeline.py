@@ -195,6 +195,7 @@ def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
         shutil.rmtree(stages.layout.cross_fitting, ignore_errors=True)
     with _complete(stages.layout):
         stages.report()
+        stages.keep_graph()
         stages.track(metrics)
     splits, seed = stages.prepared.splits, stages.prepared.config.evaluation.seed
     samples = _draw_samples(splits.test, splits.task, predicted, seed=seed)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from lorafit.data.rows import Splits
 from lorafit.data.writing import write_table
-from lorafit.errors import ConfigError, RunError, TrainingDivergedError, TrainingInterruptedError
+from lorafit.errors import ConfigError, LorafitError, RunError, TrainingDivergedError, TrainingInterruptedError
+from lorafit.inference.export.export import keep_graph
 from lorafit.inference.mistakes import explain_mistakes
 from lorafit.inference.predictor import Predictor, Runtime, compute_outputs, plan_prediction
 from lorafit.inference.typicality import Typicality, draw_rows
@@ -550,6 +551,16 @@ class RunStages:
                 f"Interrupted while the report was written; the run is complete. Write the report with:\n  {command}",
                 run=self.layout.root,
             ) from None
+
+    def keep_graph(self) -> None:
+        """Keep the run's graph in lorafit's cache, by which a few texts are answered without torch, where it can be."""
+        self.progress.start("keeping a graph for quick answers")
+        try:
+            with self.journal.stage("graph"):
+                keep_graph(self.layout.root)
+        except LorafitError as error:
+            self.progress.say(f"no graph is kept for quick answers: {error}")
+        self.progress.finish()
 
     def track(self, metrics: MetricsRecord) -> None:
         """Log the metrics to the trackers of `training.track`, and to MLflow the report without texts, if there is one.

@@ -21,6 +21,7 @@ from lorafit.data.splits import sample_rows
 from lorafit.errors import ConfigError, LorafitError, RunError, StoppedError, UserInputError
 from lorafit.inference.export.graph import build_graph, can_build, refuse
 from lorafit.inference.export.int8 import RangeMeter, quantize_graph, quantize_statically
+from lorafit.inference.export.kept import write_graph
 from lorafit.inference.export.openvino import write_for_openvino
 from lorafit.inference.export.parity import check_parity, measure_parity
 from lorafit.inference.export.records import ExportLayout, ExportRecord, ParityRecord, SpeedRecord
@@ -30,6 +31,7 @@ from lorafit.models.load import load_tokenizer
 from lorafit.models.methods import find_method
 from lorafit.models.quiet import quiet_transformers
 from lorafit.models.runtimes.graphs import Engine, Precision, find_cause, open_graph
+from lorafit.models.runtimes.onnx import OnnxRuntime
 from lorafit.runs.blends import open_blend
 from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import BLEND_FILES, CALIBRATION_FILE, TYPICALITY_FILE, ExportKind, RunLayout
@@ -39,7 +41,7 @@ from lorafit.runs.saving import compute_plain_logits, load_trained, write_model
 from lorafit.system import hardware
 from lorafit.system.atomic import atomic_directory, describe_obstacle
 from lorafit.system.digests import digest_folder
-from lorafit.system.extras import require
+from lorafit.system.extras import missing_modules, require
 from lorafit.system.faults import find_fault, name_faults
 from lorafit.system.locks import hold
 from lorafit.system.paths import expand_home
@@ -267,6 +269,37 @@ def export_merged(run: str | Path, *, output: str | Path | None = None, overwrit
             runtime="torch",
         )
     return folder
+
+
+def keep_graph(run: str | Path) -> None:
+    """Keep the graph of a run in lorafit's cache, by which `load` answers without torch, if it gives its golden logits.
+
+    Nothing is kept where a package of the extra `export` is missing, or where the graph would not be one of fused
+    operators.
+
+    Args:
+        run: The run folder.
+
+    Raises:
+        RunError: The run is not complete or altered, or the graph gives other logits.
+        EnvironmentUnfitError: There is no place for a cache.
+    """
+    if missing_modules("export"):
+        return
+    try:
+        layout, record = _read_run(run)
+        model = merge_adapter(load_trained(layout, record))
+        if not can_build(model):
+            return
+        graph = _build_graph(model, token_types=record.pair and reads_token_types(model))
+        _check_size(model, graph.ByteSize())
+    except ConfigError:  # it cannot be merged, or is too large
+        return
+    written, tokenizer = graph.SerializeToString(), load_tokenizer(layout.trained)
+    runtime = OnnxRuntime(written, "fp32")
+    predictor = Predictor.for_record(record, runtime, tokenizer)
+    verify_golden(layout.golden, predictor.compute_logits, predictor.task, runtime=runtime.name)
+    write_graph(record, written, tokenizer[1])
 
 
 def _read_run(run: str | Path, *, merged: bool = False) -> tuple[RunLayout, RunRecord]:

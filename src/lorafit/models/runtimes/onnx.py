@@ -48,13 +48,15 @@ def choose_inputs(session: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:  #
 class OnnxRuntime:
     """Runs an exported classifier on the CPU. `name` is for messages: `onnx` or `int8`."""
 
-    def __init__(self, file: Path, precision: Literal["fp32", "int8"]) -> None:
+    def __init__(self, graph: Path | bytes, precision: Literal["fp32", "int8"]) -> None:
+        model = graph if isinstance(graph, bytes) else str(graph)
         try:
-            self._session = open_session(str(file), extra="onnx", purpose="Loading an exported model")
+            self._session = open_session(model, extra="onnx", purpose="Loading an exported model")
         except MissingExtraError:
             raise
         except Exception as error:  # onnxruntime raises kinds of its own
-            raise RunError(f"{file} cannot be loaded: onnxruntime says {error}") from error
+            name = "the graph of a run" if isinstance(graph, bytes) else graph
+            raise RunError(f"{name} cannot be loaded: onnxruntime says {error}") from error
         self.name = "int8" if precision == "int8" else "onnx"
         self._precision = precision
 

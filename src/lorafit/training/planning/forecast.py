@@ -17,6 +17,7 @@ from lorafit.inference.typicality import MOST_ROWS
 from lorafit.models.batching import plan_batches
 from lorafit.models.methods import find_method
 from lorafit.runs.saving import is_proven
+from lorafit.system.extras import missing_modules
 from lorafit.system.text import join_text
 from lorafit.tasks.registry import get_task
 from lorafit.training.embedding_baseline import check_size, is_embedding
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
 
 _SAVING = 6.0
 _REPORT = 3.0
+_GRAPH = 2.0
 _CHECKPOINT = 0.1
 _PREPARATION = 1.0
 _RESAMPLED_ROW = 1e-8
 _CHARACTER = 8e-7
-"""Seconds: a fresh process that loads the adapter; the report; a checkpoint; reading the model once more; a row in a
-bootstrap sample; a character of the texts that the n-gram baselines read."""
+"""Seconds: a fresh process that loads the adapter; the report; the kept graph; a checkpoint; reading the model once
+more; a row in a bootstrap sample; a character of the texts that the n-gram baselines read."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
         **({"baselines": _forecast_baselines(config, workload, lengths, trained)} if baselines else {}),
         "evaluation": testing + scored * tested * config.evaluation.bootstrap_samples * _RESAMPLED_ROW,
         **({"report": _forecast_report(config, workload, lengths["test"])} if config.evaluation.report else {}),
+        **({} if missing_modules("export") else {"graph": _GRAPH}),
     }
 
 
