@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,18 @@ def test_out_of_fold_losses_decide_where_no_rows_validate(settings: Callable[...
     assert lines.said.count("fold 1 of 5") == 1, "that of SetFit's trial, and none of the run"
     assert run.record.cross_fitted_folds == 5
     assert not RunLayout(run.path).cross_fitting.exists()
+
+
+def test_a_method_that_the_memory_has_no_room_for_is_not_chosen(
+    settings: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines, config = Lines(), settings("training.learning_rate=3e-3")
+    monkeypatch.setattr(choice, "fit_to_memory", partial(choice.fit_to_memory, room=1000))
+    run = lorafit.train(config, output=tmp_path / "run", progress=lines)
+    assert run.record.choice is not None
+    assert run.record.method == "embedding"
+    assert set(run.record.choice.losses) == {"embedding"}
+    assert any("memory" in line for line in lines.said)
 
 
 class CtrlC(Silent):

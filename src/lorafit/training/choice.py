@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from lorafit.config import Config
 from lorafit.data.loading import FEWEST_CALIBRATION_ROWS
-from lorafit.errors import ConfigError, TrainingDivergedError, TrainingInterruptedError
+from lorafit.errors import ConfigError, OutOfMemoryError, TrainingDivergedError, TrainingInterruptedError
 from lorafit.models.adaptation import suits
 from lorafit.models.load import build_model_config
 from lorafit.models.method_settings import select_settings
@@ -31,7 +31,7 @@ from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.base import Array, TargetScaler, Task
 from lorafit.training.embedding_baseline import is_embedding
 from lorafit.training.folds import assign_held_out_folds, cross_fit, predict_embedding_folds
-from lorafit.training.planning.memory import advise_on_memory
+from lorafit.training.planning.memory import advise_on_memory, fit_to_memory
 from lorafit.training.prepare import Material, load_material, prepare, use_threads
 from lorafit.training.stages import RunStages
 
@@ -141,7 +141,7 @@ class _Trial:
 
     Attributes:
         config: The settings, with the method named.
-        loss: Of rows that it was not trained on; infinite where training diverged.
+        loss: Of rows that it was not trained on; infinite where it could not be trained.
         stages: Its training; None where it takes no time to train again.
     """
 
@@ -161,13 +161,16 @@ def _try(config: Config, material: Material, folder: Path, progress: Progress) -
         return _Trial(config, _score(task, rows.y[folds >= 0], task.deactivate(values)))
     folder.mkdir()
     prepared = prepare(config, Silent(), material=material)
-    stages = RunStages.begin(prepared, RunLayout(folder), progress)
     try:
         with advise_on_memory():
+            plan = fit_to_memory(prepared)
+            for note in plan.notes:
+                progress.say(note)
+            stages = RunStages.begin(plan.prepared, RunLayout(folder), progress, events=plan.notes)
             stages.fit()
             if folds is None:
                 return _Trial(config, _score_held_out(stages), stages)
-    except TrainingDivergedError as error:
+    except (OutOfMemoryError, TrainingDivergedError) as error:
         progress.finish()
         progress.say(str(error))
         return _Trial(config, inf)
