@@ -9,8 +9,9 @@ import pytest
 import lorafit
 from lorafit.errors import RunError, UserInputError
 from lorafit.inference.export.export import export
-from lorafit.inference.typicality import Typicality
+from lorafit.inference.typicality import Typicality, add_signs
 from lorafit.runs.folder import TYPICALITY_FILE, RunLayout
+from lorafit.system.text import join_text
 
 TEXTS = ["a superb film", "a dull, boring story", "great great great hours", "zq xx jj vv kk", "the end"]
 
@@ -41,11 +42,16 @@ def fitted() -> Typicality:
     return Typicality.fit(*draw(rng, 300), draw(rng, 99)[0])
 
 
-@pytest.mark.parametrize("columns", [6, 7])
+def add_random_signs(rng: np.random.Generator, features: np.ndarray) -> np.ndarray:
+    """Features with lengths and doubts of encoder and word models beside them."""
+    return np.column_stack([features, rng.normal(5, 0.5, len(features)), rng.random((len(features), 2))])
+
+
+@pytest.mark.parametrize("columns", [6, 8, 9])
 def test_typical_texts_are_rejected_as_often_as_is_said(columns: int) -> None:
     rng, found = np.random.default_rng(1), []
     for _ in range(60):
-        held_out, texts = (np.column_stack([draw(rng, rows)[0], rng.random(rows)])[:, :columns] for rows in (49, 100))
+        held_out, texts = (add_random_signs(rng, draw(rng, rows)[0])[:, :columns] for rows in (49, 100))
         found.append(Typicality.fit(*draw(rng, 80), held_out).rank(texts))
     ranks = np.concatenate(found)
     assert ranks.min() > 0
@@ -69,18 +75,57 @@ def test_the_rank_is_that_of_its_definition(fitted: Typicality) -> None:
     assert set(strata) == {0, 1}
 
 
-def test_doubts_count_as_much_as_distances_where_they_are_given() -> None:
+def test_lengths_and_doubts_count_as_much_as_distances_where_they_are_given() -> None:
     rng = np.random.default_rng(0)
-    held_out, texts = (np.column_stack([draw(rng, rows)[0], rng.random(rows)]) for rows in (99, 30))
     rows, strata = draw(rng, 300)
-    fitted, plain = Typicality.fit(rows, strata, held_out), Typicality.fit(rows, strata, held_out[:, :-1])
-    spreads = plain.score(held_out).std(), held_out[:, -1].std()
-    scores = [plain.score(each) / spreads[0] + each[:, -1] / spreads[1] for each in (held_out, texts)]
-    np.testing.assert_allclose(fitted.score(texts), scores[1], rtol=1e-5)
-    np.testing.assert_allclose(fitted.rank(texts), [(1 + (scores[0] >= one).sum()) / 100 for one in scores[1]])
-    np.testing.assert_array_equal(fitted.rank(texts[:, :-1]), plain.rank(texts[:, :-1]))  # the encoder alone
-    doubtful = np.column_stack([texts[:, :-1], np.full(30, 9.0)])
-    assert fitted.rank(doubtful).max() == 1 / 100
+    held_out, texts = (add_random_signs(rng, draw(rng, count)[0]) for count in (99, 30))
+    fitted, plain = Typicality.fit(rows, strata, held_out), Typicality.fit(rows, strata, held_out[:, :6])
+    lengths = held_out[:, 6].astype(np.float32)
+
+    def list_parts(features: np.ndarray) -> list[np.ndarray]:
+        unusual = np.abs(features[:, 6] - lengths.mean()) / lengths.std() - 2
+        return [plain.score(features), np.maximum(unusual, 0), features[:, 7], features[:, 8]]
+
+    spreads = [part.std() for part in list_parts(held_out)]
+    for count in (3, 4):  # without the word models, and with them
+        known, scores = (
+            sum(part / spread for part, spread in zip(list_parts(each)[:count], spreads, strict=False))
+            for each in (held_out, texts)
+        )
+        given = texts[:, : 5 + count]
+        np.testing.assert_allclose(fitted.score(given), scores, rtol=1e-4)
+        np.testing.assert_allclose(fitted.rank(given), [(1 + (known >= one).sum()) / 100 for one in scores], atol=0.011)
+    np.testing.assert_array_equal(fitted.rank(texts[:, :6]), plain.rank(texts[:, :6]))  # by distances alone
+    for column, value in ((6, 0.0), (6, 10.0), (7, 9.0), (8, 9.0)):
+        strange = texts.copy()
+        strange[:, column] = value
+        assert fitted.rank(strange).max() == 1 / 100
+
+
+def test_calibration_rows_that_are_all_as_long_make_other_lengths_unusual() -> None:
+    rng = np.random.default_rng(0)
+    held_out, texts = (np.column_stack([draw(rng, rows)[0], np.full((rows, 2), (5.0, 0.5))]) for rows in (99, 30))
+    fitted = Typicality.fit(*draw(rng, 300), held_out)
+    np.testing.assert_array_equal(fitted.rank(texts), fitted.rank(texts[:, :6]))
+    texts[:, 6] = 500.0
+    assert fitted.rank(texts).max() == 1 / 100
+
+
+def test_signs_are_characters_and_doubts() -> None:
+    features = np.arange(6.0).reshape(2, 3)
+    found = add_signs(features, ["film", ("a", "b")], np.array([0.1, 0.2]), np.array([0.3, 0.4]))
+    np.testing.assert_allclose(found[:, :3], features)
+    np.testing.assert_allclose(
+        found[:, 3:], [[np.log(5), 0.1, 0.3], [np.log(len(join_text(("a", "b"))) + 1), 0.2, 0.4]]
+    )
+
+
+def test_much_longer_texts_are_not_typical(trained_of: Callable[[str], Path]) -> None:
+    predictor = lorafit.load(trained_of("single_label"))
+    usual = predictor.predict(["superb film hours 7"])[0].typicality
+    long = predictor.predict(["superb film hours 7 " * 50])[0].typicality
+    assert long == pytest.approx(1 / (1 + len(predictor.typicality.calibration)))
+    assert usual > long
 
 
 def test_few_texts_have_the_scores_that_they_have_among_many(fitted: Typicality) -> None:
@@ -92,10 +137,11 @@ def test_few_texts_have_the_scores_that_they_have_among_many(fitted: Typicality)
 
 def test_it_is_read_as_it_was_saved(fitted: Typicality, tmp_path: Path) -> None:
     features = draw(np.random.default_rng(3), 20)[0]
-    for one in (fitted, replace(fitted, calibration=np.repeat(fitted.calibration, 2, axis=1))):
+    for columns in (1, 3, 4):
+        one = replace(fitted, calibration=np.repeat(fitted.calibration, columns, axis=1))
         one.save(tmp_path / "kept.safetensors")
         again = Typicality.read(tmp_path / "kept.safetensors")
-        for texts in (features, np.column_stack([features, np.arange(20)])):
+        for texts in (features, np.column_stack([features, np.arange(60).reshape(20, 3)])):
             np.testing.assert_array_equal(again.rank(texts), one.rank(texts))
 
 
@@ -107,6 +153,7 @@ def test_it_is_read_as_it_was_saved(fitted: Typicality, tmp_path: Path) -> None:
         (lambda path, one: replace(one, means=one.means * np.nan).save(path), "damaged: it does not hold means"),
         (lambda path, one: replace(one, means=one.means.astype(np.float16)).save(path), "as finite numbers in fp32"),
         (lambda path, one: replace(one, means=one.means[:, :3]).save(path), "do not fit each other"),
+        (lambda path, one: replace(one, calibration=one.calibration.repeat(2, axis=1)).save(path), "do not fit each"),
     ],
 )
 def test_what_is_damaged_is_refused(

@@ -128,9 +128,9 @@ def test_run_and_export_rank_texts_by_words_too_unless_the_encoder_is_alone(
     for blend in (True, False):
         ours, theirs = (lorafit.load(path, blend=blend) for path in (run.path, exported))
         assert ours.typicality is not None
-        assert ours.typicality.calibration.shape[1] == 2
+        assert ours.typicality.calibration.shape[1] == 4
         (_, features), (_, exact) = ours.compute_features(rows.texts), theirs.compute_features(rows.texts)
-        assert features.shape[1] == ours.typicality.means.shape[1] + blend
+        assert features.shape[1] == ours.typicality.means.shape[1] + 2 + blend
         np.testing.assert_allclose(exact, features, atol=0.05)
         found[blend] = [one.typicality for one in ours.predict(rows.texts)]
         np.testing.assert_array_equal(found[blend], ours.typicality.rank(features))

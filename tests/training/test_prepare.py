@@ -179,8 +179,8 @@ def test_a_beginning_with_next_to_nothing_is_refused(length: int) -> None:
 @pytest.mark.parametrize(
     ("method", "rows", "settings", "steps"),
     [
-        ("setfit", 32, {}, (6, None)),
-        ("setfit", 32, {"max_steps": 3}, (6, 3)),
+        ("setfit", 32, {}, (8, None)),
+        ("setfit", 32, {"max_steps": 3}, (8, 3)),
         ("setfit", 640, {"epochs": 5}, (5, None)),
         ("setfit", 64_000, {}, (2, 400)),
         ("full", 64_000, {}, (2, None)),

@@ -15,7 +15,7 @@ from lorafit.config import TruncationPolicy
 from lorafit.data.checks import describe_rows
 from lorafit.errors import RunError, UserInputError
 from lorafit.inference.given_texts import NOTHING_LEFT, AnyText, read_texts
-from lorafit.inference.typicality import Typicality
+from lorafit.inference.typicality import Typicality, add_signs
 from lorafit.models.batching import BatchPlan, pad_to_few_shapes, plan_batches
 from lorafit.models.tokenization import TokenizedTexts, Truncation, average_windows, tokenize
 from lorafit.system.text import join_text
@@ -356,11 +356,16 @@ class Predictor:
             with_features=with_features,
         )
         self._check_finite(answers, usable)
+        known, doubts = (
+            [join_text(given.texts[place]) for place in usable],
+            [self.task.doubt(self.task.activate(answers))],
+        )
         if self._blend is not None:
-            read = self._blend.read([join_text(given.texts[place]) for place in usable])
+            read = self._blend.read(known)
             answers = self._blend.pool(self.task, answers, read)
-            if features is not None:
-                features = np.column_stack([features, self._blend.doubt(self.task, read)])
+            doubts.append(self._blend.doubt(self.task, read))
+        if features is not None:
+            features = add_signs(features, known, *doubts)
         logits = _put_back(answers, usable, len(given.texts))
         return logits, None if features is None else _put_back(features, usable, len(given.texts))
 

@@ -1,14 +1,17 @@
 """Is a text like those that a model was trained on? A distance in the model's own features, as a conformal p-value.
 
-The score is the squared Mahalanobis distance of a text's features (`models.features`: the last state that the head
-reads, and the mean one below the last encoder layer) to the nearest mean of a stratum of training rows, with one
-shrunken covariance (Lee et al. 2018, "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
-Adversarial Attacks", arXiv:1807.03888; Ledoit and Wolf 2004, "A Well-Conditioned Estimator for Large-Dimensional
-Covariance Matrices", J. Multivariate Analysis 88); of a blend, the entropy of its word models is added. The calibration
-rows, which trained nothing, turn it into a p-value (Vovk et al. 2005, "Algorithmic Learning in a Random World"; Bates
-et al. 2023, "Testing for Outliers with Conformal p-values", arXiv:2104.08279).
+The score adds up three signs. One is the squared Mahalanobis distance of a text's features (`models.features`: the last
+state that the head reads, and the mean one below the last encoder layer) to the nearest mean of a stratum of training
+rows, with one shrunken covariance (Lee et al. 2018, "A Simple Unified Framework for Detecting Out-of-Distribution
+Samples and Adversarial Attacks", arXiv:1807.03888; Ledoit and Wolf 2004, "A Well-Conditioned Estimator for
+Large-Dimensional Covariance Matrices", J. Multivariate Analysis 88). A mean over many tokens lies near the centre,
+whatever they say, so a text's length counts where it is unusual; and so does the doubt of the encoder and, in a blend,
+of its word models: the entropy of their answers. The calibration rows, which trained nothing, turn the score into a
+p-value (Vovk et al. 2005, "Algorithmic Learning in a Random World"; Bates et al. 2023, "Testing for Outliers with
+Conformal p-values", arXiv:2104.08279).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 
 from lorafit.errors import RunError, UserInputError
 from lorafit.system.files import check_file
+from lorafit.system.text import Text, join_text
 from lorafit.tasks.records import Exchangeability
 from lorafit.tasks.statistics import energy_test
 
@@ -37,6 +41,9 @@ from the model when the next text comes."""
 _LEAST_SPREAD: Final = 1e-6
 """Added to the covariance, as a share of the mean variance: features that never vary have none."""
 
+_USUAL_LENGTHS: Final = 2.0
+"""Standard deviations of the logarithm of a text's characters within which its length counts for nothing."""
+
 _PARTS: Final = ("means", "whitening", "calibration")
 
 
@@ -47,7 +54,7 @@ class Typicality:
     Attributes:
         means: Shape (strata, width), of the training rows.
         whitening: Shape (width, width), W with W Wᵀ = the inverse of the shrunken covariance about the means.
-        calibration: Shape (n, 1): the squared distances of the calibration rows; of a blend (n, 2): their doubts, too.
+        calibration: Shape (n, 1 + signs): of the calibration rows the squared distances, and what `add_signs` adds.
         reject: Texts whose typicality is at most this are marked as atypical, above 0 and below 1; None marks none.
     """
 
@@ -82,7 +89,7 @@ class Typicality:
         return replace(unranked, calibration=unranked._measure(held_out))
 
     def whiten(self, features: NDArray[np.floating]) -> Array:
-        """Return features as `score` takes them, without doubts, in coordinates that vary alike, about their centre."""
+        """Return features as `score` takes them, without other signs, about a centre, so that all vary alike."""
         matrix, centre = self._transformation
         rows = np.asarray(features, dtype=np.float64)[:, : len(centre)] - centre
         if len(rows) > _FEW_ROWS:
@@ -102,17 +109,17 @@ class Typicality:
         """Score how untypical texts are.
 
         Args:
-            features: Shape (rows, width) or, of a blend, (rows, width + 1): last the doubt of its word models
-                (`Blend.doubt`). Without it texts are compared by their features alone.
+            features: Shape (rows, width), or (rows, width + signs), from `add_signs`. Texts are compared by the signs
+                that they and the calibration rows have: without a blend, those of the encoder alone.
 
         Returns:
-            Shape (rows,): the squared distance to the nearest mean; with doubts the sum of both, each divided by its
-            standard deviation over the calibration rows.
+            Shape (rows,): the squared distance to the nearest mean; with other signs the sum of all, each divided by
+            its standard deviation over the calibration rows. The length's is how far it is from usual ones.
         """
         return self._combine(self._measure(features))
 
     def _measure(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return squared distances and, if they are given, doubts, in columns; rounded as they are kept."""
+        """Return squared distances and, if they are given, other signs, in columns; rounded as they are kept."""
         rows, means = self.whiten(features), self._whitened_means
         squares = (rows**2).sum(axis=1)[:, np.newaxis] - 2 * rows @ means.T + (means**2).sum(axis=1)
         parts = np.column_stack([squares.min(axis=1).clip(min=0.0), features[:, rows.shape[1] :]])
@@ -120,17 +127,22 @@ class Typicality:
 
     def _combine(self, parts: NDArray[np.float32]) -> Array:
         """Return scores from what `_measure` gives."""
-        known = self.calibration.astype(np.float64)
-        if min(parts.shape[1], known.shape[1]) == 1:
-            return parts[:, 0].astype(np.float64)
-        spread = known.std(axis=0)
-        return np.asarray((parts / np.where(spread > 0, spread, 1.0)).sum(axis=1))
+        known, signs = self.calibration.astype(np.float64), parts.astype(np.float64)
+        count = min(known.shape[1], signs.shape[1])
+        if count == 1:
+            return signs[:, 0]
+        known, signs = known[:, :count], signs[:, :count]
+        centre, spread = known[:, 1].mean(), known[:, 1].std()
+        for one in (known, signs):
+            one[:, 1] = (np.abs(one[:, 1] - centre) / (spread or 1.0) - _USUAL_LENGTHS).clip(min=0.0)
+        spreads = known.std(axis=0)
+        return np.asarray((signs / np.where(spreads > 0, spreads, 1.0)).sum(axis=1))
 
     def rank(self, features: NDArray[np.floating]) -> Array:
         """Return the typicality of each text: its score's rank among those of the calibration rows.
 
         It is (1 + the calibration rows with a score at least as large) / (n + 1). Of a text drawn like the calibration
-        rows it is at most a with a probability of at most a, for every a; with doubts but for the two standard
+        rows it is at most a with a probability of at most a, for every a; with other signs but for the standard
         deviations, which a single row hardly moves.
 
         Args:
@@ -233,9 +245,24 @@ class Typicality:
         found = cls(parts["means"], parts["whitening"], parts["calibration"])
         width = found.means.shape[-1]
         shapes = found.means.ndim, found.whitening.shape, found.calibration.ndim
-        if shapes != (2, (width, width), 2) or found.calibration.shape[1] > 2:
+        if shapes != (2, (width, width), 2) or found.calibration.shape[1] not in {1, 3, 4}:
             raise RunError(f"{path} is damaged: the shapes of its parts do not fit each other.")
         return found
+
+
+def add_signs(features: NDArray[np.floating], texts: Sequence[Text], *doubts: Array) -> Array:
+    """Return features with what else tells how typical a text is, as `Typicality` takes them.
+
+    Args:
+        features: Shape (n, width).
+        texts: The n texts, or pairs.
+        *doubts: How undecided encoder and, in a blend, word models are (`Task.doubt`): each of shape (n,).
+
+    Returns:
+        Shape (n, width + 1 + doubts): after the features the logarithm of the characters, then the doubts.
+    """
+    characters = np.log1p([len(join_text(text)) for text in texts])
+    return np.column_stack([features, characters, *doubts])
 
 
 def draw_rows(rows: int, seed: int) -> NDArray[np.int64]:

@@ -68,8 +68,7 @@ class Method:
         pooling: What the head reads of a text.
         objective: What the optimizer minimises: the loss of labels, that of pairs of texts, or nothing. Except with
             labels, the head is solved for, as a regression on the encoder's states.
-        steps: Fewest optimizer steps, of few rows, and most, of many, where neither is given; None where the schedule
-            alone decides.
+        most_steps: Most optimizer steps where none are given; None for no bound.
         limits: What it cannot do.
     """
 
@@ -91,7 +90,7 @@ class Method:
     library: Library = "peft"
     pooling: Pooling = "own"
     objective: Literal["labels", "pairs", "none"] = "labels"
-    steps: tuple[int, int] | None = None
+    most_steps: int | None = None
     limits: frozenset[Limit] = frozenset()
 
     @property
@@ -509,7 +508,7 @@ METHODS: dict[str, Method] = {
             pooling="mean",
             objective="pairs",
             library="sentence-transformers",
-            steps=(12, 400),
+            most_steps=400,
             limits=_MODEL | _NOT_FUSED | {"decoder"},
         ),
         Method(

@@ -245,11 +245,10 @@ def bound_steps(config: Config, texts: TokenizedTexts) -> Config:
     Returns:
         The settings.
     """
-    training, bounds = config.training, find_method(config.method.name).steps
-    if bounds is None or training.max_steps is not None:
+    training, most = config.training, find_method(config.method.name).most_steps
+    if most is None or training.max_steps is not None:
         return config
     per_epoch = len(plan_batches(texts.lengths, max_rows=training.batch_rows, max_tokens=training.batch_tokens))
-    _, most = bounds
     return override_config(config, {"training.max_steps": most}) if per_epoch * training.epoch_count > most else config
 
 

@@ -20,7 +20,7 @@ from lorafit.errors import ConfigError, LorafitError, RunError, TrainingDiverged
 from lorafit.inference.export.export import keep_graph
 from lorafit.inference.mistakes import explain_mistakes
 from lorafit.inference.predictor import Predictor, Runtime, compute_outputs, plan_prediction
-from lorafit.inference.typicality import Typicality, draw_rows
+from lorafit.inference.typicality import Typicality, add_signs, draw_rows
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.batching import plan_batches
 from lorafit.models.cache import cache_folder
@@ -75,7 +75,7 @@ class RunStages:
         self.calibrated = Calibrated()
         self._words: dict[str, WordModel] = {}
         self._seconds_of_words = 0.0
-        self._features: dict[str, Array] = {}
+        self._features: dict[str, tuple[Array, Array]] = {}
         self._typicality: Typicality | None = None
         self._held_out: HeldOut | None = None
 
@@ -450,12 +450,16 @@ class RunStages:
         return draw_rows(rows, self.prepared.config.evaluation.seed)
 
     def _read_features(self, split: str) -> Array:
-        """Return the kept features of a split, of a blend with the doubt of its word models beside them."""
-        features, blend, rows = self._features[split], self.calibrated.blend, self.prepared.splits.by_name[split]
-        if blend is None:
-            return features
-        texts = [join_text(rows.texts[place]) for place in self._draw(len(rows)).tolist()]
-        return np.column_stack([features, blend.doubt(self.prepared.task, blend.read(texts))])
+        """Return the kept features of a split, with what else tells how typical its texts are."""
+        task, blend, rows = self.prepared.task, self.calibrated.blend, self.prepared.splits.by_name[split]
+        features, logits = self._features[split]
+        texts, doubts = (
+            [join_text(rows.texts[place]) for place in self._draw(len(rows)).tolist()],
+            [task.doubt(task.activate(logits))],
+        )
+        if blend is not None:
+            doubts.append(blend.doubt(task, blend.read(texts)))
+        return add_signs(features, texts, *doubts)
 
     def save(self) -> None:
         """Save what was trained, and check in a fresh process that plain libraries load it with the same logits."""
@@ -673,7 +677,8 @@ class RunStages:
         )
         check_outputs(logits, self.prepared.splits.by_name[split].ids, split=split)
         if features is not None:
-            self._features[split] = features[self._draw(len(features))]
+            places = self._draw(len(features))
+            self._features[split] = features[places], logits[places]
         return logits
 
     def _compute_test_logits(self, model: Literal["before", "after"], runtime: Runtime) -> Array:

@@ -45,6 +45,15 @@ def test_an_adapter_learns_more_slowly_from_few_rows() -> None:
     assert slow_down(head, 10) == head
 
 
+@pytest.mark.parametrize(
+    ("rows", "steps"), [(2, 12), (24, 12), (32, 16), (128, 64), (456, 121), (512, 128), (2000, 253)]
+)
+def test_an_encoder_learns_by_pairs_in_half_as_many_steps_as_rows_and_less_of_many(rows: int, steps: int) -> None:
+    training = complete_schedule(load_config(overrides=["method.name=setfit"]), rows).training
+    per_epoch = ceil(rows / training.batch_rows)
+    assert steps <= training.epoch_count * per_epoch < steps + max(per_epoch, 2)
+
+
 def test_settings_that_were_not_completed_are_refused() -> None:
     for name in ("epoch_count", "batch_rows", "validations_per_epoch"):
         with pytest.raises(ValueError, match="not completed"):

@@ -24,6 +24,10 @@ _WARMUP_TOKENS: Final = 128
 _MANY_FOR_WARMUP: Final = 1_280
 """From so many rows on, training begins with shorter texts."""
 
+_FEWEST_PAIR_STEPS = 12
+_FEW_PAIR_ROWS = 128
+"""Up to so many rows, an encoder that learns by pairs makes half as many steps."""
+
 _EPOCHS = 2
 _BATCH, _SMALL_BATCH = 32, 16
 _MANY_ROWS = 640
@@ -52,7 +56,7 @@ def complete_schedule(config: Config, rows: int) -> Config:
     if method.objective == "none":
         training.epochs = training.evaluations_per_epoch = 1
     if training.epochs is None:
-        fewest, _ = method.steps or (FEWEST_STEPS, None)
+        fewest = count_pair_steps(rows) if method.objective == "pairs" else FEWEST_STEPS
         training.epochs = count_epochs(rows, training.batch_size, fewest)
     if training.evaluations_per_epoch is None:
         training.evaluations_per_epoch = _VALIDATIONS if training.epochs <= _FEW_EPOCHS else 1
@@ -87,6 +91,15 @@ def choose_length_warmup(config: Config, rows: int) -> int:
         return given
     learns = config.method.layers == "all" and (method.is_adapter or method.trains is not None)
     return _WARMUP_TOKENS if learns and rows >= _MANY_FOR_WARMUP and longest >= 2 * _WARMUP_TOKENS else 0
+
+
+def count_pair_steps(rows: int) -> int:
+    """Return how many optimizer steps an encoder makes at least while it learns by pairs.
+
+    That is half as many as there are rows, and of many as the square root of their number grows: all pairs of few rows
+    are soon seen, and of many not every one needs to be.
+    """
+    return max(_FEWEST_PAIR_STEPS, round(min(rows, sqrt(rows * _FEW_PAIR_ROWS)) / 2))
 
 
 def slow_down(config: Config, rows: int) -> Config:
