@@ -1,4 +1,4 @@
-"""What predictions cost: transformers' pipeline against lorafit with torch, onnxruntime and OpenVINO, and in int8.
+"""What predictions cost: transformers' pipeline and plain OpenVINO against lorafit's forms, with int8 and without.
 
 Run: LORAFIT_DATA=… python benchmarks/inference.py RUN [--data imdb|rotten-tomatoes] [--rows 1000] [--pipeline-rows 300]
 or: LORAFIT_DATA=… python benchmarks/inference.py --base-shape --rows 60 --pipeline-rows 16
@@ -6,12 +6,13 @@ or: LORAFIT_DATA=… python benchmarks/inference.py --base-shape --rows 60 --pip
 RUN is a run of `benchmarks/imdb.py --run RUN`, or any other; `--base-shape` makes one of DistilBERT-base's shape with
 random weights, whose predictions mean nothing. The rows are drawn from the test split with a seed; the pipeline, which
 is slower, gets the first of them. Every form is a process of its own, warmed up on texts of its own; tokenising is in
-the time, loading is not. The pipeline pads and runs in fp32, as it does by default, on the merged model. The share of
-the int8 ceiling counts what the encoder's linear layers execute, padding included, against the same products alone in
-onnxruntime, 4,096 tokens at a time. Cold start is the whole of `lorafit predict FOLDER TEXT`, of a run with torch and
-by its kept graph, and of a script with a pipeline, the best of three. Parts are kept in
-benchmarks/results/inference-DATA.json and not measured again for the same run, unless with --again: after a change of
-lorafit all are to be.
+the time, loading is not. The pipeline pads and runs in fp32, as it does by default, on the merged model. Plain OpenVINO
+is what `stock_openvino.py` makes of the merged model, in an environment of its own, at its best token budget; compiling
+code for new shapes is in lorafit's time and not in its. The share of the int8 ceiling counts what the encoder's linear
+layers execute, padding included, against the same products alone in onnxruntime, 4,096 tokens at a time. Cold start is
+the whole of `lorafit predict FOLDER TEXT`, of a run with torch and by its kept graph, and of a script with a pipeline,
+the best of three. Parts are kept in benchmarks/results/inference-DATA.json and not measured again for the same run,
+unless with --again: after a change of lorafit all are to be.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 from ceiling import median_seconds
 from numpy.typing import NDArray
-from trials import RESULTS, Ledger, Shape, cut_rows, name_rows, run_fresh, write_distilbert_base
+from trials import RESULTS, Ledger, Shape, cut_rows, make_environment, name_rows, run_fresh, write_distilbert_base
 
 from lorafit.runs.folder import RunLayout
 from lorafit.system.atomic import compute_digest
@@ -37,6 +38,11 @@ BATCHES = (1, 8, 32)
 LENGTHS = (8, 32, 128, 512)
 CALLS = 50
 WARM_UP = 32
+SAMPLES = 300
+"""Training texts by which NNCF sees what is usual: as many as its documentation recommends."""
+
+STOCK = {"OpenVINO": False, "OpenVINO, int8 by NNCF": True}
+STOCK_PACKAGES = ["torch==2.13.0", "optimum-intel", "openvino", "nncf"]
 PIPELINE = """
 import sys
 from transformers import pipeline
@@ -73,6 +79,7 @@ def main() -> None:
             "lorafit, openvino in int8": folder / "openvino-int8",
         }
         measure_throughput(arguments, ledger, folder, forms)
+        measure_stock(arguments, ledger, folder)
         measure_single_texts(ledger, folder, forms)
         measure_cold_starts(ledger, folder, forms)
 
@@ -133,6 +140,39 @@ def measure_throughput(arguments: argparse.Namespace, ledger: Ledger, folder: Pa
         print_share(int8, encoder, most["gop_per_second"])
 
 
+def measure_stock(arguments: argparse.Namespace, ledger: Ledger, folder: Path) -> None:
+    """Measure OpenVINO without lorafit, many texts and single ones."""
+    told = {"run": compute_digest(folder / "merged" / "model.safetensors"), "rows": arguments.rows}
+    python = folder / "environment" / "bin" / "python"
+    print("\n| form | texts/s | accuracy | " + " | ".join(f"{length} tokens, ms" for length in LENGTHS) + " |")
+    print("|---|---|---|" + "---|" * len(LENGTHS))
+    for name, int8 in STOCK.items():
+
+        def ask(int8: bool = int8) -> dict[str, Any]:
+            if not python.is_file():
+                make_environment(folder / "environment", STOCK_PACKAGES)
+            return run_fresh(ask_stock, folder, SOURCES[arguments.data], arguments.rows, python, int8=int8)
+
+        result = ledger.measure(name, told, ask)
+        single = (f"{1e3 * np.median(part):.1f}" for part in result["single"].values())
+        speed = result["texts"] / result["seconds"]
+        print(f"| {name} | {speed:,.1f} | {result['accuracy']:.2%} | {' | '.join(single)} |", flush=True)
+
+
+def ask_stock(folder: Path, source: str, count: int, python: Path, *, int8: bool) -> dict[str, Any]:
+    """Predict with plain OpenVINO in a process of its environment."""
+    texts, labels, warm_up = draw_rows(source, count)
+    samples = draw_rows(source, count, train=SAMPLES)[2]
+    given = {"model": str(folder / "merged"), "texts": texts, "warm_up": warm_up, "samples": samples, "int8": int8}
+    given["lengths"] = [length for length in LENGTHS if length <= 256]
+    (folder / "given.json").write_text(json.dumps(given), encoding="utf-8")
+    script = Path(__file__).with_name("stock_openvino.py")
+    subprocess.run([python, "-P", script, folder], check=True, stdout=sys.stderr)
+    found = json.loads((folder / "found.json").read_text(encoding="utf-8"))
+    kept = describe(found["seconds"], found["labels"], labels, read_lengths(folder / "merged", texts, 256))
+    return kept | {"budget": found["budget"], "single": found["single"], "peak_memory_bytes": None}
+
+
 def print_share(int8: dict[str, Any], encoder: Shape, most: float) -> None:
     """Print how near the linear layers come to what the machine can do, in GOP/s."""
     reached = encoder.inference_flop(int8["positions"], int8["texts"]) / 1e9 / int8["seconds"]
@@ -166,14 +206,14 @@ def measure_int8_ceiling(width: int) -> dict[str, float]:
     return {"gop_per_second": operations / 1e9 / seconds}
 
 
-def draw_rows(source: str, count: int) -> tuple[list[str], list[str], list[str]]:
-    """Return test texts with their labels, and other texts to warm up with."""
+def draw_rows(source: str, count: int, train: int = WARM_UP) -> tuple[list[str], list[str], list[str]]:
+    """Return test texts with their labels, and training texts."""
     from lorafit.config import load_config
     from lorafit.data.loading import load_splits
 
     splits = load_splits(load_config(overrides=[f"data.source={source}"]).data)
     test = splits.test.select(np.random.default_rng(0).permutation(len(splits.test))[:count])
-    return list(test.texts), list(map(str, splits.task.decode(test.y))), list(splits.train.texts[:WARM_UP])
+    return list(test.texts), list(map(str, splits.task.decode(test.y))), list(splits.train.texts[:train])
 
 
 def ask_lorafit(path: Path, source: str, count: int, precision: Literal["auto", "fp32"]) -> dict[str, Any]:

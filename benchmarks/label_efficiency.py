@@ -24,7 +24,6 @@ import sys
 import tempfile
 import threading
 import time
-import venv
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -35,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from few_rows import read_wheel
 from numpy.typing import NDArray
-from trials import BUILTIN, RESULTS, Ledger, encoder_folder, run_fresh
+from trials import BUILTIN, RESULTS, Ledger, encoder_folder, make_environment, run_fresh
 
 import lorafit
 from lorafit.config import load_config
@@ -188,14 +187,6 @@ def pack(marks: NDArray[np.bool_]) -> str:
 def unpack(digits: str, count: int) -> NDArray[np.float64]:
     """Read marks back, 0 or 1."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8))[:count].astype(np.float64)
-
-
-def make_environment(place: Path) -> Path:
-    """Install SetFit's library in an environment of its own, and return its Python."""
-    venv.create(place, with_pip=True)
-    python = place / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
-    return python
 
 
 def measure_library(settings: dict[str, Any], python: Path) -> dict[str, Any]:
@@ -353,7 +344,9 @@ def main() -> None:
     missing = [cell for cell in list_cells(arguments) if not ledger.has(name_cell(cell), cell)]
     missing = [cell for cell in missing if not was_chosen(cell)]
     with tempfile.TemporaryDirectory(prefix="setfit-library-") as place:
-        python = make_environment(Path(place)) if any(cell["method"] == LIBRARY for cell in missing) else Path()
+        python = (
+            make_environment(Path(place), PACKAGES) if any(cell["method"] == LIBRARY for cell in missing) else Path()
+        )
         cells, lock, stopped = iter(missing), threading.Lock(), threading.Event()
 
         def work(_: int) -> None:

@@ -7,9 +7,11 @@ import json
 import multiprocessing
 import os
 import shutil
+import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+import venv
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,7 @@ __all__ = [
     "Shape",
     "cut_rows",
     "encoder_folder",
+    "make_environment",
     "measure_lorafit",
     "measure_stages",
     "name_rows",
@@ -77,6 +80,18 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def make_environment(place: Path, packages: Sequence[str]) -> Path:
+    """Install packages in an environment of their own, and return its Python.
+
+    torchvision, which some bring for images, is left out: it may be built for another torch.
+    """
+    venv.create(place, with_pip=True)
+    python = place / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+    subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "torchvision"], check=True)
+    return python
 
 
 def cut_rows(folder: Path, counts: Mapping[str, int]) -> dict[str, int]:
