@@ -7,8 +7,9 @@ A neighbour is a process that computes without end on one core. Beside n of them
 fair share of c / (c + n) of the cores, but only if its threads, which wait for each other, let go of a core while they
 do. Sides with "own waiting" leave that to the libraries: to libgomp, as a Python program does that imports lorafit, and
 to onnxruntime. Training is lorafit at its defaults, and Trainer and PEFT (`recipe.py`, 256 tokens); prediction is of
-the same texts, tokenising included, by the run in torch and by its int8 exports. Every measurement is a process of its
-own after a warm-up, in turns; medians count. Nothing else may run. Writes benchmarks/results/contention.json.
+the same texts, tokenising included, by the run in torch and by its int8 exports, in one call after the other or in
+calls of eight threads at once, each for its part of the texts. Every measurement is a process of its own after a
+warm-up, in turns; medians count. Nothing else may run. Writes benchmarks/results/contention.json.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
@@ -42,7 +44,9 @@ from lorafit.system.variables import defaults, sharing_cores
 
 LORAFIT, OWN, PEER = "lorafit", "lorafit, libgomp's own waiting", "Trainer and PEFT"
 TORCH, OPENVINO, INT8, INT8_OWN = "torch", "openvino in int8", "int8", "int8, onnxruntime's own waiting"
-TRAINING, PREDICTION = (LORAFIT, OWN, PEER), (TORCH, OPENVINO, INT8, INT8_OWN)
+CALLERS = 8
+TORCH_MANY, INT8_MANY = f"torch, called by {CALLERS} threads", f"int8, called by {CALLERS} threads"
+TRAINING, PREDICTION = (LORAFIT, OWN, PEER), (TORCH, TORCH_MANY, OPENVINO, INT8, INT8_MANY, INT8_OWN)
 LENGTH = 256
 
 
@@ -103,7 +107,7 @@ def make_models(folder: Path) -> None:
 
 def measure(side: str, folder: Path, seconds: float) -> float:
     """Return texts a second of a side."""
-    with sharing_cores() if side in {LORAFIT, TORCH, OPENVINO, INT8} else defaults({}):
+    with sharing_cores() if side not in {OWN, PEER, INT8_OWN} else defaults({}):
         if side == PEER:
             found = run_fresh(run_recipe, folder)
         elif side in TRAINING:
@@ -134,7 +138,8 @@ def predict(side: str, folder: Path, seconds: float) -> float:
     import lorafit
 
     texts, _ = read_rows(folder / "test.parquet")
-    predictor = lorafit.load(folder / {TORCH: "run", INT8_OWN: INT8}.get(side, side))
+    places = {TORCH: "run", TORCH_MANY: "run", INT8_MANY: INT8, INT8_OWN: INT8}
+    predictor = lorafit.load(folder / places.get(side, side))
     if side == INT8_OWN:
         import onnxruntime
 
@@ -142,13 +147,15 @@ def predict(side: str, folder: Path, seconds: float) -> float:
         options.intra_op_num_threads = available_cores()
         session = onnxruntime.InferenceSession(str(folder / INT8 / "model_quantized.onnx"), options)
         predictor.runtime._session = session  # noqa: SLF001 - all else stays the same
-    ask = partial(predictor.predict_proba, texts)
-    ask()
-    done, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        ask()
-        done += len(texts)
-    return done / (time.perf_counter() - began)
+    callers = CALLERS if side in {TORCH_MANY, INT8_MANY} else 1
+    parts = [texts[caller::callers] for caller in range(callers)]
+    with ThreadPoolExecutor(callers) as pool:
+        ask = partial(pool.map, predictor.predict_proba, parts)
+        list(ask())
+        done, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            done += sum(map(len, ask()))
+        return done / (time.perf_counter() - began)
 
 
 def print_table(medians: dict[str, dict[int, float]]) -> None:
