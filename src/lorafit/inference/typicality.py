@@ -246,7 +246,10 @@ class Typicality:
         width = found.means.shape[-1]
         shapes = found.means.ndim, found.whitening.shape, found.calibration.ndim
         if shapes != (2, (width, width), 2) or found.calibration.shape[1] not in {1, 3, 4}:
-            raise RunError(f"{path} is damaged: the shapes of its parts do not fit each other.")
+            raise RunError(
+                f"{path} is damaged, or of another version of lorafit: the shapes of its parts do not fit each other. "
+                "Train the run again."
+            )
         return found
 
 
