@@ -42,7 +42,7 @@ SAMPLES = 300
 """Training texts by which NNCF sees what is usual: as many as its documentation recommends."""
 
 STOCK = {"OpenVINO": False, "OpenVINO, int8 by NNCF": True}
-STOCK_PACKAGES = ["torch==2.13.0", "optimum-intel", "openvino", "nncf"]
+STOCK_PACKAGES = ["torch==2.13.0", "optimum-intel==2.2.0", "openvino==2026.4.1", "nncf==3.4.0"]
 PIPELINE = """
 import sys
 from transformers import pipeline
@@ -98,9 +98,12 @@ def train_base_shape(folder: Path) -> None:
 
 def export_forms(run: Path, folder: Path) -> None:
     """Write the forms that are measured, whether they agree or not: that is among what is measured."""
+    import lorafit
     from lorafit.inference.export.export import export, export_merged, keep_graph
 
     keep_graph(run)
+    if lorafit.load(run, runtime="auto").runtime.name == "torch":
+        raise SystemExit(f"no graph is kept of {run}")
     export(run, output=folder / "fp32", allow_drift=True)
     export(run, int8=True, output=folder / "int8", allow_drift=True)
     for int8, name in ((False, "openvino"), (True, "openvino-int8")):
@@ -143,6 +146,7 @@ def measure_throughput(arguments: argparse.Namespace, ledger: Ledger, folder: Pa
 def measure_stock(arguments: argparse.Namespace, ledger: Ledger, folder: Path) -> None:
     """Measure OpenVINO without lorafit, many texts and single ones."""
     told = {"run": compute_digest(folder / "merged" / "model.safetensors"), "rows": arguments.rows}
+    told["packages"] = STOCK_PACKAGES
     python = folder / "environment" / "bin" / "python"
     print("\n| form | texts/s | accuracy | " + " | ".join(f"{length} tokens, ms" for length in LENGTHS) + " |")
     print("|---|---|---|" + "---|" * len(LENGTHS))
@@ -164,13 +168,13 @@ def ask_stock(folder: Path, source: str, count: int, python: Path, *, int8: bool
     texts, labels, warm_up = draw_rows(source, count)
     samples = draw_rows(source, count, train=SAMPLES)[2]
     given = {"model": str(folder / "merged"), "texts": texts, "warm_up": warm_up, "samples": samples, "int8": int8}
-    given["lengths"] = [length for length in LENGTHS if length <= 256]
+    given["lengths"] = LENGTHS
     (folder / "given.json").write_text(json.dumps(given), encoding="utf-8")
     script = Path(__file__).with_name("stock_openvino.py")
     subprocess.run([python, "-P", script, folder], check=True, stdout=sys.stderr)
     found = json.loads((folder / "found.json").read_text(encoding="utf-8"))
-    kept = describe(found["seconds"], found["labels"], labels, read_lengths(folder / "merged", texts, 256))
-    return kept | {"budget": found["budget"], "single": found["single"], "peak_memory_bytes": None}
+    kept = describe(found.pop("seconds"), found.pop("labels"), labels, read_lengths(folder / "merged", texts))
+    return kept | found | {"peak_memory_bytes": None}
 
 
 def print_share(int8: dict[str, Any], encoder: Shape, most: float) -> None:
@@ -313,8 +317,9 @@ def measure_cold_starts(ledger: Ledger, folder: Path, forms: dict[str, Path]) ->
     """Measure a command from its start to its end."""
     text = "What a lovely surprise."
     predict = [sys.executable, "-m", "lorafit", "predict"]
-    commands = {name: [*predict, str(path), text, "--runtime", "torch"] for name, path in forms.items()}
-    commands["lorafit, a run's kept graph"] = [*predict, str(forms["lorafit, torch"]), text]
+    commands = {name: [*predict, str(path), text] for name, path in forms.items()}
+    commands["lorafit, a run's kept graph"] = commands["lorafit, torch"]
+    commands["lorafit, torch"] = [*commands["lorafit, torch"], "--runtime", "torch"]
     commands["pipeline"] = [sys.executable, "-c", PIPELINE, str(folder / "merged"), text]
     print("\n| cold start | s |\n|---|---|")
     for name, command in commands.items():

@@ -12,11 +12,11 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 BUDGETS = (512, 1024, 2048, 4096)
-LONGEST = 256
 CALLS = 50
 CODE_CACHE = 1000
 """Shapes whose code is kept, so that none is compiled twice while it is timed."""
@@ -31,13 +31,14 @@ def main() -> None:
     folder = Path(sys.argv[1])
     given = json.loads((folder / "given.json").read_text(encoding="utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(given["model"])
+    longest = tokenizer.model_max_length
     exported = OVModelForSequenceClassification.from_pretrained(given["model"], export=True, compile=False)
     names, graph = [*exported.config.id2label.values()], exported.model
     if given["int8"]:
         graph = quantize(graph, tokenizer, given["samples"])
 
     def encode(texts: list[str]) -> Any:  # noqa: ANN401 - transformers' BatchEncoding
-        return tokenizer(texts, truncation=True, max_length=LONGEST, padding=True, return_tensors="np")
+        return tokenizer(texts, truncation=True, max_length=longest, padding=True, return_tensors="np")
 
     core = openvino.Core()
     common = {"CPU_RUNTIME_CACHE_CAPACITY": CODE_CACHE}
@@ -59,6 +60,7 @@ def main() -> None:
     found["single"] = {
         str(length): time_calls(lambda text=text: single(dict(encode([text])))) for length, text in words.items()
     }
+    found["versions"] = {name: version(name) for name in ("openvino", "nncf", "optimum-intel", "transformers")}
     (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
 
 
@@ -66,7 +68,8 @@ def quantize(graph: Any, tokenizer: Any, samples: list[str]) -> Any:  # noqa: AN
     """Quantize a graph by NNCF, its ranges those of the samples."""
     import nncf
 
-    rows = [dict(tokenizer([text], truncation=True, max_length=LONGEST, return_tensors="np")) for text in samples]
+    longest = tokenizer.model_max_length
+    rows = [dict(tokenizer([text], truncation=True, max_length=longest, return_tensors="np")) for text in samples]
     return nncf.quantize(graph, nncf.Dataset(rows), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(rows))
 
 
@@ -75,7 +78,7 @@ def ask(model: Any, tokenizer: Any, texts: list[str], budget: int) -> list[int]:
     import numpy as np
     import openvino
 
-    tokens = tokenizer(texts, truncation=True, max_length=LONGEST)["input_ids"]
+    tokens = tokenizer(texts, truncation=True, max_length=tokenizer.model_max_length)["input_ids"]
     answers = [0] * len(texts)
 
     def keep(request: Any, rows: list[int]) -> None:  # noqa: ANN401 - openvino's request

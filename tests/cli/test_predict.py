@@ -228,7 +228,7 @@ def trained_on_pairs(settings: list[str], shared_folder: Callable[[str, Callable
 def test_pairs_are_two_words_two_columns_or_lines_with_a_tab(
     call: Call, trained_on_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = lorafit.load(trained_on_pairs).predict([("fine 1", "-5 superb")])[0]
+    expected = lorafit.load(trained_on_pairs, runtime="auto").predict([("fine 1", "-5 superb")])[0]
     line = f"{expected.cells()[0]}  {expected.cells()[1]}  fine 1 | -5 superb"
     answer = call("predict", trained_on_pairs, "fine 1", "-5 superb")
     assert (answer.code, answer.out.strip()) == (0, line)

@@ -218,7 +218,7 @@ def test_outputs_that_are_no_numbers_are_never_an_answer(
     build_predictor: Callable[..., Predictor], fault: float
 ) -> None:
     predictor = build_predictor(build_task("single_label", LABELS["single_label"]))
-    head = predictor._runtime._model.classifier
+    head = predictor.runtime._model.classifier
     with torch.no_grad():
         head.bias[1] = fault
     with pytest.raises(
@@ -230,7 +230,7 @@ def test_outputs_that_are_no_numbers_are_never_an_answer(
 
 def test_a_weight_that_is_no_number_shows_in_the_rows_that_read_it(build_predictor: Callable[..., Predictor]) -> None:
     predictor = build_predictor(build_task("single_label", LABELS["single_label"]))
-    model, tokenizer = predictor._runtime._model, predictor._tokenizer
+    model, tokenizer = predictor.runtime._model, predictor._tokenizer
     with torch.no_grad():
         model.get_input_embeddings().weight[tokenizer.token_to_id("superb")] = torch.nan
     assert len(predictor.predict(["a dull film"])) == 1

@@ -84,9 +84,9 @@ def test_lengths_and_doubts_count_as_much_as_distances_where_they_are_given() ->
 
     def list_parts(features: np.ndarray) -> list[np.ndarray]:
         unusual = np.abs(features[:, 6] - lengths.mean()) / lengths.std() - 2
-        return [plain.score(features), np.maximum(unusual, 0), features[:, 7], features[:, 8]]
+        return [plain.score(features), 2 * np.maximum(unusual, 0), features[:, 7], features[:, 8]]
 
-    spreads = [part.std() for part in list_parts(held_out)]
+    spreads = [1.0 if place == 1 else part.std() for place, part in enumerate(list_parts(held_out))]
     for count in (3, 4):  # without the word models, and with them
         known, scores = (
             sum(part / spread for part, spread in zip(list_parts(each)[:count], spreads, strict=False))
@@ -96,7 +96,7 @@ def test_lengths_and_doubts_count_as_much_as_distances_where_they_are_given() ->
         np.testing.assert_allclose(fitted.score(given), scores, rtol=1e-4)
         np.testing.assert_allclose(fitted.rank(given), [(1 + (known >= one).sum()) / 100 for one in scores], atol=0.011)
     np.testing.assert_array_equal(fitted.rank(texts[:, :6]), plain.rank(texts[:, :6]))  # by distances alone
-    for column, value in ((6, 0.0), (6, 10.0), (7, 9.0), (8, 9.0)):
+    for column, value in ((6, 0.0), (6, 15.0), (7, 9.0), (8, 9.0)):
         strange = texts.copy()
         strange[:, column] = value
         assert fitted.rank(strange).max() == 1 / 100
@@ -113,7 +113,7 @@ def test_calibration_rows_that_are_all_as_long_make_other_lengths_unusual() -> N
 
 def test_signs_are_characters_and_doubts() -> None:
     features = np.arange(6.0).reshape(2, 3)
-    found = add_signs(features, ["film", ("a", "b")], np.array([0.1, 0.2]), np.array([0.3, 0.4]))
+    found = add_signs(features, ["  film\n\n", ("a", "b")], np.array([0.1, 0.2]), np.array([0.3, 0.4]))
     np.testing.assert_allclose(found[:, :3], features)
     np.testing.assert_allclose(
         found[:, 3:], [[np.log(5), 0.1, 0.3], [np.log(len(join_text(("a", "b"))) + 1), 0.2, 0.4]]

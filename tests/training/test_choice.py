@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import lorafit
-from lorafit.config import Config, load_config
+from lorafit.config import Config, load_config, override_config
 from lorafit.errors import ConfigError
 from lorafit.models.methods import find_method
 from lorafit.runs.folder import RunLayout
@@ -17,7 +18,8 @@ from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Silent
 from lorafit.tasks.base import TargetScaler
 from lorafit.training import choice
-from lorafit.training.prepare import load_material
+from lorafit.training.planning.memory import MemoryPlan
+from lorafit.training.prepare import Prepared, load_material
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +120,24 @@ def test_a_method_that_the_memory_has_no_room_for_is_not_chosen(
     assert run.record.method == "embedding"
     assert set(run.record.choice.losses) == {"embedding"}
     assert any("memory" in line for line in lines.said)
+
+
+@pytest.mark.parametrize("more", [(), ("data.validation_fraction=0.3",)])
+def test_batches_that_were_made_smaller_for_the_memory_are_the_runs(
+    settings: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    def shrink(prepared: Prepared) -> MemoryPlan:
+        config = override_config(prepared.config, {"training.batch_tokens": 64})
+        return MemoryPlan(replace(prepared, config=config), 0, ("smaller batches",))
+
+    monkeypatch.setattr(choice, "fit_to_memory", shrink)
+    given = ("training.learning_rate=3e-3", "training.epochs=6", *more)
+    lines = Lines()
+    run = lorafit.train(settings(*given), output=tmp_path / "run", progress=lines)
+    assert run.record.method != "embedding"
+    assert load_config(RunLayout(run.path).config).training.batch_tokens == 64
+    assert run.record.events == ["smaller batches"]
+    assert lines.said.count("fold 1 of 5") == (0 if more else 1), "folds are not trained again"
 
 
 class CtrlC(Silent):

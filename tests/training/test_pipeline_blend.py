@@ -100,6 +100,13 @@ def test_run_predicts_what_it_was_measured_with(run: Run, rows: Split) -> None:
     assert lorafit.load(run.path).fingerprint != lorafit.load(run.path, blend=False).fingerprint
 
 
+def test_the_kept_graph_predicts_as_the_run_does(run: Run, rows: Split) -> None:
+    for blend in (True, False):
+        graph, torch = (lorafit.load(run.path, blend=blend, runtime=name) for name in ("auto", "torch"))
+        assert graph.runtime.name == "onnx"
+        np.testing.assert_allclose(graph.predict_proba(rows.texts), torch.predict_proba(rows.texts), atol=1e-2)
+
+
 def test_evaluation_has_the_encoder_beside_the_blend_or_alone(run: Run) -> None:
     both, alone = evaluate(run.path), evaluate(run.path, blend=False)
     known = run.metrics.baselines[ENCODER].scores

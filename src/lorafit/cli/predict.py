@@ -112,7 +112,7 @@ def predict(
             reject_atypical=reject_atypical,
             verify=verify,
             blend=blend,
-            runtime=runtime if output is None and job.rows <= _FEW else "torch",
+            runtime=runtime if runtime == "torch" or (output is None and job.rows <= _FEW) else None,
         )
         if output is None:
             for part in batch.stream_predictions(job, predictor, progress=progress):

@@ -21,6 +21,7 @@ from lorafit.runs.blends import open_blend
 from lorafit.runs.evidence import check_trained
 from lorafit.runs.folder import TYPICALITY_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, verify_golden
+from lorafit.runs.moved import list_moved
 from lorafit.runs.opening import opening
 from lorafit.runs.records import RunRecord
 from lorafit.system.extras import require
@@ -58,7 +59,7 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
     path: str | Path,
     *,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
-    runtime: Literal["torch", "auto"] = "torch",
+    runtime: Literal["torch", "auto"] | None = None,
     raw: bool = False,
     target_accuracy: float | None = None,
     reject_atypical: float | None = None,
@@ -76,8 +77,9 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
     Args:
         path: The folder.
         precision: Of a run: `auto` takes bf16 where the CPU multiplies in bf16, else fp32. An export has its own.
-        runtime: Of a run: `auto` takes the graph that was kept of it when it was trained, where there is one and
-            `precision` is `auto`, too. It is there in a second, and answers in fp32; for many texts torch is quicker.
+        runtime: Of a run: None and `torch` take torch; `auto` takes the graph that was kept of it when it was trained,
+            where there is one that gives its golden logits, `precision` is `auto`, and no `base` is named. It is there
+            sooner, and answers in fp32; for many texts torch is quicker. An export has its own.
         raw: Leave the calibration out: probabilities as the model gives them, no conformal sets, no abstaining.
         target_accuracy: Accuracy that accepted predictions are to have, above 0 and below 1; None takes the run's own.
         reject_atypical: Share of texts like the training rows that may be marked as atypical, above 0 and below 1, with
@@ -95,7 +97,7 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
     Raises:
         RunError: There is no such folder, a file is missing or altered, or the model gives other logits.
         UserInputError: A target accuracy or share out of range, one that the model knows nothing for, either with
-            `raw`, the precision of an export, or fewer threads than one.
+            `raw`, the precision or torch of an export, another runtime, or fewer threads than one.
         MissingExtraError: What runs it is not installed; the message gives the pip line.
     """
     folder = expand_home(path).resolve()
@@ -117,16 +119,19 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
 
 
 def _load_folder(
-    folder: Path, precision: Literal["auto", "fp32", "bf16"], runtime: Literal["torch", "auto"], how: _How
+    folder: Path, precision: Literal["auto", "fp32", "bf16"], runtime: Literal["torch", "auto"] | None, how: _How
 ) -> Predictor:
     """Open a run or an export, whichever the folder is."""
     run, export = RunLayout(folder), ExportLayout(folder)
+    if runtime not in {None, "torch", "auto"}:
+        raise UserInputError(f"runtime={runtime!r}: allowed are torch and auto.")
     if export.record.is_file():
-        if precision != "auto":
-            raise UserInputError(f"{folder} is an exported model: its precision was chosen when it was exported.")
+        for name, is_chosen in (("precision", precision != "auto"), ("runtime", runtime == "torch")):
+            if is_chosen:
+                raise UserInputError(f"{folder} is an exported model: its {name} was chosen when it was exported.")
         return _load_export(export, how)
     if run.record.is_file():
-        return _load_run(run, precision, runtime, how)
+        return _load_run(run, precision, how, may_take_graph=runtime == precision == "auto")
     whole = RunLayout(folder.parent)
     if whole.record.is_file() and folder in {whole.adapter, whole.model}:
         raise RunError(f"{folder} is a part of a run. Give the folder of the run, which is its parent: {whole.root}")
@@ -137,18 +142,32 @@ def _load_folder(
 
 
 def _load_run(
-    layout: RunLayout, precision: Literal["auto", "fp32", "bf16"], runtime: Literal["torch", "auto"], how: _How
+    layout: RunLayout, precision: Literal["auto", "fp32", "bf16"], how: _How, *, may_take_graph: bool
 ) -> Predictor:
     """Open a run with torch, or by its graph where that may be and there is one."""
     record = RunRecord.read(layout.record)
     if layout.config.is_file():  # prediction does without it
         check_settings(load_config(layout.config), record, layout)
-    kept = read_graph(record) if runtime == precision == "auto" else None
-    if kept is None:
-        return _assemble(layout, record, _open_with_torch(layout, record, precision), how)
-    check_trained(layout, record)
-    tokenizer = read_tokenizer(layout.trained), kept.pad_id
-    return _assemble(layout, record, _Opened(kept.runtime, kept.runtime, tokenizer), how)
+    opened = _open_graph_of(layout, record) if may_take_graph and not list_moved() else None
+    if opened is None:
+        opened = _open_with_torch(layout, record, precision)
+        if how.verify:
+            _verify(layout, record, opened)
+    return _assemble(layout, record, opened, how)
+
+
+def _open_graph_of(layout: RunLayout, record: RunRecord) -> _Opened | None:
+    """Open the kept graph of a run; None where there is none, or anything is wrong: torch finds the same or answers."""
+    try:
+        kept = read_graph(record)
+        if kept is None:
+            return None
+        check_trained(layout, record)
+        opened = _Opened(kept.runtime, kept.runtime, (read_tokenizer(layout.trained), kept.pad_id))
+        _verify(layout, record, opened)
+    except Exception:  # noqa: BLE001 - onnxruntime raises kinds of its own
+        return None
+    return opened
 
 
 def _open_with_torch(layout: RunLayout, record: RunRecord, precision: Literal["auto", "fp32", "bf16"]) -> _Opened:
@@ -179,21 +198,26 @@ def _load_export(layout: ExportLayout, how: _How) -> Predictor:
     record = ExportRecord.read(layout.record)
     check_export(layout, record)
     runtime = open_graph(layout.model(record.precision, record.engine), record.precision, record.engine)
-    tokenizer = read_tokenizer(layout.root), record.pad_id
-    return _assemble(layout, record, _Opened(runtime, runtime, tokenizer), how)
+    opened = _Opened(runtime, runtime, (read_tokenizer(layout.root), record.pad_id))
+    if how.verify:
+        _verify(layout, record, opened)
+    return _assemble(layout, record, opened, how)
+
+
+def _verify(layout: RunLayout | ExportLayout, record: RunRecord | ExportRecord, opened: _Opened) -> None:
+    """Compare an open model with its golden logits."""
+    encoder = Predictor.for_record(record, opened.exact, opened.tokenizer)
+    verify_golden(layout.golden, encoder.compute_logits, encoder.task, runtime=opened.exact.name)
 
 
 def _assemble(
     layout: RunLayout | ExportLayout, record: RunRecord | ExportRecord, opened: _Opened, how: _How
 ) -> Predictor:
-    """Put together what predicts, and compare its encoder with the golden logits."""
+    """Put together what predicts."""
     task, trained = record.build_task(), layout.golden.parent
     pool, file = open_blend(trained, record, task, wanted=how.blend)
     calibration = read_calibration(file, layout.root, task, raw=how.raw, target_accuracy=how.target_accuracy)
     typicality = _read_typicality(layout.typicality, record.files, how)
-    if how.verify:
-        encoder = Predictor.for_record(record, opened.exact, opened.tokenizer)
-        verify_golden(layout.golden, encoder.compute_logits, task, runtime=opened.exact.name)
     return Predictor.for_record(
         record,
         opened.runtime,

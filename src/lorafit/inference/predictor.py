@@ -356,10 +356,8 @@ class Predictor:
             with_features=with_features,
         )
         self._check_finite(answers, usable)
-        known, doubts = (
-            [join_text(given.texts[place]) for place in usable],
-            [self.task.doubt(self.task.activate(answers))],
-        )
+        doubts = [] if features is None else [self.task.doubt(self.task.activate(answers))]
+        known = [join_text(given.texts[place]) for place in usable]
         if self._blend is not None:
             read = self._blend.read(known)
             answers = self._blend.pool(self.task, answers, read)

@@ -44,6 +44,9 @@ _LEAST_SPREAD: Final = 1e-6
 _USUAL_LENGTHS: Final = 2.0
 """Standard deviations of the logarithm of a text's characters within which its length counts for nothing."""
 
+_LENGTH_WEIGHT: Final = 2.0
+"""What each further one counts, where a standard deviation of another sign counts 1."""
+
 _PARTS: Final = ("means", "whitening", "calibration")
 
 
@@ -114,7 +117,7 @@ class Typicality:
 
         Returns:
             Shape (rows,): the squared distance to the nearest mean; with other signs the sum of all, each divided by
-            its standard deviation over the calibration rows. The length's is how far it is from usual ones.
+            its standard deviation over the calibration rows. The length's is how far it is from usual ones, twice.
         """
         return self._combine(self._measure(features))
 
@@ -131,12 +134,11 @@ class Typicality:
         count = min(known.shape[1], signs.shape[1])
         if count == 1:
             return signs[:, 0]
-        known, signs = known[:, :count], signs[:, :count]
-        centre, spread = known[:, 1].mean(), known[:, 1].std()
-        for one in (known, signs):
-            one[:, 1] = (np.abs(one[:, 1] - centre) / (spread or 1.0) - _USUAL_LENGTHS).clip(min=0.0)
-        spreads = known.std(axis=0)
-        return np.asarray((signs / np.where(spreads > 0, spreads, 1.0)).sum(axis=1))
+        centre, spreads = known[:, 1].mean(), known.std(axis=0)
+        signs = signs[:, :count] / np.where(spreads > 0, spreads, 1.0)[:count]
+        unusual = np.abs(signs[:, 1] - centre / (spreads[1] or 1.0)) - _USUAL_LENGTHS
+        signs[:, 1] = _LENGTH_WEIGHT * unusual.clip(min=0.0)
+        return np.asarray(signs.sum(axis=1))
 
     def rank(self, features: NDArray[np.floating]) -> Array:
         """Return the typicality of each text: its score's rank among those of the calibration rows.
@@ -262,9 +264,10 @@ def add_signs(features: NDArray[np.floating], texts: Sequence[Text], *doubts: Ar
         *doubts: How undecided encoder and, in a blend, word models are (`Task.doubt`): each of shape (n,).
 
     Returns:
-        Shape (n, width + 1 + doubts): after the features the logarithm of the characters, then the doubts.
+        Shape (n, width + 1 + doubts): after the features the logarithm of the characters, blanks beside
+            blanks left out, then the doubts.
     """
-    characters = np.log1p([len(join_text(text)) for text in texts])
+    characters = np.log1p([len(" ".join(join_text(text).split())) for text in texts])
     return np.column_stack([features, characters, *doubts])
 
 

@@ -354,6 +354,11 @@ def _special_tokens(tokenizer: Tokenizer) -> tuple[Tokens, Tokens]:
     return framed[:start], framed[start + len(body) :]
 
 
+def marks_pairs(tokenizer: Tokenizer) -> bool:
+    """Return whether a tokenizer tells the texts of a pair apart by types."""
+    return _read_pair_frame(tokenizer).types is not None
+
+
 def _read_pair_frame(tokenizer: Tokenizer) -> _Frame:
     framed = tokenizer.encode("a", "a", add_special_tokens=True)
     owners, ids, types = framed.sequence_ids, framed.ids, framed.type_ids

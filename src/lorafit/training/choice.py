@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.config import Config
+from lorafit.config import Config, override_config
 from lorafit.data.loading import FEWEST_CALIBRATION_ROWS
 from lorafit.errors import ConfigError, OutOfMemoryError, TrainingDivergedError, TrainingInterruptedError
 from lorafit.models.adaptation import suits
@@ -39,6 +39,7 @@ EMBEDDING: Final = "embedding"
 SETFIT: Final = "setfit"
 LORA: Final = "lora"
 
+_BATCH_TOKENS: Final = "training.batch_tokens"
 _MANY_ROWS: Final = 5_000
 """Training rows from which on nothing but LoRA is tried."""
 
@@ -140,7 +141,7 @@ class _Trial:
     """A method that was tried.
 
     Attributes:
-        config: The settings, with the method named.
+        config: The settings, with the method named and batches that fit into the memory.
         loss: Of rows that it was not trained on; infinite where it could not be trained.
         stages: Its training; None where it takes no time to train again.
     """
@@ -168,15 +169,16 @@ def _try(config: Config, material: Material, folder: Path, progress: Progress) -
                 progress.say(note)
             stages = RunStages.begin(plan.prepared, RunLayout(folder), progress, events=plan.notes)
             stages.fit()
+            fitted = override_config(config, {_BATCH_TOKENS: plan.prepared.config.training.batch_tokens})
             if folds is None:
-                return _Trial(config, _score_held_out(stages), stages)
+                return _Trial(fitted, _score_held_out(stages), stages)
+            with stages.journal.stage("cross-fitting"):
+                logits = cross_fit(stages, folds, progress)
     except (OutOfMemoryError, TrainingDivergedError) as error:
         progress.finish()
         progress.say(str(error))
         return _Trial(config, inf)
-    with stages.journal.stage("cross-fitting"):
-        logits = cross_fit(stages, folds, progress)
-    return _Trial(config, _score(task, rows.y[folds >= 0], logits), stages)
+    return _Trial(fitted, _score(task, rows.y[folds >= 0], logits), stages)
 
 
 def _score_held_out(stages: RunStages) -> float:

@@ -116,7 +116,8 @@ def train(
             if choice.tried is None:
                 prepared, forecast, events = _prepare_within_budget(choice.config, layout, progress)
             else:  # it is trained already
-                prepared, forecast, events = prepare(choice.config, progress), None, ()
+                prepared, forecast = prepare(choice.config, progress), None
+                events = tuple(choice.tried.journal.record.events)
             claim_run_folder(layout, overwrite=overwrite)
             stages = RunStages.begin(prepared, layout, progress, forecast=forecast, events=events)
             choice.hand_over(stages)
@@ -195,8 +196,8 @@ def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
         shutil.rmtree(stages.layout.cross_fitting, ignore_errors=True)
     with _complete(stages.layout):
         stages.report()
-        stages.keep_graph()
         stages.track(metrics)
+        stages.keep_graph()
     splits, seed = stages.prepared.splits, stages.prepared.config.evaluation.seed
     samples = _draw_samples(splits.test, splits.task, predicted, seed=seed)
     return Run(path=stages.layout.root, record=stages.journal.record, metrics=metrics, samples=samples)

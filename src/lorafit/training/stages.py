@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lorafit.data.rows import Splits
 from lorafit.data.writing import write_table
-from lorafit.errors import ConfigError, LorafitError, RunError, TrainingDivergedError, TrainingInterruptedError
+from lorafit.errors import ConfigError, RunError, TrainingDivergedError, TrainingInterruptedError
 from lorafit.inference.export.export import keep_graph
 from lorafit.inference.mistakes import explain_mistakes
 from lorafit.inference.predictor import Predictor, Runtime, compute_outputs, plan_prediction
@@ -562,7 +562,7 @@ class RunStages:
         try:
             with self.journal.stage("graph"):
                 keep_graph(self.layout.root)
-        except LorafitError as error:
+        except Exception as error:  # noqa: BLE001 - the run is complete without it, whatever three libraries say
             self.progress.say(f"no graph is kept for quick answers: {error}")
         self.progress.finish()
 

@@ -1,6 +1,7 @@
 """The graph that is kept of a run: what it answers, and when it does not."""
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,16 @@ import numpy as np
 import pytest
 
 import lorafit
-from lorafit.errors import RunError
-from lorafit.inference.export.export import keep_graph
+from lorafit.cli import main
+from lorafit.config import load_config
+from lorafit.errors import RunError, UserInputError
+from lorafit.inference import loading
+from lorafit.inference.export import export as module
+from lorafit.inference.export import kept
+from lorafit.inference.export.export import export, keep_graph
+from lorafit.models.runtimes.onnx import OnnxRuntime
 from lorafit.system import extras
+from lorafit.system.progress import Silent
 
 TEXTS = ["superb film hours 7", "awful film minute 8", "", "fine"]
 USABLE = [text for text in TEXTS if text]
@@ -58,6 +66,82 @@ def test_so_it_does_for_every_task(
     assert graph.runtime.name == "onnx"
     scale = 1.0 if task != "regression" else 50.0
     np.testing.assert_allclose(graph.compute_values(USABLE), torch.compute_values(USABLE), atol=1e-2 * scale)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("model.truncation=windows", "model.max_length=8"),
+        ("method.name=setfit",),
+        ("method.name=full",),
+        ("method.name=dora", "data.calibration_fraction=0"),
+    ],
+    ids=["windows", "setfit", "full", "dora, uncalibrated"],
+)
+def test_so_it_does_for_other_methods_and_long_texts(
+    train_run: Callable[..., Path], own_cache: Path, settings: tuple[str, ...]
+) -> None:
+    run = train_run("single_label", "training.epochs=1", "training.learning_rate=1e-3", *settings)
+    texts = [*USABLE, "superb film hours 7 and awful film minute 8 and a dull end"]
+    for how in ({}, {"raw": True}):
+        graph, torch = lorafit.load(run, runtime="auto", **how), lorafit.load(run, **how)
+        assert (graph.runtime.name, graph.fingerprint) == ("onnx", torch.fingerprint)
+        np.testing.assert_allclose(graph.predict_proba(texts), torch.predict_proba(texts), atol=1e-2)
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+@pytest.mark.parametrize("typed", [True, False])
+def test_so_it_does_for_pairs_whether_their_tokens_have_types_or_not(
+    build_encoder: Callable[..., Path], own_cache: Path, tmp_path: Path, family: str, typed: bool
+) -> None:
+    encoder = shutil.copytree(build_encoder(family, initializer_range=0.2), tmp_path / "encoder")
+    if not typed:
+        path = encoder / "tokenizer.json"
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for one in content["post_processor"]["pair"]:
+            next(iter(one.values()))["type_id"] = 0
+        path.write_text(json.dumps(content), encoding="utf-8")
+        settings = json.loads((encoder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
+        (encoder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    rows = [{"a": f"fine {row}", "b": ("dull", "superb")[row % 2], "label": "ab"[row % 2]} for row in range(60)]
+    plain = ("report", "before", "baselines")
+    config = load_config(
+        overrides=[
+            f"model.name={encoder}",
+            "model.max_length=32",
+            "data.text_column=a",
+            "data.text_pair_column=b",
+            "training.max_steps=1",
+            "training.threads=1",
+            *(f"evaluation.{name}=false" for name in plain),
+        ]
+    )
+    run = lorafit.train(config, data=rows, output=tmp_path / "run").path
+    pairs = [("fine 1", "superb"), ("dull film", "a great end of it")]
+    graph, torch = lorafit.load(run, runtime="auto"), lorafit.load(run, precision="fp32")
+    assert graph.runtime.name == "onnx"
+    np.testing.assert_allclose(graph.predict_proba(pairs), torch.predict_proba(pairs), atol=1e-4)
+
+
+def test_it_takes_the_same_options(run: Path) -> None:
+    graph, torch = (
+        lorafit.load(run, runtime=name, target_accuracy=0.6, reject_atypical=0.1, threads=1) for name in ("auto", None)
+    )
+    again = pickle.loads(pickle.dumps(graph))  # noqa: S301 - made in this line
+    assert graph.runtime.name == again.runtime.name == "onnx"
+    for found in (graph, again):
+        for one, other in zip(found.predict(USABLE), torch.predict(USABLE), strict=True):
+            assert (one.label, one.abstain, one.atypical) == (other.label, other.abstain, other.atypical)
+
+
+def test_other_runtimes_are_refused_and_any_of_an_export(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserInputError, match=r"runtime='onnx': allowed are torch and auto"):
+        lorafit.load(run, runtime="onnx")
+    exported = export(run, output=tmp_path / "exported").path
+    assert lorafit.load(exported, runtime="auto").runtime.name == "onnx"
+    with pytest.raises(UserInputError, match="its runtime was chosen when it was exported"):
+        lorafit.load(exported, runtime="torch")
 
 
 def test_a_command_answers_by_it_without_torch(run: Path) -> None:
@@ -107,8 +191,49 @@ def test_torch_answers_where_there_is_no_graph_that_can_be_run(
     assert len(find_graphs(own_cache)) == (fault != "missing"), "who asks makes none"
 
 
-def test_another_precision_is_not_the_graphs(run: Path) -> None:
+def test_torch_answers_where_the_graph_gives_other_logits(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = OnnxRuntime.logits
+    monkeypatch.setattr(OnnxRuntime, "logits", lambda *given, **named: logits(*given, **named) + 1)
+    monkeypatch.setattr(OnnxRuntime, "outputs", lambda *given, **named: (OnnxRuntime.logits(*given, **named), None))
+    assert lorafit.load(run, runtime="auto").runtime.name == "torch"
+
+
+def test_another_precision_and_a_base_that_is_named_are_torchs(run: Path) -> None:
     assert lorafit.load(run, runtime="auto", precision="fp32").runtime.name == "torch"
+    base = json.loads((run / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert lorafit.load(run, runtime="auto", base=base).runtime.name == "torch"
+
+
+def test_a_command_asks_torch_for_many_texts_and_for_a_file(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(
+        loading, "load", lambda *given, runtime, **named: asked.append(runtime) or lorafit.load(*given, **named)
+    )
+    for rows, more in ((64, ()), (65, ()), (2, ("--output", str(tmp_path / "answers.csv")))):
+        (tmp_path / "new.txt").write_text("fine\n" * rows)
+        with pytest.raises(SystemExit):
+            main(["predict", str(run), "--file", str(tmp_path / "new.txt"), "--quiet", *more])
+    assert asked == ["auto", None, None]
+
+
+def test_the_cache_drops_what_is_least_recently_used(
+    trained_of: Callable[[str], Path], own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [shutil.copytree(trained_of(task), tmp_path / task) for task in ("single_label", "ordinal")]
+    keep_graph(runs[0])
+    monkeypatch.setattr(kept, "MOST_KEPT", int(1.5 * find_graphs(own_cache)[0].stat().st_size))
+    keep_graph(runs[1])
+    assert [lorafit.load(run, runtime="auto").runtime.name for run in runs] == ["torch", "onnx"]
+
+
+def test_none_is_made_that_is_larger_than_the_cache(
+    trained: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_KEPT", 1000)
+    keep_graph(trained)
+    assert not own_cache.exists()
 
 
 def test_none_is_kept_without_the_extra_and_of_methods_that_cannot_be_merged(
@@ -130,15 +255,29 @@ def test_training_ends_with_it(train_run: Callable[..., Path], own_cache: Path) 
     assert "graph" in json.loads((run / "run.json").read_text())["seconds"]
 
 
-def test_training_says_why_none_is_kept(
-    train_run: Callable[..., Path], own_cache: Path, monkeypatch: pytest.MonkeyPatch
+class Lines(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.mark.parametrize("error", [RunError("they differ."), ValueError("an unknown operator"), MemoryError("none")])
+def test_training_is_complete_and_says_why_none_is_kept(
+    word_reviews: Path, wide_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    from lorafit.inference.export import export
+    def fail(*_: object, **__: object) -> float:
+        raise error
 
-    def give_other_logits(*_: object, **__: object) -> float:
-        raise RunError("they differ.")
-
-    monkeypatch.setattr(export, "verify_golden", give_other_logits)
-    run = train_run("single_label", "training.epochs=1")
-    assert not find_graphs(own_cache)
-    assert lorafit.load(run, runtime="auto").runtime.name == "torch"
+    monkeypatch.setattr(module, "write_graph", fail)
+    plain = ("report", "before", "baselines")
+    given = (f"data.source={word_reviews}", f"model.name={wide_encoder}", "model.max_length=16", "training.max_steps=1")
+    config = load_config(overrides=[*given, "training.threads=1", *(f"evaluation.{name}=false" for name in plain)])
+    lines = Lines()
+    run = lorafit.train(config, output=tmp_path / "run", progress=lines)
+    assert run.record.status == "complete"
+    assert f"no graph is kept for quick answers: {error}" in lines.said
+    assert lorafit.load(run.path, runtime="auto").runtime.name == "torch"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from lorafit.data.loading import load_splits
 from lorafit.data.rows import Split, Splits
@@ -21,17 +22,19 @@ from lorafit.data.splits import sample_rows
 from lorafit.errors import ConfigError, LorafitError, RunError, StoppedError, UserInputError
 from lorafit.inference.export.graph import build_graph, can_build, refuse
 from lorafit.inference.export.int8 import RangeMeter, quantize_graph, quantize_statically
-from lorafit.inference.export.kept import write_graph
+from lorafit.inference.export.kept import MOST_KEPT, write_graph
 from lorafit.inference.export.openvino import write_for_openvino
 from lorafit.inference.export.parity import check_parity, measure_parity
 from lorafit.inference.export.records import ExportLayout, ExportRecord, ParityRecord, SpeedRecord
 from lorafit.inference.predictor import Predictor, Runtime, read_calibration
+from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.adaptation import merge_adapter, reads_token_types
 from lorafit.models.load import load_tokenizer
 from lorafit.models.methods import find_method
 from lorafit.models.quiet import quiet_transformers
 from lorafit.models.runtimes.graphs import Engine, Precision, find_cause, open_graph
 from lorafit.models.runtimes.onnx import OnnxRuntime
+from lorafit.models.tokenization import marks_pairs
 from lorafit.runs.blends import open_blend
 from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import BLEND_FILES, CALIBRATION_FILE, TYPICALITY_FILE, ExportKind, RunLayout
@@ -274,8 +277,8 @@ def export_merged(run: str | Path, *, output: str | Path | None = None, overwrit
 def keep_graph(run: str | Path) -> None:
     """Keep the graph of a run in lorafit's cache, by which `load` answers without torch, if it gives its golden logits.
 
-    Nothing is kept where a package of the extra `export` is missing, or where the graph would not be one of fused
-    operators.
+    Nothing is kept where a package of the extra `export` is missing, the graph would be larger than the cache, or not
+    one of fused operators.
 
     Args:
         run: The run folder.
@@ -288,14 +291,16 @@ def keep_graph(run: str | Path) -> None:
         return
     try:
         layout, record = _read_run(run)
-        model = merge_adapter(load_trained(layout, record))
-        if not can_build(model):
-            return
-        graph = _build_graph(model, token_types=record.pair and reads_token_types(model))
-        _check_size(model, graph.ByteSize())
-    except ConfigError:  # it cannot be merged, or is too large
+    except ConfigError:  # it cannot be merged
         return
-    written, tokenizer = graph.SerializeToString(), load_tokenizer(layout.trained)
+    if record.parameters.total * np.float32().nbytes > MOST_KEPT:
+        return
+    release_freed_memory()  # training's; the model is loaded once more
+    model, tokenizer = merge_adapter(load_trained(layout, record)), load_tokenizer(layout.trained)
+    if not can_build(model):
+        return
+    written = _build_graph(model, token_types=_reads_types(model, record, tokenizer[0])).SerializeToString()
+    del model
     runtime = OnnxRuntime(written, "fp32")
     predictor = Predictor.for_record(record, runtime, tokenizer)
     verify_golden(layout.golden, predictor.compute_logits, predictor.task, runtime=runtime.name)
@@ -386,7 +391,7 @@ def _write_model(
 ) -> None:
     """Write a merged model as a graph, and beside it what else prediction takes, here and in other tools."""
     _check_size(model, sum(value.numel() * value.element_size() for value in model.state_dict().values()))
-    graph = _build_graph(model, token_types=original.record.pair and reads_token_types(model))
+    graph = _build_graph(model, token_types=_reads_types(model, original.record, original.tokenizer[0]))
     _check_size(model, graph.ByteSize())
     if precision == "int8":
         meter = RangeMeter(graph)
@@ -408,6 +413,11 @@ def _write_model(
     for name in (CALIBRATION_FILE, TYPICALITY_FILE, *(BLEND_FILES if original.blend is not None else ())):
         if name in original.record.files:
             shutil.copyfile(original.layout.trained / name, target.root / name)
+
+
+def _reads_types(model: "PreTrainedModel", record: RunRecord, tokenizer: Tokenizer) -> bool:
+    """Return whether a model is given types of tokens, and reads them."""
+    return record.pair and reads_token_types(model) and marks_pairs(tokenizer)
 
 
 def _build_graph(model: "PreTrainedModel", *, token_types: bool) -> "onnx.ModelProto":

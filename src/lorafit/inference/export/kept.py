@@ -6,21 +6,19 @@ was moved has its graph still, one that was altered has none.
 
 import hashlib
 import json
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from lorafit.errors import LorafitError
 from lorafit.models.array_cache import SUFFIX, keep_arrays, read_arrays
 from lorafit.models.cache import cache_folder
 from lorafit.models.runtimes.onnx import OnnxRuntime
 from lorafit.runs.records import RunRecord
 from lorafit.system.alterations import accepts_altered
 
-_MOST_KEPT = 1_000_000_000
+MOST_KEPT: Final = 1_000_000_000
 """Bytes of graphs that the cache holds: ten of the built-in base's size, three of DistilBERT's."""
 
 
@@ -48,7 +46,7 @@ def write_graph(record: RunRecord, graph: bytes, pad_id: int) -> None:
         EnvironmentUnfitError: There is no place for a cache.
     """
     arrays = {"graph": np.frombuffer(graph, np.uint8), "pad_id": np.array(pad_id)}
-    keep_arrays(_find_place(record), arrays, most=_MOST_KEPT)
+    keep_arrays(_find_place(record), arrays, most=MOST_KEPT)
 
 
 def read_graph(record: RunRecord) -> KeptGraph | None:
@@ -58,19 +56,20 @@ def read_graph(record: RunRecord) -> KeptGraph | None:
         record: The run's record.
 
     Returns:
-        The graph; None where there is none, onnxruntime cannot run it, or altered runs are accepted: what they answer
-        is not what was trained.
+        The graph; None where there is none, or altered runs are accepted: what they answer is not what was trained.
+
+    Raises:
+        RunError: onnxruntime cannot open it.
+        MissingExtraError: onnxruntime is not installed.
+        EnvironmentUnfitError: There is no place for a cache.
     """
-    if accepts_altered():
+    if accepts_altered() or (kept := read_arrays(_find_place(record))) is None:
         return None
-    with suppress(LorafitError):
-        kept = read_arrays(_find_place(record))
-        if kept is not None:
-            return KeptGraph(OnnxRuntime(kept["graph"].tobytes(), "fp32"), int(kept["pad_id"]))
-    return None
+    return KeptGraph(OnnxRuntime(kept.pop("graph").tobytes(), "fp32"), int(kept["pad_id"]))
 
 
 def _find_place(record: RunRecord) -> Path:
     """Return where the graph of a run is kept: a name that all that was trained, and the code that wrote it, decide."""
-    told = version("lorafit"), sorted(record.files.items()), record.base_model.digest, record.max_length, record.pair
+    code = hashlib.sha256(Path(__file__).with_name("graph.py").read_bytes()).hexdigest()
+    told = version("lorafit"), code, sorted(record.files.items()), record.base_model.digest, record.pair
     return cache_folder() / "run_graphs" / f"{hashlib.sha256(json.dumps(told).encode()).hexdigest()}{SUFFIX}"
