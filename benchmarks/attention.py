@@ -1,11 +1,12 @@
 """Training speed by how attention and the encoder's blocks are computed, side by side by text length.
 
-Run: python benchmarks/attention.py [--lengths 32,64,128,256,512] [--repeats 3]
+Run: python benchmarks/attention.py [--lengths 32,64,128,256,512] [--repeats 3] [--compiled]
 
-    sdpa   transformers' blocks with torch's flash attention
-    eager  transformers' blocks with plain matrix products
-    own    transformers' blocks with lorafit's attention (`use_attention`)
-    fused  lorafit's blocks (`fuse_encoder`)
+    sdpa      transformers' blocks with torch's flash attention
+    eager     transformers' blocks with plain matrix products
+    own       transformers' blocks with lorafit's attention (`use_attention`)
+    fused     lorafit's blocks (`fuse_encoder`)
+    compiled  these, with GELU, norms and the sums before them by `torch.compile`, which needs a C++ compiler
 
 Full batches of 4,096 tokens of one length (at most 32 rows), adapters on all linear layers, the precision that `auto`
 takes here. Interleaved repeats; the median counts. Writes benchmarks/results/attention.json.
@@ -14,14 +15,17 @@ takes here. Interleaved repeats; the median counts. Writes benchmarks/results/at
 import argparse
 import statistics
 import time
+from types import MethodType
 
 import torch
 from peft import PeftModel
+from torch import Tensor, nn
+from torch.nn import functional
 from trials import BUILTIN, RESULTS, write_results
 
 from lorafit.config import MethodConfig, ModelConfig
 from lorafit.models.acceleration.attention import use_attention
-from lorafit.models.acceleration.encoder_block import at_precision, fuse_encoder
+from lorafit.models.acceleration.encoder_block import FusedBlock, at_precision, fuse_encoder
 from lorafit.models.acceleration.memory import keep_freed_memory
 from lorafit.models.acceleration.precision import PrecisionChoice, choose_precision
 from lorafit.models.adaptation import apply_method
@@ -36,10 +40,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", default="32,64,128,256,512", help="comma-separated, in tokens")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--compiled", action="store_true")
     arguments = parser.parse_args()
     keep_freed_memory()
     precision = choose_precision("auto")
-    models = build_models()
+    models = build_models(compiled=arguments.compiled)
     results = {}
     for length in map(int, arguments.lengths.split(",")):
         rows = min(32, 4096 // length)
@@ -62,22 +67,46 @@ def main() -> None:
     write_results(RESULTS / "attention.json", {"precision": precision.name, "tokens_per_second": results})
 
 
-def build_models() -> dict[str, PeftModel]:
+def build_models(*, compiled: bool) -> dict[str, PeftModel]:
     """Build one model for each way to compute, with the same weights."""
     models = {}
-    for name in ("sdpa", "eager", "own", "fused"):
+    for name in ("sdpa", "eager", "own", "fused", *(("compiled",) if compiled else ())):
         loaded = load_with_head(locate_encoder(ModelConfig(name=BUILTIN)), TASK)
         model = apply_method(loaded.model, MethodConfig(), newly_initialised=loaded.newly_initialised).model.train()
         if name == "own":
             use_attention(model.get_base_model())
-        elif name == "fused":
+        elif name in {"fused", "compiled"}:
             obstacle = fuse_encoder(model)
             if obstacle is not None:
                 raise RuntimeError(f"the blocks cannot be fused: {obstacle}")
+            if name == "compiled":
+                compile_blocks(model)
         else:
             model.get_base_model().set_attn_implementation(name)
         models[name] = model
     return models
+
+
+def compile_blocks(model: PeftModel) -> None:
+    """Let compiled functions compute what is neither a product nor attention in fused blocks."""
+
+    @torch.compile(dynamic=True)
+    def activate(x: Tensor) -> Tensor:
+        return functional.gelu(x)
+
+    @torch.compile(dynamic=True)
+    def normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        return functional.layer_norm(x, x.shape[-1:], weight.to(x.dtype), bias.to(x.dtype), eps)
+
+    def compute_child(block: FusedBlock, name: str, x: Tensor) -> Tensor:
+        child = block.get_submodule(name)
+        if isinstance(child, nn.LayerNorm):
+            return normalise(x, child.weight, child.bias, child.eps)
+        return activate(x)
+
+    for block in model.modules():
+        if isinstance(block, FusedBlock):
+            block._child = MethodType(compute_child, block)  # noqa: SLF001 - all else stays the same
 
 
 def measure_step(model: PeftModel, batch: dict[str, torch.Tensor], precision: PrecisionChoice) -> float:
