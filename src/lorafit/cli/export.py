@@ -17,7 +17,7 @@ def export(
     int8: Annotated[bool, typer.Option("--int8", help="Linear layers in int8: smaller and faster.")] = False,
     runtime: Annotated[
         Literal["onnxruntime", "openvino", "auto"],
-        typer.Option("--runtime", help="What is to run it; OpenVINO is quicker on x86, auto takes it if installed."),
+        typer.Option("--runtime", help="What is to run it; OpenVINO is mostly quicker on x86; auto tries both."),
     ] = "onnxruntime",
     merged: Annotated[
         bool, typer.Option("--merged", help="A plain transformers model instead, the adapter merged in.")

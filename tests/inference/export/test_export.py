@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from lorafit.errors import ConfigError, ExportDriftError, MissingExtraError, Run
 from lorafit.inference.export import export as module
 from lorafit.inference.export.export import Export, export, export_merged
 from lorafit.inference.export.records import ExportLayout, ExportRecord
+from lorafit.models.runtimes.onnx import OnnxRuntime
+from lorafit.models.runtimes.openvino import OpenvinoRuntime
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system import atomic
@@ -178,8 +181,32 @@ def test_plain_openvino_opens_it(trained: Path, tmp_path: Path, *, int8: bool) -
     assert run_script(PLAIN_OPENVINO, made.path, json.dumps(TEXTS)).split() == expected
 
 
-def test_auto_takes_openvino_where_it_is(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert export(trained, runtime="auto", output=tmp_path / "one").record.engine == "openvino"
+@pytest.mark.parametrize(("slow", "quicker"), [(OnnxRuntime, "openvino"), (OpenvinoRuntime, "onnxruntime")])
+def test_auto_takes_the_engine_that_is_quicker_here(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: type, quicker: str
+) -> None:
+    logits = slow.logits
+
+    def wait(*given: object, **named: object) -> object:
+        time.sleep(0.3)
+        return logits(*given, **named)
+
+    monkeypatch.setattr(slow, "logits", wait)
+    made = export(trained, runtime="auto", output=tmp_path / "model")
+    assert made.record.engine == quicker
+    assert ExportLayout(made.path).model(made.record.precision, made.record.engine).is_file()
+
+
+def test_auto_takes_what_can_do_with_the_graph(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RunError("it cannot be loaded")
+
+    monkeypatch.setattr(OpenvinoRuntime, "__init__", refuse)
+    assert export(trained, runtime="auto", int8=True, output=tmp_path / "one").record.engine == "onnxruntime"
+
+
+def test_engines_that_are_missing_or_unknown(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(trained, runtime="openvino", output=tmp_path / "one")
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert export(trained, runtime="auto", output=tmp_path / "other").record.engine == "onnxruntime"
     with pytest.raises(UserInputError, match="runtime='onnx': allowed are onnxruntime, openvino and auto"):

@@ -3,12 +3,14 @@
 import copy
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -197,8 +199,8 @@ def export(  # noqa: PLR0913 - each is a choice of its own, and has a name
     Args:
         run: The run folder.
         int8: Whether linear layers are computed in int8.
-        runtime: What is to run it: `onnxruntime`, everywhere and in the browser, or `openvino`, quicker on x86; `auto`
-            takes OpenVINO where it is installed.
+        runtime: What is to run it: `onnxruntime`, everywhere and in the browser, or `openvino`, mostly quicker on x86;
+            `auto` takes what predicts some training rows sooner on this machine, of what is installed.
         output: The folder; None takes one in the run folder: `onnx/` or `openvino/`, with `-int8` if it is.
         allow_drift: Write it even if it predicts something else than the original.
         overwrite: Whether an export that is there may be replaced.
@@ -219,11 +221,15 @@ def export(  # noqa: PLR0913 - each is a choice of its own, and has a name
         require(package, extra="export", purpose="Exporting")
     from lorafit.models.runtimes.pytorch import TorchRuntime
 
-    engine = _choose_engine(runtime)
-    progress, precision = progress or Silent(), "int8" if int8 else _PRECISIONS[engine]
-    layout, record = _read_run(run)
-    with _fill(layout, output, _KINDS[engine][int8], overwrite=overwrite) as (folder, staging):
+    engines, progress = _list_engines(runtime), progress or Silent()
+    (layout, record), engine, original = _read_run(run), engines[0], None
+    if len(engines) > 1:
+        _choose_folder(layout, output, _KINDS[engine][int8], overwrite=overwrite)
         original = _Original.load(layout, record, progress, blend=blend)
+        engine = _find_quicker(engines, original, int8=int8, progress=progress)
+    precision = _choose_precision(engine, int8=int8)
+    with _fill(layout, output, _KINDS[engine][int8], overwrite=overwrite) as (folder, staging):
+        original = original or _Original.load(layout, record, progress, blend=blend)
         target = ExportLayout(staging)
         model = merge_adapter(copy.deepcopy(original.model))
         _write_model(model, original, target, precision, engine)
@@ -376,14 +382,39 @@ def _fill(
         raise StoppedError(f"Interrupted when the export was complete: {folder}") from None
 
 
-def _choose_engine(runtime: Engine | Literal["auto"]) -> Engine:
-    """Return what is to run an export; refuse one that is unknown or not installed."""
+def _list_engines(runtime: Engine | Literal["auto"]) -> tuple[Engine, ...]:
+    """Return what may run an export; refuse an engine that is unknown or not installed."""
     if runtime == "auto":
-        return "onnxruntime" if find_spec("openvino") is None else "openvino"
+        return ("onnxruntime",) if find_spec("openvino") is None else ("openvino", "onnxruntime")
     if runtime not in _KINDS:
         raise UserInputError(f"runtime={runtime!r}: allowed are {', '.join(_KINDS)} and auto.")
     require(runtime, extra="openvino" if runtime == "openvino" else "export", purpose=f"Exporting for {runtime}")
-    return runtime
+    return (runtime,)
+
+
+def _choose_precision(engine: Engine, *, int8: bool) -> Precision:
+    return "int8" if int8 else _PRECISIONS[engine]
+
+
+def _find_quicker(engines: Sequence[Engine], original: _Original, *, int8: bool, progress: Progress) -> Engine:
+    """Return the engine that predicts the samples sooner, or that predicts them at all, the first of several."""
+    seconds: dict[Engine, float] = {}
+    with tempfile.TemporaryDirectory(prefix="lorafit-export-") as place:
+        for engine in engines:
+            target, precision = ExportLayout(Path(place) / engine), _choose_precision(engine, int8=int8)
+            target.root.mkdir()
+            progress.start(f"trying {engine}")
+            try:
+                _write_model(merge_adapter(copy.deepcopy(original.model)), original, target, precision, engine)
+                predictor = original.run_by(open_graph(target.model(precision, engine), precision, engine))
+                predictor.compute_logits(original.samples)  # it may compile code for their shapes
+                began = time.perf_counter()
+                predictor.compute_logits(original.samples)
+                seconds[engine] = time.perf_counter() - began
+            except (ConfigError, RunError):
+                seconds[engine] = inf
+            progress.finish()
+    return min(seconds, key=lambda engine: seconds[engine])
 
 
 def _write_model(
