@@ -192,7 +192,7 @@ def test_another_word_for_bad_rows_is_refused(predictor: Predictor) -> None:
 
 def test_a_text_of_which_the_tokenizer_leaves_nothing_is_no_text(build_predictor: Callable[..., Predictor]) -> None:
     predictor = build_predictor(build_task("single_label", LABELS["single_label"]))
-    tokenizer, _ = predictor._tokenizer, predictor._pad_id
+    tokenizer, _ = predictor._tokenizer, predictor.pad_id
     tokenizer.normalizer = Sequence([Replace("!", ""), tokenizer.normalizer])
     with pytest.raises(UserInputError, match=r"a text of which the tokenizer leaves nothing \(rows 2, 3\)"):
         predictor.predict(["fine", "!!", "!"])

@@ -1,7 +1,7 @@
 """Open what was trained: a run with torch or by its kept graph, an export with the engine that it was made for."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -33,15 +33,15 @@ from lorafit.system.paths import expand_home
 class _How:
     """What `load` was asked for, beside what is to run it."""
 
-    raw: bool
-    target_accuracy: float | None
-    reject_atypical: float | None
-    verify: bool
-    blend: bool
+    raw: bool = False
+    target_accuracy: float | None = None
+    reject_atypical: float | None = None
+    verify: bool = True
+    blend: bool = True
 
 
 @dataclass(frozen=True)
-class _Opened:
+class Opened:
     """A model that is open.
 
     Attributes:
@@ -118,6 +118,35 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
     return predictor
 
 
+def load_with(folder: Path, open_run: Callable[[RunLayout, RunRecord], Opened]) -> Predictor:
+    """Open a run folder as `load` does, its encoder by other means.
+
+    Args:
+        folder: The run folder.
+        open_run: Opens the encoder, and checks what it reads.
+
+    Returns:
+        The predictor, its encoder compared with its golden logits, in the precision that it predicts in, too.
+
+    Raises:
+        RunError: As `load`.
+    """
+    layout = RunLayout(folder)
+    record = _read_run(layout)
+    opened = open_run(layout, record)
+    _verify(layout, record, opened)
+    _verify(layout, record, replace(opened, exact=opened.runtime))
+    return _assemble(layout, record, opened, _How())
+
+
+def _read_run(layout: RunLayout) -> RunRecord:
+    """Read a run's record, and compare it with the settings."""
+    record = RunRecord.read(layout.record)
+    if layout.config.is_file():  # prediction does without it
+        check_settings(load_config(layout.config), record, layout)
+    return record
+
+
 def _load_folder(
     folder: Path, precision: Literal["auto", "fp32", "bf16"], runtime: Literal["torch", "auto"] | None, how: _How
 ) -> Predictor:
@@ -145,9 +174,7 @@ def _load_run(
     layout: RunLayout, precision: Literal["auto", "fp32", "bf16"], how: _How, *, may_take_graph: bool
 ) -> Predictor:
     """Open a run with torch, or by its graph where that may be and there is one."""
-    record = RunRecord.read(layout.record)
-    if layout.config.is_file():  # prediction does without it
-        check_settings(load_config(layout.config), record, layout)
+    record = _read_run(layout)
     opened = _open_graph_of(layout, record) if may_take_graph and not list_moved() else None
     if opened is None:
         opened = _open_with_torch(layout, record, precision)
@@ -156,21 +183,21 @@ def _load_run(
     return _assemble(layout, record, opened, how)
 
 
-def _open_graph_of(layout: RunLayout, record: RunRecord) -> _Opened | None:
+def _open_graph_of(layout: RunLayout, record: RunRecord) -> Opened | None:
     """Open the kept graph of a run; None where there is none, or anything is wrong: torch finds the same or answers."""
     try:
         kept = read_graph(record)
         if kept is None:
             return None
         check_trained(layout, record)
-        opened = _Opened(kept.runtime, kept.runtime, (read_tokenizer(layout.trained), kept.pad_id))
+        opened = Opened(kept.runtime, kept.runtime, (read_tokenizer(layout.trained), kept.pad_id))
         _verify(layout, record, opened)
     except Exception:  # noqa: BLE001 - onnxruntime raises kinds of its own
         return None
     return opened
 
 
-def _open_with_torch(layout: RunLayout, record: RunRecord, precision: Literal["auto", "fp32", "bf16"]) -> _Opened:
+def _open_with_torch(layout: RunLayout, record: RunRecord, precision: Literal["auto", "fp32", "bf16"]) -> Opened:
     torch, *_ = (require(name, extra="train", purpose="Loading a run") for name in ("torch", "transformers", "peft"))
     from lorafit.models.acceleration.encoder_block import fuse_encoder
     from lorafit.models.acceleration.inference import make_fast
@@ -190,7 +217,7 @@ def _open_with_torch(layout: RunLayout, record: RunRecord, precision: Literal["a
         TorchRuntime(model, choice, threads=threads)
         for choice in (GOLDEN_PRECISION, choose_precision(precision, device))
     )
-    return _Opened(exact, runtime, load_tokenizer(layout.trained))
+    return Opened(exact, runtime, load_tokenizer(layout.trained))
 
 
 def _load_export(layout: ExportLayout, how: _How) -> Predictor:
@@ -198,20 +225,20 @@ def _load_export(layout: ExportLayout, how: _How) -> Predictor:
     record = ExportRecord.read(layout.record)
     check_export(layout, record)
     runtime = open_graph(layout.model(record.precision, record.engine), record.precision, record.engine)
-    opened = _Opened(runtime, runtime, (read_tokenizer(layout.root), record.pad_id))
+    opened = Opened(runtime, runtime, (read_tokenizer(layout.root), record.pad_id))
     if how.verify:
         _verify(layout, record, opened)
     return _assemble(layout, record, opened, how)
 
 
-def _verify(layout: RunLayout | ExportLayout, record: RunRecord | ExportRecord, opened: _Opened) -> None:
+def _verify(layout: RunLayout | ExportLayout, record: RunRecord | ExportRecord, opened: Opened) -> None:
     """Compare an open model with its golden logits."""
     encoder = Predictor.for_record(record, opened.exact, opened.tokenizer)
     verify_golden(layout.golden, encoder.compute_logits, encoder.task, runtime=opened.exact.name)
 
 
 def _assemble(
-    layout: RunLayout | ExportLayout, record: RunRecord | ExportRecord, opened: _Opened, how: _How
+    layout: RunLayout | ExportLayout, record: RunRecord | ExportRecord, opened: Opened, how: _How
 ) -> Predictor:
     """Put together what predicts."""
     task, trained = record.build_task(), layout.golden.parent

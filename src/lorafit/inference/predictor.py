@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, overload
+from typing import Any, Literal, NamedTuple, Protocol, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from lorafit.inference.given_texts import NOTHING_LEFT, AnyText, read_texts
 from lorafit.inference.typicality import Typicality, add_signs
 from lorafit.models.batching import BatchPlan, pad_to_few_shapes, plan_batches
 from lorafit.models.tokenization import TokenizedTexts, Truncation, average_windows, tokenize
-from lorafit.system.text import join_text
+from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Array, Prediction, Task
 from lorafit.tasks.blending import Blend
 from lorafit.tasks.records import Calibration
@@ -28,6 +28,8 @@ BadTexts = Literal["stop", "keep"]
 
 _BATCH_ROWS = 64
 _BATCH_TOKENS = 4096
+_FEWEST_TOKENS, _BATCHES = 1024, 4
+"""Of few texts there are so many batches, if these have so many tokens: more bring no less padding."""
 
 
 class Runtime(Protocol):
@@ -100,6 +102,17 @@ class ModelRecord(Protocol):
         """Whether it takes pairs of texts."""
 
 
+class Answer(NamedTuple):
+    """What a model says of one text: the prediction, and the numbers it was made of.
+
+    `logits` of shape (outputs,) are those of the blend where there is one; `values` of shape (labels,) are calibrated.
+    """
+
+    prediction: Prediction
+    values: Array
+    logits: Array
+
+
 class Predictor:
     """A trained model. Thread-safe as far as its runtime is; make one with `lorafit.load`.
 
@@ -107,8 +120,8 @@ class Predictor:
     its logits become predictions that hold, or None; `blend` pools its logits with word models, or is None;
     `fingerprint` tells models apart that were made from different `settings`. `pair` says whether it takes pairs of
     texts: tuples of two, or dictionaries with `text` and `text_pair`, as in transformers' pipelines. `typicality` says
-    how like the training rows a text is, or is None. `reopen` opens it again from its folder; None where it comes from
-    none.
+    how like the training rows a text is, or is None; `pad_id` is the token id of the padding. `reopen` opens it again
+    from its folder; None where it comes from none.
     """
 
     def __init__(  # noqa: PLR0913 - each is a part of its own, and has a name
@@ -129,7 +142,7 @@ class Predictor:
         self.pair = pair
         self.fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self.runtime = runtime
-        self._tokenizer, self._pad_id = tokenizer
+        self._tokenizer, self.pad_id = tokenizer
         self._truncation = truncation
         self._blend = blend
         self.reopen: Callable[[], Predictor] | None = None
@@ -220,15 +233,47 @@ class Predictor:
         logits, features = self._compute(
             texts, bad_rows=bad_rows, on_progress=on_progress, with_features=self.typicality is not None
         )
-        values, answered = self._activate(logits), _is_answered(logits)
-        predictions = [
-            self.task.predict(row, self.calibration) if answered[place] else None for place, row in enumerate(values)
-        ]
+        answered = _is_answered(logits)
+        known = None if features is None else features[answered]
+        described = iter(self._describe(self._activate(logits)[answered], known))
+        return [next(described) if is_answered else None for is_answered in answered.tolist()]
+
+    def _describe(self, values: Array, features: Array | None) -> list[Prediction]:
+        """Return the predictions of values, marked by how typical their texts are where that is known."""
+        predictions = [self.task.predict(row, self.calibration) for row in values]
         typicality = self.typicality
         if typicality is None or features is None:
             return predictions
-        ranks = iter(typicality.rank(features[answered]).tolist())
-        return [None if one is None else _mark(one, next(ranks), typicality) for one in predictions]
+        ranks = typicality.rank(features).tolist()
+        return [_mark(one, rank, typicality) for one, rank in zip(predictions, ranks, strict=True)]
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens, special tokens included."""
+        return self._truncation.max_length
+
+    def tokenize(self, texts: Sequence[Text]) -> TokenizedTexts:
+        """Cut texts, or pairs, into what `runtime` reads, as this model was trained to."""
+        return tokenize(self._tokenizer, texts, self._truncation)
+
+    def conclude(self, texts: Sequence[Text], outputs: Array, features: Array | None) -> list[Answer]:
+        """Turn what `runtime` computed of texts, by whatever way, into answers.
+
+        Args:
+            texts: n texts or pairs, each with a token at least.
+            outputs: Its logits, shape (n, outputs).
+            features: Its features, shape (n, width), or None.
+
+        Returns:
+            One answer a text.
+
+        Raises:
+            RunError: The logits are no finite numbers.
+        """
+        self._check_finite(outputs, [*range(len(texts))])
+        logits, features = self._pool([join_text(text) for text in texts], outputs, features)
+        values = self.task.activate(logits, self.calibration)
+        return [Answer(*parts) for parts in zip(self._describe(values, features), values, logits, strict=True)]
 
     def find_example(self) -> Prediction:
         """Return any prediction; it tells which columns predictions have."""
@@ -339,8 +384,8 @@ class Predictor:
         elif bad_rows != "keep":
             raise UserInputError(f'bad_rows={bad_rows!r}: allowed are "stop" and "keep".')
         usable = given.usable
-        tokens = tokenize(self._tokenizer, [given.texts[place] for place in usable], self._truncation)
-        if (empty := self._find_tokenless(tokens)).any():
+        tokens = self.tokenize([given.texts[place] for place in usable])
+        if (empty := self.find_tokenless(tokens)).any():
             given.faults.update((usable[place], NOTHING_LEFT) for place in np.flatnonzero(empty).tolist())
             if bad_rows == "stop":
                 given.refuse_faults()
@@ -349,25 +394,27 @@ class Predictor:
         answers, features = compute_outputs(
             self.runtime,
             tokens,
-            self._pad_id,
+            self.pad_id,
             outputs=outputs,
             most_tokens=self._truncation.max_length if self.runtime.wants_few_shapes(len(tokens)) else None,
             on_progress=on_progress,
             with_features=with_features,
         )
         self._check_finite(answers, usable)
-        doubts = [] if features is None else [self.task.doubt(self.task.activate(answers))]
-        known = [join_text(given.texts[place]) for place in usable]
-        if self._blend is not None:
-            read = self._blend.read(known)
-            answers = self._blend.pool(self.task, answers, read)
-            doubts.append(self._blend.doubt(self.task, read))
-        if features is not None:
-            features = add_signs(features, known, *doubts)
+        answers, features = self._pool([join_text(given.texts[place]) for place in usable], answers, features)
         logits = _put_back(answers, usable, len(given.texts))
         return logits, None if features is None else _put_back(features, usable, len(given.texts))
 
-    def _find_tokenless(self, tokens: TokenizedTexts) -> NDArray[np.bool_]:
+    def _pool(self, texts: list[str], answers: Array, features: Array | None) -> tuple[Array, Array | None]:
+        """Return logits pooled with those of the word models, and features with the other signs of typicality."""
+        doubts = [] if features is None else [self.task.doubt(self.task.activate(answers))]
+        if self._blend is not None:
+            read = self._blend.read(texts)
+            answers = self._blend.pool(self.task, answers, read)
+            doubts.append(self._blend.doubt(self.task, read))
+        return answers, None if features is None else add_signs(features, texts, *doubts)
+
+    def find_tokenless(self, tokens: TokenizedTexts) -> NDArray[np.bool_]:
         """Return which of the texts have no tokens but the special ones, shape (texts,)."""
         lengths = tokens.lengths
         if tokens.windows is not None:
@@ -383,7 +430,7 @@ class Predictor:
         told = (
             f"The model's outputs are not finite numbers in {len(rows)} of {len(finite)} texts ({describe_rows(rows)})"
         )
-        if self.runtime.name == "torch" and self.runtime.precision == "bf16":
+        if self.runtime.name.startswith("torch") and self.runtime.precision == "bf16":
             raise RunError(f'{told}, in bf16. Load it with precision="fp32"; if that gives the same, it is damaged.')
         raise RunError(f"{told}: its weights are damaged, or it was trained to no good. Train it again.")
 
@@ -409,8 +456,9 @@ def _is_answered(values: Array) -> NDArray[np.bool_]:
 
 
 def plan_prediction(lengths: NDArray[np.int64], *, few_shapes: bool = False) -> BatchPlan:
-    """Return the batches in which texts of these lengths are predicted."""
-    return plan_batches(lengths, max_rows=_BATCH_ROWS, max_tokens=_BATCH_TOKENS, few_shapes=few_shapes)
+    """Return the batches in which texts of these lengths are predicted: of few texts small ones, with less padding."""
+    tokens = min(_BATCH_TOKENS, max(_FEWEST_TOKENS, int(lengths.sum()) // _BATCHES))
+    return plan_batches(lengths, max_rows=_BATCH_ROWS, max_tokens=tokens, few_shapes=few_shapes)
 
 
 def compute_logits(
@@ -491,7 +539,8 @@ def _pad_further(batch: Mapping[str, Any], pad_id: int, most_tokens: int) -> dic
     missing = pad_to_few_shapes(rows, length, longest=most_tokens) - length
     fills = {"input_ids": pad_id}
     return {
-        name: np.pad(ids, ((0, 0), (0, missing)), constant_values=fills.get(name, 0)) for name, ids in batch.items()
+        name: np.pad(ids, ((0, 0), (0, missing)), constant_values=fills.get(name, 0)) if np.ndim(ids) == 2 else ids
+        for name, ids in batch.items()
     }
 
 

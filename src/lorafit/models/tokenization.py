@@ -145,6 +145,22 @@ class TokenizedTexts:
         type_ids = None if self.type_ids is None else self.type_ids[places]
         return TokenizedTexts(self.ids[places], offsets, truncated=0, type_ids=type_ids, windows=windows)
 
+    @classmethod
+    def join(cls, parts: "Sequence[TokenizedTexts]") -> "TokenizedTexts":
+        """Return the texts of all parts, at least one, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        lengths = np.concatenate([part.lengths for part in parts])
+        types = [np.zeros(len(part.ids), dtype=np.int8) if part.type_ids is None else part.type_ids for part in parts]
+        windows = [np.ones(len(part), dtype=np.int64) if part.windows is None else part.windows for part in parts]
+        return cls(
+            ids=np.concatenate([part.ids for part in parts]),
+            offsets=np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)]),
+            truncated=sum(part.truncated for part in parts),
+            type_ids=None if all(part.type_ids is None for part in parts) else np.concatenate(types),
+            windows=None if all(part.windows is None for part in parts) else np.concatenate(windows),
+        )
+
     def pad(self, rows: Sequence[int] | NDArray[np.int64], pad_id: int) -> dict[str, Any]:
         """Put some inputs into one rectangle, padded on the right to the longest, rounded up as batches are.
 

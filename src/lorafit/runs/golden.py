@@ -30,7 +30,14 @@ GOLDEN_TEXTS = (
 GOLDEN_PAIRS = (*pairwise(GOLDEN_TEXTS), ("Yes.", "No."))
 """The same for a model that takes pairs."""
 
-GOLDEN_TOLERANCE = {"torch": 1e-3, "onnx": 1e-3, "int8": 0.1, "openvino": 0.1, "openvino-int8": 0.1}
+GOLDEN_TOLERANCE = {
+    "torch": 1e-3,
+    "torch-bf16": 0.1,
+    "onnx": 1e-3,
+    "int8": 0.1,
+    "openvino": 0.1,
+    "openvino-int8": 0.1,
+}
 """Largest allowed difference of a logit by runtime, relative to the largest golden logit, or to 0.1 if that is larger.
 
 Another processor sums in another order, which moves activations across int8's quantization steps, and may have no bf16.
@@ -38,6 +45,7 @@ Another processor sums in another order, which moves activations across int8's q
 
 _CAUSES = {
     "torch": "The adapter, its base model or a library has changed.",
+    "torch-bf16": "The adapter, its base model or a library has changed.",
     "onnx": "onnxruntime has changed, or does not fit this machine. Export the run again, or open it with --no-verify.",
     "int8": (
         "onnxruntime has changed, or this processor computes int8 differently from the one it was exported on. Export "

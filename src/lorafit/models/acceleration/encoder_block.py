@@ -57,6 +57,10 @@ class FusedBlock(nn.Module):
             [LinearGroup(query), LinearGroup(key, value)] if first_alone else [LinearGroup(query, key, value)]
         )
         self._out, self._up, self._down = LinearGroup(out), LinearGroup(up), LinearGroup(down)
+        inputs = [architecture.linears[:1], architecture.linears[1:3]] if first_alone else [architecture.linears[:3]]
+        self.groups = [*zip(inputs, self._inputs, strict=True)]
+        """The products of a forward pass, each with the names of its layers in the block."""
+        self.groups += zip(zip(architecture.linears[3:]), (self._out, self._up, self._down), strict=True)
 
     def forward(
         self,
@@ -180,13 +184,21 @@ def find_block_obstacle(model: "PreTrainedModel | PeftModel") -> str | None:
 
 def frozen_depth(model: nn.Module) -> int:
     """Return how many of a model's lowest layers are a frozen prefix; 0 if its blocks are not fused."""
-    return sum(block.height < 0 for block in model.modules() if isinstance(block, FusedBlock))
+    return sum(block.height < 0 for block in _list_fused(model))
 
 
 def is_fused(model: nn.Module) -> bool:
     """Return whether all of an encoder's blocks are fused."""
-    blocks = [block for block in model.modules() if isinstance(block, FusedBlock)]
+    blocks = _list_fused(model)
     return bool(blocks) and max(block.height for block in blocks) >= 0
+
+
+def _list_fused(model: nn.Module) -> list[FusedBlock]:
+    """Return the fused ones of an encoder's blocks; to look through all modules would take a short text's time."""
+    base: Any = base_of(model)  # type: ignore[arg-type]  # of any other module it gives the module
+    architecture = ARCHITECTURES.get(getattr(getattr(base, "config", None), "model_type", ""))
+    blocks = () if architecture is None else base.get_submodule(architecture.layers).children()
+    return [block for block in blocks if isinstance(block, FusedBlock)]
 
 
 def learns_tokens(model: nn.Module) -> bool:

@@ -6,7 +6,7 @@ gradients of A and B need only products with `r` columns. Other adapters have `a
 weight, whose gradient is a product of its own, as in full fine-tuning.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,14 +51,15 @@ class LinearGroup:
     """Linear layers that read the same input, computed as one.
 
     The layers stay PEFT's and torch's own, with the parameters where they are; they are read anew at each call, so that
-    disabled or merged adapters count as such.
+    disabled or merged adapters count as such. `beside` may add to what they give: it gets input and output.
     """
 
     def __init__(self, *layers: nn.Module) -> None:
         self._layers = layers
         self._bases: list[nn.Linear] = [base_linear(layer) for layer in layers]
-        self._is_composed = not all(_has_plain_lora(layer) for layer in layers)
+        self._is_composed = not all(has_plain_lora(layer) for layer in layers)
         self._kept: _Merged | None = None
+        self.beside: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply.
@@ -69,6 +70,15 @@ class LinearGroup:
         Returns:
             Shape (..., outputs), the layers' outputs side by side.
         """
+        output = self._multiply(x)
+        return output if self.beside is None else self.beside(x, output)
+
+    @property
+    def sizes(self) -> tuple[int, list[int]]:
+        """Size of the input, and the outputs of each layer."""
+        return self._bases[0].in_features, [base.out_features for base in self._bases]
+
+    def _multiply(self, x: torch.Tensor) -> torch.Tensor:
         if self._is_composed:
             return functional.linear(x, *self._compose(x.dtype))
         adapters = self._adapters()
@@ -194,10 +204,10 @@ class _LinearGroupFunction(torch.autograd.Function):
 
 def can_be_grouped(layer: nn.Module) -> bool:
     """Return whether a layer is a frozen `nn.Linear`, bare or with an adapter on it that is known here."""
-    return _has_plain_lora(layer) or can_be_composed(layer)
+    return has_plain_lora(layer) or can_be_composed(layer)
 
 
-def _has_plain_lora(layer: nn.Module) -> bool:
+def has_plain_lora(layer: nn.Module) -> bool:
     """Return whether a layer is a frozen `nn.Linear`, bare or with LoRA on it, in none of its variants."""
     if type(layer) is LoraLinear:
         if layer.lora_variant or any(layer.lora_bias.values()) or layer.fan_in_fan_out:

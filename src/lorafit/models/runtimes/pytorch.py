@@ -86,10 +86,11 @@ class TorchRuntime:
         if os.getpid() != self._process:
             torch.set_num_threads(1)
             self._threads, self._process = None, os.getpid()
-        self._model.eval()
+        if self._model.training:
+            self._model.eval()
         device = next(self._model.parameters()).device
         mask = None if attention_mask.all() else torch.from_numpy(attention_mask).to(device)
-        with torch.inference_mode(), at_precision(self._model, self._precision), _on_threads(self._threads):
+        with torch.inference_mode(), at_precision(self._model, self._precision), on_threads(self._threads):
             others = {} if prefix_hidden_states is None else {"prefix_hidden_states": prefix_hidden_states}
             if token_type_ids is not None and reads_token_types(self._model):
                 others["token_type_ids"] = torch.from_numpy(token_type_ids).to(device)
@@ -99,7 +100,7 @@ class TorchRuntime:
 
 
 @contextmanager
-def _on_threads(count: int | None) -> Iterator[None]:
+def on_threads(count: int | None) -> Iterator[None]:
     """Let torch take so many threads inside the block."""
     before = torch.get_num_threads()
     if count is None or count == before:
