@@ -28,6 +28,7 @@ from lorafit.cli.predict import predict
 from lorafit.cli.report import report
 from lorafit.cli.reproduce import reproduce
 from lorafit.cli.search import search
+from lorafit.cli.serve import serve
 from lorafit.cli.train import train
 from lorafit.errors import LorafitError, StoppedError
 from lorafit.system.extras import without_telemetry
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
         evaluate,
         predict,
         export,
+        serve,
         report,
         explain,
         diff,

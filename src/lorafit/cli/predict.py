@@ -1,5 +1,6 @@
 """`lorafit predict`: apply a model to texts."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,6 @@ import typer
 from lorafit.cli.options import (
     Blended,
     Quiet,
-    RunOrExport,
     TargetAccuracy,
     TextOptions,
     accepts_altered,
@@ -25,6 +25,7 @@ from lorafit.system.text import disarm, format_count
 
 if TYPE_CHECKING:
     from lorafit.inference.jobs import BatchJob
+    from lorafit.inference.remote import RemotePredictor
     from lorafit.system.progress import Progress
 
 _FEW = 64
@@ -35,7 +36,12 @@ _FEW = 64
 @takes_threads
 @accepts_altered
 def predict(
-    run: RunOrExport,
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A run folder, an exported model, or the address of a server: http://HOST:PORT."
+        ),
+    ],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; default: standard input.")] = None,
     *,
     file: Annotated[
@@ -64,6 +70,9 @@ def predict(
         typer.Option("--runtime", help="What runs a run: torch, or by auto its kept graph for a few texts."),
     ] = "auto",
     blend: Blended = True,
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", metavar="NAME", help="Of a server: the model that is to answer.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output file, and what is left of a stopped job.")
     ] = False,
@@ -90,7 +99,9 @@ def predict(
     from lorafit.cli.render.predictions import show_predictions
     from lorafit.errors import UserInputError
     from lorafit.inference import batch
+    from lorafit.inference.jobs import TEXT_COLUMNS
     from lorafit.inference.loading import load
+    from lorafit.system.paths import expand_home
 
     if texts and file is not None:
         raise UserInputError("Give texts or --file, not both.")
@@ -101,12 +112,19 @@ def predict(
         raise UserInputError("--csv-safe is for csv and tsv files: name one with --output.")
     if output is not None:
         batch.check_output(output, overwrite=overwrite, csv_safe=csv_safe)
+    remote = _find_server(
+        run, adapter, raw=raw, target_accuracy=target_accuracy, reject_atypical=reject_atypical, blend=blend
+    )
+    if remote is None:
+        columns = _find_trained_columns(expand_home(run), named=not texts)
+    else:
+        columns = TEXT_COLUMNS if remote.pair else TEXT_COLUMNS[:1]
     with (
         open_progress(quiet=quiet or (file is None and len(texts or []) == 1)) as progress,
-        _open_job(run, texts or [], file, rows, progress) as job,
+        _open_job(columns, texts or [], file, rows, progress) as job,
     ):
-        predictor = load(
-            run,
+        predictor = remote or load(
+            expand_home(run),
             raw=raw,
             target_accuracy=target_accuracy,
             reject_atypical=reject_atypical,
@@ -132,7 +150,7 @@ def predict(
 
 @contextmanager
 def _open_job(
-    run: Path, texts: list[str], file: Path | None, rows: TextOptions, progress: "Progress"
+    trained: tuple[str, ...] | None, texts: list[str], file: Path | None, rows: TextOptions, progress: "Progress"
 ) -> "Iterator[BatchJob]":
     """Read and check what is to be predicted, and say what is wrong with rows that are left out or kept."""
     from lorafit.config import load_config
@@ -141,7 +159,7 @@ def _open_job(
     from lorafit.inference.typed_texts import read_words, save_stream
 
     data = load_config(flags=rows.collect({})).data
-    given, trained = tuple(rows.text_columns or ()), _find_trained_columns(run, named=not texts)
+    given = tuple(rows.text_columns or ())
     if given and trained and len(given) != len(trained):
         takes = "single texts: give --text-column once" if len(trained) == 1 else "pairs: give --text-column twice"
         raise UserInputError(f"The model takes {takes}.")
@@ -168,6 +186,22 @@ def _open_job(
         if job.usable < job.rows:
             progress.say(f"{'without a prediction' if job.bad_rows == 'keep' else 'left out'}: {job.describe_faults()}")
         yield job
+
+
+def _find_server(model: str, adapter: str | None, **choices: object) -> "RemotePredictor | None":
+    """Return the model of a server; None where it is a folder."""
+    from lorafit.errors import UserInputError
+    from lorafit.inference.remote import KEY_VARIABLE, SCHEMES, RemotePredictor
+
+    if not model.startswith(SCHEMES):
+        if adapter is not None:
+            raise UserInputError("--adapter names a model of a server: give its address, http://HOST:PORT.")
+        return None
+    usual = {"raw": False, "target_accuracy": None, "reject_atypical": None, "blend": True, "verify": True}
+    if changed := [name for name, value in choices.items() if value != usual[name]]:
+        option = {"blend": "no-blend", "verify": "no-verify"}.get(changed[0], changed[0].replace("_", "-"))
+        raise UserInputError(f"--{option} is for folders: a server's models are as it serves them.")
+    return RemotePredictor(model, adapter, key=os.environ.get(KEY_VARIABLE))
 
 
 def _find_trained_columns(folder: Path, *, named: bool) -> tuple[str, ...] | None:

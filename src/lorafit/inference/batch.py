@@ -6,20 +6,20 @@ the output; a job that was stopped goes on with what is missing. Rows that were 
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from lorafit.data.column_types import find_parquet_types
 from lorafit.data.tables import DELIMITERS, Table
 from lorafit.data.writing import WRITABLE_SUFFIXES, write_table
 from lorafit.errors import DataError, EnvironmentUnfitError, JobInterruptedError, RunError, UserInputError
-from lorafit.inference.given_texts import NOTHING_LEFT
+from lorafit.inference.given_texts import NOTHING_LEFT, AnyText
 from lorafit.inference.job_parts import JobParts
 from lorafit.inference.jobs import BatchJob, read_column
-from lorafit.inference.predictor import Predictor
+from lorafit.inference.predictor import BadTexts
 from lorafit.system.atomic import describe_obstacle
 from lorafit.system.extras import require
 from lorafit.system.faults import name_faults
@@ -33,6 +33,20 @@ _ROUNDS = 3
 
 _MOST_RANGES = 10
 """Ranges of rows that a message lists."""
+
+
+class BatchModel(Protocol):
+    """What predicts the texts of a job: a `Predictor`, or a `RemotePredictor`."""
+
+    fingerprint: str
+
+    def predict(
+        self, texts: Iterable[AnyText], *, bad_rows: BadTexts, on_progress: Callable[[int], None] | None = None
+    ) -> list[Prediction | None]:
+        """Predict texts as `Predictor.predict` does."""
+
+    def find_example(self) -> Prediction:
+        """Return any prediction; it tells which columns predictions have."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +118,13 @@ def check_output(path: Path, *, overwrite: bool, csv_safe: bool = False) -> None
 
 
 def stream_predictions(
-    job: BatchJob, predictor: Predictor, *, progress: Progress | None = None
+    job: BatchJob, predictor: BatchModel, *, progress: Progress | None = None
 ) -> Iterator[PredictedTable]:
     """Predict texts part by part.
 
     Args:
         job: The texts.
-        predictor: From `lorafit.load`.
+        predictor: From `lorafit.load`, or a model of a server.
         progress: Told how many texts are done.
 
     Yields:
@@ -131,7 +145,7 @@ def stream_predictions(
 
 def run_job(
     job: BatchJob,
-    predictor: Predictor,
+    predictor: BatchModel,
     output: Path,
     *,
     csv_safe: bool = False,
@@ -145,7 +159,7 @@ def run_job(
 
     Args:
         job: The texts.
-        predictor: From `lorafit.load`.
+        predictor: From `lorafit.load`, or a model of a server.
         output: Where to: csv, tsv, jsonl or parquet. What stands there is replaced when all is done.
         csv_safe: Whether cells of a csv or tsv output that a spreadsheet would take for a formula get a `'` before
             them.
@@ -192,7 +206,7 @@ class _Work:
     """A job, its model and its parts."""
 
     def __init__(
-        self, job: BatchJob, predictor: Predictor, output: Path, *, csv_safe: bool, progress: Progress
+        self, job: BatchJob, predictor: BatchModel, output: Path, *, csv_safe: bool, progress: Progress
     ) -> None:
         self._job = job
         self._predictor = predictor
@@ -276,7 +290,7 @@ class _Work:
 
 
 def _predict_parts(
-    job: BatchJob, predictor: Predictor, progress: Progress, ranges: Sequence[range] | None = None
+    job: BatchJob, predictor: BatchModel, progress: Progress, ranges: Sequence[range] | None = None
 ) -> Iterator[tuple[range, PredictedTable]]:
     """Predict the parts of a job as `BatchJob.parts` yields them."""
     done, example = 0, predictor.find_example()

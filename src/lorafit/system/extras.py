@@ -23,6 +23,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "report": ("matplotlib",),
     "onnx": ("onnxruntime", "mmh3"),
     "openvino": ("openvino", "mmh3"),
+    "serve": ("fastapi", "httptools", "uvicorn", "prometheus_client"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "track": ("tensorboard", "mlflow", "sqlalchemy", "alembic"),
 }

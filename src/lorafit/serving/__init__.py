@@ -1,0 +1,1 @@
+"""Trained models behind HTTP: many adapters on one base, and a page to try them."""

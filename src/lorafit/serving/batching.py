@@ -1,0 +1,281 @@
+"""Texts of many requests in the same forward passes, fairly and without endless queues.
+
+One thread computes, best of all the process's first: in any other, libgomp's threads sleep after 100 looks for work
+where cores are no more than threads, which costs small batches a third of their time. What waits is taken model by
+model in turn, up to so many tokens, so that a model with thousands of texts does not keep another one's single text
+waiting. What nobody waits for any more is dropped.
+"""
+
+import asyncio
+import math
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from lorafit.errors import LorafitError
+from lorafit.inference.predictor import Answer
+from lorafit.serving.shelf import Engine, Served, UnknownModelError, Work
+from lorafit.tasks.base import Array
+
+_FORGET: Final = 0.2
+"""Weight of the last batch in the speed by which waiting times are foretold."""
+
+_USUAL_RATE: Final = 5000.0
+"""Tokens a second, until a batch has shown another."""
+
+_TELLING: Final = 0.25
+"""Share of a full batch that shows the speed: in a smaller one much of the time goes into other things than tokens."""
+
+
+class ModelFailedError(LorafitError):
+    """A model gave no answer."""
+
+
+class OverloadedError(Exception):
+    """More waits than can be answered in time; `seconds` says when to ask again."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"The server is busy; ask again in {seconds} s.")
+        self.seconds = seconds
+
+
+class Ticket:
+    """A request that waits for the answers to its texts, in the event loop that made it."""
+
+    def __init__(self, texts: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._answers: list[Answer | None] = [None] * texts
+        self._left = texts
+        self.done: asyncio.Future[list[Answer]] = self._loop.create_future()
+
+    def deliver(self, place: int, answer: Answer | Exception) -> None:
+        """Hand over the answer to a text, or what went wrong, from any thread."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._take, place, answer)
+
+    def _take(self, place: int, answer: Answer | Exception) -> None:
+        if self.done.done():
+            return
+        if isinstance(answer, Exception):
+            self.done.set_exception(answer)
+            return
+        self._answers[place] = answer
+        self._left -= 1
+        if self._left == 0:
+            self.done.set_result([one for one in self._answers if one is not None])
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A text in the queue, and who waits for it at which place."""
+
+    work: Work
+    size: int
+    since: float
+    waiters: list[tuple[Ticket, int]] = field(default_factory=list)
+
+    @property
+    def is_wanted(self) -> bool:
+        return any(not ticket.done.done() for ticket, _ in self.waiters)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass, or a few, was about: for measures."""
+
+    models: Sequence[str]
+    tokens: int
+    seconds: float
+    waits: Sequence[float]
+    dropped: int
+
+
+class Batcher:
+    """Computes texts in batches, in the thread that calls `run`.
+
+    A batch has at most `tokens` tokens, unless one text alone has more; it waits `delay` seconds for company. Texts
+    that would wait longer than `patience` seconds are refused, as all are after `stop`. `tell` gets every batch; `keep`
+    every answer that was computed.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokens: int,
+        delay: float,
+        patience: float,
+        tell: Callable[[Batch], None],
+        keep: Callable[[Work, Answer], None],
+    ) -> None:
+        self._tokens, self._delay, self._patience = tokens, delay, patience
+        self._tell, self._keep = tell, keep
+        self._queues: OrderedDict[Served, deque[_Waiting]] = OrderedDict()
+        self._known: dict[tuple[Served, object], _Waiting] = {}
+        self._waiting = 0
+        self._rate = _USUAL_RATE
+        self._stopped = False
+        self._changed = threading.Condition()
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Compute what comes until `stop` is called."""
+        while (taken := self._take()) is not None:
+            if taken:
+                self._compute(taken)
+
+    def end(self) -> None:
+        """Let `stop` wait for nothing more: `run` has returned, or will not be called."""
+        self._ended.set()
+
+    def stop(self) -> None:
+        """Let what waits be computed, take nothing new, and return when `end` was called."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        self._ended.wait()
+
+    @property
+    def waiting(self) -> int:
+        """Tokens that wait."""
+        return self._waiting
+
+    def put(self, ticket: Ticket, works: Sequence[tuple[int, Work]]) -> None:
+        """Let a request wait for texts; one that waits already is not computed twice.
+
+        Args:
+            ticket: The request.
+            works: Places of its texts, and the texts.
+
+        Raises:
+            OverloadedError: They would wait too long; none of them waits.
+        """
+        now = time.monotonic()
+        with self._changed:
+            wait = self._waiting / self._rate
+            if self._stopped or wait > self._patience:
+                raise OverloadedError(max(1, math.ceil(wait - self._patience)))
+            for place, work in works:
+                known = self._known.get((work.model, work.text))
+                if known is None:
+                    known = _Waiting(work, len(work.tokens.ids), now)
+                    self._known[work.model, work.text] = known
+                    self._queues.setdefault(work.model, deque()).append(known)
+                    self._waiting += known.size
+                    work.model.waiting += 1
+                known.waiters.append((ticket, place))
+            self._changed.notify()
+
+    def _take(self) -> list[_Waiting] | None:
+        """Wait for texts, and take some for one engine; None when there will be no more."""
+        with self._changed:
+            while not self._queues:
+                if self._stopped:
+                    return None
+                self._changed.wait()
+            first = min(queue[0].since for queue in self._queues.values())
+            while not self._stopped and self._waiting < self._tokens:
+                left = first + self._delay - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            return self._take_fairly(next(iter(self._queues)).engine)
+
+    def _take_fairly(self, engine: Engine) -> list[_Waiting]:
+        """Take texts of an engine's models in turn; whose turn it was is the last of all."""
+        taken: list[_Waiting] = []
+        tokens = 0
+        models = [model for model in self._queues if model.engine is engine]
+        while models and tokens < self._tokens:
+            for model in list(models):
+                queue = self._queues[model]
+                if taken and tokens + queue[0].size > self._tokens:
+                    return taken
+                one = queue.popleft()
+                self._waiting -= one.size
+                taken.append(one)
+                tokens += one.size
+                if queue:
+                    self._queues.move_to_end(model)
+                else:
+                    del self._queues[model]
+                    models.remove(model)
+        return taken
+
+    def _compute(self, taken: list[_Waiting]) -> None:
+        with self._changed:
+            wanted = [one for one in taken if one.is_wanted]
+            for one in taken:
+                if not one.is_wanted:
+                    self._forget(one)
+        began = time.monotonic()
+        self._answer(wanted)
+        seconds, tokens = time.monotonic() - began, sum(one.size for one in wanted)
+        if tokens >= _TELLING * self._tokens:
+            self.learn(tokens, seconds)
+        self._tell(
+            Batch(
+                models=[one.work.model.name for one in wanted],
+                tokens=tokens,
+                seconds=seconds,
+                waits=[began - one.since for one in wanted],
+                dropped=len(taken) - len(wanted),
+            )
+        )
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """Take into account how long a batch took."""
+        self._rate = (1 - _FORGET) * self._rate + _FORGET * tokens / max(seconds, 1e-6)
+
+    def _answer(self, wanted: Sequence[_Waiting]) -> None:
+        """Compute texts of one engine, and hand the answers over; what one has spoiled is computed one by one."""
+        if not wanted:
+            return
+        try:
+            answers = self._conclude(wanted)
+        except Exception as error:  # noqa: BLE001 - who asked is told, whatever it is
+            if len(wanted) > 1:
+                for one in wanted:
+                    self._answer([one])
+            elif wanted[0].work.model.is_closed:
+                self._deliver(wanted[0], UnknownModelError("The model was put away meanwhile."))
+            else:
+                known = isinstance(error, LorafitError)
+                self._deliver(
+                    wanted[0], error if known else ModelFailedError(f"The model failed: {type(error).__name__}.")
+                )
+            return
+        for one, answer in answers:
+            self._keep(one.work, answer)
+            self._deliver(one, answer)
+
+    def _conclude(self, wanted: Sequence[_Waiting]) -> list[tuple[_Waiting, Answer]]:
+        """Compute texts of one engine."""
+        outputs = wanted[0].work.model.engine.compute([one.work for one in wanted])
+        owners: dict[Served, list[tuple[_Waiting, Array, Array | None]]] = {}
+        for one, computed in zip(wanted, outputs, strict=True):
+            owners.setdefault(one.work.model, []).append((one, *computed))
+        answers: list[tuple[_Waiting, Answer]] = []
+        for model, own in owners.items():
+            waiting, logits, features = zip(*own, strict=True)
+            known = None if features[0] is None else np.concatenate(features)
+            given = model.predictor.conclude([one.work.text for one in waiting], np.concatenate(logits), known)
+            answers += zip(waiting, given, strict=True)
+        return answers
+
+    def _deliver(self, one: _Waiting, answer: Answer | Exception) -> None:
+        """Hand an answer to all who wait for it by now."""
+        with self._changed:
+            self._forget(one)
+        for ticket, place in one.waiters:
+            ticket.deliver(place, answer)
+
+    def _forget(self, one: _Waiting) -> None:
+        """Let nobody wait for a text any more."""
+        self._known.pop((one.work.model, one.work.text), None)
+        one.work.model.waiting -= 1

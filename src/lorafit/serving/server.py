@@ -1,0 +1,265 @@
+"""Open models and answer over HTTP until told to stop."""
+
+import asyncio
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from lorafit.errors import EnvironmentUnfitError, UserInputError
+from lorafit.serving.app import build_app
+from lorafit.serving.gates import KEYS_VARIABLE, Gate, allowed_hosts, is_loopback
+from lorafit.serving.measures import Measures
+from lorafit.serving.service import Limits, Service
+from lorafit.serving.shelf import NAME, Shelf
+from lorafit.system.signals import listen
+
+_BACKLOG: Final = 2048
+_KEEP_ALIVE: Final = 30
+"""Seconds that a connection without requests stays open, or with half a head of one."""
+
+_FAREWELL: Final = 1.0
+"""Seconds at most for which connections that are open when the server is to end are waited for."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may ask.
+
+    Attributes:
+        keys: API keys; none are needed on loopback only.
+        a_minute: Requests a key may make a minute, or None.
+        hosts: Further names that requests may be for.
+    """
+
+    keys: Sequence[str] = ()
+    a_minute: int | None = None
+    hosts: Sequence[str] = field(default_factory=tuple)
+
+
+def name_models(words: Sequence[str]) -> dict[str, Path]:
+    """Read what is to be served: folders, or NAME=FOLDER; a folder's own name in small letters is the model's.
+
+    Args:
+        words: The folders.
+
+    Returns:
+        Folders by name.
+
+    Raises:
+        UserInputError: A name stands twice, or is none that a model may have.
+    """
+    found: dict[str, Path] = {}
+    for word in words:
+        name, sign, folder = word.partition("=")
+        path = Path(folder if sign and not Path(word).exists() else word).expanduser()
+        name = name if sign and not Path(word).exists() else path.resolve().name.lower()
+        if not NAME.fullmatch(name):
+            raise UserInputError(f"{word} has no name that a model may have. Give it one: NAME={path}")
+        if name in found:
+            raise UserInputError(f"Two models are named {name}. Give one another name: NAME={path}")
+        found[name] = path
+    return found
+
+
+class _Protocol(HttpToolsProtocol):
+    """A connection that is closed when nothing, or half a head, comes for too long."""
+
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own type
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._waiting = self.loop.call_later(_KEEP_ALIVE, transport.abort)
+
+    def on_message_begin(self) -> None:
+        """Wait for the rest of a head that has begun."""
+        super().on_message_begin()
+        if self._waiting is None:
+            self._waiting = self.loop.call_later(_KEEP_ALIVE, self.transport.abort)
+
+    def on_headers_complete(self) -> None:
+        """Wait for a head no longer: its body has a limit of its own."""
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+
+class _Server(uvicorn.Server):
+    """Answers what has been sent before it ends, also on connections that nobody has taken from the system yet."""
+
+    def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
+        super().__init__(config)
+        self._gate = gate
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Keep no connection alive any more, let next to none wait in the system, and end when those there are done."""
+        self._gate.is_closing = True
+        for listening in sockets or ():
+            listening.listen(0)
+        until = time.monotonic() + _FAREWELL
+        while self.server_state.connections and time.monotonic() < until:
+            await asyncio.sleep(_FAREWELL / 20)
+        await super().shutdown(sockets)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A server that listens.
+
+    Attributes:
+        server: Speaks HTTP; `should_exit` lets it end.
+        listening: Where it listens.
+        service: What answers; its `shelf` holds the models, and more may be opened and closed while it runs.
+        warm_up_tokens: As `open_server` has it.
+    """
+
+    server: uvicorn.Server
+    listening: socket.socket
+    service: Service
+    warm_up_tokens: int
+
+    @property
+    def address(self) -> str:
+        """Where it answers."""
+        host, port = self.listening.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def run(self) -> None:
+        """Compute answers in this thread, and speak HTTP in another, until the server ends.
+
+        What was taken is answered before this returns. In the main thread the first signal lets the server end.
+        """
+
+        def speak() -> None:
+            try:
+                self.server.run(sockets=[self.listening])
+            finally:
+                self.service.stop()
+
+        speaking = threading.Thread(target=speak, name="http")
+        try:
+            with listen(self.stop):
+                speaking.start()
+                self.service.run(warm_up_tokens=self.warm_up_tokens)
+        finally:
+            self.stop()
+            speaking.join()
+            self.listening.close()
+
+    def stop(self) -> None:
+        """Let the server end."""
+        self.server.should_exit = True
+
+
+def open_server(  # noqa: PLR0913 - each is a choice of its own, and has a name
+    models: Mapping[str, Path],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    adapters_dir: Path | None = None,
+    most: int = 100,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    access: Access | None = None,
+    limits: Limits | None = None,
+    warm_up_tokens: int = 128,
+    say: Callable[[str], None] = lambda _: None,
+) -> Serving:
+    """Open models, and listen.
+
+    Args:
+        models: Runs and exports by name; they stay open.
+        host: Address to listen on.
+        port: Its port; 0 for a free one.
+        adapters_dir: Folder of further models, opened when they are asked for.
+        most: Most models that are open.
+        precision: Of runs, as `lorafit.load` has it.
+        access: Who may ask.
+        limits: What requests may ask for.
+        warm_up_tokens: Length of the texts that are computed before it is ready; 0 for none.
+        say: Called with lines for people.
+
+    Returns:
+        The server.
+
+    Raises:
+        UserInputError: Nothing is to be served, the address or the rate needs keys, or a model's name is wrong.
+        LorafitError: A model cannot be opened.
+        EnvironmentUnfitError: The address cannot be listened on.
+    """
+    access, limits = access or Access(), limits or Limits()
+    if not models and adapters_dir is None:
+        raise UserInputError("Name a run or an export to serve, or --adapters-dir.")
+    if adapters_dir is not None and not adapters_dir.is_dir():
+        raise UserInputError(f"--adapters-dir {adapters_dir} is no folder.")
+    if not access.keys and not is_loopback(host):
+        raise UserInputError(
+            f"Other machines reach {host}, so that callers need a key. Write one a line into a file and give it with "
+            f"--api-keys FILE, or set {KEYS_VARIABLE}; or listen on --host 127.0.0.1."
+        )
+    if access.a_minute is not None and not access.keys:
+        raise UserInputError(f"--rate-limit counts the requests of a key: give --api-keys FILE, or {KEYS_VARIABLE}.")
+    listening = _listen(host, port)
+    try:
+        shelf = Shelf(folder=adapters_dir, most=max(most, len(models)), precision=precision)
+        for name, folder in models.items():
+            served = shelf.open(name, folder, pinned=True)
+            shared = "on the shared base" if served.alone is None else f"by itself: {served.alone}"
+            say(f"{name}@{served.digest}: {shared}")
+        measures = Measures()
+        service = Service(shelf, limits, measures)
+        gate = Gate(
+            build_app(service),
+            hosts=allowed_hosts(host, access.hosts, keys=bool(access.keys)),
+            keys=access.keys,
+            a_minute=access.a_minute,
+            body=limits.body,
+            seconds=limits.seconds,
+            measures=measures,
+        )
+    except BaseException:
+        listening.close()
+        raise
+    config = uvicorn.Config(
+        gate,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        http=_Protocol,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=math.ceil(limits.seconds) + 1,
+    )
+    return Serving(_Server(config, gate), listening, service, warm_up_tokens)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise EnvironmentUnfitError(
+            f"Nothing can be served at {host}, port {port}: {error.strerror or error}. Take another with --port, or 0 "
+            "for a free one."
+        ) from error
+    return listening

@@ -1,0 +1,241 @@
+"""What a server does with texts, whatever dialect they came in: checked, tokenised, batched, remembered."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from threading import Lock
+from typing import Final, NamedTuple, TypeVar
+
+import numpy as np
+
+from lorafit.errors import UserInputError
+from lorafit.inference.explanation import Explanation, explain
+from lorafit.inference.given_texts import NOTHING_LEFT, AnyText, read_texts
+from lorafit.inference.predictor import Answer
+from lorafit.serving.batching import Batcher, OverloadedError, Ticket
+from lorafit.serving.measures import Measures
+from lorafit.serving.shelf import Served, Shelf, Work
+from lorafit.system.text import Text
+
+T = TypeVar("T")
+
+_WARM_UP_WORD: Final = "film"
+_TOKENIZERS: Final = 2
+"""Threads that tokenise, beside the event loop."""
+
+_MOST_PREPARED: Final = 256
+"""Requests at most that wait for them."""
+
+_MOST_EXPLAINED: Final = 4
+"""Explanations at most that wait, that which is being computed among them."""
+
+_EXPLAINED_CHARACTERS: Final = 20_000
+"""Of a text at most: it is computed again without each of its words, and not given up once it is begun."""
+
+
+class TooMuchError(Exception):
+    """More, or longer, texts than a request may have."""
+
+
+class TokenlessError(UserInputError):
+    """A text of which the tokenizer leaves nothing."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What requests may ask for.
+
+    Attributes:
+        texts: Most texts a request.
+        characters: Longest text.
+        body: Most bytes of a request.
+        seconds: Longest time until an answer.
+        wait: Longest time that a text may wait in the queue, as foreseen, before its request is refused.
+        batch_tokens: Most tokens in a batch.
+        delay: Seconds that a text waits for others to be computed with.
+        cache: Answers that are kept.
+    """
+
+    texts: int = 1024
+    characters: int = 200_000
+    body: int = 16_000_000
+    seconds: float = 30.0
+    wait: float = 2.0
+    batch_tokens: int = 4096
+    delay: float = 0.003
+    cache: int = 0
+
+
+class Answered(NamedTuple):
+    """Answers of a model, and how many tokens it read for them."""
+
+    model: Served
+    answers: list[Answer]
+    tokens: int
+
+
+class Service:
+    """Answers requests, by the models on a shelf. `run` and `stop` are called once each."""
+
+    def __init__(self, shelf: Shelf, limits: Limits, measures: Measures) -> None:
+        self.shelf, self.limits, self.measures = shelf, limits, measures
+        self.is_ready = False
+        self._tokenizing = ThreadPoolExecutor(_TOKENIZERS, thread_name_prefix="tokens")
+        self._opening = ThreadPoolExecutor(1, thread_name_prefix="opening")
+        self._explaining = ThreadPoolExecutor(1, thread_name_prefix="explaining")
+        self._prepared = self._explained = 0
+        self._cache: OrderedDict[tuple[str, Text], Answer] = OrderedDict()
+        self._cache_lock = Lock()
+        self._batcher = Batcher(
+            tokens=limits.batch_tokens,
+            delay=limits.delay,
+            patience=limits.wait,
+            tell=measures.count_batch,
+            keep=self._remember,
+        )
+
+    def run(self, *, warm_up_tokens: int) -> None:
+        """Answer until `stop` is called, once some texts were computed on every engine, so that the first one is quick.
+
+        Args:
+            warm_up_tokens: Length of those texts; 0 for none.
+        """
+        try:
+            self._warm_up(warm_up_tokens)
+            self.is_ready = True
+            self._batcher.run()
+        finally:
+            self._batcher.end()
+
+    def _warm_up(self, longest: int) -> None:
+        for served in self.shelf:
+            tokens = max(1, min(longest, served.predictor.max_length) - 2)
+            for rows in (1, 8) if longest else ():
+                words = " ".join([_WARM_UP_WORD] * tokens)
+                text: Text = (words, _WARM_UP_WORD) if served.predictor.pair else words
+                work = Work(served, text, served.predictor.tokenize([text]))
+                began = time.monotonic()
+                served.engine.compute([work] * rows)
+                self._batcher.learn(rows * len(work.tokens.ids), time.monotonic() - began)
+
+    def stop(self) -> None:
+        """Answer what waits, and refuse what comes after."""
+        self.is_ready = False
+        self._batcher.stop()
+        for threads in (self._tokenizing, self._opening, self._explaining):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def waiting(self) -> int:
+        """Tokens in the queue."""
+        return self._batcher.waiting
+
+    async def find(self, name: str | None) -> Served:
+        """Find a model, and open it where it waits to be asked for; raises as `Shelf.find`."""
+        found = self.shelf.find_open(name)
+        return found if found is not None else await self.open(partial(self.shelf.find, name))
+
+    async def open(self, work: Callable[[], T]) -> T:
+        """Open or close models, one after the other, beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._opening, work)
+
+    async def ask(self, name: str | None, texts: Sequence[AnyText]) -> Answered:
+        """Answer texts.
+
+        Args:
+            name: The model, as `Shelf.find` takes it.
+            texts: Texts, or pairs of texts for a model that takes them; at least one.
+
+        Returns:
+            The answers, in the order of the texts.
+
+        Raises:
+            UnknownModelError: As `Shelf.find`.
+            TooMuchError: There are too many texts, or one is too long.
+            UserInputError: Some of them cannot be predicted.
+            OverloadedError: Too much waits already.
+            TimeoutError: No answer came in time.
+            RunError: The model cannot be opened, or gives no numbers.
+        """
+        if len(texts) > self.limits.texts:
+            raise TooMuchError(f"A request has at most {self.limits.texts:,} texts, and this one has {len(texts):,}.")
+        async with asyncio.timeout(self.limits.seconds):
+            served = await self.find(name)
+            works = await self._tokenize(served, texts)
+            ticket = Ticket(len(works))
+            missing = []
+            for place, work in enumerate(works):
+                known = self._recall(work)
+                if known is None:
+                    missing.append((place, work))
+                else:
+                    ticket.deliver(place, known)
+            self.measures.count_cached(len(works) - len(missing))
+            try:
+                if missing:
+                    self._batcher.put(ticket, missing)
+                answers = await ticket.done
+            finally:
+                ticket.done.cancel()  # whoever went away waits for nothing any more
+        return Answered(served, answers, sum(len(work.tokens.ids) for work in works))
+
+    async def explain(self, name: str | None, text: AnyText, label: str | None) -> tuple[Served, Explanation]:
+        """Say which words a prediction rests on; one at a time. Raises as `ask`, and where the label is unknown."""
+        if self._explained >= _MOST_EXPLAINED:
+            raise OverloadedError(round(self.limits.seconds))
+        self._explained += 1
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                served = await self.find(name)
+                (work,) = await self._tokenize(served, [text], characters=_EXPLAINED_CHARACTERS)
+                found = self._explaining.submit(explain, served.predictor, work.text, label=label)
+                return served, await asyncio.wrap_future(found)
+        finally:
+            self._explained -= 1
+
+    async def _tokenize(self, served: Served, texts: Sequence[AnyText], *, characters: int | None = None) -> list[Work]:
+        """Check and tokenise texts beside the event loop."""
+        if self._prepared >= _MOST_PREPARED:
+            raise OverloadedError(1)
+        self._prepared += 1
+        try:
+            most = min(characters or self.limits.characters, self.limits.characters)
+            prepare = partial(self._prepare, served, texts, most)
+            return await asyncio.get_running_loop().run_in_executor(self._tokenizing, prepare)
+        finally:
+            self._prepared -= 1
+
+    def _prepare(self, served: Served, texts: Sequence[AnyText], most: int) -> list[Work]:
+        """Check and tokenise texts of at most so many characters."""
+        predictor = served.predictor
+        given = read_texts(texts, pair=predictor.pair)
+        for row, text in enumerate(given.texts, start=1):
+            if sum(map(len, text)) > most if isinstance(text, tuple) else isinstance(text, str) and len(text) > most:
+                raise TooMuchError(f"A text has at most {most:,} characters, and text {row} has more.")
+        given.refuse_faults()
+        tokens = predictor.tokenize(given.texts)
+        empty = np.flatnonzero(predictor.find_tokenless(tokens)).tolist()
+        if empty:
+            raise TokenlessError(f"Text {empty[0] + 1} cannot be predicted: {NOTHING_LEFT}.")
+        return [Work(served, text, tokens.select(np.array([place]))) for place, text in enumerate(given.texts)]
+
+    def _recall(self, work: Work) -> Answer | None:
+        if not self.limits.cache:
+            return None
+        with self._cache_lock:
+            answer = self._cache.get((work.model.predictor.fingerprint, work.text))
+            if answer is not None:
+                self._cache.move_to_end((work.model.predictor.fingerprint, work.text))
+            return answer
+
+    def _remember(self, work: Work, answer: Answer) -> None:
+        if not self.limits.cache:
+            return
+        with self._cache_lock:
+            self._cache[work.model.predictor.fingerprint, work.text] = answer
+            while len(self._cache) > self.limits.cache:
+                self._cache.popitem(last=False)
