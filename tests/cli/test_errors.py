@@ -293,7 +293,7 @@ def test_a_missing_carrier_gives_the_pip_line(spawn_without: Callable[..., Any],
     )
 
 
-@pytest.mark.parametrize("words", [["train", "reviews.csv"], ["predict", "RUN", "fine"]])
+@pytest.mark.parametrize("words", [["train", "reviews.csv"], ["predict", "RUN", "fine", "--runtime", "torch"]])
 def test_a_missing_extra_gives_the_pip_line(
     spawn_without: Callable[..., Any], folder: Path, trained: Path, words: list[str]
 ) -> None:

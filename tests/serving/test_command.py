@@ -52,6 +52,7 @@ def ask(port: int, turn: int) -> tuple[int, str]:
     return answer.status, content[0]["label"] if answer.status == 200 else ""
 
 
+@pytest.mark.slow  # that a server ends so is tested with every one that runs in a test
 def test_what_was_taken_is_answered_when_the_server_is_told_to_end(adapters: dict[str, Path]) -> None:
     expected = [one.label for one in lorafit.load(adapters["tone"], precision="fp32").predict(map(write, range(400)))]
     words = (f"tone={adapters['tone']}", "--warmup-tokens", "8", "--precision", "fp32")

@@ -12,7 +12,7 @@ from lorafit.errors import MissingExtraError
 from lorafit.system.extras import EXTRAS, install_line, missing_modules, require
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
-MODULE_OF = {"scikit-learn": "sklearn", "mlflow-skinny": "mlflow"}
+MODULE_OF = {"scikit-learn": "sklearn", "mlflow-skinny": "mlflow", "prometheus-client": "prometheus_client"}
 """Import names that differ from the package's name."""
 
 

@@ -166,7 +166,7 @@ def test_record_tells_what_was_done_with_what(finished: Run, encoder: Path, revi
     assert {name: split.rows for name, split in record.data.splits.items()} == {
         "train": 108, "validation": 12, "test": 40
     }  # fmt: skip
-    before, after = ["save check", "before training"], ["saving", "baselines", "evaluation", "report"]
+    before, after = ["save check", "before training"], ["saving", "baselines", "evaluation", "report", "graph"]
     assert list(record.seconds) == [*before, "training", *after]
     assert record.training is not None
     assert record.training.adapted_modules == 12
@@ -244,7 +244,7 @@ def test_budget_for_other_tokens_gives_the_run_that_these_settings_give(
     changes |= {"evaluation__before": False, "evaluation__report": False}
     per_token = CostModel(0, 1e-3, 0)
     monkeypatch.setattr(costs, "measure_costs", lambda *_: Costs(per_token, per_token, layers=0, frozen=0))
-    run = lorafit.train(make_config(encoder, source, training__budget="28s", **changes), output=tmp_path / "run")
+    run = lorafit.train(make_config(encoder, source, training__budget="30s", **changes), output=tmp_path / "run")
     assert run.record.forecast is not None
     assert run.record.forecast.given_up == ["256 tokens instead of 300"]
     assert (run.record.max_length, run.record.truncation) == (256, "head+tail")

@@ -277,7 +277,7 @@ def test_head_alone_is_trained_and_measured_on_what_the_frozen_encoder_gives(
         )
         for cache in ("auto", "never")
     )
-    stages = ["save check", "frozen layers", "training", "saving", "evaluation"]
+    stages = ["save check", "frozen layers", "training", "saving", "evaluation", "graph"]
     assert list(kept.record.seconds) == stages, "none is trained"
     assert list(kept.metrics.baselines) == ["majority"]
     assert kept.record.files["model.safetensors"] == never.record.files["model.safetensors"]

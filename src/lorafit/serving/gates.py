@@ -11,7 +11,7 @@ import os
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -33,6 +33,7 @@ OPEN_PATHS: Final = ("/health", "/v2/health/live", "/v2/health/ready", "/", "/pa
 """What needs no key: whether the server lives, and the page, which asks for a key itself."""
 
 _SHORTEST_KEY: Final = 16
+_SWALLOW_SECONDS: Final = 1.0
 _LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -157,6 +158,7 @@ class Gate:
             self._check(scope)
             await self._app(scope, await self._read(receive), answer)
         except _Refused as refused:
+            await self._swallow(receive)
             await _refuse(refused, answer)
         except Exception as error:  # noqa: BLE001 - the last place where it can become an answer
             # a traceback would end with a message, which may hold a text
@@ -222,6 +224,17 @@ class Gate:
             return whole.pop() if whole else await receive()
 
         return give
+
+    async def _swallow(self, receive: Receive) -> None:
+        """Read what a client is still sending, within bounds: one whose connection ends first may not see the answer."""
+        read = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SWALLOW_SECONDS):
+                while read <= self._body:
+                    message = await receive()
+                    read += len(message.get("body", b""))
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return
 
     def _too_large(self) -> _Refused:
         return _Refused(413, "validation", f"A request has at most {self._body:,} bytes.")
