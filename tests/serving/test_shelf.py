@@ -153,8 +153,10 @@ def test_an_adapter_of_another_base_has_a_base_of_its_own(
     ("settings", "why"),
     [
         (["method.name=dora"], "DoRA is not computed beside other adapters"),
-        (["method.name=bitfit"], "BitFit has no adapter"),
-        (["method.name=pfeiffer"], "Pfeiffer is not computed beside other adapters"),
+        pytest.param(["method.name=bitfit"], "BitFit has no adapter", marks=pytest.mark.slow),
+        pytest.param(
+            ["method.name=pfeiffer"], "Pfeiffer is not computed beside other adapters", marks=pytest.mark.slow
+        ),
         (["method.name=pissa"], "its method changes the weights of the base"),
         (["method.options.use_dora=true"], "it is not plain LoRA"),
     ],

@@ -28,6 +28,7 @@ def show_openmp(code: str, **variables: str) -> str:
 COMMAND = "import sys; from lorafit.cli import main; sys.argv[1:] = ['doctor', '--offline', '--json']; main()"
 
 
+@pytest.mark.slow  # three processes with torch
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch computes with another OpenMP")
 def test_a_commands_threads_spin_briefly() -> None:
     assert SPINS.format(2000) in show_openmp(COMMAND)

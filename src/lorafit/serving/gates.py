@@ -226,7 +226,7 @@ class Gate:
         return give
 
     async def _swallow(self, receive: Receive) -> None:
-        """Read what a client is still sending, within bounds: one whose connection ends first may not see the answer."""
+        """Read what a client still sends, within bounds: one whose connection ends before may not see the answer."""
         read = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(_SWALLOW_SECONDS):

@@ -89,8 +89,15 @@ def test_so_it_does_for_other_methods_and_long_texts(
         np.testing.assert_allclose(graph.predict_proba(texts), torch.predict_proba(texts), atol=1e-2)
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert"])
-@pytest.mark.parametrize("typed", [True, False])
+@pytest.mark.parametrize(
+    ("family", "typed"),
+    [
+        ("bert", True),
+        ("distilbert", False),
+        pytest.param("bert", False, marks=pytest.mark.slow),
+        pytest.param("distilbert", True, marks=pytest.mark.slow),
+    ],
+)
 def test_so_it_does_for_pairs_whether_their_tokens_have_types_or_not(
     build_encoder: Callable[..., Path], own_cache: Path, tmp_path: Path, family: str, typed: bool
 ) -> None:
