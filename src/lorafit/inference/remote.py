@@ -74,6 +74,14 @@ class RemotePredictor:
     ) -> list[Prediction | None]:
         """Predict texts, as `Predictor.predict` does.
 
+        Args:
+            texts: As there.
+            bad_rows: As there.
+            on_progress: As there.
+
+        Returns:
+            As there.
+
         Raises:
             UserInputError: As there, or the server refuses the request.
             EnvironmentUnfitError: The server has gone, or stays too busy.

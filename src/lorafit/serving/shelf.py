@@ -318,6 +318,9 @@ class Shelf:
     def close(self, name: str) -> None:
         """Put a model away.
 
+        Args:
+            name: Its name.
+
         Raises:
             UnknownModelError: None of that name is open.
         """
