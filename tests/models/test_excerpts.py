@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -113,6 +113,8 @@ def test_pieces_give_the_tokens_of_the_whole(
     policy=st.sampled_from(POLICIES),
     length=st.integers(5, 12),
 )
+@example(pairs=[("a a [SEP]aa", "aaan't")], policy="tail", length=5)
+@example(pairs=[("aaan't", "a a [SEP]aa")], policy="head+tail", length=6)
 def test_pieces_give_the_tokens_of_whole_pairs(
     tokenizer: Tokenizer, pairs: list[Text], policy: TruncationPolicy, length: int
 ) -> None:

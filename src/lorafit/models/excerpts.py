@@ -40,6 +40,15 @@ class Ends(NamedTuple):
     tail: int
     by_length: bool = False
 
+    @property
+    def minds_length(self) -> bool:
+        """Whether the longer of two texts with more tokens than that gets more room: an odd one is not halved."""
+        return self.by_length or max(self.head, self.tail) % 2 == 0
+
+    def shorten(self, ids: list[int]) -> list[int]:
+        """Return one token fewer than are needed at least, so that a text of so many is the shorter one."""
+        return ids[: self.head] + ids[len(ids) - self.tail + 1 :] if self.tail else ids[: self.head - 1]
+
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     """Return the token ids of a text, without special tokens."""

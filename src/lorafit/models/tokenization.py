@@ -343,11 +343,12 @@ def _encode(tokenizer: Tokenizer, texts: Sequence[Text], need: Ends) -> Iterator
     sides: list[Sequence[Any]] = [texts] if isinstance(texts[0], str) else list(zip(*texts, strict=True))
     encoded = [_encode_side(tokenizer, side, need) for side in sides]
     for place, parts in enumerate(zip(*encoded, strict=True)):
-        if need.by_length and len(parts) == 2 and min(map(len, parts)) >= need.head:  # both may be cut
-            first, second = (count_tokens(tokenizer, side[place]) for side in sides)
-            yield (parts[0], parts[1][: need.head - 1]) if first >= second else (parts[0][: need.head - 1], parts[1])
-        else:
+        if len(parts) == 1 or min(map(len, parts)) < need.head + need.tail or not need.minds_length:
             yield parts
+            continue
+        first, second = (count_tokens(tokenizer, side[place]) for side in sides)  # of both the middle may be missing
+        is_first_longer = first >= second if need.by_length else first > second
+        yield (parts[0], need.shorten(parts[1])) if is_first_longer else (need.shorten(parts[0]), parts[1])
 
 
 def _encode_side(tokenizer: Tokenizer, texts: Sequence[str], need: Ends) -> Iterator[Tokens]:
