@@ -4,7 +4,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from lorafit.serving.server import Serving, open_server
+from lorafit.serving.shelf import Work
+from lorafit.tasks.base import Array
 
 TASK_NAMES = {"tone": "single_label", "kinds": "multi_label", "points": "regression", "stars": "ordinal"}
 """Adapters on one base, by the task of each."""
@@ -62,6 +64,23 @@ class Client:
             return Told(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
         finally:
             connection.close()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside the block nothing is computed."""
+        engine = next(iter(self.serving.service.shelf)).engine
+        compute, go = engine.compute, threading.Event()
+
+        def wait(works: Sequence[Work]) -> list[tuple[Array, Array | None]]:
+            go.wait()
+            return compute(works)
+
+        engine.compute = wait  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            engine.compute = compute  # type: ignore[method-assign]
+            go.set()
 
     def measure(self, name: str) -> float:
         """Return a measure's value, summed over its labels."""

@@ -54,10 +54,9 @@ def test_answers_are_those_of_predict_while_other_adapters_are_in_the_batch(
 
 def test_batches_hold_texts_of_several_adapters(client: "Client") -> None:
     before = client.measure("lorafit_batch_texts_count"), client.measure("lorafit_texts_total")
-    engine = next(iter(client.serving.service.shelf)).engine
     names = ["tone", "kinds", "points", "stars"]
     with ThreadPoolExecutor(16) as pool:
-        with engine.lock:
+        with client.held():
             asked = [
                 pool.submit(client.post, "/predictions", {"model": name, "texts": [f"fine film {name} {turn}"]})
                 for name in names

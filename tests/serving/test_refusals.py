@@ -5,9 +5,8 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,13 +22,6 @@ if TYPE_CHECKING:
     from tests.serving.conftest import Client, OpenHere
 
 KEY, OTHER_KEY = "a-key-of-a-caller-1", "a-key-of-a-caller-2"
-
-
-@contextmanager
-def held(client: "Client") -> Iterator[None]:
-    """Inside the block nothing is computed."""
-    with next(iter(client.serving.service.shelf)).engine.lock:
-        yield
 
 
 @pytest.mark.parametrize(
@@ -76,7 +68,7 @@ def test_a_model_that_gives_no_numbers_harms_no_other(open_here: "OpenHere", ada
         for parameter in head.model.parameters():
             parameter.fill_(float("nan"))
         with ThreadPoolExecutor(8) as pool:
-            with held(client):
+            with client.held():
                 asked = [
                     pool.submit(client.post, "/predict", {"inputs": f"film {turn}", "model": name})
                     for turn in range(4)
@@ -92,7 +84,7 @@ def test_a_model_that_gives_no_numbers_harms_no_other(open_here: "OpenHere", ada
 def test_who_was_put_away_answers_no_more(open_here: "OpenHere", adapters: dict[str, Path]) -> None:
     with open_here(adapters) as client, ThreadPoolExecutor(8) as pool:
         expected = client.post("/predict", {"inputs": "fine film", "model": "stars"}).content
-        with held(client):
+        with client.held():
             first = pool.submit(client.post, "/predict", {"inputs": "film", "model": "tone"})
             time.sleep(0.3)
             asked = [
@@ -203,7 +195,7 @@ def test_more_than_a_request_may_have_is_refused_before_it_is_read(
 def test_who_would_wait_too_long_is_refused_at_once(open_here: "OpenHere", adapters: dict[str, Path]) -> None:
     with open_here({"tone": adapters["tone"]}, limits=Limits(wait=0)) as client, ThreadPoolExecutor(2) as pool:
         assert client.post("/predict", {"inputs": "fine"}).status == 200  # by which the speed is known
-        with held(client):
+        with client.held():
             asked = [pool.submit(client.post, "/predict", {"inputs": "film one"})]
             time.sleep(0.3)  # until it is being computed
             asked.append(pool.submit(client.post, "/predict", {"inputs": "film two"}))
@@ -216,7 +208,7 @@ def test_who_would_wait_too_long_is_refused_at_once(open_here: "OpenHere", adapt
 
 def test_answers_that_come_too_late_are_given_up(open_here: "OpenHere", adapters: dict[str, Path]) -> None:
     with open_here({"tone": adapters["tone"]}, limits=Limits(seconds=0.3)) as client:
-        with held(client), ThreadPoolExecutor(4) as pool:
+        with client.held(), ThreadPoolExecutor(4) as pool:
             asked = [pool.submit(client.post, "/predict", {"inputs": "film"})]
             time.sleep(0.2)  # until it is being computed
             asked += [pool.submit(client.post, "/predict", {"inputs": f"film {turn}"}) for turn in range(3)]
@@ -229,7 +221,7 @@ def test_what_nobody_waits_for_is_not_computed(open_here: "OpenHere", adapters: 
     body = json.dumps({"inputs": "a fine film"}).encode()
     head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     with open_here({"tone": adapters["tone"]}) as client, ThreadPoolExecutor(1) as pool:
-        with held(client):
+        with client.held():
             first = pool.submit(client.post, "/predict", {"inputs": "film"})
             time.sleep(0.3)
             with socket.create_connection(("127.0.0.1", client.port)) as gone:
@@ -243,7 +235,7 @@ def test_what_nobody_waits_for_is_not_computed(open_here: "OpenHere", adapters: 
 
 def test_a_text_that_waits_already_is_not_computed_twice(open_here: "OpenHere", adapters: dict[str, Path]) -> None:
     with open_here({"tone": adapters["tone"]}, limits=Limits(cache=2)) as client, ThreadPoolExecutor(8) as pool:
-        with held(client):
+        with client.held():
             asked = [pool.submit(client.post, "/predict", {"inputs": "film"})]
             time.sleep(0.3)
             asked += [pool.submit(client.post, "/predict", {"inputs": "a fine film"}) for _ in range(5)]

@@ -191,9 +191,8 @@ def _open_job(
 def _find_server(model: str, adapter: str | None, **choices: object) -> "RemotePredictor | None":
     """Return the model of a server; None where it is a folder."""
     from lorafit.errors import UserInputError
-    from lorafit.inference.remote import KEY_VARIABLE, SCHEMES, RemotePredictor
 
-    if not model.startswith(SCHEMES):
+    if not model.startswith(("http://", "https://")):
         if adapter is not None:
             raise UserInputError("--adapter names a model of a server: give its address, http://HOST:PORT.")
         return None
@@ -201,6 +200,8 @@ def _find_server(model: str, adapter: str | None, **choices: object) -> "RemoteP
     if changed := [name for name, value in choices.items() if value != usual[name]]:
         option = {"blend": "no-blend", "verify": "no-verify"}.get(changed[0], changed[0].replace("_", "-"))
         raise UserInputError(f"--{option} is for folders: a server's models are as it serves them.")
+    from lorafit.inference.remote import KEY_VARIABLE, RemotePredictor  # which brings http and ssl
+
     return RemotePredictor(model, adapter, key=os.environ.get(KEY_VARIABLE))
 
 

@@ -133,19 +133,13 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def predict(asked: TeiRequest, request: Request) -> list[Any]:
         """Answer as Text Embeddings Inference: labels with scores, the highest first."""
         texts, batch = asked.read()
-        if not texts:
-            raise UserInputError("`inputs` is empty.")
         answers = await _while_there(request, service.ask(asked.model, texts))
         return dialects.tell_tei(answers, raw=asked.raw_scores, batch=batch)
 
     @app.post("/classify", tags=["vLLM", "Infinity"])
-    @app.post("/v1/classify", include_in_schema=False)
     async def classify(asked: ClassifyRequest, request: Request) -> dict[str, Any]:
         """Answer as vLLM, or as Infinity where `raw_scores` is there."""
-        texts = asked.read()
-        if not texts:
-            raise UserInputError("`input` is empty.")
-        answers = await _while_there(request, service.ask(asked.model, texts))
+        answers = await _while_there(request, service.ask(asked.model, asked.read()))
         if asked.raw_scores is None:
             return dialects.tell_vllm(answers)
         return dialects.tell_infinity(answers, raw=asked.raw_scores)
@@ -153,10 +147,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     @app.post("/infinity/classify", tags=["Infinity"])
     async def classify_as_infinity(asked: ClassifyRequest, request: Request) -> dict[str, Any]:
         """Answer as Infinity."""
-        texts = asked.read()
-        if not texts:
-            raise UserInputError("`input` is empty.")
-        answers = await _while_there(request, service.ask(asked.model, texts))
+        answers = await _while_there(request, service.ask(asked.model, asked.read()))
         return dialects.tell_infinity(answers, raw=bool(asked.raw_scores))
 
     @app.post("/predictions", tags=["lorafit"])
@@ -210,10 +201,7 @@ def _add_tensors(app: FastAPI, service: Service) -> None:
     @app.post("/v2/models/{name}/infer", tags=tag)
     async def infer(name: _AnyName, asked: InferRequest, request: Request) -> dict[str, Any]:
         """Answer tensors of texts."""
-        texts = asked.read()
-        if not texts:
-            raise UserInputError("The tensors hold no text.")
-        return dialects.tell_infer(await _while_there(request, service.ask(name, texts)), asked)
+        return dialects.tell_infer(await _while_there(request, service.ask(name, asked.read())), asked)
 
 
 def _add_adapters(app: FastAPI, service: Service) -> None:
@@ -352,10 +340,10 @@ async def _while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
             raise HTTPException(499, "The client has gone.")
         return answer.result()
     finally:
-        for task in (answer, gone):
-            task.cancel()
+        for awaited in (answer, gone):
+            awaited.cancel()
             with suppress(asyncio.CancelledError, Exception):
-                await task
+                await awaited
 
 
 async def _tell_fault(_: Request, error: Exception) -> Response:

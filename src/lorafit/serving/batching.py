@@ -1,7 +1,7 @@
 """Texts of many requests in the same forward passes, fairly and without endless queues.
 
 One thread computes, best of all the process's first: in any other, libgomp's threads sleep after 100 looks for work
-where cores are no more than threads, which costs small batches a third of their time. What waits is taken model by
+where cores are no more than threads, and small batches take longer. What waits is taken model by
 model in turn, up to so many tokens, so that a model with thousands of texts does not keep another one's single text
 waiting. What nobody waits for any more is dropped.
 """

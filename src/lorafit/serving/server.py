@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -41,7 +41,7 @@ class Access:
 
     keys: Sequence[str] = ()
     a_minute: int | None = None
-    hosts: Sequence[str] = field(default_factory=tuple)
+    hosts: Sequence[str] = ()
 
 
 def name_models(words: Sequence[str]) -> dict[str, Path]:
@@ -59,8 +59,9 @@ def name_models(words: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for word in words:
         name, sign, folder = word.partition("=")
-        path = Path(folder if sign and not Path(word).exists() else word).expanduser()
-        name = name if sign and not Path(word).exists() else path.resolve().name.lower()
+        is_named = bool(sign) and not Path(word).exists()
+        path = Path(folder if is_named else word).expanduser()
+        name = name if is_named else path.resolve().name.lower()
         if not NAME.fullmatch(name):
             raise UserInputError(f"{word} has no name that a model may have. Give it one: NAME={path}")
         if name in found:

@@ -148,7 +148,7 @@ class Service:
 
         Args:
             name: The model, as `Shelf.find` takes it.
-            texts: Texts, or pairs of texts for a model that takes them; at least one.
+            texts: Texts, or pairs of texts for a model that takes them.
 
         Returns:
             The answers, in the order of the texts.
@@ -156,11 +156,13 @@ class Service:
         Raises:
             UnknownModelError: As `Shelf.find`.
             TooMuchError: There are too many texts, or one is too long.
-            UserInputError: Some of them cannot be predicted.
+            UserInputError: There are none, or some of them cannot be predicted.
             OverloadedError: Too much waits already.
             TimeoutError: No answer came in time.
             RunError: The model cannot be opened, or gives no numbers.
         """
+        if not texts:
+            raise UserInputError("The request is empty: it holds no text.")
         if len(texts) > self.limits.texts:
             raise TooMuchError(f"A request has at most {self.limits.texts:,} texts, and this one has {len(texts):,}.")
         async with asyncio.timeout(self.limits.seconds):

@@ -65,8 +65,6 @@ class Engine:
     def __init__(self, runtime: Runtime, shared: "MixedRuntime | None" = None) -> None:
         self.runtime = runtime
         self.shared = shared
-        self.lock = threading.Lock()
-        """Held while it computes."""
 
     def compute(self, works: Sequence[Work]) -> list[tuple[Array, Array | None]]:
         """Compute texts in as few passes as their lengths allow.
@@ -79,16 +77,15 @@ class Engine:
         """
         tokens = TokenizedTexts.join([work.tokens for work in works])
         predictors = [work.model.predictor for work in works]
-        with self.lock:
-            few_shapes = self.runtime.wants_few_shapes(len(tokens))
-            logits, features = compute_outputs(
-                self.runtime,
-                tokens if self.shared is None else _Owned.of(tokens, works),
-                predictors[0].pad_id,
-                outputs=len(predictors[0].task.output_names) if self.shared is None else self.shared.width,
-                most_tokens=max(one.max_length for one in predictors) if few_shapes else None,
-                with_features=any(one.typicality is not None for one in predictors),
-            )
+        few_shapes = self.runtime.wants_few_shapes(len(tokens))
+        logits, features = compute_outputs(
+            self.runtime,
+            tokens if self.shared is None else _Owned.of(tokens, works),
+            predictors[0].pad_id,
+            outputs=len(predictors[0].task.output_names) if self.shared is None else self.shared.width,
+            most_tokens=max(one.max_length for one in predictors) if few_shapes else None,
+            with_features=any(one.typicality is not None for one in predictors),
+        )
         return [
             (
                 logits[row : row + 1, : len(one.task.output_names)],
