@@ -25,7 +25,7 @@ from lorafit.tasks.baselines import WORD_MODELS
 from lorafit.tasks.records import Resampling
 from lorafit.tasks.registry import TaskName
 
-TargetGroup = Literal["all-linear", "attention", "query-value", "feed-forward", "key-value-down"]
+TargetGroup = Literal["all-linear", "attention", "query-value", "value", "feed-forward", "key-value-down"]
 """Named groups of linear layers of the encoder that an adapter can be put on."""
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
 
@@ -141,6 +142,12 @@ def test_adapter_on_other_modules_than_wanted_is_refused(adapt: Adapt, monkeypat
     monkeypatch.setitem(METHODS, "lora", greedy)
     with pytest.raises(ConfigError, match=r"LoRA should adapt 1 modules, but 2 carry an adapter .*layer\.1\.ffn\.lin1"):
         adapt()
+
+
+def test_older_peft_without_a_method_is_to_be_upgraded(adapt: Adapt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(peft, "DeftConfig")
+    with pytest.raises(ConfigError, match=r"PEFT [\d.]+ has no DeftConfig: pip install --upgrade peft"):
+        adapt(name="deft")
 
 
 def test_seed_decides_the_adapter_and_leaves_the_caller_randomness_alone(adapt: Adapt) -> None:

@@ -1,13 +1,16 @@
 """What lorafit's methods save is opened again as PEFT opens it."""
 
 import json
+from enum import Enum
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from peft import PeftModel
 
 from lorafit.config import MethodConfig, ModelConfig
+from lorafit.errors import ConfigError
 from lorafit.models.adaptation import apply_method
 from lorafit.models.adapters import PEFT_TYPES, load_adapter
 from lorafit.models.load import LoadedModel, load_with_head, locate_encoder
@@ -27,6 +30,18 @@ def load(base: Path) -> LoadedModel:
 def compute_logits(model: torch.nn.Module) -> torch.Tensor:
     with torch.no_grad():
         return model.eval()(input_ids=TOKENS).logits
+
+
+def test_adapter_that_an_older_peft_does_not_know_names_the_remedy(
+    tiny_distilbert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load(tiny_distilbert)
+    adapted = apply_method(loaded.model, MethodConfig(name="deft"), newly_initialised=loaded.newly_initialised)
+    write_trained(adapted, locate_encoder(ModelConfig(name=str(tiny_distilbert))), tmp_path, max_length=64)
+    older = Enum("PeftType", {name: name for name in peft.PeftType.__members__ if name != "DEFT"})
+    monkeypatch.setattr(peft, "PeftType", older)
+    with pytest.raises(ConfigError, match=r"PEFT [\d.]+ has no DEFT yet: pip install --upgrade peft"):
+        load_adapter(load(tiny_distilbert).model, tmp_path)
 
 
 @pytest.mark.parametrize("method", ADAPTERS)

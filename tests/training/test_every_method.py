@@ -40,6 +40,7 @@ Measure = Callable[[AdaptedModel, TrainingRows], dict[str, float]]
 
 FITTING: dict[str, dict[str, Any]] = {
     "vera": {"r": 16},
+    "adamss": {"r": 16},
     "oft": {"options": {"oft_block_size": 8}},
     "virtual": {"virtual_tokens": 4},
 }
@@ -134,7 +135,7 @@ def test_it_learns_reloads_and_merges(
         assert np.abs(np.array(plain.compute_plain_logits(folder, TEXTS)) - logits).max() < 1e-4
     (folder / "expected.json").write_text(json.dumps(logits.tolist()))
     fast = make_fast(model)
-    assert is_fused(fast) is (fused or not ("virtual_tokens" in method.defaults or method.bottleneck))
+    assert is_fused(fast) is (fused or not (method.is_adapter and "merge" in method.limits))
     assert np.abs(compute_logits(fast, folder) - logits).max() < 1e-4 * max(1.0, np.abs(logits).max())
     assert np.array_equal(compute_logits(model, folder), logits), "the trained model stays as it is"
     if method.bottleneck is not None:

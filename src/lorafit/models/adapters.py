@@ -30,7 +30,8 @@ PEFT_TYPES: Final = frozenset(
     {
         *("LORA", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "RANDLORA", "FOURIERFT", "IA3", "LN_TUNING"),
         *("MISS", "HRA", "SHIRA", "ROAD", "C3A", "VBLORA", "DELORA", "GRALORA", "HIRA", "WAVEFT"),
-        *("PROMPT_TUNING", "P_TUNING"),
+        *("GLORA", "LILY", "PEANUT", "PSOFT", "UNILORA", "BEFT", "PVERA", "ADAMSS", "DEFT", "FROD", "TINYLORA"),
+        *("SUPERTUNING", "PROMPT_TUNING", "P_TUNING"),
     }
 )
 """Kinds of adapters that lorafit's methods train."""
@@ -124,6 +125,7 @@ def read_adapter_weights(folder: Path) -> dict[str, "torch.Tensor"]:
 
 def _build_config(settings: Mapping[str, Any], folder: Path, what: str, *, width: int) -> "PeftConfig":
     """Return PEFT's config of checked settings."""
+    import peft
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
 
     kind = settings.get("peft_type")
@@ -136,6 +138,8 @@ def _build_config(settings: Mapping[str, Any], folder: Path, what: str, *, width
         raise ConfigError(
             f"{what}: it is not one of a text classifier, but of {clean_text(repr(settings['task_type']), most=80)}."
         )
+    if kind not in PeftType.__members__:
+        raise ConfigError(f"{what}: PEFT {peft.__version__} has no {kind} yet: pip install --upgrade peft")
     built: type[PeftConfig] = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
     known = {field.name for field in fields(built)}
     kept = {name: value for name, value in settings.items() if name not in _UNUSED}

@@ -97,6 +97,7 @@ class Architecture:
         query, key, value, _ = self.attention
         groups: dict[TargetGroup, tuple[str, ...]] = {
             "query-value": (query, value),
+            "value": (value,),
             "attention": self.attention,
             "feed-forward": self.feed_forward,
             "key-value-down": (key, value, self.feed_forward[-1]),

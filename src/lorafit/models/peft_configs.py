@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lorafit.config import MethodConfig
+from lorafit.errors import ConfigError
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -122,5 +123,7 @@ def _common(settings: MethodConfig, site: Site) -> dict[str, Any]:
 def _peft(name: str) -> "Callable[..., PeftConfig]":
     import peft
 
-    config: Callable[..., PeftConfig] = getattr(peft, name)
+    config: Callable[..., PeftConfig] | None = getattr(peft, name, None)
+    if config is None:
+        raise ConfigError(f"PEFT {peft.__version__} has no {name}: pip install --upgrade peft")
     return config
