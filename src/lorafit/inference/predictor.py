@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, Self, overload
+from typing import Any, Literal, NamedTuple, Protocol, Self, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ BadTexts = Literal["stop", "keep"]
 _BATCH_ROWS = 64
 _BATCH_TOKENS = 4096
 _FEWEST_TOKENS, _BATCHES = 1024, 4
-"""Of few texts there are so many batches, if these have so many tokens: more bring no less padding."""
+"""Of few texts there are so many batches, if these have so many tokens: more bring no less padding. Batches that are
+streamed have as many."""
 
 
 class Runtime(Protocol):
@@ -59,6 +60,19 @@ class Runtime(Protocol):
 
         The latter are None where the model gives none.
         """
+
+
+@runtime_checkable
+class StreamingRuntime(Runtime, Protocol):
+    """A runtime that can take several batches at once, each on a core of its own."""
+
+    def wants_stream(self, tokens: int) -> bool:
+        """Return whether a call with so many tokens, padding aside, is to be streamed."""
+
+    def stream(
+        self, batches: Iterable[Mapping[str, Any]]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
+        """Yield what `outputs` gives of each batch, in order."""
 
 
 class Inputs(Protocol):
@@ -517,14 +531,18 @@ def compute_outputs(
     logits = np.zeros((len(tokens), outputs))
     features: Array | None = None
     texts = len(tokens) if tokens.windows is None else len(tokens.windows)
-    plan = plan_prediction(tokens.lengths, few_shapes=most_tokens is not None)
-    for batch in range(len(plan)):
+    found: Iterable[tuple[NDArray[np.float32], NDArray[np.float32] | None]]
+    if isinstance(runtime, StreamingRuntime) and runtime.wants_stream(int(tokens.lengths.sum())):
+        plan = plan_batches(tokens.lengths, max_rows=_BATCH_ROWS, max_tokens=_FEWEST_TOKENS)
+        found = runtime.stream(tokens.pad(plan[batch], pad_id) for batch in range(len(plan)))
+    else:
+        plan = plan_prediction(tokens.lengths, few_shapes=most_tokens is not None)
+        padded = (_pad_further(tokens.pad(plan[batch], pad_id), pad_id, most_tokens) for batch in range(len(plan)))
+        found = (runtime.outputs(**one) if with_features else (runtime.logits(**one), None) for one in padded)
+    for batch, (answered, read) in enumerate(found):
         rows = plan[batch]
-        padded = tokens.pad(rows, pad_id)
-        if most_tokens is not None:
-            padded = _pad_further(padded, pad_id, most_tokens)
-        logits[rows], read = runtime.outputs(**padded) if with_features else (runtime.logits(**padded), None)
-        if read is not None:
+        logits[rows] = answered
+        if with_features and read is not None:
             features = np.zeros((len(tokens), read.shape[1])) if features is None else features
             features[rows] = read
         if on_progress is not None:
@@ -533,8 +551,10 @@ def compute_outputs(
     return averaged, None if features is None else average_windows(features, tokens.windows)
 
 
-def _pad_further(batch: Mapping[str, Any], pad_id: int, most_tokens: int) -> dict[str, Any]:
-    """Return a batch padded to one of few lengths."""
+def _pad_further(batch: Mapping[str, Any], pad_id: int, most_tokens: int | None) -> Mapping[str, Any]:
+    """Return a batch padded to one of few lengths, unless any length will do."""
+    if most_tokens is None:
+        return batch
     rows, length = batch["input_ids"].shape
     missing = pad_to_few_shapes(rows, length, longest=most_tokens) - length
     fills = {"input_ids": pad_id}

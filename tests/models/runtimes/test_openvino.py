@@ -13,9 +13,11 @@ from lorafit.config import ModelConfig
 from lorafit.errors import EnvironmentUnfitError, RunError
 from lorafit.inference.export.graph import build_graph
 from lorafit.inference.export.openvino import write_for_openvino
+from lorafit.inference.predictor import compute_outputs
 from lorafit.models.load import load_with_head, locate_encoder
 from lorafit.models.runtimes.graphs import find_cause
 from lorafit.models.runtimes.openvino import OpenvinoRuntime
+from lorafit.models.tokenization import TokenizedTexts
 from lorafit.tasks.registry import build_task
 
 BATCH = {"input_ids": np.array([[5, 6, 7], [8, 9, 0]]), "attention_mask": np.array([[1, 1, 1], [1, 1, 0]])}
@@ -54,6 +56,52 @@ def test_a_compiled_graph_is_kept_and_used_again(graphs: list[Path], cache: Path
     np.testing.assert_array_equal(once_more, other)
     assert {path: path.stat().st_ino for path in cache.iterdir()} == kept, "none was written anew"
     assert all(path.stat().st_mtime > 0 for path in kept), "they were read"
+
+
+@pytest.fixture
+def two_threads(graphs: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch) -> OpenvinoRuntime:
+    """A runtime with two threads, wherever the tests run."""
+    monkeypatch.setattr("lorafit.models.runtimes.openvino.choose_threads", lambda: 2)
+    return OpenvinoRuntime(graphs[1], "bf16")
+
+
+def test_many_texts_are_streamed_with_the_same_answers(two_threads: OpenvinoRuntime, cache: Path) -> None:
+    lengths = np.random.default_rng(0).integers(3, 40, 600)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = TokenizedTexts(np.random.default_rng(1).integers(5, 30, offsets[-1], np.int32), offsets, truncated=0)
+    few = compute_outputs(two_threads, tokens, 0, outputs=2)
+    assert len(list(cache.iterdir())) == 1
+    for _ in range(100_000 // int(lengths.sum()) + 1):
+        many = compute_outputs(two_threads, tokens, 0, outputs=2)
+    assert len(list(cache.iterdir())) == 2, "a second graph was compiled once it paid"
+    for one, other in zip(few, many, strict=True):
+        assert one is not None
+        assert other is not None
+        np.testing.assert_allclose(one, other, atol=0.02 * np.abs(one).max())
+
+
+def test_no_other_graph_is_taken_for_many_texts(
+    graphs: list[Path], tmp_path: Path, two_threads: OpenvinoRuntime
+) -> None:
+    assert two_threads.wants_stream(1_000_000)
+    for suffix in (".xml", ".bin"):
+        shutil.copy(graphs[0].with_suffix(suffix), tmp_path / f"graph{suffix}")
+    for change in (lambda: shutil.copy(graphs[1], tmp_path / "graph.xml"), (tmp_path / "graph.bin").unlink):
+        loaded = OpenvinoRuntime(tmp_path / "graph.xml", "bf16")
+        change()
+        assert not loaded.wants_stream(1_000_000)
+        assert np.isfinite(loaded.logits(**BATCH)).all()
+
+
+def test_stream_keeps_the_order_and_may_be_left(two_threads: OpenvinoRuntime) -> None:
+    batches = [{name: np.repeat(ids, 1 + place % 5, axis=1) for name, ids in BATCH.items()} for place in range(12)]
+    expected = [two_threads.outputs(**batch)[0] for batch in batches]
+    for one, (other, _) in zip(expected, two_threads.stream(batches), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    left = two_threads.stream(batches)
+    np.testing.assert_allclose(next(left)[0], expected[0], atol=1e-6)
+    left.close()
+    np.testing.assert_allclose(next(two_threads.stream(batches))[0], expected[0], atol=1e-6)
 
 
 def test_what_is_kept_and_damaged_is_made_again(graphs: list[Path], cache: Path) -> None:

@@ -3,8 +3,10 @@
 import hashlib
 import io
 import threading
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +22,12 @@ from lorafit.system.hardware import choose_threads, cpu_flags, cpu_name
 
 _MANY = 64
 """Inputs of a call from which on padding them to few shapes costs more than compiling code for those that come."""
+
+_WORTH_STREAMS = 100_000
+"""Tokens that were asked, in all, from which on a second compiled graph pays, one that takes a batch a core."""
+
+_FEWEST = 4096
+"""Tokens of a call of which every core gets some batches."""
 
 _MOST_KERNELS = 1000
 """Pieces of code for a shape that are kept in memory, about ten a shape."""
@@ -39,14 +47,15 @@ class OpenvinoRuntime:
         try:
             core = openvino.Core()
             has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-            settings = {
-                "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch, after which the next one comes
-                "INFERENCE_NUM_THREADS": choose_threads(),
+            self._threads = choose_threads()
+            self._settings = {
+                "INFERENCE_NUM_THREADS": self._threads,
                 "INFERENCE_PRECISION_HINT": "bf16" if has_bf16 else "f32",
                 "CPU_RUNTIME_CACHE_CAPACITY": _MOST_KERNELS,
                 "ENABLE_CPU_PINNING": False,  # a thread bound to a core waits for whatever else runs on it
             }
-            self._model = _compile(core, file, settings)
+            self._content = _digest(file)
+            self._model = _compile(core, file, self._content, {"PERFORMANCE_HINT": "LATENCY", **self._settings})
         except Exception as error:  # pybind11 raises what comes
             raise RunError(f"{file} cannot be loaded: OpenVINO says {find_cause(error)}") from error
         self.name = "openvino-int8" if precision == "int8" else "openvino"
@@ -54,6 +63,7 @@ class OpenvinoRuntime:
         self._inputs = {name for one in self._model.inputs for name in one.get_names()}
         self._outputs = {name for one in self._model.outputs for name in one.get_names()}
         self._requests = threading.local()
+        self._core, self._file, self._asked = core, file, 0
 
     @property
     def precision(self) -> Literal["fp32", "bf16", "int8"]:
@@ -92,25 +102,77 @@ class OpenvinoRuntime:
         Returns:
             Logits of shape (rows, classes), and features of shape (rows, width); None of a graph that gives none.
         """
-        given: Mapping[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, **others}
         if not hasattr(self._requests, "own"):  # one for each thread: a request holds the outputs of its last call
             self._requests.own = self._model.create_infer_request()
-        found = self._requests.own.infer({name: given[name] for name in given.keys() & self._inputs})
-        features = found["features"].copy() if "features" in self._outputs else None
-        return found["logits"].copy(), features
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, **others}
+        return self._read(self._requests.own.infer(self._select(batch)))
+
+    def wants_stream(self, tokens: int) -> bool:
+        """Return whether a call with so many tokens is to be streamed: once all calls together had enough of them.
+
+        One graph with all threads answers a text soonest. Of many, a graph that takes a batch a core answers more in
+        the same time, and waits for no core that is busy; it has to be compiled, or read from the cache.
+        """
+        self._asked += tokens
+        pays = self._threads > 1 and self._asked >= _WORTH_STREAMS and tokens >= _FEWEST
+        return pays and self._streams is not None
+
+    def stream(
+        self, batches: Iterable[Mapping[str, Any]]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
+        """Compute batch after batch, as many at once as there are threads.
+
+        Args:
+            batches: What `outputs` takes, each as a mapping.
+
+        Yields:
+            What `outputs` returns, in order.
+        """
+        idle = [self._streams.create_infer_request() for _ in range(self._threads + 1)]
+        running: deque[Any] = deque()  # one more than threads, so that none of them waits for the next batch
+        for batch in batches:
+            if not idle:
+                idle.append(running.popleft())
+                idle[0].wait()
+                yield self._read(idle[0].results)
+            running.append(idle.pop())
+            running[-1].start_async(self._select(batch))
+        for request in running:
+            request.wait()
+            yield self._read(request.results)
+
+    @cached_property
+    def _streams(self) -> Any:  # noqa: ANN401 - openvino has no types
+        """The graph as one that takes a batch a thread; None where its file is no longer the one that was loaded."""
+        with suppress(OSError):
+            if _digest(self._file) == self._content:
+                hints = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": self._threads}
+                return _compile(self._core, self._file, self._content, hints | self._settings)
+        return None
+
+    def _select(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: batch[name] for name in batch.keys() & self._inputs}
+
+    def _read(self, found: Any) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:  # noqa: ANN401 - as above
+        return found["logits"].copy(), found["features"].copy() if "features" in self._outputs else None
 
 
-def _compile(core: Any, file: Path, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401 - openvino has no types
+def _digest(file: Path) -> str:
+    """Return the digest of a graph and its weights."""
+    digest = hashlib.sha256()
+    for part in (file, file.with_suffix(".bin")):
+        digest.update(part.read_bytes())
+    return digest.hexdigest()
+
+
+def _compile(core: Any, file: Path, content: str, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as above
     """Compile a graph for this CPU, or take it from lorafit's cache, where the least recently used ones make room."""
     try:
         folder = cache_folder()
     except EnvironmentUnfitError:  # there is no home folder
         return core.compile_model(str(file), "CPU", settings)
     told = core.get_versions("CPU")["CPU"].build_number, cpu_name(), sorted(cpu_flags()), sorted(settings.items())
-    digest = hashlib.sha256(repr(told).encode())
-    for part in (file, file.with_suffix(".bin")):
-        digest.update(part.read_bytes())
-    path = folder / "graphs" / f"{digest.hexdigest()}{SUFFIX}"
+    path = folder / "graphs" / f"{hashlib.sha256(repr((content, told)).encode()).hexdigest()}{SUFFIX}"
     if (kept := read_arrays(path)) is not None:
         with suppress(RuntimeError):
             return core.import_model(io.BytesIO(kept.pop("model").data), "CPU", settings)
