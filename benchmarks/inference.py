@@ -8,11 +8,11 @@ random weights, whose predictions mean nothing. The rows are drawn from the test
 is slower, gets the first of them. Every form is a process of its own, warmed up on texts of its own; tokenising is in
 the time, loading is not. The pipeline pads and runs in fp32, as it does by default, on the merged model. Plain OpenVINO
 is what `stock_openvino.py` makes of the merged model, in an environment of its own, at its best token budget. The
-quickest of some calls counts, of lorafit as of plain OpenVINO, and lorafit's first one is given beside it. The share of the int8 ceiling counts what the encoder's linear
-layers execute, padding included, against the same products alone in onnxruntime, 4,096 tokens at a time. Cold start is
-the whole of `lorafit predict FOLDER TEXT`, of a run with torch and by its kept graph, and of a script with a pipeline,
-the best of three. Parts are kept in benchmarks/results/inference-DATA.json and not measured again for the same run,
-unless with --again: after a change of lorafit all are to be.
+quickest of some calls counts, of lorafit as of plain OpenVINO, and lorafit's first one is given beside it. The share of
+the int8 ceiling counts what the encoder's linear layers execute, padding included, against the same products alone in
+onnxruntime, 4,096 tokens at a time. Cold start is the whole of `lorafit predict FOLDER TEXT`, of a run with torch and
+by its kept graph, and of a script with a pipeline, the best of three. Parts are kept in benchmarks/results/inference-
+DATA.json and not measured again for the same run, unless with --again: after a change of lorafit all are to be.
 """
 
 import argparse
