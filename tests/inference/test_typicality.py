@@ -68,7 +68,8 @@ def test_the_rank_is_that_of_its_definition(fitted: Typicality) -> None:
     slow = [(1 + sum(score >= one for score in known)) / 100 for one in scores.astype(np.float32)]
     np.testing.assert_allclose(fitted.rank(features), slow)
     assert fitted.rank(features + 100).max() == 1 / 100
-    inverse = fitted.whitening.astype(float) @ fitted.whitening.astype(float).T
+    whitening = fitted.whitening.whole().astype(float)
+    inverse = whitening.T @ whitening
     offsets = [row - fitted.means for row in features]
     np.testing.assert_allclose(scores, [min(one @ inverse @ one for one in each) for each in offsets], rtol=1e-3)
     assert len(rows) == 300

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.errors import RunError, UserInputError
+from lorafit.inference.triangular import Triangular
 from lorafit.system.files import check_file
 from lorafit.system.text import Text, join_text
 from lorafit.tasks.records import Exchangeability
@@ -33,10 +34,6 @@ MOST_ROWS: Final = 1000
 
 FALSE_ALARMS: Final = 0.01
 """How often texts that are like the calibration rows may be said to be of another kind."""
-
-_FEW_ROWS: Final = 64
-"""Rows, at most, that are multiplied one by one: the threads of a whole product would stay awake, and take the cores
-from the model when the next text comes."""
 
 _LEAST_SPREAD: Final = 1e-6
 """Added to the covariance, as a share of the mean variance: features that never vary have none."""
@@ -56,13 +53,13 @@ class Typicality:
 
     Attributes:
         means: Shape (strata, width), of the training rows.
-        whitening: Shape (width, width), W with W Wᵀ = the inverse of the shrunken covariance about the means.
+        whitening: Shape (width, width), W with Wᵀ W = the inverse of the shrunken covariance about the means.
         calibration: Shape (n, 1 + signs): of the calibration rows the squared distances, and what `add_signs` adds.
         reject: Texts whose typicality is at most this are marked as atypical, above 0 and below 1; None marks none.
     """
 
     means: NDArray[np.float32]
-    whitening: NDArray[np.float32]
+    whitening: Triangular
     calibration: NDArray[np.float32]
     reject: float | None = None
 
@@ -87,22 +84,14 @@ class Typicality:
         covariance, _ = ledoit_wolf(rows - means[places], assume_centered=True)
         floor = max(np.trace(covariance) / len(covariance), np.finfo(np.float32).tiny) * _LEAST_SPREAD
         lower = np.linalg.cholesky(covariance + floor * np.eye(len(covariance)))
-        whitening = solve_triangular(lower, np.eye(len(lower)), lower=True).T
-        unranked = cls(means.astype(np.float32), whitening.astype(np.float32), np.empty((0, 1), np.float32))
+        whitening = Triangular.of(solve_triangular(lower, np.eye(len(lower)), lower=True))
+        unranked = cls(means.astype(np.float32), whitening, np.empty((0, 1), np.float32))
         return replace(unranked, calibration=unranked._measure(held_out))
 
     def whiten(self, features: NDArray[np.floating]) -> Array:
         """Return features as `score` takes them, without other signs, about a centre, so that all vary alike."""
-        matrix, centre = self._transformation
-        rows = np.asarray(features, dtype=np.float64)[:, : len(centre)] - centre
-        if len(rows) > _FEW_ROWS:
-            return np.asarray(rows @ matrix.T)
-        return np.asarray(np.vecdot(rows[:, np.newaxis], matrix))
-
-    @cached_property
-    def _transformation(self) -> tuple[Array, Array]:
-        """What `whiten` multiplies by, turned so that its rows are contiguous, and what it takes off before."""
-        return np.ascontiguousarray(self.whitening.T, np.float64), self.means.mean(axis=0, dtype=np.float64)
+        centre = self.means.mean(axis=0, dtype=np.float64)
+        return self.whitening.multiply(np.asarray(features, dtype=np.float64)[:, : len(centre)] - centre)
 
     @cached_property
     def _whitened_means(self) -> Array:
@@ -219,7 +208,8 @@ class Typicality:
         """Write it as safetensors."""
         from safetensors.numpy import save_file
 
-        save_file({name: np.ascontiguousarray(getattr(self, name)) for name in _PARTS}, path)
+        parts = {"means": self.means, "whitening": self.whitening.whole().T, "calibration": self.calibration}
+        save_file({name: np.ascontiguousarray(part) for name, part in parts.items()}, path)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -244,15 +234,15 @@ class Typicality:
             raise RunError(f"{path} is damaged: it cannot be read as safetensors ({error}).") from error
         if set(parts) != set(_PARTS) or not all(_is_sound(part) for part in parts.values()):
             raise RunError(f"{path} is damaged: it does not hold {', '.join(_PARTS)} as finite numbers in fp32.")
-        found = cls(parts["means"], parts["whitening"], parts["calibration"])
-        width = found.means.shape[-1]
-        shapes = found.means.ndim, found.whitening.shape, found.calibration.ndim
-        if shapes != (2, (width, width), 2) or found.calibration.shape[1] not in {1, 3, 4}:
+        means, whitening, calibration = (parts[name] for name in _PARTS)
+        width = means.shape[-1]
+        shapes = means.ndim, whitening.shape, calibration.ndim
+        if shapes != (2, (width, width), 2) or calibration.shape[1] not in {1, 3, 4} or np.tril(whitening, -1).any():
             raise RunError(
                 f"{path} is damaged, or of another version of lorafit: the shapes of its parts do not fit each other. "
                 "Train the run again."
             )
-        return found
+        return cls(means, Triangular.of(whitening.T), calibration)
 
 
 def add_signs(features: NDArray[np.floating], texts: Sequence[Text], *doubts: Array) -> Array:
