@@ -176,10 +176,15 @@ def test_the_report_is_shown_under_a_policy_of_its_own(
         chromium, "document.querySelector('#links .report') && document.querySelector('#links .report').href"
     )
     assert link == f"{served.address}/reports/evil"
+    card = chromium.evaluate("document.querySelector('#links .card').href")
+    assert card == f"{served.address}/cards/evil"
     chromium.open(link, width=1280)
     assert chromium.evaluate("getComputedStyle(document.body).maxWidth") != "none"
     assert chromium.recall().complaints == []
     assert (runs["evil"] / "report.html").is_file()
+    chromium.open(card, width=1280)
+    assert "<" in chromium.evaluate("document.body.textContent"), "its labels are markup, and shown as they are"
+    assert chromium.evaluate("document.querySelectorAll('script, img').length") == 0
 
 
 def test_a_key_is_asked_for_where_one_is_needed(chromium: "Chromium", runs: dict[str, Path]) -> None:

@@ -29,6 +29,7 @@ KEY, OTHER_KEY = "a-key-of-a-caller-1", "a-key-of-a-caller-2"
     [
         ("/predict", b'{"inputs": "fine"', 422, "JSON"),
         ("/predict", b"\xff\xfe", 422, "JSON"),
+        ("/predict", b'{"inputs": "\x80", "model": "tone"}', 422, "UTF-8"),
         ("/predict", b"", 422, ""),
         ("/predict", b"[]", 422, ""),
         ("/predict", b'{"inputs": 7, "model": "tone"}', 422, "inputs"),

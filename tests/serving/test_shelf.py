@@ -126,7 +126,9 @@ def test_links_inside_a_model_do_not_lead_out(folder: Path) -> None:
     assert shelf.list_waiting() == ["kinds", "points", "stars"]
     with pytest.raises(UnknownModelError):
         shelf.find("tone")
-    assert shelf.open("tone", folder / "tone").report is None
+    opened = shelf.open("tone", folder / "tone")
+    assert opened.report is None
+    assert opened.card is not None
 
 
 def test_bases_without_adapters_are_let_go(folder: Path) -> None:

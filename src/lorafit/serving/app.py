@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.resources import files
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
@@ -77,8 +77,13 @@ class LoraRequest(Asked):
     lora_path: Annotated[str | None, Field(max_length=1024)] = None
 
 
+_FAULT: Final = {"application/json": {"schema": {"$ref": f"#/components/schemas/{Fault.__name__}"}}}
+"""The content of a fault, whatever else a route answers with."""
+
+_NOT_READY: Final[dict[int | str, dict[str, Any]]] = {503: {"model": Fault, "description": "not ready"}}
+
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": Fault, "description": meaning}
+    status: {"content": _FAULT, "description": meaning}
     for status, meaning in {
         401: "no such API key",
         403: "a host or a site that may not ask",
@@ -182,7 +187,7 @@ def _add_tensors(app: FastAPI, service: Service) -> None:
         """Say that it lives."""
         return {"live": True}
 
-    @app.get("/v2/health/ready", tags=tag, responses={503: {"model": Fault, "description": "not ready"}})
+    @app.get("/v2/health/ready", tags=tag, responses=_NOT_READY)
     def ready() -> dict[str, bool]:
         """Say whether it takes requests."""
         _require_ready(service)
@@ -243,11 +248,9 @@ def _add_adapters(app: FastAPI, service: Service) -> None:
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
-    @app.get(
-        "/health", tags=["Text Embeddings Inference"], responses={503: {"model": Fault, "description": "not ready"}}
-    )
+    @app.get("/health", tags=["Text Embeddings Inference"], responses=_NOT_READY, response_class=Response)
     def health() -> Response:
-        """Answer 200 once it takes requests."""
+        """Answer 200 while it takes requests."""
         _require_ready(service)
         return Response()
 
@@ -275,7 +278,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
             **told,
         }
 
-    @app.get("/metrics", tags=["Text Embeddings Inference"])
+    @app.get("/metrics", tags=["Text Embeddings Inference"], response_class=PlainTextResponse)
     def metrics() -> Response:
         """Return measures as Prometheus reads them."""
         told = service.measures.write(waiting=service.waiting, models=[one.name for one in service.shelf])
@@ -295,18 +298,26 @@ def _add_page(app: FastAPI, service: Service) -> None:
             raise HTTPException(404)
         return _give(page[name], _PAGE[name], _PAGE_POLICY)
 
+    def read(name: str, what: Literal["report", "card"]) -> str:
+        served = next((one for one in service.shelf if one.name == name), None)
+        path = None if served is None else served.report if what == "report" else served.card
+        if path is None:
+            raise UnknownModelError(f"No open model of that name has a {what}.")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeError):
+            raise UnknownModelError(f"The {what} of that model cannot be read.") from None
+
     @app.get("/reports/{name}", tags=["lorafit"], response_class=HTMLResponse)
     def report(name: _AnyName) -> Response:
         """Return the report of a model that is open."""
-        served = next((one for one in service.shelf if one.name == name), None)
-        path = None if served is None else served.report
-        if path is None:
-            raise UnknownModelError("No open model of that name has a report.")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeError):
-            raise UnknownModelError("The report of that model cannot be read.") from None
+        text = read(name, "report")
         return _give(text.encode(), "text/html", f"{_STRICT}; style-src {_allow_styles(text)}; img-src data:")
+
+    @app.get("/cards/{name}", tags=["lorafit"], response_class=PlainTextResponse)
+    def card(name: _AnyName) -> Response:
+        """Return the model card of a model that is open, as Markdown."""
+        return _give(read(name, "card").encode(), "text/plain", _STRICT)
 
 
 def _allow_styles(page: str) -> str:
@@ -353,6 +364,8 @@ async def _tell_fault(_: Request, error: Exception) -> Response:
     message, headers = str(error), dict[str, str]()
     if isinstance(error, HTTPException):
         status, kind, message = error.status_code, "http", str(error.detail)
+        if status == 400:  # FastAPI's own, of bytes that it cannot decode
+            status, kind, message = 422, "validation", "The body is no JSON in UTF-8."
         headers = dict(error.headers or {})
     elif isinstance(error, RequestValidationError):
         status, kind, message = 422, "validation", _describe_validation(error)

@@ -275,4 +275,5 @@ def describe_model(served: Served) -> dict[str, Any]:
         "alone_because": served.alone,
         "pinned": served.pinned,
         "report": None if served.report is None else f"/reports/{served.name}",
+        "card": None if served.card is None else f"/cards/{served.name}",
     }

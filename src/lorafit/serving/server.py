@@ -105,13 +105,14 @@ class _Protocol(HttpToolsProtocol):
 class _Server(uvicorn.Server):
     """Answers what has been sent before it ends, also on connections that nobody has taken from the system yet."""
 
-    def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
+    def __init__(self, config: uvicorn.Config, gate: Gate, service: Service) -> None:
         super().__init__(config)
-        self._gate = gate
+        self._gate, self._service = gate, service
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Keep no connection alive any more, let next to none wait in the system, and end when those there are done."""
         self._gate.is_closing = True
+        self._service.is_ready = False
         for listening in sockets or ():
             listening.listen(0)
         until = time.monotonic() + _FAREWELL
@@ -247,7 +248,7 @@ def open_server(  # noqa: PLR0913 - each is a choice of its own, and has a name
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(limits.seconds) + 1,
     )
-    return Serving(_Server(config, gate), listening, service, warm_up_tokens)
+    return Serving(_Server(config, gate, service), listening, service, warm_up_tokens)
 
 
 def _listen(host: str, port: int) -> socket.socket:

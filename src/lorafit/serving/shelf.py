@@ -158,7 +158,14 @@ class Served:
     @property
     def report(self) -> Path | None:
         """Its report, where it lies beside it, and not elsewhere."""
-        path = RunLayout(self.folder).report
+        return self._find(RunLayout(self.folder).report)
+
+    @property
+    def card(self) -> Path | None:
+        """Its model card, likewise."""
+        return self._find(RunLayout(self.folder).card)
+
+    def _find(self, path: Path) -> Path | None:
         return path if path.is_file() and path.resolve().is_relative_to(self.folder.resolve()) else None
 
 

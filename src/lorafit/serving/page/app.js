@@ -55,9 +55,12 @@ async function listModels() {
 function describeModel() {
   const model = state.models.find((one) => one.name === at("model").value);
   at("pairs").hidden = !(model && model.pair);
-  at("links").querySelectorAll(".report").forEach((one) => one.remove());
-  if (model && model.report && !state.key) {
-    at("links").append(" ", make("a", `Report of ${model.name}`, { href: model.report.slice(1), class: "report" }));
+  at("links").querySelectorAll(".report, .card").forEach((one) => one.remove());
+  for (const kind of ["report", "card"]) {
+    if (model && model[kind] && !state.key) {
+      const title = `${kind === "report" ? "Report" : "Card"} of ${model.name}`;
+      at("links").append(" ", make("a", title, { href: model[kind].slice(1), class: kind }));
+    }
   }
 }
 
