@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lorafit.serving.server import Access, Serving, open_server
+from lorafit.serving.server import Access, Plan, Serving, listen_at, open_server
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Chromium
@@ -24,7 +24,8 @@ EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 @contextmanager
 def running(models: dict[str, Path], **options: Any) -> Iterator[Serving]:
     """Serve inside the block."""
-    serving = open_server(models, port=0, warm_up_tokens=0, **options)
+    plan = Plan(models, port=0, warm_up_tokens=0, **options)
+    serving = open_server(plan, listen_at(plan))
     thread = threading.Thread(target=serving.run)
     thread.start()
     try:

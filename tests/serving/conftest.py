@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lorafit.serving.server import Serving, open_server
+from lorafit.serving.server import Plan, Serving, listen_at, open_server
 from lorafit.serving.shelf import Work
 from lorafit.tasks.base import Array
 
@@ -100,11 +100,12 @@ OpenHere = Callable[..., AbstractContextManager[Client]]
 
 @pytest.fixture(scope="session")
 def open_here() -> OpenHere:
-    """Opens a server in this process, as `open_server` takes it, on a free port, and lets it run in a thread."""
+    """Opens a server in this process, as `Plan` takes it, on a free port, and lets it run in a thread."""
 
     @contextmanager
     def run(*args: Any, **options: Any) -> Iterator[Client]:
-        serving = open_server(*args, port=0, warm_up_tokens=8, **{"precision": "fp32", **options})
+        plan = Plan(*args, port=0, warm_up_tokens=8, **{"precision": "fp32", **options})
+        serving = open_server(plan, listen_at(plan))
         thread = threading.Thread(target=serving.run)
         thread.start()
         client = Client(serving)

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -92,3 +93,56 @@ def test_mistakes_are_told_in_one_message(
         main(words)
     assert end.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def read_measure(port: int, name: str) -> float:
+    """Return a measure, summed over its labels."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.partition("{")[0].split(" ")[0] == name)
+
+
+def find_workers(process: "subprocess.Popen[str]") -> list[int]:
+    """Return the numbers of the processes that a process began."""
+    return [int(one) for one in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def test_several_processes_answer_together(adapters: dict[str, Path]) -> None:
+    expected = [one.label for one in lorafit.load(adapters["tone"], precision="fp32").predict(map(write, range(60)))]
+    words = (f"tone={adapters['tone']}", "--warmup-tokens", "8", "--precision", "fp32", "--workers", "2", "--quiet")
+    with running(*words) as (process, port):
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(lambda turn: ask(port, turn), range(60))) == [(200, label) for label in expected]
+        assert read_measure(port, "lorafit_texts_total") == 60
+        assert read_measure(port, "lorafit_requests_total") >= 60
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("DELETE", "/adapters/tone")
+        answer = connection.getresponse()
+        assert (answer.status, b"--workers" in answer.read()) == (409, True)
+        connection.close()
+        assert len(workers := find_workers(process)) == 2
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        assert not any(Path(f"/proc/{one}").exists() for one in workers)
+
+
+def test_workers_end_with_the_first_process(adapters: dict[str, Path]) -> None:
+    words = (f"tone={adapters['tone']}", "--warmup-tokens", "0", "--precision", "fp32", "--workers", "2", "--quiet")
+    with running(*words) as (process, _):
+        workers = find_workers(process)
+        process.kill()
+        until = time.monotonic() + 60
+        while any(Path(f"/proc/{one}").exists() for one in workers):
+            assert time.monotonic() < until, "a worker stays"
+            time.sleep(0.05)
+
+
+def test_workers_that_cannot_work_are_not_begun_again(tmp_path: Path) -> None:
+    words = ["serve", f"none={tmp_path}", "--workers", "2", "--port", "0"]
+    told = subprocess.run([sys.executable, "-m", "lorafit", *words], capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert "is not a complete run folder" in told.stderr
+    assert "One of 2 workers has ended, with status 1." in told.stderr
+    assert "Traceback" not in told.stderr

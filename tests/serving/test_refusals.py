@@ -15,7 +15,7 @@ import pytest
 from lorafit.errors import EnvironmentUnfitError, UserInputError
 from lorafit.serving import server
 from lorafit.serving.gates import log, read_keys
-from lorafit.serving.server import Access, open_server
+from lorafit.serving.server import Access, Plan, listen_at, open_server
 from lorafit.serving.service import Limits
 
 if TYPE_CHECKING:
@@ -287,17 +287,17 @@ def test_keys_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: p
 
 def test_what_cannot_be_served_is_said_before_anything_listens(adapters: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserInputError, match="--api-keys FILE"):
-        open_server(adapters, host="0.0.0.0")  # noqa: S104 - it is refused
+        listen_at(Plan(adapters, host="0.0.0.0"))  # noqa: S104 - it is refused
     with pytest.raises(UserInputError, match="run or an export"):
-        open_server({})
+        listen_at(Plan({}))
     with pytest.raises(UserInputError, match="--rate-limit"):
-        open_server(adapters, access=Access(a_minute=5))
+        listen_at(Plan(adapters, access=Access(a_minute=5)))
     with pytest.raises(UserInputError, match="is no folder"):
-        open_server({}, adapters_dir=tmp_path / "none")
+        listen_at(Plan({}, adapters_dir=tmp_path / "none"))
     with pytest.raises(UserInputError, match="is not a complete run folder"):
-        open_server({"none": tmp_path}, port=0)
+        open_server(Plan({"none": tmp_path}, port=0), listen_at(Plan({"none": tmp_path}, port=0)))
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(EnvironmentUnfitError, match="--port"):
-        open_server(adapters, port=taken.getsockname()[1])
+        listen_at(Plan(adapters, port=taken.getsockname()[1]))
 
 
 def test_neither_logs_nor_measures_hold_texts(client: "Client", caplog: pytest.LogCaptureFixture) -> None:

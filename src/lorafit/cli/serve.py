@@ -1,5 +1,6 @@
 """`lorafit serve`: answer over HTTP."""
 
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -58,6 +59,9 @@ def serve(
     warmup_tokens: Annotated[
         int, typer.Option("--warmup-tokens", metavar="N", min=0, help="Length of texts computed before it is ready.")
     ] = 128,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", min=1, help="Processes that answer; each opens all models.")
+    ] = 1,
     quiet: Quiet = False,
 ) -> None:
     """Serve models over HTTP.
@@ -65,31 +69,52 @@ def serve(
     LoRA adapters on one base share it. Speaks the dialects of Text Embeddings Inference, vLLM, Infinity and the Open
     Inference Protocol, and has a page to try the models.
     """
-    from lorafit.system.extras import EXTRAS, require
+    from tempfile import TemporaryDirectory
 
-    for package in EXTRAS["serve"]:
-        require(package, extra="serve", purpose="lorafit serve")
+    with TemporaryDirectory(prefix="lorafit-measures-") if workers > 1 else nullcontext() as shared:
+        if shared is not None:  # read when prometheus_client is imported
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+        from lorafit.system.extras import EXTRAS, require
+
+        for package in EXTRAS["serve"]:
+            require(package, extra="serve", purpose="lorafit serve")
+        from lorafit.serving.gates import logging_to, read_keys
+        from lorafit.serving.server import Access, Plan, listen_at, name_models, open_server
+        from lorafit.serving.service import Limits
+
+        plan = Plan(
+            models=name_models(models or []),
+            adapters_dir=adapters_dir,
+            host=host,
+            port=port,
+            most=max_adapters,
+            precision=precision,
+            access=Access(read_keys(api_keys), rate_limit, tuple(allow_host or ())),
+            limits=Limits(texts=max_texts, batch_tokens=batch_tokens, wait=max_wait, seconds=timeout, cache=cache),
+            warm_up_tokens=warmup_tokens,
+            workers=workers,
+        )
+        listening = listen_at(plan)
+
+        def run(number: int) -> None:
+            serving = open_server(plan, listening, say=_say if number == 0 else lambda _: None)
+            if number == 0:
+                _say(f"{serving.address}  (Ctrl-C ends)")
+            with nullcontext() if quiet else logging_to(sys.stderr):
+                serving.run()
+
+        if workers == 1:
+            run(0)
+        else:
+            from lorafit.serving.workers import run_workers
+            from lorafit.system.hardware import choose_threads, use_threads
+
+            with use_threads(max(1, choose_threads() // workers)):
+                run_workers(run, workers)
     from lorafit.errors import StoppedError
-    from lorafit.serving.gates import logging_to, read_keys
-    from lorafit.serving.server import Access, name_models, open_server
-    from lorafit.serving.service import Limits
 
-    def say(line: str) -> None:
-        sys.stderr.write(f"{disarm(line)}\n")
-
-    serving = open_server(
-        name_models(models or []),
-        host=host,
-        port=port,
-        adapters_dir=adapters_dir,
-        most=max_adapters,
-        precision=precision,
-        access=Access(read_keys(api_keys), rate_limit, tuple(allow_host or ())),
-        limits=Limits(texts=max_texts, batch_tokens=batch_tokens, wait=max_wait, seconds=timeout, cache=cache),
-        warm_up_tokens=warmup_tokens,
-        say=say,
-    )
-    say(f"{serving.address}  (Ctrl-C ends)")
-    with nullcontext() if quiet else logging_to(sys.stderr):
-        serving.run()
     raise StoppedError("Ended; every request that was taken is answered.")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{disarm(line)}\n")

@@ -99,11 +99,12 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def build_app(service: Service) -> FastAPI:
+def build_app(service: Service, *, is_alone: bool = True) -> FastAPI:
     """Build the application.
 
     Args:
         service: What answers; it is stopped when the application ends.
+        is_alone: Whether no other process answers at the address: models are opened and put away by request only then.
 
     Returns:
         The application, without the gate before it.
@@ -125,7 +126,7 @@ def build_app(service: Service) -> FastAPI:
     )
     _add_answers(app, service)
     _add_tensors(app, service)
-    _add_adapters(app, service)
+    _add_adapters(app, service, is_alone=is_alone)
     _add_state(app, service)
     _add_page(app, service)
     for kind in (LorafitError, TooMuchError, OverloadedError, TimeoutError, RequestValidationError, HTTPException):
@@ -209,14 +210,23 @@ def _add_tensors(app: FastAPI, service: Service) -> None:
         return dialects.tell_infer(await _while_there(request, service.ask(name, asked.read())), asked)
 
 
-def _add_adapters(app: FastAPI, service: Service) -> None:
+def _add_adapters(app: FastAPI, service: Service, *, is_alone: bool) -> None:
     shelf = service.shelf
 
+    def require_alone() -> None:
+        if not is_alone:
+            raise OccupiedError(
+                "With --workers every process has its own models: they are named when the server starts, or lie in "
+                "--adapters-dir and are opened when they are asked for."
+            )
+
     async def open_one(name: str, path: str | None) -> dict[str, Any]:
+        require_alone()
         folder = shelf.locate(name if path is None else path)
         return dialects.describe_model(await service.open(partial(shelf.open, name, folder)))
 
     async def close_one(name: str) -> None:
+        require_alone()
         await service.open(partial(shelf.close, name))
 
     @app.get("/adapters", tags=["lorafit"])

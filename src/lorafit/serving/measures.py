@@ -1,8 +1,10 @@
 """What a server measures of itself, for Prometheus; no text and no label is in it."""
 
+import os
 from collections.abc import Collection
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from lorafit.serving.batching import Batch
 
@@ -11,7 +13,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Measures:
-    """Counters and histograms of one server."""
+    """Counters and histograms of one server, or of all its processes where they share `PROMETHEUS_MULTIPROC_DIR`."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -31,8 +33,9 @@ class Measures:
         self._queue_seconds = Histogram("lorafit_queue_seconds", "Time a text waited", buckets=_SECONDS, registry=own)
         self._dropped = Counter("lorafit_dropped_texts", "Texts that nobody waited for any more", registry=own)
         self._cached = Counter("lorafit_cached_texts", "Texts answered from the cache", registry=own)
-        self._waiting = Gauge("lorafit_queue_tokens", "Tokens that wait", registry=own)
-        self._models = Gauge("lorafit_models", "Models that are open", registry=own)
+        self._waiting = Gauge("lorafit_queue_tokens", "Tokens that wait", registry=own, multiprocess_mode="livesum")
+        self._models = Gauge("lorafit_models", "Models that are open", registry=own, multiprocess_mode="livemax")
+        self._is_alone = "PROMETHEUS_MULTIPROC_DIR" not in os.environ
 
     def count_request(self, path: str, status: int, seconds: float) -> None:
         """Count a request; `path` is the route's, never a client's own."""
@@ -71,6 +74,10 @@ class Measures:
         """
         self._waiting.set(waiting)
         self._models.set(len(models))
+        if not self._is_alone:
+            together = CollectorRegistry()
+            MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # prometheus_client says none
+            return generate_latest(together)
         for name in self._named.difference(models):
             self._texts.remove(name)
         self._named.intersection_update(models)

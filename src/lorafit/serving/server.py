@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -129,7 +129,7 @@ class Serving:
         server: Speaks HTTP; `should_exit` lets it end.
         listening: Where it listens.
         service: What answers; its `shelf` holds the models, and more may be opened and closed while it runs.
-        warm_up_tokens: As `open_server` has it.
+        warm_up_tokens: As in `Plan`.
     """
 
     server: uvicorn.Server
@@ -140,8 +140,7 @@ class Serving:
     @property
     def address(self) -> str:
         """Where it answers."""
-        host, port = self.listening.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return tell_address(self.listening)
 
     def run(self) -> None:
         """Compute answers in this thread, and speak HTTP in another, until the server ends.
@@ -170,69 +169,111 @@ class Serving:
         self.server.should_exit = True
 
 
-def open_server(  # noqa: PLR0913 - each is a choice of its own, and has a name
-    models: Mapping[str, Path],
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8080,
-    adapters_dir: Path | None = None,
-    most: int = 100,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
-    access: Access | None = None,
-    limits: Limits | None = None,
-    warm_up_tokens: int = 128,
-    say: Callable[[str], None] = lambda _: None,
-) -> Serving:
-    """Open models, and listen.
+@dataclass(frozen=True)
+class Plan:
+    """What is to be served, and to whom.
 
-    Args:
+    Attributes:
         models: Runs and exports by name; they stay open.
+        adapters_dir: Folder of further models, opened when they are asked for.
         host: Address to listen on.
         port: Its port; 0 for a free one.
-        adapters_dir: Folder of further models, opened when they are asked for.
         most: Most models that are open.
         precision: Of runs, as `lorafit.load` has it.
         access: Who may ask.
         limits: What requests may ask for.
         warm_up_tokens: Length of the texts that are computed before it is ready; 0 for none.
+        workers: Processes that answer. With several, none of them opens or puts away models by request.
+    """
+
+    models: Mapping[str, Path]
+    adapters_dir: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    most: int = 100
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    access: Access = Access()
+    limits: Limits = field(default_factory=Limits)
+    warm_up_tokens: int = 128
+    workers: int = 1
+
+
+def listen_at(plan: Plan) -> socket.socket:
+    """Listen where a plan says, if it can be served; connections wait until somebody answers.
+
+    Args:
+        plan: What is to be served.
+
+    Returns:
+        The socket, for `open_server`.
+
+    Raises:
+        UserInputError: Nothing is to be served, or the address or the rate needs keys.
+        EnvironmentUnfitError: The address cannot be listened on.
+    """
+    if not plan.models and plan.adapters_dir is None:
+        raise UserInputError("Name a run or an export to serve, or --adapters-dir.")
+    if plan.adapters_dir is not None and not plan.adapters_dir.is_dir():
+        raise UserInputError(f"--adapters-dir {plan.adapters_dir} is no folder.")
+    if not plan.access.keys and not is_loopback(plan.host):
+        raise UserInputError(
+            f"Other machines reach {plan.host}, so that callers need a key. Write one a line into a file and give it "
+            f"with --api-keys FILE, or set {KEYS_VARIABLE}; or listen on --host 127.0.0.1."
+        )
+    if plan.access.a_minute is not None and not plan.access.keys:
+        raise UserInputError(f"--rate-limit counts the requests of a key: give --api-keys FILE, or {KEYS_VARIABLE}.")
+    family = socket.AF_INET6 if ":" in plan.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((plan.host, plan.port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise EnvironmentUnfitError(
+            f"Nothing can be served at {plan.host}, port {plan.port}: {error.strerror or error}. Take another with "
+            "--port, or 0 for a free one."
+        ) from error
+    return listening
+
+
+def tell_address(listening: socket.socket) -> str:
+    """Return where a socket answers."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def open_server(plan: Plan, listening: socket.socket, *, say: Callable[[str], None] = lambda _: None) -> Serving:
+    """Open the models of a plan, to answer on a socket.
+
+    Args:
+        plan: What is to be served.
+        listening: From `listen_at`; closed where a model cannot be opened. Several processes may answer on it.
         say: Called with lines for people.
 
     Returns:
         The server.
 
     Raises:
-        UserInputError: Nothing is to be served, the address or the rate needs keys, or a model's name is wrong.
+        UserInputError: A model's name is wrong.
         LorafitError: A model cannot be opened.
-        EnvironmentUnfitError: The address cannot be listened on.
     """
-    access, limits = access or Access(), limits or Limits()
-    if not models and adapters_dir is None:
-        raise UserInputError("Name a run or an export to serve, or --adapters-dir.")
-    if adapters_dir is not None and not adapters_dir.is_dir():
-        raise UserInputError(f"--adapters-dir {adapters_dir} is no folder.")
-    if not access.keys and not is_loopback(host):
-        raise UserInputError(
-            f"Other machines reach {host}, so that callers need a key. Write one a line into a file and give it with "
-            f"--api-keys FILE, or set {KEYS_VARIABLE}; or listen on --host 127.0.0.1."
-        )
-    if access.a_minute is not None and not access.keys:
-        raise UserInputError(f"--rate-limit counts the requests of a key: give --api-keys FILE, or {KEYS_VARIABLE}.")
-    listening = _listen(host, port)
     try:
-        shelf = Shelf(folder=adapters_dir, most=max(most, len(models)), precision=precision)
-        for name, folder in models.items():
+        shelf = Shelf(folder=plan.adapters_dir, most=max(plan.most, len(plan.models)), precision=plan.precision)
+        for name, folder in plan.models.items():
             served = shelf.open(name, folder, pinned=True)
             shared = "on the shared base" if served.alone is None else f"by itself: {served.alone}"
             say(f"{name}@{served.digest}: {shared}")
         measures = Measures()
-        service = Service(shelf, limits, measures)
+        service = Service(shelf, plan.limits, measures)
+        access = plan.access
         gate = Gate(
-            build_app(service),
-            hosts=allowed_hosts(host, access.hosts, keys=bool(access.keys)),
+            build_app(service, is_alone=plan.workers == 1),
+            hosts=allowed_hosts(plan.host, access.hosts, keys=bool(access.keys)),
             keys=access.keys,
-            a_minute=access.a_minute,
-            body=limits.body,
-            seconds=limits.seconds,
+            a_minute=None if access.a_minute is None else math.ceil(access.a_minute / plan.workers),
+            body=plan.limits.body,
+            seconds=plan.limits.seconds,
             measures=measures,
         )
     except BaseException:
@@ -246,22 +287,6 @@ def open_server(  # noqa: PLR0913 - each is a choice of its own, and has a name
         proxy_headers=False,
         http=_Protocol,
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=math.ceil(limits.seconds) + 1,
+        timeout_graceful_shutdown=math.ceil(plan.limits.seconds) + 1,
     )
-    return Serving(_Server(config, gate, service), listening, service, warm_up_tokens)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise EnvironmentUnfitError(
-            f"Nothing can be served at {host}, port {port}: {error.strerror or error}. Take another with --port, or 0 "
-            "for a free one."
-        ) from error
-    return listening
+    return Serving(_Server(config, gate, service), listening, service, plan.warm_up_tokens)
