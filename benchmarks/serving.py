@@ -1,21 +1,25 @@
 """How many requests a server answers, and how fast: lorafit's, and a plain one of FastAPI and transformers' pipeline.
 
 Run: LORAFIT_DATA=… python benchmarks/serving.py RUN [--clients 1 8 64 256] [--adapters 1 10 100] [--seconds 10]
-     [--sides …] [--data rotten-tomatoes|imdb] [--soak MINUTES]
+     [--sides …] [--data rotten-tomatoes|imdb] [--overload TIMES] [--soak MINUTES] [--workers N]
 
 RUN is a run of any task with a LoRA adapter. Each request has one text of the test split, each client one connection,
 and asks again as soon as it is answered. The load comes from a process of its own, on the same cores. With several
 adapters RUN is served under as many names, each with factors of its own in memory; requests choose one at random, or by
 Zipf's law ("skewed"). The plain server answers each request by a call of the pipeline in a thread, on the merged model
-in fp32. `--soak` opens and closes adapters under load for so many minutes and counts errors and memory. The cost of
-PEFT's `adapter_names` is that of its forward pass alone, on the same texts in batches of 64. Writes
+in fp32; LitServe has the same pipeline, batches of at most 64 after 3 ms, and an environment of its own. `--overload`
+asks so many times as often as can be answered, whatever comes back, the load on one core and the server on another.
+`--soak` lets 32 clients ask 10 adapters for so many minutes while one after the other is put away and opened again. The
+cost of PEFT's `adapter_names` is that of its forward pass alone, on the same texts in batches of 64. Writes
 benchmarks/results/serving.json.
 """
 
 import argparse
 import asyncio
 import contextlib
+import http.client
 import json
+import os
 import random
 import re
 import statistics
@@ -24,13 +28,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from inference import SOURCES, draw_rows
-from trials import RESULTS, run_fresh, write_results
+from trials import RESULTS, make_environment, run_fresh, write_results
 
-LORAFIT, FP32, PLAIN = "lorafit", "lorafit, fp32", "FastAPI and pipeline"
+LORAFIT, FP32, PLAIN, LITSERVE = "lorafit", "lorafit, fp32", "FastAPI and pipeline", "LitServe"
+SIDES = [LORAFIT, FP32, PLAIN, LITSERVE]
 SKEWED = "skewed"
 HEAD = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 WARM_UP_SECONDS = 2.0
@@ -55,6 +61,31 @@ def predict(asked: dict[str, str]) -> list[dict[str, object]]:
 uvicorn.run(app, port=int(sys.argv[3]), log_level="error")
 """
 
+LITSERVE_PACKAGES = ["torch==2.13.0", "transformers>=5", "litserve==0.2.17"]
+LITSERVE_SERVER = """
+import sys
+import litserve
+from transformers import pipeline
+
+class Classify(litserve.LitAPI):
+    def setup(self, device):
+        longest = int(sys.argv[2])
+        self.model = pipeline("text-classification", model=sys.argv[1], truncation=True, max_length=longest, top_k=None)
+
+    def decode_request(self, request):
+        return request["inputs"]
+
+    def predict(self, texts):
+        return self.model(list(texts), batch_size=64)
+
+    def encode_response(self, output):
+        return output
+
+if __name__ == "__main__":
+    api = Classify(max_batch_size=64, batch_timeout=0.003)
+    litserve.LitServer(api, accelerator="cpu").run(port=int(sys.argv[3]), log_level="error")
+"""
+
 
 def main() -> None:
     """Measure what was asked for."""
@@ -62,10 +93,12 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 64, 256])
     parser.add_argument("--adapters", type=int, nargs="*", default=[1, 10, 100])
-    parser.add_argument("--sides", nargs="*", choices=[LORAFIT, FP32, PLAIN], default=[LORAFIT, FP32, PLAIN])
+    parser.add_argument("--sides", nargs="*", choices=SIDES, default=SIDES)
     parser.add_argument("--data", choices=SOURCES, default="rotten-tomatoes")
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--overload", type=float, default=0.0, metavar="TIMES")
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--output", type=Path, default=RESULTS / "serving.json")
     arguments = parser.parse_args()
     texts = run_fresh(draw_texts, SOURCES[arguments.data], TEXTS)
@@ -74,14 +107,13 @@ def main() -> None:
         merged = Path(place) / "merged"
         run_fresh(merge, arguments.run, merged)
         for side in arguments.sides:
-            opened = serve_plain(merged) if side == PLAIN else serve(arguments.run, 1, fp32=side == FP32)
-            with opened as (port, process):
+            with open_side(side, arguments, merged, Path(place)) as (port, process):
                 for clients in arguments.clients:
                     name = f"{side}, {clients} clients"
                     measured[name] = put_under_load(port, texts, clients, arguments.seconds) | read_memory(process)
                     print(name, measured[name], flush=True)
     for count in arguments.adapters:
-        with serve(arguments.run, count) as (port, process):
+        with serve([f"a{number}={arguments.run.resolve()}" for number in range(count)]) as (port, process):
             for law in ("uniform", SKEWED) if count > 1 else ("uniform",):
                 name = f"{count} adapters, {law}, 64 clients"
                 found = put_under_load(port, texts, 64, arguments.seconds, adapters=count, law=law)
@@ -91,10 +123,14 @@ def main() -> None:
         name = f"PEFT's adapter_names, {count} adapters"
         measured[name] = run_fresh(measure_peft, arguments.run, texts, count)
         print(name, measured[name], flush=True)
+    if arguments.overload:
+        with serve([f"a0={arguments.run.resolve()}"], core=1) as (port, process):
+            name = f"overload, {arguments.overload:g} times"
+            measured[name] = overload(port, texts, arguments.seconds, arguments.overload)
+            print(name, measured[name], flush=True)
     if arguments.soak:
-        with serve(arguments.run, 10) as (port, process):
-            measured["soak"] = soak(port, process, texts, arguments.soak)
-            print("soak", measured["soak"], flush=True)
+        measured["soak"] = soak(arguments.run, texts, arguments.soak)
+        print("soak", measured["soak"], flush=True)
     write_results(arguments.output, {"settings": {"data": arguments.data}, "measured": measured})
 
 
@@ -110,25 +146,25 @@ def merge(run: Path, folder: Path) -> None:
     export_merged(run, output=folder)
 
 
+def open_side(
+    side: str, arguments: argparse.Namespace, merged: Path, place: Path
+) -> contextlib.AbstractContextManager[tuple[int, "subprocess.Popen[str]"]]:
+    """Begin a server that is to be compared."""
+    if side == PLAIN:
+        return serve_by(sys.executable, PLAIN_SERVER, merged)
+    if side == LITSERVE:
+        python = make_environment(place / "litserve", LITSERVE_PACKAGES)
+        return serve_by(str(python), LITSERVE_SERVER, merged)
+    more = ["--precision", "fp32"] if side == FP32 else []
+    return serve([f"a0={arguments.run.resolve()}", "--workers", str(arguments.workers), *more])
+
+
 @contextlib.contextmanager
-def serve(run: Path, adapters: int, *, fp32: bool = False) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
-    """Serve a run under so many names, and yield the port."""
-    names = [f"a{number}={run.resolve()}" for number in range(adapters)]
-    more = ["--precision", "fp32"] if fp32 else []
-    words = [
-        sys.executable,
-        "-m",
-        "lorafit",
-        "serve",
-        *names,
-        "--port",
-        "0",
-        "--quiet",
-        *more,
-        "--max-adapters",
-        "1100",
-    ]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+def serve(words: list[str], *, core: int | None = None) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
+    """Serve what these words of the command line name, on all cores or on one of them, and yield the port."""
+    pinned = [] if core is None else ["taskset", "-c", str(core)]
+    command = [*pinned, sys.executable, "-m", "lorafit", "serve", *words, "--port", "0", "--quiet"]
+    process = subprocess.Popen([*command, "--max-adapters", "1100"], stderr=subprocess.PIPE, text=True)
     try:
         if process.stderr is None:
             raise TypeError("standard error is a pipe")
@@ -141,10 +177,12 @@ def serve(run: Path, adapters: int, *, fp32: bool = False) -> Iterator[tuple[int
 
 
 @contextlib.contextmanager
-def serve_plain(merged: Path) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
-    """Serve a plain model, and yield the port."""
+def serve_by(python: str, script: str, merged: Path) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
+    """Serve a plain model by a script, and yield the port."""
     port = 18080
-    process = subprocess.Popen([sys.executable, "-c", PLAIN_SERVER, str(merged), "256", str(port)], text=True)
+    path = merged.parent / "server.py"
+    path.write_text(script, encoding="utf-8")
+    process = subprocess.Popen([python, path, str(merged), "256", str(port)], text=True)
     try:
         wait_until_ready(port)
         yield port, process
@@ -155,8 +193,6 @@ def serve_plain(merged: Path) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
 
 def wait_until_ready(port: int) -> None:
     """Wait until a server is ready."""
-    import http.client
-
     until = time.monotonic() + 600
     while time.monotonic() < until:
         with contextlib.suppress(OSError, http.client.HTTPException):
@@ -175,8 +211,12 @@ def put_under_load(
     return run_fresh(load, port, texts, clients, seconds, adapters, law)
 
 
-def load(port: int, texts: list[str], clients: int, seconds: float, adapters: int, law: str) -> dict[str, float]:
+def load(
+    port: int, texts: list[str], clients: int, seconds: float, adapters: int, law: str, *, core: int | None = None
+) -> dict[str, float]:
     """Let clients ask for so long, and return requests a second and the percentiles of the latency."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     latencies: list[float] = []
     refused = 0
     weights = [1 / (rank + 1) for rank in range(adapters)] if law == SKEWED else None
@@ -248,20 +288,94 @@ def measure_peft(run: Path, texts: list[str], count: int) -> dict[str, float]:
     return {"texts a second": done / (time.monotonic() - began)}
 
 
-def soak(port: int, process: "subprocess.Popen[str]", texts: list[str], minutes: float) -> dict[str, float]:
-    """Put a server under load while memory is watched."""
-    memory = [read_memory(process)["memory, MB"]]
-    requests = 0.0
-    for _ in range(max(1, round(minutes))):
-        found = put_under_load(port, texts, 32, 58, adapters=10)
-        requests += found["requests a second"] * 58
-        memory.append(read_memory(process)["memory, MB"])
+def overload(port: int, texts: list[str], seconds: float, times: float) -> dict[str, float]:
+    """Find what can be answered, then ask so many times as much, from another core."""
+    at_capacity = run_fresh(load, port, texts, 64, seconds, 0, "uniform", core=0)
+    rate = times * at_capacity["requests a second"]
+    return {
+        "capacity, requests a second": at_capacity["requests a second"],
+        "p99 at capacity, ms": at_capacity["p99, ms"],
+        **run_fresh(pour, port, texts, rate, seconds),
+    }
+
+
+def pour(port: int, texts: list[str], rate: float, seconds: float) -> dict[str, float]:
+    """Ask at a steady rate, each time on a connection of its own, and tell who is answered and who is refused."""
+    os.sched_setaffinity(0, {0})
+    told: dict[int, list[float]] = {}
+    lost = 0
+
+    async def ask(text: str) -> None:
+        nonlocal lost
+        body, began = json.dumps({"inputs": text}).encode(), time.monotonic()
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"{HEAD}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            answer = await reader.read()
+            writer.close()
+            told.setdefault(int(answer.split(b" ", 2)[1]), []).append(time.monotonic() - began)
+        except (OSError, IndexError):
+            lost += 1
+
+    async def run() -> None:
+        draw, began = random.Random(0), time.monotonic()  # noqa: S311 - nothing is kept secret
+        async with asyncio.TaskGroup() as group:
+            for turn in range(round(rate * seconds)):
+                await asyncio.sleep(max(0.0, began + turn / rate - time.monotonic()))
+                group.create_task(ask(draw.choice(texts)))
+
+    asyncio.run(run())
+    share = {status: statistics.quantiles(times, n=100)[98] for status, times in told.items() if len(times) > 1}
+    return {
+        "asked a second": rate,
+        "answered a second": len(told.get(200, [])) / seconds,
+        "p99 of answers, ms": 1000 * share.get(200, float("nan")),
+        "refused": len(told.get(429, [])),
+        "p99 of refusals, ms": 1000 * share.get(429, float("nan")),
+        "other answers": sum(len(times) for status, times in told.items() if status not in {200, 429}),
+        "lost": lost,
+    }
+
+
+def soak(run: Path, texts: list[str], minutes: float) -> dict[str, float]:
+    """Let clients ask ten adapters while one after the other is put away and opened again; watch errors and memory."""
+    import shutil
+
+    requests = errors = changes = 0
+    memory: list[float] = []
+    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(1) as pool:
+        for number in range(10):
+            shutil.copytree(run, f"{place}/a{number}")
+        with serve(["--adapters-dir", place]) as (port, process):
+            for turn in range(max(2, round(minutes))):
+                done = pool.submit(put_under_load, port, texts, 32, 58, adapters=10)
+                while not done.done():
+                    changes += change(port, f"a{changes % 10}")
+                found = done.result()
+                requests += round(found["requests a second"] * 58)
+                errors += round(found["refused"])
+                memory.append(read_memory(process)["memory, MB"])
+                print(f"minute {turn + 1}: {found}, {memory[-1]:.0f} MB", flush=True)
     return {
         "requests": requests,
-        "memory before, MB": memory[0],
-        "after a minute, MB": memory[1],
+        "errors": errors,
+        "adapters put away and opened": changes,
+        "after a minute, MB": memory[0],
+        "after half the time, MB": memory[len(memory) // 2],
         "at the end, MB": memory[-1],
     }
+
+
+def change(port: int, name: str) -> int:
+    """Put a model away and open it again; return 1."""
+    for method, path in (("DELETE", f"/adapters/{name}"), ("POST", "/adapters")):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        body = json.dumps({"name": name}) if method == "POST" else None
+        connection.request(method, path, body, {"content-type": "application/json"})
+        connection.getresponse().read()
+        connection.close()
+    time.sleep(1.0)
+    return 1
 
 
 if __name__ == "__main__":
