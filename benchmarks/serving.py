@@ -22,6 +22,7 @@ import json
 import os
 import random
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -83,7 +84,7 @@ class Classify(litserve.LitAPI):
 
 if __name__ == "__main__":
     api = Classify(max_batch_size=64, batch_timeout=0.003)
-    litserve.LitServer(api, accelerator="cpu").run(port=int(sys.argv[3]), log_level="error")
+    litserve.LitServer(api, accelerator="cpu").run(port=int(sys.argv[3]), log_level="error", generate_client_file=False)
 """
 
 
@@ -131,7 +132,8 @@ def main() -> None:
     if arguments.soak:
         measured["soak"] = soak(arguments.run, texts, arguments.soak)
         print("soak", measured["soak"], flush=True)
-    write_results(arguments.output, {"settings": {"data": arguments.data}, "measured": measured})
+    settings = {name: getattr(arguments, name) for name in ("data", "seconds", "workers")}
+    write_results(arguments.output, {"settings": settings, "measured": measured})
 
 
 def draw_texts(source: str, count: int) -> list[str]:
@@ -182,12 +184,12 @@ def serve_by(python: str, script: str, merged: Path) -> Iterator[tuple[int, "sub
     port = 18080
     path = merged.parent / "server.py"
     path.write_text(script, encoding="utf-8")
-    process = subprocess.Popen([python, path, str(merged), "256", str(port)], text=True)
+    process = subprocess.Popen([python, path, str(merged), "256", str(port)], text=True, start_new_session=True)
     try:
         wait_until_ready(port)
         yield port, process
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGKILL)  # LitServe has processes of its own
         process.wait()
 
 
@@ -257,9 +259,14 @@ def load(
 
 
 def read_memory(process: "subprocess.Popen[str]") -> dict[str, float]:
-    """Return the memory that a process holds."""
-    status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
-    return {"memory, MB": int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024}  # type: ignore[index]
+    """Return the memory that a process and those it began hold, what they share counted once."""
+    pids, held = [process.pid], 0
+    for pid in pids:
+        with contextlib.suppress(OSError):  # one that has ended meanwhile
+            pids += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split())
+            told = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
+            held += int(re.search(r"Pss:\s+(\d+)", told)[1])  # type: ignore[index]
+    return {"memory, MB": held / 1024}
 
 
 def measure_peft(run: Path, texts: list[str], count: int) -> dict[str, float]:
@@ -303,7 +310,7 @@ def pour(port: int, texts: list[str], rate: float, seconds: float) -> dict[str, 
     """Ask at a steady rate, each time on a connection of its own, and tell who is answered and who is refused."""
     os.sched_setaffinity(0, {0})
     told: dict[int, list[float]] = {}
-    lost = 0
+    lost, asking = 0, 0.0
 
     async def ask(text: str) -> None:
         nonlocal lost
@@ -314,24 +321,27 @@ def pour(port: int, texts: list[str], rate: float, seconds: float) -> dict[str, 
             answer = await reader.read()
             writer.close()
             told.setdefault(int(answer.split(b" ", 2)[1]), []).append(time.monotonic() - began)
-        except (OSError, IndexError):
+        except (OSError, IndexError, ValueError):
             lost += 1
 
     async def run() -> None:
+        nonlocal asking
         draw, began = random.Random(0), time.monotonic()  # noqa: S311 - nothing is kept secret
         async with asyncio.TaskGroup() as group:
             for turn in range(round(rate * seconds)):
                 await asyncio.sleep(max(0.0, began + turn / rate - time.monotonic()))
                 group.create_task(ask(draw.choice(texts)))
+            asking = time.monotonic() - began
+        asking = max(asking, seconds)
 
     asyncio.run(run())
-    share = {status: statistics.quantiles(times, n=100)[98] for status, times in told.items() if len(times) > 1}
+    share = {status: 1000 * statistics.quantiles(times, n=100)[98] for status, times in told.items() if len(times) > 1}
     return {
-        "asked a second": rate,
-        "answered a second": len(told.get(200, [])) / seconds,
-        "p99 of answers, ms": 1000 * share.get(200, float("nan")),
+        "asked a second": round(rate * seconds) / asking,
+        "answered": len(told.get(200, [])),
+        "seconds of asking": asking,
         "refused": len(told.get(429, [])),
-        "p99 of refusals, ms": 1000 * share.get(429, float("nan")),
+        **{f"p99 of {what}, ms": share[one] for one, what in ((200, "answers"), (429, "refusals")) if one in share},
         "other answers": sum(len(times) for status, times in told.items() if status not in {200, 429}),
         "lost": lost,
     }
@@ -350,7 +360,9 @@ def soak(run: Path, texts: list[str], minutes: float) -> dict[str, float]:
             for turn in range(max(2, round(minutes))):
                 done = pool.submit(put_under_load, port, texts, 32, 58, adapters=10)
                 while not done.done():
-                    changes += change(port, f"a{changes % 10}")
+                    told = change(port, f"a{changes % 10}")
+                    changes += 1
+                    errors += told not in {(204, 201), (204, 409)}  # a client's request may have opened it first
                 found = done.result()
                 requests += round(found["requests a second"] * 58)
                 errors += round(found["refused"])
@@ -366,16 +378,19 @@ def soak(run: Path, texts: list[str], minutes: float) -> dict[str, float]:
     }
 
 
-def change(port: int, name: str) -> int:
-    """Put a model away and open it again; return 1."""
+def change(port: int, name: str) -> tuple[int, ...]:
+    """Put a model away and open it again; return both statuses."""
+    statuses = []
     for method, path in (("DELETE", f"/adapters/{name}"), ("POST", "/adapters")):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         body = json.dumps({"name": name}) if method == "POST" else None
         connection.request(method, path, body, {"content-type": "application/json"})
-        connection.getresponse().read()
+        answer = connection.getresponse()
+        answer.read()
+        statuses.append(answer.status)
         connection.close()
     time.sleep(1.0)
-    return 1
+    return tuple(statuses)
 
 
 if __name__ == "__main__":

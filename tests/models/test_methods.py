@@ -11,7 +11,7 @@ NAMES = {
     *("lora", "rslora", "lora_plus", "lora_fa", "pissa", "olora", "dora", "adalora", "loha", "lokr", "oft", "boft"),
     *("miss", "hra", "shira", "road", "c3a", "vblora", "delora", "gralora", "hira", "waveft"),
     *("vera", "randlora", "fourierft", "ia3", "ln_tuning", "prompt_tuning", "p_tuning", "bitfit", "head_only", "full"),
-    *("glora", "lily", "peanut", "psoft", "unilora", "beft", "pvera", "adamss", "deft", "frod", "tinylora"),
+    *("glora", "peanut", "psoft", "unilora", "beft", "pvera", "adamss", "deft", "frod", "tinylora"),
     *("supertuning", "houlsby", "pfeiffer", "parallel", "setfit", "embedding"),
 }
 

@@ -117,6 +117,7 @@ def test_several_processes_answer_together(adapters: dict[str, Path]) -> None:
             assert list(pool.map(lambda turn: ask(port, turn), range(60))) == [(200, label) for label in expected]
         assert read_measure(port, "lorafit_texts_total") == 60
         assert read_measure(port, "lorafit_requests_total") >= 60
+        assert read_measure(port, "lorafit_models") == 1
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         connection.request("DELETE", "/adapters/tone")
         answer = connection.getresponse()
@@ -144,5 +145,5 @@ def test_workers_that_cannot_work_are_not_begun_again(tmp_path: Path) -> None:
     told = subprocess.run([sys.executable, "-m", "lorafit", *words], capture_output=True, text=True, check=False)
     assert told.returncode == 2
     assert "is not a complete run folder" in told.stderr
-    assert "One of 2 workers has ended, with status 1." in told.stderr
+    assert "One of 2 workers has failed, with status 1." in told.stderr
     assert "Traceback" not in told.stderr

@@ -73,8 +73,8 @@ def train(job: TrainingJob) -> TrainingRecord:
             return fit(job, progress=Silent())
 
 
-def compute_logits(model: torch.nn.Module, folder: Path) -> np.ndarray:
-    batch = AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
+def compute_logits(model: torch.nn.Module, folder: Path, texts: list[str] = TEXTS) -> np.ndarray:
+    batch = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
         return model.eval()(**batch).logits.numpy()
 
@@ -131,6 +131,8 @@ def test_it_learns_reloads_and_merges(
     folder.mkdir()
     write_trained(job.adapted, locate_encoder(ModelConfig(name=str(encoder))), folder, max_length=64)
     logits = compute_logits(model, folder)
+    alone = np.concatenate([compute_logits(model, folder, [text]) for text in TEXTS])
+    assert np.abs(alone - logits).max() < 1e-4 * max(1.0, np.abs(logits).max()), "neighbours change no answer"
     with quiet_transformers():
         assert np.abs(np.array(plain.compute_plain_logits(folder, TEXTS)) - logits).max() < 1e-4
     (folder / "expected.json").write_text(json.dumps(logits.tolist()))

@@ -110,7 +110,7 @@ def serve(
             from lorafit.system.hardware import choose_threads, use_threads
 
             with use_threads(max(1, choose_threads() // workers)):
-                run_workers(run, workers)
+                run_workers(run, workers, leave=listening.close)
     from lorafit.errors import StoppedError
 
     raise StoppedError("Ended; every request that was taken is answered.")

@@ -532,7 +532,8 @@ def compute_outputs(
     features: Array | None = None
     texts = len(tokens) if tokens.windows is None else len(tokens.windows)
     found: Iterable[tuple[NDArray[np.float32], NDArray[np.float32] | None]]
-    if isinstance(runtime, StreamingRuntime) and runtime.wants_stream(int(tokens.lengths.sum())):
+    total = int(tokens.lengths.sum())
+    if most_tokens is None and isinstance(runtime, StreamingRuntime) and runtime.wants_stream(total):
         plan = plan_batches(tokens.lengths, max_rows=_BATCH_ROWS, max_tokens=_FEWEST_TOKENS)
         found = runtime.stream(tokens.pad(plan[batch], pad_id) for batch in range(len(plan)))
     else:

@@ -30,7 +30,7 @@ PEFT_TYPES: Final = frozenset(
     {
         *("LORA", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "RANDLORA", "FOURIERFT", "IA3", "LN_TUNING"),
         *("MISS", "HRA", "SHIRA", "ROAD", "C3A", "VBLORA", "DELORA", "GRALORA", "HIRA", "WAVEFT"),
-        *("GLORA", "LILY", "PEANUT", "PSOFT", "UNILORA", "BEFT", "PVERA", "ADAMSS", "DEFT", "FROD", "TINYLORA"),
+        *("GLORA", "PEANUT", "PSOFT", "UNILORA", "BEFT", "PVERA", "ADAMSS", "DEFT", "FROD", "TINYLORA"),
         *("SUPERTUNING", "PROMPT_TUNING", "P_TUNING"),
     }
 )

@@ -30,7 +30,7 @@ from lorafit.serving.dialects import (
     TeiRequest,
 )
 from lorafit.serving.service import Service, TokenlessError, TooMuchError
-from lorafit.serving.shelf import OccupiedError, Served, UnknownModelError
+from lorafit.serving.shelf import OccupiedError, UnknownModelError
 
 T = TypeVar("T")
 
@@ -172,12 +172,6 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 def _add_tensors(app: FastAPI, service: Service) -> None:
     tag: Any = ["Open Inference Protocol"]
 
-    def find_open(name: str) -> Served:
-        found = service.shelf.find_open(name)
-        if found is None:
-            raise UnknownModelError("No model of that name is open.")
-        return found
-
     @app.get("/v2", tags=tag)
     def server() -> dict[str, Any]:
         """Say which server this is."""
@@ -195,14 +189,17 @@ def _add_tensors(app: FastAPI, service: Service) -> None:
         return {"ready": True}
 
     @app.get("/v2/models/{name}", tags=tag)
-    def metadata(name: _AnyName) -> dict[str, Any]:
-        """Describe the tensors of a model that is open."""
-        return dialects.describe_tensors(find_open(name))
+    async def metadata(name: _AnyName) -> dict[str, Any]:
+        """Describe the tensors of a model."""
+        return dialects.describe_tensors(await service.find(name))
 
     @app.get("/v2/models/{name}/ready", tags=tag)
     def model_ready(name: _AnyName) -> dict[str, Any]:
         """Say that a model is open."""
-        return {"name": find_open(name).name, "ready": True}
+        found = service.shelf.find_open(name)
+        if found is None:
+            raise UnknownModelError("No model of that name is open.")
+        return {"name": found.name, "ready": True}
 
     @app.post("/v2/models/{name}/infer", tags=tag)
     async def infer(name: _AnyName, asked: InferRequest, request: Request) -> dict[str, Any]:
@@ -308,26 +305,26 @@ def _add_page(app: FastAPI, service: Service) -> None:
             raise HTTPException(404)
         return _give(page[name], _PAGE[name], _PAGE_POLICY)
 
-    def read(name: str, what: Literal["report", "card"]) -> str:
-        served = next((one for one in service.shelf if one.name == name), None)
-        path = None if served is None else served.report if what == "report" else served.card
+    async def read(name: str, what: Literal["report", "card"]) -> str:
+        served = await service.find(name)
+        path = served.report if what == "report" else served.card
         if path is None:
-            raise UnknownModelError(f"No open model of that name has a {what}.")
+            raise UnknownModelError(f"That model has no {what}.")
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeError):
             raise UnknownModelError(f"The {what} of that model cannot be read.") from None
 
     @app.get("/reports/{name}", tags=["lorafit"], response_class=HTMLResponse)
-    def report(name: _AnyName) -> Response:
-        """Return the report of a model that is open."""
-        text = read(name, "report")
+    async def report(name: _AnyName) -> Response:
+        """Return the report of a model."""
+        text = await read(name, "report")
         return _give(text.encode(), "text/html", f"{_STRICT}; style-src {_allow_styles(text)}; img-src data:")
 
     @app.get("/cards/{name}", tags=["lorafit"], response_class=PlainTextResponse)
-    def card(name: _AnyName) -> Response:
-        """Return the model card of a model that is open, as Markdown."""
-        return _give(read(name, "card").encode(), "text/plain", _STRICT)
+    async def card(name: _AnyName) -> Response:
+        """Return the model card of a model, as Markdown."""
+        return _give((await read(name, "card")).encode(), "text/plain", _STRICT)
 
 
 def _allow_styles(page: str) -> str:
@@ -343,7 +340,7 @@ def _give(content: bytes, kind: str, policy: str) -> Response:
 
 
 def _require_ready(service: Service) -> None:
-    if not service.is_ready:
+    if not service.is_ready or service.is_ending:
         raise HTTPException(503, "The server is not ready.")
 
 

@@ -87,13 +87,14 @@ class _Waiting:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass, or a few, was about: for measures."""
+    """What one forward pass, or a few, was about: for measures. `waiting` are the tokens that still wait."""
 
     models: Sequence[str]
     tokens: int
     seconds: float
     waits: Sequence[float]
     dropped: int
+    waiting: int
 
 
 class Batcher:
@@ -225,6 +226,7 @@ class Batcher:
                 seconds=seconds,
                 waits=[began - one.since for one in wanted],
                 dropped=len(taken) - len(wanted),
+                waiting=self.waiting,
             )
         )
 

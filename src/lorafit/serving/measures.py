@@ -45,6 +45,7 @@ class Measures:
     def count_batch(self, batch: Batch) -> None:
         """Count a batch."""
         self._dropped.inc(batch.dropped)
+        self._waiting.set(batch.waiting)
         if not batch.models:
             return
         self._named.update(batch.models)
@@ -62,18 +63,22 @@ class Measures:
         if texts:
             self._cached.inc(texts)
 
+    def count_models(self, models: int) -> None:
+        """Say how many models are open."""
+        self._models.set(models)
+
     def write(self, *, waiting: int, models: Collection[str]) -> bytes:
         """Return all of it as Prometheus reads it.
 
         Args:
             waiting: Tokens in the queue.
-            models: Names of the models that are open; what others were counted by is forgotten.
+            models: Names of the models that are open; what others were counted by is forgotten, where no other process
+                counts it.
 
         Returns:
             Prometheus' text format.
         """
         self._waiting.set(waiting)
-        self._models.set(len(models))
         if not self._is_alone:
             together = CollectorRegistry()
             MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # prometheus_client says none

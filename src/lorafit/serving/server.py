@@ -105,16 +105,17 @@ class _Protocol(HttpToolsProtocol):
 class _Server(uvicorn.Server):
     """Answers what has been sent before it ends, also on connections that nobody has taken from the system yet."""
 
-    def __init__(self, config: uvicorn.Config, gate: Gate, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, gate: Gate, service: Service, *, is_alone: bool) -> None:
         super().__init__(config)
-        self._gate, self._service = gate, service
+        self._gate, self._service, self._is_alone = gate, service, is_alone
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Keep no connection alive any more, let next to none wait in the system, and end when those there are done."""
         self._gate.is_closing = True
-        self._service.is_ready = False
+        self._service.is_ending = True
         for listening in sockets or ():
-            listening.listen(0)
+            if self._is_alone:  # others may still answer what waits
+                listening.listen(0)
         until = time.monotonic() + _FAREWELL
         while self.server_state.connections and time.monotonic() < until:
             await asyncio.sleep(_FAREWELL / 20)
@@ -271,7 +272,7 @@ def open_server(plan: Plan, listening: socket.socket, *, say: Callable[[str], No
             build_app(service, is_alone=plan.workers == 1),
             hosts=allowed_hosts(plan.host, access.hosts, keys=bool(access.keys)),
             keys=access.keys,
-            a_minute=None if access.a_minute is None else math.ceil(access.a_minute / plan.workers),
+            a_minute=access.a_minute,
             body=plan.limits.body,
             seconds=plan.limits.seconds,
             measures=measures,
@@ -289,4 +290,4 @@ def open_server(plan: Plan, listening: socket.socket, *, say: Callable[[str], No
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(plan.limits.seconds) + 1,
     )
-    return Serving(_Server(config, gate, service), listening, service, plan.warm_up_tokens)
+    return Serving(_Server(config, gate, service, is_alone=plan.workers == 1), listening, service, plan.warm_up_tokens)

@@ -83,7 +83,7 @@ class Service:
 
     def __init__(self, shelf: Shelf, limits: Limits, measures: Measures) -> None:
         self.shelf, self.limits, self.measures = shelf, limits, measures
-        self.is_ready = False
+        self.is_ready = self.is_ending = False
         self._tokenizing = ThreadPoolExecutor(_TOKENIZERS, thread_name_prefix="tokens")
         self._opening = ThreadPoolExecutor(1, thread_name_prefix="opening")
         self._explaining = ThreadPoolExecutor(1, thread_name_prefix="explaining")
@@ -107,6 +107,7 @@ class Service:
         try:
             self._warm_up(warm_up_tokens)
             self.is_ready = True
+            self.measures.count_models(len(self.shelf))
             self._batcher.run()
         finally:
             self._batcher.end()
@@ -124,7 +125,7 @@ class Service:
 
     def stop(self) -> None:
         """Answer what waits, and refuse what comes after."""
-        self.is_ready = False
+        self.is_ending = True
         self._batcher.stop()
         for threads in (self._tokenizing, self._opening, self._explaining):
             threads.shutdown(wait=False, cancel_futures=True)
@@ -141,7 +142,10 @@ class Service:
 
     async def open(self, work: Callable[[], T]) -> T:
         """Open or close models, one after the other, beside the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._opening, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._opening, work)
+        finally:
+            self.measures.count_models(len(self.shelf))
 
     async def ask(self, name: str | None, texts: Sequence[AnyText]) -> Answered:
         """Answer texts.

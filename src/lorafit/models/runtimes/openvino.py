@@ -26,8 +26,8 @@ _MANY = 64
 _WORTH_STREAMS = 100_000
 """Tokens that were asked, in all, from which on a second compiled graph pays, one that takes a batch a core."""
 
-_FEWEST = 4096
-"""Tokens of a call of which every core gets some batches."""
+_FEWEST = 2048
+"""Tokens a core from which on every core gets some batches of a call."""
 
 _MOST_KERNELS = 1000
 """Pieces of code for a shape that are kept in memory, about ten a shape."""
@@ -64,6 +64,7 @@ class OpenvinoRuntime:
         self._outputs = {name for one in self._model.outputs for name in one.get_names()}
         self._requests = threading.local()
         self._core, self._file, self._asked = core, file, 0
+        self._opening = threading.Lock()
 
     @property
     def precision(self) -> Literal["fp32", "bf16", "int8"]:
@@ -114,8 +115,11 @@ class OpenvinoRuntime:
         the same time, and waits for no core that is busy; it has to be compiled, or read from the cache.
         """
         self._asked += tokens
-        pays = self._threads > 1 and self._asked >= _WORTH_STREAMS and tokens >= _FEWEST
-        return pays and self._streams is not None
+        pays = self._threads > 1 and self._asked >= _WORTH_STREAMS and tokens >= _FEWEST * self._threads
+        if not pays:
+            return False
+        with self._opening:
+            return self._streams is not None
 
     def stream(
         self, batches: Iterable[Mapping[str, Any]]
@@ -144,7 +148,7 @@ class OpenvinoRuntime:
     @cached_property
     def _streams(self) -> Any:  # noqa: ANN401 - openvino has no types
         """The graph as one that takes a batch a thread; None where its file is no longer the one that was loaded."""
-        with suppress(OSError):
+        with suppress(OSError, RuntimeError):  # the first graph answers as well
             if _digest(self._file) == self._content:
                 hints = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": self._threads}
                 return _compile(self._core, self._file, self._content, hints | self._settings)
