@@ -297,7 +297,7 @@ def measure_peft(run: Path, texts: list[str], count: int) -> dict[str, float]:
 
 def overload(port: int, texts: list[str], seconds: float, times: float) -> dict[str, float]:
     """Find what can be answered, then ask so many times as much, from another core."""
-    at_capacity = run_fresh(load, port, texts, 64, seconds, 0, "uniform", core=0)
+    at_capacity = run_fresh(load, port, texts, 8, seconds, 0, "uniform", core=0)  # few enough that none is refused
     rate = times * at_capacity["requests a second"]
     return {
         "capacity, requests a second": at_capacity["requests a second"],

@@ -29,6 +29,12 @@ _FORGET: Final = 0.2
 _USUAL_RATE: Final = 5000.0
 """Tokens a second, until a batch has shown another."""
 
+_LONGEST: Final = 0.25
+"""Seconds that a batch is to take at most: what comes meanwhile waits for its end."""
+
+_FEWEST: Final = 256
+"""Tokens that a batch may have however slow the machine is: fewer are computed hardly sooner."""
+
 _TELLING: Final = 0.25
 """Share of a full batch that shows the speed: in a smaller one much of the time goes into other things than tokens."""
 
@@ -118,7 +124,7 @@ class Batcher:
         self._tell, self._keep = tell, keep
         self._queues: OrderedDict[Served, deque[_Waiting]] = OrderedDict()
         self._known: dict[tuple[Served, object], _Waiting] = {}
-        self._waiting = 0
+        self._waiting = self._computing = 0
         self._rate = _USUAL_RATE
         self._stopped = False
         self._changed = threading.Condition()
@@ -158,7 +164,7 @@ class Batcher:
         """
         now = time.monotonic()
         with self._changed:
-            wait = self._waiting / self._rate
+            wait = (self._waiting + self._computing) / self._rate
             if self._stopped or wait > self._patience:
                 raise OverloadedError(max(1, math.ceil(wait - self._patience)))
             for place, work in works:
@@ -180,7 +186,7 @@ class Batcher:
                     return None
                 self._changed.wait()
             first = min(queue[0].since for queue in self._queues.values())
-            while not self._stopped and self._waiting < self._tokens:
+            while not self._stopped and self._waiting < self._budget:
                 left = first + self._delay - time.monotonic()
                 if left <= 0:
                     break
@@ -190,12 +196,12 @@ class Batcher:
     def _take_fairly(self, engine: Engine) -> list[_Waiting]:
         """Take texts of an engine's models in turn; whose turn it was is the last of all."""
         taken: list[_Waiting] = []
-        tokens = 0
+        tokens, most = 0, self._budget
         models = [model for model in self._queues if model.engine is engine]
-        while models and tokens < self._tokens:
+        while models and tokens < most:
             for model in list(models):
                 queue = self._queues[model]
-                if taken and tokens + queue[0].size > self._tokens:
+                if taken and tokens + queue[0].size > most:
                     return taken
                 one = queue.popleft()
                 self._waiting -= one.size
@@ -214,11 +220,13 @@ class Batcher:
             for one in taken:
                 if not one.is_wanted:
                     self._forget(one)
+            tokens = self._computing = sum(one.size for one in wanted)
         began = time.monotonic()
         self._answer(wanted)
-        seconds, tokens = time.monotonic() - began, sum(one.size for one in wanted)
-        if tokens >= _TELLING * self._tokens:
+        seconds = time.monotonic() - began
+        if tokens >= _TELLING * self._budget:
             self.learn(tokens, seconds)
+        self._computing = 0
         self._tell(
             Batch(
                 models=[one.work.model.name for one in wanted],
@@ -229,6 +237,11 @@ class Batcher:
                 waiting=self.waiting,
             )
         )
+
+    @property
+    def _budget(self) -> float:
+        """Tokens of the next batch, at most: fewer where so many would take too long."""
+        return min(self._tokens, max(_FEWEST, self._rate * _LONGEST))
 
     def learn(self, tokens: int, seconds: float) -> None:
         """Take into account how long a batch took."""
