@@ -78,9 +78,10 @@ def _methods_lines() -> Iterator[str]:
         yield f"| {named} | {method.adapts} | {settings} | {rate} | {method.library} | {limits} |"
     yield from (
         "",
-        "LoRA's and LoRA+'s rates were chosen on validation rows ([how](../explanation/defaults.md)); the others",
+        "LoRA's and LoRA+'s rates were chosen on validation rows ([how](../explanation/defaults.md)); those of rsLoRA,",
+        "PiSSA and DoRA were compared with a third and three times as much; the others are common values and were not.",
     )
-    yield "are common values and were not compared. `embedding` makes no steps, so rates, epochs and steps do nothing"
+    yield "`embedding` makes no steps, so rates, epochs and steps do nothing"
     yield "there. `full` and `bitfit` train without the encoder's dropout, as every"
     yield "method here, unless `training.base_dropout` is set."
     yield from ("", "Refused, with the reason in the message:", "")

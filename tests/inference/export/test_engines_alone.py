@@ -111,7 +111,7 @@ def test_python_and_commands_predict_what_is_predicted_here(
 NEEDS_MORE = {
     "train": ("train", "train {data}"),
     "evaluate": ("train", "evaluate {run} {data}"),
-    "predict with a run": ("train", "predict {run} text"),
+    "predict with a run": ("train", "predict {run} text --runtime torch"),
     "predict into parquet": ("train", "predict {export} --file {data} --output {folder}/predictions.parquet"),
     "predict with OpenVINO": ("openvino", "predict {openvino} text"),
     "export": ("export", "export {run}"),

@@ -12,7 +12,14 @@ from transformers import PreTrainedModel
 from lorafit.config import ModelConfig
 from lorafit.errors import ConfigError
 from lorafit.inference.export.graph import build_graph, can_build, refuse
-from lorafit.inference.export.int8 import Range, RangeMeter, quantize_graph, quantize_statically, quantize_weight
+from lorafit.inference.export.int8 import (
+    Range,
+    RangeMeter,
+    choose_most,
+    quantize_graph,
+    quantize_statically,
+    quantize_weight,
+)
 from lorafit.inference.export.tracing import trace_graph
 from lorafit.models.architectures import ARCHITECTURES
 from lorafit.models.load import load_with_head, locate_encoder
@@ -395,3 +402,13 @@ def test_a_refusal_for_openvino_names_the_other_engine(build_model: Build) -> No
     model = build_model("bert")
     assert "cannot be exported: odd. Try --runtime onnxruntime. It" in str(refuse(model, "odd", other_engine=True))
     assert "cannot be exported: odd. It" in str(refuse(model, "odd"))
+
+
+def test_products_do_not_overflow_where_there_is_no_vnni() -> None:
+    assert choose_most(frozenset({"avx2", "fma"})) == 63
+    assert choose_most(frozenset({"avx2", "avx512_vnni"})) == choose_most(frozenset({"avx2", "avx_vnni"})) == 127
+    assert choose_most(frozenset({"asimd"})) == choose_most(frozenset()) == 127
+    weight = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    whole, scales = quantize_weight(weight, 63)
+    assert np.abs(whole).max() == 63
+    assert np.abs(whole * scales - weight).max() <= scales.max() / 2 + 1e-6

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from lorafit.inference.export.graph import FUSED_DOMAIN
 from lorafit.models.runtimes.onnx import choose_inputs, open_session
 from lorafit.system.extras import require
+from lorafit.system.hardware import cpu_flags
 
 if TYPE_CHECKING:
     import onnx
 
 
-_MOST, _LEVELS = 127, 255
+_LEVELS = 255
 _ORDINARY = 0.98
 """Share of the features that is ordinary; those that reach further are scaled down to the furthest of these."""
 
@@ -30,22 +31,39 @@ _FEWEST_ROWS = 100
 """Rows of a table of embeddings from which on it is quantized: smaller ones take no room."""
 
 
-def quantize_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantize_weight(weight: NDArray[np.float32], most: int = 127) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Quantize a weight symmetrically, each output channel with a scale of its own.
 
     Signed weights without a zero point are what onnxruntime's fast kernels take.
 
     Args:
         weight: Shape (inputs, outputs).
+        most: The largest whole number, up to 127.
 
     Returns:
-        Whole numbers from -127 to 127 of the same shape, and scales of shape (outputs,); `whole * scales` is the weight
-        to within half a scale.
+        Whole numbers from -most to most of the same shape, and scales of shape (outputs,); `whole * scales` is the
+        weight to within half a scale.
     """
-    scales = np.abs(weight).max(axis=0) / _MOST
+    scales = np.abs(weight).max(axis=0) / most
     scales[scales == 0] = 1.0
-    whole = np.clip(np.round(weight / scales), -_MOST, _MOST)
+    whole = np.clip(np.round(weight / scales), -most, most)
     return whole.astype(np.int8), scales.astype(np.float32)
+
+
+def choose_most(flags: frozenset[str] | None = None) -> int:
+    """Return the largest whole number of weights that are multiplied.
+
+    Without VNNI, x86 adds up pairs of products in 16 bits, which two of 255 times 127 exceed (onnxruntime's
+    "reduce_range", https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
+
+    Args:
+        flags: The processor's features; None for this one's.
+
+    Returns:
+        63 where the processor is x86 without VNNI, else 127.
+    """
+    known = cpu_flags() if flags is None else flags
+    return 63 if "avx2" in known and not known & {"avx512_vnni", "avx_vnni"} else 127
 
 
 class Range(NamedTuple):
@@ -252,7 +270,7 @@ class _Quantizer:
         """Quantize a weight; return what its inputs are to be multiplied by."""
         weight = self._onnx.numpy_helper.to_array(self._tensors[name])
         factors = _even_out(self._ranges[name].reach) if name in self._ranges else np.ones(len(weight), np.float32)
-        whole, scales = quantize_weight(weight / factors[:, np.newaxis])
+        whole, scales = quantize_weight(weight / factors[:, np.newaxis], choose_most())
         self._store(name, whole)
         self._store(f"{name}.scale", scales)
         self._store(f"{name}.zero_point", np.zeros(len(scales), np.int8))
