@@ -21,9 +21,9 @@ from lorafit.data.loading import load_splits
 from lorafit.data.rows import Split, Splits
 from lorafit.data.sources import identify_source
 from lorafit.data.splits import sample_rows
-from lorafit.errors import ConfigError, LorafitError, RunError, StoppedError, UserInputError
+from lorafit.errors import ConfigError, ExportDriftError, LorafitError, RunError, StoppedError, UserInputError
 from lorafit.inference.export.graph import build_graph, can_build, refuse
-from lorafit.inference.export.int8 import RangeMeter, quantize_graph, quantize_statically
+from lorafit.inference.export.int8 import RangeMeter, list_largest, quantize_graph, quantize_statically
 from lorafit.inference.export.kept import MOST_KEPT, write_graph
 from lorafit.inference.export.openvino import write_for_openvino
 from lorafit.inference.export.parity import check_parity, measure_parity
@@ -231,15 +231,21 @@ def export(  # noqa: PLR0913 - each is a choice of its own, and has a name
     with _fill(layout, output, _KINDS[engine][int8], overwrite=overwrite) as (folder, staging):
         original = original or _Original.load(layout, record, progress, blend=blend)
         target = ExportLayout(staging)
-        model = merge_adapter(copy.deepcopy(original.model))
-        _write_model(model, original, target, precision, engine)
         before = original.compute_outputs(TorchRuntime(original.model, GOLDEN_PRECISION), progress)
-        with _name_refusals(model, engine):
-            opened = open_graph(target.model(precision, engine), precision, engine)
-            after = original.compute_outputs(opened, progress)
-        parity = original.compare(before, after, precision)
-        if not allow_drift:
-            check_parity(parity, original.task, precision)
+        attempts = list_largest() if (engine, precision) == ("onnxruntime", "int8") else (127,)
+        for most in attempts:
+            model = merge_adapter(copy.deepcopy(original.model))
+            _write_model(model, original, target, precision, engine, most)
+            with _name_refusals(model, engine):
+                opened = open_graph(target.model(precision, engine), precision, engine)
+                after = original.compute_outputs(opened, progress)
+            parity = original.compare(before, after, precision)
+            try:
+                check_parity(parity, original.task, precision)
+                break
+            except ExportDriftError:
+                if most == attempts[-1] and not allow_drift:
+                    raise
         GoldenRecord(texts=list(original.golden), logits=after.golden.tolist()).write(target.golden)
         exported = _describe(original, target, (precision, engine), parity, after.texts_per_second)
         exported.write(target.record)
@@ -418,7 +424,12 @@ def _find_quicker(engines: Sequence[Engine], original: _Original, *, int8: bool,
 
 
 def _write_model(
-    model: "PreTrainedModel", original: _Original, target: ExportLayout, precision: Precision, engine: Engine
+    model: "PreTrainedModel",
+    original: _Original,
+    target: ExportLayout,
+    precision: Precision,
+    engine: Engine,
+    most: int = 127,
 ) -> None:
     """Write a merged model as a graph, and beside it what else prediction takes, here and in other tools."""
     _check_size(model, sum(value.numel() * value.element_size() for value in model.state_dict().values()))
@@ -430,7 +441,10 @@ def _write_model(
             original.run_by(meter).compute_logits(original.samples)
         if not meter.ranges:
             raise refuse(model, "it has no linear layers that int8 is known for")
-        graph = (quantize_graph if engine == "onnxruntime" else quantize_statically)(graph, meter.ranges)
+        if engine == "onnxruntime":
+            graph = quantize_graph(graph, meter.ranges, most=most)
+        else:
+            graph = quantize_statically(graph, meter.ranges)
     path = target.model(precision, engine)
     if engine == "onnxruntime":
         path.write_bytes(graph.SerializeToString())

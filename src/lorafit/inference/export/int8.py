@@ -50,20 +50,21 @@ def quantize_weight(weight: NDArray[np.float32], most: int = 127) -> tuple[NDArr
     return whole.astype(np.int8), scales.astype(np.float32)
 
 
-def choose_most(flags: frozenset[str] | None = None) -> int:
-    """Return the largest whole number of weights that are multiplied.
+def list_largest(flags: frozenset[str] | None = None) -> tuple[int, ...]:
+    """Return the largest whole numbers of weights that are to be tried for onnxruntime, the most precise first.
 
-    Without VNNI, x86 adds up pairs of products in 16 bits, which two of 255 times 127 exceed (onnxruntime's
-    "reduce_range", https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
+    Without VNNI, x86 adds up pairs of products in 16 bits, which two of 255 times 127 exceed: seldom in a model whose
+    weights are mostly small, and 63 is never too much (onnxruntime's "reduce_range",
+    https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
 
     Args:
         flags: The processor's features; None for this one's.
 
     Returns:
-        63 where the processor is x86 without VNNI, else 127.
+        127, and 63 after it where the processor is x86 without VNNI.
     """
     known = cpu_flags() if flags is None else flags
-    return 63 if "avx2" in known and not known & {"avx512_vnni", "avx_vnni"} else 127
+    return (127, 63) if "avx2" in known and not known & {"avx512_vnni", "avx_vnni"} else (127,)
 
 
 class Range(NamedTuple):
@@ -132,7 +133,9 @@ class RangeMeter:
         return self.logits(input_ids, attention_mask, **others), None
 
 
-def quantize_graph(model: "onnx.ModelProto", ranges: Mapping[str, Range] | None = None) -> "onnx.ModelProto":
+def quantize_graph(
+    model: "onnx.ModelProto", ranges: Mapping[str, Range] | None = None, *, most: int = 127
+) -> "onnx.ModelProto":
     """Replace products with a constant weight, and the bias after them, by one int8 operator each; embeddings, too.
 
     `DynamicQuantizeMatMul` of onnxruntime quantizes the activations of a batch to uint8 by their range.
@@ -140,11 +143,12 @@ def quantize_graph(model: "onnx.ModelProto", ranges: Mapping[str, Range] | None 
     Args:
         model: As `build_graph` or `trace_graph` makes it.
         ranges: From a `RangeMeter` on typical texts; None leaves features as they are.
+        most: The largest whole number of weights, of `list_largest`.
 
     Returns:
         A new model. The head stays in fp32.
     """
-    return _rewrite(_Quantizer, model, ranges or {})
+    return _rewrite(_Quantizer, model, ranges or {}, most)
 
 
 def quantize_statically(model: "onnx.ModelProto", ranges: Mapping[str, Range]) -> "onnx.ModelProto":
@@ -160,16 +164,18 @@ def quantize_statically(model: "onnx.ModelProto", ranges: Mapping[str, Range]) -
     Returns:
         A new model. The head stays in fp32.
     """
-    return _rewrite(_StaticQuantizer, model, ranges)
+    return _rewrite(_StaticQuantizer, model, ranges, 127)
 
 
-def _rewrite(kind: "type[_Quantizer]", model: "onnx.ModelProto", ranges: Mapping[str, Range]) -> "onnx.ModelProto":
+def _rewrite(
+    kind: "type[_Quantizer]", model: "onnx.ModelProto", ranges: Mapping[str, Range], most: int
+) -> "onnx.ModelProto":
     onnx = require("onnx", extra="export", purpose="Exporting")
     quantized: Any = onnx.ModelProto()
     quantized.CopyFrom(model)
     if all(opset.domain != FUSED_DOMAIN for opset in quantized.opset_import):
         quantized.opset_import.append(onnx.helper.make_opsetid(FUSED_DOMAIN, 1))
-    kind(onnx, quantized.graph, ranges).rewrite()
+    kind(onnx, quantized.graph, ranges, most).rewrite()
     return quantized  # type: ignore[no-any-return]  # onnx is imported by its name
 
 
@@ -186,8 +192,8 @@ def _find_products(graph: Any) -> Iterator[Any]:  # noqa: ANN401 - onnx is impor
 class _Quantizer:
     """Rewrites one graph in place."""
 
-    def __init__(self, onnx: Any, graph: Any, ranges: Mapping[str, Range]) -> None:  # noqa: ANN401 - as above
-        self._onnx, self._graph, self._ranges = onnx, graph, ranges
+    def __init__(self, onnx: Any, graph: Any, ranges: Mapping[str, Range], most: int) -> None:  # noqa: ANN401 - as above
+        self._onnx, self._graph, self._ranges, self._most = onnx, graph, ranges, most
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         self._outputs = {value.name for value in graph.output}
         self._readers: dict[str, list[Any]] = {}
@@ -270,7 +276,7 @@ class _Quantizer:
         """Quantize a weight; return what its inputs are to be multiplied by."""
         weight = self._onnx.numpy_helper.to_array(self._tensors[name])
         factors = _even_out(self._ranges[name].reach) if name in self._ranges else np.ones(len(weight), np.float32)
-        whole, scales = quantize_weight(weight / factors[:, np.newaxis], choose_most())
+        whole, scales = quantize_weight(weight / factors[:, np.newaxis], self._most)
         self._store(name, whole)
         self._store(f"{name}.scale", scales)
         self._store(f"{name}.zero_point", np.zeros(len(scales), np.int8))
