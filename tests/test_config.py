@@ -93,7 +93,7 @@ def test_all_faults_are_told_at_once() -> None:
         "training.epochs: Input should be greater than or equal to 1, got 0",
         "training.learning_rate: Input should be a valid number, unable to parse string as a number, got 'fast'",
         "method.r: Input should be greater than or equal to 1, got 0",
-        "method.target_modules: got 'banana'; allowed: all-linear, attention, query-value, feed-forward, "
+        "method.target_modules: got 'banana'; allowed: all-linear, attention, query-value, value, feed-forward, "
         "key-value-down, or a list of module names",
         "model.truncation: Input should be 'head', 'tail', 'head+tail' or 'windows', got 'middle'",
         "data.txt_column: unknown setting; did you mean data.text_column?",

@@ -67,9 +67,9 @@ def assert_refused(answer: Any, code: int, *parts: str) -> None:  # noqa: ANN401
         ),
         (
             ["reviews.csv", "--set", "method.target_modules=atention"],
-            ["got 'atention'; allowed: all-linear, attention, query-value, feed-forward"],
+            ["got 'atention'; allowed: all-linear, attention, query-value, value, feed-forward"],
         ),
-        (["reviews.csv", "--method", "lara"], ["there is no method 'lara'. Did you mean: lora, olora, vblora?"]),
+        (["reviews.csv", "--method", "lara"], ["there is no method 'lara'. Did you mean: lora, olora, glora?"]),
         (["reviews.csv", "--set", "training.epochs"], ["--set takes section.key=value, got 'training.epochs'"]),
         (["reviews.csv", "--set", "model.max_length=999"], ["max_length=999", "at most 128 tokens"]),
         (["reviews.csv", "--config", "none.yaml"], ["There is no file none.yaml"]),

@@ -225,10 +225,10 @@ def test_an_exported_model_is_compared_with_its_run(trained: Path, exported: Pat
 
 
 def test_an_export_for_openvino_is_compared_with_one_for_onnxruntime(
-    trained: Path, exported: Path, more: str, tmp_path: Path
+    trained: Path, exported: Path, tmp_path: Path
 ) -> None:
     other = lorafit.export(trained, runtime="openvino", output=tmp_path / "openvino").path
-    record = diff(exported, other, more)
+    record = diff(exported, other, str(write_reviews(tmp_path / "many.csv", list_reviews(400, first=1000))))
     assert (record.a.exported, record.a.engine) == ("int8", "onnxruntime")
     assert (record.b.exported, record.b.engine) == ("bf16", "openvino")
     assert record.diff_metrics["churn"].value < 0.1

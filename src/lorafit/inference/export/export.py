@@ -232,7 +232,7 @@ def export(  # noqa: PLR0913 - each is a choice of its own, and has a name
         original = original or _Original.load(layout, record, progress, blend=blend)
         target = ExportLayout(staging)
         before = original.compute_outputs(TorchRuntime(original.model, GOLDEN_PRECISION), progress)
-        attempts = list_largest() if (engine, precision) == ("onnxruntime", "int8") else (127,)
+        attempts = list_largest() if precision == "int8" else (127,)
         for most in attempts:
             model = merge_adapter(copy.deepcopy(original.model))
             _write_model(model, original, target, precision, engine, most)
@@ -441,10 +441,8 @@ def _write_model(
             original.run_by(meter).compute_logits(original.samples)
         if not meter.ranges:
             raise refuse(model, "it has no linear layers that int8 is known for")
-        if engine == "onnxruntime":
-            graph = quantize_graph(graph, meter.ranges, most=most)
-        else:
-            graph = quantize_statically(graph, meter.ranges)
+        quantize = quantize_graph if engine == "onnxruntime" else quantize_statically
+        graph = quantize(graph, meter.ranges, most=most)
     path = target.model(precision, engine)
     if engine == "onnxruntime":
         path.write_bytes(graph.SerializeToString())

@@ -51,10 +51,10 @@ def quantize_weight(weight: NDArray[np.float32], most: int = 127) -> tuple[NDArr
 
 
 def list_largest(flags: frozenset[str] | None = None) -> tuple[int, ...]:
-    """Return the largest whole numbers of weights that are to be tried for onnxruntime, the most precise first.
+    """Return the largest whole numbers of weights that are to be tried, the most precise first.
 
     Without VNNI, x86 adds up pairs of products in 16 bits, which two of 255 times 127 exceed: seldom in a model whose
-    weights are mostly small, and 63 is never too much (onnxruntime's "reduce_range",
+    weights are mostly small, and 63 is never too much (onnxruntime's "reduce_range", NNCF's "overflow_fix";
     https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
 
     Args:
@@ -151,7 +151,7 @@ def quantize_graph(
     return _rewrite(_Quantizer, model, ranges or {}, most)
 
 
-def quantize_statically(model: "onnx.ModelProto", ranges: Mapping[str, Range]) -> "onnx.ModelProto":
+def quantize_statically(model: "onnx.ModelProto", ranges: Mapping[str, Range], *, most: int = 127) -> "onnx.ModelProto":
     """Replace weights of products by int8, and quantize what they are multiplied by; embeddings, too.
 
     The pairs of `QuantizeLinear` and `DequantizeLinear` in front of a product tell a compiler such as OpenVINO's that
@@ -160,11 +160,12 @@ def quantize_statically(model: "onnx.ModelProto", ranges: Mapping[str, Range]) -
     Args:
         model: As `build_graph` or `trace_graph` makes it.
         ranges: From a `RangeMeter` on typical texts; values beyond are cut off.
+        most: The largest whole number of weights, of `list_largest`.
 
     Returns:
         A new model. The head stays in fp32.
     """
-    return _rewrite(_StaticQuantizer, model, ranges, 127)
+    return _rewrite(_StaticQuantizer, model, ranges, most)
 
 
 def _rewrite(
