@@ -267,6 +267,7 @@ def test_settings_for_training_work(
     assert answer.code == 0, answer.err
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_resumed_by_the_command_that_is_told(
     call: Call, trained: Path, edit_record: Callable[..., None]
 ) -> None:

@@ -156,6 +156,7 @@ def fuzz(path: Path, fields: dict[str, Any], ask: Callable[[], object], *, seale
 RECORDS = ("run.json", "metrics.json", "adapter/calibration.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sealed", [True, False], ids=["sealed again", "as they are"])
 @pytest.mark.parametrize("name", RECORDS)
 def test_no_record_breaks_what_reads_it(name: str, sealed: bool, written: Path) -> None:

@@ -224,6 +224,7 @@ def test_a_sample_of_damage_makes_no_wrong_answer(
     assert counts.bad == [], counts.describe_bad()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*BLEND_FILES, TYPICALITY_FILE])
 def test_no_damage_of_a_blend_or_typicality_makes_a_wrong_answer(
     name: str, call: "Call", blended: Path, tmp_path: Path, counts: "Counts"

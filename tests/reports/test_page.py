@@ -230,6 +230,7 @@ def test_of_many_rows_it_is_not_said_that_they_are_few(write_run: WriteRun) -> N
     assert "intervals are wide" not in read(write_report(write_run(rows=FEW_ROWS, **BARE)))
 
 
+@pytest.mark.slow
 def test_two_hundred_labels_stay_readable(write_run: WriteRun, take_apart: TakeApart) -> None:
     wishes = {"before": False, "baselines": False, "flags": {"evaluation.bootstrap_samples": 100}}
     path = write_report(write_run(labels=[f"label {number}" for number in range(200)], rows=600, **wishes))
@@ -240,6 +241,7 @@ def test_two_hundred_labels_stay_readable(write_run: WriteRun, take_apart: TakeA
     assert path.stat().st_size < 500_000
 
 
+@pytest.mark.slow
 def test_a_large_run_gives_a_small_file_soon(write_run: WriteRun) -> None:
     run = write_run(rows=20_000, baselines=False, flags={"evaluation.bootstrap_samples": 100})
     began = time.process_time()

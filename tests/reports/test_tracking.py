@@ -137,6 +137,7 @@ def test_tensorboard_holds_settings_curves_and_final_metrics(tracked: Tracked) -
     assert before.value == pytest.approx(tracked.metrics.before.metrics["log_loss"].value)
 
 
+@pytest.mark.slow
 def test_mlflows_store_holds_settings_curves_final_metrics_and_files(tracked: Tracked) -> None:
     client = open_store(tracked.layout.tracking / "mlflow.db")
     (run,) = find_runs(client)

@@ -62,7 +62,7 @@ def test_batches_hold_texts_of_several_adapters(client: "Client") -> None:
                 for name in names
                 for turn in range(4)
             ]
-            client.wait_for("lorafit_queue_tokens", 15 * 6)
+            client.wait_for("lorafit_queue_tokens", 8 * 6)  # the first batch may have taken several
         assert {one.result().status for one in asked} == {200}
     assert client.measure("lorafit_texts_total") - before[1] == 16
     assert client.measure("lorafit_batch_texts_count") - before[0] <= 3

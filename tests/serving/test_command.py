@@ -129,6 +129,7 @@ def test_several_processes_answer_together(adapters: dict[str, Path]) -> None:
         assert not any(Path(f"/proc/{one}").exists() for one in workers)
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_first_process(adapters: dict[str, Path]) -> None:
     words = (f"tone={adapters['tone']}", "--warmup-tokens", "0", "--precision", "fp32", "--workers", "2", "--quiet")
     with running(*words) as (process, _):

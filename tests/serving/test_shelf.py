@@ -138,6 +138,7 @@ def test_bases_without_adapters_are_let_go(folder: Path) -> None:
     assert shelf.find("stars").engine is not first
 
 
+@pytest.mark.slow
 def test_an_adapter_of_another_base_has_a_base_of_its_own(
     folder: Path, build_encoder: Callable[..., Path], train_run: Callable[..., Path]
 ) -> None:
@@ -159,8 +160,8 @@ def test_an_adapter_of_another_base_has_a_base_of_its_own(
         pytest.param(
             ["method.name=pfeiffer"], "Pfeiffer is not computed beside other adapters", marks=pytest.mark.slow
         ),
-        (["method.name=pissa"], "its method changes the weights of the base"),
-        (["method.options.use_dora=true"], "it is not plain LoRA"),
+        pytest.param(["method.name=pissa"], "its method changes the weights of the base", marks=pytest.mark.slow),
+        pytest.param(["method.options.use_dora=true"], "it is not plain LoRA", marks=pytest.mark.slow),
     ],
 )
 def test_what_cannot_share_a_base_is_served_alone(

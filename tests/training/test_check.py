@@ -127,6 +127,7 @@ def test_encoder_that_is_not_there_is_no_obstacle(dirty: Path) -> None:
     assert "conflicting-labels" in {finding.name for finding in report.findings}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["", "adapter"])
 def test_run_to_go_on_from_is_asked_what_it_knows(
     trained_of: Callable[[str], Path], dirty: Path, tmp_path: Path, part: str

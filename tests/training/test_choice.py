@@ -110,6 +110,7 @@ def test_out_of_fold_losses_decide_where_no_rows_validate(settings: Callable[...
     assert not RunLayout(run.path).cross_fitting.exists()
 
 
+@pytest.mark.slow
 def test_a_method_that_the_memory_has_no_room_for_is_not_chosen(
     settings: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +123,8 @@ def test_a_method_that_the_memory_has_no_room_for_is_not_chosen(
     assert any("memory" in line for line in lines.said)
 
 
-@pytest.mark.parametrize("more", [pytest.param((), marks=pytest.mark.slow), ("data.validation_fraction=0.3",)])
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("data.validation_fraction=0.3",)])
 def test_batches_that_were_made_smaller_for_the_memory_are_the_runs(
     settings: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ) -> None:

@@ -122,6 +122,7 @@ def test_settings_of_the_run_say_what_was_resolved_and_measure_the_same_rows(run
     assert again.after.metrics["accuracy"].value == run.metrics.after.metrics["accuracy"].value
 
 
+@pytest.mark.slow
 def test_report_and_reproduction_work_without_validation_rows(run: Run, tmp_path: Path) -> None:
     page = write_report(run.path).read_text(encoding="utf-8")
     assert "no rows validated" in page
@@ -217,6 +218,7 @@ def test_words_are_read_out_of_fold_of_dealt_rows_alone() -> None:
         np.testing.assert_array_equal(values[held_out], model.score([rows.texts[row] for row in held_out]))
 
 
+@pytest.mark.slow
 def test_few_rows_are_blended_with_words_that_are_named(build_config: Callable[..., Config], tmp_path: Path) -> None:
     settings = {"training__blend": "nb_svm,tfidf", "training__max_steps": 1, "evaluation__baselines": True}
     run = lorafit.train(build_config(**settings), output=tmp_path / "run")

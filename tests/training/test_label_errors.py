@@ -172,6 +172,7 @@ def test_a_run_judges_the_rows_that_it_was_not_trained_on(trained_of: Callable[[
     assert len(found) < 30
 
 
+@pytest.mark.slow
 def test_a_run_does_not_judge_what_its_base_was_trained_on(
     trained_of: Callable[[str], Path], train_run: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -211,6 +211,7 @@ def test_numbers_are_the_same_without_the_planner(
     assert_same_result(finished, again)
 
 
+@pytest.mark.slow
 def test_budget_chooses_settings_and_says_what_is_given_up(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -434,6 +435,7 @@ def test_killed_and_moved_run_ends_as_if_nothing_had_been(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_run_interrupted_while_saving_is_saved_without_more_training(
     finished: Run, config: Config, tmp_path: Path
 ) -> None:

@@ -127,6 +127,7 @@ def test_what_reads_mean_states_learns_and_is_saved_exported_and_gone_on_from(
     assert prepare(build_config(run.path, word_reviews), Silent()).adapted.is_adapter, "any method goes on from it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validation", [0, 0.4], ids=["out of fold", "set aside"])
 def test_embeddings_that_would_have_been_better_are_named(
     validation: float, encoder: Path, word_reviews: Path, tmp_path: Path
@@ -257,6 +258,7 @@ def test_interrupted_run_ends_as_one_that_was_not(name: str, encoder: Path, word
     assert parts.record.files == whole.record.files
 
 
+@pytest.mark.slow
 def test_virtual_tokens_are_taken_off_the_length(encoder: Path, word_reviews: Path, tmp_path: Path) -> None:
     config = build_config(encoder, word_reviews, "method.name=prompt_tuning", "method.virtual_tokens=20")
     run = lorafit.train(config, output=tmp_path / "run")

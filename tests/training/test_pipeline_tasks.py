@@ -92,6 +92,7 @@ def test_a_target_accuracy_is_refused_before_training_where_nothing_abstains(tmp
         lorafit.train(load_config(flags=flags))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "moment"),
     [

@@ -94,6 +94,7 @@ def test_run_comes_to_the_same_numbers_with_and_without_the_cache(config: Config
     assert not RunLayout(cached.path).prefix_cache.exists()
 
 
+@pytest.mark.slow
 def test_balanced_run_does_so_too_and_says_what_its_probabilities_are(config: Config, tmp_path: Path) -> None:
     settings = {"class_weights": "balanced", "loss": "focal"}
     cached, plain = (train(config, tmp_path / name, prefix_cache=name, **settings) for name in ("auto", "never"))
@@ -123,6 +124,7 @@ def test_shared_cache_serves_the_next_run(
         assert_same_numbers(run, plain)
 
 
+@pytest.mark.slow
 def test_too_large_a_cache_is_left_out_and_that_is_said(config: Config, plain: Run, tmp_path: Path) -> None:
     notes = Notes()
     small = train(config, tmp_path / "small", notes, prefix_cache_gb=1e-6)

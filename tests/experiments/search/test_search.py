@@ -117,6 +117,7 @@ def test_winner_is_the_complete_trial_with_the_lowest_validation_loss(finished: 
     assert rank_trials(finished.record.trials)[0].number == finished.record.best
 
 
+@pytest.mark.slow
 @pytest.mark.no_cover  # a training like any other
 def test_settings_of_the_winner_give_its_loss_again(finished: Search, tmp_path: Path) -> None:
     winner = next(row for row in finished.record.trials if row.number == finished.record.best)
@@ -262,6 +263,7 @@ def test_ctrl_c_in_a_validation_that_prunes_is_heard(
         search(config, 2, output=tmp_path / "search")
 
 
+@pytest.mark.slow
 def test_same_settings_are_not_trained_twice(overrides: list[str], tmp_path: Path, listen: Listen) -> None:
     few = load_config(overrides=[*overrides[:-1], "search.space={method.r: [2]}"])
     lines = listen()

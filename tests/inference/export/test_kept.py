@@ -68,6 +68,7 @@ def test_so_it_does_for_every_task(
     np.testing.assert_allclose(graph.compute_values(USABLE), torch.compute_values(USABLE), atol=1e-2 * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -89,6 +90,7 @@ def test_so_it_does_for_other_methods_and_long_texts(
         np.testing.assert_allclose(graph.predict_proba(texts), torch.predict_proba(texts), atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "typed"),
     [
@@ -272,7 +274,14 @@ class Lines(Silent):
         self.said.append(text)
 
 
-@pytest.mark.parametrize("error", [RunError("they differ."), ValueError("an unknown operator"), MemoryError("none")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RunError("they differ."),
+        pytest.param(ValueError("an unknown operator"), marks=pytest.mark.slow),
+        pytest.param(MemoryError("none"), marks=pytest.mark.slow),
+    ],
+)
 def test_training_is_complete_and_says_why_none_is_kept(
     word_reviews: Path, wide_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
