@@ -8,7 +8,8 @@ and asks again as soon as it is answered. The load comes from a process of its o
 adapters RUN is served under as many names, each with factors of its own in memory; requests choose one at random, or by
 Zipf's law ("skewed"). The plain server answers each request by a call of the pipeline in a thread, on the merged model
 in fp32; LitServe has the same pipeline, batches of at most 64 after 3 ms, and an environment of its own. `--overload`
-asks so many times as often as can be answered, whatever comes back, the load on one core and the server on another.
+finds the most clients of whom none is refused, and then asks so many times as often, whatever comes back, the load on
+one core and the server on another.
 `--soak` lets 32 clients ask 10 adapters for so many minutes while one after the other is put away and opened again. The
 cost of PEFT's `adapter_names` is that of its forward pass alone, on the same texts in batches of 64. Writes
 benchmarks/results/serving.json.
@@ -296,12 +297,19 @@ def measure_peft(run: Path, texts: list[str], count: int) -> dict[str, float]:
 
 
 def overload(port: int, texts: list[str], seconds: float, times: float) -> dict[str, float]:
-    """Find what can be answered, then ask so many times as much, from another core."""
-    at_capacity = run_fresh(load, port, texts, 8, seconds, 0, "uniform", core=0)  # few enough that none is refused
-    rate = times * at_capacity["requests a second"]
+    """Find the most clients of whom none is refused, then ask so many times as often as they do, from another core."""
+    capacity: dict[str, float] = {}
+    for clients in (2, 4, 8, 16, 32, 64, 128):
+        found = {"clients": clients, **run_fresh(load, port, texts, clients, seconds, 0, "uniform", core=0)}
+        print("capacity?", found, flush=True)
+        if found["refused"]:
+            break
+        capacity = found
+    rate = times * capacity["requests a second"]
     return {
-        "capacity, requests a second": at_capacity["requests a second"],
-        "p99 at capacity, ms": at_capacity["p99, ms"],
+        "clients at capacity": capacity["clients"],
+        "capacity, requests a second": capacity["requests a second"],
+        "p99 at capacity, ms": capacity["p99, ms"],
         **run_fresh(pour, port, texts, rate, seconds),
     }
 

@@ -193,6 +193,9 @@ def test_more_than_a_request_may_have_is_refused_before_it_is_read(
             assert slow.recv(100).startswith(b"HTTP/1.1 408")
 
 
+ANSWERING = ("/predict", "/predictions", "/classify", "/infinity/classify", "/v2/models/tone/infer")
+
+
 def test_who_would_wait_too_long_is_refused_at_once(open_here: "OpenHere", adapters: dict[str, Path]) -> None:
     with open_here({"tone": adapters["tone"]}, limits=Limits(wait=0)) as client, ThreadPoolExecutor(1) as pool:
         with client.held():
@@ -201,6 +204,9 @@ def test_who_would_wait_too_long_is_refused_at_once(open_here: "OpenHere", adapt
             told = client.post("/predict", {"inputs": "film two"})
             assert (told.status, told.content["error_type"]) == (429, "overloaded")
             assert int(told.headers["retry-after"]) >= 1
+            for path in ANSWERING:
+                assert client.ask("POST", path, b"{not read").status == 429
+            assert client.get("/health").status == client.get("/adapters").status == 200
         assert asked.result().status == 200
         assert client.post("/predict", {"inputs": "film two"}).status == 200
 

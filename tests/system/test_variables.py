@@ -31,7 +31,7 @@ COMMAND = "import sys; from lorafit.cli import main; sys.argv[1:] = ['doctor', '
 @pytest.mark.slow  # three processes with torch
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch computes with another OpenMP")
 def test_a_commands_threads_spin_briefly() -> None:
-    assert SPINS.format(2000) in show_openmp(COMMAND)
+    assert SPINS.format(10000) in show_openmp(COMMAND)
     assert SPINS.format(7) in show_openmp(COMMAND, GOMP_SPINCOUNT="7")
     assert SPINS.format(0) in show_openmp(COMMAND, OMP_WAIT_POLICY="passive")
     assert SPINS.format(300000) in show_openmp("import lorafit, torch"), "what is imported changes no environment"
@@ -42,7 +42,7 @@ def test_variables_are_set_inside_the_block_alone(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     assert describe_waiting() is None
     with sharing_cores():
-        assert describe_waiting() == "GOMP_SPINCOUNT=2000"
+        assert describe_waiting() == "GOMP_SPINCOUNT=10000"
     assert "GOMP_SPINCOUNT" not in os.environ
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     with sharing_cores():

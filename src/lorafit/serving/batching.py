@@ -126,6 +126,7 @@ class Batcher:
         self._known: dict[tuple[Served, object], _Waiting] = {}
         self._waiting = self._computing = 0
         self._rate = _USUAL_RATE
+        self._ended_at = 0.0
         self._stopped = False
         self._changed = threading.Condition()
         self._ended = threading.Event()
@@ -152,6 +153,12 @@ class Batcher:
         """Tokens that wait."""
         return self._waiting
 
+    def admit(self) -> None:
+        """Raise `OverloadedError` where a text that came now would wait too long."""
+        wait = (self._waiting + self._computing) / self._rate
+        if self._stopped or wait > self._patience:
+            raise OverloadedError(max(1, math.ceil(wait - self._patience)))
+
     def put(self, ticket: Ticket, works: Sequence[tuple[int, Work]]) -> None:
         """Let a request wait for texts; one that waits already is not computed twice.
 
@@ -164,9 +171,7 @@ class Batcher:
         """
         now = time.monotonic()
         with self._changed:
-            wait = (self._waiting + self._computing) / self._rate
-            if self._stopped or wait > self._patience:
-                raise OverloadedError(max(1, math.ceil(wait - self._patience)))
+            self.admit()
             for place, work in works:
                 known = self._known.get((work.model, work.text))
                 if known is None:
@@ -222,16 +227,17 @@ class Batcher:
                     self._forget(one)
             tokens = self._computing = sum(one.size for one in wanted)
         began = time.monotonic()
+        could_begin = max(self._ended_at, min(one.since for one in taken))
         self._answer(wanted)
-        seconds = time.monotonic() - began
+        self._ended_at = time.monotonic()
         if tokens >= _TELLING * self._budget:
-            self.learn(tokens, seconds)
+            self.learn(tokens, self._ended_at - could_begin)
         self._computing = 0
         self._tell(
             Batch(
                 models=[one.work.model.name for one in wanted],
                 tokens=tokens,
-                seconds=seconds,
+                seconds=self._ended_at - began,
                 waits=[began - one.since for one in wanted],
                 dropped=len(taken) - len(wanted),
                 waiting=self.waiting,
@@ -244,7 +250,7 @@ class Batcher:
         return min(self._tokens, max(_FEWEST, self._rate * _LONGEST))
 
     def learn(self, tokens: int, seconds: float) -> None:
-        """Take into account how long a batch took."""
+        """Take into account how long a batch took, from when it could begin: requests, too, take time to be read."""
         self._rate = (1 - _FORGET) * self._rate + _FORGET * tokens / max(seconds, 1e-6)
 
     def _answer(self, wanted: Sequence[_Waiting]) -> None:

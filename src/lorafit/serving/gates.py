@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
@@ -18,7 +19,9 @@ from typing import Any, Final, TextIO
 from urllib.parse import urlsplit
 
 from lorafit.errors import UserInputError
+from lorafit.serving.batching import OverloadedError
 from lorafit.serving.measures import Measures
+from lorafit.serving.service import Limits
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -31,6 +34,9 @@ KEYS_VARIABLE: Final = "LORAFIT_API_KEYS"
 
 OPEN_PATHS: Final = ("/health", "/v2/health/live", "/v2/health/ready", "/", "/page/app.js", "/page/style.css")
 """What needs no key: whether the server lives, and the page, which asks for a key itself."""
+
+_ANSWERS: Final = re.compile(r"/(predict|predictions|classify|infinity/classify|v2/models/[^/]+/infer)")
+"""Paths at which models answer: where these wait too long already, a request is not even read."""
 
 _SHORTEST_KEY: Final = 16
 _SWALLOW_SECONDS: Final = 1.0
@@ -116,8 +122,8 @@ class Gate:
         hosts: Names that requests may be for; empty for any.
         keys: API keys; empty where none is needed.
         a_minute: Requests a key may make a minute, or None.
-        body: Most bytes of a request.
-        seconds: Longest time for its body to arrive.
+        limits: How large a body may be, and how long it may take to arrive.
+        admit: Raises `OverloadedError` where a text would wait too long.
         measures: Where requests are counted.
     """
 
@@ -128,13 +134,13 @@ class Gate:
         hosts: Collection[str],
         keys: Sequence[str],
         a_minute: int | None,
-        body: int,
-        seconds: float,
+        limits: Limits,
+        admit: Callable[[], None],
         measures: Measures,
     ) -> None:
-        self._app, self._hosts, self._body, self._seconds = app, hosts, body, seconds
+        self._app, self._hosts, self._body, self._seconds = app, hosts, limits.body, limits.seconds
         self._keys = [_digest(key) for key in keys]
-        self._a_minute, self._measures = a_minute, measures
+        self._a_minute, self._admit, self._measures = a_minute, admit, measures
         self.is_closing = False
         """Whether connections are to end with the next answer."""
         self._buckets = {key: _Bucket(float(a_minute or 0)) for key in self._keys}
@@ -186,6 +192,12 @@ class Gate:
         length = headers.get(b"content-length", "")
         if length.isdecimal() and int(length) > self._body:
             raise self._too_large()
+        if scope["method"] == "POST" and _ANSWERS.fullmatch(scope["path"]):
+            try:
+                self._admit()
+            except OverloadedError as error:
+                again = {"retry-after": str(error.seconds), "connection": "keep-alive"}
+                raise _Refused(429, "overloaded", str(error), again) from None
 
     def _check_key(self, headers: Mapping[bytes, str]) -> None:
         scheme, _, given = headers.get(b"authorization", "").partition(" ")
@@ -241,7 +253,7 @@ class Gate:
 
 
 async def _refuse(refused: _Refused, send: Send) -> None:
-    """Say why a request is refused, and end its connection, on which more of it may come."""
+    """Say why a request is refused, and end its connection, on which more of it may come, unless told otherwise."""
     body = json.dumps({"error": refused.message, "error_type": refused.kind}).encode()
     own = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
     headers = {**own, **refused.headers}

@@ -273,8 +273,8 @@ def open_server(plan: Plan, listening: socket.socket, *, say: Callable[[str], No
             hosts=allowed_hosts(plan.host, access.hosts, keys=bool(access.keys)),
             keys=access.keys,
             a_minute=access.a_minute,
-            body=plan.limits.body,
-            seconds=plan.limits.seconds,
+            limits=plan.limits,
+            admit=service.admit,
             measures=measures,
         )
     except BaseException:

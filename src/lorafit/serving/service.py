@@ -135,6 +135,11 @@ class Service:
         """Tokens in the queue."""
         return self._batcher.waiting
 
+    def admit(self) -> None:
+        """Raise `OverloadedError`, before a request is read, where it would wait too long; it may be remembered."""
+        if not self.limits.cache:
+            self._batcher.admit()
+
     async def find(self, name: str | None) -> Served:
         """Find a model, and open it where it waits to be asked for; raises as `Shelf.find`."""
         found = self.shelf.find_open(name)

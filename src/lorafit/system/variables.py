@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-BRIEF_SPINS: Final = {"GOMP_SPINCOUNT": "2000"}
+BRIEF_SPINS: Final = {"GOMP_SPINCOUNT": "10000"}
 """How often a thread of libgomp, which torch computes with on Linux, looks for work before it sleeps.
 
 By itself it looks 300,000 times (the manual of GNU libgomp, "GOMP_SPINCOUNT"), milliseconds in which it holds a core
