@@ -297,12 +297,12 @@ def measure_peft(run: Path, texts: list[str], count: int) -> dict[str, float]:
 
 
 def overload(port: int, texts: list[str], seconds: float, times: float) -> dict[str, float]:
-    """Find the most clients of whom none is refused, then ask so many times as often as they do, from another core."""
+    """Find the most clients of whom none is refused, 2 to 128, then ask so many times as often, from another core."""
     capacity: dict[str, float] = {}
     for clients in (2, 4, 8, 16, 32, 64, 128):
         found = {"clients": clients, **run_fresh(load, port, texts, clients, seconds, 0, "uniform", core=0)}
         print("capacity?", found, flush=True)
-        if found["refused"]:
+        if found["refused"] and capacity:
             break
         capacity = found
     rate = times * capacity["requests a second"]

@@ -1,6 +1,7 @@
 """What a server answers is what `lorafit predict` answers, in whatever dialect it is asked."""
 
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -63,6 +64,7 @@ def test_batches_hold_texts_of_several_adapters(client: "Client") -> None:
                 for turn in range(4)
             ]
             client.wait_for("lorafit_queue_tokens", 8 * 6)  # the first batch may have taken several
+            time.sleep(0.3)  # until all wait
         assert {one.result().status for one in asked} == {200}
     assert client.measure("lorafit_texts_total") - before[1] == 16
     assert client.measure("lorafit_batch_texts_count") - before[0] <= 3

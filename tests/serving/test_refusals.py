@@ -205,10 +205,52 @@ def test_who_would_wait_too_long_is_refused_at_once(open_here: "OpenHere", adapt
             assert (told.status, told.content["error_type"]) == (429, "overloaded")
             assert int(told.headers["retry-after"]) >= 1
             for path in ANSWERING:
-                assert client.ask("POST", path, b"{not read").status == 429
+                assert client.ask("POST", path, b"{not parsed").status == 429
             assert client.get("/health").status == client.get("/adapters").status == 200
         assert asked.result().status == 200
         assert client.post("/predict", {"inputs": "film two"}).status == 200
+        counted = client.get("/metrics").body.decode()
+        assert 'lorafit_requests_total{path="/v2/models/{name}/infer",status="429"} 1.0' in counted
+        assert 'lorafit_requests_total{path="/predict",status="429"} 2.0' in counted
+
+
+def test_a_connection_outlives_a_refusal_that_passes(open_here: "OpenHere", adapters: dict[str, Path]) -> None:
+    body = json.dumps({"inputs": "fine"}).encode()
+    with open_here({"tone": adapters["tone"]}, limits=Limits(wait=0)) as client, ThreadPoolExecutor(1) as pool:
+        connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=60)
+        with client.held():
+            asked = pool.submit(client.post, "/predict", {"inputs": "film"})
+            time.sleep(0.3)  # until it is being computed
+            for _ in range(2):
+                connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                assert (answer.status, answer.getheader("connection")) == (429, None)
+                answer.read()
+            with socket.create_connection(("127.0.0.1", client.port)) as slow:
+                slow.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+                told = slow.recv(1000)
+                assert told.startswith(b"HTTP/1.1 429")
+                assert b"connection: close" in told
+        assert asked.result().status == 200
+        connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+        assert connection.getresponse().status == 200
+        connection.close()
+
+
+def test_who_has_no_key_is_told_so_first_and_what_may_be_known_is_looked_at(
+    open_here: "OpenHere", adapters: dict[str, Path]
+) -> None:
+    access, limits = Access(keys=[KEY]), Limits(wait=0, cache=1)
+    with open_here({"tone": adapters["tone"]}, access=access, limits=limits) as client, ThreadPoolExecutor(1) as pool:
+        known = {"inputs": "fine"}
+        assert client.post("/predict", known, x_api_key=KEY).status == 200
+        with client.held():
+            asked = pool.submit(client.post, "/predict", {"inputs": "film"}, x_api_key=KEY)
+            time.sleep(0.3)  # until it is being computed
+            assert client.post("/predict", {"inputs": "film two"}).status == 401
+            assert client.post("/predict", {"inputs": "film two"}, x_api_key=KEY).status == 429
+            assert client.post("/predict", known, x_api_key=KEY).status == 200
+        assert asked.result().status == 200
 
 
 def test_answers_that_come_too_late_are_given_up(open_here: "OpenHere", adapters: dict[str, Path]) -> None:

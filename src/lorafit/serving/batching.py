@@ -133,6 +133,7 @@ class Batcher:
 
     def run(self) -> None:
         """Compute what comes until `stop` is called."""
+        self._ended_at = time.monotonic()
         while (taken := self._take()) is not None:
             if taken:
                 self._compute(taken)
@@ -232,7 +233,6 @@ class Batcher:
         self._ended_at = time.monotonic()
         if tokens >= _TELLING * self._budget:
             self.learn(tokens, self._ended_at - could_begin)
-        self._computing = 0
         self._tell(
             Batch(
                 models=[one.work.model.name for one in wanted],
@@ -250,7 +250,7 @@ class Batcher:
         return min(self._tokens, max(_FEWEST, self._rate * _LONGEST))
 
     def learn(self, tokens: int, seconds: float) -> None:
-        """Take into account how long a batch took, from when it could begin: requests, too, take time to be read."""
+        """Take into account how long a batch took, from when it could begin: what is between batches counts, too."""
         self._rate = (1 - _FORGET) * self._rate + _FORGET * tokens / max(seconds, 1e-6)
 
     def _answer(self, wanted: Sequence[_Waiting]) -> None:
@@ -293,6 +293,7 @@ class Batcher:
         """Hand an answer to all who wait for it by now."""
         with self._changed:
             self._forget(one)
+            self._computing -= one.size
         for ticket, place in one.waiters:
             ticket.deliver(place, answer)
 

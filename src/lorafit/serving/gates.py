@@ -1,4 +1,4 @@
-"""Who gets in, and with how much: hosts, origins, keys, rates and sizes, before anything is parsed."""
+"""Who gets in, and with how much: hosts, origins, keys, rates, sizes and the queue, before anything is parsed."""
 
 import asyncio
 import hashlib
@@ -36,7 +36,7 @@ OPEN_PATHS: Final = ("/health", "/v2/health/live", "/v2/health/ready", "/", "/pa
 """What needs no key: whether the server lives, and the page, which asks for a key itself."""
 
 _ANSWERS: Final = re.compile(r"/(predict|predictions|classify|infinity/classify|v2/models/[^/]+/infer)")
-"""Paths at which models answer: where these wait too long already, a request is not even read."""
+"""Paths at which models answer: where too much waits for them already, a request is not even parsed."""
 
 _SHORTEST_KEY: Final = 16
 _SWALLOW_SECONDS: Final = 1.0
@@ -109,9 +109,20 @@ class _Bucket:
 
 
 class _Refused(Exception):  # noqa: N818 - no error of the server's
-    def __init__(self, status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+    """`is_passing`: the same connection may ask again, and be answered."""
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        is_passing: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status, self.kind, self.message, self.headers = status, kind, message, headers or {}
+        self.is_passing = is_passing
 
 
 class Gate:
@@ -164,8 +175,8 @@ class Gate:
             self._check(scope)
             await self._app(scope, await self._read(receive), answer)
         except _Refused as refused:
-            await self._swallow(receive)
-            await _refuse(refused, answer)
+            whole = await self._swallow(receive)
+            await _refuse(refused, answer, close=not (whole and refused.is_passing))
         except Exception as error:  # noqa: BLE001 - the last place where it can become an answer
             # a traceback would end with a message, which may hold a text
             log.error(json.dumps({"error": type(error).__name__, "at": _name_place(error)}))  # noqa: TRY400 - as above
@@ -173,7 +184,7 @@ class Gate:
                 await _refuse(_Refused(500, "internal", f"The server failed: {type(error).__name__}."), answer)
         finally:
             seconds = time.monotonic() - began
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(scope.get("route"), "path", _name_answering(scope["path"]) or "other")
             self._measures.count_request(route, status, seconds)
             log.info(
                 json.dumps({"method": scope["method"], "path": route, "status": status, "seconds": round(seconds, 4)})
@@ -192,12 +203,12 @@ class Gate:
         length = headers.get(b"content-length", "")
         if length.isdecimal() and int(length) > self._body:
             raise self._too_large()
-        if scope["method"] == "POST" and _ANSWERS.fullmatch(scope["path"]):
+        if scope["method"] == "POST" and _name_answering(scope["path"]):
             try:
                 self._admit()
             except OverloadedError as error:
-                again = {"retry-after": str(error.seconds), "connection": "keep-alive"}
-                raise _Refused(429, "overloaded", str(error), again) from None
+                again = {"retry-after": str(error.seconds)}
+                raise _Refused(429, "overloaded", str(error), again, is_passing=True) from None
 
     def _check_key(self, headers: Mapping[bytes, str]) -> None:
         scheme, _, given = headers.get(b"authorization", "").partition(" ")
@@ -237,8 +248,12 @@ class Gate:
 
         return give
 
-    async def _swallow(self, receive: Receive) -> None:
-        """Read what a client still sends, within bounds: one whose connection ends before may not see the answer."""
+    async def _swallow(self, receive: Receive) -> bool:
+        """Read what a client still sends, within bounds: one whose connection ends before may not see the answer.
+
+        Returns:
+            Whether that was all of it.
+        """
         read = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(_SWALLOW_SECONDS):
@@ -246,17 +261,18 @@ class Gate:
                     message = await receive()
                     read += len(message.get("body", b""))
                     if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                        return
+                        return True
+        return False
 
     def _too_large(self) -> _Refused:
         return _Refused(413, "validation", f"A request has at most {self._body:,} bytes.")
 
 
-async def _refuse(refused: _Refused, send: Send) -> None:
-    """Say why a request is refused, and end its connection, on which more of it may come, unless told otherwise."""
+async def _refuse(refused: _Refused, send: Send, *, close: bool = True) -> None:
+    """Say why a request is refused, and end its connection where more of it may come."""
     body = json.dumps({"error": refused.message, "error_type": refused.kind}).encode()
-    own = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
-    headers = {**own, **refused.headers}
+    own = {"content-type": "application/json", "content-length": str(len(body))}
+    headers = {**own, **refused.headers, **({"connection": "close"} if close else {})}
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": refused.status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})
@@ -300,6 +316,13 @@ def _name_place(error: BaseException) -> str:
     """Return where an error was raised, without what it was about."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+
+
+def _name_answering(path: str) -> str | None:
+    """Return the route of a path at which models answer, without a client's own words; None for any other path."""
+    if not _ANSWERS.fullmatch(path):
+        return None
+    return "/v2/models/{name}/infer" if path.startswith("/v2/") else path
 
 
 def _host_of(address: str) -> str:

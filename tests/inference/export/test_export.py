@@ -17,6 +17,7 @@ import lorafit
 from lorafit.errors import ConfigError, ExportDriftError, MissingExtraError, RunError, StoppedError, UserInputError
 from lorafit.inference.export import export as module
 from lorafit.inference.export.export import Export, export, export_merged
+from lorafit.inference.export.parity import check_parity
 from lorafit.inference.export.records import ExportLayout, ExportRecord
 from lorafit.models.runtimes.onnx import OnnxRuntime
 from lorafit.models.runtimes.openvino import OpenvinoRuntime
@@ -179,6 +180,40 @@ def test_plain_openvino_opens_it(trained: Path, tmp_path: Path, *, int8: bool) -
     made = export(trained, int8=int8, runtime="openvino", output=tmp_path / "model")
     expected = [one.label for one in lorafit.load(trained, precision="fp32").predict(TEXTS)]
     assert run_script(PLAIN_OPENVINO, made.path, json.dumps(TEXTS)).split() == expected
+
+
+@pytest.mark.parametrize(
+    ("engine", "quantize"), [("onnxruntime", "quantize_graph"), ("openvino", "quantize_statically")]
+)
+def test_int8_that_does_not_agree_is_tried_with_fewer_bits(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, quantize: str
+) -> None:
+    made, checked, quantized = [], [], getattr(module, quantize)
+
+    def keep(*args: Any, **options: Any) -> onnx.ModelProto:
+        made.append(quantized(*args, **options))
+        return made[-1]
+
+    def check(*args: Any) -> None:
+        checked.append(args)
+        if len(checked) == 1:
+            raise ExportDriftError("products overflow")
+        check_parity(*args)
+
+    monkeypatch.setattr(module, "list_largest", lambda: (127, 63))
+    monkeypatch.setattr(module, quantize, keep)
+    monkeypatch.setattr(module, "check_parity", check)
+    export(trained, int8=True, runtime=engine, output=tmp_path / "model")
+    weights = [
+        [
+            onnx.numpy_helper.to_array(one).astype(int)
+            for one in graph.graph.initializer
+            if one.data_type == onnx.TensorProto.INT8 and len(one.dims) == 2
+        ]
+        for graph in made
+    ]
+    small = [[one for one in of_graph if len(one) < 100] for of_graph in weights]  # tables of embeddings have more rows
+    assert [max(np.abs(one).max() for one in of_graph) for of_graph in small] == [127, 63]
 
 
 @pytest.mark.parametrize(("slow", "quicker"), [(OnnxRuntime, "openvino"), (OpenvinoRuntime, "onnxruntime")])

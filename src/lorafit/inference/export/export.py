@@ -246,6 +246,7 @@ def export(  # noqa: PLR0913 - each is a choice of its own, and has a name
             except ExportDriftError:
                 if most == attempts[-1] and not allow_drift:
                     raise
+            del opened  # its file is written anew
         GoldenRecord(texts=list(original.golden), logits=after.golden.tolist()).write(target.golden)
         exported = _describe(original, target, (precision, engine), parity, after.texts_per_second)
         exported.write(target.record)
