@@ -249,10 +249,9 @@ class Gate:
         return give
 
     async def _swallow(self, receive: Receive) -> bool:
-        """Read what a client still sends, within bounds: one whose connection ends before may not see the answer.
+        """Read what a client still sends, within bounds, and return whether that was all of it.
 
-        Returns:
-            Whether that was all of it.
+        A client whose connection ends before may not see the answer.
         """
         read = 0
         with suppress(TimeoutError):

@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
@@ -53,6 +52,8 @@ def install_line(extra: str, *, shared: bool = False) -> str:
     Returns:
         The line for a checkout, a file, an address or, where none of them is recorded, the package index.
     """
+    from importlib.metadata import PackageNotFoundError, distribution  # with it comes the library of e-mail
+
     try:
         recorded = distribution("lorafit").read_text("direct_url.json")
     except PackageNotFoundError:
