@@ -136,7 +136,7 @@ class Service:
         return self._batcher.waiting
 
     def admit(self) -> None:
-        """Raise `OverloadedError`, before a request is read, where it would wait too long; it may be remembered."""
+        """Raise `OverloadedError` where a request would wait too long, before it is parsed, unless answers are kept."""
         if not self.limits.cache:
             self._batcher.admit()
 
