@@ -66,6 +66,7 @@ app = typer.Typer(
     name="lorafit",
     help="Fine-tune a small text encoder into your own classifier with LoRA, on a CPU, with evidence.",
     no_args_is_help=True,
+    context_settings={"default_map": {"help": False}},  # for None typer would import pydantic before the command's help
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
