@@ -82,7 +82,7 @@ def main() -> None:
             "lorafit, openvino in int8": folder / "openvino-int8",
         }
         measure_throughput(arguments, ledger, folder, forms)
-        measure_stock(arguments, ledger, folder)
+        measure_stock(arguments, ledger, folder, run)
         measure_single_texts(ledger, folder, forms)
         measure_cold_starts(ledger, folder, forms)
 
@@ -123,6 +123,7 @@ def measure_throughput(arguments: argparse.Namespace, ledger: Ledger, folder: Pa
     wanted = ledger.measure(
         "reference", told, partial(run_fresh, ask_lorafit, forms["lorafit, torch"], source, rows, "fp32")
     )
+    alone = measure_encoder(arguments, ledger, forms["lorafit, torch"])
     results = {
         name: ledger.measure(name, told, partial(run_fresh, ask_lorafit, path, source, rows, "auto"))
         for name, path in forms.items()
@@ -136,9 +137,7 @@ def measure_throughput(arguments: argparse.Namespace, ledger: Ledger, folder: Pa
             run = partial(run_fresh, ask_pipeline, folder / "merged", source, few, batch, length)
             results[name] = ledger.measure(name, {**told, "rows": few}, run)
     for name, result in {"lorafit, torch in fp32": wanted, **results}.items():
-        same = np.mean(
-            [one == other for one, other in zip(result["labels"].split(), wanted["labels"].split(), strict=False)]
-        )
+        same = share_labels(result, alone if "no blend" in name or name.startswith("pipeline") else wanted)
         print(
             f"| {name} | {result['texts'] / result['seconds']:,.1f} | "
             f"{result['texts'] / result.get('first_seconds', result['seconds']):,.1f} | "
@@ -152,13 +151,28 @@ def measure_throughput(arguments: argparse.Namespace, ledger: Ledger, folder: Pa
         print_share(int8, encoder, most["gop_per_second"])
 
 
-def measure_stock(arguments: argparse.Namespace, ledger: Ledger, folder: Path) -> None:
+def measure_encoder(arguments: argparse.Namespace, ledger: Ledger, run: Path) -> dict[str, Any]:
+    """Predict with the encoder of a run alone, in fp32: what forms without its word models are to agree with."""
+    told = {"run": compute_digest(RunLayout(run).record), "rows": arguments.rows}
+    ask = partial(run_fresh, ask_lorafit, run, SOURCES[arguments.data], arguments.rows, "fp32", blend=False)
+    return ledger.measure("reference, no blend", told, ask)
+
+
+def share_labels(result: dict[str, Any], other: dict[str, Any]) -> float:
+    """Return the share of texts that get the same label, of those that both predicted."""
+    pairs = zip(result["labels"].split(), other["labels"].split(), strict=False)
+    return float(np.mean([one == two for one, two in pairs]))
+
+
+def measure_stock(arguments: argparse.Namespace, ledger: Ledger, folder: Path, run: Path) -> None:
     """Measure OpenVINO without lorafit, many texts and single ones."""
+    alone = measure_encoder(arguments, ledger, run)
     told = {"run": compute_digest(folder / "merged" / "model.safetensors"), "rows": arguments.rows}
     told["packages"] = STOCK_PACKAGES
     python = folder / "environment" / "bin" / "python"
-    print("\n| form | texts/s | accuracy | " + " | ".join(f"{length} tokens, ms" for length in LENGTHS) + " |")
-    print("|---|---|---|" + "---|" * len(LENGTHS))
+    lengths = " | ".join(f"{length} tokens, ms" for length in LENGTHS)
+    print(f"\n| form | texts/s | accuracy | labels as the encoder's in fp32 | {lengths} |")
+    print("|---|---|---|---|" + "---|" * len(LENGTHS))
     for name, int8 in STOCK.items():
 
         def ask(int8: bool = int8) -> dict[str, Any]:
@@ -169,7 +183,8 @@ def measure_stock(arguments: argparse.Namespace, ledger: Ledger, folder: Path) -
         result = ledger.measure(name, told, ask)
         single = (f"{1e3 * np.median(part):.1f}" for part in result["single"].values())
         speed = result["texts"] / result["seconds"]
-        print(f"| {name} | {speed:,.1f} | {result['accuracy']:.2%} | {' | '.join(single)} |", flush=True)
+        same = share_labels(result, alone)
+        print(f"| {name} | {speed:,.1f} | {result['accuracy']:.2%} | {same:.2%} | {' | '.join(single)} |", flush=True)
 
 
 def ask_stock(folder: Path, source: str, count: int, python: Path, *, int8: bool) -> dict[str, Any]:
@@ -332,7 +347,7 @@ def time_call(call: partial[Any]) -> float:
 
 def measure_cold_starts(ledger: Ledger, folder: Path, forms: dict[str, Path]) -> None:
     """Measure a command from its start to its end."""
-    text = "What a lovely surprise."
+    text, told = "What a lovely surprise.", {"run": compute_digest(RunLayout(forms["lorafit, torch"]).record)}
     predict = [sys.executable, "-m", "lorafit", "predict"]
     commands = {name: [*predict, str(path), text] for name, path in forms.items()}
     commands["lorafit, a run's kept graph"] = commands["lorafit, torch"]
@@ -342,7 +357,7 @@ def measure_cold_starts(ledger: Ledger, folder: Path, forms: dict[str, Path]) ->
     for name, command in commands.items():
         run = partial(subprocess.run, command, capture_output=True, check=True)
         seconds = ledger.measure(
-            f"{name}, cold", {}, lambda run=run: {"seconds": min(time_call(run) for _ in range(3))}
+            f"{name}, cold", told, lambda run=run: {"seconds": min(time_call(run) for _ in range(3))}
         )
         print(f"| {name} | {seconds['seconds']:.2f} |", flush=True)
 

@@ -120,7 +120,7 @@ def watch_openvino(predictor: Any, folder: Path, ask: Callable[[], object]) -> t
         return found
 
     runtime._requests.__dict__.clear()  # noqa: SLF001 - requests of the model that was there
-    runtime.outputs = watched
+    runtime.outputs, runtime.wants_stream = watched, lambda _: False
     runtime.logits = lambda *given, **named: watched(*given, **named)[0]
     ask()
     seconds.clear()

@@ -192,6 +192,17 @@ def measure_recipe(
     }
 
 
+class CountingCollator(DataCollatorWithPadding):
+    """Pads batches to their longest text, and counts the positions."""
+
+    positions = 0
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = super().__call__(features)
+        self.positions += batch["input_ids"].numel()
+        return batch
+
+
 def measure_tuned(
     base: Path,
     texts: list[str],
@@ -214,22 +225,23 @@ def measure_tuned(
         max_length: What longer texts are cut to.
 
     Returns:
-        As of `measure_recipe`; positions are those of the tokens, as padding is little.
+        As of `measure_recipe`.
     """
+    collator = CountingCollator(AutoTokenizer.from_pretrained(base))
     model = build_model(base, tuned=True)
     tuned = {
         "per_device_train_batch_size": batch_size,
         "bf16": True,
         "train_sampling_strategy": "group_by_length",
-        "data_collator": DataCollatorWithPadding(AutoTokenizer.from_pretrained(base)),
+        "data_collator": collator,
     }
     fit_recipe(model, PlainRows(base, *warm_up, max_length=max_length), output=output, tuned=tuned)
-    rows = PlainRows(base, texts, labels, max_length=max_length)
+    rows, collator.positions = PlainRows(base, texts, labels, max_length=max_length), 0
     seconds = fit_recipe(model, rows, output=output, tuned=tuned)
     return {
         "rows": len(rows),
         "tokens": rows.tokens,
-        "positions": rows.tokens,
+        "positions": collator.positions,
         "seconds": seconds,
         "peak_memory_bytes": hardware.peak_memory_bytes(),
         "blocks": "stock",

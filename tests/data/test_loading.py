@@ -175,7 +175,30 @@ def test_too_few_rows_to_cut_are_told_at_once(tmp_path: Path) -> None:
         DataError,
         match=r"a\.csv has fewer than 3 different texts, one for each of 3 splits, of 'y' \(2\).*--rare-labels drop",
     ):
-        load_splits(DataConfig(source=source))
+        load_splits(DataConfig(source=source, validation_fraction=0.1))
+
+
+def test_only_splits_that_are_cut_need_a_text_of_every_label(tmp_path: Path) -> None:
+    splits = load_splits(DataConfig(source=write_csv(tmp_path / "a.csv", [*["x", "y"] * 20, "z", "z"])))
+    assert [part.y.tolist().count(2) for part in (splits.train, splits.test)] == [1, 1]
+    assert not len(splits.validation)
+    once, test = write_csv(tmp_path / "b.csv", [*["x", "y"] * 20, "z"]), write_csv(tmp_path / "t.csv", "xyz", start=99)
+    assert len(load_splits(DataConfig(source=once, test=test)).train) == 41
+    with pytest.raises(DataError, match=r"fewer than 2 different texts, one for each of 2 splits, of 'z' \(1\)"):
+        load_splits(DataConfig(source=once))
+
+
+@pytest.mark.parametrize(("labels", "each"), [(9, 50), (9, 56), (3, 147), (8, 58)])
+def test_more_than_few_rows_calibrate_whatever_their_labels(tmp_path: Path, labels: int, each: int) -> None:
+    source = write_csv(tmp_path / "a.csv", "abcdefghi"[:labels] * each)
+    splits = load_splits(DataConfig(source=source))
+    set_aside = labels * each - len(splits.test) - len(splits.train)
+    assert (splits.calibration is None) is (set_aside == 0), splits.notes
+    if splits.calibration is None:
+        assert any("no rows are set aside" in note for note in splits.notes)
+        assert not any(note.startswith("validation:") and "cut from" in note for note in splits.notes)
+    uncalibrated = load_splits(DataConfig(source=source, calibration_fraction=0))
+    assert bool(len(uncalibrated.validation)) is (len(uncalibrated.train) + len(uncalibrated.validation) >= FEW_ROWS)
 
 
 def test_label_that_training_lacks_is_refused(tmp_path: Path) -> None:
@@ -438,7 +461,7 @@ def test_rare_labels_of_other_files_are_treated_alike(tmp_path: Path) -> None:
 def test_all_rare_labels_are_named_with_their_counts(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "a.csv", [*["x", "y"] * 30, "u", "v", "v", "w"])
     with pytest.raises(DataError, match=r"of 'u' \(1\), 'v' \(2\), 'w' \(1\) \(rows in brackets\)"):
-        load_splits(DataConfig(source=source))
+        load_splits(DataConfig(source=source, validation_fraction=0.1))
 
 
 def test_groups_and_times_cut_the_splits(tmp_path: Path) -> None:

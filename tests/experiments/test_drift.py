@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lorafit
+from lorafit.cli.render.drift import show_drift
 from lorafit.config import load_config
 from lorafit.data.loading import load_splits
 from lorafit.errors import DataDriftError, DataError, RunError, UserInputError
@@ -61,6 +63,40 @@ def test_what_changed_is_named(run: RunLayout, tmp_path: Path) -> None:
         enforce_no_drift(record)
 
 
+def test_rare_false_alarms_can_still_be_raised(copy: RunLayout, tmp_path: Path) -> None:
+    file = write(tmp_path / "new.jsonl", [f"wonderful story, and a superb end {number}" for number in range(100)])
+    found = measure_drift(copy.root, file, false_alarms=0.0004).test
+    assert found.is_refuted
+    assert found.p_value == 1 / 2501
+
+
+def test_groups_are_compared_as_a_whole(
+    tiny_distilbert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"text": f"{'good' if row % 2 else 'bad'} film {row}", "label": row % 2, "author": f"a{row // 20}"}
+        for row in range(600)
+    ]
+    source = tmp_path / "reviews.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = [f"data.source={source}", f"model.name={tiny_distilbert}", "model.max_length=64", "training.max_steps=1"]
+    given += ["data.group_column=author", "evaluation.baselines=false", "evaluation.report=false"]
+    given += ["data.accept_labels=true"]
+    run = lorafit.train(load_config(overrides=given), output=tmp_path / "run")
+    texts = [{"text": f"wonderful story, and an end {number}"} for number in range(60)]
+    one_author = tmp_path / "one.jsonl"
+    one_author.write_text("".join(json.dumps({**text, "author": "b"}) + "\n" for text in texts))
+    grouped = measure_drift(run.path, one_author)
+    assert (grouped.group_column, grouped.ungrouped, grouped.test.is_refuted) == ("author", False, False)
+    alone = measure_drift(run.path, write(tmp_path / "new.jsonl", [text["text"] for text in texts]))
+    assert (alone.group_column, alone.ungrouped) == ("author", True)
+    show_drift(grouped)
+    assert "were cut by groups" not in capsys.readouterr().out
+    show_drift(alone)
+    assert "were cut by groups of author, a column that the new texts lack" in capsys.readouterr().out
+    assert run.metrics.exchangeability is not None
+
+
 def test_the_same_seed_gives_the_same_record(copy: RunLayout, tmp_path: Path) -> None:
     file = write(tmp_path / "new.jsonl", read_test_texts(copy))
     assert measure_drift(copy.root, file, seed=3) == measure_drift(copy.root, file, seed=3)
@@ -83,8 +119,9 @@ def test_wrong_input_is_refused(copy: RunLayout, tmp_path: Path) -> None:
     file = write(tmp_path / "new.jsonl", ["a film", ""])
     with pytest.raises(UserInputError, match="an empty text"):
         measure_drift(copy.root, file)
-    with pytest.raises(UserInputError, match=r"--false-alarms 2: it is a share above 0 and below 1"):
-        measure_drift(copy.root, file, false_alarms=2)
+    for share, said in ((2, "2"), (0.00005, "5e-05")):
+        with pytest.raises(UserInputError, match=f"--false-alarms {said}: it is a share below 1 and at least 0.0001"):
+            measure_drift(copy.root, file, false_alarms=share)
     with pytest.raises(DataError, match="no column"):
         measure_drift(copy.root, file, text_columns=("words",))
 

@@ -163,3 +163,8 @@ def test_few_shapes_are_few_whatever_is_asked_for() -> None:
 def test_few_shapes_are_never_longer_than_the_model_takes() -> None:
     assert pad_to_few_shapes(1, 250, longest=254) == 254
     assert pad_to_few_shapes(1, 3, longest=12) == 12
+
+
+def test_few_shapes_begin_where_they_are_told_to() -> None:
+    assert [pad_to_few_shapes(1, length, longest=256, fewest=8) for length in (3, 8, 9, 20, 33)] == [8, 8, 10, 20, 40]
+    assert pad_to_few_shapes(4, 3, longest=256, fewest=8) == 3

@@ -158,6 +158,22 @@ def test_the_energy_test_sees_other_means_and_other_spreads() -> None:
     assert energy_test(rows[:1], rows[1:2]) == 1.0
 
 
+def test_the_energy_test_lets_groups_change_sides_as_a_whole() -> None:
+    def draw(rng: np.random.Generator, groups: int, sizes: tuple[int, int]) -> tuple[Array, NDArray[np.int64]]:
+        owners = np.repeat(np.arange(groups), rng.integers(*sizes, groups))
+        return rng.standard_normal((groups, 3))[owners] + 0.3 * rng.standard_normal((len(owners), 3)), owners
+
+    alone, together = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        (first, owners), (second, others) = draw(rng, 15, (5, 15)), draw(rng, 12, (5, 15))
+        alone.append(energy_test(first, second, permutations=199, seed=seed))
+        together.append(energy_test(first, second, units=(owners, others), permutations=199, seed=seed))
+    assert np.mean(np.array(alone) <= 0.05) > 0.5
+    assert np.mean(np.array(together) <= 0.05) <= 0.15
+    assert energy_test(first, second + 4, units=(owners, others)) == 1 / 1000
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("m", "n"), [(20, 20), (5, 60)])
 def test_the_energy_test_is_wrong_as_rarely_as_it_says(m: int, n: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 import lorafit
 from lorafit.config import Config, load_config
 from lorafit.data.rows import Split
-from lorafit.errors import ConfigError, TrainingInterruptedError
+from lorafit.errors import ConfigError, TrainingDivergedError, TrainingInterruptedError
 from lorafit.experiments.reproduce import reproduce
 from lorafit.reports.page import write_report
 from lorafit.runs.evidence import read_settings
@@ -19,9 +19,13 @@ from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Silent
 from lorafit.tasks.registry import TASKS, build_task, get_task
+from lorafit.training import folds as out_of_fold
+from lorafit.training import pipeline
 from lorafit.training.evaluation import evaluate
-from lorafit.training.folds import assign_held_out_folds, predict_baseline_folds
+from lorafit.training.folds import assign_held_out_folds, cross_fit, predict_baseline_folds
 from lorafit.training.pipeline import Run, resume
+from lorafit.training.prepare import prepare
+from lorafit.training.stages import RunStages
 
 LABELS: dict[str, Callable[[int, int], object]] = {
     "single_label": lambda good, _: ("neg", "pos")[good],
@@ -177,6 +181,32 @@ def test_every_row_is_held_out_once_and_labels_are_in_every_training() -> None:
         assert set(rows.y[folds != fold]) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_one_of_several_labels_is_never_held_out_as_a_whole(count: int) -> None:
+    task = build_task("multi_label", tuple("abcdefghijk"))
+    marks = np.zeros((200, 11), dtype=np.int64)
+    marks[:, 0] = 1
+    for label in range(1, 11):
+        marks[label * 10 : label * 10 + count, label] = 1
+    rows = Split(np.arange(200), tuple(f"text {row}" for row in range(200)), marks)
+    for seed in range(10):
+        folds = assign_held_out_folds(rows, task, seed=seed)
+        assert (folds >= 0).sum() >= 190
+        for fold in range(5):
+            assert marks[folds != fold].any(axis=0).all()
+
+
+def test_a_label_of_groups_that_come_with_another_is_never_held_out_as_a_whole() -> None:
+    task = build_task("single_label", ("a", "b", "c"))
+    groups = (*(f"g{row % 10}" for row in range(50)), "g4", "g7")
+    rows = build_rows([0] * 25 + [1] * 25 + [2] * 2, groups=groups)
+    for seed in range(20):
+        folds = assign_held_out_folds(rows, task, seed=seed)
+        assert all(2 in rows.y[folds != fold] for fold in range(5))
+        for group in set(groups):
+            assert len({fold for fold, name in zip(folds, groups, strict=True) if name == group}) == 1
+
+
 def test_a_label_of_one_text_or_group_is_always_trained_on() -> None:
     task = build_task("single_label", ("a", "b", "c"))
     alone = assign_held_out_folds(build_rows([0] * 30 + [1] * 20 + [2]), task, seed=0)
@@ -216,6 +246,35 @@ def test_words_are_read_out_of_fold_of_dealt_rows_alone() -> None:
         )
         held_out = np.flatnonzero(folds == fold)
         np.testing.assert_array_equal(values[held_out], model.score([rows.texts[row] for row in held_out]))
+
+
+@pytest.mark.parametrize("task", ["single_label", pytest.param("multi_label", marks=pytest.mark.slow)])
+def test_embeddings_of_one_reading_are_those_that_every_fold_would_read(
+    task: str, build_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared, progress = prepare(build_config(task, method__name="embedding"), Silent()), Lines()
+    stages = RunStages.begin(prepared, RunLayout(tmp_path), progress)
+    held_out = assign_held_out_folds(prepared.splits.train, prepared.task, seed=0)
+    quick = cross_fit(stages, held_out, progress)
+    assert not any(line.startswith("fold ") for line in progress.lines)
+    monkeypatch.setattr(out_of_fold, "predicts_from_embeddings", lambda _: False)
+    slow = cross_fit(stages, held_out, progress)
+    assert progress.lines.count("fold 5 of 5") == 1
+    np.testing.assert_allclose(*(prepared.task.activate(logits) for logits in (quick, slow)), atol=1e-3)
+
+
+def test_a_fold_that_diverges_leaves_a_trained_run_uncalibrated(
+    build_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: object) -> None:
+        raise TrainingDivergedError("the loss is not a number any more")
+
+    monkeypatch.setattr(pipeline, "cross_fit", diverge)
+    progress = Lines()
+    run = lorafit.train(build_config(training__epochs=1), output=tmp_path / "run", progress=progress)
+    assert run.record.status == "complete"
+    assert not RunLayout(run.path).calibration.exists()
+    assert any("a fold could not be trained, so predictions stay" in line for line in progress.lines)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from lorafit.system.text import disarm
 def export(
     run: Annotated[Path, typer.Argument(help="The run folder.")],
     *,
-    int8: Annotated[bool, typer.Option("--int8", help="Linear layers in int8: smaller and faster.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Linear layers in int8: smaller; faster with VNNI.")] = False,
     runtime: Annotated[
         Literal["onnxruntime", "openvino", "auto"],
         typer.Option("--runtime", help="What is to run it; OpenVINO is mostly quicker on x86; auto tries both."),

@@ -1,7 +1,7 @@
 """From a source to checked splits, and to rows that a trained model is measured on."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -23,7 +23,7 @@ from lorafit.tasks.registry import get_task
 FEW_ROWS: Final = 400
 """With fewer rows for training and validation together, none are set aside: all train, and cross-fitting calibrates.
 
-Half of their tenth would be fewer than `FEWEST_CALIBRATION_ROWS`.
+Half of their tenth would be fewer than `FEWEST_CALIBRATION_ROWS`, as it may be of some more rows in many strata.
 """
 
 CROSS_FITTING_FOLDS: Final = 5
@@ -78,23 +78,20 @@ def load_splits(config: DataConfig) -> Splits:
     if raw.label_names is not None and (absent := [name for name in raw.label_names if name not in task.label_names]):
         notes.append(f"{raw.train.origin}: no rows of the labels {absent}; they are left out.")
     renamed: dict[str, str] = {}
+    parts = _count_parts(checked, config)
     if len(checked) < 3:
-        checked, renamed = refuse_or_treat(checked, task, config.rare_labels, notes)
+        checked, renamed = refuse_or_treat(checked, task, config.rare_labels, parts, notes)
         if config.rare_labels not in {"stop", "keep"}:
             task = _build_task(checked["train"], raw.label_names, config)
             checked = {name: _drop_unknown(rows, task, notes) for name, rows in checked.items()}
-    parts = 4 - len(checked)
     encoded = {name: _encode(rows, task, config, notes) for name, rows in checked.items()}
     train, test, validation = encoded["train"], encoded.get("test"), encoded.get("validation")
     notes.append(f"labels: {task.describe_counts(train.y)}")
     if test is None:
         train, test = _cut(train, "test", parts, config, task, notes)
     notes += _describe_shared(train, test, "test")
-    if validation is None and _sets_none_aside(train, config):
-        validation = train.select(np.arange(0))
-        notes.append(f"validation: no rows are set aside, all {len(train):,} train (data.validation_fraction).")
-    elif validation is None:
-        train, validation = _cut(train, "validation", parts - ("test" not in checked), config, task, notes)
+    if validation is None:
+        train, validation = _cut_validation(train, config, task, notes)
     notes += _describe_shared(train, validation, "validation")
     notes += _describe_shared(validation, test, "test", "validation")
     validation, calibration = _cut_calibration(validation, config, task, notes)
@@ -280,11 +277,31 @@ def _encode(rows: CheckedRows, task: Task, config: DataConfig, notes: list[str])
     return encode_rows(kept, task)
 
 
-def _sets_none_aside(train: Split, config: DataConfig) -> bool:
-    """Tell whether all rows train. Rows that are cut by time are not: what came later is not known from folds."""
-    if config.validation_fraction is None:
-        return len(train) < FEW_ROWS and config.time_column is None
-    return config.validation_fraction == 0
+def _count_parts(checked: Mapping[str, CheckedRows], config: DataConfig) -> int:
+    """Return into how many splits the rows of train are cut, itself included, as far as their number tells it."""
+    parts = 4 - len(checked)
+    if "validation" not in checked and len(checked["train"].ids) < FEW_ROWS and _may_set_none_aside(config):
+        parts -= 1
+    return parts
+
+
+def _may_set_none_aside(config: DataConfig) -> bool:
+    """Tell whether all rows may train. Rows that are cut by time may not: what came later is not known from folds."""
+    return config.validation_fraction == 0 or (config.validation_fraction is None and config.time_column is None)
+
+
+def _cut_validation(train: Split, config: DataConfig, task: Task, notes: list[str]) -> tuple[Split, Split]:
+    """Cut validation rows off train, or none of them where they are to be few, or too few to calibrate with some."""
+    aside = config.validation_fraction != 0 and (len(train) >= FEW_ROWS or not _may_set_none_aside(config))
+    if aside:
+        told: list[str] = []
+        rest, validation = _cut(train, "validation", 2, config, task, told)
+        enough = config.calibration_fraction == 0 or _cut_calibration(validation, config, task, [])[1] is not None
+        if enough or not _may_set_none_aside(config):
+            notes += told
+            return rest, validation
+    notes.append(f"validation: no rows are set aside, all {len(train):,} train (data.validation_fraction).")
+    return train, train.select(np.arange(0))
 
 
 def _cut(

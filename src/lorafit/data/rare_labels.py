@@ -58,7 +58,7 @@ def find_rare_labels(split: Split, parts: int, task: Task) -> RareLabels:
 
 
 def refuse_or_treat(
-    checked: Mapping[str, CheckedRows], task: Task, how: str, notes: list[str]
+    checked: Mapping[str, CheckedRows], task: Task, how: str, parts: int, notes: list[str]
 ) -> tuple[dict[str, CheckedRows], dict[str, str]]:
     """Treat the rare labels of train as a user says.
 
@@ -66,6 +66,7 @@ def refuse_or_treat(
         checked: The rows of the splits that there are; what is missing is to be cut from train.
         task: The task, with the labels of train.
         how: `data.rare_labels`.
+        parts: Number of splits that the rows of train are cut into, itself included.
         notes: Receives what was done.
 
     Returns:
@@ -75,8 +76,9 @@ def refuse_or_treat(
     Raises:
         DataError: There are rare labels and `how` is `stop`.
     """
-    rows, parts = checked["train"], 4 - len(checked)
-    rare = find_rare_labels(encode_rows(rows, task), parts, task)
+    rows = checked["train"]
+    least = parts if how == "stop" else max(parts, 2)  # a label of one text is never measured, not even out of fold
+    rare = find_rare_labels(encode_rows(rows, task), least, task)
     if not rare.counts or how == "keep":
         return dict(checked), {}
     if how == "stop":

@@ -95,6 +95,11 @@ class Split:
         named = [group or f"\0{place}" for place, group in enumerate(self.groups)]
         return np.unique(named, return_inverse=True)[1].astype(np.int64)
 
+    @property
+    def unit_ids(self) -> NDArray[np.int64]:
+        """A number for each group, or for each row where rows stand alone; shape (n,)."""
+        return np.arange(len(self)) if (numbers := self.group_ids) is None else numbers
+
     def select(self, positions: NDArray[np.int64]) -> "Split":
         """Return the rows at `positions` (shape (m,), counted from 0), in that order."""
         return Split(

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.config import DataConfig
+from lorafit.data.checks import read_value
 from lorafit.data.quality.duplicates import split_words
+from lorafit.data.rows import Split
 from lorafit.errors import DataDriftError, RunError, UserInputError
 from lorafit.experiments.diff.sides import open_run
 from lorafit.inference.jobs import open_file, read_column
@@ -27,6 +29,9 @@ from lorafit.training.evaluation import read_calibration_rows
 
 _FEWEST_TEXTS: Final = 5
 """Texts of both samples together that a word must be in to be looked at."""
+
+_FEWEST_ALARMS: Final = 1e-4
+"""A smaller share would take more permutations than there is time for."""
 
 _MOST_WORDS: Final = 20
 _ATYPICAL: Final = 0.05
@@ -70,6 +75,9 @@ class DriftRecord(FileRecord):
     Attributes:
         task: The task's name.
         run: The run folder.
+        group_column: Column by whose values the run's rows were cut, which belong together in the test; None where
+            they stand alone.
+        ungrouped: Whether the new texts lack that column and so stand alone.
         source: The file of the new texts.
         texts: How many there are in it.
         test: What was found; the rows are those looked at, drawn at random.
@@ -82,6 +90,8 @@ class DriftRecord(FileRecord):
 
     task: TaskName
     run: str
+    group_column: str | None
+    ungrouped: bool
     source: str
     texts: int
     test: Exchangeability
@@ -115,7 +125,7 @@ def measure_drift(
         text_columns: Column of the texts, or those of both texts of a pair; None for those that the run was trained on.
         reading: Its `format` says how text files are written, its `bad_rows` what becomes of rows without a text; these
             are never looked at. None finds the one and refuses the other.
-        false_alarms: How often texts of the same kind may be said to have drifted, above 0 and below 1.
+        false_alarms: How often texts of the same kind may be said to have drifted, at least 0.0001 and below 1.
         seed: Decides which of many rows are looked at, and the permutations.
         progress: Told what is going on; None for silence.
 
@@ -126,9 +136,10 @@ def measure_drift(
         RunError: The run is not finished, knows nothing of typical texts, or its data have changed.
         UserInputError: The file cannot be read, or the share is none.
     """
-    if not 0 < false_alarms < 1:
+    if not _FEWEST_ALARMS <= false_alarms < 1:
         raise UserInputError(
-            f"--false-alarms {false_alarms:g}: it is a share above 0 and below 1, for example {FALSE_ALARMS:g}."
+            f"--false-alarms {false_alarms:g}: it is a share below 1 and at least {_FEWEST_ALARMS:.4f}, for example "
+            f"{FALSE_ALARMS:g}."
         )
     side, progress, rng = open_run(run), progress or Silent(), np.random.default_rng(seed)
     predictor = load(side.root)
@@ -139,9 +150,11 @@ def measure_drift(
         )
     data = side.config.data
     trained = (data.text_column,) if data.text_pair_column is None else (data.text_column, data.text_pair_column)
-    texts = _read_texts(Path(file), text_columns, trained, reading or DataConfig(source=str(file)), progress)
+    reading = reading or DataConfig(source=str(file))
+    new = _read_texts(Path(file), text_columns, trained, reading, data.group_column, progress)
     known = read_calibration_rows(side.layout, side.record)
-    sides = [_draw(list(known.texts), rng), _draw(texts, rng)]
+    rows = [_draw(known, rng), _draw(new, rng)]
+    sides = [one.texts for one in rows]
     logits, features = zip(*(_compute(predictor, one, progress) for one in sides), strict=True)
     progress.start("comparing")
     values = [predictor.task.activate(one, predictor.calibration) for one in logits]
@@ -149,9 +162,13 @@ def measure_drift(
     record = DriftRecord(
         task=predictor.task.name,
         run=str(side.root),
+        group_column=data.group_column,
+        ungrouped=data.group_column is not None and new.groups is None,
         source=str(file),
-        texts=len(texts),
-        test=predictor.typicality.compare(*features, false_alarms=false_alarms, seed=seed),
+        texts=len(new),
+        test=predictor.typicality.compare(
+            *features, units=(rows[0].unit_ids, rows[1].unit_ids), false_alarms=false_alarms, seed=seed
+        ),
         atypical=float((predictor.typicality.rank(features[1]) <= _ATYPICAL).mean()),
         coverage=asked.get("coverage"),
         numbers=_compare_numbers(predictor.task, sides, values),
@@ -183,8 +200,10 @@ def _read_texts(
     text_columns: Sequence[str] | None,
     trained: Sequence[str],
     reading: DataConfig,
+    group_column: str | None,
     progress: Progress,
-) -> list[Text]:
+) -> Split:
+    """Read the texts, without labels, and the groups that they belong to where their file has the column."""
     job = open_file(
         file,
         text_columns=text_columns,
@@ -194,17 +213,22 @@ def _read_texts(
         progress=progress,
     )
     found: list[Text] = []
+    groups: list[str] = []
     for _, table in job.parts():
         column = read_column(table, job.text_columns)
-        found += cast("list[Text]", [text for row, text in enumerate(column) if row not in table.faults])
+        kept = [row for row in range(len(table)) if row not in table.faults]
+        found += cast("list[Text]", [column[row] for row in kept])
+        if group_column is not None and group_column in table.columns:
+            values = table.columns[group_column]
+            groups += [read_value(values[row]) for row in kept]
     if not found:
         raise UserInputError(f"{file}: none of its rows has a text to look at.")
-    return found
+    places = np.arange(len(found))
+    return Split(places, tuple(found), places, groups=tuple(groups) if len(groups) == len(found) else None)
 
 
-def _draw(texts: list[Text], rng: np.random.Generator) -> list[Text]:
-    places = np.sort(rng.permutation(len(texts))[:MOST_ROWS])
-    return [texts[place] for place in places.tolist()]
+def _draw(rows: Split, rng: np.random.Generator) -> Split:
+    return rows.select(np.sort(rng.permutation(len(rows))[:MOST_ROWS]))
 
 
 def _compute(predictor: Predictor, texts: Sequence[Text], progress: Progress) -> tuple[Array, Array]:

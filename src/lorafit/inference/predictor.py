@@ -42,8 +42,11 @@ class Runtime(Protocol):
     def precision(self) -> Literal["fp32", "bf16", "int8"]:
         """Arithmetic of the forward pass."""
 
-    def wants_few_shapes(self, inputs: int) -> bool:
-        """Return whether a call with so many inputs is to give batches of few shapes: what it makes for each stays."""
+    def fewest_positions(self, inputs: int) -> int | None:
+        """Return the positions that a batch has at least where a call with so many inputs is to give few shapes.
+
+        What is made for each shape stays, or takes its time; None where batches of any shape will do.
+        """
 
     def logits(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any
@@ -410,7 +413,7 @@ class Predictor:
             tokens,
             self.pad_id,
             outputs=outputs,
-            most_tokens=self._truncation.max_length if self.runtime.wants_few_shapes(len(tokens)) else None,
+            most_tokens=self._truncation.max_length,
             on_progress=on_progress,
             with_features=with_features,
         )
@@ -533,12 +536,15 @@ def compute_outputs(
     texts = len(tokens) if tokens.windows is None else len(tokens.windows)
     found: Iterable[tuple[NDArray[np.float32], NDArray[np.float32] | None]]
     total = int(tokens.lengths.sum())
-    if most_tokens is None and isinstance(runtime, StreamingRuntime) and runtime.wants_stream(total):
+    fewest = None if most_tokens is None else runtime.fewest_positions(len(tokens))
+    if fewest is None and isinstance(runtime, StreamingRuntime) and runtime.wants_stream(total):
         plan = plan_batches(tokens.lengths, max_rows=_BATCH_ROWS, max_tokens=_FEWEST_TOKENS)
         found = runtime.stream(tokens.pad(plan[batch], pad_id) for batch in range(len(plan)))
     else:
-        plan = plan_prediction(tokens.lengths, few_shapes=most_tokens is not None)
-        padded = (_pad_further(tokens.pad(plan[batch], pad_id), pad_id, most_tokens) for batch in range(len(plan)))
+        plan = plan_prediction(tokens.lengths, few_shapes=fewest is not None)
+        padded = (tokens.pad(plan[batch], pad_id) for batch in range(len(plan)))
+        if most_tokens is not None and fewest is not None:
+            padded = (_pad_further(batch, pad_id, longest=most_tokens, fewest=fewest) for batch in padded)
         found = (runtime.outputs(**one) if with_features else (runtime.logits(**one), None) for one in padded)
     for batch, (answered, read) in enumerate(found):
         rows = plan[batch]
@@ -552,12 +558,10 @@ def compute_outputs(
     return averaged, None if features is None else average_windows(features, tokens.windows)
 
 
-def _pad_further(batch: Mapping[str, Any], pad_id: int, most_tokens: int | None) -> Mapping[str, Any]:
-    """Return a batch padded to one of few lengths, unless any length will do."""
-    if most_tokens is None:
-        return batch
+def _pad_further(batch: Mapping[str, Any], pad_id: int, *, longest: int, fewest: int) -> Mapping[str, Any]:
+    """Return a batch padded to one of few lengths."""
     rows, length = batch["input_ids"].shape
-    missing = pad_to_few_shapes(rows, length, longest=most_tokens) - length
+    missing = pad_to_few_shapes(rows, length, longest=longest, fewest=fewest) - length
     fills = {"input_ids": pad_id}
     return {
         name: np.pad(ids, ((0, 0), (0, missing)), constant_values=fills.get(name, 0)) if np.ndim(ids) == 2 else ids

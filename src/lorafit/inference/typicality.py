@@ -11,6 +11,7 @@ p-value (Vovk et al. 2005, "Algorithmic Learning in a Random World"; Bates et al
 Conformal p-values", arXiv:2104.08279).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,6 +35,8 @@ MOST_ROWS: Final = 1000
 
 FALSE_ALARMS: Final = 0.01
 """How often texts that are like the calibration rows may be said to be of another kind."""
+
+_PERMUTATIONS: Final = 999
 
 _LEAST_SPREAD: Final = 1e-6
 """Added to the covariance, as a share of the mean variance: features that never vary have none."""
@@ -173,29 +176,39 @@ class Typicality:
         held_out: NDArray[np.floating],
         features: NDArray[np.floating],
         *,
+        units: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
         false_alarms: float = FALSE_ALARMS,
         seed: int = 0,
     ) -> Exchangeability:
         """Test whether texts are exchangeable with calibration rows: whether all that rests on these holds for them.
 
         The distance is that of the distributions of both scores, less what chance adds to it (Massart 1990, "The Tight
-        Constant in the Dvoretzky-Kiefer-Wolfowitz Inequality", Annals of Probability 18).
+        Constant in the Dvoretzky-Kiefer-Wolfowitz Inequality", Annals of Probability 18); of rows in groups, chance
+        draws whole groups.
 
         Args:
             held_out: Of m calibration rows, m at least 1, as `score` takes them.
             features: Those of n texts, n at least 1.
+            units: As `energy_test` takes them.
             false_alarms: As in `Exchangeability`, above 0 and below 1.
             seed: Of the permutations.
 
         Returns:
             What was found.
         """
-        p_value = energy_test(self.whiten(held_out), self.whiten(features), seed=seed)
+        p_value = energy_test(
+            self.whiten(held_out),
+            self.whiten(features),
+            units=units,
+            permutations=max(_PERMUTATIONS, math.ceil(1 / false_alarms)),
+            seed=seed,
+        )
         known, new = (np.sort(self.score(one)) for one in (held_out, features))
         places = np.concatenate([known, new])
         shares = (np.searchsorted(one, places, side="right") / len(one) for one in (known, new))
         apart = float(np.abs(np.subtract(*shares)).max())
-        chance = sum(np.sqrt(np.log(4 / false_alarms) / (2 * len(one))) for one in (known, new))
+        counts = [len(known), len(new)] if units is None else [len(np.unique(one)) for one in units]
+        chance = sum(np.sqrt(np.log(4 / false_alarms) / (2 * count)) for count in counts)
         return Exchangeability(
             rows=len(features),
             calibration_rows=len(held_out),

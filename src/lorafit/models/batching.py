@@ -4,12 +4,13 @@ Everything that runs a model goes through here: training, validation, prediction
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-_FEWEST_POSITIONS = 64
-"""Batches of fewer tokens take as long, within a twentieth, in bfloat16 on a CPU that multiplies in it."""
+BF16_POSITIONS: Final = 64
+"""Positions below which a batch takes as long, within a twentieth, in torch's bfloat16 on a CPU that has it."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def pad_lengths(lengths: NDArray[np.int64], *, longest: int, steps: int = 16) ->
     return padded
 
 
-def pad_to_few_shapes(rows: int, length: int, *, longest: int) -> int:
+def pad_to_few_shapes(rows: int, length: int, *, longest: int, fewest: int = BF16_POSITIONS) -> int:
     """Round a length up so that few products of rows and lengths come up, however many batches there are.
 
     In bfloat16 that library keeps for good what it makes for each such product. Rows must be a power of two, as
@@ -91,11 +92,12 @@ def pad_to_few_shapes(rows: int, length: int, *, longest: int) -> int:
         rows: Texts in the batch.
         length: Longest of them.
         longest: Longest text that the model takes.
+        fewest: Positions that a batch has at least, at least 1.
 
     Returns:
         What the batch is padded to.
     """
-    at_least = max(length, _FEWEST_POSITIONS // rows)
+    at_least = max(length, fewest // rows)
     return int(pad_lengths(np.array(at_least), longest=longest, steps=4 if rows < 8 else 8))
 
 

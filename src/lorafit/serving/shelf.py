@@ -77,13 +77,12 @@ class Engine:
         """
         tokens = TokenizedTexts.join([work.tokens for work in works])
         predictors = [work.model.predictor for work in works]
-        few_shapes = self.runtime.wants_few_shapes(len(tokens))
         logits, features = compute_outputs(
             self.runtime,
             tokens if self.shared is None else _Owned.of(tokens, works),
             predictors[0].pad_id,
             outputs=len(predictors[0].task.output_names) if self.shared is None else self.shared.width,
-            most_tokens=max(one.max_length for one in predictors) if few_shapes else None,
+            most_tokens=max(one.max_length for one in predictors),
             with_features=any(one.typicality is not None for one in predictors),
         )
         return [

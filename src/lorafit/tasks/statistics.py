@@ -258,17 +258,26 @@ def sign_test(fixed: int, broken: int) -> float:
     return min(1.0, 2 * float(bdtr(min(fixed, broken), fixed + broken, 0.5)))
 
 
-def energy_test(first: Array, second: Array, *, permutations: int = 999, seed: int = 0) -> float:
+def energy_test(
+    first: Array,
+    second: Array,
+    *,
+    units: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    permutations: int = 999,
+    seed: int = 0,
+) -> float:
     """Test whether two samples are of one distribution: a permutation test of their energy distance.
 
     Rows that are exchangeable give a p-value of at most a with a probability of at most a, for every a, however few
-    they are and whatever they are distributed like. Source: Székely and Rizzo (2004), "Testing for Equal Distributions
-    in High Dimension", InterStat 5.
+    they are and whatever they are distributed like; with units, it is these that have to be exchangeable. Source:
+    Székely and Rizzo (2004), "Testing for Equal Distributions in High Dimension", InterStat 5.
 
     Args:
         first: Shape (m, k), m at least 1.
         second: Shape (n, k), n at least 1.
-        permutations: How often rows change sides, at least 1; no p-value is below 1 / (permutations + 1).
+        units: Shapes (m,) and (n,): a number for what each row belongs to, which changes sides as a whole; None where
+            rows stand alone. A number in both samples stands for two units.
+        permutations: How often they change sides, at least 1; no p-value is below 1 / (permutations + 1).
         seed: Of the permutations.
 
     Returns:
@@ -276,12 +285,20 @@ def energy_test(first: Array, second: Array, *, permutations: int = 999, seed: i
     """
     from scipy.spatial.distance import cdist
 
-    rows, m, n = np.concatenate([first, second]), len(first), len(second)
+    rows, counts = np.concatenate([first, second]), [len(first), len(second)]
     distances, rng = cdist(rows, rows).astype(np.float32), np.random.default_rng(seed)
-    sides = np.zeros((permutations + 1, m + n), dtype=np.float32)
-    sides[0, :m] = 1
+    owners = np.arange(len(rows))
+    if units is not None:
+        numbered = [np.unique(numbers, return_inverse=True)[1] for numbers in units]
+        counts = [int(numbers.max()) + 1 for numbers in numbered]
+        owners = np.concatenate([numbered[0], numbered[1] + counts[0]])
+    sides = np.zeros((permutations + 1, sum(counts)), dtype=np.float32)
+    sides[0, : counts[0]] = 1
     for side in sides[1:]:
-        side[rng.permutation(m + n)[:m]] = 1
+        side[rng.permutation(sum(counts))[: counts[0]]] = 1
+    sides = sides[:, owners]
+    m = sides.sum(axis=1, dtype=np.float64)
+    n = len(rows) - m
     within = np.einsum("ij,ij->i", sides @ distances, sides, dtype=np.float64)
     of_first, total = sides @ distances.sum(axis=1, dtype=np.float64), distances.sum(dtype=np.float64)
     energy = 2 * (of_first - within) / (m * n) - within / m**2 - (total - 2 * of_first + within) / n**2

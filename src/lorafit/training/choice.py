@@ -29,8 +29,12 @@ from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import ChoiceRecord
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.base import Array, TargetScaler, Task
-from lorafit.training.embedding_baseline import is_embedding
-from lorafit.training.folds import assign_held_out_folds, cross_fit, predict_embedding_folds
+from lorafit.training.embedding_baseline import predicts_from_embeddings
+from lorafit.training.folds import (
+    assign_held_out_folds,
+    cross_fit,
+    predict_embedding_folds,
+)
 from lorafit.training.planning.memory import advise_on_memory, fit_to_memory
 from lorafit.training.prepare import Material, load_material, prepare, use_threads
 from lorafit.training.stages import RunStages
@@ -51,7 +55,7 @@ class Choice:
     Attributes:
         config: The settings, with a method that is named.
         record: How it was chosen; None where it was named in the first place.
-        tried: Its training, where that is done.
+        tried: Its training, or that of its folds, where that is done.
         seconds: What choosing took by stage, named as in `RunRecord.seconds`.
     """
 
@@ -143,7 +147,7 @@ class _Trial:
     Attributes:
         config: The settings, with the method named and batches that fit into the memory.
         loss: Of rows that it was not trained on; infinite where it could not be trained.
-        stages: Its training; None where it takes no time to train again.
+        stages: Its training, of few rows that of its folds; None where it takes no time to train again.
     """
 
     config: Config
@@ -157,7 +161,7 @@ def _try(config: Config, material: Material, folder: Path, progress: Progress) -
     folds = None if len(material.splits.validation) else assign_held_out_folds(rows, task, seed=config.data.seed)
     if folds is not None and not (folds >= 0).any():
         return _Trial(config, inf)
-    if folds is not None and is_embedding(config.method.name) and not config.training.balancing:
+    if folds is not None and predicts_from_embeddings(config):
         values = predict_embedding_folds(config, material, folds, progress)
         return _Trial(config, _score(task, rows.y[folds >= 0], task.deactivate(values)))
     folder.mkdir()
@@ -168,9 +172,9 @@ def _try(config: Config, material: Material, folder: Path, progress: Progress) -
             for note in plan.notes:
                 progress.say(note)
             stages = RunStages.begin(plan.prepared, RunLayout(folder), progress, events=plan.notes)
-            stages.fit()
             fitted = override_config(config, {_BATCH_TOKENS: plan.prepared.config.training.batch_tokens})
             if folds is None:
+                stages.fit()
                 return _Trial(fitted, _score_held_out(stages), stages)
             with stages.journal.stage("cross-fitting"):
                 logits = cross_fit(stages, folds, progress)

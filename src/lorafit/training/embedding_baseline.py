@@ -116,6 +116,11 @@ def is_embedding(method: str) -> bool:
     return find_method(method).objective == "none"
 
 
+def predicts_from_embeddings(config: Config) -> bool:
+    """Tell whether a run's rows can be predicted out of fold by `predict_out_of_fold`: every row counts alike."""
+    return is_embedding(config.method.name) and not config.training.balancing
+
+
 def check_size(lengths: Mapping[str, NDArray[Any]], *, rows: int, width: int, outputs: int) -> None:
     """Refuse what would take too long for a baseline.
 

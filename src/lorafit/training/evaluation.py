@@ -109,10 +109,10 @@ def evaluate(
     if typicality is None or features is None or (known := _read_if_there(layout, record, progress)) is None:
         return metrics
     progress.start("reading calibration rows", total=min(len(known), MOST_ROWS), unit="text")
-    places = draw_rows(len(known), seed)
-    _, held_out = predictor.compute_features([known.texts[place] for place in places], on_progress=progress.update)
+    known, looked_at = known.select(draw_rows(len(known), seed)), draw_rows(len(rows), seed)
+    _, held_out = predictor.compute_features(known.texts, on_progress=progress.update)
     progress.finish()
-    found = typicality.compare(held_out, features[draw_rows(len(features), seed)])
+    found = typicality.compare(held_out, features[looked_at], units=(known.unit_ids, rows.select(looked_at).unit_ids))
     return metrics.model_copy(update={"exchangeability": found})
 
 

@@ -31,7 +31,7 @@ from lorafit.runs.folder import RunLayout
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Array, Task
-from lorafit.training.embedding_baseline import FrozenBase, predict_out_of_fold
+from lorafit.training.embedding_baseline import FrozenBase, predict_out_of_fold, predicts_from_embeddings
 from lorafit.training.prepare import Material, Prepared, prepare
 from lorafit.training.stages import RunStages
 
@@ -94,7 +94,8 @@ def assign_held_out_folds(rows: Split, task: Task, *, seed: int) -> NDArray[np.i
 
     Returns:
         Shape (n,): the fold of each row, or -1 for those that are in training always: a text (or group) that alone has
-        one of its labels, without which nothing would know the label, and all rows where they are too few to calibrate.
+        one of its labels, or the first of those that a single fold would hold out, without which nothing would know
+        the label; and all rows where they are too few to calibrate.
     """
     folds, is_rare = np.full(len(rows), -1, dtype=np.int64), find_rare_labels(rows, 2, task).rows
     for unit in join_rows(rows):  # the text or group of a rare row is in training, whatever its other labels
@@ -104,6 +105,10 @@ def assign_held_out_folds(rows: Split, task: Task, *, seed: int) -> NDArray[np.i
     units = len(join_rows(dealt))
     if len(dealt) >= FEWEST_CALIBRATION_ROWS and units > 1 and len(np.unique(dealt.y, axis=0)) > 1:
         folds[places] = assign_folds(dealt, task, min(CROSS_FITTING_FOLDS, units), seed=seed)
+    for has_label in task.mark_labels(rows.y).T == 1:
+        if len(np.unique(folds[has_label])) == 1 and (folds[has_label] >= 0).all():
+            first = np.flatnonzero(has_label)[0]
+            folds[next(unit for unit in join_rows(rows) if first in unit)] = -1
     return folds
 
 
@@ -144,11 +149,11 @@ def predict_embedding_folds(
     Args:
         config: The settings; those of the model, and where and how it runs, count.
         material: From `build_material`, with the n rows.
-        folds: Shape (n,), from `assign_folds`.
+        folds: Shape (n,), from `assign_folds` or `assign_held_out_folds`.
         progress: Receives the progress.
 
     Returns:
-        Values of shape (n, labels), in the order of the rows.
+        Values of shape (rows of any fold, labels), in the order of the rows.
 
     Raises:
         ConfigError: As `FrozenBase.load`.
@@ -225,10 +230,11 @@ def predict_encoder_folds(
 def cross_fit(stages: RunStages, folds: NDArray[np.int64], progress: Progress) -> Array:
     """Predict each fold of the training rows with a model that is trained on the others as the run's own is.
 
-    Folds that are done are kept in the run folder, so that what was interrupted goes on after them.
+    Folds that are done are kept in the run folder, so that what was interrupted goes on after them; those of the
+    embeddings take no time.
 
     Args:
-        stages: The run, whose model stays as it is.
+        stages: The run, whose model stays as it is, trained or not.
         folds: Shape (n,), from `assign_held_out_folds`, with n of 0 or more.
         progress: Receives the progress.
 
@@ -241,11 +247,14 @@ def cross_fit(stages: RunStages, folds: NDArray[np.int64], progress: Progress) -
     prepared = stages.prepared
     splits, task, truncation = prepared.splits, prepared.task, prepared.truncation
     rows, tokens = splits.train, prepared.tokens["train"]
-    logits = np.empty((len(rows), len(task.output_names)))
     config = _without_extras(prepared.config)
+    material = Material(splits, prepared.encoder, *load_tokenizer(prepared.encoder.folder))
+    if predicts_from_embeddings(config):
+        part = replace(material, tokens={truncation: {"train": tokens}})
+        return task.deactivate(predict_embedding_folds(config, part, folds, progress))
+    logits = np.empty((len(rows), len(task.output_names)))
     numbers, place = np.unique(folds[folds >= 0]).tolist(), stages.layout.cross_fitting
     kept = {fold: _name_kept(prepared, rows, folds, fold, place) for fold in numbers}
-    material = Material(splits, prepared.encoder, *load_tokenizer(prepared.encoder.folder))
     with tempfile.TemporaryDirectory(prefix="lorafit-folds-") as folder:
 
         def predict(fold: int) -> Array:

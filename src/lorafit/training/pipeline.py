@@ -12,7 +12,7 @@ import numpy as np
 
 from lorafit.config import Config
 from lorafit.data.rows import Split
-from lorafit.errors import RunError, TrainingInterruptedError
+from lorafit.errors import OutOfMemoryError, RunError, TrainingDivergedError, TrainingInterruptedError
 from lorafit.inference.loading import load
 from lorafit.inference.predictor import Predictor
 from lorafit.models.cache import name_tables
@@ -35,7 +35,7 @@ from lorafit.training.folds import assign_held_out_folds, cross_fit, predict_bas
 from lorafit.training.planning.budget import needs_preparation, plan_run
 from lorafit.training.planning.forecast import measure_workload
 from lorafit.training.planning.memory import advise_on_memory, fit_to_memory
-from lorafit.training.prepare import Prepared, describe_warmup, prepare
+from lorafit.training.prepare import Prepared, describe_warmup, prepare, restoring_threads
 from lorafit.training.stages import RunStages
 
 
@@ -77,6 +77,7 @@ class Run:
         return load(self.path)
 
 
+@restoring_threads()
 def train(
     config: Config | None = None,
     *,
@@ -115,7 +116,7 @@ def train(
         with choose_method(config, progress) as choice:
             if choice.tried is None:
                 prepared, forecast, events = _prepare_within_budget(choice.config, layout, progress)
-            else:  # it is trained already
+            else:  # it is trained already, or its folds are
                 prepared, forecast = prepare(choice.config, progress), None
                 events = tuple(choice.tried.journal.record.events)
             claim_run_folder(layout, overwrite=overwrite)
@@ -125,6 +126,7 @@ def train(
         return _run(stages, expected_seconds=None if forecast is None else forecast.seconds["training"])
 
 
+@restoring_threads()
 def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
     """Go on with a run that was interrupted or failed, from its last complete checkpoint.
 
@@ -217,7 +219,12 @@ def _hold_out(stages: RunStages) -> HeldOut | None:
         )
         return None
     with stages.journal.stage("cross-fitting"):
-        logits = cross_fit(stages, folds, stages.progress)
+        try:
+            logits = cross_fit(stages, folds, stages.progress)
+        except (OutOfMemoryError, TrainingDivergedError) as error:
+            stages.progress.finish()
+            stages.progress.say(f"a fold could not be trained, so predictions stay as the model gives them: {error}")
+            return None
         words = {
             name: task.deactivate(predict_baseline_folds(name, rows, task, folds, stages.progress))
             for name in stages.blended_words

@@ -3,6 +3,7 @@
 import datetime
 import platform
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from types import ModuleType
@@ -135,9 +136,20 @@ def load_material(config: Config) -> Material:
     return Material(splits, encoder, tokenizer, pad_id)
 
 
+@contextmanager
+def restoring_threads() -> Iterator[None]:
+    """Leave torch, after the block, as many threads as it had before: `use_threads` says how many train."""
+    torch = _require_training()
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def use_threads(config: Config) -> int:
-    """Let torch use as many threads as are set, or as there are cores, and return their number."""
-    threads = config.training.threads or hardware.available_cores()
+    """Let torch use as many threads as are set, or as `choose_threads` says, and return their number."""
+    threads = config.training.threads or hardware.choose_threads()
     _require_training().set_num_threads(threads)
     return threads
 

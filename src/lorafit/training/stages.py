@@ -513,7 +513,11 @@ class RunStages:
             predicted = Predicted(after, before, baselines, self.calibrated.calibration)
             metrics = build_metrics("test", splits.test, splits.task, config, predicted)
             if self._typicality is not None:
-                found = self._typicality.compare(*map(self._read_features, ("calibration", "test")))
+                sides = ("calibration", "test")
+                rows = [splits.by_name[side].select(self._draw(len(splits.by_name[side]))) for side in sides]
+                found = self._typicality.compare(
+                    *map(self._read_features, sides), units=(rows[0].unit_ids, rows[1].unit_ids)
+                )
                 metrics = metrics.model_copy(update={"exchangeability": found})
             metrics.write(self.layout.metrics)
             self._keep(self.layout.metrics)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -25,6 +25,7 @@ from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system import atomic
 from lorafit.system.digests import digest_file
+from lorafit.system.progress import Silent
 from lorafit.tasks.base import Task
 
 EditRecord = Callable[..., None]
@@ -238,6 +239,24 @@ def test_auto_takes_what_can_do_with_the_graph(trained: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(OpenvinoRuntime, "__init__", refuse)
     assert export(trained, runtime="auto", int8=True, output=tmp_path / "one").record.engine == "onnxruntime"
+
+
+def test_auto_says_what_an_engine_that_fails_while_it_computes_says(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lines(Silent):
+        said: ClassVar[list[str]] = []
+
+        def say(self, line: str) -> None:
+            self.said.append(line)
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such kernel")  # as what pybind11 raises
+
+    monkeypatch.setattr(OpenvinoRuntime, "logits", fail)
+    assert export(trained, runtime="auto", output=tmp_path / "one", progress=Lines()).record.engine == "onnxruntime"
+    assert any(line.startswith("openvino: ") and "no such kernel" in line for line in Lines.said)
+    assert any(line.startswith("onnxruntime: ") and line.endswith(" texts a second") for line in Lines.said)
 
 
 def test_engines_that_are_missing_or_unknown(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

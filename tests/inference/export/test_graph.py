@@ -410,7 +410,15 @@ def test_a_refusal_for_openvino_names_the_other_engine(build_model: Build) -> No
 def test_weights_may_be_smaller_where_products_may_overflow() -> None:
     assert list_largest(frozenset({"avx2", "fma"})) == (127, 63)
     assert list_largest(frozenset({"avx2", "avx512_vnni"})) == list_largest(frozenset({"avx2", "avx_vnni"})) == (127,)
-    assert list_largest(frozenset({"asimd"})) == list_largest(frozenset()) == (127,)
+    assert list_largest(frozenset({"asimd"})) == (127,)
+
+
+@pytest.mark.parametrize(("machine", "largest"), [("AMD64", (127, 63)), ("x86_64", (127, 63)), ("arm64", (127,))])
+def test_where_the_system_tells_no_features_x86_may_take_fewer_bits(
+    machine: str, largest: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert list_largest(frozenset()) == largest
     weight = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
     whole, scales = quantize_weight(weight, 63)
     assert np.abs(whole).max() == 63

@@ -32,6 +32,13 @@ def show_drift(record: "DriftRecord") -> None:
     for cells in _list_changes(record):
         table.add_row(*cells)
     console.print(table)
+    if record.ungrouped:
+        console.print(
+            f"The run's rows were cut by groups of {clean_text(str(record.group_column), most=_LONGEST)}, a column "
+            "that the new texts lack: where they come in groups, too, drift is said more often than it should be.",
+            style="yellow",
+            soft_wrap=True,
+        )
     verdict = "Drift is shown" if test.is_refuted else "No drift is shown"
     console.print(f"{verdict} (p = {test.p_value:.3g}).", style="red" if test.is_refuted else "green", soft_wrap=True)
     if test.is_refuted:

@@ -413,14 +413,18 @@ def _find_quicker(engines: Sequence[Engine], original: _Original, *, int8: bool,
             progress.start(f"trying {engine}")
             try:
                 _write_model(merge_adapter(copy.deepcopy(original.model)), original, target, precision, engine)
-                predictor = original.run_by(open_graph(target.model(precision, engine), precision, engine))
-                predictor.compute_logits(original.samples)  # it may compile code for their shapes
-                began = time.perf_counter()
-                predictor.compute_logits(original.samples)
-                seconds[engine] = time.perf_counter() - began
-            except (ConfigError, RunError):
-                seconds[engine] = inf
+                with _name_refusals(original.model, engine):
+                    predictor = original.run_by(open_graph(target.model(precision, engine), precision, engine))
+                    predictor.compute_logits(original.samples)  # it may compile code for their shapes
+                    began = time.perf_counter()
+                    predictor.compute_logits(original.samples)
+                    seconds[engine] = time.perf_counter() - began
+            except (ConfigError, RunError) as error:
+                seconds[engine], told = inf, str(error)
+            else:
+                told = f"{len(original.samples) / seconds[engine]:,.0f} texts a second"
             progress.finish()
+            progress.say(f"{engine}: {told}")
     return min(seconds, key=lambda engine: seconds[engine])
 
 
@@ -509,7 +513,7 @@ def _describe(
     speed = None
     if texts_per_second is not None:
         speed = SpeedRecord(
-            texts_per_second=texts_per_second, cpu=hardware.cpu_name(), threads=hardware.available_cores()
+            texts_per_second=texts_per_second, cpu=hardware.cpu_name(), threads=hardware.choose_threads()
         )
     return ExportRecord(
         lorafit=version("lorafit"),

@@ -7,6 +7,7 @@ reach is measured beforehand and moved into the weights (as SmoothQuant does, Xi
 these features alone).
 """
 
+import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -61,10 +62,11 @@ def list_largest(flags: frozenset[str] | None = None) -> tuple[int, ...]:
         flags: The processor's features; None for this one's.
 
     Returns:
-        127, and 63 after it where the processor is x86 without VNNI.
+        127, and 63 after it where the processor is x86 without VNNI, or its features are not known (off Linux).
     """
     known = cpu_flags() if flags is None else flags
-    return (127, 63) if "avx2" in known and not known & {"avx512_vnni", "avx_vnni"} else (127,)
+    lacks = "avx2" in known and not known & {"avx512_vnni", "avx_vnni"}
+    return (127, 63) if lacks or (not known and platform.machine().lower() in {"x86_64", "amd64"}) else (127,)
 
 
 class Range(NamedTuple):
@@ -122,9 +124,8 @@ class RangeMeter:
             self.ranges[weight] = Range(np.minimum(known.lowest, new.lowest), np.maximum(known.highest, new.highest))
         return logits
 
-    def wants_few_shapes(self, _: int) -> bool:
-        """Return False, as `OnnxRuntime` does."""
-        return False
+    def fewest_positions(self, _: int) -> None:
+        """Return None, as `OnnxRuntime` does."""
 
     def outputs(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any

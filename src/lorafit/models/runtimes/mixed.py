@@ -27,6 +27,7 @@ from lorafit.models.acceleration.encoder_block import FusedBlock, at_precision, 
 from lorafit.models.acceleration.lora_linear import LinearGroup, has_plain_lora
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import base_of, reads_token_types
+from lorafit.models.batching import BF16_POSITIONS
 from lorafit.models.features import FeatureReader
 from lorafit.models.runtimes.pytorch import on_threads
 
@@ -177,9 +178,9 @@ class MixedRuntime:
         """Arithmetic of the encoder's products."""
         return self._precision.name
 
-    def wants_few_shapes(self, _: int) -> bool:
-        """Return whether it computes in bf16, for which the library beneath torch keeps kernels of every shape."""
-        return self.precision == "bf16"
+    def fewest_positions(self, _: int) -> int | None:
+        """Return those of bf16, for which the library beneath torch keeps kernels of every shape; else None."""
+        return BF16_POSITIONS if self.precision == "bf16" else None
 
     @property
     def width(self) -> int:
@@ -338,9 +339,9 @@ class MixedView:
         """Arithmetic of the encoder's products."""
         return self._runtime.precision
 
-    def wants_few_shapes(self, inputs: int) -> bool:
+    def fewest_positions(self, inputs: int) -> int | None:
         """As `MixedRuntime`."""
-        return self._runtime.wants_few_shapes(inputs)
+        return self._runtime.fewest_positions(inputs)
 
     def logits(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any

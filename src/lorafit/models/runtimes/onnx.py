@@ -65,9 +65,8 @@ class OnnxRuntime:
         """Arithmetic of the linear layers."""
         return self._precision
 
-    def wants_few_shapes(self, _: int) -> bool:
-        """Return False: batches of any shape are the same to it."""
-        return False
+    def fewest_positions(self, _: int) -> None:
+        """Return None: batches of any shape are the same to it."""
 
     def logits(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any

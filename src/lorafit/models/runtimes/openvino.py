@@ -23,6 +23,9 @@ from lorafit.system.hardware import choose_threads, cpu_flags, cpu_name
 _MANY = 64
 """Inputs of a call from which on padding them to few shapes costs more than compiling code for those that come."""
 
+_SHORTEST = 8
+"""Positions below which a single text takes as long."""
+
 _WORTH_STREAMS = 100_000
 """Tokens that were asked, in all, from which on a second compiled graph pays, one that takes a batch a core."""
 
@@ -71,9 +74,9 @@ class OpenvinoRuntime:
         """Arithmetic of the linear layers."""
         return self._precision
 
-    def wants_few_shapes(self, inputs: int) -> bool:
-        """Return whether there are few inputs: compiling code for every shape of theirs would take the time."""
-        return inputs < _MANY
+    def fewest_positions(self, inputs: int) -> int | None:
+        """Return those of a short text where there are few inputs, as compiling for every shape would take the time."""
+        return _SHORTEST if inputs < _MANY else None
 
     def logits(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lorafit.models.acceleration.encoder_block import at_precision
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import reads_token_types
+from lorafit.models.batching import BF16_POSITIONS
 from lorafit.models.features import FeatureReader
 
 
@@ -35,9 +36,9 @@ class TorchRuntime:
         """Arithmetic of the forward pass."""
         return self._precision.name
 
-    def wants_few_shapes(self, _: int) -> bool:
-        """Return whether it computes in bf16, for which the library beneath torch keeps kernels of every shape."""
-        return self.precision == "bf16"
+    def fewest_positions(self, _: int) -> int | None:
+        """Return those of bf16, for which the library beneath torch keeps kernels of every shape; else None."""
+        return BF16_POSITIONS if self.precision == "bf16" else None
 
     def logits(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64], **others: Any

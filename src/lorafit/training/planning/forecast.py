@@ -20,7 +20,7 @@ from lorafit.runs.saving import is_proven
 from lorafit.system.extras import missing_modules
 from lorafit.system.text import join_text
 from lorafit.tasks.registry import get_task
-from lorafit.training.embedding_baseline import check_size, is_embedding
+from lorafit.training.embedding_baseline import check_size, is_embedding, predicts_from_embeddings
 from lorafit.training.planning.schedule import MOST_FITTED, PAIR_TOKENS, choose_length_warmup, count_short_steps
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
         **({"before training": testing} if config.evaluation.before else {}),
         **({"frozen layers": once} if once else {}),
         "training": fit,
-        **({"cross-fitting": _forecast_folds(fit, costs.sum_forward(whole))} if out_of_fold else {}),
+        **({"cross-fitting": _forecast_folds(config, fit, costs.sum_forward(whole))} if out_of_fold else {}),
         **(_forecast_calibration(workload, lengths) if "calibration" in predicted else {}),
         "saving": _SAVING,
         **({"baselines": _forecast_baselines(config, workload, lengths, trained)} if baselines else {}),
@@ -190,8 +190,10 @@ def _forecast_baselines(
     return words + sum(workload.costs.sum_forward(plan_prediction(part).shapes(part)) for part in parts)
 
 
-def _forecast_folds(training: float, forward: float) -> float:
+def _forecast_folds(config: Config, training: float, forward: float) -> float:
     """Return the seconds of the trainings of all folds, each on the rows of the others, and of predicting each row."""
+    if predicts_from_embeddings(config):
+        return _PREPARATION + forward
     return (CROSS_FITTING_FOLDS - 1) * training + CROSS_FITTING_FOLDS * _PREPARATION + forward
 
 
