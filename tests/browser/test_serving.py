@@ -1,6 +1,8 @@
 """The page of a server in a real browser."""
 
 import json
+import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -113,6 +115,57 @@ def test_texts_are_answered_side_by_side(chromium: "Chromium", served: Serving) 
     assert all(address.startswith(served.address) for address in visit.requests if not address.startswith("data:"))
 
 
+def press(chromium: "Chromium", key: str, code: int, *, modifiers: int = 0, text: str = "") -> None:
+    """Press and release a key."""
+    typed = {"text": text} if text else {}
+    named = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": modifiers}
+    chromium.send("Input.dispatchKeyEvent", type="keyDown", **named, **typed)
+    chromium.send("Input.dispatchKeyEvent", type="keyUp", **named)
+
+
+def tab_to(chromium: "Chromium", expression: str) -> None:
+    """Press Tab until an expression about `document.activeElement`, called `it`, is true."""
+    for _ in range(40):
+        if chromium.evaluate(f"((it) => Boolean({expression}))(document.activeElement)"):
+            return
+        press(chromium, "Tab", 9)
+    raise AssertionError(f"Tab leads nowhere where {expression}")
+
+
+def test_the_page_is_used_by_keyboard_alone(chromium: "Chromium", served: Serving) -> None:
+    open_page(chromium, served)
+    tab_to(chromium, "it.id === 'model'")
+    press(chromium, "t", 84, text="t")
+    assert chromium.evaluate("document.getElementById('model').value") == "tone"
+    tab_to(chromium, "it.id === 'texts'")
+    chromium.send("Input.insertText", text="superb film hours 1")
+    press(chromium, "Enter", 13, modifiers=2)
+    wait_for(chromium, "document.querySelectorAll('.answer').length === 1")
+    tab_to(chromium, "(it.ariaLabel || '').startsWith('Which words? tone: superb film')")
+    press(chromium, "Enter", 13, text="\r")
+    wait_for(chromium, "document.activeElement.querySelectorAll('mark').length >= 4")
+    heard = chromium.evaluate("document.querySelector('mark + .unseen').textContent")
+    assert re.fullmatch(r" \([+\u2212]\d\.\d\d (for|against) (pos|neg)\)", heard)
+    tab_to(chromium, "it.closest('#history')")
+    press(chromium, "Enter", 13, text="\r")
+    wait_for(chromium, "document.querySelectorAll('mark').length === 0")
+    assert chromium.evaluate("document.activeElement.id") == "texts"
+    assert chromium.recall().complaints == []
+
+
+def test_models_are_opened_when_they_are_asked_for(chromium: "Chromium", runs: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("tone", "evil"):
+        shutil.copytree(runs[name], tmp_path / name)
+    with running({}, adapters_dir=tmp_path) as served:
+        open_page(chromium, served)
+        assert chromium.evaluate("document.getElementById('state').textContent").startswith("0 open, 2 waiting")
+        ask(chromium, "superb\tfilm", "tone")
+        assert chromium.evaluate("document.querySelector('.answer p').textContent") == "superb\tfilm", "no pair"
+        ask(chromium, "awful film", "evil")
+        wait_for(chromium, "document.querySelectorAll('#links .report').length === 1")
+        assert chromium.recall().complaints == []
+
+
 def test_words_are_marked(chromium: "Chromium", served: Serving) -> None:
     open_page(chromium, served)
     ask(chromium, "superb film hours 1", "tone")
@@ -126,7 +179,7 @@ def test_words_are_marked(chromium: "Chromium", served: Serving) -> None:
 
 def test_a_file_is_labelled(chromium: "Chromium", served: Serving) -> None:
     open_page(chromium, served)
-    source = '\ufeffid,text\r\n1,"superb film, with a ""quote"""\r\n2,\r\n=3,awful film\r\n'
+    source = '\ufeffid,text\r\n1,"superb film, with a ""quote"""\r\n2,\r\n=3,awful film\r\n4,\u200b\r\n'
     script = """(async () => {
         const at = (id) => document.getElementById(id);
         const wait = async (is) => { while (!is()) await new Promise((go) => setTimeout(go, 20)); };
@@ -144,12 +197,13 @@ def test_a_file_is_labelled(chromium: "Chromium", served: Serving) -> None:
         return [column, at('file-state').textContent, await blob.text()];
     })()"""
     told = chromium.evaluate(script.replace("SOURCE", json.dumps(source)))
-    assert told[:2] == ["text", "2 rows labelled, 1 without a text"]
-    header, first, second, third = told[2].splitlines()
+    assert told[:2] == ["text", "2 rows labelled, 1 without a text, 1 refused"]
+    header, first, second, third, fourth = told[2].splitlines()
     assert header == "id,text,predicted,predicted_score,score_neg,score_pos"
     assert first.startswith('1,"superb film, with a ""quote""",pos,0.')
     assert second == "2,,,,,"
     assert third.startswith("'=3,awful film,neg,0.")
+    assert fourth == "4,\u200b,,,,"
 
 
 def test_nothing_that_comes_from_people_is_run(chromium: "Chromium", served: Serving) -> None:

@@ -241,7 +241,7 @@ def test_builtin_source_has_its_own_splits(tmp_path: Path) -> None:
     }
     assert splits.notes == (
         "labels: rotten 4,397, fresh 5,822",
-        "calibration: 644 of the validation rows fit the temperature and choose nothing "
+        "calibration: 644 of the validation rows fit the temperature and choose no checkpoint "
         "(data.calibration_fraction=0.5, seed 0).",
     )
     mine = write_csv(tmp_path / "t.csv", ["fresh", "rotten"])

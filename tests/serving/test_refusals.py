@@ -82,9 +82,11 @@ def test_a_model_that_gives_no_numbers_harms_no_other(open_here: "OpenHere", ada
         assert "finite" in told[1].content["error"]
 
 
-def test_who_was_put_away_answers_no_more(open_here: "OpenHere", adapters: dict[str, Path]) -> None:
+def test_who_was_put_away_answers_what_it_took(open_here: "OpenHere", adapters: dict[str, Path]) -> None:
     with open_here(adapters) as client, ThreadPoolExecutor(8) as pool:
-        expected = client.post("/predict", {"inputs": "fine film", "model": "stars"}).content
+        expected = {
+            name: client.post("/predict", {"inputs": "fine film", "model": name}).content for name in ("kinds", "stars")
+        }
         with client.held():
             first = pool.submit(client.post, "/predict", {"inputs": "film", "model": "tone"})
             time.sleep(0.3)
@@ -97,11 +99,12 @@ def test_who_was_put_away_answers_no_more(open_here: "OpenHere", adapters: dict[
             shelf = client.serving.service.shelf
             folder = shelf.find("kinds").folder
             shelf.close("kinds")
-            shelf.open("points2", shelf.find("points").folder)  # which takes its place
+            shelf.open("points2", shelf.find("points").folder)  # which does not take its place
             shelf.open("kinds", folder)
         assert first.result().status == 200
-        assert [one.result().status for one in asked] == [404, 200, 404]
-        assert asked[1].result().content[0]["label"] == expected[0]["label"]
+        for name, one in zip(("kinds", "stars", "kinds"), asked, strict=True):
+            assert one.result().status == 200
+            assert [label["label"] for label in one.result().content] == [label["label"] for label in expected[name]]
         assert client.post("/predict", {"inputs": "fine film", "model": "kinds"}).status == 200
 
 
@@ -134,6 +137,19 @@ def test_connections_that_send_nothing_are_closed(
                 slow.sendall(sent)
                 with suppress(ConnectionResetError):
                     assert slow.recv(100) == b""
+
+
+def test_a_head_without_an_end_is_not_kept(client: "Client") -> None:
+    with socket.create_connection(("127.0.0.1", client.port), timeout=10) as endless:
+        endless.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
+        taken = 0
+        with suppress(OSError):
+            while taken < 2_000_000:
+                endless.sendall(b"X-More: " + b"x" * 8000 + b"\r\n")
+                taken += 8010
+                time.sleep(0.01)
+        assert 60_000 < taken < 2_000_000, "the connection is closed"
+    assert client.post("/predict", {"inputs": "film", "model": "tone"}, X_More="x" * 30_000).status == 200
 
 
 def test_a_text_with_nul_is_a_text(client: "Client") -> None:
@@ -212,6 +228,31 @@ def test_who_would_wait_too_long_is_refused_at_once(open_here: "OpenHere", adapt
         counted = client.get("/metrics").body.decode()
         assert 'lorafit_requests_total{path="/v2/models/{name}/infer",status="429"} 1.0' in counted
         assert 'lorafit_requests_total{path="/predict",status="429"} 2.0' in counted
+
+
+def test_one_models_many_texts_refuse_no_other_models(open_here: "OpenHere", adapters: dict[str, Path]) -> None:
+    with open_here(adapters, limits=Limits(wait=0.02)) as client, ThreadPoolExecutor(3) as pool:
+        with client.held():
+            first = pool.submit(client.post, "/predict", {"inputs": "film", "model": "tone"})
+            time.sleep(0.3)  # until it is being computed
+            many = [[f"film {row} of hours and hours"] for row in range(64)]
+            bulk = pool.submit(client.post, "/predict", {"inputs": many, "model": "tone"})
+            client.wait_for("lorafit_queue_tokens", 64)
+            assert client.post("/predict", {"inputs": "film", "model": "tone"}).status == 429
+            other = pool.submit(client.post, "/predict", {"inputs": "film", "model": "stars"})
+            time.sleep(0.3)
+            assert not other.done(), "it waits for its turn"
+        assert [one.result().status for one in (first, bulk, other)] == [200] * 3
+
+
+def test_more_than_can_be_computed_in_time_is_refused_at_once(open_here: "OpenHere", adapters: dict[str, Path]) -> None:
+    with open_here({"tone": adapters["tone"]}, limits=Limits(seconds=0.5)) as client:
+        client.serving.service._batcher._rate = 50
+        told = client.post("/predict", {"inputs": [["fine film of hours"]] * 2 + [["film " * 60]]})
+        assert (told.status, told.content["error_type"]) == (413, "validation")
+        assert "to compute, and an answer may take 0.5 s. Ask for less at once." in told.content["error"]
+        assert client.post("/explanations", {"text": "fine film " * 20}).status == 413
+        assert client.post("/predict", {"inputs": "film " * 60}).status in {200, 504}, "one text is tried"
 
 
 def test_a_connection_outlives_a_refusal_that_passes(open_here: "OpenHere", adapters: dict[str, Path]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import pytest
 import lorafit
 from lorafit.errors import RunError, UserInputError
 from lorafit.inference.export.export import export
+from lorafit.inference.remote import RemotePredictor
 from lorafit.runs.folder import RunLayout
 from lorafit.serving import shelf as shelves
 from lorafit.serving.server import name_models
@@ -110,11 +112,36 @@ def test_what_cannot_be_opened_is_not_tried_again_at_once(folder: Path, monkeypa
         shelf.find("stars")
     assert [one.name for one in shelf] == ["tone"]  # which makes room for what can be opened alone
     weights.write_bytes(content)
-    with pytest.raises(RunError):
+    with pytest.raises(RunError, match="adapter_model"):
         shelf.find("stars")
+    _, kept = shelf._failed["stars"]
+    assert kept.__traceback__ is None or "open" not in list_frames(kept), "its frames would hold a model"
     monkeypatch.setattr(shelves, "_FORGIVE", 0.0)
     assert shelf.find("stars").name == "stars"
     assert [one.name for one in shelf] == ["stars"]
+    assert not shelf._failed
+
+
+def list_frames(error: BaseException) -> list[str]:
+    """Return the names of the functions that an error's traceback holds."""
+    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads memory as Linux tells it")
+def test_places_that_no_adapter_has_taken_cost_no_memory(folder: Path) -> None:
+    def read_memory() -> int:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return 1024 * int(status.partition("VmRSS:")[2].split()[0])
+
+    ask(Shelf(folder=folder, most=1, precision="fp32"), "tone")  # which loads libraries
+    before = read_memory()
+    shelf = Shelf(folder=folder, most=20_000, precision="fp32")
+    ask(shelf, "tone")
+    shared = shelf.find("tone").engine.shared
+    assert shared is not None
+    reserved = sum(part.nbytes for bank, _ in shared._banks.values() for part in (bank._down, bank._up))
+    assert reserved > 5e8
+    assert read_memory() - before < 1e8
 
 
 def test_links_inside_a_model_do_not_lead_out(folder: Path) -> None:
@@ -212,6 +239,7 @@ def test_adapters_are_opened_and_closed_over_http(open_here: "OpenHere", folder:
         assert client.post("/predict", {"inputs": "film", "model": "new"}).status == 404
         assert client.post("/v1/load_lora_adapter", {"lora_name": "more", "lora_path": "kinds"}).status == 200
         assert client.post("/predict", {"inputs": "film", "model": "kinds"}).status == 200
+        assert client.get("/adapters/nobody").status == 404
         told = client.get("/adapters").content
         assert [one["name"] for one in told["adapters"]] == ["kinds", "more", "tone"]
         assert told["waiting"] == ["points", "stars"]
@@ -222,6 +250,10 @@ def test_adapters_are_opened_and_closed_over_http(open_here: "OpenHere", folder:
         assert json.loads(client.get("/openapi.json").body)["info"]["title"] == "lorafit"
     with open_here({}, adapters_dir=folder) as client:
         assert "model_id" not in client.get("/info").content
+        assert client.get("/adapters/stars").content["labels"] == ["1", "2", "3", "4", "5"]
+        remote = RemotePredictor(client.serving.address, "points")  # which is opened when it is asked for
+        assert remote.predict(["film"])[0] is not None
+        assert [one["name"] for one in client.get("/adapters").content["adapters"]] == ["points", "stars"]
         assert client.post("/predict", {"inputs": "film"}).status == 404
 
 

@@ -352,7 +352,7 @@ def _cut_calibration(validation: Split, config: DataConfig, task: Task, notes: l
         return validation, None
     notes.append(
         f"calibration: {len(calibration):,} of the validation rows fit the {task.wording.calibrates} and choose "
-        f"nothing (data.calibration_fraction={config.calibration_fraction:g}, seed {config.seed})."
+        f"no checkpoint (data.calibration_fraction={config.calibration_fraction:g}, seed {config.seed})."
     )
     return rest, calibration
 

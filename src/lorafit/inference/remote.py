@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 
@@ -30,6 +30,7 @@ _PATIENCE: Final = 120.0
 
 _TOO_MUCH: Final = 413
 _FAILED: Final = 424
+_TOO_LATE: Final = 504
 _BUSY: Final = 429
 _TOKENLESS: Final = "tokenless"
 _TIRELESS: Final = 100
@@ -109,29 +110,26 @@ class RemotePredictor:
 
     def _describe(self, model: str | None) -> dict[str, Any]:
         """Ask what a model is; one that waits to be asked for is opened."""
-        if model is not None:
-            status, told = self._send("POST", "/predictions", {"model": model, "texts": [_EXAMPLE]})
-            if status not in {200, 422}:  # which a model of pairs answers
-                raise self._describe_fault(status, told)
-        status, told = self._send("GET", "/adapters")
+        status, told = self._send("GET", "/adapters" if model is None else f"/adapters/{quote(model, safe='@')}")
         if status != 200:
             raise self._describe_fault(status, told)
+        if model is not None:
+            return told
         listed: list[dict[str, Any]] = told["adapters"]
-        name = None if model is None else model.partition("@")[0]
-        found = [one for one in listed if name in {None, one["name"]}]
-        if len(found) != 1:
+        if len(listed) != 1:
             names = ", ".join(one["name"] for one in listed[:10]) or "none"
             raise UserInputError(f"Name a model of the server at {self.address} with --adapter: {names}.")
-        return found[0]
+        return listed[0]
 
     def _ask(self, texts: Sequence[Any], bad_rows: BadTexts) -> list[Prediction | None]:
         given = [list(text) if isinstance(text, tuple) else text for text in texts]
         status, told = self._send("POST", "/predictions", {"model": self._name, "texts": given})
         if status == 200:
             return [self._read(one) for one in told["predictions"]]
-        if bad_rows == "keep" and told.get("error_type") == _TOKENLESS and len(texts) == 1:
+        is_empty = bad_rows == "keep" and told.get("error_type") == _TOKENLESS
+        if is_empty and len(texts) == 1:
             return [None]
-        if len(texts) > 1 and (status == _TOO_MUCH or (bad_rows == "keep" and told.get("error_type") == _TOKENLESS)):
+        if len(texts) > 1 and (is_empty or status in {_TOO_MUCH, _TOO_LATE}):
             half = len(texts) // 2
             return self._ask(texts[:half], bad_rows) + self._ask(texts[half:], bad_rows)
         raise self._describe_fault(status, told)

@@ -5,7 +5,7 @@ import base64
 import hashlib
 import html
 import re
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.resources import files
@@ -231,6 +231,11 @@ def _add_adapters(app: FastAPI, service: Service, *, is_alone: bool) -> None:
         """List the models that are open, and those that wait to be asked for."""
         return {"adapters": [dialects.describe_model(one) for one in shelf], "waiting": shelf.list_waiting()}
 
+    @app.get("/adapters/{name}", tags=["lorafit"])
+    async def describe(name: _AnyName) -> dict[str, Any]:
+        """Describe a model; one that waits to be asked for is opened."""
+        return dialects.describe_model(await service.find(name))
+
     @app.post("/adapters", tags=["lorafit"], status_code=201)
     async def load(asked: LoadRequest) -> dict[str, Any]:
         """Open a model of `--adapters-dir`."""
@@ -241,6 +246,14 @@ def _add_adapters(app: FastAPI, service: Service, *, is_alone: bool) -> None:
         """Put a model away."""
         await close_one(name)
 
+    _add_loras(app, open_one, close_one)
+
+
+def _add_loras(
+    app: FastAPI,
+    open_one: Callable[[str, str | None], Awaitable[object]],
+    close_one: Callable[[str], Awaitable[None]],
+) -> None:
     @app.post("/v1/load_lora_adapter", tags=["vLLM"], response_class=PlainTextResponse)
     async def load_lora(asked: LoraRequest) -> str:
         """Open a model of `--adapters-dir`."""

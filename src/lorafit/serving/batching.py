@@ -154,11 +154,22 @@ class Batcher:
         """Tokens that wait."""
         return self._waiting
 
-    def admit(self) -> None:
-        """Raise `OverloadedError` where a text that came now would wait too long."""
-        wait = (self._waiting + self._computing) / self._rate
-        if self._stopped or wait > self._patience:
-            raise OverloadedError(max(1, math.ceil(wait - self._patience)))
+    def admit(self, patience: float) -> None:
+        """Raise `OverloadedError` where all that waits takes more than so many seconds."""
+        self._check((self._waiting + self._computing) / self._rate, patience)
+
+    def foretell(self, tokens: int) -> float:
+        """Return the seconds that so many tokens take to compute."""
+        return tokens / self._rate
+
+    def _check(self, wait: float, patience: float) -> None:
+        if self._stopped or wait > patience:
+            raise OverloadedError(max(1, math.ceil(wait - patience)))
+
+    def _foretell_wait(self, model: Served) -> float:
+        """Return the seconds until a text that came now for a model is computed: its model has a turn in each round."""
+        own = sum(one.size for one in self._queues.get(model, ()))
+        return (self._computing + min(self._waiting, own * len(self._queues))) / self._rate
 
     def put(self, ticket: Ticket, works: Sequence[tuple[int, Work]]) -> None:
         """Let a request wait for texts; one that waits already is not computed twice.
@@ -172,7 +183,7 @@ class Batcher:
         """
         now = time.monotonic()
         with self._changed:
-            self.admit()
+            self._check(max(map(self._foretell_wait, {work.model for _, work in works}), default=0.0), self._patience)
             for place, work in works:
                 known = self._known.get((work.model, work.text))
                 if known is None:
@@ -180,7 +191,6 @@ class Batcher:
                     self._known[work.model, work.text] = known
                     self._queues.setdefault(work.model, deque()).append(known)
                     self._waiting += known.size
-                    work.model.waiting += 1
                 known.waiters.append((ticket, place))
             self._changed.notify()
 
@@ -300,4 +310,3 @@ class Batcher:
     def _forget(self, one: _Waiting) -> None:
         """Let nobody wait for a text any more."""
         self._known.pop((one.work.model, one.work.text), None)
-        one.work.model.waiting -= 1

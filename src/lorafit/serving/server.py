@@ -22,6 +22,9 @@ from lorafit.serving.shelf import NAME, Shelf
 from lorafit.system.signals import listen
 
 _BACKLOG: Final = 2048
+_LONGEST_HEAD: Final = 65_536
+"""Bytes of a request before its body."""
+
 _KEEP_ALIVE: Final = 30
 """Seconds that a connection without requests stays open, or with half a head of one."""
 
@@ -71,14 +74,23 @@ def name_models(words: Sequence[str]) -> dict[str, Path]:
 
 
 class _Protocol(HttpToolsProtocol):
-    """A connection that is closed when nothing, or half a head, comes for too long."""
+    """A connection that is closed when nothing, or half a head, comes for too long, or when a head has no end."""
 
     _waiting: asyncio.TimerHandle | None = None
+    _head = 0
+    """Bytes of a head that has not ended."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own type
         """Begin to wait for a request."""
         super().connection_made(transport)
         self._waiting = self.loop.call_later(_KEEP_ALIVE, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        super().data_received(data)
+        self._head = 0 if self._waiting is None else self._head + len(data)
+        if self._head > _LONGEST_HEAD:
+            self.transport.abort()
 
     def on_message_begin(self) -> None:
         """Wait for the rest of a head that has begun."""

@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -19,7 +20,7 @@ from lorafit.inference.predictor import Answer
 from lorafit.serving.batching import Batcher, OverloadedError, Ticket
 from lorafit.serving.measures import Measures
 from lorafit.serving.shelf import Served, Shelf, Work
-from lorafit.system.text import Text
+from lorafit.system.text import Text, join_text
 
 T = TypeVar("T")
 
@@ -35,6 +36,9 @@ _MOST_EXPLAINED: Final = 4
 
 _EXPLAINED_CHARACTERS: Final = 20_000
 """Of a text at most: it is computed again without each of its words, and not given up once it is begun."""
+
+_EXPLAINED_AGAIN: Final = 300
+"""How often a text is computed for an explanation at most, about."""
 
 
 class TooMuchError(Exception):
@@ -113,7 +117,9 @@ class Service:
             self._batcher.end()
 
     def _warm_up(self, longest: int) -> None:
-        for served in self.shelf:
+        for served in {id(one.engine): one for one in self.shelf}.values():
+            if self.is_ending:
+                return
             tokens = max(1, min(longest, served.predictor.max_length) - 2)
             for rows in (1, 8) if longest else ():
                 words = " ".join([_WARM_UP_WORD] * tokens)
@@ -136,9 +142,14 @@ class Service:
         return self._batcher.waiting
 
     def admit(self) -> None:
-        """Raise `OverloadedError` where a request would wait too long, before it is parsed, unless answers are kept."""
+        """Raise `OverloadedError` where a request would wait too long, before it is parsed, unless answers are kept.
+
+        Of several models it is not known which one is asked, and each has its turn: all that waits may take as long as
+        an answer.
+        """
+        is_only = len(self.shelf) == 1 and self.shelf.folder is None
         if not self.limits.cache:
-            self._batcher.admit()
+            self._batcher.admit(self.limits.wait if is_only else self.limits.seconds)
 
     async def find(self, name: str | None) -> Served:
         """Find a model, and open it where it waits to be asked for; raises as `Shelf.find`."""
@@ -152,6 +163,28 @@ class Service:
         finally:
             self.measures.count_models(len(self.shelf))
 
+    @asynccontextmanager
+    async def _holding(self, name: str | None) -> AsyncIterator[Served]:
+        """Find a model, and keep it until the block ends, even if it is put away meanwhile."""
+        served = await self.find(name)
+        while not self.shelf.hold(served):
+            served = await self.find(name)
+        try:
+            yield served
+        finally:
+            if self.shelf.release(served):
+                with suppress(RuntimeError):  # the server has ended
+                    self._opening.submit(self.shelf.forget, served)
+
+    def _check_time(self, tokens: int, *, texts: int = 2) -> None:
+        """Refuse what could not be computed in time even if nothing else waited; a single text is always tried."""
+        seconds = self._batcher.foretell(tokens)
+        if texts > 1 and seconds > self.limits.seconds:
+            raise TooMuchError(
+                f"That would take about {seconds:.0f} s to compute, and an answer may take {self.limits.seconds:g} s. "
+                "Ask for less at once."
+            )
+
     async def ask(self, name: str | None, texts: Sequence[AnyText]) -> Answered:
         """Answer texts.
 
@@ -164,7 +197,7 @@ class Service:
 
         Raises:
             UnknownModelError: As `Shelf.find`.
-            TooMuchError: There are too many texts, or one is too long.
+            TooMuchError: There are too many texts, one is too long, or all could not be computed in time.
             UserInputError: There are none, or some of them cannot be predicted.
             OverloadedError: Too much waits already.
             TimeoutError: No answer came in time.
@@ -174,8 +207,7 @@ class Service:
             raise UserInputError("The request is empty: it holds no text.")
         if len(texts) > self.limits.texts:
             raise TooMuchError(f"A request has at most {self.limits.texts:,} texts, and this one has {len(texts):,}.")
-        async with asyncio.timeout(self.limits.seconds):
-            served = await self.find(name)
+        async with asyncio.timeout(self.limits.seconds), self._holding(name) as served:
             works = await self._tokenize(served, texts)
             ticket = Ticket(len(works))
             missing = []
@@ -188,6 +220,7 @@ class Service:
             self.measures.count_cached(len(works) - len(missing))
             try:
                 if missing:
+                    self._check_time(sum(len(work.tokens.ids) for _, work in missing), texts=len(missing))
                     self._batcher.put(ticket, missing)
                 answers = await ticket.done
             finally:
@@ -200,9 +233,10 @@ class Service:
             raise OverloadedError(round(self.limits.seconds))
         self._explained += 1
         try:
-            async with asyncio.timeout(self.limits.seconds):
-                served = await self.find(name)
+            async with asyncio.timeout(self.limits.seconds), self._holding(name) as served:
                 (work,) = await self._tokenize(served, [text], characters=_EXPLAINED_CHARACTERS)
+                words = len(join_text(work.text).split())
+                self._check_time(len(work.tokens.ids) * min(words, _EXPLAINED_AGAIN))
                 found = self._explaining.submit(explain, served.predictor, work.text, label=label)
                 return served, await asyncio.wrap_future(found)
         finally:

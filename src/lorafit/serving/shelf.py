@@ -134,7 +134,7 @@ class Served:
         alone: Why it shares its base with no other, as a clause; None if it does.
         pinned: Whether it stays however long nobody asks for it.
         used: When it was last asked for, in seconds of a clock of its own.
-        waiting: Texts of it that wait.
+        uses: Requests that it is held for, until they are answered.
         is_closed: Whether it was put away.
     """
 
@@ -146,7 +146,7 @@ class Served:
     alone: str | None = None
     pinned: bool = False
     used: float = field(default_factory=time.monotonic)
-    waiting: int = 0
+    uses: int = 0
     is_closed: bool = False
 
     @property
@@ -186,6 +186,8 @@ class Shelf:
         self._tokenizers: dict[str, tuple[Tokenizer, int]] = {}
         self._failed: dict[str, tuple[float, LorafitError]] = {}
         self._lock = threading.RLock()
+        self._using = threading.Lock()
+        """Held where models are taken into use or out of it, and never for long."""
         self._context = copy_context()  # threads know nothing of `lorafit.opening`
 
     def __iter__(self) -> Iterator[Served]:
@@ -240,14 +242,15 @@ class Shelf:
             if served is None:
                 failed = self._failed.get(plain)
                 if failed is not None and time.monotonic() - failed[0] < _FORGIVE:
-                    raise failed[1]
+                    raise failed[1].with_traceback(None)
                 try:
                     served = self.open(plain, folder)
                 except OccupiedError:
                     raise
                 except LorafitError as error:
-                    self._failed[plain] = time.monotonic(), error
+                    self._failed[plain] = time.monotonic(), _strip(error)
                     raise
+                self._failed.pop(plain, None)
         if digest:
             _check_digest(served, digest)
         return _use(served)
@@ -314,12 +317,12 @@ class Shelf:
             served.pinned = pinned
             if len(self._served) >= self.most:
                 idle = (one for one in self._served.values() if not one.pinned)
-                self.close(min(idle, key=lambda one: (one.waiting > 0, one.used)).name)
+                self.close(min(idle, key=lambda one: (one.uses > 0, one.used)).name)
             self._served[name] = served
             return served
 
     def close(self, name: str) -> None:
-        """Put a model away.
+        """Put a model away; requests that hold it are still answered.
 
         Args:
             name: Its name.
@@ -328,10 +331,31 @@ class Shelf:
             UnknownModelError: None of that name is open.
         """
         with self._lock:
-            served = self._served.pop(name, None)
-            if served is None:
-                raise UnknownModelError("No model of that name is open.")
-            served.is_closed = True
+            with self._using:
+                served = self._served.pop(name, None)
+                if served is None:
+                    raise UnknownModelError("No model of that name is open.")
+                served.is_closed = True
+                is_idle = served.uses == 0
+            if is_idle:
+                self.forget(served)
+
+    def hold(self, served: Served) -> bool:
+        """Keep a model for a request until `release`, even if it is put away; return whether it is still open."""
+        with self._using:
+            if not served.is_closed:
+                served.uses += 1
+            return not served.is_closed
+
+    def release(self, served: Served) -> bool:
+        """End what `hold` began; return whether the model is to be forgotten, which may wait for a pass to end."""
+        with self._using:
+            served.uses -= 1
+            return served.is_closed and served.uses == 0
+
+    def forget(self, served: Served) -> None:
+        """Give up the place of a model that was put away and that nothing holds."""
+        with self._lock:
             if served.engine.shared is not None:
                 served.engine.shared.remove(served.number)
             self._forget_unused()
@@ -401,7 +425,8 @@ class Shelf:
 
         base = load_with_head(find_own_base(layout, record), record.build_task(), pad_id=pad_id).model
         threads = choose_threads(torch.get_num_threads())
-        shared = MixedRuntime(base, choose_precision(self._precision), places=self.most + 1, threads=threads)
+        places = 2 * self.most + 1  # those that were put away keep theirs until they have answered
+        shared = MixedRuntime(base, choose_precision(self._precision), places=places, threads=threads)
         return Engine(shared, shared)
 
     def _share_tokenizer(self, layout: RunLayout, record: RunRecord) -> tuple[Tokenizer, int]:
@@ -417,6 +442,13 @@ class Shelf:
 def _check_digest(served: Served, digest: str) -> None:
     if len(digest) < _DIGEST or not served.predictor.fingerprint.startswith(digest):
         raise UnknownModelError(f"The model {served.name} has another digest now: {served.digest}.")
+
+
+def _strip(error: LorafitError) -> LorafitError:
+    """Return the same error without its traceback, whose frames hold whole models."""
+    bare = type(error).__new__(type(error), *error.args)
+    bare.__dict__.update(error.__dict__)
+    return bare
 
 
 def _use(served: Served) -> Served:

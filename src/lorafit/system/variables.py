@@ -1,6 +1,7 @@
 """Environment variables that libraries read when they are loaded."""
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -34,7 +35,8 @@ def sharing_cores() -> Iterator[None]:
 
     Nothing changes where the user says how OpenMP's threads wait (`OMP_WAIT_POLICY` or `GOMP_SPINCOUNT`).
     """
-    with defaults({} if _WAIT_POLICY in os.environ else BRIEF_SPINS):
+    is_libgomp = sys.platform == "linux"  # torch brings another OpenMP elsewhere
+    with defaults(BRIEF_SPINS if is_libgomp and _WAIT_POLICY not in os.environ else {}):
         yield
 
 

@@ -82,12 +82,12 @@ class _Bank:
             self._up[place] = 0
 
     def _widen(self, rank: int, taken: Sequence[int]) -> None:
-        """Make room for a higher rank; places cost no memory before they are written to."""
+        """Make room for a higher rank."""
         if rank <= self._rank:
             return
         layers, old = len(self._outputs), self._rank
-        down = torch.zeros(self._places, self._inputs, layers * rank, dtype=self._dtype)
-        up = torch.zeros(self._places, layers * rank, sum(self._outputs), dtype=self._dtype)
+        down = _reserve(self._places, self._inputs, layers * rank, dtype=self._dtype)
+        up = _reserve(self._places, layers * rank, sum(self._outputs), dtype=self._dtype)
         for place in taken if old else ():
             for layer in range(layers):
                 before, now = slice(layer * old, (layer + 1) * old), slice(layer * rank, layer * rank + old)
@@ -107,6 +107,12 @@ class _Bank:
             return output
         low = torch.bmm(x, self._down[rows.places])
         return output.baddbmm_(low, self._up[rows.places])
+
+
+def _reserve(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return zeros that take no memory before they are written to, as numpy's do and torch's do not."""
+    same_size: Any = {torch.float32: np.int32, torch.bfloat16: np.int16}[dtype]
+    return torch.from_numpy(np.zeros(shape, dtype=same_size)).view(dtype)
 
 
 class _Given(nn.Module):

@@ -22,7 +22,7 @@ async function call(path, body, signal) {
       await new Promise((go) => setTimeout(go, 1000 * Number(answer.headers.get("retry-after") || 1)));
       continue;
     }
-    throw new Error(told.error || `The server answered ${answer.status}.`);
+    throw Object.assign(new Error(told.error || `The server answered ${answer.status}.`), { status: answer.status });
   }
 }
 
@@ -54,7 +54,7 @@ async function listModels() {
 
 function describeModel() {
   const model = state.models.find((one) => one.name === at("model").value);
-  at("pairs").hidden = !(model && model.pair);
+  at("pairs").hidden = at("second-label").hidden = !(model && model.pair);
   at("links").querySelectorAll(".report, .card").forEach((one) => one.remove());
   for (const kind of ["report", "card"]) {
     if (model && model[kind] && !state.key) {
@@ -64,9 +64,32 @@ function describeModel() {
   }
 }
 
-function readLine(line) {
+// Describe a model; one that waits to be asked for is opened.
+async function know(name) {
+  let model = state.models.find((one) => one.name === name);
+  if (!model && name) {
+    model = await call(`adapters/${encodeURIComponent(name)}`);
+    state.models.push(model);
+    describeModel();
+  }
+  return model;
+}
+
+function readLine(line, pair) {
   const parts = line.split("\t");
-  return parts.length === 2 ? parts : line;
+  return pair && parts.length === 2 ? parts : line;
+}
+
+// Texts that the server refuses get no answer, and others are asked again in smaller parts.
+async function label(model, texts) {
+  try {
+    return (await call("predictions", { model, texts })).predictions;
+  } catch (error) {
+    if (![413, 422, 504].includes(error.status)) throw error;
+    if (texts.length === 1) return [null];
+    const half = texts.length >> 1;
+    return [...await label(model, texts.slice(0, half)), ...await label(model, texts.slice(half))];
+  }
 }
 
 async function predict(texts, names) {
@@ -98,12 +121,15 @@ function describeSide(told, index, text) {
   if (given.typicality !== undefined && given.typicality !== null) notes.push(`typicality ${given.typicality.toFixed(3)}${given.atypical ? ", atypical" : ""}`);
   if (notes.length) side.append(make("p", notes.join("; "), { class: "hint small" }));
   const more = make("p", undefined, { class: "small" });
-  const button = make("button", "Which words?", { type: "button" });
+  const named = `Which words? ${told.model}: ${(Array.isArray(text) ? text.join(" ") : text).slice(0, 60)}`;
+  const button = make("button", "Which words?", { type: "button", "aria-label": named });
   button.addEventListener("click", async () => {
     button.disabled = true;
     complain(null);
     try {
       more.replaceChildren(...markWords(await call("explanations", { model: told.model, text })));
+      more.tabIndex = -1;
+      more.focus();
     } catch (error) {
       button.disabled = false;
       complain(error);
@@ -124,9 +150,9 @@ function markWords(found) {
     const strength = Math.min(4, Math.round((4 * Math.abs(word.contribution)) / most));
     const kind = word.contribution >= 0 ? "for" : "against";
     const sign = word.contribution >= 0 ? "+" : "−";
-    parts.push(make("mark", signs.slice(word.start, word.end).join(""), {
-      class: `${kind} s${strength}`, title: `${sign}${Math.abs(word.contribution).toFixed(2)} ${kind} ${found.label}`,
-    }));
+    const said = `${sign}${Math.abs(word.contribution).toFixed(2)} ${kind} ${found.label}`;
+    parts.push(make("mark", signs.slice(word.start, word.end).join(""), { class: `${kind} s${strength}`, title: said }));
+    parts.push(make("span", ` (${said})`, { class: "unseen" }));
     end = word.end;
   }
   parts.push(signs.slice(end).join(""), make("span", ` (for or against ${found.label})`, { class: "hint" }));
@@ -155,6 +181,7 @@ function remember(texts, names) {
     button.addEventListener("click", () => {
       at("texts").value = lines.join("\n");
       [at("model").value, at("other").value] = [past.names[0], past.names[1] || ""];
+      at("texts").focus();
       at("ask").requestSubmit();
     });
     row.append(button);
@@ -164,13 +191,15 @@ function remember(texts, names) {
 
 at("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const texts = at("texts").value.split("\n").filter((line) => line.trim()).map(readLine);
+  const lines = at("texts").value.split("\n").filter((line) => line.trim());
   const names = [at("model").value, at("other").value].filter((name, index) => name || index === 0);
   complain(null);
-  if (!texts.length) { complain("Type a text first."); return; }
+  if (!lines.length) { complain("Type a text first."); return; }
   const button = at("ask").querySelector("button");
   button.disabled = true;
   try {
+    const models = await Promise.all(names.map(know));
+    const texts = lines.map((line) => readLine(line, models.some((one) => one && one.pair)));
     show(texts, await predict(texts, names));
     remember(texts, names);
   } catch (error) {
@@ -181,7 +210,7 @@ at("ask").addEventListener("submit", async (event) => {
 at("texts").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("ask").requestSubmit();
 });
-at("model").addEventListener("change", describeModel);
+at("model").addEventListener("change", () => know(at("model").value).then(describeModel, complain));
 at("forget").addEventListener("click", () => {
   state.history = [];
   at("history").replaceChildren();
@@ -230,10 +259,13 @@ async function takeFile(file) {
   const rows = readCsv(await file.text());
   if (rows.length < 2) { complain("The file has no rows below its header."); return; }
   state.rows = rows;
-  at("column").replaceChildren(...rows[0].map((name, index) => make("option", name, { value: index })));
+  for (const id of ["column", "second"]) {
+    at(id).replaceChildren(...rows[0].map((name, index) => make("option", name, { value: index })));
+  }
   const usual = rows[0].findIndex((name) => /^(text|sentence|review|content|body)$/i.test(name.trim()));
   at("column").value = String(Math.max(0, usual));
-  at("column").disabled = at("run").disabled = false;
+  at("second").value = String(Math.min(Math.max(0, usual) + 1, rows[0].length - 1));
+  at("column").disabled = at("second").disabled = at("run").disabled = false;
   at("download").hidden = true;
   at("file-state").textContent = `${file.name}: ${rows.length - 1} rows`;
 }
@@ -249,19 +281,29 @@ for (const [kind, over] of [["dragover", true], ["dragleave", false], ["drop", f
 
 at("run").addEventListener("click", async () => {
   const [header, ...rows] = state.rows;
-  const column = Number(at("column").value), model = at("model").value;
-  const usable = rows.map((row, index) => index).filter((index) => (rows[index][column] || "").trim());
-  const answers = new Array(rows.length).fill(null);
+  const model = at("model").value;
   at("run").disabled = true;
+  complain(null);
+  let pair;
+  try {
+    pair = (await know(model))?.pair;
+  } catch (error) {
+    at("run").disabled = false;
+    complain(error);
+    return;
+  }
+  const columns = [Number(at("column").value), ...(pair ? [Number(at("second").value)] : [])];
+  const read = (index) => columns.map((column) => rows[index][column] || "");
+  const usable = rows.map((row, index) => index).filter((index) => read(index).every((text) => text.trim()));
+  const answers = new Array(rows.length).fill(null);
   at("progress").hidden = false;
   at("progress").max = Math.max(1, usable.length);
   at("progress").value = 0;
-  complain(null);
   try {
     for (let start = 0; start < usable.length; start += CHUNK) {
       const part = usable.slice(start, start + CHUNK);
-      const told = await call("predictions", { model, texts: part.map((index) => rows[index][column]) });
-      part.forEach((index, place) => { answers[index] = told.predictions[place]; });
+      const told = await label(model, part.map((index) => (pair ? read(index) : read(index)[0])));
+      part.forEach((index, place) => { answers[index] = told[place]; });
       at("progress").value = start + part.length;
       at("file-state").textContent = `${start + part.length} of ${usable.length} rows`;
     }
@@ -277,8 +319,10 @@ at("run").addEventListener("click", async () => {
     at("download").href = URL.createObjectURL(new Blob([writeCsv(told)], { type: "text/csv" }));
     at("download").download = "labelled.csv";
     at("download").hidden = false;
-    const left = rows.length - usable.length;
-    at("file-state").textContent = `${usable.length} rows labelled${left ? `, ${left} without a text` : ""}`;
+    const labelled = answers.filter((one) => one).length;
+    const left = [[rows.length - usable.length, "without a text"], [usable.length - labelled, "refused"]];
+    const notes = left.filter(([count]) => count).map(([count, why]) => `, ${count} ${why}`);
+    at("file-state").textContent = `${labelled} rows labelled${notes.join("")}`;
   } catch (error) {
     complain(error);
   }
