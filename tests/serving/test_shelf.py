@@ -57,6 +57,18 @@ def test_models_of_a_folder_are_opened_when_they_are_asked_for(folder: Path) -> 
     assert [one.name for one in shelf] == ["points", "tone"]
 
 
+def test_a_model_makes_room_where_memory_is_short(folder: Path) -> None:
+    shelf = Shelf(folder=folder, spare=2**60, precision="fp32")
+    shelf.find("tone")
+    shelf.find("points")
+    assert [one.name for one in shelf] == ["points"]
+    shelf.close("points")
+    shelf.open("tone", folder / "tone", pinned=True)
+    with pytest.raises(OccupiedError, match="Memory is short"):
+        shelf.find("points")
+    assert [one.name for one in Shelf(folder=folder, spare=0)] == []
+
+
 def test_pinned_models_stay(folder: Path) -> None:
     shelf = Shelf(folder=folder, most=2, precision="fp32")
     for name in ("tone", "stars"):

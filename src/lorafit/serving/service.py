@@ -41,6 +41,10 @@ _EXPLAINED_AGAIN: Final = 300
 """How often a text is computed for an explanation at most, about."""
 
 
+_KEPT_CHARACTERS: Final = 10_000
+"""Of a text at most whose answer is kept with it."""
+
+
 class TooMuchError(Exception):
     """More, or longer, texts than a request may have."""
 
@@ -61,7 +65,7 @@ class Limits:
         wait: Longest time that a text may wait in the queue, as foreseen, before its request is refused.
         batch_tokens: Most tokens in a batch.
         delay: Seconds that a text waits for others to be computed with.
-        cache: Answers that are kept.
+        cache: Answers that are kept, of texts of at most 10,000 characters.
     """
 
     texts: int = 1024
@@ -278,7 +282,7 @@ class Service:
             return answer
 
     def _remember(self, work: Work, answer: Answer) -> None:
-        if not self.limits.cache:
+        if not self.limits.cache or len(join_text(work.text)) > _KEPT_CHARACTERS:
             return
         with self._cache_lock:
             self._cache[work.model.predictor.fingerprint, work.text] = answer

@@ -19,12 +19,13 @@ from lorafit.errors import LorafitError, UserInputError
 from lorafit.inference.export.records import ExportLayout
 from lorafit.inference.loading import Opened, load, load_with
 from lorafit.inference.predictor import Predictor, Runtime, compute_outputs
+from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.methods import METHODS
 from lorafit.models.tokenization import TokenizedTexts
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.extras import missing_modules
-from lorafit.system.hardware import choose_threads
+from lorafit.system.hardware import choose_threads, memory_bytes, memory_room
 from lorafit.system.text import Text
 from lorafit.tasks.base import Array
 
@@ -172,14 +173,21 @@ class Shelf:
     """Opens models and finds them. Thread-safe.
 
     `folder` holds models that are opened when somebody asks for them, one a subfolder; None for none. At most `most`
-    models are open. `precision` is that of runs, as `lorafit.load` has it.
+    models are open, and one makes room for the next where this process may take less than `spare` bytes more; None for
+    a tenth of what it may have. `precision` is that of runs, as `lorafit.load` has it.
     """
 
     def __init__(
-        self, *, folder: Path | None = None, most: int = 100, precision: Literal["auto", "fp32", "bf16"] = "auto"
+        self,
+        *,
+        folder: Path | None = None,
+        most: int = 100,
+        spare: int | None = None,
+        precision: Literal["auto", "fp32", "bf16"] = "auto",
     ) -> None:
         self.folder = None if folder is None else folder.resolve()
         self.most = most
+        self._spare = memory_bytes() // 10 if spare is None else spare
         self._precision = precision
         self._served: dict[str, Served] = {}
         self._shared: dict[str, Engine] = {}
@@ -303,7 +311,7 @@ class Shelf:
 
         Raises:
             UserInputError: The name is not one that models may have.
-            OccupiedError: There is one of that name, or all that are open are pinned.
+            OccupiedError: There is one of that name, or there is no room, and all that are open are pinned.
             LorafitError: It cannot be opened.
         """
         if not NAME.fullmatch(name):
@@ -313,13 +321,28 @@ class Shelf:
                 raise OccupiedError(f"There is a model {name} already.")
             if len(self._served) >= self.most and all(one.pinned for one in self._served.values()):
                 raise OccupiedError(f"{self.most} models are open, and all of them are to stay.")
+            self._spare_memory()
             served = self._context.copy().run(self._open, name, folder.resolve())
             served.pinned = pinned
-            if len(self._served) >= self.most:
-                idle = (one for one in self._served.values() if not one.pinned)
-                self.close(min(idle, key=lambda one: (one.uses > 0, one.used)).name)
+            if len(self._served) >= self.most and (idle := self._find_idle()) is not None:
+                self.close(idle.name)
             self._served[name] = served
             return served
+
+    def _find_idle(self) -> Served | None:
+        """Return the model that was asked for least lately, of those that need not stay."""
+        idle = (one for one in self._served.values() if not one.pinned)
+        return min(idle, key=lambda one: (one.uses > 0, one.used), default=None)
+
+    def _spare_memory(self) -> None:
+        """Put a model away where memory is short, before another one takes more."""
+        if not self._served or (room := memory_room()) is None or room >= self._spare:
+            return
+        idle = self._find_idle()
+        if idle is None:
+            raise OccupiedError("Memory is short, and all models that are open are to stay.")
+        self.close(idle.name)
+        release_freed_memory()
 
     def close(self, name: str) -> None:
         """Put a model away; requests that hold it are still answered.
