@@ -259,6 +259,8 @@ def read_cells() -> tuple[Cells, dict[tuple[str, str], list[float]]]:
     seconds: dict[tuple[str, str], list[float]] = {}
     for part in json.loads(CELLS.read_text(encoding="utf-8"))["parts"].values():
         settings, result = part["settings"], part["result"]
+        if settings["method"] != LIBRARY and settings.get("recipe") != RECIPE:
+            continue  # what lorafit did before
         key, right = (settings["data"], settings["per_class"]), dict(result["right"])
         if settings["method"] == AUTO:  # what it chose, without a blend, is what that method gives by itself
             right.setdefault(result["method"], right.get(ENCODER, right[AUTO]))

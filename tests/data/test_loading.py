@@ -201,6 +201,13 @@ def test_more_than_few_rows_calibrate_whatever_their_labels(tmp_path: Path, labe
     assert bool(len(uncalibrated.validation)) is (len(uncalibrated.train) + len(uncalibrated.validation) >= FEW_ROWS)
 
 
+def test_of_many_rows_some_validate_even_if_none_can_calibrate(tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "a.csv", ["x"] * 995 + ["y"] * 5)
+    splits = load_splits(DataConfig(source=source))
+    assert len(splits.validation) == 91
+    assert splits.calibration is None
+
+
 def test_label_that_training_lacks_is_refused(tmp_path: Path) -> None:
     config = DataConfig(
         source=write_csv(tmp_path / "a.csv", ["x", "y"] * 10), test=write_csv(tmp_path / "t.csv", ["x", "z"])

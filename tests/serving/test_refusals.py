@@ -247,7 +247,7 @@ def test_one_models_many_texts_refuse_no_other_models(open_here: "OpenHere", ada
 
 def test_more_than_can_be_computed_in_time_is_refused_at_once(open_here: "OpenHere", adapters: dict[str, Path]) -> None:
     with open_here({"tone": adapters["tone"]}, limits=Limits(seconds=0.5)) as client:
-        client.serving.service._batcher._rate = 50
+        next(iter(client.serving.service.shelf)).engine.rate = 50
         told = client.post("/predict", {"inputs": [["fine film of hours"]] * 2 + [["film " * 60]]})
         assert (told.status, told.content["error_type"]) == (413, "validation")
         assert "to compute, and an answer may take 0.5 s. Ask for less at once." in told.content["error"]

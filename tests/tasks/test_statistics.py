@@ -174,6 +174,14 @@ def test_the_energy_test_lets_groups_change_sides_as_a_whole() -> None:
     assert energy_test(first, second + 4, units=(owners, others)) == 1 / 1000
 
 
+def test_the_energy_test_of_unlike_groups_is_decided_by_distance_and_not_by_size() -> None:
+    rng = np.random.default_rng(0)
+    owners, alone = np.repeat(np.arange(15), 20), np.arange(300)
+    first, second = rng.standard_normal((300, 8)), rng.standard_normal((300, 8))
+    assert energy_test(first, second, units=(owners, alone), permutations=199) > 0.05
+    assert energy_test(first, second + 1, units=(owners, alone), permutations=199) == 1 / 200
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("m", "n"), [(20, 20), (5, 60)])
 def test_the_energy_test_is_wrong_as_rarely_as_it_says(m: int, n: int) -> None:

@@ -23,7 +23,7 @@ from lorafit.tasks.registry import get_task
 FEW_ROWS: Final = 400
 """With fewer rows for training and validation together, none are set aside: all train, and cross-fitting calibrates.
 
-Half of their tenth would be fewer than `FEWEST_CALIBRATION_ROWS`, as it may be of some more rows in many strata.
+Half of their tenth would be fewer than `FEWEST_CALIBRATION_ROWS`, as it may be of up to twice as many in many strata.
 """
 
 CROSS_FITTING_FOLDS: Final = 5
@@ -296,8 +296,8 @@ def _cut_validation(train: Split, config: DataConfig, task: Task, notes: list[st
     if aside:
         told: list[str] = []
         rest, validation = _cut(train, "validation", 2, config, task, told)
-        enough = config.calibration_fraction == 0 or _cut_calibration(validation, config, task, [])[1] is not None
-        if enough or not _may_set_none_aside(config):
+        is_settled = len(train) >= 2 * FEW_ROWS or config.calibration_fraction == 0 or not _may_set_none_aside(config)
+        if is_settled or _cut_calibration(validation, config, task, [])[1] is not None:
             notes += told
             return rest, validation
     notes.append(f"validation: no rows are set aside, all {len(train):,} train (data.validation_fraction).")

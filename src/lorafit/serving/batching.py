@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -158,18 +159,15 @@ class Batcher:
         """Raise `OverloadedError` where all that waits takes more than so many seconds."""
         self._check((self._waiting + self._computing) / self._rate, patience)
 
-    def foretell(self, tokens: int) -> float:
-        """Return the seconds that so many tokens take to compute."""
-        return tokens / self._rate
-
     def _check(self, wait: float, patience: float) -> None:
         if self._stopped or wait > patience:
             raise OverloadedError(max(1, math.ceil(wait - patience)))
 
     def _foretell_wait(self, model: Served) -> float:
-        """Return the seconds until a text that came now for a model is computed: its model has a turn in each round."""
-        own = sum(one.size for one in self._queues.get(model, ()))
-        return (self._computing + min(self._waiting, own * len(self._queues))) / self._rate
+        """Return the seconds until a text that came now for a model is computed: models take turns, text by text."""
+        turns = len(self._queues.get(model, ()))
+        before = sum(one.size for queue in self._queues.values() for one in islice(queue, turns))
+        return (self._computing + before) / self._rate
 
     def put(self, ticket: Ticket, works: Sequence[tuple[int, Work]]) -> None:
         """Let a request wait for texts; one that waits already is not computed twice.
@@ -242,7 +240,7 @@ class Batcher:
         self._answer(wanted)
         self._ended_at = time.monotonic()
         if tokens >= _TELLING * self._budget:
-            self.learn(tokens, self._ended_at - could_begin)
+            self.learn(taken[0].work.model.engine, tokens, self._ended_at - could_begin)
         self._tell(
             Batch(
                 models=[one.work.model.name for one in wanted],
@@ -259,8 +257,9 @@ class Batcher:
         """Tokens of the next batch, at most: fewer where so many would take too long."""
         return min(self._tokens, max(_FEWEST, self._rate * _LONGEST))
 
-    def learn(self, tokens: int, seconds: float) -> None:
+    def learn(self, engine: Engine, tokens: int, seconds: float) -> None:
         """Take into account how long a batch took, from when it could begin: what is between batches counts, too."""
+        engine.rate = max(engine.rate, tokens / max(seconds, 1e-6))
         self._rate = (1 - _FORGET) * self._rate + _FORGET * tokens / max(seconds, 1e-6)
 
     def _answer(self, wanted: Sequence[_Waiting]) -> None:

@@ -14,9 +14,10 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 
 from lorafit.errors import UserInputError
-from lorafit.inference.explanation import Explanation, explain
+from lorafit.inference.explanation import MAX_SPANS, Explanation, explain
 from lorafit.inference.given_texts import NOTHING_LEFT, AnyText, read_texts
 from lorafit.inference.predictor import Answer
+from lorafit.inference.words import cut_spans
 from lorafit.serving.batching import Batcher, OverloadedError, Ticket
 from lorafit.serving.measures import Measures
 from lorafit.serving.shelf import Served, Shelf, Work
@@ -37,8 +38,8 @@ _MOST_EXPLAINED: Final = 4
 _EXPLAINED_CHARACTERS: Final = 20_000
 """Of a text at most: it is computed again without each of its words, and not given up once it is begun."""
 
-_EXPLAINED_AGAIN: Final = 300
-"""How often a text is computed for an explanation at most, about."""
+_DELETIONS: Final = 34
+"""How often an explanation computes a text beside once without each of its parts."""
 
 
 _KEPT_CHARACTERS: Final = 10_000
@@ -131,7 +132,7 @@ class Service:
                 work = Work(served, text, served.predictor.tokenize([text]))
                 began = time.monotonic()
                 served.engine.compute([work] * rows)
-                self._batcher.learn(rows * len(work.tokens.ids), time.monotonic() - began)
+                self._batcher.learn(served.engine, rows * len(work.tokens.ids), time.monotonic() - began)
 
     def stop(self) -> None:
         """Answer what waits, and refuse what comes after."""
@@ -180,10 +181,10 @@ class Service:
                 with suppress(RuntimeError):  # the server has ended
                     self._opening.submit(self.shelf.forget, served)
 
-    def _check_time(self, tokens: int, *, texts: int = 2) -> None:
-        """Refuse what could not be computed in time even if nothing else waited; a single text is always tried."""
-        seconds = self._batcher.foretell(tokens)
-        if texts > 1 and seconds > self.limits.seconds:
+    def _check_time(self, served: Served, tokens: int) -> None:
+        """Refuse what could not be computed in time even if nothing else waited, as quickly as a batch ever was."""
+        seconds = tokens / served.engine.rate if served.engine.rate else 0.0
+        if seconds > self.limits.seconds:
             raise TooMuchError(
                 f"That would take about {seconds:.0f} s to compute, and an answer may take {self.limits.seconds:g} s. "
                 "Ask for less at once."
@@ -224,7 +225,8 @@ class Service:
             self.measures.count_cached(len(works) - len(missing))
             try:
                 if missing:
-                    self._check_time(sum(len(work.tokens.ids) for _, work in missing), texts=len(missing))
+                    if len(missing) > 1:  # a single text is tried however long it may take
+                        self._check_time(served, sum(len(work.tokens.ids) for _, work in missing))
                     self._batcher.put(ticket, missing)
                 answers = await ticket.done
             finally:
@@ -239,8 +241,8 @@ class Service:
         try:
             async with asyncio.timeout(self.limits.seconds), self._holding(name) as served:
                 (work,) = await self._tokenize(served, [text], characters=_EXPLAINED_CHARACTERS)
-                words = len(join_text(work.text).split())
-                self._check_time(len(work.tokens.ids) * min(words, _EXPLAINED_AGAIN))
+                words, _ = cut_spans(work.text, MAX_SPANS)
+                self._check_time(served, len(work.tokens.ids) * (len(words) + _DELETIONS))
                 found = self._explaining.submit(explain, served.predictor, work.text, label=label)
                 return served, await asyncio.wrap_future(found)
         finally:

@@ -66,6 +66,8 @@ class Engine:
     def __init__(self, runtime: Runtime, shared: "MixedRuntime | None" = None) -> None:
         self.runtime = runtime
         self.shared = shared
+        self.rate = 0.0
+        """Most tokens a second that a batch has shown; 0 before one has."""
 
     def compute(self, works: Sequence[Work]) -> list[tuple[Array, Array | None]]:
         """Compute texts in as few passes as their lengths allow.
@@ -321,7 +323,8 @@ class Shelf:
                 raise OccupiedError(f"There is a model {name} already.")
             if len(self._served) >= self.most and all(one.pinned for one in self._served.values()):
                 raise OccupiedError(f"{self.most} models are open, and all of them are to stay.")
-            self._spare_memory()
+            if not pinned:
+                self._spare_memory()
             served = self._context.copy().run(self._open, name, folder.resolve())
             served.pinned = pinned
             if len(self._served) >= self.most and (idle := self._find_idle()) is not None:
@@ -396,13 +399,15 @@ class Shelf:
             return Served(name, folder, predictor, Engine(predictor.runtime), alone="it is an export")
         alone = _describe_obstacle(RunRecord.read(layout.record))
         if alone is None:
-            from lorafit.models.runtimes.mixed import UnmixableError
+            from lorafit.models.runtimes.mixed import FullError, UnmixableError
 
             with ExitStack() as failed:
                 placed: list[tuple[Engine, int]] = []
                 failed.callback(self._take_back, placed)
                 try:
                     predictor = load_with(folder, partial(self._share, placed=placed))
+                except FullError:
+                    raise OccupiedError("Too many models that were put away still answer; ask again.") from None
                 except UnmixableError as reason:
                     alone = str(reason)
                 else:

@@ -36,7 +36,7 @@ class EmbeddingModel:
     head: "LinearHead"
 
     @classmethod
-    def fit(cls, task: Task, states: Array, y: NDArray[Any], *, strength: float | None = None) -> Self:
+    def fit(cls, task: Task, states: Array, y: NDArray[Any], *, strength: float | None = None, seed: int = 0) -> Self:
         """Fit it to n rows.
 
         Args:
@@ -44,6 +44,7 @@ class EmbeddingModel:
             states: Shape (n, width), from `FrozenBase.embed`.
             y: Their labels.
             strength: Of the penalty; None chooses it by cross-validation.
+            seed: Of the folds of that.
 
         Returns:
             The model.
@@ -52,7 +53,7 @@ class EmbeddingModel:
 
         scaler = task.fit_scaler(y, has_bias=True)
         targets = HeadTargets(task.targets(y, scaler), task.problem_type, len(task.output_names))
-        head = fit_head(states, targets, strength=strength or choose_strength(states, targets, seed=0))
+        head = fit_head(states, targets, strength=strength or choose_strength(states, targets, seed=seed))
         return cls(task, LinearHead(head.weight * scaler.scale, scaler.undo(head.bias)))
 
     def compute_logits(self, states: Array) -> Array:
@@ -117,8 +118,9 @@ def is_embedding(method: str) -> bool:
 
 
 def predicts_from_embeddings(config: Config) -> bool:
-    """Tell whether a run's rows can be predicted out of fold by `predict_out_of_fold`: every row counts alike."""
-    return is_embedding(config.method.name) and not config.training.balancing
+    """Tell whether `predict_out_of_fold` does what a run does: every row counts alike, and is one input."""
+    is_plain = not config.training.balancing and config.model.truncation != "windows"
+    return is_plain and is_embedding(config.method.name)
 
 
 def check_size(lengths: Mapping[str, NDArray[Any]], *, rows: int, width: int, outputs: int) -> None:
@@ -195,7 +197,9 @@ def predict_embedding(
     return values, held_out
 
 
-def predict_out_of_fold(task: Task, states: Array, y: NDArray[Any], folds: NDArray[np.int64]) -> Array:
+def predict_out_of_fold(
+    task: Task, states: Array, y: NDArray[Any], folds: NDArray[np.int64], *, seed: int = 0
+) -> Array:
     """Predict rows with a model that was fitted to the rows of other folds.
 
     Args:
@@ -203,6 +207,7 @@ def predict_out_of_fold(task: Task, states: Array, y: NDArray[Any], folds: NDArr
         states: Shape (n, width).
         y: n labels.
         folds: Shape (n,); rows of -1 are always fitted to.
+        seed: As in `EmbeddingModel.fit`.
 
     Returns:
         Values of shape (rows of any fold, labels), in their order.
@@ -210,5 +215,5 @@ def predict_out_of_fold(task: Task, states: Array, y: NDArray[Any], folds: NDArr
     values = np.empty((len(folds), len(task.label_names)))
     for fold in np.unique(folds[folds >= 0]):
         own = folds == fold
-        values[own] = EmbeddingModel.fit(task, states[~own], y[~own]).compute_values(states[own])
+        values[own] = EmbeddingModel.fit(task, states[~own], y[~own], seed=seed).compute_values(states[own])
     return values[folds >= 0]

@@ -165,7 +165,7 @@ def predict_embedding_folds(
     progress.start("embedding texts", total=len(rows), unit="text")
     states = base.embed(tokens, on_progress=progress.update)
     progress.finish()
-    return predict_out_of_fold(task, states, rows.y, folds)
+    return predict_out_of_fold(task, states, rows.y, folds, seed=config.training.seed)
 
 
 def predict_encoder_folds(

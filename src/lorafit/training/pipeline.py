@@ -12,7 +12,7 @@ import numpy as np
 
 from lorafit.config import Config
 from lorafit.data.rows import Split
-from lorafit.errors import OutOfMemoryError, RunError, TrainingDivergedError, TrainingInterruptedError
+from lorafit.errors import RunError, TrainingDivergedError, TrainingInterruptedError
 from lorafit.inference.loading import load
 from lorafit.inference.predictor import Predictor
 from lorafit.models.cache import name_tables
@@ -221,9 +221,11 @@ def _hold_out(stages: RunStages) -> HeldOut | None:
     with stages.journal.stage("cross-fitting"):
         try:
             logits = cross_fit(stages, folds, stages.progress)
-        except (OutOfMemoryError, TrainingDivergedError) as error:
+        except TrainingDivergedError as error:
             stages.progress.finish()
-            stages.progress.say(f"a fold could not be trained, so predictions stay as the model gives them: {error}")
+            event = f"a fold could not be trained, so predictions stay as the model gives them: {error}"
+            stages.progress.say(event)
+            stages.note_event(event)
             return None
         words = {
             name: task.deactivate(predict_baseline_folds(name, rows, task, folds, stages.progress))

@@ -324,7 +324,7 @@ class RunStages:
 
     def _answer_divergence(self, error: TrainingDivergedError) -> None:
         """Record that training diverged; change what may help, or raise the error if training is not to go on."""
-        self._note_event(str(error))
+        self.note_event(str(error))
         tried = self.journal.record.divergence
         if tried is not None and tried.settings:
             raise TrainingDivergedError(
@@ -348,9 +348,9 @@ class RunStages:
         self.journal.update(hardware=describe_hardware(self.prepared))
         event = f"training goes on with {divergence.describe_settings()}, because it had diverged"
         self.progress.say(event)
-        self._note_event(event)
+        self.note_event(event)
 
-    def _note_event(self, event: str) -> None:
+    def note_event(self, event: str) -> None:
         """Record once what went wrong on the way."""
         self.journal.update(events=list(dict.fromkeys([*self.journal.record.events, event])))
 
@@ -655,7 +655,7 @@ class RunStages:
         point = find_checkpoint(self.layout.checkpoints)
         for event in point.describe():
             self.progress.say(event)
-            self._note_event(event)
+            self.note_event(event)
         point.discard_rest()
         checkpoint = point.checkpoint
         method = find_method(self.prepared.config.method.name)

@@ -39,6 +39,10 @@ class UnmixableError(Exception):
     """An adapter cannot be computed beside others; the message says why, as a clause."""
 
 
+class FullError(Exception):
+    """There is no place left for an adapter."""
+
+
 class _Rows(NamedTuple):
     """Whose the rows of the batch being computed are: one place a row, and the only one where all rows are of one."""
 
@@ -203,14 +207,15 @@ class MixedRuntime:
             Its number, which no other will have.
 
         Raises:
-            UnmixableError: It is not LoRA on layers of the encoder's blocks as they are here, its head is in the
-                encoder, or there is no place left.
+            UnmixableError: It is not LoRA on layers of the encoder's blocks as they are here, or its head is in the
+                encoder.
+            FullError: There is no place left.
         """
         factors, head = self._read_factors(adapted), _read_head(adapted)
         with self._lock:
             place = next((place for place, taken in enumerate(self._heads) if taken is None), None)
             if place is None:
-                raise UnmixableError(f"there is no place left beside {len(self._heads)} others")
+                raise FullError(f"There is no place left beside {len(self._heads)} others.")
             taken = [other for other, one in enumerate(self._heads) if one is not None]
             for bank in {id(bank): bank for bank, _ in self._banks.values()}.values():
                 if bank in factors:

@@ -86,7 +86,8 @@ async function label(model, texts) {
     return (await call("predictions", { model, texts })).predictions;
   } catch (error) {
     if (![413, 422, 504].includes(error.status)) throw error;
-    if (texts.length === 1) return [null];
+    if (texts.length === 1 && error.status !== 504) return [null];
+    if (texts.length === 1) throw error;
     const half = texts.length >> 1;
     return [...await label(model, texts.slice(0, half)), ...await label(model, texts.slice(half))];
   }
