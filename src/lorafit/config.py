@@ -372,7 +372,7 @@ class TrainingConfig(Section):
     track: list[Literal["tensorboard", "mlflow"]] = Field(
         default_factory=list, description="Trackers that parameters, learning curves and metrics are logged to."
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads; all available cores when absent.")
+    threads: int | None = Field(None, ge=1, description="CPU threads; all that the process may use when absent.")
     seed: int = Field(0, ge=0, lt=1 << 32, description="Seed of the head, the order of the batches, and the dropout.")
 
     @field_validator("blend", mode="before")

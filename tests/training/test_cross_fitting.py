@@ -17,6 +17,7 @@ from lorafit.reports.page import write_report
 from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.records import RunRecord
+from lorafit.system import hardware
 from lorafit.system.progress import Silent
 from lorafit.tasks.registry import TASKS, build_task, get_task
 from lorafit.training import folds as out_of_fold
@@ -24,7 +25,7 @@ from lorafit.training import pipeline
 from lorafit.training.evaluation import evaluate
 from lorafit.training.folds import assign_held_out_folds, cross_fit, predict_baseline_folds
 from lorafit.training.pipeline import Run, resume
-from lorafit.training.prepare import prepare
+from lorafit.training.prepare import prepare, restoring_threads, use_threads
 from lorafit.training.stages import RunStages
 
 LABELS: dict[str, Callable[[int, int], object]] = {
@@ -261,6 +262,23 @@ def test_embeddings_of_one_reading_are_those_that_every_fold_would_read(
     slow = cross_fit(stages, held_out, progress)
     assert progress.lines.count("fold 5 of 5") == 1
     np.testing.assert_allclose(*(prepared.task.activate(logits) for logits in (quick, slow)), atol=1e-3)
+
+
+def test_training_leaves_threads_as_they_were_and_takes_those_it_is_left(
+    build_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    torch.set_num_threads(2)
+    lorafit.train(build_config(training__max_steps=1, data__calibration_fraction=0.0), output=tmp_path / "run")
+    assert torch.get_num_threads() == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    config = build_config(training__threads=None)
+    with restoring_threads():
+        assert use_threads(config) == torch.get_num_threads() == 1
+        with hardware.use_threads(2):
+            assert use_threads(config) == torch.get_num_threads() == 2
+    assert torch.get_num_threads() == 2
 
 
 def test_a_fold_that_diverges_leaves_a_trained_run_uncalibrated(

@@ -292,11 +292,11 @@ def _may_set_none_aside(config: DataConfig) -> bool:
 
 def _cut_validation(train: Split, config: DataConfig, task: Task, notes: list[str]) -> tuple[Split, Split]:
     """Cut validation rows off train, or none of them where they are to be few, or too few to calibrate with some."""
-    aside = config.validation_fraction != 0 and (len(train) >= FEW_ROWS or not _may_set_none_aside(config))
-    if aside:
+    must = not _may_set_none_aside(config)
+    if must or (config.validation_fraction is None and len(train) >= FEW_ROWS):
         told: list[str] = []
         rest, validation = _cut(train, "validation", 2, config, task, told)
-        is_settled = len(train) >= 2 * FEW_ROWS or config.calibration_fraction == 0 or not _may_set_none_aside(config)
+        is_settled = must or config.calibration_fraction == 0 or len(train) >= 2 * FEW_ROWS
         if is_settled or _cut_calibration(validation, config, task, [])[1] is not None:
             notes += told
             return rest, validation

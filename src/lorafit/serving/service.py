@@ -41,7 +41,6 @@ _EXPLAINED_CHARACTERS: Final = 20_000
 _DELETIONS: Final = 34
 """How often an explanation computes a text beside once without each of its parts."""
 
-
 _KEPT_CHARACTERS: Final = 10_000
 """Of a text at most whose answer is kept with it."""
 
