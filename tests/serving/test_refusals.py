@@ -127,6 +127,34 @@ def test_explanations_and_batches_do_not_mix(client: "Client") -> None:
     assert [one.result() for one in explained] == [pytest.approx(alone, abs=1e-4)] * 3
 
 
+def test_an_explanation_waits_like_any_text_and_ends_with_its_client(
+    open_here: "OpenHere", adapters: dict[str, Path]
+) -> None:
+    body = json.dumps({"text": "fine film of hours " * 60}).encode()
+    with open_here({"tone": adapters["tone"]}) as client, ThreadPoolExecutor(2) as pool:
+        leaving = http.client.HTTPConnection("127.0.0.1", client.port, timeout=60)
+        with client.held():
+            first = pool.submit(client.post, "/predict", {"inputs": "film"})
+            time.sleep(0.3)  # until it is being computed
+            leaving.request("POST", "/explanations", body, {"content-type": "application/json"})
+            client.wait_for("lorafit_queue_tokens", 1)
+            assert client.measure("lorafit_queue_tokens") <= Limits().batch_tokens, "of 275 texts a batch waits"
+            assert not first.done()
+            leaving.close()
+            time.sleep(0.3)  # until the server has seen it
+        assert first.result().status == 200
+        client.wait_for("lorafit_dropped_texts_total", 1)
+        assert client.post("/predict", {"inputs": "film"}).status == 200
+        assert client.measure("lorafit_texts_total") == 2
+
+        explained = pool.submit(client.ask, "POST", "/explanations", body, content_type="application/json")
+        answered = 0
+        while not explained.done():
+            answered += client.post("/predict", {"inputs": f"film {answered}"}).status == 200
+        assert explained.result().status == 200
+        assert answered > 2, "others are answered meanwhile"
+
+
 def test_connections_that_send_nothing_are_closed(
     open_here: "OpenHere", adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

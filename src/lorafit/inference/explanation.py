@@ -1,6 +1,6 @@
 """Explain one prediction: which words it rests on, and whether that holds when they are deleted."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -159,29 +159,71 @@ def explain(
     Raises:
         UserInputError: The text cannot be predicted, there is no such label, or fewer draws than 1.
     """
-    task = predictor.task
+    steps = explain_by_steps(
+        predictor.task, predictor.calibration, text, label=label, most_spans=most_spans, draws=draws, seed=seed
+    )
+    texts = next(steps)
+    while True:
+        values = predictor.compute_values(texts)
+        try:
+            texts = steps.send(values)
+        except StopIteration as end:
+            found: Explanation = end.value
+            return found
+
+
+def explain_by_steps(
+    task: Task,
+    calibration: Calibration | None,
+    text: Text,
+    *,
+    label: str | None = None,
+    most_spans: int = MAX_SPANS,
+    draws: int = 10,
+    seed: int = 0,
+) -> Generator[list[Text], Array, Explanation]:
+    """Explain as `explain` does, of a model that is asked elsewhere.
+
+    Args:
+        task: What the model predicts.
+        calibration: Its calibration, if it has one.
+        text: As in `explain`.
+        label: As in `explain`.
+        most_spans: As in `explain`.
+        draws: As in `explain`.
+        seed: As in `explain`.
+
+    Yields:
+        Texts; to be sent back are their values, of shape (texts, labels).
+
+    Returns:
+        The contributions and the deletion test.
+
+    Raises:
+        UserInputError: As `explain`.
+    """
     _check_request(text, label, task.label_names, draws)
     spans, words_a_span = cut_spans(text, most_spans)
-
-    def predict_without(removed: Sequence[Collection[int]]) -> Array:
-        return _predict(predictor, [leave_out(text, spans, indices) for indices in removed])
-
     single = [{index} for index in range(len(spans)) if len(spans) > 1]
-    values = predict_without([set(), *single])
+    values = yield from _predict_without(text, spans, [set(), *single])
     output = int(task.main_output(values[:1])[0]) if label is None else task.label_names.index(label)
     added = task.contribution(values, output)
     contributions = added[0] - added[1:]
+    counts, removed = _choose_deletions(contributions, draws=draws, seed=seed)
+    without = (yield from _predict_without(text, spans, removed)) if removed else values[:0]
     score = float(values[0, output])
+    drops = (score - without[:, output]).reshape(len(counts), 1 + draws).tolist()
     return Explanation(
         text=join_text(text),
         task=task,
         label=task.label_names[output],
         score=score,
-        prediction=task.predict(values[0], predictor.calibration),
+        prediction=task.predict(values[0], calibration),
         words=_list_words(join_text(text), spans if single else (), contributions),
         words_a_span=words_a_span,
-        deletions=_test_by_deletion(
-            contributions, lambda removed: score - predict_without(removed)[:, output], draws=draws, seed=seed
+        deletions=tuple(
+            Deletion(share=share / 100, count=count, drop=first, random_drops=tuple(others))
+            for (share, count), (first, *others) in zip(counts.items(), drops, strict=True)
         ),
     )
 
@@ -202,37 +244,28 @@ def _check_request(text: Text, label: str | None, labels: tuple[str, ...], draws
         raise UserInputError(f"There is no label {label!r}. Allowed: {', '.join(map(repr, labels))}.")
 
 
-def _test_by_deletion(
-    contributions: Array,
-    compute_drops: Callable[[Sequence[Collection[int]]], Array],
-    *,
-    draws: int,
-    seed: int,
-) -> tuple[Deletion, ...]:
-    """Delete words by contribution and at random; all deletions are computed together."""
+def _choose_deletions(contributions: Array, *, draws: int, seed: int) -> tuple[dict[int, int], list[set[int]]]:
+    """Return how many words each share deletes, and which: by contribution first, then at random, share by share."""
     total = len(contributions)
     counts = {share: -(-total * share // 100) for share in _SHARES}
     told = {share: count for share, count in counts.items() if count > 1}
-    if not told:
-        return ()
     rng = np.random.default_rng(seed)
     ranked = np.argsort(-contributions, kind="stable")
-    removed = [
+    return told, [
         set(choice.tolist())
         for count in told.values()
         for choice in (ranked[:count], *(rng.choice(total, count, replace=False) for _ in range(draws)))
     ]
-    drops = compute_drops(removed).reshape(len(told), 1 + draws).tolist()
-    return tuple(
-        Deletion(share=share / 100, count=count, drop=first, random_drops=tuple(others))
-        for (share, count), (first, *others) in zip(told.items(), drops, strict=True)
-    )
 
 
-def _predict(predictor: TextModel, texts: Sequence[Text]) -> Array:
+def _predict_without(
+    text: Text, spans: Sequence[Span], removed: Sequence[Collection[int]]
+) -> Generator[list[Text], Array, Array]:
     """Predict every different text once: leaving out either of two equal neighbours gives the same."""
+    texts = [leave_out(text, spans, indices) for indices in removed]
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-    return predictor.compute_values(list(places))[[places[text] for text in texts]]
+    values = yield list(places)
+    return values[[places[text] for text in texts]]
 
 
 def _mean(values: Sequence[float]) -> float | None:

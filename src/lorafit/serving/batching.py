@@ -108,8 +108,7 @@ class Batcher:
     """Computes texts in batches, in the thread that calls `run`.
 
     A batch has at most `tokens` tokens, unless one text alone has more; it waits `delay` seconds for company. Texts
-    that would wait longer than `patience` seconds are refused, as all are after `stop`. `tell` gets every batch; `keep`
-    every answer that was computed.
+    that would wait longer than `patience` seconds are refused, as all are after `stop`. `tell` gets every batch.
     """
 
     def __init__(
@@ -119,10 +118,9 @@ class Batcher:
         delay: float,
         patience: float,
         tell: Callable[[Batch], None],
-        keep: Callable[[Work, Answer], None],
     ) -> None:
         self._tokens, self._delay, self._patience = tokens, delay, patience
-        self._tell, self._keep = tell, keep
+        self._tell = tell
         self._queues: OrderedDict[Served, deque[_Waiting]] = OrderedDict()
         self._known: dict[tuple[Served, object], _Waiting] = {}
         self._waiting = self._computing = 0
@@ -169,20 +167,20 @@ class Batcher:
         before = sum(one.size for queue in self._queues.values() for one in islice(queue, turns))
         return (self._computing + before) / self._rate
 
-    def put(self, ticket: Ticket, works: Sequence[tuple[int, Work]]) -> None:
+    def put(self, ticket: Ticket, works: Sequence[Work]) -> None:
         """Let a request wait for texts; one that waits already is not computed twice.
 
         Args:
             ticket: The request.
-            works: Places of its texts, and the texts.
+            works: Its texts.
 
         Raises:
             OverloadedError: They would wait too long; none of them waits.
         """
         now = time.monotonic()
         with self._changed:
-            self._check(max(map(self._foretell_wait, {work.model for _, work in works}), default=0.0), self._patience)
-            for place, work in works:
+            self._check(max(map(self._foretell_wait, {work.model for work in works}), default=0.0), self._patience)
+            for place, work in enumerate(works):
                 known = self._known.get((work.model, work.text))
                 if known is None:
                     known = _Waiting(work, len(work.tokens.ids), now)
@@ -200,7 +198,7 @@ class Batcher:
                     return None
                 self._changed.wait()
             first = min(queue[0].since for queue in self._queues.values())
-            while not self._stopped and self._waiting < self._budget:
+            while not self._stopped and self._waiting < self.budget:
                 left = first + self._delay - time.monotonic()
                 if left <= 0:
                     break
@@ -210,7 +208,7 @@ class Batcher:
     def _take_fairly(self, engine: Engine) -> list[_Waiting]:
         """Take texts of an engine's models in turn; whose turn it was is the last of all."""
         taken: list[_Waiting] = []
-        tokens, most = 0, self._budget
+        tokens, most = 0, self.budget
         models = [model for model in self._queues if model.engine is engine]
         while models and tokens < most:
             for model in list(models):
@@ -239,7 +237,7 @@ class Batcher:
         could_begin = max(self._ended_at, min(one.since for one in taken))
         self._answer(wanted)
         self._ended_at = time.monotonic()
-        if tokens >= _TELLING * self._budget:
+        if tokens >= _TELLING * self.budget:
             self.learn(taken[0].work.model.engine, tokens, self._ended_at - could_begin)
         self._tell(
             Batch(
@@ -253,7 +251,7 @@ class Batcher:
         )
 
     @property
-    def _budget(self) -> float:
+    def budget(self) -> float:
         """Tokens of the next batch, at most: fewer where so many would take too long."""
         return min(self._tokens, max(_FEWEST, self._rate * _LONGEST))
 
@@ -281,7 +279,6 @@ class Batcher:
                 )
             return
         for one, answer in answers:
-            self._keep(one.work, answer)
             self._deliver(one, answer)
 
     def _conclude(self, wanted: Sequence[_Waiting]) -> list[tuple[_Waiting, Answer]]:

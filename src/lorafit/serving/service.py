@@ -8,13 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from threading import Lock
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 
 from lorafit.errors import UserInputError
-from lorafit.inference.explanation import MAX_SPANS, Explanation, explain
+from lorafit.inference.explanation import MAX_SPANS, Explanation, explain_by_steps
 from lorafit.inference.given_texts import NOTHING_LEFT, AnyText, read_texts
 from lorafit.inference.predictor import Answer
 from lorafit.inference.words import cut_spans
@@ -22,6 +21,7 @@ from lorafit.serving.batching import Batcher, OverloadedError, Ticket
 from lorafit.serving.measures import Measures
 from lorafit.serving.shelf import Served, Shelf, Work
 from lorafit.system.text import Text, join_text
+from lorafit.tasks.base import Array
 
 T = TypeVar("T")
 
@@ -33,10 +33,10 @@ _MOST_PREPARED: Final = 256
 """Requests at most that wait for them."""
 
 _MOST_EXPLAINED: Final = 4
-"""Explanations at most that wait, that which is being computed among them."""
+"""Explanations at most that wait, that which is being made among them."""
 
 _EXPLAINED_CHARACTERS: Final = 20_000
-"""Of a text at most: it is computed again without each of its words, and not given up once it is begun."""
+"""Of a text at most: it is computed again without each of its words."""
 
 _DELETIONS: Final = 34
 """How often an explanation computes a text beside once without each of its parts."""
@@ -94,16 +94,14 @@ class Service:
         self.is_ready = self.is_ending = False
         self._tokenizing = ThreadPoolExecutor(_TOKENIZERS, thread_name_prefix="tokens")
         self._opening = ThreadPoolExecutor(1, thread_name_prefix="opening")
-        self._explaining = ThreadPoolExecutor(1, thread_name_prefix="explaining")
+        self._explaining = asyncio.Lock()
         self._prepared = self._explained = 0
         self._cache: OrderedDict[tuple[str, Text], Answer] = OrderedDict()
-        self._cache_lock = Lock()
         self._batcher = Batcher(
             tokens=limits.batch_tokens,
             delay=limits.delay,
             patience=limits.wait,
             tell=measures.count_batch,
-            keep=self._remember,
         )
 
     def run(self, *, warm_up_tokens: int) -> None:
@@ -137,7 +135,7 @@ class Service:
         """Answer what waits, and refuse what comes after."""
         self.is_ending = True
         self._batcher.stop()
-        for threads in (self._tokenizing, self._opening, self._explaining):
+        for threads in (self._tokenizing, self._opening):
             threads.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -213,24 +211,17 @@ class Service:
             raise TooMuchError(f"A request has at most {self.limits.texts:,} texts, and this one has {len(texts):,}.")
         async with asyncio.timeout(self.limits.seconds), self._holding(name) as served:
             works = await self._tokenize(served, texts)
-            ticket = Ticket(len(works))
-            missing = []
-            for place, work in enumerate(works):
-                known = self._recall(work)
-                if known is None:
-                    missing.append((place, work))
-                else:
-                    ticket.deliver(place, known)
-            self.measures.count_cached(len(works) - len(missing))
-            try:
-                if missing:
-                    if len(missing) > 1:  # a single text is tried however long it may take
-                        self._check_time(served, sum(len(work.tokens.ids) for _, work in missing))
-                    self._batcher.put(ticket, missing)
-                answers = await ticket.done
-            finally:
-                ticket.done.cancel()  # whoever went away waits for nothing any more
-        return Answered(served, answers, sum(len(work.tokens.ids) for work in works))
+            answers = {place: known for place, work in enumerate(works) if (known := self._recall(work)) is not None}
+            self.measures.count_cached(len(answers))
+            missing = {place: work for place, work in enumerate(works) if place not in answers}
+            if len(missing) > 1:  # a single text is tried however long it may take
+                self._check_time(served, sum(len(work.tokens.ids) for work in missing.values()))
+            for (place, work), answer in zip(missing.items(), await self._compute([*missing.values()]), strict=True):
+                answers[place] = answer
+                self._remember(work, answer)
+        return Answered(
+            served, [answers[place] for place in range(len(works))], sum(len(work.tokens.ids) for work in works)
+        )
 
     async def explain(self, name: str | None, text: AnyText, label: str | None) -> tuple[Served, Explanation]:
         """Say which words a prediction rests on; one at a time. Raises as `ask`, and where the label is unknown."""
@@ -238,14 +229,43 @@ class Service:
             raise OverloadedError(round(self.limits.seconds))
         self._explained += 1
         try:
-            async with asyncio.timeout(self.limits.seconds), self._holding(name) as served:
+            async with asyncio.timeout(self.limits.seconds), self._holding(name) as served, self._explaining:
+                predictor = served.predictor
                 (work,) = await self._tokenize(served, [text], characters=_EXPLAINED_CHARACTERS)
                 words, _ = cut_spans(work.text, MAX_SPANS)
                 self._check_time(served, len(work.tokens.ids) * (len(words) + _DELETIONS))
-                found = self._explaining.submit(explain, served.predictor, work.text, label=label)
-                return served, await asyncio.wrap_future(found)
+                steps = explain_by_steps(predictor.task, predictor.calibration, work.text, label=label)
+                wanted = next(steps)
+                while True:
+                    values = await self._compute_values(served, wanted)
+                    try:
+                        wanted = steps.send(values)
+                    except StopIteration as end:
+                        return served, end.value
         finally:
             self._explained -= 1
+
+    async def _compute_values(self, served: Served, texts: Sequence[Text]) -> Array:
+        """Compute values of shape (texts, labels); no more than a batch of them waits, as others wait, too."""
+        read = partial(served.predictor.tokenize, texts)
+        tokens = await asyncio.get_running_loop().run_in_executor(self._tokenizing, read)
+        answers: list[Answer] = []
+        works = [Work(served, text, tokens.select(np.array([place]))) for place, text in enumerate(texts)]
+        while left := works[len(answers) :]:
+            ends = np.cumsum([len(work.tokens.ids) for work in left])
+            answers += await self._compute(left[: max(1, int((ends <= self._batcher.budget).sum()))])
+        return np.stack([answer.values for answer in answers])
+
+    async def _compute(self, works: Sequence[Work]) -> list[Answer]:
+        """Let texts wait in the queue for their answers, unless nobody waits for these any more."""
+        if not works:
+            return []
+        ticket = Ticket(len(works))
+        try:
+            self._batcher.put(ticket, works)
+            return await ticket.done
+        finally:
+            ticket.done.cancel()
 
     async def _tokenize(self, served: Served, texts: Sequence[AnyText], *, characters: int | None = None) -> list[Work]:
         """Check and tokenise texts beside the event loop."""
@@ -276,16 +296,14 @@ class Service:
     def _recall(self, work: Work) -> Answer | None:
         if not self.limits.cache:
             return None
-        with self._cache_lock:
-            answer = self._cache.get((work.model.predictor.fingerprint, work.text))
-            if answer is not None:
-                self._cache.move_to_end((work.model.predictor.fingerprint, work.text))
-            return answer
+        answer = self._cache.get((work.model.predictor.fingerprint, work.text))
+        if answer is not None:
+            self._cache.move_to_end((work.model.predictor.fingerprint, work.text))
+        return answer
 
     def _remember(self, work: Work, answer: Answer) -> None:
         if not self.limits.cache or len(join_text(work.text)) > _KEPT_CHARACTERS:
             return
-        with self._cache_lock:
-            self._cache[work.model.predictor.fingerprint, work.text] = answer
-            while len(self._cache) > self.limits.cache:
-                self._cache.popitem(last=False)
+        self._cache[work.model.predictor.fingerprint, work.text] = answer
+        while len(self._cache) > self.limits.cache:
+            self._cache.popitem(last=False)
