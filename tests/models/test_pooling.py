@@ -63,6 +63,12 @@ def compute_logits(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> np
         return model.eval()(**batch).logits.numpy()
 
 
+def test_all_but_the_embeddings_are_trained(saved: tuple[AdaptedModel, Path]) -> None:
+    trained = {name: parameter.requires_grad for name, parameter in saved[0].model.named_parameters()}
+    assert any("word_embeddings" in name or "tok_embeddings" in name for name in trained)
+    assert trained == {name: ".embeddings." not in name for name in trained}
+
+
 def test_logits_are_the_heads_of_the_mean_of_each_texts_tokens(saved: tuple[AdaptedModel, Path]) -> None:
     adapted, folder = saved
     model: Any = adapted.model

@@ -116,8 +116,8 @@ def test_files_are_kept_by_the_names_they_were_given(
 @pytest.mark.parametrize(
     ("method", "flags", "longest"),
     [
-        ("setfit", {}, 8),
-        ("setfit", {"model.truncation": "windows", "model.max_length": 10}, None),
+        ("setfit", {"training.length_warmup": 8}, 8),
+        ("setfit", {"training.length_warmup": 8, "model.truncation": "windows", "model.max_length": 10}, None),
         ("full", {"training.length_warmup": 8}, 8),
         ("lora", {"training.length_warmup": 8}, 8),
         ("lora", {"training.length_warmup": 12}, None),
@@ -127,18 +127,16 @@ def test_files_are_kept_by_the_names_they_were_given(
 def test_training_reads_shorter_texts_of_pairs_and_at_the_beginning(
     build_encoder: Callable[..., Path],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     method: str,
     flags: dict[str, Any],
     longest: int | None,
 ) -> None:
-    monkeypatch.setattr("lorafit.training.prepare.PAIR_TOKENS", 8)
     flags = {"method.name": method, "model.max_length": 12} | flags
     texts = ["a lovely film and an awful film and a dull film and more"]
     prepared = prepare(write_config(tmp_path, build_encoder("bert"), texts, **flags), Silent())
     found, whole = prepared.short, prepared.tokens["train"]
     assert whole.lengths.max() == flags["model.max_length"]
-    assert (describe_warmup(prepared) is not None) == (longest is not None and method != "setfit")
+    assert (describe_warmup(prepared) is not None) == (longest is not None)
     if longest is None:
         assert found is None
         return
@@ -162,7 +160,9 @@ def test_training_reads_shorter_texts_of_pairs_and_at_the_beginning(
         (64, 10, {"training.length_warmup": 64}),
         (64, 10, {"training.length_warmup": 64, "method.layers": "top3"}),
         (0, 1280, {"training.length_warmup": 64, "model.truncation": "windows"}),
-        (0, 1280, {"training.length_warmup": 64, "method.name": "setfit"}),
+        (128, 10, {"method.name": "setfit"}),
+        (32, 1280, {"training.length_warmup": 32, "method.name": "setfit"}),
+        (0, 10, {"model.truncation": "windows", "method.name": "setfit"}),
         (0, 1280, {"training.length_warmup": 64, "method.name": "embedding"}),
     ],
 )

@@ -35,7 +35,7 @@ from lorafit.system.extras import require
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.base import TargetScaler, Task
 from lorafit.tasks.registry import get_task
-from lorafit.training.planning.schedule import PAIR_TOKENS, choose_length_warmup, complete_schedule, slow_down
+from lorafit.training.planning.schedule import choose_length_warmup, complete_schedule, slow_down
 
 _KEPT = 2
 """How many truncations of the texts are kept in memory for several runs."""
@@ -200,7 +200,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     tokens = material.tokenize(truncation)
     warmup = choose_length_warmup(config, len(splits.train))
     config = override_config(config, {"training.length_warmup": warmup})
-    short = _shorten(material, truncation, PAIR_TOKENS if method.objective == "pairs" else warmup, tokens["train"])
+    short = _shorten(material, truncation, warmup, tokens["train"])
     config = bound_steps(config, tokens["train"] if short is None else short)
     unknown = {name: count_unknown(material.tokenizer, texts, pair=splits.pair) for name, texts in tokens.items()}
     coverage_notes = list(_check_coverage(material, unknown, force=config.model.force))
@@ -244,6 +244,8 @@ def describe_warmup(prepared: Prepared) -> str | None:
     length = prepared.config.training.length_warmup
     if prepared.short is None or not length:
         return None
+    if find_method(prepared.config.method.name).objective == "pairs":
+        return f"pairs are learned of texts of at most {length} tokens"
     return f"training begins with texts of at most {length} tokens, for half of the steps"
 
 

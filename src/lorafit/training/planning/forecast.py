@@ -21,7 +21,7 @@ from lorafit.system.extras import missing_modules
 from lorafit.system.text import join_text
 from lorafit.tasks.registry import get_task
 from lorafit.training.embedding_baseline import check_size, is_embedding, predicts_from_embeddings
-from lorafit.training.planning.schedule import MOST_FITTED, PAIR_TOKENS, choose_length_warmup, count_short_steps
+from lorafit.training.planning.schedule import MOST_FITTED, choose_length_warmup, count_short_steps
 
 if TYPE_CHECKING:
     from lorafit.training.planning.costs import Costs
@@ -118,8 +118,8 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
     if config.data.max_rows is not None:
         share = min(1.0, config.data.max_rows / workload.count("train"))
         lengths["train"] = _thin_out(lengths["train"], share)
-    objective, is_whole = find_method(config.method.name).objective, config.model.truncation == "windows"
-    texts = lengths["train"] if objective != "pairs" or is_whole else np.minimum(lengths["train"], PAIR_TOKENS)
+    objective, warmup = find_method(config.method.name).objective, choose_length_warmup(config, len(lengths["train"]))
+    texts = np.minimum(lengths["train"], warmup) if objective == "pairs" and warmup else lengths["train"]
     plan = plan_batches(texts, max_rows=training.batch_rows, max_tokens=training.batch_tokens)
     train, whole = plan.shapes(texts), plan_prediction(lengths["train"]).shapes(lengths["train"])
     predicted = {name: plan_prediction(part).shapes(part) for name, part in lengths.items() if name != "train"}
@@ -135,7 +135,7 @@ def forecast_run(config: Config, workload: Workload) -> dict[str, float]:
         fit = costs.sum_forward(whole)
     else:
         fit = costs.sum_steps(train, frozen=frozen, kept=kept > 0) * steps / len(train)
-        if warmup := choose_length_warmup(config, len(texts)):
+        if warmup and objective == "labels":
             short = costs.sum_steps(plan.shapes(np.minimum(texts, warmup)), frozen=frozen, kept=False)
             fit += count_short_steps(training, len(train)) * (short / len(train) - fit / steps)
         if objective == "pairs":

@@ -14,13 +14,10 @@ from lorafit.models.methods import find_method
 FEWEST_STEPS: Final = 80
 """Optimizer steps that training has at least, where neither epochs nor steps are set."""
 
-PAIR_TOKENS: Final = 128
-"""Longest text in tokens while an encoder learns by pairs; its head reads the whole length."""
-
 MOST_FITTED: Final = 5_000
 """Training inputs that the head of such an encoder is fitted to, drawn at random where there are more."""
 
-_WARMUP_TOKENS: Final = 128
+_SHORT_TOKENS: Final = 128
 _MANY_FOR_WARMUP: Final = 1_280
 """From so many rows on, training begins with shorter texts."""
 
@@ -81,16 +78,18 @@ def choose_length_warmup(config: Config, rows: int) -> int:
         rows: Number of training rows.
 
     Returns:
-        The length; 0 where all steps read whole texts, as of windows and for methods that learn from no labels step by
-        step.
+        The length; an encoder that learns by pairs keeps to it, and its head reads whole texts. 0 where all steps read
+        whole texts, as of windows.
     """
     method, given, longest = find_method(config.method.name), config.training.length_warmup, config.model.max_length
-    if config.model.truncation == "windows" or method.objective != "labels":
+    if config.model.truncation == "windows" or method.objective == "none":
         return 0
     if given is not None:
         return given
+    if method.objective == "pairs":
+        return _SHORT_TOKENS
     learns = config.method.layers == "all" and (method.is_adapter or method.trains is not None)
-    return _WARMUP_TOKENS if learns and rows >= _MANY_FOR_WARMUP and longest >= 2 * _WARMUP_TOKENS else 0
+    return _SHORT_TOKENS if learns and rows >= _MANY_FOR_WARMUP and longest >= 2 * _SHORT_TOKENS else 0
 
 
 def count_pair_steps(rows: int) -> int:
