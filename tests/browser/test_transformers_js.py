@@ -93,6 +93,8 @@ def test_the_page_of_the_guide_says_what_lorafit_says(
     folder, file, dtype, near = FORMS[form]
     export = lorafit.export(trained.path, int8=form == "int8")
     assert export.path == trained.path / folder
+    (graph,) = export.path.rglob(file)
+    assert graph.stat().st_size <= (25_000_000 if form == "int8" else 100_000_000), "a page loads it"
     texts = json.loads(TEXTS) + AWKWARD
     page = put(PAGE, TEXTS, json.dumps(texts))
     page = put(put(page, '"onnx-int8"', f'"{folder}"'), '"q8"', f'"{dtype}"')
