@@ -11,6 +11,7 @@ from torch import nn
 from lorafit.models.acceleration.attention import attend, use_attention
 from lorafit.models.acceleration.composed_weight import DROPOUTS
 from lorafit.models.acceleration.lora_linear import LinearGroup, can_be_grouped
+from lorafit.models.acceleration.packing import current_packing
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import base_of
 from lorafit.models.architectures import ARCHITECTURES, Architecture, BlockParts, pooling_of
@@ -32,7 +33,8 @@ class FusedBlock(nn.Module):
 
     Its children are those of the block it replaces, under the same names, so that parameters keep theirs. `height` is
     the number of layers above the lowest trained one; where it is below 0, the block is part of the frozen prefix.
-    With `first_alone` only the first token is computed, as in the last layer below a head that reads no other.
+    With `first_alone` only the first token is computed, as in the last layer below a head that reads no other. Inside
+    `packed` the states from one block to the next are without padding.
     """
 
     def __init__(
@@ -94,12 +96,20 @@ class FusedBlock(nn.Module):
         return self._compute(hidden_states, attention_mask)
 
     def _compute(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        x = hidden_states.to(_dtype.get())
-        first = x[:, :1].contiguous() if self._first_alone else x
+        x, packing = hidden_states.to(_dtype.get()), current_packing()
+        if packing is not None and not packing.holds(x):
+            x = packing.pack(x)
+        first = x
+        if self._first_alone:
+            first = x[:, :1].contiguous() if packing is None else packing.take_first(x)
         projected = [group(part) for group, part in zip(self._inputs, (first, x), strict=False)]
+        if packing is not None:
+            projected = [packing.unpack(part) if packing.holds(part) else part for part in projected]
         packed = (part.view(*part.shape[:2], -1, self._heads, x.shape[2] // self._heads) for part in projected)
-        attended = self._out(attend(attention_mask, *packed).flatten(2))
-        x = self._child(self._parts.attention_norm, attended + first)
+        attended = attend(attention_mask, *packed).flatten(2)
+        if packing is not None and not self._first_alone:
+            attended = packing.pack(attended)
+        x = self._child(self._parts.attention_norm, self._out(attended) + first)
         inner = self._child(self._parts.activation, self._up(x))
         x = self._child(self._parts.output_norm, self._down(inner) + x)
         return x.float() if self._first_alone else x
@@ -168,7 +178,8 @@ def read_block_input(block: nn.Module, inputs: tuple[Any, ...], named: dict[str,
     """
     kept = named.get("prefix_hidden_states") if isinstance(block, FusedBlock) and block.height == 0 else None
     states: torch.Tensor = kept if kept is not None else inputs[0] if inputs else named["hidden_states"]
-    return states
+    packing = current_packing()
+    return packing.unpack(states) if packing is not None and packing.holds(states) else states
 
 
 def find_block_obstacle(model: "PreTrainedModel | PeftModel") -> str | None:

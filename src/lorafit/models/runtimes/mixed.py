@@ -25,8 +25,10 @@ from torch import nn
 from lorafit.errors import RunError
 from lorafit.models.acceleration.encoder_block import FusedBlock, at_precision, fuse_encoder
 from lorafit.models.acceleration.lora_linear import LinearGroup, has_plain_lora
+from lorafit.models.acceleration.packing import current_packing, packed
 from lorafit.models.acceleration.precision import PrecisionChoice
 from lorafit.models.adaptation import base_of, reads_token_types
+from lorafit.models.architectures import pooling_of
 from lorafit.models.batching import BF16_POSITIONS
 from lorafit.models.features import FeatureReader
 from lorafit.models.runtimes.pytorch import on_threads
@@ -100,7 +102,7 @@ class _Bank:
         self._down, self._up, self._rank = down, up, rank
 
     def add(self, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """Add each row's update to a product: x (rows, length, inputs), output (rows, length, outputs)."""
+        """Add each row's update to a product: x (rows, length, inputs), output (rows, length, outputs), or packed."""
         rows = _rows.get()
         if rows is None or self._rank == 0:
             return output
@@ -109,8 +111,13 @@ class _Bank:
             flat = output.view(-1, output.shape[-1])
             flat.addmm_(x.reshape(-1, x.shape[-1]) @ down, up)
             return output
-        low = torch.bmm(x, self._down[rows.places])
-        return output.baddbmm_(low, self._up[rows.places])
+        packing = current_packing()
+        if packing is None or not packing.holds(x):
+            low = torch.bmm(x, self._down[rows.places])
+            return output.baddbmm_(low, self._up[rows.places])
+        for place, part in packing.groups.items():
+            output[0, part].addmm_(x[0, part] @ self._down[place], self._up[place])
+        return output
 
 
 def _reserve(*shape: int, dtype: torch.dtype) -> torch.Tensor:
@@ -191,6 +198,11 @@ class MixedRuntime:
     def fewest_positions(self, _: int) -> int | None:
         """Return those of bf16, for which the library beneath torch keeps kernels of every shape; else None."""
         return BF16_POSITIONS if self.precision == "bf16" else None
+
+    @property
+    def packs(self) -> bool:
+        """Whether padding is left out: in fp32, since the library beneath torch keeps bf16's kernels of every shape."""
+        return self.precision == "fp32" and pooling_of(self._model) == "own"
 
     @property
     def width(self) -> int:
@@ -299,7 +311,8 @@ class MixedRuntime:
         ):
             heads = [self._find_head(number) for number in used.tolist()]
             places = np.array([self._places[number] for number in used.tolist()])
-            with _computing(_Rows(torch.from_numpy(places[owners]), places[0] if len(places) == 1 else None)):
+            rows = _Rows(torch.from_numpy(places[owners]), places[0] if len(places) == 1 else None)
+            with _computing(rows), packed(mask if self.packs else None, places[owners]):
                 states = self._encoder(input_ids=torch.from_numpy(input_ids), attention_mask=mask, **others)
             parts = []
             for owner, head in enumerate(heads):
@@ -349,6 +362,11 @@ class MixedView:
     def precision(self) -> Literal["fp32", "bf16"]:
         """Arithmetic of the encoder's products."""
         return self._runtime.precision
+
+    @property
+    def packs(self) -> bool:
+        """As `MixedRuntime`."""
+        return self._runtime.packs
 
     def fewest_positions(self, inputs: int) -> int | None:
         """As `MixedRuntime`."""
