@@ -1,6 +1,8 @@
 """What a server answers is what `lorafit predict` answers, in whatever dialect it is asked."""
 
+import http.client
 import json
+import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -162,6 +164,18 @@ def test_tensors_that_hold_no_texts_are_refused(client: "Client", tensor: dict[s
 def test_scores_can_be_few_and_raw(client: "Client") -> None:
     told = client.post("/predictions", {"model": "stars", "texts": TEXTS, "top_k": 2, "raw_scores": True}).content
     assert [len(one["scores"]) for one in told["predictions"]] == [2] * len(TEXTS)
+
+
+def test_a_small_answer_does_not_wait_to_be_acknowledged(client: "Client") -> None:
+    seconds = []
+    connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=60)
+    for _ in range(60):
+        began = time.monotonic()
+        connection.request("GET", "/v2/health/live")
+        assert connection.getresponse().read() == b'{"live":true}'
+        seconds.append(time.monotonic() - began)
+    connection.close()
+    assert statistics.median(seconds[20:]) < 0.03, "a client that acknowledges late does so after 40 ms"
 
 
 def test_words_are_explained(client: "Client", predictors: dict[str, Predictor]) -> None:

@@ -236,7 +236,8 @@ def listen_at(plan: Plan) -> socket.socket:
     if plan.access.a_minute is not None and not plan.access.keys:
         raise UserInputError(f"--rate-limit counts the requests of a key: give --api-keys FILE, or {KEYS_VARIABLE}.")
     family = socket.AF_INET6 if ":" in plan.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends small answers at once (TCP_NODELAY) where the protocol is named
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((plan.host, plan.port))
