@@ -318,9 +318,9 @@ class TrainingConfig(Section):
     length_warmup: int | None = Field(
         None,
         ge=0,
-        description="Longest text in tokens in the first half of the steps, with setfit in all of them, 8 at least; 0 "
-        "leaves texts as long as they are, and so are windows. When absent 128: with setfit, and of 1,280 rows and "
-        "more, where all layers learn and inputs may be twice as long.",
+        description="Longest text in tokens in the first half of the steps, 8 at least; 0 leaves all as long as they "
+        "are, and so are windows. When absent 128, of 1,280 rows and more, where all layers learn and inputs may be "
+        "twice as long. With setfit that of all pairs' texts: 128 when absent or 0.",
     )
     budget: str | None = Field(
         None, description="Time for the whole run, such as 90s, 10m or 1h30m; the best settings that fit are chosen."

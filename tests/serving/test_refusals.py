@@ -1,5 +1,6 @@
 """What a server refuses, and that it goes on answering others."""
 
+import asyncio
 import http.client
 import json
 import logging
@@ -10,13 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from lorafit.errors import EnvironmentUnfitError, UserInputError
+from lorafit.inference.predictor import Answer
 from lorafit.serving import server
+from lorafit.serving.batching import Ticket
 from lorafit.serving.gates import log, read_keys
 from lorafit.serving.server import Access, Plan, listen_at, open_server
 from lorafit.serving.service import Limits
+from lorafit.tasks.registry import build_task
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Client, OpenHere
@@ -153,6 +158,41 @@ def test_an_explanation_waits_like_any_text_and_ends_with_its_client(
             answered += client.post("/predict", {"inputs": f"film {answered}"}).status == 200
         assert explained.result().status == 200
         assert answered > 2, "others are answered meanwhile"
+
+
+def test_an_explanation_that_would_take_too_long_is_refused_at_once(
+    open_here: "OpenHere", adapters: dict[str, Path]
+) -> None:
+    asked = {"text": "fine film of hours " * 15}
+    with (
+        open_here({"tone": adapters["tone"]}, limits=Limits(seconds=5, wait=5)) as client,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        with client.held():
+            first = pool.submit(client.post, "/predict", {"inputs": "film"})
+            time.sleep(0.3)  # until it is being computed
+            bulk = pool.submit(client.post, "/predict", {"inputs": [[f"film {row} " * 30] for row in range(100)]})
+            client.wait_for("lorafit_queue_tokens", 1000)
+            told = client.post("/explanations", asked)
+            assert told.status == 429
+            assert int(told.headers["retry-after"]) > 0
+        assert (first.result().status, bulk.result().status) == (200, 200)
+        assert client.post("/explanations", asked).status == 200
+
+
+def test_answers_are_kept_though_others_fail() -> None:
+    kept: list[tuple[int, Answer]] = []
+    answer = Answer(build_task("regression", ("points",)).predict(np.zeros(1), None), np.zeros(1), np.zeros(1))
+
+    async def wait() -> None:
+        ticket = Ticket(2, lambda *given: kept.append(given))
+        ticket.deliver(1, answer)
+        ticket.deliver(0, UserInputError("no"))
+        await ticket.done
+
+    with pytest.raises(UserInputError, match="no"):
+        asyncio.run(wait())
+    assert kept == [(1, answer)]
 
 
 def test_connections_that_send_nothing_are_closed(

@@ -161,6 +161,7 @@ def test_training_reads_shorter_texts_of_pairs_and_at_the_beginning(
         (64, 10, {"training.length_warmup": 64, "method.layers": "top3"}),
         (0, 1280, {"training.length_warmup": 64, "model.truncation": "windows"}),
         (128, 10, {"method.name": "setfit"}),
+        (128, 10, {"training.length_warmup": 0, "method.name": "setfit"}),
         (32, 1280, {"training.length_warmup": 32, "method.name": "setfit"}),
         (0, 10, {"model.truncation": "windows", "method.name": "setfit"}),
         (0, 1280, {"training.length_warmup": 64, "method.name": "embedding"}),

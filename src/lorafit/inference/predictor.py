@@ -78,15 +78,6 @@ class StreamingRuntime(Runtime, Protocol):
         """Yield what `outputs` gives of each batch, in order."""
 
 
-@runtime_checkable
-class PackingRuntime(Runtime, Protocol):
-    """A runtime that may leave padding out."""
-
-    @property
-    def packs(self) -> bool:
-        """Whether it does, so that texts of unlike lengths are best computed together."""
-
-
 class Inputs(Protocol):
     """Texts as a runtime reads them, for example `TokenizedTexts`."""
 
@@ -481,18 +472,9 @@ def _is_answered(values: Array) -> NDArray[np.bool_]:
     return np.asarray(~np.isnan(values).any(axis=1))
 
 
-def plan_prediction(lengths: NDArray[np.int64], *, few_shapes: bool = False, packs: bool = False) -> BatchPlan:
-    """Return the batches in which texts of these lengths are predicted.
-
-    Args:
-        lengths: Tokens a text, shape (n,).
-        few_shapes: As `plan_batches` takes it.
-        packs: Whether padding costs nothing; else there are small batches of few texts, with less of it.
-
-    Returns:
-        The batches.
-    """
-    tokens = _BATCH_TOKENS if packs else min(_BATCH_TOKENS, max(_FEWEST_TOKENS, int(lengths.sum()) // _BATCHES))
+def plan_prediction(lengths: NDArray[np.int64], *, few_shapes: bool = False) -> BatchPlan:
+    """Return the batches in which texts of these lengths are predicted: of few texts small ones, with less padding."""
+    tokens = min(_BATCH_TOKENS, max(_FEWEST_TOKENS, int(lengths.sum()) // _BATCHES))
     return plan_batches(lengths, max_rows=_BATCH_ROWS, max_tokens=tokens, few_shapes=few_shapes)
 
 
@@ -559,8 +541,7 @@ def compute_outputs(
         plan = plan_batches(tokens.lengths, max_rows=_BATCH_ROWS, max_tokens=_FEWEST_TOKENS)
         found = runtime.stream(tokens.pad(plan[batch], pad_id) for batch in range(len(plan)))
     else:
-        packs = isinstance(runtime, PackingRuntime) and runtime.packs
-        plan = plan_prediction(tokens.lengths, few_shapes=fewest is not None, packs=packs)
+        plan = plan_prediction(tokens.lengths, few_shapes=fewest is not None)
         padded = (tokens.pad(plan[batch], pad_id) for batch in range(len(plan)))
         if most_tokens is not None and fewest is not None:
             padded = (_pad_further(batch, pad_id, longest=most_tokens, fewest=fewest) for batch in padded)

@@ -53,10 +53,13 @@ class OverloadedError(Exception):
 
 
 class Ticket:
-    """A request that waits for the answers to its texts, in the event loop that made it."""
+    """A request that waits for the answers to its texts, in the event loop that made it.
 
-    def __init__(self, texts: int) -> None:
-        self._loop = asyncio.get_running_loop()
+    `keep` gets each answer as it comes, with the place of its text, even if others fail or come too late.
+    """
+
+    def __init__(self, texts: int, keep: Callable[[int, Answer], None] | None = None) -> None:
+        self._loop, self._keep = asyncio.get_running_loop(), keep
         self._answers: list[Answer | None] = [None] * texts
         self._left = texts
         self.done: asyncio.Future[list[Answer]] = self._loop.create_future()
@@ -73,6 +76,8 @@ class Ticket:
             self.done.set_exception(answer)
             return
         self._answers[place] = answer
+        if self._keep is not None:
+            self._keep(place, answer)
         self._left -= 1
         if self._left == 0:
             self.done.set_result([one for one in self._answers if one is not None])
@@ -124,7 +129,8 @@ class Batcher:
         self._queues: OrderedDict[Served, deque[_Waiting]] = OrderedDict()
         self._known: dict[tuple[Served, object], _Waiting] = {}
         self._waiting = self._computing = 0
-        self._rate = _USUAL_RATE
+        self.rate = _USUAL_RATE
+        """Tokens a second, of late."""
         self._ended_at = 0.0
         self._stopped = False
         self._changed = threading.Condition()
@@ -155,31 +161,34 @@ class Batcher:
 
     def admit(self, patience: float) -> None:
         """Raise `OverloadedError` where all that waits takes more than so many seconds."""
-        self._check((self._waiting + self._computing) / self._rate, patience)
+        self._check((self._waiting + self._computing) / self.rate, patience)
 
     def _check(self, wait: float, patience: float) -> None:
         if self._stopped or wait > patience:
             raise OverloadedError(max(1, math.ceil(wait - patience)))
 
-    def _foretell_wait(self, model: Served) -> float:
+    def foretell_wait(self, model: Served) -> float:
         """Return the seconds until a text that came now for a model is computed: models take turns, text by text."""
-        turns = len(self._queues.get(model, ()))
-        before = sum(one.size for queue in self._queues.values() for one in islice(queue, turns))
-        return (self._computing + before) / self._rate
+        with self._changed:
+            turns = len(self._queues.get(model, ()))
+            before = sum(one.size for queue in self._queues.values() for one in islice(queue, turns))
+            return (self._computing + before) / self.rate
 
-    def put(self, ticket: Ticket, works: Sequence[Work]) -> None:
+    def put(self, ticket: Ticket, works: Sequence[Work], *, patience: float | None = None) -> None:
         """Let a request wait for texts; one that waits already is not computed twice.
 
         Args:
             ticket: The request.
             works: Its texts.
+            patience: Longest wait in seconds; None for that of any text.
 
         Raises:
             OverloadedError: They would wait too long; none of them waits.
         """
         now = time.monotonic()
         with self._changed:
-            self._check(max(map(self._foretell_wait, {work.model for work in works}), default=0.0), self._patience)
+            wait = max(map(self.foretell_wait, {work.model for work in works}), default=0.0)
+            self._check(wait, self._patience if patience is None else patience)
             for place, work in enumerate(works):
                 known = self._known.get((work.model, work.text))
                 if known is None:
@@ -253,12 +262,12 @@ class Batcher:
     @property
     def budget(self) -> float:
         """Tokens of the next batch, at most: fewer where so many would take too long."""
-        return min(self._tokens, max(_FEWEST, self._rate * _LONGEST))
+        return min(self._tokens, max(_FEWEST, self.rate * _LONGEST))
 
     def learn(self, engine: Engine, tokens: int, seconds: float) -> None:
         """Take into account how long a batch took, from when it could begin: what is between batches counts, too."""
         engine.rate = max(engine.rate, tokens / max(seconds, 1e-6))
-        self._rate = (1 - _FORGET) * self._rate + _FORGET * tokens / max(seconds, 1e-6)
+        self.rate = (1 - _FORGET) * self.rate + _FORGET * tokens / max(seconds, 1e-6)
 
     def _answer(self, wanted: Sequence[_Waiting]) -> None:
         """Compute texts of one engine, and hand the answers over; what one has spoiled is computed one by one."""

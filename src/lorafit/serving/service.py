@@ -1,9 +1,10 @@
 """What a server does with texts, whatever dialect they came in: checked, tokenised, batched, remembered."""
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -13,10 +14,9 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 
 from lorafit.errors import UserInputError
-from lorafit.inference.explanation import MAX_SPANS, Explanation, explain_by_steps
+from lorafit.inference.explanation import Explanation, explain_by_steps
 from lorafit.inference.given_texts import NOTHING_LEFT, AnyText, read_texts
 from lorafit.inference.predictor import Answer
-from lorafit.inference.words import cut_spans
 from lorafit.serving.batching import Batcher, OverloadedError, Ticket
 from lorafit.serving.measures import Measures
 from lorafit.serving.shelf import Served, Shelf, Work
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 _WARM_UP_WORD: Final = "film"
 _TOKENIZERS: Final = 2
-"""Threads that tokenise, beside the event loop."""
+"""Threads that read texts, beside the event loop."""
 
 _MOST_PREPARED: Final = 256
 """Requests at most that wait for them."""
@@ -187,6 +187,14 @@ class Service:
                 "Ask for less at once."
             )
 
+    def _check_explanation(self, served: Served, tokens: int) -> None:
+        """Refuse one that would take too long, alone or, as its batches wait for others', now."""
+        self._check_time(served, tokens)
+        budget = self._batcher.budget
+        seconds = tokens / budget * (self._batcher.foretell_wait(served) + budget / self._batcher.rate)
+        if seconds > self.limits.seconds:
+            raise OverloadedError(math.ceil(seconds - self.limits.seconds))
+
     async def ask(self, name: str | None, texts: Sequence[AnyText]) -> Answered:
         """Answer texts.
 
@@ -216,9 +224,12 @@ class Service:
             missing = {place: work for place, work in enumerate(works) if place not in answers}
             if len(missing) > 1:  # a single text is tried however long it may take
                 self._check_time(served, sum(len(work.tokens.ids) for work in missing.values()))
-            for (place, work), answer in zip(missing.items(), await self._compute([*missing.values()]), strict=True):
-                answers[place] = answer
-                self._remember(work, answer)
+            places = [*missing]
+
+            def keep(place: int, answer: Answer) -> None:
+                self._remember(works[places[place]], answer)
+
+            answers |= dict(zip(places, await self._compute([*missing.values()], keep=keep), strict=True))
         return Answered(
             served, [answers[place] for place in range(len(works))], sum(len(work.tokens.ids) for work in works)
         )
@@ -232,37 +243,41 @@ class Service:
             async with asyncio.timeout(self.limits.seconds), self._holding(name) as served, self._explaining:
                 predictor = served.predictor
                 (work,) = await self._tokenize(served, [text], characters=_EXPLAINED_CHARACTERS)
-                words, _ = cut_spans(work.text, MAX_SPANS)
-                self._check_time(served, len(work.tokens.ids) * (len(words) + _DELETIONS))
                 steps = explain_by_steps(predictor.task, predictor.calibration, work.text, label=label)
-                wanted = next(steps)
-                while True:
-                    values = await self._compute_values(served, wanted)
-                    try:
-                        wanted = steps.send(values)
-                    except StopIteration as end:
-                        return served, end.value
+                found = await self._beside(partial(_advance, steps, None))
+                if not isinstance(found, Explanation):
+                    self._check_explanation(served, len(work.tokens.ids) * (len(found) + _DELETIONS))
+                while not isinstance(found, Explanation):
+                    values = await self._compute_values(served, found)
+                    found = await self._beside(partial(_advance, steps, values))
+                return served, found
         finally:
             self._explained -= 1
 
     async def _compute_values(self, served: Served, texts: Sequence[Text]) -> Array:
         """Compute values of shape (texts, labels); no more than a batch of them waits, as others wait, too."""
-        read = partial(served.predictor.tokenize, texts)
-        tokens = await asyncio.get_running_loop().run_in_executor(self._tokenizing, read)
+        tokens = await self._beside(partial(served.predictor.tokenize, texts))
         answers: list[Answer] = []
         works = [Work(served, text, tokens.select(np.array([place]))) for place, text in enumerate(texts)]
         while left := works[len(answers) :]:
             ends = np.cumsum([len(work.tokens.ids) for work in left])
-            answers += await self._compute(left[: max(1, int((ends <= self._batcher.budget).sum()))])
+            part = left[: max(1, int((ends <= self._batcher.budget).sum()))]
+            answers += await self._compute(part, patience=math.inf)  # it was admitted as a whole
         return np.stack([answer.values for answer in answers])
 
-    async def _compute(self, works: Sequence[Work]) -> list[Answer]:
+    async def _compute(
+        self,
+        works: Sequence[Work],
+        *,
+        keep: Callable[[int, Answer], None] | None = None,
+        patience: float | None = None,
+    ) -> list[Answer]:
         """Let texts wait in the queue for their answers, unless nobody waits for these any more."""
         if not works:
             return []
-        ticket = Ticket(len(works))
+        ticket = Ticket(len(works), keep)
         try:
-            self._batcher.put(ticket, works)
+            self._batcher.put(ticket, works, patience=patience)
             return await ticket.done
         finally:
             ticket.done.cancel()
@@ -275,9 +290,13 @@ class Service:
         try:
             most = min(characters or self.limits.characters, self.limits.characters)
             prepare = partial(self._prepare, served, texts, most)
-            return await asyncio.get_running_loop().run_in_executor(self._tokenizing, prepare)
+            return await self._beside(prepare)
         finally:
             self._prepared -= 1
+
+    async def _beside(self, work: Callable[[], T]) -> T:
+        """Do something beside the event loop that takes longer than it may."""
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
 
     def _prepare(self, served: Served, texts: Sequence[AnyText], most: int) -> list[Work]:
         """Check and tokenise texts of at most so many characters."""
@@ -307,3 +326,12 @@ class Service:
         self._cache[work.model.predictor.fingerprint, work.text] = answer
         while len(self._cache) > self.limits.cache:
             self._cache.popitem(last=False)
+
+
+def _advance(steps: Generator[list[Text], Array, Explanation], values: Array | None) -> list[Text] | Explanation:
+    """Return the texts that an explanation asks of next, or itself; values are of those before, None at first."""
+    try:
+        return next(steps) if values is None else steps.send(values)
+    except StopIteration as end:
+        found: Explanation = end.value
+        return found

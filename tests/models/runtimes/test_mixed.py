@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from lorafit.config import MethodConfig, ModelConfig
-from lorafit.inference.predictor import plan_prediction
 from lorafit.models.acceleration import packing
 from lorafit.models.acceleration.packing import current_packing, packed
 from lorafit.models.acceleration.precision import PrecisionChoice
@@ -103,9 +102,3 @@ def test_tokens_of_a_group_lie_together() -> None:
         assert found.groups == {3: slice(0, 1), 7: slice(1, 7)}
         assert found.take_first(tokens).flatten().tolist() == [0, 4, 8]
         torch.testing.assert_close(found.unpack(tokens), states)
-
-
-def test_texts_without_padding_are_computed_together() -> None:
-    lengths = np.array([60] + [20] * 40)
-    assert len(plan_prediction(lengths)) == 2
-    assert len(plan_prediction(lengths, packs=True)) == 1

@@ -81,7 +81,8 @@ class FusedBlock(nn.Module):
                 the one above them reads it in place of `hidden_states`.
 
         Returns:
-            Shape (rows, length, width) in the dtype computed in; with `first_alone` (rows, 1, width) in fp32.
+            Shape (rows, length, width) in the dtype computed in, inside `packed` (1, tokens, width); with `first_alone`
+            (rows, 1, width) in fp32.
         """
         if self.height == 0 and _prefix_alone.get():
             raise _PrefixComputed(hidden_states)
@@ -97,16 +98,16 @@ class FusedBlock(nn.Module):
 
     def _compute(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         x, packing = hidden_states.to(_dtype.get()), current_packing()
-        if packing is not None and not packing.holds(x):
+        if packing is not None and not packing.is_packed(x):
             x = packing.pack(x)
         first = x
         if self._first_alone:
             first = x[:, :1].contiguous() if packing is None else packing.take_first(x)
         projected = [group(part) for group, part in zip(self._inputs, (first, x), strict=False)]
         if packing is not None:
-            projected = [packing.unpack(part) if packing.holds(part) else part for part in projected]
-        packed = (part.view(*part.shape[:2], -1, self._heads, x.shape[2] // self._heads) for part in projected)
-        attended = attend(attention_mask, *packed).flatten(2)
+            projected = [packing.unpack(part) if packing.is_packed(part) else part for part in projected]
+        by_head = (part.view(*part.shape[:2], -1, self._heads, x.shape[2] // self._heads) for part in projected)
+        attended = attend(attention_mask, *by_head).flatten(2)
         if packing is not None and not self._first_alone:
             attended = packing.pack(attended)
         x = self._child(self._parts.attention_norm, self._out(attended) + first)
@@ -179,7 +180,7 @@ def read_block_input(block: nn.Module, inputs: tuple[Any, ...], named: dict[str,
     kept = named.get("prefix_hidden_states") if isinstance(block, FusedBlock) and block.height == 0 else None
     states: torch.Tensor = kept if kept is not None else inputs[0] if inputs else named["hidden_states"]
     packing = current_packing()
-    return packing.unpack(states) if packing is not None and packing.holds(states) else states
+    return packing.unpack(states) if packing is not None and packing.is_packed(states) else states
 
 
 def find_block_obstacle(model: "PreTrainedModel | PeftModel") -> str | None:

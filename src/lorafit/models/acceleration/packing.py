@@ -25,7 +25,7 @@ class Packing:
     Attributes:
         rows: Texts, at least 2.
         length: Positions of each, padding included.
-        places: Shape (tokens,): their places, counted row by row.
+        places: Shape (tokens,): where each stands, counted row by row; group by group.
         starts: Shape (rows,): which of the tokens is the first of each text.
         groups: Which of the tokens are of the texts of a group, by its number.
     """
@@ -36,7 +36,8 @@ class Packing:
     starts: torch.Tensor
     groups: Mapping[int, slice]
 
-    def holds(self, states: torch.Tensor) -> bool:
+    @staticmethod
+    def is_packed(states: torch.Tensor) -> bool:
         """Return whether states are packed: shape (1, tokens, …)."""
         return len(states) == 1
 

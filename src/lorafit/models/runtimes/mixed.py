@@ -112,7 +112,7 @@ class _Bank:
             flat.addmm_(x.reshape(-1, x.shape[-1]) @ down, up)
             return output
         packing = current_packing()
-        if packing is None or not packing.holds(x):
+        if packing is None or not packing.is_packed(x):
             low = torch.bmm(x, self._down[rows.places])
             return output.baddbmm_(low, self._up[rows.places])
         for place, part in packing.groups.items():
@@ -176,6 +176,8 @@ class MixedRuntime:
         self._model: Any = base
         self._encoder: Any = base.base_model
         self._precision, self._threads = precision, threads
+        self._packs = precision.name == "fp32" and pooling_of(base) == "own"
+        """Whether padding is left out: not in bf16, of which the library beneath torch keeps kernels of every shape."""
         self.name = "torch-bf16" if precision.name == "bf16" else "torch"
         dtype = torch.bfloat16 if precision.name == "bf16" else torch.float32
         self._banks: dict[str, tuple[_Bank, int]] = {}
@@ -198,11 +200,6 @@ class MixedRuntime:
     def fewest_positions(self, _: int) -> int | None:
         """Return those of bf16, for which the library beneath torch keeps kernels of every shape; else None."""
         return BF16_POSITIONS if self.precision == "bf16" else None
-
-    @property
-    def packs(self) -> bool:
-        """Whether padding is left out: in fp32, since the library beneath torch keeps bf16's kernels of every shape."""
-        return self.precision == "fp32" and pooling_of(self._model) == "own"
 
     @property
     def width(self) -> int:
@@ -312,7 +309,7 @@ class MixedRuntime:
             heads = [self._find_head(number) for number in used.tolist()]
             places = np.array([self._places[number] for number in used.tolist()])
             rows = _Rows(torch.from_numpy(places[owners]), places[0] if len(places) == 1 else None)
-            with _computing(rows), packed(mask if self.packs else None, places[owners]):
+            with _computing(rows), packed(mask if self._packs else None, places[owners]):
                 states = self._encoder(input_ids=torch.from_numpy(input_ids), attention_mask=mask, **others)
             parts = []
             for owner, head in enumerate(heads):
@@ -362,11 +359,6 @@ class MixedView:
     def precision(self) -> Literal["fp32", "bf16"]:
         """Arithmetic of the encoder's products."""
         return self._runtime.precision
-
-    @property
-    def packs(self) -> bool:
-        """As `MixedRuntime`."""
-        return self._runtime.packs
 
     def fewest_positions(self, inputs: int) -> int | None:
         """As `MixedRuntime`."""

@@ -84,10 +84,10 @@ def choose_length_warmup(config: Config, rows: int) -> int:
     method, given, longest = find_method(config.method.name), config.training.length_warmup, config.model.max_length
     if config.model.truncation == "windows" or method.objective == "none":
         return 0
+    if method.objective == "pairs":
+        return given or _SHORT_TOKENS
     if given is not None:
         return given
-    if method.objective == "pairs":
-        return _SHORT_TOKENS
     learns = config.method.layers == "all" and (method.is_adapter or method.trains is not None)
     return _SHORT_TOKENS if learns and rows >= _MANY_FOR_WARMUP and longest >= 2 * _SHORT_TOKENS else 0
 
