@@ -193,11 +193,9 @@ def explain_by_steps(
         draws: As in `explain`.
         seed: As in `explain`.
 
-    Yields:
-        Texts; to be sent back are their values, of shape (texts, labels).
-
     Returns:
-        The contributions and the deletion test.
+        A generator: it yields texts, is to be sent their values, of shape (texts, labels), and returns the
+        contributions and the deletion test.
 
     Raises:
         UserInputError: As `explain`.
@@ -205,14 +203,18 @@ def explain_by_steps(
     _check_request(text, label, task.label_names, draws)
     spans, words_a_span = cut_spans(text, most_spans)
     single = [{index} for index in range(len(spans)) if len(spans) > 1]
-    values = yield from _predict_without(text, spans, [set(), *single])
+    texts, places = _list_different(text, spans, [set(), *single])
+    answered = yield texts
+    values = answered[places]
     output = int(task.main_output(values[:1])[0]) if label is None else task.label_names.index(label)
     added = task.contribution(values, output)
     contributions = added[0] - added[1:]
     counts, removed = _choose_deletions(contributions, draws=draws, seed=seed)
-    without = (yield from _predict_without(text, spans, removed)) if removed else values[:0]
-    score = float(values[0, output])
-    drops = (score - without[:, output]).reshape(len(counts), 1 + draws).tolist()
+    score, drops = float(values[0, output]), list[list[float]]()
+    if removed:
+        texts, places = _list_different(text, spans, removed)
+        answered = yield texts
+        drops = (score - answered[places, output]).reshape(len(counts), 1 + draws).tolist()
     return Explanation(
         text=join_text(text),
         task=task,
@@ -258,14 +260,13 @@ def _choose_deletions(contributions: Array, *, draws: int, seed: int) -> tuple[d
     ]
 
 
-def _predict_without(
+def _list_different(
     text: Text, spans: Sequence[Span], removed: Sequence[Collection[int]]
-) -> Generator[list[Text], Array, Array]:
-    """Predict every different text once: leaving out either of two equal neighbours gives the same."""
+) -> tuple[list[Text], list[int]]:
+    """Return the different texts without some words, and which of them each is: equal neighbours leave the same."""
     texts = [leave_out(text, spans, indices) for indices in removed]
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-    values = yield list(places)
-    return values[[places[text] for text in texts]]
+    return list(places), [places[text] for text in texts]
 
 
 def _mean(values: Sequence[float]) -> float | None:
