@@ -165,7 +165,7 @@ def test_an_explanation_that_would_take_too_long_is_refused_at_once(
 ) -> None:
     asked = {"text": "fine film of hours " * 15}
     with (
-        open_here({"tone": adapters["tone"]}, limits=Limits(seconds=5, wait=5)) as client,
+        open_here({"tone": adapters["tone"]}, limits=Limits(seconds=15, wait=15)) as client,
         ThreadPoolExecutor(2) as pool,
     ):
         with client.held():
