@@ -221,15 +221,12 @@ class Service:
             works = await self._tokenize(served, texts)
             answers = {place: known for place, work in enumerate(works) if (known := self._recall(work)) is not None}
             self.measures.count_cached(len(answers))
-            missing = {place: work for place, work in enumerate(works) if place not in answers}
+            places = [place for place in range(len(works)) if place not in answers]
+            missing = [works[place] for place in places]
             if len(missing) > 1:  # a single text is tried however long it may take
-                self._check_time(served, sum(len(work.tokens.ids) for work in missing.values()))
-            places = [*missing]
-
-            def keep(place: int, answer: Answer) -> None:
-                self._remember(works[places[place]], answer)
-
-            answers |= dict(zip(places, await self._compute([*missing.values()], keep=keep), strict=True))
+                self._check_time(served, sum(len(work.tokens.ids) for work in missing))
+            found = await self._compute(missing, keep=lambda place, answer: self._remember(missing[place], answer))
+            answers |= zip(places, found, strict=True)
         return Answered(
             served, [answers[place] for place in range(len(works))], sum(len(work.tokens.ids) for work in works)
         )

@@ -18,6 +18,8 @@ MOST_FITTED: Final = 5_000
 """Training inputs that the head of such an encoder is fitted to, drawn at random where there are more."""
 
 _SHORT_TOKENS: Final = 128
+"""Longest text in tokens where training begins with short ones, and of pairs."""
+
 _MANY_FOR_WARMUP: Final = 1_280
 """From so many rows on, training begins with shorter texts."""
 
