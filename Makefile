@@ -11,6 +11,9 @@ LOCK_FLAGS ?=
 WORKERS ?= auto
 QUICK := tests/tasks tests/data tests/system tests/test_config.py tests/test_errors.py tests/test_house.py
 
+# The tests start hundreds of processes: none is to compile lorafit anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

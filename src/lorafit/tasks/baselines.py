@@ -154,15 +154,20 @@ class _Words:
         if not any(map(len, found)):
             reading = Reading(0)
             found = [reading.hash_text(text).astype(np.int32) for text in texts]
-        ends = np.cumsum([0, *map(len, found)])
-        ones = np.ones(ends[-1], dtype=np.float32)
-        counted = csr_matrix((ones, np.concatenate(found), ends), shape=(len(texts), HASHES))
+        ends, hashes = np.cumsum([0, *map(len, found)]), np.concatenate(found)
+        occurs = np.zeros(HASHES, dtype=np.bool_)
+        occurs[hashes] = True
+        columns = np.flatnonzero(occurs)
+        places = np.empty(HASHES, dtype=np.int32)
+        places[columns] = np.arange(len(columns))
+        ones = np.ones(len(hashes), dtype=np.float32)
+        counted = csr_matrix((ones, places[hashes], ends), shape=(len(texts), len(columns)))
         counted.sum_duplicates()
-        frequencies = np.bincount(counted.indices, minlength=HASHES)
-        columns = np.flatnonzero(frequencies >= min(2, frequencies.max()))
-        if len(columns) > (room := _MOST_WEIGHTS // max(labels, 1)):
-            columns = np.sort(columns[np.argsort(-frequencies[columns], kind="stable")[:room]])
-        return cls(counted[:, columns], columns.astype(np.uint32), reading)
+        frequencies = np.bincount(counted.indices)
+        kept = np.flatnonzero(frequencies >= min(2, frequencies.max()))
+        if len(kept) > (room := _MOST_WEIGHTS // max(labels, 1)):
+            kept = np.sort(kept[np.argsort(-frequencies[kept], kind="stable")[:room]])
+        return cls(counted[:, kept], columns[kept].astype(np.uint32), reading)
 
     def weigh(self) -> tuple[Any, NDArray[np.float32]]:
         """Return the texts' TF-IDF, and the inverse document frequencies."""
