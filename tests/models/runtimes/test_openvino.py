@@ -15,8 +15,7 @@ from lorafit.inference.export.graph import build_graph
 from lorafit.inference.export.openvino import write_for_openvino
 from lorafit.inference.predictor import compute_outputs
 from lorafit.models.load import load_with_head, locate_encoder
-from lorafit.models.runtimes.graphs import find_cause
-from lorafit.models.runtimes.openvino import OpenvinoRuntime
+from lorafit.models.runtimes.openvino import OpenvinoRuntime, find_cause
 from lorafit.models.tokenization import TokenizedTexts
 from lorafit.tasks.registry import build_task
 

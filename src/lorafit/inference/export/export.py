@@ -34,8 +34,9 @@ from lorafit.models.adaptation import merge_adapter, reads_token_types
 from lorafit.models.load import load_tokenizer
 from lorafit.models.methods import find_method
 from lorafit.models.quiet import quiet_transformers
-from lorafit.models.runtimes.graphs import Engine, Precision, find_cause, open_graph
+from lorafit.models.runtimes.graphs import Engine, Precision, open_graph
 from lorafit.models.runtimes.onnx import OnnxRuntime
+from lorafit.models.runtimes.openvino import find_cause
 from lorafit.models.tokenization import marks_pairs
 from lorafit.runs.blends import open_blend
 from lorafit.runs.evidence import read_settings

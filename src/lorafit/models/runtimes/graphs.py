@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lorafit.system.text import clean_text
-
 if TYPE_CHECKING:
     from lorafit.models.runtimes.onnx import OnnxRuntime
     from lorafit.models.runtimes.openvino import OpenvinoRuntime
@@ -14,12 +12,6 @@ Engine = Literal["onnxruntime", "openvino"]
 
 Precision = Literal["fp32", "bf16", "int8"]
 """Arithmetic of an exported model's linear layers; OpenVINO computes in bf16 where the CPU has it, else in fp32."""
-
-_PLACES = ("Exception from ", "Check '", "FrontEnd API failed")
-"""How lines of OpenVINO's errors begin that say where it was, and not what is wrong."""
-
-_MOST_CHARACTERS = 200
-"""Of an engine's error that are told."""
 
 
 def open_graph(file: Path, precision: Precision, engine: Engine) -> "OnnxRuntime | OpenvinoRuntime":
@@ -44,9 +36,3 @@ def open_graph(file: Path, precision: Precision, engine: Engine) -> "OnnxRuntime
     from lorafit.models.runtimes.onnx import OnnxRuntime
 
     return OnnxRuntime(file, "int8" if precision == "int8" else "fp32")
-
-
-def find_cause(error: BaseException) -> str:
-    """Return what an engine's error says is wrong, without the lines that say where, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if not line.startswith(_PLACES)]
-    return clean_text(" ".join(lines), most=_MOST_CHARACTERS).strip()

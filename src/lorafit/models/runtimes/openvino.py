@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from lorafit.errors import EnvironmentUnfitError, RunError
 from lorafit.models.array_cache import SUFFIX, keep_arrays, read_arrays
 from lorafit.models.cache import cache_folder
-from lorafit.models.runtimes.graphs import find_cause
 from lorafit.system.extras import require
 from lorafit.system.hardware import choose_threads, cpu_flags, cpu_name
+from lorafit.system.text import clean_text
 
 _MANY = 64
 """Inputs of a call from which on padding them to few shapes costs more than compiling code for those that come."""
@@ -37,6 +37,12 @@ _MOST_KERNELS = 1000
 
 _MOST_KEPT = 500_000_000
 """Bytes of compiled graphs that the cache keeps."""
+
+_PLACES = ("Exception from ", "Check '", "FrontEnd API failed")
+"""How lines of OpenVINO's errors begin that say where it was, and not what is wrong."""
+
+_MOST_CHARACTERS = 200
+"""Of an engine's error that are told."""
 
 
 class OpenvinoRuntime:
@@ -162,6 +168,12 @@ class OpenvinoRuntime:
 
     def _read(self, found: Any) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:  # noqa: ANN401 - as above
         return found["logits"].copy(), found["features"].copy() if "features" in self._outputs else None
+
+
+def find_cause(error: BaseException) -> str:
+    """Return what an engine's error says is wrong, without the lines that say where, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if not line.startswith(_PLACES)]
+    return clean_text(" ".join(lines), most=_MOST_CHARACTERS).strip()
 
 
 def _digest(file: Path) -> str:
