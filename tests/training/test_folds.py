@@ -5,16 +5,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lorafit.config import Config, DataConfig, ModelConfig, load_config
 from lorafit.data.loading import load_source_rows
 from lorafit.data.rows import Split
 from lorafit.errors import DataError, JobInterruptedError, TrainingInterruptedError
-from lorafit.models.tokenization import Truncation, tokenize
+from lorafit.models.tokenization import Truncation
 from lorafit.system.progress import Silent
 from lorafit.tasks.registry import TASKS, build_task, get_task
 from lorafit.training import folds as module
-from lorafit.training.embedding_baseline import EmbeddingModel, FrozenBase
+from lorafit.training.embedding_baseline import EmbeddingModel, FrozenBase, choose_penalty
 from lorafit.training.folds import (
     assign_folds,
     build_material,
@@ -22,6 +23,7 @@ from lorafit.training.folds import (
     predict_embedding_folds,
     predict_encoder_folds,
 )
+from lorafit.training.prepare import Material
 
 TASK = build_task("single_label", ("bad", "fine", "good"))
 
@@ -84,16 +86,39 @@ def test_baselines_predict_each_row_by_a_model_of_the_other_folds() -> None:
 def test_embedding_predicts_each_row_by_a_regression_on_the_other_folds(tiny_distilbert: Path, task: str) -> None:
     y = {"multi_label": np.array([[0, 1], [1, 0]] * 20), "regression": np.arange(40.0)}
     kind = build_task(task, {"regression": ("value",), "ordinal": ("1", "2")}.get(task, ("a", "b")))
-    texts = tuple(f"{('awful', 'lovely')[row % 2]} film {row}" for row in range(40))
-    rows = Split(np.arange(1, 41), texts, y.get(task, np.array([0, 1] * 20)))
-    config = load_config(overrides=[f"model.name={tiny_distilbert}", "model.max_length=16"])
+    config, rows = embedded_rows(tiny_distilbert, y.get(task, np.array([0, 1] * 20)))
     material, folds = build_material(config, kind, rows), np.arange(40) // 2 % 3
     values = predict_embedding_folds(config, material, folds)
-    base = FrozenBase.load(material.encoder, kind, material.pad_id, config)
-    states = base.embed(tokenize(material.tokenizer, texts, Truncation(16, config.model.truncation)))
+    states = embed(material, config)
     for fold in range(3):
         model = EmbeddingModel.fit(kind, states[folds != fold], rows.y[folds != fold])
         np.testing.assert_allclose(values[folds == fold], model.compute_values(states[folds == fold]), atol=1e-6)
+
+
+def test_folds_that_calibrate_have_the_penalty_of_the_model(tiny_distilbert: Path) -> None:
+    kind, y = build_task("single_label", ("a", "b")), np.array([0, 1] * 20)
+    y[np.random.default_rng(0).permutation(40)[:12]] ^= 1  # with labels so wrong, a fold's choice is chance
+    config, rows = embedded_rows(tiny_distilbert, y)
+    material, folds = build_material(config, kind, rows), np.arange(40) // 2 % 5
+    states = embed(material, config)
+    strength = choose_penalty(kind, states, y, seed=config.training.seed)
+    own = {choose_penalty(kind, states[folds != fold], y[folds != fold], seed=0) for fold in range(5)}
+    assert own != {strength}
+    values = predict_embedding_folds(config, material, folds, common_penalty=True)
+    for fold in range(5):
+        model = EmbeddingModel.fit(kind, states[folds != fold], y[folds != fold], strength=strength)
+        np.testing.assert_allclose(values[folds == fold], model.compute_values(states[folds == fold]), atol=1e-6)
+
+
+def embedded_rows(encoder: Path, y: NDArray[Any]) -> tuple[Config, Split]:
+    texts = tuple(f"{('awful', 'lovely')[row % 2]} film {row}" for row in range(len(y)))
+    config = load_config(overrides=[f"model.name={encoder}", "model.max_length=16"])
+    return config, Split(np.arange(1, len(y) + 1), texts, y)
+
+
+def embed(material: Material, config: Config) -> NDArray[np.float64]:
+    base = FrozenBase.load(material.encoder, material.splits.task, material.pad_id, config)
+    return base.embed(material.tokenize(Truncation(16, config.model.truncation))["train"])
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,12 @@ from lorafit.models.load import Encoder, check_max_length, load_with_head
 from lorafit.models.methods import find_method
 from lorafit.models.tokenization import TokenizedTexts
 from lorafit.system.progress import Progress
-from lorafit.tasks.base import Array, Task
+from lorafit.tasks.base import Array, TargetScaler, Task
 from lorafit.tasks.baselines import EMBEDDING
 
 if TYPE_CHECKING:
     from lorafit.models.pooling import MeanPooledForSequenceClassification
-    from lorafit.training.embeddings import LinearHead
+    from lorafit.training.embeddings import HeadTargets, LinearHead
 
 _MOST_TOKENS: Final = 3_000_000
 _MOST_PRODUCTS: Final = 500_000_000
@@ -43,17 +43,17 @@ class EmbeddingModel:
             task: The task.
             states: Shape (n, width), from `FrozenBase.embed`.
             y: Their labels.
-            strength: Of the penalty; None chooses it by cross-validation.
+            strength: Of the penalty; None chooses it (`choose_penalty`).
             seed: Of the folds of that.
 
         Returns:
             The model.
         """
-        from lorafit.training.embeddings import HeadTargets, LinearHead, choose_strength, fit_head
+        from lorafit.training.embeddings import LinearHead, fit_head
 
         scaler = task.fit_scaler(y, has_bias=True)
-        targets = HeadTargets(task.targets(y, scaler), task.problem_type, len(task.output_names))
-        head = fit_head(states, targets, strength=strength or choose_strength(states, targets, seed=seed))
+        strength = strength or choose_penalty(task, states, y, seed=seed)
+        head = fit_head(states, _build_targets(task, y, scaler), strength=strength)
         return cls(task, LinearHead(head.weight * scaler.scale, scaler.undo(head.bias)))
 
     def compute_logits(self, states: Array) -> Array:
@@ -198,7 +198,13 @@ def predict_embedding(
 
 
 def predict_out_of_fold(
-    task: Task, states: Array, y: NDArray[Any], folds: NDArray[np.int64], *, seed: int = 0
+    task: Task,
+    states: Array,
+    y: NDArray[Any],
+    folds: NDArray[np.int64],
+    *,
+    strength: float | None = None,
+    seed: int = 0,
 ) -> Array:
     """Predict rows with a model that was fitted to the rows of other folds.
 
@@ -207,6 +213,7 @@ def predict_out_of_fold(
         states: Shape (n, width).
         y: n labels.
         folds: Shape (n,); rows of -1 are always fitted to.
+        strength: As in `EmbeddingModel.fit`, where None chooses one for each fold.
         seed: As in `EmbeddingModel.fit`.
 
     Returns:
@@ -215,5 +222,19 @@ def predict_out_of_fold(
     values = np.empty((len(folds), len(task.label_names)))
     for fold in np.unique(folds[folds >= 0]):
         own = folds == fold
-        values[own] = EmbeddingModel.fit(task, states[~own], y[~own], seed=seed).compute_values(states[own])
+        model = EmbeddingModel.fit(task, states[~own], y[~own], strength=strength, seed=seed)
+        values[own] = model.compute_values(states[own])
     return values[folds >= 0]
+
+
+def choose_penalty(task: Task, states: Array, y: NDArray[Any], *, seed: int) -> float:
+    """Choose the strength of the penalty for n rows by cross-validation; arguments as in `EmbeddingModel.fit`."""
+    from lorafit.training.embeddings import choose_strength
+
+    return choose_strength(states, _build_targets(task, y, task.fit_scaler(y, has_bias=True)), seed=seed)
+
+
+def _build_targets(task: Task, y: NDArray[Any], scaler: TargetScaler) -> "HeadTargets":
+    from lorafit.training.embeddings import HeadTargets
+
+    return HeadTargets(task.targets(y, scaler), task.problem_type, len(task.output_names))

@@ -31,7 +31,12 @@ from lorafit.runs.folder import RunLayout
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Array, Task
-from lorafit.training.embedding_baseline import FrozenBase, predict_out_of_fold, predicts_from_embeddings
+from lorafit.training.embedding_baseline import (
+    FrozenBase,
+    choose_penalty,
+    predict_out_of_fold,
+    predicts_from_embeddings,
+)
 from lorafit.training.prepare import Material, Prepared, prepare
 from lorafit.training.stages import RunStages
 
@@ -142,7 +147,12 @@ def predict_baseline_folds(
 
 
 def predict_embedding_folds(
-    config: Config, material: Material, folds: NDArray[np.int64], progress: Progress | None = None
+    config: Config,
+    material: Material,
+    folds: NDArray[np.int64],
+    progress: Progress | None = None,
+    *,
+    common_penalty: bool = False,
 ) -> Array:
     """Predict each fold with the baseline `embedding`, fitted to the others; the texts are embedded once.
 
@@ -151,6 +161,9 @@ def predict_embedding_folds(
         material: From `build_material`, with the n rows.
         folds: Shape (n,), from `assign_folds` or `assign_held_out_folds`.
         progress: Receives the progress.
+        common_penalty: Whether all folds have the penalty that all rows choose, as the model of a run does: its logits
+            are then as large as those of the folds, which a calibration needs. Else each fold chooses its own, so that
+            the rows are judged by what has not seen them.
 
     Returns:
         Values of shape (rows of any fold, labels), in the order of the rows.
@@ -165,7 +178,9 @@ def predict_embedding_folds(
     progress.start("embedding texts", total=len(rows), unit="text")
     states = base.embed(tokens, on_progress=progress.update)
     progress.finish()
-    return predict_out_of_fold(task, states, rows.y, folds, seed=config.training.seed)
+    seed = config.training.seed
+    strength = choose_penalty(task, states, rows.y, seed=seed) if common_penalty else None
+    return predict_out_of_fold(task, states, rows.y, folds, strength=strength, seed=seed)
 
 
 def predict_encoder_folds(
@@ -251,7 +266,7 @@ def cross_fit(stages: RunStages, folds: NDArray[np.int64], progress: Progress) -
     material = Material(splits, prepared.encoder, *load_tokenizer(prepared.encoder.folder))
     if predicts_from_embeddings(config):
         part = replace(material, tokens={truncation: {"train": tokens}})
-        return task.deactivate(predict_embedding_folds(config, part, folds, progress))
+        return task.deactivate(predict_embedding_folds(config, part, folds, progress, common_penalty=True))
     logits = np.empty((len(rows), len(task.output_names)))
     numbers, place = np.unique(folds[folds >= 0]).tolist(), stages.layout.cross_fitting
     kept = {fold: _name_kept(prepared, rows, folds, fold, place) for fold in numbers}
