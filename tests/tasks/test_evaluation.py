@@ -34,6 +34,28 @@ def describe_edges(estimated: Estimate) -> tuple[bool, bool]:
 # Several models at once
 
 
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "regression"])  # there one row changes for all
+def test_other_models_do_not_move_the_interval_of_a_pair(
+    build_case: "BuildCase", name: str, resampling: Resampling
+) -> None:
+    case = build_case(name)
+    y, before, after = case.draw_values(12)
+    alone = score_models(case.task, y, after, {"before": before}, resampling)[1]["before"].comparison.differences
+    others = {"before": before, "far off": case.task.activate(-20 * case.task.deactivate(after))}
+    beside = score_models(case.task, y, after, others, resampling)[1]["before"].comparison.differences
+    for metric in ("log_loss", case.task.primary):
+        pair = alone[metric], beside[metric]
+        assert pair[1].high - pair[1].low == pytest.approx(pair[0].high - pair[0].low, rel=0.35)
+
+
+def test_mcc_stays_between_its_ends_where_a_model_knows_one_class(resampling: Resampling) -> None:
+    task = build_task("single_label", ("a", "b"))
+    for rows in (4, 6, 20):
+        y = np.array([0, 1] * (rows // 2))
+        found = estimate(task, y, np.tile([0.55, 0.45], (rows, 1)), resampling).metrics["mcc"]
+        assert -1 <= found.low <= found.value == 0 <= found.high <= 1
+
+
 def test_models_are_scored_together_as_they_are_alone(case: "Case", resampling: Resampling) -> None:
     task, (y, before, after) = case.task, case.draw_values(200)
     own, others = score_models(task, y, after, {"before": before, "same": after}, resampling)

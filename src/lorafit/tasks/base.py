@@ -665,7 +665,8 @@ class Task(ABC):
     def pair_edges(self, edges: Sequence[Array], statistics: Sequence[Array], before: int) -> list[Array]:
         """Return what `edge_statistics` are for differences: a row fixed, and a row broken.
 
-        The loss of the models after differs from that of those before by as much as that of any row does.
+        The loss of a model before differs from that of the models after by as much as that of any row does, whatever
+        other models there are.
 
         Args:
             edges: Of each model, from `edge_statistics`.
@@ -676,10 +677,11 @@ class Task(ABC):
             Those of each model, shape (2, k).
         """
         losses = np.stack([part[:, self.loss_column] for part in statistics])
-        centre, change = losses.mean(), np.ptp(losses, axis=0).max()
+        after = losses[before:]
         paired = [part.copy() if place < before else part[::-1].copy() for place, part in enumerate(edges)]
         for place, part in enumerate(paired):
-            part[:, self.loss_column] = [centre + change, centre - change] if place < before else centre
+            change = np.abs(losses[place] - after).max() if place < before else 0.0
+            part[:, self.loss_column] = [after.mean() + change, after.mean() - change]
         return paired
 
     def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:

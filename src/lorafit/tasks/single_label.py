@@ -406,7 +406,8 @@ class SingleLabel(Task):
         predicted, chances = np.eye(len(self.label_names))[self.main_output(values)], self.draw_wrong(y, values)
         losses = to_losses(values)
         wrong_loss, right_loss = (losses * chances).sum(axis=1).max(), (losses * predicted).sum(axis=1).mean()
-        spread = (chances > 0).any(axis=0) / (chances > 0).any(axis=0).sum()  # evenly, for the sake of rare classes
+        concerned = self._concern(y, values)
+        spread = concerned / concerned.sum()  # evenly, for the sake of rare classes
         wrong = np.concatenate([[1, 0, wrong_loss], 0 * spread, spread, spread])
         return np.stack([wrong, np.concatenate([[1, 1, right_loss], spread, spread, spread])])
 
@@ -415,10 +416,14 @@ class SingleLabel(Task):
 
         Classes that neither occur nor are predicted have none: they are left out of metrics, too.
         """
-        best, classes = self.main_output(values), len(self.label_names)
-        occurs = np.bincount(np.concatenate([y, best]), minlength=classes) > 0
-        others = (occurs if occurs.sum() > 1 else np.full(classes, fill_value=True)) & (np.eye(classes)[best] == 0)
+        others = self._concern(y, values) & (np.eye(len(self.label_names))[self.main_output(values)] == 0)
         return np.asarray(others / others.sum(axis=1, keepdims=True))
+
+    def _concern(self, y: NDArray[Any], values: Array) -> NDArray[np.bool_]:
+        """Return which classes occur or are predicted, shape (labels,); all where it is a single one."""
+        places = np.concatenate([y, self.main_output(values)])
+        occurs = np.bincount(places, minlength=len(self.label_names)) > 0
+        return occurs if occurs.sum() > 1 else np.full(len(occurs), fill_value=True)
 
     def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
         return {"accuracy": (float(sums[1]), float(sums[0]))}
