@@ -26,6 +26,16 @@ def test_commands_export_and_predict(call: Call, trained: Path, tmp_path: Path) 
     assert quiet.out.strip() == str(tmp_path / "fp32")
 
 
+def test_merged_model_of_mean_states_says_what_opens_it(
+    call: Call, reviews: Path, settings: list[str], tmp_path: Path
+) -> None:
+    told = call("train", reviews, *settings, "--method", "embedding", "--output", tmp_path / "run", "--quiet")
+    assert told.code == 0, told.err
+    merged = call("export", tmp_path / "run", "--merged")
+    assert merged.out.strip() == str(tmp_path / "run" / "merged")
+    assert "open it with sentence-transformers" in " ".join(merged.err.split())
+
+
 SHARE, CHANGE = Estimate(value=0.99, low=0.98, high=1), Estimate(value=-0.0123, low=-0.02, high=0)
 BARE = Estimate(value=0.004, low=float("nan"), high=float("nan"))
 

@@ -58,6 +58,21 @@ def test_utf16_without_a_mark_is_found(tmp_path: Path, encoding: str, texts: lis
     assert table.notes == (f"a.csv: read as {encoding}.",)
 
 
+@pytest.mark.parametrize("place", [5, 6])
+def test_utf8_with_a_stray_nul_is_no_utf16(tmp_path: Path, place: int) -> None:
+    text = "zornaly tepti"
+    table = read_table(write(tmp_path / "a.csv", ["text", text[:place] + "\0" + text[place:], "abc"], "utf-8"))
+    assert table.notes == ()
+    assert len(table.columns["text"]) == 2
+    assert table.columns["text"][1] == "abc"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["очень плохо", "πολύ κακό", "बहुत बुरा", "とても悪い 1", "סרט גרוע"])
+def test_utf16_of_other_scripts_is_no_utf8_with_nuls(tmp_path: Path, encoding: str, text: str) -> None:
+    assert read_table(write(tmp_path / "a.csv", ["text", text * 3, text], encoding)).columns["text"] == [text * 3, text]
+
+
 def test_utf8_with_bad_bytes_stays_utf8_and_their_rows_are_bad(tmp_path: Path) -> None:
     lines = ["text,label", "naïve 👎,a", "東京,b", "caf\udce9,a", "plain,b"]
     path = tmp_path / "a.csv"

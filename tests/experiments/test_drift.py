@@ -111,7 +111,7 @@ def test_a_run_whose_data_have_changed_is_refused(copy: RunLayout, tmp_path: Pat
 def test_a_run_that_knows_no_typical_texts_is_refused(copy: RunLayout, tmp_path: Path, edit_record: EditRecord) -> None:
     copy.typicality.unlink()
     edit_record(copy.record, lambda record: record["files"].pop(TYPICALITY_FILE))
-    with pytest.raises(RunError, match=r"does not know what typical texts are like.*Train it again"):
+    with pytest.raises(RunError, match=r"does not know what typical texts are like.*Train it on more rows"):
         measure_drift(copy.root, write(tmp_path / "new.jsonl", ["a film"]))
 
 

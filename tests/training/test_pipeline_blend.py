@@ -205,7 +205,7 @@ def test_blend_that_is_off_leaves_nothing(config: Config, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"training.blend": "nb_svm", "data.calibration_fraction": 0}, "needs calibration rows"),
+        ({"training.blend": "nb_svm", "data.calibration_fraction": 0}, "give a data.calibration_fraction above 0, or"),
         ({"training.blend": "nb_svm", "evaluation.baselines": False}, "evaluation.baselines=false"),
         ({"training.blend": "embedding"}, "second pass of an encoder"),
         ({"training.blend": "ridge"}, "auto, off and nb_svm, tfidf"),

@@ -20,7 +20,11 @@ def export(
         typer.Option("--runtime", help="What is to run it; OpenVINO is mostly quicker on x86; auto tries both."),
     ] = "onnxruntime",
     merged: Annotated[
-        bool, typer.Option("--merged", help="A plain transformers model instead, the adapter merged in.")
+        bool,
+        typer.Option(
+            "--merged",
+            help="A plain transformers model instead, the adapter merged in; of mean states for sentence-transformers.",
+        ),
     ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder; default: one named by the kind in the run.")
@@ -42,7 +46,13 @@ def export(
         raise UserInputError("--merged writes the model as it is: leave out --int8, --runtime and --allow-drift.")
     with open_progress(quiet=quiet) as progress:
         if merged:
-            typer.echo(disarm(str(export_merged(run, output=output, overwrite=overwrite))))
+            folder = export_merged(run, output=output, overwrite=overwrite)
+            if (folder / "modules.json").is_file():
+                progress.say(
+                    "its head reads the mean of the tokens: open it with sentence-transformers, whose encode gives the "
+                    "logits; transformers' pipeline would put a random head on it"
+                )
+            typer.echo(disarm(str(folder)))
             return
         exported = export_run(
             run,

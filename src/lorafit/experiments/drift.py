@@ -145,8 +145,9 @@ def measure_drift(
     predictor = load(side.root)
     if predictor.typicality is None:
         raise RunError(
-            f"{side.root} does not know what typical texts are like: it had no calibration rows, or was made before "
-            "lorafit kept that. Train it again to look for drift."
+            f"{side.root} does not know what typical texts are like: it set too few rows aside to calibrate, or was "
+            "made before lorafit kept that. Train it on more rows, or with a larger data.validation_fraction, to look "
+            "for drift."
         )
     data = side.config.data
     trained = (data.text_column,) if data.text_pair_column is None else (data.text_column, data.text_pair_column)

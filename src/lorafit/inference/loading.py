@@ -264,7 +264,8 @@ def _read_typicality(path: Path, files: Mapping[str, str], how: _How) -> Typical
         return Typicality.read(path).rejecting(how.reject_atypical)
     if how.reject_atypical is not None:
         raise RunError(
-            f"{path.parent} does not know what typical texts are like, so that none can be marked: it had no "
-            "calibration rows, or was made before lorafit kept that. Train it again, or leave out --reject-atypical."
+            f"{path.parent} does not know what typical texts are like, so that none can be marked: it set too few rows "
+            "aside to calibrate, or was made before lorafit kept that. Train it on more rows, or with a larger "
+            "data.validation_fraction; or leave out --reject-atypical."
         )
     return None

@@ -120,7 +120,7 @@ def describe_blend(task: Task, blend: BlendRecord | None) -> str:
     names = " and ".join(task.title_model(name) for name in blend.members)
     if blend.difference is None or blend.encoder_loss is None or blend.blend_loss is None:
         return f"The encoder predicts alone: a blend with {names} was not tried, as {blend.reason}."
-    amount = write_estimate("plain", blend.difference, sign=True)
+    amount = write_estimate("unit", blend.difference, sign=True)
     losses = (
         f"{blend.blend_loss:.4g} against the encoder's {blend.encoder_loss:.4g}, a difference of {amount}, "
         f"cross-fitted on {blend.rows:,} held-out rows"
@@ -138,7 +138,7 @@ def describe_embedding(found: AlternativeRecord | None) -> str:
     return (
         f"On {found.rows:,} held-out rows, a regression on the frozen encoder's embeddings has a lower loss than this "
         f"run ({found.other_loss:.4g} against {found.loss:.4g}, a difference of "
-        f"{write_estimate('plain', found.difference, sign=True)}): --method embedding would have been better, or "
+        f"{write_estimate('unit', found.difference, sign=True)}): --method embedding would have been better, or "
         "--method auto."
     )
 

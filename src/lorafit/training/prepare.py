@@ -311,9 +311,10 @@ def _check_blend(config: Config, splits: Splits) -> None:
         )
     out_of_fold = calibrates_out_of_fold(config.data, train=len(splits.train), validation=len(splits.validation))
     if splits.calibration is None and not out_of_fold:
+        more = "more rows" if config.data.calibration_fraction else "a data.calibration_fraction above 0"
         raise ConfigError(
-            f"training.blend={config.training.blend} needs calibration rows, and there are none: give more rows, or a "
-            "data.calibration_fraction above 0, or leave --blend out."
+            f"training.blend={config.training.blend} needs calibration rows, and there are none: give {more}, or leave "
+            "--blend out."
         )
 
 

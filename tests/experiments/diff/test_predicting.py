@@ -196,6 +196,14 @@ def test_a_run_with_its_classes_turned_round_is_the_same(
         assert record.comparison.differences["log_loss"].value == pytest.approx(0, abs=1e-6)
 
 
+def test_rows_of_a_test_file_are_named_by_it(trained: Path, config: Config, tmp_path: Path) -> None:
+    test = write_reviews(tmp_path / "test.csv", [(f"{text} again", label) for text, label in list_reviews(20)])
+    other = config.model_copy(deep=True)
+    other.data.test = str(test)
+    run = lorafit.train(other, output=tmp_path / "run").path
+    assert diff(run, run).source == str(test)
+
+
 # Exported models
 
 

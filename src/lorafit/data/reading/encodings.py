@@ -273,9 +273,20 @@ def _find_utf16(start: bytes) -> str | None:
     nulls = [head[parity::2].count(0) for parity in (0, 1)]
     if max(nulls) * 50 < len(head) or min(nulls) * 20 > max(nulls):
         return None
+    if _has_plain_lines(head):
+        return None
     encoding = "utf-16-be" if nulls[0] > nulls[1] else "utf-16-le"
     text = head[: len(head) & ~1].decode(encoding, "replace")
     return encoding if text.count("\N{REPLACEMENT CHARACTER}") * 100 <= len(text) and "\0" not in text else None
+
+
+def _has_plain_lines(head: bytes) -> bool:
+    """Tell UTF-8 with stray NULs: of UTF-16 every line feed has a NUL beside it."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return b"\n" in head and b"\n\0" not in head and b"\0\n" not in head
 
 
 class _Match(NamedTuple):

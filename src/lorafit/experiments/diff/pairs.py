@@ -74,9 +74,10 @@ def read_both(first: RunSide, second: RunSide, task: Task, config: Config, *, ne
             f"The predictions in {first.root} and {second.root} are of different rows, though their test rows were the "
             f"same: one was altered. {OTHER_ROWS}"
         )
-    source = first.record.data.source
+    source = _name_test_rows(first)
     if rows is None:
-        notes = [f"{source} cannot be read as it was: there are no slices by length of the text or by column."]
+        lost = first.record.data.source
+        notes = [f"{lost} cannot be read as it was: there are no slices by length of the text or by column."]
         if config.data.group_column is not None:
             notes.append(
                 f"Intervals take rows as independent, as the values of {config.data.group_column} cannot be had."
@@ -119,7 +120,7 @@ def predict_test_rows(first: Side, second: Side, task: Task, config: Config, pro
         kept.values if side is run else _predict(side, name, rows, task, progress)
         for name, side in (("A", first), ("B", second))
     )
-    return Pair(task, run.record.data.source, kept.y, before, after, rows)
+    return Pair(task, _name_test_rows(run), kept.y, before, after, rows)
 
 
 def predict_with_both(
@@ -169,6 +170,11 @@ def _check_same_rows(first: Side, second: Side, task: Task, rows: Split | None) 
             f"{first.root} and {second.root} were measured on different test rows. Give labelled rows "
             "that neither was trained on, which both then predict: lorafit diff A B DATA"
         )
+
+
+def _name_test_rows(side: RunSide) -> str:
+    """Return the file that a run's test rows are from, or the source that they were cut from."""
+    return side.config.data.test or side.record.data.source
 
 
 def _find_rows(side: RunSide, task: Task, config: Config) -> Split | None:
