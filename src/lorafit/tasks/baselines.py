@@ -164,7 +164,7 @@ class _Words:
         counted = csr_matrix((ones, places[hashes], ends), shape=(len(texts), len(columns)))
         counted.sum_duplicates()
         frequencies = np.bincount(counted.indices)
-        kept = np.flatnonzero(frequencies >= min(2, frequencies.max()))
+        kept = np.flatnonzero(frequencies >= min(2, frequencies.max(initial=0)))
         if len(kept) > (room := _MOST_WEIGHTS // max(labels, 1)):
             kept = np.sort(kept[np.argsort(-frequencies[kept], kind="stable")[:room]])
         return cls(counted[:, kept], columns[kept].astype(np.uint32), reading)

@@ -406,8 +406,8 @@ class SingleLabel(Task):
         predicted, chances = np.eye(len(self.label_names))[self.main_output(values)], self.draw_wrong(y, values)
         losses = to_losses(values)
         wrong_loss, right_loss = (losses * chances).sum(axis=1).max(), (losses * predicted).sum(axis=1).mean()
-        concerned = self._concern(y, values)
-        spread = concerned / concerned.sum()  # evenly, for the sake of rare classes
+        occurs = self._find_occurring(y, values)
+        spread = occurs / occurs.sum()  # evenly, for the sake of rare classes
         wrong = np.concatenate([[1, 0, wrong_loss], 0 * spread, spread, spread])
         return np.stack([wrong, np.concatenate([[1, 1, right_loss], spread, spread, spread])])
 
@@ -416,10 +416,10 @@ class SingleLabel(Task):
 
         Classes that neither occur nor are predicted have none: they are left out of metrics, too.
         """
-        others = self._concern(y, values) & (np.eye(len(self.label_names))[self.main_output(values)] == 0)
+        others = self._find_occurring(y, values) & (np.eye(len(self.label_names))[self.main_output(values)] == 0)
         return np.asarray(others / others.sum(axis=1, keepdims=True))
 
-    def _concern(self, y: NDArray[Any], values: Array) -> NDArray[np.bool_]:
+    def _find_occurring(self, y: NDArray[Any], values: Array) -> NDArray[np.bool_]:
         """Return which classes occur or are predicted, shape (labels,); all where it is a single one."""
         places = np.concatenate([y, self.main_output(values)])
         occurs = np.bincount(places, minlength=len(self.label_names)) > 0
