@@ -136,6 +136,7 @@ def test_predict_and_evaluate_refuse(
 ) -> None:
     answer = call(*(str(trained) if word == "RUN" else word for word in words))
     assert_refused(answer, 2, *parts)
+    assert "--text-column" not in answer.err or "--file" in words
 
 
 @pytest.mark.parametrize(

@@ -96,3 +96,6 @@ def test_parity_is_shown_in_the_metrics_of_the_task(
     wanted = ["largest difference of a logit 0.00025 (allowed: 0.004)", *lines, "file 2.5 MB, fp32, for onnxruntime"]
     assert [line for line in shown if line in wanted] == wanted
     assert ("same predictions" in " ".join(shown)) is (agreement is not None)
+    none = record.parity.model_copy(update={"rows": 0, "agreement": None, "differences": {}})
+    show_export(Export(tmp_path, record.model_copy(update={"parity": none})), quiet=False)
+    assert "against the original in fp32, on the golden sentences alone" in " ".join(capsys.readouterr().out.split())

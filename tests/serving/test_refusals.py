@@ -49,6 +49,7 @@ KEY, OTHER_KEY = "a-key-of-a-caller-1", "a-key-of-a-caller-2"
         ("/classify", b'{"input": [], "model": "tone"}', 422, "empty"),
         ("/infinity/classify", b'{"input": [], "model": "tone"}', 422, "empty"),
         ("/predictions", b'{"texts": ["fine", ""], "model": "tone"}', 422, "row 2"),
+        ("/predictions", b'{"texts": ["fine", ""], "model": "tone"}', 422, "Leave them out of the request."),
         ("/predictions", b'{"texts": ["fine"], "model": "tone", "top_k": 0}', 422, "top_k"),
         ("/explanations", b'{"text": "", "model": "tone"}', 422, "empty text"),
         ("/adapters", b'{"name": "new"}', 422, "--adapters-dir"),
@@ -102,7 +103,7 @@ def test_who_was_put_away_answers_what_it_took(open_here: "OpenHere", adapters: 
             client.wait_for("lorafit_queue_tokens", 1)
             time.sleep(0.3)
             shelf = client.serving.service.shelf
-            folder = shelf.find("kinds").folder
+            folder, shelf.find("kinds").pinned = shelf.find("kinds").folder, False
             shelf.close("kinds")
             shelf.open("points2", shelf.find("points").folder)  # which does not take its place
             shelf.open("kinds", folder)

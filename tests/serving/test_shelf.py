@@ -75,8 +75,9 @@ def test_pinned_models_stay(folder: Path) -> None:
         shelf.open(name, folder / name, pinned=True)
     with pytest.raises(OccupiedError, match="all of them are to stay"):
         shelf.find("kinds")
-    shelf.close("stars")
-    assert shelf.find("kinds").name == "kinds"
+    with pytest.raises(OccupiedError, match="The model stars stays"):
+        shelf.close("stars")
+    assert [one.name for one in shelf] == ["stars", "tone"]
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc", ".", "", "tone/../../secret", "link", "x" * 5000, "to\x00ne"])
@@ -248,6 +249,8 @@ def test_adapters_are_opened_and_closed_over_http(open_here: "OpenHere", folder:
         assert client.post("/predict", {"inputs": "film", "model": "new"}).status == 200
         assert client.ask("DELETE", "/adapters/new").status == 204
         assert client.ask("DELETE", "/adapters/new").status == 404
+        assert client.ask("DELETE", "/adapters/tone").status == 409
+        assert client.post("/v1/unload_lora_adapter", {"lora_name": "tone"}).status == 409
         assert client.post("/predict", {"inputs": "film", "model": "new"}).status == 404
         assert client.post("/v1/load_lora_adapter", {"lora_name": "more", "lora_path": "kinds"}).status == 200
         assert client.post("/predict", {"inputs": "film", "model": "kinds"}).status == 200

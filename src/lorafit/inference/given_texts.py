@@ -45,16 +45,20 @@ class GivenTexts:
         """Places of the texts that can be predicted."""
         return [place for place in range(len(self.texts)) if place not in self.faults]
 
-    def refuse_faults(self) -> None:
-        """Raise a `UserInputError` that lists the rows that cannot be predicted, if there are some."""
+    def describe_faults(self) -> str | None:
+        """List the rows that cannot be predicted, as a sentence; None if there are none."""
         if not self.faults:
-            return
+            return None
         kinds: dict[str, list[int]] = {}
         for place, fault in self.faults.items():
             kinds.setdefault(fault, []).append(place + 1)
         listed = "; ".join(f"{fault} ({describe_rows(rows)})" for fault, rows in kinds.items())
-        count = f"{len(self.faults)} of {len(self.texts)} texts cannot be predicted"
-        raise UserInputError(f"{count}: {listed}. {_ADVICE[self.pair]}")
+        return f"{len(self.faults)} of {len(self.texts)} texts cannot be predicted: {listed}."
+
+    def refuse_faults(self) -> None:
+        """Raise a `UserInputError` that lists the rows that cannot be predicted, if there are some."""
+        if (faults := self.describe_faults()) is not None:
+            raise UserInputError(f"{faults} {_ADVICE[self.pair]}")
 
 
 def read_texts(texts: Iterable[AnyText], *, pair: bool) -> GivenTexts:

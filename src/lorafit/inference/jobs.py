@@ -283,9 +283,10 @@ def _refuse_faults(job: BatchJob, origin: str) -> None:
     if job.usable == job.rows or job.bad_rows == "keep":
         return
     if not job.usable:
+        question = " Are the text column (--text-column) and the encoding (--encoding) the right ones?"
         raise UserInputError(
-            f"{origin}: none of its {format_count(job.rows, 'row')} can be predicted: {_list_faults(job.faults)}. "
-            "Are the text column (--text-column) and the encoding (--encoding) the right ones?"
+            f"{origin}: none of its {format_count(job.rows, 'row')} can be predicted: {_list_faults(job.faults)}."
+            f"{question if job.source is not None else ''}"
         )
     if job.bad_rows == "stop":
         raise UserInputError(

@@ -89,7 +89,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
         403: "a host or a site that may not ask",
         404: "no such model",
         408: "the request came too slowly",
-        409: "a name that is taken, or no room for more models",
+        409: "a name that is taken, no room for more models, or a model that stays",
         413: "too many texts, or too long ones",
         422: "not what the route takes",
         424: "the model failed",

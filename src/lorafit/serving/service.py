@@ -302,7 +302,9 @@ class Service:
         for row, text in enumerate(given.texts, start=1):
             if sum(map(len, text)) > most if isinstance(text, tuple) else isinstance(text, str) and len(text) > most:
                 raise TooMuchError(f"A text has at most {most:,} characters, and text {row} has more.")
-        given.refuse_faults()
+        if (faults := given.describe_faults()) is not None:
+            pairs = "This model takes pairs of texts. " if predictor.pair else ""
+            raise UserInputError(f"{faults} {pairs}Leave them out of the request.")
         tokens = predictor.tokenize(given.texts)
         empty = np.flatnonzero(predictor.find_tokenless(tokens)).tolist()
         if empty:

@@ -355,12 +355,16 @@ class Shelf:
 
         Raises:
             UnknownModelError: None of that name is open.
+            OccupiedError: It is to stay.
         """
         with self._lock:
             with self._using:
-                served = self._served.pop(name, None)
+                served = self._served.get(name)
                 if served is None:
                     raise UnknownModelError("No model of that name is open.")
+                if served.pinned:
+                    raise OccupiedError(f"The model {name} stays: the server was started with it.")
+                del self._served[name]
                 served.is_closed = True
                 is_idle = served.uses == 0
             if is_idle:

@@ -22,7 +22,8 @@ def show_export(exported: Export, *, quiet: bool) -> None:
         return
     rows = exported.record.parity.rows
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("against the original in fp32" + (f", on {rows:,} validation rows" if rows else ""))
+    compared = f"on {rows:,} validation rows" if rows else "on the golden sentences alone"
+    table.add_column(f"against the original in fp32, {compared}")
     table.add_column("", justify="right")
     for cells in _list_rows(exported):
         table.add_row(*cells)
