@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lorafit.tasks.regression import RegressionPrediction
     from lorafit.tasks.single_label import Prediction
     from lorafit.training.check import check
+    from lorafit.training.estimator import TextClassifier, TextRegressor
     from lorafit.training.pipeline import Run, train
 
 __version__ = "0.1.0"
@@ -39,6 +40,8 @@ __all__ = [
     "Predictor",
     "RegressionPrediction",
     "Run",
+    "TextClassifier",
+    "TextRegressor",
     "__version__",
     "check",
     "diff",
@@ -59,6 +62,8 @@ _HOMES = {
     "Predictor": "lorafit.inference.predictor",
     "RegressionPrediction": "lorafit.tasks.regression",
     "Run": "lorafit.training.pipeline",
+    "TextClassifier": "lorafit.training.estimator",
+    "TextRegressor": "lorafit.training.estimator",
     "check": "lorafit.training.check",
     "diff": "lorafit.experiments.diff.diff",
     "explain": "lorafit.inference.explanation",

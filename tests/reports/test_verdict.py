@@ -238,6 +238,13 @@ def test_label_that_training_did_not_have_is_not_to_count_more() -> None:
     assert describe_unpredicted(task, metrics, []).endswith("rare labels are found, too.")
 
 
+def test_a_label_that_is_not_rare_is_not_to_count_more() -> None:
+    metrics = judge_claims(ALWAYS_OK)
+    even = [one.model_copy(update={"support": 250}) for one in metrics.after.per_class]
+    metrics = metrics.model_copy(update={"after": metrics.after.model_copy(update={"per_class": even})})
+    assert describe_unpredicted(TASK, metrics, []).endswith("rare labels are found, too.")
+
+
 def test_a_single_metric_takes_the_singular() -> None:
     said = describe_unpredicted(build_task("multi_label", ("fraud", "ok")), judge_claims(ALWAYS_OK))
     assert ", which is high only where rare labels are found, too." in said

@@ -102,6 +102,29 @@ def load_splits(config: DataConfig) -> Splits:
     return Splits(source, task, train, validation, test, tuple(notes), calibration, left_out, renamed)
 
 
+def split_rows(rows: Split, task: Task, config: DataConfig, *, source: str) -> Splits:
+    """Split rows that are at hand and checked, none of which are to measure the model.
+
+    Args:
+        rows: The rows.
+        task: The task.
+        config: How to cut validation and calibration rows.
+        source: What the rows are called.
+
+    Returns:
+        The splits, without test rows.
+
+    Raises:
+        DataError: The rows cannot be cut, or there is nothing to learn from them.
+    """
+    notes: list[str] = []
+    train, validation = _cut_validation(rows, config, task, notes)
+    validation, calibration = _cut_calibration(validation, config, task, notes)
+    train = _sample(train, config, task, notes)
+    task.check_trainable(train.y, source)
+    return Splits(source, task, train, validation, rows.select(np.arange(0)), tuple(notes), calibration)
+
+
 def calibrates_out_of_fold(config: DataConfig, *, train: int, validation: int) -> bool:
     """Tell whether training rows calibrate out of fold: no rows are set aside, and so many rows train."""
     return not validation and config.calibration_fraction > 0 and train >= FEWEST_CALIBRATION_ROWS

@@ -132,7 +132,7 @@ class Splits:
         task: The task, with the labels of the training rows.
         train: Rows to train on.
         validation: Rows that choose (epochs, rates); never trained on. None at all where rows are few: all train.
-        test: Rows for the last measurement only.
+        test: Rows for the last measurement only. None at all where a model is fitted without one.
         notes: What a user should know: rows left out, splits cut, duplicates.
         calibration: Rows that calibrate; they neither train nor choose. None where there are too few.
         left_out: Rows that were left out: where they come from, their number there, and what is wrong with them.
@@ -152,9 +152,9 @@ class Splits:
     @property
     def by_name(self) -> dict[str, Split]:
         """The splits that there are, by their names."""
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        held_out = parts if len(self.validation) else {"train": self.train, "test": self.test}
-        return held_out if self.calibration is None else {**held_out, "calibration": self.calibration}
+        held_out = {"validation": self.validation, "test": self.test}
+        parts = {"train": self.train, **{name: rows for name, rows in held_out.items() if len(rows)}}
+        return parts if self.calibration is None else {**parts, "calibration": self.calibration}
 
     @property
     def pair(self) -> bool:

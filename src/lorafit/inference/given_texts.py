@@ -45,15 +45,15 @@ class GivenTexts:
         """Places of the texts that can be predicted."""
         return [place for place in range(len(self.texts)) if place not in self.faults]
 
-    def describe_faults(self) -> str | None:
-        """List the rows that cannot be predicted, as a sentence; None if there are none."""
+    def describe_faults(self, done: str = "predicted") -> str | None:
+        """List the rows that cannot be so used, as a sentence; None if there are none."""
         if not self.faults:
             return None
         kinds: dict[str, list[int]] = {}
         for place, fault in self.faults.items():
             kinds.setdefault(fault, []).append(place + 1)
         listed = "; ".join(f"{fault} ({describe_rows(rows)})" for fault, rows in kinds.items())
-        return f"{len(self.faults)} of {len(self.texts)} texts cannot be predicted: {listed}."
+        return f"{len(self.faults)} of {len(self.texts)} texts cannot be {done}: {listed}."
 
     def refuse_faults(self) -> None:
         """Raise a `UserInputError` that lists the rows that cannot be predicted, if there are some."""
@@ -61,12 +61,13 @@ class GivenTexts:
             raise UserInputError(f"{faults} {_ADVICE[self.pair]}")
 
 
-def read_texts(texts: Iterable[AnyText], *, pair: bool) -> GivenTexts:
+def read_texts(texts: Iterable[AnyText], *, pair: bool, call: str = "predict") -> GivenTexts:
     """Read texts from whatever holds them in an order: a list, a column of a table, an array, a generator.
 
     Args:
         texts: The texts, or pairs of texts.
         pair: Whether the model takes pairs.
+        call: The function that they were given to, for messages.
 
     Returns:
         The texts, and what is wrong with those that are none.
@@ -75,7 +76,7 @@ def read_texts(texts: Iterable[AnyText], *, pair: bool) -> GivenTexts:
         UserInputError: It is no sequence of texts: a single text, a table, a set, a file, numbers.
     """
     if (fault := _describe_kind(texts, pair=pair)) is not None:
-        raise UserInputError(f"predict takes a list of texts, got {fault}")
+        raise UserInputError(f"predict takes a list of texts, got {fault}".replace("predict", call))
     held: Any = texts
     values = held.to_pylist() if hasattr(held, "to_pylist") else held
     read = [_unpack(text) for text in values]

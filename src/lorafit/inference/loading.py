@@ -164,6 +164,11 @@ def _load_folder(
     whole = RunLayout(folder.parent)
     if whole.record.is_file() and folder in {whole.adapter, whole.model}:
         raise RunError(f"{folder} is a part of a run. Give the folder of the run, which is its parent: {whole.root}")
+    if (folder / "config.json").is_file():
+        raise RunError(
+            f"{run.record} is missing: {folder} holds a whole model, as `lorafit export --merged` writes one for "
+            "transformers. Open it there, or give the folder of the run, which has its calibration, too."
+        )
     raise RunError(
         f"{run.record} is missing: {folder} is not a complete run folder, nor an export of one, which would have "
         f"{export.record.name}."

@@ -27,7 +27,6 @@ from lorafit.models.methods import find_method
 from lorafit.models.quiet import quiet_transformers
 from lorafit.models.tokenization import read_tokenizer
 from lorafit.runs.bases import find_own_base
-from lorafit.runs.blends import Calibrated
 from lorafit.runs.evidence import check_trained
 from lorafit.runs.folder import RunLayout
 from lorafit.runs.golden import GoldenRecord, choose_golden_texts, verify_golden
@@ -54,7 +53,7 @@ def save_trained(
     record: RunRecord,
     *,
     compute_logits: Callable[[Sequence[Text]], NDArray[np.floating]],
-    calibrated: Calibrated | None = None,
+    is_checked: bool = True,
     write_more: Callable[[Path], None] | None = None,
 ) -> dict[str, str]:
     """Write adapter or model, and check in a fresh process that plain libraries load it with the same logits.
@@ -65,7 +64,7 @@ def save_trained(
         layout: The run folder; `adapter/` or `model/` appears in it only after the check.
         record: Its record so far.
         compute_logits: Texts, or pairs, to logits of the trained model in this process, at `GOLDEN_PRECISION`.
-        calibrated: Its calibration and its blend, or None.
+        is_checked: Whether to check that; else the golden logits are those of this process.
         write_more: Writes what else belongs to the model into the folder that it is given; None for nothing.
 
     Returns:
@@ -75,10 +74,10 @@ def save_trained(
         write_trained(adapted, encoder, staging, max_length=record.max_length)
         texts = choose_golden_texts(read_tokenizer(staging), record.max_length, pair=record.pair)
         golden = staging / layout.golden.name
-        GoldenRecord(texts=texts, logits=compute_plain_logits(staging, texts)).write(golden)
-        verify_golden(golden, compute_logits, record.build_task(), runtime="torch")
-        if calibrated is not None:
-            calibrated.write(staging)
+        logits = compute_plain_logits(staging, texts) if is_checked else compute_logits(texts).tolist()
+        GoldenRecord(texts=texts, logits=logits).write(golden)
+        if is_checked:
+            verify_golden(golden, compute_logits, record.build_task(), runtime="torch")
         if write_more is not None:
             write_more(staging)
         return digest_folder(staging)

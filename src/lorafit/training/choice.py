@@ -79,12 +79,13 @@ class Choice:
 
 
 @contextmanager
-def choose_method(config: Config, progress: Progress) -> Iterator[Choice]:
+def choose_method(config: Config, progress: Progress, *, material: Material | None = None) -> Iterator[Choice]:
     """Choose a method where the settings leave that open; other settings stay.
 
     Args:
         config: The settings.
         progress: Receives the progress.
+        material: From `load_material`; None loads it.
 
     Yields:
         What was chosen, to be handed over inside the block.
@@ -100,7 +101,7 @@ def choose_method(config: Config, progress: Progress) -> Iterator[Choice]:
         raise ConfigError(f"method.name={AUTO} cannot be planned for a budget: name a method, or leave --budget out.")
     progress.start("choosing a method")
     use_threads(config)
-    material = load_material(config)
+    material = material or load_material(config)
     progress.finish()
     names, reason = _list_candidates(material)
     if len(names) == 1:

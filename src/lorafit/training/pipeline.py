@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lorafit.config import Config
+from lorafit.data.loading import split_rows
 from lorafit.data.rows import Split
 from lorafit.errors import RunError, TrainingDivergedError, TrainingInterruptedError
 from lorafit.inference.loading import load
@@ -35,7 +36,7 @@ from lorafit.training.folds import assign_held_out_folds, cross_fit, predict_bas
 from lorafit.training.planning.budget import needs_preparation, plan_run
 from lorafit.training.planning.forecast import measure_workload
 from lorafit.training.planning.memory import advise_on_memory, fit_to_memory
-from lorafit.training.prepare import Prepared, describe_warmup, prepare, restoring_threads
+from lorafit.training.prepare import Prepared, describe_warmup, load_material, prepare, restoring_threads
 from lorafit.training.stages import RunStages
 
 
@@ -124,6 +125,39 @@ def train(
             choice.hand_over(stages)
         del choice  # with the model that was tried
         return _run(stages, expected_seconds=None if forecast is None else forecast.seconds["training"])
+
+
+@restoring_threads()
+def fit(config: Config, rows: Split, task: Task, folder: Path) -> None:
+    """Fine-tune an encoder on rows that are at hand, all of them: nothing is measured, and there is no report.
+
+    Args:
+        config: The settings; those of the source and of evaluations play no part.
+        rows: The rows, checked.
+        task: The task.
+        folder: An empty folder, for what `lorafit.load` opens.
+
+    Raises:
+        DataError: There is nothing to learn from the rows.
+        TrainingDivergedError: The loss became infinite.
+    """
+    progress, layout = Silent(), RunLayout(folder)
+    material = load_material(config, split_rows(rows, task, config.data, source="rows at hand"))
+    with choose_method(config, progress, material=material) as choice:
+        prepared = prepare(choice.config, progress, material=material)
+        if choice.tried is None:
+            with advise_on_memory():
+                prepared = fit_to_memory(prepared).prepared
+        stages = RunStages.begin(prepared, layout, progress)
+        choice.hand_over(stages)
+    with stages.journal.kept():
+        with stages.cache_frozen_layers():
+            stages.fit(resumable=False)
+        stages.calibrate(_hold_out(stages))
+        stages.fit_typicality()
+        stages.save(trust_proven=True)
+    for left in (layout.checkpoints, layout.cross_fitting):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @restoring_threads()

@@ -121,13 +121,13 @@ class Material:
         return self.tokens[truncation]
 
 
-def load_material(config: Config) -> Material:
-    """Read data and tokenizer, and find the encoder."""
+def load_material(config: Config, splits: Splits | None = None) -> Material:
+    """Read data, unless they are at hand, and tokenizer, and find the encoder."""
     _require_training()
     require_trackers(config.training.track)
     get_task(config.data.task).check_target_accuracy(config.evaluation.target_accuracy)
     _check_balancing(config)
-    splits = load_splits(config.data)
+    splits = load_splits(config.data) if splits is None else splits
     _check_blend(config, splits)
     splits = replace(splits, notes=(*splits.notes, *quick_findings(splits)))
     encoder = locate_base(config.model)

@@ -461,11 +461,20 @@ class RunStages:
             doubts.append(blend.doubt(task, blend.read(texts)))
         return add_signs(features, texts, *doubts)
 
-    def save(self) -> None:
-        """Save what was trained, and check in a fresh process that plain libraries load it with the same logits."""
+    def save(self, *, trust_proven: bool = False) -> None:
+        """Save what was trained, and check in a fresh process that plain libraries load it with the same logits.
+
+        Args:
+            trust_proven: Whether to leave out the process for what lorafit's own tests show, as it takes seconds.
+        """
         from lorafit.models.runtimes.pytorch import TorchRuntime
 
-        exact, typicality = TorchRuntime(self.prepared.adapted.model, GOLDEN_PRECISION), self._typicality
+        def write_more(folder: Path) -> None:
+            self.calibrated.write(folder)
+            if self._typicality is not None:
+                self._typicality.save(folder / TYPICALITY_FILE)
+
+        exact = TorchRuntime(self.prepared.adapted.model, GOLDEN_PRECISION)
         release_freed_memory()  # training's; the fresh process needs memory of its own
         with self.journal.stage("saving"):
             self.progress.start("saving the result and loading it in a fresh process")
@@ -475,8 +484,8 @@ class RunStages:
                 self.layout,
                 self.journal.record,
                 compute_logits=self._build_predictor(exact).compute_logits,
-                calibrated=self.calibrated,
-                write_more=None if typicality is None else lambda folder: typicality.save(folder / TYPICALITY_FILE),
+                is_checked=not (trust_proven and is_proven(self.prepared.config.model, self.prepared.config.method)),
+                write_more=write_more,
             )
             self.journal.update(files=files)
             self.progress.finish()
