@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,8 @@ def test_classes_keep_their_type_and_order(build: Build) -> None:
     assert np.array_equal(found.predict_proba(X)[:, 2], values[:, names.index("10")])
     assert set(found.predict(X).tolist()) <= {2, 9, 10}
     assert build(epochs=1).fit(X, Y.astype(bool)).predict(X).dtype == bool
+    assert build(epochs=1).fit(X, pd.Series(labels, dtype=object)).classes_.tolist() == [2, 9, 10]
+    assert build(epochs=1).fit(X, pd.Series(Y).map({0: "b", 1: "a"}).astype("category")).classes_.tolist() == ["a", "b"]
 
 
 def test_weights_are_repeated_rows(build: Build) -> None:
@@ -140,11 +143,31 @@ def test_weights_are_repeated_rows(build: Build) -> None:
 
 def test_fractions_of_weights_are_rounded_by_chance() -> None:
     weights = np.random.default_rng(0).random(50) / 50
-    counts = np.array([_count_rows(weights, 50, seed) for seed in range(2000)])
+    counts = np.array([_count_rows(weights, np.arange(50) % 3, seed) for seed in range(2000)])
     exact = weights * 50 / weights.sum()
     assert set(counts.sum(axis=1).tolist()) <= {49, 50, 51}
     assert ((counts == np.floor(exact)) | (counts == np.ceil(exact))).all()
     assert counts.mean(axis=0) == pytest.approx(exact, abs=0.05)
+    turns = np.tile([0, 1], 20)
+    for seed in range(200):
+        found = _count_rows(np.where(turns, 1.7, 0.3), turns, seed)
+        assert found[turns == 0].sum() == pytest.approx(6, abs=1)
+    assert (np.bincount([0, 0, 1], _count_rows([1.0, 1.99, 0.01], np.array([0, 0, 1]), 0)) >= 1).all()
+
+
+def test_what_a_failed_fit_leaves_is_what_was_there(build: Build) -> None:
+    found = build(epochs=1).fit(X, Y)
+    before = found.predict_proba(X)
+    with pytest.raises(UserInputError):
+        found.fit(["a", ""], ["p", "q"])
+    assert found.classes_.tolist() == [0, 1]
+    assert np.array_equal(found.predict_proba(X), before)
+
+
+def test_settings_of_what_fit_is_given_are_refused(build: Build) -> None:
+    for name in ("data.task", "data.group_column", "training.budget"):
+        with pytest.raises(UserInputError, match=f"settings: {name} cannot be set"):
+            build(settings={name: "value"}).fit(X, Y)
 
 
 def test_a_pickle_opens_in_another_process(fitted: TextClassifier, tmp_path: Path) -> None:
@@ -159,6 +182,8 @@ def test_a_pickle_opens_in_another_process(fitted: TextClassifier, tmp_path: Pat
     )
     expected = fitted.predict_proba(["great lovely film 3"])
     assert np.array(json.loads(told.stdout)) == pytest.approx(expected, abs=1e-5)
+    again = deepcopy(fitted.predictor_)
+    assert again.predict_proba(X) == pytest.approx(fitted.predictor_.predict_proba(X), abs=1e-5)
 
 
 def test_scikit_learn_works_with_it(build: Build) -> None:
@@ -174,7 +199,9 @@ def test_scikit_learn_works_with_it(build: Build) -> None:
 
 def test_pairs_and_many_methods(build: Build) -> None:
     pairs = [(text, "about a film") for text in X]
+    named = [{"text": text, "text_pair": pair} for text, pair in pairs]
     found = build(epochs=1).fit(pairs, Y)
+    assert np.array_equal(build(epochs=1).fit(named, Y).predict_proba(named), found.predict_proba(pairs))
     assert found.predictor_.pair
     assert found.predict(pairs).shape == (60,)
     chosen = build(method="auto", epochs=None, settings={"training.max_steps": 2}).fit(X, Y)
@@ -200,6 +227,11 @@ def test_numbers_are_predicted(build: Build) -> None:
         (["a", "b"], [0.5, 1.0], None, "TextRegressor predicts numbers"),
         (["a", "b"], [np.nan, 1.0], None, "TextRegressor predicts numbers"),
         (["a", "b"], ["x", None], None, "a label is missing"),
+        (["a", "b"], np.array(["x", 1], dtype=object), None, "y mixes types"),
+        (["a", "b"], ["x", float("nan")], None, "a label is missing"),
+        (["a", "b"], [True, 2], None, "y mixes types"),
+        (5, [1], None, "a value of type int"),
+        (["a", "b"], [0, 1], [1e12, 1], "divide it by its mean"),
         (["a", "b"], [[0, 1], [1, 0]], None, "2 dimensions"),
         (["a", "b"], np.array(["2020-01-01", "2020-01-02"], dtype="datetime64[D]"), None, "labels are strings"),
         (["a", "b"], [0, 1], [-1, 1], "numbers of 0 or more"),
@@ -217,6 +249,6 @@ def test_what_cannot_be_fitted_is_refused(build: Build, texts: Any, labels: Any,
 def test_labels_and_numbers_that_teach_nothing_are_refused(build: Build) -> None:
     with pytest.raises(DataError):
         build().fit(X, np.zeros(60, dtype=int))
-    for numbers in ([[1.0]], ["a"], [np.inf]):
+    for numbers in ([[1.0]], ["a"], ["1"], [np.inf]):
         with pytest.raises(UserInputError):
             build(TextRegressor).fit(["a"], numbers)

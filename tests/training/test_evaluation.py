@@ -198,6 +198,18 @@ def test_progress_is_told(run: RunLayout, tmp_path: Path) -> None:
     assert any(line.startswith("start reading calibration rows") for line in updates)
 
 
+def test_rows_that_the_run_was_trained_on_are_told_in_another_file(run: RunLayout, tmp_path: Path) -> None:
+    rows = load_splits(read_settings(run).data).train.select(np.arange(3))
+    seen = [f"{text.upper()},{('neg', 'pos')[row % 2]}" for row, text in enumerate(rows.texts)]
+    path, recorder = write_csv(tmp_path / "more.csv", *seen, "never seen,pos", "nor this,neg"), Recorder()
+    evaluate(run.root, str(path), progress=recorder)
+    (note,) = (line for line in recorder.told if "was trained on" in line)
+    assert f"{run.root} was trained on 3 of these 5 texts: scores on them are too good" in note
+    recorder = Recorder()
+    evaluate(run.root, progress=recorder)
+    assert not any("was trained on" in line for line in recorder.told)
+
+
 def test_rows_of_another_kind_than_the_calibration_rows_are_told_while_these_are_known(
     copy: RunLayout, tmp_path: Path, edit_record: Callable[..., None]
 ) -> None:

@@ -81,8 +81,8 @@ def describe_unpredicted(task: Task, metrics: MetricsRecord, balancing: Sequence
         sentence = f"{len(labels):,} labels are never predicted (recall): {listed}{more}."
     titles = " and ".join(task.metrics[name].title for name in task.balanced_metrics)
     are = "is" if len(task.balanced_metrics) == 1 else "are"
-    usual = sum(one.support for one in metrics.after.per_class) / len(metrics.after.per_class)
-    is_rare = any(one.label in task.label_names and 2 * one.support <= usual for one in labels)
+    most = max(one.support for one in metrics.after.per_class)
+    is_rare = any(one.label in task.label_names and 2 * one.support <= most for one in labels)
     advice = (
         " To let rare labels count more in training: --class-weights balanced."
         if balancing is not None and not balancing and is_rare

@@ -125,6 +125,27 @@ def describe_seen_texts(name: str, splits: Splits, config: DataConfig) -> Iterat
             )
 
 
+def describe_training_texts(layout: RunLayout, record: RunRecord, rows: Split) -> str | None:
+    """Say how many of the rows that a run is to be measured on have a text that it was trained on.
+
+    Args:
+        layout: The run folder.
+        record: Its record.
+        rows: The rows.
+
+    Returns:
+        A note; None where there are none, or the training texts cannot be read any more.
+    """
+    texts = _read_run(layout, record).texts
+    count = 0 if texts is None else count_seen(texts, {"given": rows})["given"]
+    if not count:
+        return None
+    return (
+        f"{layout.root} was trained on {count:,} of these {len(rows):,} texts: scores on them are too good, and tests "
+        "of whether they are like other rows mean nothing."
+    )
+
+
 def count_seen(texts: frozenset[str], parts: Mapping[str, Split]) -> dict[str, int]:
     """Count the rows of each split whose text is among some, as `fold_text` makes them."""
     return {name: sum(fold_text(text) in texts for text in rows.texts) for name, rows in parts.items()}

@@ -19,6 +19,11 @@ TASKS: Final = {
 }
 """Module and class by name. They are imported when asked for: `lorafit --help` loads neither numpy nor pydantic."""
 
+CLASSIFICATION: Final = "single_label"
+"""What scikit-learn calls that."""
+
+REGRESSION: Final = "regression"
+
 
 def get_task(name: str) -> "type[Task]":
     """Return the class of a task by its name, a key of `TASKS`."""

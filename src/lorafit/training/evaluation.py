@@ -19,6 +19,7 @@ from lorafit.runs.agreement import check_task
 from lorafit.runs.blends import uses_blend
 from lorafit.runs.evidence import check_evidence, has_evidence, read_settings
 from lorafit.runs.folder import RunLayout
+from lorafit.runs.lineage import describe_training_texts
 from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.paths import expand_home
@@ -99,6 +100,8 @@ def evaluate(
     rows = loaded.split
     if data is None or is_own_source(data, config.data):
         _check_unchanged(rows, record)
+    elif (note := describe_training_texts(layout, record, rows)) is not None:
+        progress.say(note)
     values, features = _predict(predictor, loaded, progress)
     split = "test" if data is None else Path(data).name
     others = [*([ENCODER] if uses_blend(record, wanted=blend) else []), *task.baselines]

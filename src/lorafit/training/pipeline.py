@@ -140,6 +140,7 @@ def fit(config: Config, rows: Split, task: Task, folder: Path) -> None:
     Raises:
         DataError: There is nothing to learn from the rows.
         TrainingDivergedError: The loss became infinite.
+        KeyboardInterrupt: It was interrupted; nothing is kept.
     """
     progress, layout = Silent(), RunLayout(folder)
     material = load_material(config, split_rows(rows, task, config.data, source="rows at hand"))
@@ -150,12 +151,16 @@ def fit(config: Config, rows: Split, task: Task, folder: Path) -> None:
                 prepared = fit_to_memory(prepared).prepared
         stages = RunStages.begin(prepared, layout, progress)
         choice.hand_over(stages)
-    with stages.journal.kept():
-        with stages.cache_frozen_layers():
-            stages.fit(resumable=False)
-        stages.calibrate(_hold_out(stages))
-        stages.fit_typicality()
-        stages.save(trust_proven=True)
+    del choice  # with the model that was tried
+    try:
+        with stages.journal.kept():
+            with stages.cache_frozen_layers():
+                stages.fit(resumable=False)
+            stages.calibrate(_hold_out(stages))
+            stages.fit_typicality()
+            stages.save(trust_proven=True)
+    except TrainingInterruptedError:  # the folder is not kept, so that nothing could go on from it
+        raise KeyboardInterrupt from None
     for left in (layout.checkpoints, layout.cross_fitting):
         shutil.rmtree(left, ignore_errors=True)
 

@@ -163,6 +163,14 @@ def test_rows_that_a_run_was_trained_on_are_refused(trained: Path, config: Confi
         diff(trained, b.root, config.data.source)
 
 
+def test_training_texts_among_other_rows_are_told(trained: Path, other: Path, config: Config, tmp_path: Path) -> None:
+    train = load_splits(config.data).train
+    seen = list(zip(train.texts, ("neg", "neg", "pos", "pos"), strict=False))
+    rows = write_reviews(tmp_path / "rows.csv", [*seen, *list_reviews(4, first=1000)])
+    told = [note for note in diff(trained, other, data=str(rows)).notes if "was trained on" in note]
+    assert any(f"{trained} was trained on 4 of these 8 texts" in note for note in told)
+
+
 @pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize("side", [0, 1])
 def test_the_validation_file_of_either_run_is_refused(

@@ -12,6 +12,7 @@ from lorafit.data.rows import Split
 from lorafit.errors import DataError, EnvironmentUnfitError, RunError, UserInputError
 from lorafit.experiments.diff.sides import OTHER_ROWS, Predictions, RunSide, Side, read_test_predictions
 from lorafit.inference.loading import load
+from lorafit.runs.lineage import describe_training_texts
 from lorafit.system.progress import Progress
 from lorafit.tasks.base import Array, Task
 
@@ -146,8 +147,13 @@ def predict_with_both(
     rows = load_evaluation_rows(data, config.data, task, group_column=group_column).split
     for side in (first, second):
         _check_unseen(side, rows, task, data)
+    runs = {side.root: side for side in (first, second) if isinstance(side, RunSide)}.values()
+    told = (
+        describe_training_texts(run.layout, run.record, rows) for run in runs if not _are_test_rows(run, rows, task)
+    )
+    notes = tuple(note for note in told if note is not None)
     before, after = (_predict(side, name, rows, task, progress) for name, side in (("A", first), ("B", second)))
-    return Pair(task, data, rows.y, before, after, rows)
+    return Pair(task, data, rows.y, before, after, rows, notes)
 
 
 def _check_same_rows(first: Side, second: Side, task: Task, rows: Split | None) -> None:
