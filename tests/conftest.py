@@ -86,12 +86,51 @@ LONG = ("test_end_to_end.py", "training", "experiments", "cli")
 UPPER_ROOMS = {"training", "experiments", "cli", "inference", "reports", "serving"}
 """Rooms where the first case of a test measures coverage: above tasks and models nobody asks which one it is."""
 
+UNMEASURED = (
+    "test_end_to_end.py",
+    "cli/test_altered.py::test_altered_files_are_refused",
+    "cli/test_train.py",
+    "data/test_reading_fuzz.py::test_generated_files_are_read_or_refused",
+    "data/test_reading_stamps.py",
+    "experiments/diff/test_diff.py::test_rows_of_a_group_are_resampled_together",
+    "experiments/diff/test_gates.py::test_point_estimate_decides",
+    "experiments/search/test_search.py::test_first_trial_takes_the_settings_as_they_are",
+    "faults/",
+    "inference/export/test_kept.py",
+    "models/acceleration/test_encoder_block.py",
+    "models/acceleration/test_lora_linear.py",
+    "models/runtimes/test_mixed.py",
+    "models/test_adaptation.py::test_every_method_gives_the_features",
+    "models/test_adapters.py",
+    "models/test_excerpts.py::test_pieces_give_the_tokens",
+    "models/test_families.py::test_it_trains",
+    "reports/test_plots.py",
+    "reports/test_tracking.py::test_no_text_of_the_data_is_tracked",
+    "runs/test_saving.py",
+    "serving/test_shelf.py::test_ranks_and_places_differ",
+    "tasks/test_calibration.py",
+    "tasks/test_labels.py::test_any_column_is_read",
+    "tasks/test_slices.py",
+    "tasks/test_statistics.py",
+    "training/test_check.py::test_nothing_is_wrong_with_the_builtin_reviews",
+    "training/test_choice.py::test_the_lowest_validation_loss_decides",
+    "training/test_estimator.py::test_a_fit_is_repeatable",
+    "training/test_estimator.py::test_scikit_learn_works_with_it",
+    "training/test_estimator.py::test_weights_are_repeated_rows",
+    "training/test_pipeline.py",
+    "training/test_pipeline_calibration.py",
+    "training/test_pipeline_methods.py",
+    "training/test_pipeline_tasks.py",
+)
+"""Tests that take long and run hardly a line that no other test runs: they measure no coverage, as tracing lines makes
+them half as slow again. `pytest --cov --cov-context=test` tells who runs what."""
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest: a long file that begins last runs alone, while the other workers wait.
 
-    Coverage is not measured by every case, as tracing lines takes a third of the time.
+    Coverage is not measured by every test and case.
     """
 
     def place(item: pytest.Item) -> int:
@@ -102,9 +141,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     measured = set[str]()
     for item in items:
         test = item.nodeid.partition("[")[0]
-        if test in measured and not UPPER_ROOMS.isdisjoint(item.path.parts):
+        is_repeated = test in measured and not UPPER_ROOMS.isdisjoint(item.path.parts)
+        if is_repeated or test.removeprefix("tests/").startswith(UNMEASURED):
             item.add_marker("no_cover")
         measured.add(test)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Keep what is prepared for an unmeasured test unmeasured, too; pytest-cov leaves out the test alone."""
+    controller = getattr(item.config.pluginmanager.get_plugin("_cov"), "cov_controller", None)
+    if controller is None or item.get_closest_marker("no_cover") is None:
+        yield
+        return
+    controller.pause()
+    try:
+        yield
+    finally:
+        controller.resume()
 
 
 def pytest_collection_finish() -> None:

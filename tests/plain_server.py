@@ -2,18 +2,23 @@
 
 Run as a script: each line of the input is `[FOLDER, TEXTS]` in JSON, each line of the output `{"logits": …}` or
 `{"error": …}`. Every folder is opened in a process of its own, forked before anything was opened; nothing of lorafit's
-package is imported. `tests/runs/test_saving.py` proves saved folders in processes that are started anew.
+package is imported. Modules that opening would import, peft and those of the usual architectures, are imported before.
+`tests/runs/test_saving.py` proves saved folders in processes that are started anew.
 """
 
 import json
 import os
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
 
 sys.path.append(sys.argv[1])
 
 import plain
+
+for name in ("peft", "transformers.models.distilbert.modeling_distilbert", "transformers.models.bert.modeling_bert"):
+    import_module(name)
 
 for line in sys.stdin:
     if child := os.fork():

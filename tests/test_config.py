@@ -177,7 +177,7 @@ a: &a [x,x,x,x,x,x,x,x,x]
             "training: {epochs: " + "9" * 4000 + "}",
             r"epochs: whole numbers must be below 2\*\*63 in size, got a number of",
         ),
-        ("k" * 100_000 + ": 1", "is not valid YAML: mapping values are not allowed here"),
+        ("k" * 100_000 + ": 1", "is not valid YAML: mapping values are not allowed"),
         ("? " + "k" * 100_000 + "\n: 1", "kkk…: unknown setting"),
         ("training:\n" + "".join(f"  x{number}: 1\n" for number in range(4000)), "4,000 settings .*… 3,988 more"),
         ("training: {epochs: [" + ",".join("x" * 4000) + "]}", "Input should be a valid integer, got"),
