@@ -122,8 +122,8 @@ UNMEASURED = (
     "training/test_pipeline_methods.py",
     "training/test_pipeline_tasks.py",
 )
-"""Tests that take long and run hardly a line that no other test runs: they measure no coverage, as tracing lines makes
-them half as slow again. `pytest --cov --cov-context=test` tells who runs what."""
+"""Begins of tests that take long and run hardly a line that no other test runs: they measure no coverage, as tracing
+lines slows them down. `pytest --cov --cov-context=test` tells who runs what."""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -459,9 +459,9 @@ def test_what_cannot_be_served_is_said_before_anything_listens(adapters: dict[st
         listen_at(Plan(adapters, port=taken.getsockname()[1]))
 
 
-@pytest.fixture
-def logged() -> Iterator[list[logging.LogRecord]]:
-    """What any logger says from here on."""
+@contextmanager
+def logging_heard() -> Iterator[list[logging.LogRecord]]:
+    """Give what any logger says inside the block."""
     records: list[logging.LogRecord] = []
     root, handler = logging.getLogger(), logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign]
@@ -469,23 +469,27 @@ def logged() -> Iterator[list[logging.LogRecord]]:
     root.addHandler(handler)
     for one in levels:
         one.setLevel(logging.INFO)
-    yield records
-    root.removeHandler(handler)
-    for one, level in levels.items():
-        one.setLevel(level)
+    try:
+        yield records
+    finally:
+        root.removeHandler(handler)
+        for one, level in levels.items():
+            one.setLevel(level)
 
 
-def test_neither_logs_nor_measures_hold_texts(client: "Client", logged: list[logging.LogRecord]) -> None:
+def test_neither_logs_nor_measures_hold_texts(client: "Client") -> None:
     before = client.measure("lorafit_requests_total")
-    client.post("/predict", {"inputs": "xylophone", "model": "tone"})
-    client.post("/predict", {"inputs": {"xylophone": 1}, "model": "xylophone"})
-    client.get("/xylophone?xylophone")
-    client.wait_for("lorafit_requests_total", before + 3)
-    time.sleep(0.2)  # a request is logged after it is counted
-    lines = [json.loads(record.getMessage()) for record in logged if record.name == log.name]
+    with logging_heard() as records:
+        client.post("/predict", {"inputs": "xylophone", "model": "tone"})
+        client.post("/predict", {"inputs": {"xylophone": 1}, "model": "xylophone"})
+        client.get("/xylophone?xylophone")
+        client.wait_for("lorafit_requests_total", before + 3)
+        time.sleep(0.2)  # a request is logged after it is counted
+    lines = [json.loads(record.getMessage()) for record in records if record.name == log.name]
     told = [(line["path"], line["status"]) for line in lines if line["path"] != "/metrics"]
     assert told == [("/predict", 200), ("/predict", 422), ("other", 404)]
-    assert not [record for record in logged if "xylophone" in record.getMessage()]
+    form = logging.Formatter()  # with tracebacks
+    assert not [record for record in records if "xylophone" in form.format(record)]
     assert b"xylophone" not in client.get("/metrics").body
 
 
