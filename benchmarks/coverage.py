@@ -17,7 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.tasks.statistics import f1_interval, percentile_interval, resample_row_sums, wilson_interval
+from lorafit.tasks.metrics import share_to_f1
+from lorafit.tasks.statistics import percentile_interval, resample_row_sums, wilson_interval
 
 __all__ = ["SCENARIOS", "Classes", "Coverage", "Difference", "Numbers", "measure"]
 
@@ -329,9 +330,14 @@ def _bound(scenario: Scenario, data: Data, samples: int, rng: np.random.Generato
     drawn, centres = scenario.compute(sums), scenario.compute(sums.mean(axis=0))
     return {
         **{name: wilson_interval(*counts, LEVEL) for name, counts in data.shares.items()},
-        **{name: f1_interval(*counts, LEVEL) for name, counts in data.unions.items()},
+        **{name: _bound_f1(*counts) for name, counts in data.unions.items()},
         **{name: percentile_interval(drawn[name], LEVEL, point=points[name], centre=centres[name]) for name in points},
     }
+
+
+def _bound_f1(hits: Array, false: Array) -> tuple[Array, Array]:
+    low, high = wilson_interval(hits, hits + false, LEVEL)
+    return share_to_f1(low), share_to_f1(high)
 
 
 def _spread_evenly(occurs: NDArray[np.bool_]) -> tuple[Array, Array]:

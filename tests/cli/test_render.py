@@ -181,6 +181,8 @@ def test_what_was_not_measured_is_not_printed(finish: Callable[..., Finished], t
     assert "1 row is very little" in alone
     enough = print_to(120, known, metrics.model_copy(update={"rows": FEW_ROWS}))
     assert "are wide" not in enough
+    grouped = print_to(120, known, metrics.model_copy(update={"rows": FEW_ROWS, "groups": 12}))
+    assert "12 groups are few: the intervals are wide." in grouped
 
 
 def test_wide_terminals_have_value_and_interval_on_one_line(

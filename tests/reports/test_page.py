@@ -137,7 +137,7 @@ def test_report_opens_with_the_verdict_and_holds_every_part(
 ) -> None:
     page = hostile_page(task)
     assert '</h1>\n<p class="lead">Better than before: ' in page
-    assert "These are only 99 rows, so the intervals are wide." in page
+    assert "99 rows are few: the intervals are wide." in page
     parts = take_apart(page)
     sections = [attributes["id"] for attributes in parts.named("section")]
     assert [attributes["href"] for attributes in parts.named("a")] == [f"#{name}" for name in sections]
@@ -220,7 +220,7 @@ def test_unusual_runs_give_a_page(
     assert "nan" not in page.replace("nance", "").lower().split()
     assert ">nan" not in page
     rows = MetricsRecord.read(RunLayout(run).metrics).rows
-    assert ("This is only 1 row, so the intervals are wide." in page) == (rows == 1)
+    assert ("1 row is very little: the intervals are wide." in page) == (rows == 1)
     if not wishes.get("before", True):
         assert "the model before training was not measured.</p>" in page
         assert read_run(run).task.wording.uncalibrated in page

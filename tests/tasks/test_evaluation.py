@@ -182,8 +182,9 @@ def test_rows_of_a_group_are_resampled_together(case: "Case") -> None:
     """Each row ten times over tells no more than once."""
     task, (y, before, after) = case.task, case.draw_values(60)
     rows = np.repeat(np.arange(60), 10)
-    alone = estimate(task, y, after, Resampling(samples=500)).metrics
-    grouped = estimate(task, y[rows], after[rows], Resampling(samples=500), groups=rows).metrics
+    by_row = estimate(task, y, after, Resampling(samples=500))
+    by_group = estimate(task, y[rows], after[rows], Resampling(samples=500), groups=rows)
+    alone, grouped = by_row.metrics, by_group.metrics
     paired, together = (
         compare(task, y, before, after, Resampling(samples=500)).differences,
         compare(task, y[rows], before[rows], after[rows], Resampling(samples=500), groups=rows).differences,
@@ -192,6 +193,11 @@ def test_rows_of_a_group_are_resampled_together(case: "Case") -> None:
         for one, other in ((alone[name], grouped[name]), (paired[name], together[name])):
             assert other.value == pytest.approx(one.value)
             assert 0.6 < (other.high - other.low) / (one.high - one.low) < 1.5, name
+    for single, tenfold in zip(by_row.per_class, by_group.per_class, strict=True):
+        assert tenfold.support == 10 * single.support
+        for one, other in ((single.recall, tenfold.recall), (single.f1, tenfold.f1)):
+            assert other.value == pytest.approx(one.value, nan_ok=True)
+            assert math.isnan(one.value) or 0.8 < (other.high - other.low) / (one.high - one.low) < 1.5
 
 
 def test_sign_test_of_rows_in_groups_tells_what_it_takes_for_granted(case: "Case", resampling: Resampling) -> None:

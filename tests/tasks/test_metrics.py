@@ -20,6 +20,7 @@ from lorafit.tasks.metrics import (
     to_losses,
 )
 from lorafit.tasks.registry import build_task
+from lorafit.tasks.statistics import wilson_interval
 
 IntArray = NDArray[np.int64]
 
@@ -51,7 +52,7 @@ CASES = {
 def test_metrics_of_classes_equal_scikit_learn(y: IntArray, predicted: IntArray, classes: int) -> None:
     task = build_task("single_label", [str(number) for number in range(classes)])
     sums = task.row_statistics(y, np.eye(classes)[predicted]).sum(axis=0)
-    ids, found, per_class = np.arange(classes), task.compute(sums), task.per_class(sums, 0.95)
+    ids, found, per_class = np.arange(classes), task.compute(sums), task.per_class(sums[np.newaxis], 0.95)
     matrix = confusion_matrix(y, predicted, classes)
     assert matrix.dtype == np.int64
     np.testing.assert_array_equal(matrix, sklearn.metrics.confusion_matrix(y, predicted, labels=ids))
@@ -90,9 +91,7 @@ def test_large_and_fractional_counts_lose_no_digits() -> None:
 
 def test_intervals_of_classes_hold_their_scores_and_narrow_with_rows() -> None:
     few, many = (
-        score_classes(
-            ("a", "b"), np.array([8, 30]) * scale, np.array([10, 40]) * scale, np.array([16, 34]) * scale, 0.95
-        )
+        score_classes(("a", "b"), np.array([[8, 30, 10, 40, 16, 34]]) * scale, 0.95, grouped=False)
         for scale in (1, 100)
     )
     for narrow, wide in zip(many, few, strict=True):
@@ -102,6 +101,22 @@ def test_intervals_of_classes_hold_their_scores_and_narrow_with_rows() -> None:
             assert large.low < small.low < small.value < small.high < large.high
     assert (few[0].precision.value, few[0].recall.value, few[0].support) == (0.8, 0.5, 16)
     assert few[0].f1.value == pytest.approx(2 * 8 / 26)
+    low, high = wilson_interval(8, 18, 0.95)
+    assert (few[0].f1.low, few[0].f1.high) == pytest.approx((2 * low / (1 + low), 2 * high / (1 + high)))
+
+
+def test_classes_of_grouped_rows_have_wider_intervals_and_the_same_scores() -> None:
+    counts = np.array([[8, 0, 8, 2, 8, 2], [0, 9, 6, 9, 0, 15], [4, 4, 4, 4, 4, 4]])
+    alone, grouped = (
+        score_classes(("a", "b"), part, 0.95, grouped=is_grouped)
+        for part, is_grouped in ((counts.sum(axis=0, keepdims=True), False), (counts, True))
+    )
+    for one, other in zip(alone, grouped, strict=True):
+        assert one.support == other.support
+        for name in ("precision", "recall", "f1"):
+            narrow, wide = getattr(one, name), getattr(other, name)
+            assert narrow.value == wide.value
+            assert wide.low < narrow.low <= narrow.value <= narrow.high <= wide.high
 
 
 @pytest.mark.parametrize("classes", [2, 7])

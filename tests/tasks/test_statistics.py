@@ -18,7 +18,7 @@ from lorafit.tasks.statistics import (
     bootstrap_mean,
     energy_test,
     exact_tests,
-    f1_interval,
+    grouped_interval,
     percentile_interval,
     resample_row_sums,
     sign_test,
@@ -98,15 +98,39 @@ def test_counts_and_levels_out_of_range_are_refused(successes: int, trials: int,
         wilson_interval(successes, trials, level)
 
 
-def test_f1_has_the_interval_of_the_share_of_true_positives() -> None:
-    hits, false = np.array([0, 0, 3, 40, 7]), np.array([0, 5, 0, 10, 7])
-    low, high = f1_interval(hits, false, 0.95)
-    assert np.isnan([low[0], high[0]]).all()
-    for place in range(1, 5):
-        ends = wilson_interval(hits[place], hits[place] + false[place], 0.95)
-        assert (low[place], high[place]) == pytest.approx([2 * end / (1 + end) for end in ends])
-        assert low[place] <= 2 * hits[place] / (2 * hits[place] + false[place]) <= high[place]
-    assert (low[1], high[2]) == (0, 1)
+def test_intervals_of_groups_hold_the_truth_where_those_of_rows_do_not() -> None:
+    rng, level, replicates = np.random.default_rng(0), 0.9, 400
+    held = {"rows": 0, "groups": 0}
+    for _ in range(replicates):
+        shares = rng.beta(1.6, 0.4, 30)  # the mean is 0.8; rows of a group are alike
+        trials = rng.integers(5, 15, 30)
+        right = rng.binomial(trials, shares)
+        bounds = {
+            "rows": wilson_interval(right.sum(), trials.sum(), level),
+            "groups": grouped_interval(right[:, np.newaxis], trials[:, np.newaxis], level),
+        }
+        for name, (low, high) in bounds.items():
+            held[name] += bool(np.all(low <= 0.8) and np.all(high >= 0.8))
+    assert held["rows"] / replicates < 0.65
+    assert 0.86 < held["groups"] / replicates < 0.94
+
+
+def test_groups_of_one_row_have_the_interval_of_rows_and_alike_groups_that_of_as_many_rows() -> None:
+    right = np.array([1] * 160 + [0] * 40)[:, np.newaxis]
+    low, high = grouped_interval(right, np.ones_like(right), 0.95)
+    expected = wilson_interval(160, 200, 0.95)
+    np.testing.assert_allclose([low[0], high[0]], np.stack(expected), atol=0.002)
+    ten = np.full((200, 1), 10)
+    tens = grouped_interval(10 * right, ten, 0.95)
+    np.testing.assert_allclose([tens[0][0], tens[1][0]], [low[0], high[0]])
+    certain = grouped_interval(ten, ten, 0.95)
+    np.testing.assert_allclose(certain[0], wilson_interval(200, 200, 0.95)[0], atol=0.001)
+    assert certain[1] == 1
+    mixed = np.full((20, 1), 5), np.full((20, 1), 10)  # no group stands out: as many independent rows
+    np.testing.assert_allclose(grouped_interval(*mixed, 0.95), [[low] for low in wilson_interval(100, 200, 0.95)])
+    single = grouped_interval(np.array([[9, 0]]), np.array([[9, 0]]), 0.95)
+    assert single[0][0] < 0.1, "one group says next to nothing"
+    assert np.isnan([single[0][1], single[1][1]]).all()
 
 
 # Tests of hypotheses

@@ -24,7 +24,7 @@ from lorafit.system.atomic import describe_obstacle, write_atomic
 from lorafit.system.locks import hold
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
-from lorafit.tasks.evaluation import FEW_ROWS, describe_changed_rows
+from lorafit.tasks.evaluation import describe_changed_rows, describe_few
 
 _SECTIONS = {
     "comparison": "Before and after",
@@ -138,7 +138,7 @@ def render_report(contents: RunContents, texts: Texts, plots: dict[str, Plot]) -
         blend=describe_blend(task, record.blend),
         embedding=describe_embedding(record.embedding),
         exchangeability=describe_exchangeability(metrics),
-        is_small=metrics.rows < FEW_ROWS,
+        few=describe_few(metrics.rows, metrics.groups),
         left_out=texts.reason,
         scores=results.list_scores(contents),
         meanings=[(metric.title, metric.meaning) for metric in task.metrics.values()],

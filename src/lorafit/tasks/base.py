@@ -689,9 +689,12 @@ class Task(ABC):
         del sums
         return {}
 
-    def per_class(self, sums: Array, level: float) -> list[ClassScores]:
-        """Score each label, with Wilson intervals at `level`; nothing of a regression."""
-        del sums, level
+    def per_class(self, sums: Array, level: float, *, grouped: bool = False) -> list[ClassScores]:
+        """Score each label, with Wilson intervals at `level`; nothing of a regression.
+
+        `sums` are those of `row_statistics`, shape (units, k): of all rows or, if `grouped`, of each group of them.
+        """
+        del sums, level, grouped
         return []
 
     def confusion_matrix(self, y: NDArray[Any], values: Array) -> list[list[int]]:

@@ -29,12 +29,13 @@ from lorafit.tasks.statistics import (
     percentile_interval,
     resample_row_sums,
     sign_test,
+    sum_groups,
 )
 
 Verdict = Literal["better", "worse", "inconclusive"]
 
 FEW_ROWS: Final = 100
-"""Below so many rows, people are told that intervals are wide."""
+"""Below so many rows, or groups of them, people are told that intervals are wide."""
 
 CAUTION_OF_GROUPS: Final = "which takes rows as independent though they come in groups"
 """What is said beside an exact test where rows come in groups."""
@@ -78,7 +79,7 @@ def estimate(
         values: Shape (n, labels).
         resampling: Of the intervals.
         groups: Shape (n,), ids of rows that belong together and are resampled together, or None. Shares then have
-            bootstrap intervals, too; those of single labels take rows as independent all the same.
+            bootstrap intervals, too, and those of single labels are Wilson's for fewer rows (`grouped_interval`).
 
     Returns:
         The scores.
@@ -149,7 +150,7 @@ def score_models(
     *scores, own = (
         Scores(
             metrics=resampled.estimate(place),
-            per_class=task.per_class(resampled.sums[place], resampling.level),
+            per_class=task.per_class(resampled.sums[place], resampling.level, grouped=resampled.grouped),
             confusion_matrix=task.confusion_matrix(y, values),
         )
         for place, values in enumerate([*others.values(), after])
@@ -250,6 +251,14 @@ def describe_changed_rows(task: Task, comparison: Comparison) -> str:
     broken = wording.broken.format(count=f"{comparison.rows_broken:,}")
     caution = f", {CAUTION_OF_GROUPS}" if comparison.grouped else ""
     return f"{fixed}, {broken} ({wording.test}, {write_p_value(comparison.p_value)}{caution})"
+
+
+def describe_few(rows: int, groups: int | None) -> str | None:
+    """Say that rows are few, or the groups in which they come, as the begin of a sentence; None where they are not."""
+    count, noun = (rows, "row") if groups is None else (groups, "group")
+    if count >= FEW_ROWS:
+        return None
+    return f"1 {noun} is very little" if count == 1 else f"{count} {noun}s are few"
 
 
 def find_mistakes(task: Task, y: NDArray[Any], values: Array, *, most: int = 10) -> NDArray[np.int64]:
@@ -414,7 +423,7 @@ class _Resampled:
 
     Attributes:
         points: By name, shape (models,).
-        sums: Of `Task.row_statistics`, shape (models, k).
+        sums: Of `Task.row_statistics` over all rows or, if there are groups, over each; shape (models, units, k).
         grouped: Whether there are groups.
     """
 
@@ -433,8 +442,10 @@ class _Resampled:
         statistics = [task.row_statistics(y, values) for values in models]
         edges = [task.edge_statistics(y, values) for values in models]
         paired = task.pair_edges(edges, statistics, len(before))
-        self.sums = np.stack([part.sum(axis=0) for part in statistics])
-        self._shares = [task.proportions(sums) if groups is None else {} for sums in self.sums]
+        self.sums = np.stack(
+            [part.sum(axis=0, keepdims=True) if groups is None else sum_groups(part, groups)[0] for part in statistics]
+        )
+        self._shares = [task.proportions(sums[0]) if groups is None else {} for sums in self.sums]
         self._compute = task.compute_slices if sliced else task.compute
         if sliced:
             statistics, edges, paired = (

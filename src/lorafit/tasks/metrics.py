@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.tasks.records import ClassScores, Estimate
-from lorafit.tasks.statistics import f1_interval, wilson_interval
+from lorafit.tasks.statistics import grouped_interval, wilson_interval
 
 Array = NDArray[np.float64]
 
@@ -75,6 +75,11 @@ def f1(hits: ArrayLike, predicted: ArrayLike, true: ArrayLike) -> Array:
     return ratio(2 * np.asarray(hits), np.asarray(predicted) + np.asarray(true))
 
 
+def share_to_f1(share: Array) -> Array:
+    """Return the F1 of a class by the share of the right rows among those that are of it or predicted as it."""
+    return 2 * share / (1 + share)
+
+
 def macro_f1(hits: Array, predicted: Array, true: Array) -> Array:
     """Average F1 over labels.
 
@@ -114,9 +119,7 @@ def mcc(hits: Array, predicted: Array, true: Array) -> Array:
     return ratio(covariance, np.sqrt(np.where(spread > 1e-12 * rows**4, spread, 0.0)))
 
 
-def score_classes(
-    names: tuple[str, ...], hits: ArrayLike, predicted: ArrayLike, true: ArrayLike, level: float
-) -> list[ClassScores]:
+def score_classes(names: tuple[str, ...], counts: Array, level: float, *, grouped: bool) -> list[ClassScores]:
     """Score each class, with Wilson intervals.
 
     Given how many rows are of a class or predicted as it, the right ones among them are binomial, and F1 is a function
@@ -124,28 +127,24 @@ def score_classes(
 
     Args:
         names: Of the classes.
-        hits: Right rows by class, whole numbers of shape (classes,).
-        predicted: Rows predicted as each class.
-        true: Rows of each class.
+        counts: Right rows by class, rows predicted as each and rows of each, whole numbers of shape (units, 3 classes).
         level: Of the intervals, above 0 and below 1.
+        grouped: Whether units are groups of rows, and intervals are to know what these have in common.
 
     Returns:
         One record a class; what is undefined is NaN.
     """
-    right, given, support = (np.rint(np.asarray(counts, dtype=np.float64)) for counts in (hits, predicted, true))
+    hits, predicted, true = np.split(np.rint(counts), 3, axis=1)
     columns = []
-    for value, (low, high) in (
-        (_undefined_ratio(right, given), wilson_interval(right, given, level)),
-        (_undefined_ratio(right, support), wilson_interval(right, support, level)),
-        (_undefined_ratio(2 * right, given + support), f1_interval(right, given + support - 2 * right, level)),
-    ):
-        ends = (np.asarray(part, dtype=np.float64).tolist() for part in (value, low, high))
-        columns.append(
-            [Estimate(value=point, low=lowest, high=highest) for point, lowest, highest in zip(*ends, strict=True)]
-        )
+    for trials, is_f1 in ((predicted, False), (true, False), (predicted + true - hits, True)):
+        right, total = hits.sum(axis=0), trials.sum(axis=0)
+        bounds = grouped_interval(hits, trials, level) if grouped else wilson_interval(right, total, level)
+        found = (_undefined_ratio(right, total), *bounds)
+        ends = np.stack([share_to_f1(part) if is_f1 else part for part in found], axis=1).tolist()
+        columns.append([Estimate(value=value, low=low, high=high) for value, low, high in ends])
     return [
         ClassScores(label=name, precision=precision, recall=recall, f1=both, support=int(rows))
-        for name, precision, recall, both, rows in zip(names, *columns, support, strict=True)
+        for name, precision, recall, both, rows in zip(names, *columns, true.sum(axis=0), strict=True)
     ]
 
 

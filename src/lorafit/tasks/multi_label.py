@@ -374,9 +374,8 @@ class MultiLabel(Task):
     def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
         return {"exact_match": (float(sums[1]), float(sums[0]))}
 
-    def per_class(self, sums: Array, level: float) -> list[ClassScores]:
-        hits, given, true = np.split(sums[3:], 3)
-        return score_classes(self.label_names, hits, given, true, level)
+    def per_class(self, sums: Array, level: float, *, grouped: bool = False) -> list[ClassScores]:
+        return score_classes(self.label_names, sums[:, 3:], level, grouped=grouped)
 
     def row_errors(self, y: NDArray[Any], values: Array) -> Array:
         """Return the number of wrong decisions about each row."""

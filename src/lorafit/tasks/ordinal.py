@@ -200,8 +200,8 @@ class Ordinal(SingleLabel):
     def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
         return {"within_one": (float(sums[2]), float(sums[3])), **super().proportions(sums[3:])}
 
-    def per_class(self, sums: Array, level: float) -> list[ClassScores]:
-        return super().per_class(sums[3:], level)
+    def per_class(self, sums: Array, level: float, *, grouped: bool = False) -> list[ClassScores]:
+        return super().per_class(sums[:, 3:], level, grouped=grouped)
 
     def row_errors(self, y: NDArray[Any], values: Array) -> Array:
         """Return how far off each score is."""

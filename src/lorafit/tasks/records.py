@@ -279,6 +279,7 @@ class MetricsRecord(FileRecord):
         task: The task's name.
         split: Name of the split.
         rows: Its rows.
+        groups: Groups that they come in; None where they stand alone.
         confidence_level: Level of all intervals.
         bootstrap_samples: Resamples behind the intervals that are bootstrapped.
         before: The model before training, or None where it was not measured.
@@ -293,6 +294,7 @@ class MetricsRecord(FileRecord):
     task: TaskName
     split: str
     rows: int
+    groups: int | None = None
     confidence_level: float
     bootstrap_samples: int
     before: Scores | None

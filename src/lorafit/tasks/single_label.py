@@ -428,9 +428,8 @@ class SingleLabel(Task):
     def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
         return {"accuracy": (float(sums[1]), float(sums[0]))}
 
-    def per_class(self, sums: Array, level: float) -> list[ClassScores]:
-        hits, predicted, true = np.split(sums[3:], 3)
-        return score_classes(self.label_names, hits, predicted, true, level)
+    def per_class(self, sums: Array, level: float, *, grouped: bool = False) -> list[ClassScores]:
+        return score_classes(self.label_names, sums[:, 3:], level, grouped=grouped)
 
     def confusion_matrix(self, y: NDArray[Any], values: Array) -> list[list[int]]:
         matrix: list[list[int]] = confusion_matrix(y, self.main_output(values), len(self.label_names)).tolist()

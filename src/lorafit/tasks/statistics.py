@@ -65,26 +65,39 @@ def _wilson_low(count: Array, total: Array, tail: float) -> Array:
     return np.asarray(np.minimum(np.minimum(low, rare), share).clip(min=0.0))
 
 
-def f1_interval(true_positives: ArrayLike, false: ArrayLike, level: float) -> tuple[Array, Array]:
-    """Return the interval of the F1 of each of several classes.
+def grouped_interval(successes: Array, trials: Array, level: float) -> tuple[Array, Array]:
+    """Return the interval of each of several shares of rows that come in groups.
 
-    F1 = 2 J / (1 + J), where J is the share of true positives among the rows that are of the class or predicted as it.
-    Given the number of these rows, J is a binomial share, and its interval carries over.
+    It is that of `wilson_interval` for as many independent rows as tell as much: fewer by the variance that rows of a
+    group have in common, and by Student's t for the number of groups. Where all or none succeed, what they have in
+    common is not seen, and a group counts no more than a row.
+
+    Source: Korn and Graubard (1998), "Confidence Intervals for Proportions with Small Expected Number of Positive
+    Counts Estimated from Survey Data", Survey Methodology 24.
 
     Args:
-        true_positives: Whole numbers, 0 or more.
-        false: Rows wrongly predicted as the class plus rows of it that are missed, whole numbers.
+        successes: Whole numbers, shape (groups, shares).
+        trials: The same.
         level: Above 0 and below 1.
 
     Returns:
-        Lower and upper ends; NaN where a class neither occurs nor is predicted.
+        As `wilson_interval`.
 
     Raises:
-        ValueError: Counts or a level out of range.
+        ValueError: As `wilson_interval`.
     """
-    hits = np.asarray(true_positives, dtype=np.float64)
-    low, high = (2 * end / (1 + end) for end in wilson_interval(hits, hits + np.asarray(false), level))
-    return low, high
+    from scipy.special import stdtrit
+
+    total, freedom = trials.sum(axis=0), np.maximum((trials > 0).sum(axis=0) - 1, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # no trials: NaN
+        point = successes.sum(axis=0) / total
+        spread = ((successes - point * trials) ** 2).sum(axis=0) * (freedom + 1) / freedom
+        alike = (point == 0) | (point == 1)
+        effect = np.where(alike, (trials**2).sum(axis=0), spread / (point * (1 - point))) / total
+        scale = (NormalDist().inv_cdf(1 - _tail(level)) / stdtrit(freedom, 1 - _tail(level))) ** 2
+        effective = np.nan_to_num(total * np.minimum(scale / effect, 1))
+    low, high = wilson_interval(np.nan_to_num(point) * effective, effective, level)
+    return np.minimum(low, point), np.maximum(high, point)
 
 
 def resample_row_sums(
@@ -127,7 +140,7 @@ def resample_row_sums(
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}.")
-    units, sizes = (statistics, np.ones(len(statistics))) if groups is None else _sum_groups(statistics, groups)
+    units, sizes = (statistics, np.ones(len(statistics))) if groups is None else sum_groups(statistics, groups)
     extra = rng.standard_exponential(samples)
     sums, rows = np.zeros((samples, statistics.shape[1])), np.zeros(samples)
     for start in range(0, samples, _SAMPLES):
@@ -153,7 +166,7 @@ def _draw_weights(count: int, shape: tuple[int, int], rng: np.random.Generator) 
     return rng.standard_exponential(shape) if count >= _MANY else rng.standard_gamma(max(1 - 4 / count, 0.2), shape)
 
 
-def _sum_groups(statistics: Array, groups: NDArray[np.int64]) -> tuple[Array, Array]:
+def sum_groups(statistics: Array, groups: NDArray[np.int64]) -> tuple[Array, Array]:
     """Return sums over the rows of each group, shape (groups, k), and its number of rows, in order of the ids."""
     order = np.argsort(groups, kind="stable")
     _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from lorafit.config import EvaluationConfig, load_config
 from lorafit.data.loading import EvaluationRows, load_evaluation_rows, load_splits
 from lorafit.data.rows import Split
@@ -238,7 +240,8 @@ def build_metrics(split: str, rows: Split, task: Task, config: EvaluationConfig,
     resampling, after, before = config.resampling, predicted.after, predicted.before
     slicings = list(cut_into_slices(rows.texts, rows.columns))
     others = {**({} if before is None else {_BEFORE: before}), **predicted.baselines}
-    scores, compared = score_models(task, rows.y, after, others, resampling, groups=rows.group_ids)
+    groups = rows.group_ids
+    scores, compared = score_models(task, rows.y, after, others, resampling, groups=groups)
     untrained = compared.pop(_BEFORE, None)
     calibration = None
     if predicted.calibration is not None:
@@ -247,6 +250,7 @@ def build_metrics(split: str, rows: Split, task: Task, config: EvaluationConfig,
         task=task.name,
         split=split,
         rows=len(rows),
+        groups=None if groups is None else len(np.unique(groups)),
         confidence_level=resampling.level,
         bootstrap_samples=resampling.samples,
         before=None if untrained is None else untrained.scores,
@@ -254,5 +258,5 @@ def build_metrics(split: str, rows: Split, task: Task, config: EvaluationConfig,
         comparison=None if untrained is None else untrained.comparison,
         baselines=compared,
         calibration=calibration,
-        slices=score_slices(task, rows.y, after, before, slicings, resampling, groups=rows.group_ids),
+        slices=score_slices(task, rows.y, after, before, slicings, resampling, groups=groups),
     )

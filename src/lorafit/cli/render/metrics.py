@@ -20,7 +20,7 @@ from lorafit.reports.verdict import (
 )
 from lorafit.system.text import clean_text
 from lorafit.tasks.base import Task
-from lorafit.tasks.evaluation import FEW_ROWS, describe_changed_rows
+from lorafit.tasks.evaluation import describe_changed_rows, describe_few
 from lorafit.tasks.format import write_estimate
 from lorafit.tasks.records import ClassScores, Estimate, MetricsRecord, SliceScores
 
@@ -59,8 +59,7 @@ def print_metrics(
     for sentence in _describe(task, metrics, balancing):
         for line in _wrap(clean_text(sentence), console.width).splitlines():
             console.print(line, soft_wrap=True)
-    if metrics.rows < FEW_ROWS:
-        few = "1 row is very little" if metrics.rows == 1 else f"{metrics.rows} rows are few"
+    if (few := describe_few(metrics.rows, metrics.groups)) is not None:
         console.print(f"{few}: the intervals are wide.")
     if with_slices and metrics.slices:
         _print_slices(console, task, metrics.slices)

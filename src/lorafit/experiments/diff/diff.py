@@ -17,7 +17,7 @@ from lorafit.runs.evidence import read_settings
 from lorafit.system.extras import require
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.base import Array, Task
-from lorafit.tasks.evaluation import FEW_ROWS, compare, compare_slices, cut_into_slices, estimate
+from lorafit.tasks.evaluation import compare, compare_slices, cut_into_slices, describe_few, estimate
 from lorafit.tasks.records import Calibration, Resampling, SliceComparison
 
 LABEL_COLUMN: Final = "label"
@@ -113,6 +113,7 @@ def _measure(first: Side, second: Side, pair: Pair, config: EvaluationConfig, pr
         task=task.name,
         source=pair.source,
         rows=len(pair.y),
+        groups=None if pair.groups is None else len(np.unique(pair.groups)),
         labels=list(task.label_names),
         confidence_level=resampling.level,
         bootstrap_samples=resampling.samples,
@@ -170,8 +171,8 @@ def _list_slices(pair: Pair) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
 
 
 def _list_notes(first: Side, second: Side, record: DiffRecord) -> Iterator[str]:
-    if record.rows < FEW_ROWS:
-        yield f"{record.rows} rows are few: the intervals are wide, and small differences cannot be seen."
+    if (few := describe_few(record.rows, record.groups)) is not None:
+        yield f"{few}: the intervals are wide, and small differences cannot be seen."
     metrics = record.build_task().diff_metrics
     for name, asked in record.a.asked.items():
         if asked != (other := record.b.asked.get(name, asked)):

@@ -69,6 +69,7 @@ class DiffRecord(FileRecord):
         task: The task's name.
         source: Where the rows come from.
         rows: How many there are.
+        groups: Groups that they come in; None where they stand alone.
         labels: The labels, in A's order, which is that of the scores of both; of a regression the name of its number.
         confidence_level: Level of the intervals.
         bootstrap_samples: Resamples behind the intervals that are bootstrapped.
@@ -84,6 +85,7 @@ class DiffRecord(FileRecord):
     task: TaskName
     source: str
     rows: int
+    groups: int | None = None
     labels: list[str]
     confidence_level: float
     bootstrap_samples: int
