@@ -1,4 +1,5 @@
 import csv
+import html
 import json
 import shutil
 import signal
@@ -8,13 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 import lorafit
 from lorafit.config import Config, load_config
 from lorafit.data.tables import read_table
-from lorafit.errors import ConfigError, DataError, RunError, TrainingDivergedError
+from lorafit.errors import ConfigError, DataError, RunError, TrainingDivergedError, UserInputError
 from lorafit.errors import TrainingInterruptedError as Interrupted
+from lorafit.reports.verdict import describe_verdict
 from lorafit.runs.folder import ADAPTER_FILES, RunLayout
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import compute_digest
@@ -120,6 +123,25 @@ def make_config(encoder: Path, source: Path, **changes: Any) -> Config:
 @pytest.fixture(scope="module")
 def finished(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return lorafit.train(config, output=tmp_path_factory.mktemp("finished") / "run")
+
+
+def test_a_run_is_a_line_in_a_console_and_tables_in_a_notebook(finished: Run) -> None:
+    line, page = repr(finished), finished._repr_html_()
+    assert line.startswith(f"<Run {finished.path}: accuracy ")
+    assert line.endswith(f" on {finished.metrics.rows} test rows>")
+    task = finished.record.build_task()
+    accuracy = task.primary_metric.write(finished.metrics.after.metrics["accuracy"])
+    assert html.escape(describe_verdict(task, finished.metrics)) in page
+    assert f"<td>{accuracy}</td>" in page
+    assert str(finished.path) in page
+    assert not any(sample.text in page for sample in finished.samples)
+
+
+@pytest.mark.parametrize("given", [pandas.DataFrame({"text": ["a"], "label": [0]}), "reviews.csv", {"model": {}}])
+def test_what_is_no_config_is_refused_with_what_to_write(given: object) -> None:
+    for call in (lorafit.train, lorafit.check):
+        with pytest.raises(UserInputError, match="Give data by name"):
+            call(given)  # type: ignore[arg-type]
 
 
 def read_status(path: Path) -> str:
@@ -245,7 +267,7 @@ def test_budget_for_other_tokens_gives_the_run_that_these_settings_give(
     changes |= {"evaluation__before": False, "evaluation__report": False}
     per_token = CostModel(0, 1e-3, 0)
     monkeypatch.setattr(costs, "measure_costs", lambda *_: Costs(per_token, per_token, layers=0, frozen=0))
-    run = lorafit.train(make_config(encoder, source, training__budget="30s", **changes), output=tmp_path / "run")
+    run = lorafit.train(make_config(encoder, source, training__budget="44s", **changes), output=tmp_path / "run")
     assert run.record.forecast is not None
     assert run.record.forecast.given_up == ["256 tokens instead of 300"]
     assert (run.record.max_length, run.record.truncation) == (256, "head+tail")

@@ -17,8 +17,9 @@ from lorafit.runs.bases import locate_base
 from lorafit.runs.evidence import read_metrics
 from lorafit.runs.folder import find_free_name
 from lorafit.runs.records import RunRecord
+from lorafit.system.notebook import progress_here
 from lorafit.system.paths import expand_home
-from lorafit.system.progress import Progress, Silent
+from lorafit.system.progress import Progress
 from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Task
 from lorafit.tasks.registry import TaskName
@@ -104,7 +105,7 @@ def reproduce(
             that of `Task.reproduction_tolerances`.
         tolerances: The same of other metrics by their names (`log_loss` in nats, `r2`); those left out are
             the task's own.
-        progress: Told what is going on; None for silence.
+        progress: Told what is going on; None for a bar in a notebook, and silence elsewhere.
 
     Returns:
         What agrees and what does not; `enforce_reproduction` raises where something does not.
@@ -114,7 +115,7 @@ def reproduce(
         UserInputError: A tolerance of a metric that the run's task does not compare.
         NotReproducedError: The data or the base model are not those of the run; nothing is trained.
     """
-    side, progress = open_run(run), progress or Silent()
+    side, progress = open_run(run), progress or progress_here()
     _check_output(output)
     task = side.task
     leading = {} if tolerance is None else {task.primary: tolerance}

@@ -16,6 +16,7 @@ from lorafit.data.column_types import find_parquet_types
 from lorafit.data.tables import DELIMITERS, Table
 from lorafit.data.writing import WRITABLE_SUFFIXES, write_table
 from lorafit.errors import DataError, EnvironmentUnfitError, JobInterruptedError, RunError, UserInputError
+from lorafit.inference.frames import build_columns
 from lorafit.inference.given_texts import NOTHING_LEFT, AnyText
 from lorafit.inference.job_parts import JobParts
 from lorafit.inference.jobs import BatchJob, read_column
@@ -79,8 +80,7 @@ class PredictedTable:
         is taken gets `predicted_` before it.
         """
         columns: dict[str, Sequence[object]] = dict(self.table.columns)
-        predicted = [{} if one is None else one.columns() for one in self.predictions]
-        new = {name: [row.get(name) for row in predicted] for name in self.example.columns()}
+        new: dict[str, list[object]] = build_columns(self.predictions, self.example)
         if self.keeps_faults:
             new["fault"] = [self.table.faults.get(row) for row in range(len(self.table))]
         for name, values in new.items():

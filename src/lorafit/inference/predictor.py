@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from lorafit.config import TruncationPolicy
 from lorafit.data.checks import describe_rows
 from lorafit.errors import RunError, UserInputError
+from lorafit.inference.frames import build_frame
 from lorafit.inference.given_texts import NOTHING_LEFT, AnyText, read_texts
 from lorafit.inference.typicality import Typicality, add_signs
 from lorafit.models.batching import BatchPlan, pad_to_few_shapes, plan_batches
@@ -220,17 +221,38 @@ class Predictor:
         texts: Iterable[AnyText],
         *,
         bad_rows: Literal["stop"] = "stop",
+        as_frame: Literal[False] = False,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[Prediction]: ...
 
     @overload
     def predict(
-        self, texts: Iterable[AnyText], *, bad_rows: BadTexts, on_progress: Callable[[int], None] | None = None
+        self,
+        texts: Iterable[AnyText],
+        *,
+        bad_rows: BadTexts,
+        as_frame: Literal[False] = False,
+        on_progress: Callable[[int], None] | None = None,
     ) -> list[Prediction | None]: ...
 
+    @overload
     def predict(
-        self, texts: Iterable[AnyText], *, bad_rows: BadTexts = "stop", on_progress: Callable[[int], None] | None = None
-    ) -> list[Prediction] | list[Prediction | None]:
+        self,
+        texts: Iterable[AnyText],
+        *,
+        bad_rows: BadTexts = "stop",
+        as_frame: Literal[True],
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Any: ...  # noqa: ANN401 - pandas has no types
+
+    def predict(
+        self,
+        texts: Iterable[AnyText],
+        *,
+        bad_rows: BadTexts = "stop",
+        as_frame: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Any:  # as the overloads have it
         """Predict texts.
 
         Args:
@@ -238,14 +260,17 @@ class Predictor:
                 a generator.
             bad_rows: What becomes of rows that cannot be predicted, because they are empty or no text: `stop` refuses
                 all of them with a list, `keep` answers None in their place.
+            as_frame: Whether to give a table, with the columns that `lorafit predict` writes.
             on_progress: Called with the number of texts done, now and then.
 
         Returns:
-            One prediction a text, in the same order, of the task's own class.
+            One prediction a text, in the same order, of the task's own class; or a DataFrame with a row a text: of
+            polars for a Series of polars, else of pandas, with the index of a Series.
 
         Raises:
             UserInputError: As `compute_logits`.
             RunError: As `compute_logits`.
+            MissingExtraError: A table is asked for, and pandas is not installed.
         """
         logits, features = self._compute(
             texts, bad_rows=bad_rows, on_progress=on_progress, with_features=self.typicality is not None
@@ -253,7 +278,8 @@ class Predictor:
         answered = _is_answered(logits)
         known = None if features is None else features[answered]
         described = iter(self._describe(self._activate(logits)[answered], known))
-        return [next(described) if is_answered else None for is_answered in answered.tolist()]
+        predictions = [next(described) if is_answered else None for is_answered in answered.tolist()]
+        return build_frame(texts, predictions, self.find_example()) if as_frame else predictions
 
     def _describe(self, values: Array, features: Array | None) -> list[Prediction]:
         """Return the predictions of values, marked by how typical their texts are where that is known."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lorafit.config import Config, override_config
 from lorafit.data.frames import store_table
-from lorafit.errors import EnvironmentUnfitError
+from lorafit.errors import EnvironmentUnfitError, UserInputError
 from lorafit.system.atomic import create_directory, describe_obstacle
 from lorafit.system.digests import Manifest
 from lorafit.system.paths import expand_home
@@ -70,18 +70,30 @@ def make_once(name: str, fill: Callable[[Path], None]) -> Path:
     return folder
 
 
-def name_tables(config: Config, *, data: object = None, validation: object = None, test: object = None) -> Config:
+def name_tables(
+    config: Config | None, *, data: object = None, validation: object = None, test: object = None
+) -> Config:
     """Return the settings with tables that are at hand as their sources, kept in the cache.
 
     Args:
-        config: The settings.
+        config: The settings; None takes the defaults.
         data: A table as `store_table` takes it, or a path, instead of `data.source`; None for that.
         validation: The same for `data.validation`.
         test: The same for `data.test`.
 
     Returns:
         The settings; where no table is given, those that came.
+
+    Raises:
+        UserInputError: `config` is something else, such as a table.
     """
+    given: object = config  # a caller without types may give anything
+    if not isinstance(given, Config | None):
+        raise UserInputError(
+            f"config is a {type(given).__name__}, not a lorafit.Config. Give data by name, as in data=table or "
+            'data="reviews.csv", and settings as lorafit.Config(…).'
+        )
+    config = config or Config()
     tables = {"data.source": data, "data.validation": validation, "data.test": test}
     sources = {key: _name_table(table) for key, table in tables.items() if table is not None}
     return override_config(config, sources) if sources else config

@@ -1,6 +1,11 @@
 """What long work tells while it runs. The library prints nothing: a caller passes a `Progress` that does."""
 
-from typing import Protocol
+import datetime
+import time
+from typing import Final, Protocol
+
+_ENOUGH: Final = 0.05
+"""Share of a stage after which its own speed counts, and no longer the forecast."""
 
 
 class Progress(Protocol):
@@ -43,3 +48,47 @@ class Silent:
 
     def say(self, line: str) -> None:
         """Ignore it."""
+
+
+def describe_metrics(metrics: dict[str, float]) -> str:
+    """Put metrics such as `loss` and `tokens_per_second` into words; a loss that is not known yet (NaN) is left out."""
+    words = []
+    if (loss := metrics.get("loss")) is not None and loss == loss:  # noqa: PLR0124 - NaN is the one value that differs
+        words.append(f"loss {loss:.3f}")
+    if (speed := metrics.get("tokens_per_second")) is not None:
+        words.append(f"{speed:,.0f} tokens/s")
+    return "  ".join(words)
+
+
+class RemainingTime:
+    """How long a stage will go on: by its forecast, if it has one, until enough of it was measured."""
+
+    def __init__(self, total: int | None = None, seconds: float | None = None) -> None:
+        self._total = total
+        self._seconds = seconds
+        self._first: tuple[float, float] | None = None
+
+    def measure(self, done: int, share: float | None = None) -> float | None:
+        """Return the seconds left when so many units are done, or None while they are not known.
+
+        `share` is that of the work, where units differ. It counts from the first call on, not from the beginning:
+        resumed work starts in the middle, and the first step is slow.
+        """
+        if not self._total:
+            return None
+        now, share = time.monotonic(), done / self._total if share is None else share
+        first, since = self._first = self._first or (share, now)
+        measured = share - first
+        if self._seconds is not None and measured < _ENOUGH:
+            return self._seconds * (1 - share)
+        return (now - since) / measured * (1 - share) if measured > 0 else None
+
+
+def count_units(done: int, total: int | None, unit: str) -> str:
+    """Write how many units of how many are done; nothing where their number is not known."""
+    return "" if total is None else f"{done:,}/{total:,} {unit}s"
+
+
+def write_clock(seconds: float | None) -> str:
+    """Write the time that is left as a clock does; nothing where it is not known."""
+    return "" if seconds is None else str(datetime.timedelta(seconds=round(seconds)))

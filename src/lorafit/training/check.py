@@ -34,7 +34,8 @@ from lorafit.reports.check_page import render_page
 from lorafit.runs.bases import locate_base
 from lorafit.system.atomic import write_atomic
 from lorafit.system.extras import require
-from lorafit.system.progress import Progress, Silent
+from lorafit.system.notebook import progress_here
+from lorafit.system.progress import Progress
 from lorafit.tasks.registry import get_task
 
 _MOST_SIMILAR_ROWS: Final = 200_000
@@ -77,8 +78,8 @@ def check(
         DataError: The source cannot be read, or none of its training rows can be used.
         MissingExtraError: A library that the source or the page needs is not installed.
     """
-    progress, start = progress or Silent(), time.perf_counter()
-    config = name_tables(config or Config(), data=data)
+    progress, start = progress or progress_here(), time.perf_counter()
+    config = name_tables(config, data=data)
     progress.start("reading data")
     rows, findings = _read(config.data)
     progress.finish(", ".join(f"{rows.count(split):,} {split}" for split in rows.splits))

@@ -24,8 +24,9 @@ from lorafit.runs.folder import RunLayout
 from lorafit.runs.lineage import describe_training_texts
 from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
+from lorafit.system.notebook import progress_here
 from lorafit.system.paths import expand_home
-from lorafit.system.progress import Progress, Silent
+from lorafit.system.progress import Progress
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.baselines import ENCODER
 from lorafit.tasks.evaluation import cut_into_slices, score_models, score_slices
@@ -79,7 +80,7 @@ def evaluate(
             export is to be measured on what it was trained on.
         UserInputError: An export comes without data.
     """
-    folder, flags, progress = expand_home(run).resolve(), dict(flags or {}), progress or Silent()
+    folder, flags, progress = expand_home(run).resolve(), dict(flags or {}), progress or progress_here()
     group_column = flags.pop("data.group_column", None)
     export = ExportLayout(folder)
     if export.record.is_file():

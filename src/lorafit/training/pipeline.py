@@ -18,11 +18,13 @@ from lorafit.inference.loading import load
 from lorafit.inference.predictor import Predictor
 from lorafit.models.cache import name_tables
 from lorafit.reports.rows import choose_samples
+from lorafit.reports.run_view import render_run
 from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import RunLayout, choose_run_folder, claim_run_folder, suggest_name
 from lorafit.runs.records import ForecastRecord, RunRecord
 from lorafit.system.faults import name_faults
 from lorafit.system.locks import hold
+from lorafit.system.notebook import progress_here
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import join_text
@@ -57,7 +59,7 @@ class Sample:
     after: Prediction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A finished run.
 
@@ -76,6 +78,15 @@ class Run:
     def load(self) -> Predictor:
         """Open the run for prediction."""
         return load(self.path)
+
+    def __repr__(self) -> str:
+        task, metrics = self.record.build_task(), self.metrics
+        found = task.primary_metric.write(metrics.after.metrics[task.primary])
+        return f"<Run {self.path}: {task.primary_metric.title} {found} on {metrics.rows:,} {metrics.split} rows>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows of it."""
+        return render_run(self.path)
 
 
 @restoring_threads()
@@ -99,7 +110,7 @@ def train(
         test: The same for `config.data.test`.
         output: The run folder; None takes a free name below `runs/`.
         overwrite: Whether a run that is already there may be replaced.
-        progress: Receives the progress; None for silence.
+        progress: Receives the progress; None for a bar in a notebook, and silence elsewhere.
 
     Returns:
         The finished run.
@@ -109,7 +120,7 @@ def train(
         TrainingInterruptedError: It was interrupted; the message gives the command that goes on.
         EnvironmentUnfitError: The machine lacks something; the message says what was kept.
     """
-    config, progress = config or Config(), progress or Silent()
+    progress = progress or progress_here()
     config = name_tables(config, data=data, validation=validation, test=test)
     name = suggest_name(config.data.source, config.model.name, config.method.name)
     layout = choose_run_folder(Path(output) if output else None, suggestion=name, overwrite=overwrite)
@@ -171,7 +182,7 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
 
     Args:
         run: The run folder.
-        progress: Receives the progress; None for silence.
+        progress: Receives the progress; None for a bar in a notebook, and silence elsewhere.
 
     Returns:
         The finished run.
@@ -180,7 +191,7 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
         RunError: The run is complete already, another process or thread is writing it, or its data or base model have
             changed since.
     """
-    layout, progress = RunLayout(expand_home(run).resolve()), progress or Silent()
+    layout, progress = RunLayout(expand_home(run).resolve()), progress or progress_here()
     RunRecord.read(layout.record)
     with hold(layout.root, kind="run"):
         record = RunRecord.read(layout.record)

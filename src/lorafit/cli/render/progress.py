@@ -1,13 +1,12 @@
 """Progress on standard error: a bar on a terminal, plain lines elsewhere."""
 
-import datetime
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lorafit.system.progress import Progress, Silent
+from lorafit.system.progress import Progress, RemainingTime, Silent, count_units, describe_metrics, write_clock
 from lorafit.system.text import disarm, format_duration
 
 if TYPE_CHECKING:
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
 
 
 _SECONDS_BETWEEN_LINES = 15.0
-_ENOUGH = 0.05
-"""Share of a stage after which its own speed counts, and no longer the forecast."""
 
 
 @contextmanager
@@ -39,40 +36,6 @@ def open_progress(*, quiet: bool) -> Iterator[Progress]:
             yield bar
         finally:
             bar.close()
-
-
-def describe_metrics(metrics: dict[str, float]) -> str:
-    """Put metrics such as `loss` and `tokens_per_second` into words; a loss that is not known yet (NaN) is left out."""
-    words = []
-    if (loss := metrics.get("loss")) is not None and loss == loss:  # noqa: PLR0124 - NaN is the one value that differs
-        words.append(f"loss {loss:.3f}")
-    if (speed := metrics.get("tokens_per_second")) is not None:
-        words.append(f"{speed:,.0f} tokens/s")
-    return "  ".join(words)
-
-
-class RemainingTime:
-    """How long a stage will go on: by its forecast, if it has one, until enough of it was measured."""
-
-    def __init__(self, total: int | None = None, seconds: float | None = None) -> None:
-        self._total = total
-        self._seconds = seconds
-        self._first: tuple[float, float] | None = None
-
-    def measure(self, done: int, share: float | None = None) -> float | None:
-        """Return the seconds left when so many units are done, or None while they are not known.
-
-        `share` is that of the work, where units differ. It counts from the first call on, not from the beginning:
-        resumed work starts in the middle, and the first step is slow.
-        """
-        if not self._total:
-            return None
-        now, share = time.monotonic(), done / self._total if share is None else share
-        first, since = self._first = self._first or (share, now)
-        measured = share - first
-        if self._seconds is not None and measured < _ENOUGH:
-            return self._seconds * (1 - share)
-        return (now - since) / measured * (1 - share) if measured > 0 else None
 
 
 class PlainProgress:
@@ -145,15 +108,23 @@ class BarProgress:
         """Show a new bar; a stage without a total gets a pulsing one."""
         self._stage, self._total, self._unit, self._began = stage, total, unit, time.monotonic()
         self._remaining = RemainingTime(total, seconds)
-        self._task = self._bars.add_task(stage, total=total, count=self._count(0), metrics="", left=_clock(seconds))
+        self._task = self._bars.add_task(
+            stage, total=total, count=count_units(0, total, unit), metrics="", left=write_clock(seconds)
+        )
         self._bars.start()
 
     def update(self, done: int, **metrics: float) -> None:
         """Move the bar."""
         if self._task is not None:
-            left = _clock(self._remaining.measure(done, metrics.get("share")))
+            left = write_clock(self._remaining.measure(done, metrics.get("share")))
             described = describe_metrics(metrics)
-            self._bars.update(self._task, completed=done, count=self._count(done), metrics=described, left=left)
+            self._bars.update(
+                self._task,
+                completed=done,
+                count=count_units(done, self._total, self._unit),
+                metrics=described,
+                left=left,
+            )
 
     def finish(self, note: str = "") -> None:
         """Replace the bar by a line."""
@@ -175,10 +146,3 @@ class BarProgress:
         if self._task is not None:
             self._bars.remove_task(self._task)
             self._task = None
-
-    def _count(self, done: int) -> str:
-        return "" if self._total is None else f"{done:,}/{self._total:,} {self._unit}s"
-
-
-def _clock(seconds: float | None) -> str:
-    return "" if seconds is None else str(datetime.timedelta(seconds=round(seconds)))

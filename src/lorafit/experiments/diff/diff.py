@@ -15,7 +15,8 @@ from lorafit.experiments.diff.records import DiffRecord, DiffSide
 from lorafit.experiments.diff.sides import OTHER_ROWS, ExportedSide, RunSide, Side, open_side, read_side_calibration
 from lorafit.runs.evidence import read_settings
 from lorafit.system.extras import require
-from lorafit.system.progress import Progress, Silent
+from lorafit.system.notebook import progress_here
+from lorafit.system.progress import Progress
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.evaluation import compare, compare_slices, cut_into_slices, describe_few, estimate
 from lorafit.tasks.records import Calibration, Resampling, SliceComparison
@@ -46,7 +47,7 @@ def diff(
         flags: Dotted settings that differ from those used (for example `data.label_column`). With `data`,
             `data.slice_columns` and `data.group_column` are left out unless they are given here.
         blend: Whether word models have a say in runs that keep a blend; else their encoders are compared.
-        progress: Told what is going on; None for silence.
+        progress: Told what is going on; None for a bar in a notebook, and silence elsewhere.
 
     Returns:
         What changed. Columns of the data, and level, resamples and seed of the intervals, are those of A's settings;
@@ -60,7 +61,7 @@ def diff(
         UserInputError: Both are exported models and `data` is None.
         MissingExtraError: What compares is not installed; the message gives the pip line.
     """
-    progress, flags = progress or Silent(), dict(flags or {})
+    progress, flags = progress or progress_here(), dict(flags or {})
     group_column = flags.pop("data.group_column", None)
     first, second = open_side(a, blend=blend), open_side(b, blend=blend)
     task = _find_task(first, second)

@@ -50,8 +50,9 @@ from lorafit.system.digests import digest_folder
 from lorafit.system.extras import missing_modules, require
 from lorafit.system.faults import find_fault, name_faults
 from lorafit.system.locks import hold
+from lorafit.system.notebook import progress_here
 from lorafit.system.paths import expand_home
-from lorafit.system.progress import Progress, Silent
+from lorafit.system.progress import Progress
 from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.blending import Blend
@@ -222,7 +223,7 @@ def export(  # noqa: PLR0913 - each is a choice of its own, and has a name
         require(package, extra="export", purpose="Exporting")
     from lorafit.models.runtimes.pytorch import TorchRuntime
 
-    engines, progress = _list_engines(runtime), progress or Silent()
+    engines, progress = _list_engines(runtime), progress or progress_here()
     (layout, record), engine, original = _read_run(run), engines[0], None
     if len(engines) > 1:
         _choose_folder(layout, output, _KINDS[engine][int8], overwrite=overwrite)

@@ -1,0 +1,52 @@
+"""Predictions as tables."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pandas as pd
+import polars as pl
+import pytest
+
+import lorafit
+
+TEXTS = ["a gem", "awful", "so so"]
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label", "regression"])
+def test_a_table_has_the_columns_that_predict_writes_and_keeps_the_index(
+    trained_of: Callable[[str], Path], task: str
+) -> None:
+    predictor = lorafit.load(trained_of(task))
+    plain = predictor.predict(TEXTS)
+    series = pd.Series(TEXTS, index=pd.Index(["x", "y", "y"], name="id"))
+    frame = predictor.predict(series, as_frame=True)
+    assert list(frame.columns) == list(plain[0].columns())
+    assert frame.index.equals(series.index)
+    assert frame.index.name == "id"
+    assert frame.to_dict("records") == [one.columns() for one in plain]
+    assert list(predictor.predict((text for text in TEXTS), as_frame=True).index) == [0, 1, 2]
+
+
+def test_polars_gets_a_table_of_its_own(trained: Path) -> None:
+    predictor = lorafit.load(trained)
+    frame = predictor.predict(pl.Series("text", TEXTS), as_frame=True)
+    assert isinstance(frame, pl.DataFrame)
+    assert frame.to_dicts() == [one.columns() for one in predictor.predict(TEXTS)]
+
+
+def test_a_dataset_gets_the_columns_by_map(trained: Path) -> None:
+    predictor, dataset = lorafit.load(trained), datasets.Dataset.from_dict({"text": TEXTS})
+    mapped = dataset.map(lambda rows: predictor.predict(rows["text"], as_frame=True).to_dict("list"), batched=True)
+    assert mapped["text"] == TEXTS
+    assert mapped.to_pandas()["score"].tolist() == [one.score for one in predictor.predict(TEXTS)]
+
+
+def test_rows_without_a_prediction_are_empty_and_no_rows_give_no_rows(trained: Path) -> None:
+    predictor = lorafit.load(trained)
+    frame = predictor.predict(pd.Series(["", "a gem", None], index=[7, 8, 9]), bad_rows="keep", as_frame=True)
+    assert frame["label"].isna().tolist() == frame["score"].isna().tolist() == [True, False, True]
+    assert frame.index.tolist() == [7, 8, 9]
+    nothing = predictor.predict([], as_frame=True)
+    assert len(nothing) == 0
+    assert list(nothing.columns) == list(frame.columns)
