@@ -7,6 +7,7 @@ import pytest
 
 from lorafit.cli.render import progress
 from lorafit.cli.render.progress import BarProgress, PlainProgress, open_progress
+from lorafit.system import progress as system_progress
 from lorafit.system.progress import Silent
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -35,7 +36,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(progress, "time", clock)
+    for module in (progress, system_progress):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
