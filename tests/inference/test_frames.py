@@ -9,6 +9,8 @@ import polars as pl
 import pytest
 
 import lorafit
+from lorafit.inference.frames import build_frame
+from lorafit.tasks.single_label import Prediction
 
 TEXTS = ["a gem", "awful", "so so"]
 
@@ -40,6 +42,18 @@ def test_a_dataset_gets_the_columns_by_map(trained: Path) -> None:
     mapped = dataset.map(lambda rows: predictor.predict(rows["text"], as_frame=True).to_dict("list"), batched=True)
     assert mapped["text"] == TEXTS
     assert mapped.to_pandas()["score"].tolist() == [one.score for one in predictor.predict(TEXTS)]
+
+
+def test_whole_numbers_stay_so_beside_what_is_missing_and_kinds_of_series_are_series() -> None:
+    class Mine(pd.Series):  # type: ignore[type-arg]  # as libraries make them
+        pass
+
+    one = Prediction(label="1", score=0.75, scores={"0": 0.25, "1": 0.75})
+    frame = build_frame(Mine(["", "a"], index=[5, 6]), [None, one], one)
+    assert frame.index.tolist() == [5, 6]
+    assert frame["label"].isna().tolist() == [True, False]
+    assert frame["label"][6] == 1
+    assert frame["label"].dtype == "Int64"
 
 
 def test_rows_without_a_prediction_are_empty_and_no_rows_give_no_rows(trained: Path) -> None:

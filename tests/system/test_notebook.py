@@ -15,8 +15,8 @@ from lorafit.system.notebook import progress_here
 progress = progress_here()
 progress.start("reading")
 progress.finish("2 rows")
+progress.start("training\\x1b[31m", total=1200, unit="step", seconds=70)
 progress.say("a note of <b>markup</b> \x1b[31m")
-progress.start("training", total=1200, unit="step", seconds=70)
 progress._shown = 0
 progress.update(600, loss=0.25, tokens_per_second=1234.5)
 progress.update(601)
@@ -43,7 +43,7 @@ def test_a_notebook_shows_lines_and_a_bar_in_one_place(cells: list[list[dict[str
     assert first.endswith(", 2 rows")
     assert note.startswith("a note of <b>markup</b>")
     assert "\x1b" not in shown["text/plain"]
-    assert bar.startswith("training  600/1,200 steps  0:0")
+    assert bar.startswith("training\ufffd[31m  600/1,200 steps  0:0")
     assert bar.endswith("left  loss 0.250  1,234 tokens/s"), "the second update came too soon to be shown"
     assert '<progress value="600" max="1200"></progress>' in shown["text/html"]
     assert "&lt;b&gt;markup" in shown["text/html"]

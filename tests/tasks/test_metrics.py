@@ -52,7 +52,11 @@ CASES = {
 def test_metrics_of_classes_equal_scikit_learn(y: IntArray, predicted: IntArray, classes: int) -> None:
     task = build_task("single_label", [str(number) for number in range(classes)])
     sums = task.row_statistics(y, np.eye(classes)[predicted]).sum(axis=0)
-    ids, found, per_class = np.arange(classes), task.compute(sums), task.per_class(sums[np.newaxis], 0.95)
+    ids, found, per_class = (
+        np.arange(classes),
+        task.compute(sums),
+        task.per_class(sums[np.newaxis], 0.95, grouped=False),
+    )
     matrix = confusion_matrix(y, predicted, classes)
     assert matrix.dtype == np.int64
     np.testing.assert_array_equal(matrix, sklearn.metrics.confusion_matrix(y, predicted, labels=ids))

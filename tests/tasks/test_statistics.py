@@ -115,22 +115,34 @@ def test_intervals_of_groups_hold_the_truth_where_those_of_rows_do_not() -> None
     assert 0.86 < held["groups"] / replicates < 0.94
 
 
-def test_groups_of_one_row_have_the_interval_of_rows_and_alike_groups_that_of_as_many_rows() -> None:
+def test_groups_of_one_row_are_rows_and_groups_that_are_alike_are_single_rows() -> None:
     right = np.array([1] * 160 + [0] * 40)[:, np.newaxis]
-    low, high = grouped_interval(right, np.ones_like(right), 0.95)
-    expected = wilson_interval(160, 200, 0.95)
-    np.testing.assert_allclose([low[0], high[0]], np.stack(expected), atol=0.002)
+    alone = np.concatenate(grouped_interval(right, np.ones_like(right), 0.95))
+    np.testing.assert_allclose(alone, np.stack(wilson_interval(160, 200, 0.95)), atol=0.004)
+    tens = np.concatenate(grouped_interval(10 * right, np.full_like(right, 10), 0.95))
+    np.testing.assert_allclose(tens, alone, atol=0.001)
     ten = np.full((200, 1), 10)
-    tens = grouped_interval(10 * right, ten, 0.95)
-    np.testing.assert_allclose([tens[0][0], tens[1][0]], [low[0], high[0]])
-    certain = grouped_interval(ten, ten, 0.95)
-    np.testing.assert_allclose(certain[0], wilson_interval(200, 200, 0.95)[0], atol=0.001)
-    assert certain[1] == 1
-    mixed = np.full((20, 1), 5), np.full((20, 1), 10)  # no group stands out: as many independent rows
-    np.testing.assert_allclose(grouped_interval(*mixed, 0.95), [[low] for low in wilson_interval(100, 200, 0.95)])
-    single = grouped_interval(np.array([[9, 0]]), np.array([[9, 0]]), 0.95)
-    assert single[0][0] < 0.1, "one group says next to nothing"
-    assert np.isnan([single[0][1], single[1][1]]).all()
+    low, high = grouped_interval(ten, ten, 0.95)
+    assert (low[0], high[0]) == (pytest.approx(0.025 ** (1 / 200), abs=0.001), 1)
+    low, high = grouped_interval(0 * ten, ten, 0.95)
+    assert (low[0], high[0]) == (0, pytest.approx(1 - 0.025 ** (1 / 200), abs=0.001))
+    halves = np.concatenate(grouped_interval(np.full((20, 1), 5), np.full((20, 1), 10), 0.95))
+    np.testing.assert_allclose(halves, np.stack(wilson_interval(100, 200, 0.95)), atol=0.01)
+
+
+@pytest.mark.parametrize("others", [0, 5])
+@pytest.mark.parametrize("right", [50, 99, 100])
+def test_one_group_says_next_to_nothing(right: int, others: int) -> None:
+    trials = np.array([100] + [0] * others)[:, np.newaxis]
+    low, high = grouped_interval(trials * right // 100, trials, 0.95)
+    assert low[0] < 0.1
+    assert high[0] > 0.95
+
+
+def test_a_share_of_no_rows_has_no_interval() -> None:
+    low, high = grouped_interval(np.array([[1, 0], [1, 0]]), np.array([[2, 0], [3, 0]]), 0.95)
+    assert np.isnan([low[1], high[1]]).all()
+    assert 0 < low[0] < 0.4 < high[0] < 1
 
 
 # Tests of hypotheses

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import html
 import json
 import shutil
@@ -127,6 +128,7 @@ def finished(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_a_run_is_a_line_in_a_console_and_tables_in_a_notebook(finished: Run) -> None:
     line, page = repr(finished), finished._repr_html_()
+    assert page is not None
     assert line.startswith(f"<Run {finished.path}: accuracy ")
     assert line.endswith(f" on {finished.metrics.rows} test rows>")
     task = finished.record.build_task()
@@ -135,6 +137,7 @@ def test_a_run_is_a_line_in_a_console_and_tables_in_a_notebook(finished: Run) ->
     assert f"<td>{accuracy}</td>" in page
     assert str(finished.path) in page
     assert not any(sample.text in page for sample in finished.samples)
+    assert dataclasses.replace(finished, path=finished.path / "gone")._repr_html_() is None
 
 
 @pytest.mark.parametrize("given", [pandas.DataFrame({"text": ["a"], "label": [0]}), "reviews.csv", {"model": {}}])

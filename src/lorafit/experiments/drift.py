@@ -18,7 +18,8 @@ from lorafit.inference.jobs import open_file, read_column
 from lorafit.inference.loading import load
 from lorafit.inference.predictor import Predictor
 from lorafit.inference.typicality import FALSE_ALARMS, MOST_ROWS
-from lorafit.system.progress import Progress, Silent
+from lorafit.system.notebook import progress_here
+from lorafit.system.progress import Progress
 from lorafit.system.records import FileRecord, Record
 from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Array, Task
@@ -127,7 +128,7 @@ def measure_drift(
             are never looked at. None finds the one and refuses the other.
         false_alarms: How often texts of the same kind may be said to have drifted, at least 0.0001 and below 1.
         seed: Decides which of many rows are looked at, and the permutations.
-        progress: Told what is going on; None for silence.
+        progress: Told what is going on; None for a bar in a notebook, and silence elsewhere.
 
     Returns:
         The record; `enforce_no_drift` raises where drift is shown.
@@ -141,7 +142,7 @@ def measure_drift(
             f"--false-alarms {false_alarms:g}: it is a share below 1 and at least {_FEWEST_ALARMS:.4f}, for example "
             f"{FALSE_ALARMS:g}."
         )
-    side, progress, rng = open_run(run), progress or Silent(), np.random.default_rng(seed)
+    side, progress, rng = open_run(run), progress or progress_here(), np.random.default_rng(seed)
     predictor = load(side.root)
     if predictor.typicality is None:
         raise RunError(

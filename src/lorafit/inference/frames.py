@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
-from lorafit.system.extras import require
+from lorafit.errors import MissingExtraError
 from lorafit.tasks.base import Prediction
 
 
@@ -23,13 +24,21 @@ def build_frame(texts: object, predictions: Sequence[Prediction | None], example
         example: Any prediction.
 
     Returns:
-        A DataFrame of polars for a Series of polars, else of pandas.
+        A DataFrame of polars for a Series of polars, else of pandas; whole numbers stay so beside what is missing.
 
     Raises:
         MissingExtraError: pandas is not installed.
     """
-    columns, library = build_columns(predictions, example), type(texts).__module__.partition(".")[0]
-    if library == "polars":
+    columns = build_columns(predictions, example)
+    libraries = {kind.__module__.partition(".")[0] for kind in type(texts).__mro__}
+    if "polars" in libraries:
         return import_module("polars").DataFrame(columns)
-    index = getattr(texts, "index", None) if library == "pandas" else None
-    return require("pandas", extra="train", purpose="A table of predictions").DataFrame(columns, index=index)
+    if find_spec("pandas") is None:
+        raise MissingExtraError("A table of predictions needs the package 'pandas': pip install pandas")
+    pandas = import_module("pandas")
+    whole = {name for name, values in columns.items() if any(type(value) is int for value in values)}
+    typed = {
+        name: pandas.array(values, dtype="Int64") if None in values and name in whole else values
+        for name, values in columns.items()
+    }
+    return pandas.DataFrame(typed, index=getattr(texts, "index", None) if "pandas" in libraries else None)

@@ -241,7 +241,7 @@ class Predictor:
         texts: Iterable[AnyText],
         *,
         bad_rows: BadTexts = "stop",
-        as_frame: Literal[True],
+        as_frame: bool,
         on_progress: Callable[[int], None] | None = None,
     ) -> Any: ...  # noqa: ANN401 - pandas has no types
 
@@ -260,7 +260,7 @@ class Predictor:
                 a generator.
             bad_rows: What becomes of rows that cannot be predicted, because they are empty or no text: `stop` refuses
                 all of them with a list, `keep` answers None in their place.
-            as_frame: Whether to give a table, with the columns that `lorafit predict` writes.
+            as_frame: Whether to give a table, with the columns that `lorafit predict` adds to a file.
             on_progress: Called with the number of texts done, now and then.
 
         Returns:

@@ -33,6 +33,7 @@ class NotebookProgress:
     def __init__(self) -> None:
         self._id: str | None = None
         self._lines: list[str] = []
+        self._now: tuple[str, str] | None = None  # the stage under way: a line, and its bar
         self._stage = self._unit = ""
         self._total: int | None = None
         self._began = self._shown = 0.0
@@ -52,22 +53,25 @@ class NotebookProgress:
 
     def finish(self, note: str = "") -> None:
         """Replace the bar by a line."""
+        self._now = None
         self.say(f"✓ {self._stage}: {time.monotonic() - self._began:.1f} s" + (f", {note}" if note else ""))
 
     def say(self, line: str) -> None:
-        """Add the line."""
-        self._lines.append(disarm(line))
-        self._display(self._lines)
+        """Add the line above the bar."""
+        self._lines.append(line)
+        self._display()
 
     def _show(self, done: int, *figures: str) -> None:
         """Show the bar below the lines."""
         self._shown = time.monotonic()
         place = "" if self._total is None else f' value="{done}" max="{self._total}"'
         parts = [self._stage, count_units(done, self._total, self._unit), *figures]
-        self._display([*self._lines, "  ".join(filter(None, parts))], f"<progress{place}></progress>")
+        self._now = "  ".join(filter(None, parts)), f"<progress{place}></progress>"
+        self._display()
 
-    def _display(self, lines: list[str], bar: str = "") -> None:
-        text = "\n".join(lines)
+    def _display(self) -> None:
+        line, bar = self._now or (None, "")
+        text = disarm("\n".join([*self._lines, *([] if line is None else [line])]))
         page = f'<pre style="margin: 0">{html.escape(text)}</pre>{bar}'
         display = import_module("IPython.display").display
         begun, self._id = self._id is not None, self._id or uuid4().hex

@@ -1,4 +1,4 @@
-"""What long work tells while it runs. The library prints nothing: a caller passes a `Progress` that does."""
+"""What long work tells while it runs, and how that is put into words. Who wants to see it passes a `Progress`."""
 
 import datetime
 import time

@@ -689,8 +689,8 @@ class Task(ABC):
         del sums
         return {}
 
-    def per_class(self, sums: Array, level: float, *, grouped: bool = False) -> list[ClassScores]:
-        """Score each label, with Wilson intervals at `level`; nothing of a regression.
+    def per_class(self, sums: Array, level: float, *, grouped: bool) -> list[ClassScores]:
+        """Score each label, with intervals at `level`; nothing of a regression.
 
         `sums` are those of `row_statistics`, shape (units, k): of all rows or, if `grouped`, of each group of them.
         """

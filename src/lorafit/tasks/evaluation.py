@@ -79,7 +79,7 @@ def estimate(
         values: Shape (n, labels).
         resampling: Of the intervals.
         groups: Shape (n,), ids of rows that belong together and are resampled together, or None. Shares then have
-            bootstrap intervals, too, and those of single labels are Wilson's for fewer rows (`grouped_interval`).
+            bootstrap intervals, too, and those of single labels are of `grouped_interval`.
 
     Returns:
         The scores.
@@ -254,7 +254,7 @@ def describe_changed_rows(task: Task, comparison: Comparison) -> str:
 
 
 def describe_few(rows: int, groups: int | None) -> str | None:
-    """Say that rows are few, or the groups in which they come, as the begin of a sentence; None where they are not."""
+    """Say that rows are few, or the groups they come in, as the beginning of a sentence; None where they are not."""
     count, noun = (rows, "row") if groups is None else (groups, "group")
     if count >= FEW_ROWS:
         return None

@@ -120,10 +120,10 @@ def mcc(hits: Array, predicted: Array, true: Array) -> Array:
 
 
 def score_classes(names: tuple[str, ...], counts: Array, level: float, *, grouped: bool) -> list[ClassScores]:
-    """Score each class, with Wilson intervals.
+    """Score each class, with Wilson intervals, or those of `grouped_interval`.
 
     Given how many rows are of a class or predicted as it, the right ones among them are binomial, and F1 is a function
-    of their share alone; so its interval is Wilson's, too.
+    of their share alone; so its interval is of the same kind.
 
     Args:
         names: Of the classes.

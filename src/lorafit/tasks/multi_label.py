@@ -374,7 +374,7 @@ class MultiLabel(Task):
     def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
         return {"exact_match": (float(sums[1]), float(sums[0]))}
 
-    def per_class(self, sums: Array, level: float, *, grouped: bool = False) -> list[ClassScores]:
+    def per_class(self, sums: Array, level: float, *, grouped: bool) -> list[ClassScores]:
         return score_classes(self.label_names, sums[:, 3:], level, grouped=grouped)
 
     def row_errors(self, y: NDArray[Any], values: Array) -> Array:

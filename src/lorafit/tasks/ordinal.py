@@ -200,7 +200,7 @@ class Ordinal(SingleLabel):
     def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
         return {"within_one": (float(sums[2]), float(sums[3])), **super().proportions(sums[3:])}
 
-    def per_class(self, sums: Array, level: float, *, grouped: bool = False) -> list[ClassScores]:
+    def per_class(self, sums: Array, level: float, *, grouped: bool) -> list[ClassScores]:
         return super().per_class(sums[:, 3:], level, grouped=grouped)
 
     def row_errors(self, y: NDArray[Any], values: Array) -> Array:

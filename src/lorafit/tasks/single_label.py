@@ -428,7 +428,7 @@ class SingleLabel(Task):
     def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
         return {"accuracy": (float(sums[1]), float(sums[0]))}
 
-    def per_class(self, sums: Array, level: float, *, grouped: bool = False) -> list[ClassScores]:
+    def per_class(self, sums: Array, level: float, *, grouped: bool) -> list[ClassScores]:
         return score_classes(self.label_names, sums[:, 3:], level, grouped=grouped)
 
     def confusion_matrix(self, y: NDArray[Any], values: Array) -> list[list[int]]:

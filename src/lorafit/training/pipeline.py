@@ -13,7 +13,7 @@ import numpy as np
 from lorafit.config import Config
 from lorafit.data.loading import split_rows
 from lorafit.data.rows import Split
-from lorafit.errors import RunError, TrainingDivergedError, TrainingInterruptedError
+from lorafit.errors import LorafitError, RunError, TrainingDivergedError, TrainingInterruptedError
 from lorafit.inference.loading import load
 from lorafit.inference.predictor import Predictor
 from lorafit.models.cache import name_tables
@@ -84,9 +84,12 @@ class Run:
         found = task.primary_metric.write(metrics.after.metrics[task.primary])
         return f"<Run {self.path}: {task.primary_metric.title} {found} on {metrics.rows:,} {metrics.split} rows>"
 
-    def _repr_html_(self) -> str:
-        """Return what a notebook shows of it."""
-        return render_run(self.path)
+    def _repr_html_(self) -> str | None:
+        """Return what a notebook shows of it; None, for its line, where the folder is there no more, or was altered."""
+        try:
+            return render_run(self.path)
+        except LorafitError:
+            return None
 
 
 @restoring_threads()

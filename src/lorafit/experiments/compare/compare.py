@@ -26,8 +26,9 @@ from lorafit.runs.records import RunRecord
 from lorafit.system import hardware
 from lorafit.system.atomic import write_atomic
 from lorafit.system.locks import hold
+from lorafit.system.notebook import progress_here
 from lorafit.system.paths import expand_home
-from lorafit.system.progress import Progress, Silent
+from lorafit.system.progress import Progress
 from lorafit.tasks.base import Array
 from lorafit.tasks.baselines import EMBEDDING
 from lorafit.training.embedding_baseline import is_embedding, predict_embedding
@@ -68,7 +69,7 @@ def compare(
         methods: Names of rows of the methods' table.
         seeds: How many seeds each is trained with: `training.seed` and those after it.
         output: The folder; None takes a free name below `runs/`.
-        progress: Receives the progress; None for silence.
+        progress: Receives the progress; None for a bar in a notebook, and silence elsewhere.
 
     Returns:
         The comparison.
@@ -79,7 +80,7 @@ def compare(
         TrainingInterruptedError: It was interrupted; the message gives the command that resumes it.
         EnvironmentUnfitError: The machine lacks something; the message says how to go on.
     """
-    progress, began = progress or Silent(), time.perf_counter()
+    progress, began = progress or progress_here(), time.perf_counter()
     names = _check(config, methods, seeds)
     config = config.model_copy(update={"data": config.data.holding_out()})
     suggestion = suggest_name("compare", config.data.source, config.model.name)

@@ -22,6 +22,7 @@ from lorafit.runs.folder import check_same_settings, find_free_name, suggest_nam
 from lorafit.system import hardware
 from lorafit.system.atomic import write_atomic
 from lorafit.system.digests import digest_files
+from lorafit.system.notebook import progress_here
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import format_duration, parse_duration
@@ -72,7 +73,7 @@ def search(
         trials: How many trials there will be, earlier ones and those of other processes included.
         budget: Time the call may take, such as 30m; no trial begins that would probably end later. None for no limit.
         output: The folder; None takes a free name below `runs/`.
-        progress: Receives the progress; None for silence.
+        progress: Receives the progress; None for a bar in a notebook, and silence elsewhere.
 
     Returns:
         The search.
@@ -84,7 +85,7 @@ def search(
         EnvironmentUnfitError: The machine lacks something; the message says how to go on.
     """
     require_optuna()
-    progress, began = progress or Silent(), time.perf_counter()
+    progress, began = progress or progress_here(), time.perf_counter()
     seconds = _check(config, trials, budget)
     config = config.model_copy(update={"data": config.data.holding_out()})
     suggestion = suggest_name("search", config.data.source, config.model.name)
