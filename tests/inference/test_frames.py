@@ -37,11 +37,25 @@ def test_polars_gets_a_table_of_its_own(trained: Path) -> None:
     assert frame.to_dicts() == [one.columns() for one in predictor.predict(TEXTS)]
 
 
-def test_a_dataset_gets_the_columns_by_map(trained: Path) -> None:
-    predictor, dataset = lorafit.load(trained), datasets.Dataset.from_dict({"text": TEXTS})
-    mapped = dataset.map(lambda rows: predictor.predict(rows["text"], as_frame=True).to_dict("list"), batched=True)
-    assert mapped["text"] == TEXTS
-    assert mapped.to_pandas()["score"].tolist() == [one.score for one in predictor.predict(TEXTS)]
+def test_a_dataset_gets_the_columns_by_map_and_keeps_its_own(trained: Path) -> None:
+    predictor, dataset = lorafit.load(trained), datasets.Dataset.from_dict({"text": TEXTS, "label": ["a", "b", "c"]})
+
+    def predict(rows: dict[str, list[str]]) -> dict[str, list[object]]:
+        frame = predictor.predict(rows["text"], as_frame=True)
+        return frame.add_prefix("predicted_").to_dict("list")  # type: ignore[no-any-return]
+
+    mapped = dataset.map(predict, batched=True).to_dict()
+    assert (mapped["text"], mapped["label"]) == (TEXTS, ["a", "b", "c"])
+    assert mapped["predicted_score"] == [one.score for one in predictor.predict(TEXTS)]
+
+
+def test_a_table_of_labelled_texts_takes_the_columns_row_by_row(trained: Path) -> None:
+    predictor = lorafit.load(trained)
+    reviews = pd.DataFrame({"text": TEXTS, "label": ["a", "b", "c"]}, index=[5, 5, 7])
+    frame = predictor.predict(reviews["text"], as_frame=True)
+    joined = reviews.assign(**frame.add_prefix("predicted_").to_dict("list"))
+    assert joined[["text", "label"]].equals(reviews)
+    assert joined["predicted_label"].tolist() == [one.label for one in predictor.predict(TEXTS)]
 
 
 def test_whole_numbers_stay_so_beside_what_is_missing_and_kinds_of_series_are_series() -> None:
