@@ -71,7 +71,7 @@ def grouped_interval(successes: Array, trials: Array, level: float) -> tuple[Arr
     It is Clopper and Pearson's for as many independent rows as tell as much, by the variance that rows of a group have
     in common and by Student's t for the number of groups. Of a single group, and where all or none succeed, that
     variance is not seen, and a group counts no more than a row: so all right may look less sure than one wrong. Where
-    mistakes are rare and come together, the truth is held too rarely (about 90 instead of 95 %).
+    mistakes are rare and come together, the truth is held too rarely.
 
     Source: Korn and Graubard (1998), "Confidence Intervals for Proportions with Small Expected Number of Positive
     Counts Estimated from Survey Data", Survey Methodology 24; t counts here even where groups vary less than chance.
