@@ -4,7 +4,7 @@ Run: python benchmarks/coverage.py [--replicates 5000] [--only NAME]
 
 Draws data sets from known distributions, puts intervals around their metrics as `lorafit.tasks` does, and counts how
 often these hold the metric of the whole distribution. Writes benchmarks/results/coverage.json and prints a table.
-Takes about ten minutes on one core; nothing is trained.
+Takes about 25 minutes on two cores; nothing is trained.
 """
 
 import argparse
@@ -18,9 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafit.tasks.metrics import share_to_f1
-from lorafit.tasks.statistics import percentile_interval, resample_row_sums, wilson_interval
+from lorafit.tasks.statistics import (
+    design_effect,
+    percentile_interval,
+    resample_row_sums,
+    share_interval,
+    sum_units,
+)
 
-__all__ = ["SCENARIOS", "Classes", "Coverage", "Difference", "Numbers", "measure"]
+__all__ = ["SCENARIOS", "Classes", "Coverage", "Difference", "Groups", "Numbers", "measure"]
 
 Array = NDArray[np.float64]
 
@@ -42,18 +48,26 @@ class Data:
     Attributes:
         statistics: Shape (n, sets, k).
         edges: Shape (2, sets, k), a worst and a best row.
-        shares: Name to successes and trials of metrics that are shares of rows, each of shape (sets,).
-        unions: Name to true positives and false ones of the F1 of a class, each of shape (sets,).
+        shares: Name to rows that count and rows of metrics that are shares of rows, each of shape (rows, sets).
+        unions: Name to true positives and false ones of the F1 of a class, each of shape (rows, sets).
+        errors: Shape (rows, sets), how wrong each row is.
     """
 
     statistics: Array
     edges: Array
     shares: Mapping[str, tuple[Array, Array]]
     unions: Mapping[str, tuple[Array, Array]]
+    errors: Array
 
 
 class Scenario(Protocol):
-    """A distribution of rows, each right with a probability of `p`."""
+    """A distribution of rows, each right with a probability of `p`.
+
+    Attributes:
+        groups: In what groups rows come.
+    """
+
+    groups: "Groups"
 
     def draw(self, p: float, rows: int, sets: int, rng: np.random.Generator) -> Data:
         """Draw data sets."""
@@ -66,6 +80,34 @@ class Scenario(Protocol):
 
 
 @dataclass(frozen=True)
+class Groups:
+    """Groups that rows come in, one after another.
+
+    Attributes:
+        rows: Rows of a group; 1 where rows stand alone.
+        alike: Correlation of what is drawn for two rows of a group, 0 to 1.
+    """
+
+    rows: int = 1
+    alike: float = 0.0
+
+    def number(self, rows: int) -> NDArray[np.int64] | None:
+        """Return the group of each row, None where they stand alone."""
+        return None if self.rows == 1 else np.arange(rows) // self.rows
+
+    def draw_normal(self, shape: tuple[int, int], rng: np.random.Generator) -> Array:
+        """Draw standard normal numbers of rows, shape (rows, sets)."""
+        alone = rng.normal(size=shape)
+        if self.rows == 1:
+            return alone
+        shared = np.repeat(rng.normal(size=(-(-shape[0] // self.rows), shape[1])), self.rows, axis=0)[: shape[0]]
+        return np.asarray(np.sqrt(self.alike) * shared + np.sqrt(1 - self.alike) * alone)
+
+
+ALONE = Groups()
+
+
+@dataclass(frozen=True)
 class Classes:
     """One of several classes a text, by two models: one whose confidence is right, and one that is far too sure.
 
@@ -74,17 +116,23 @@ class Classes:
 
     Attributes:
         chances: Share of each class in the data, the rarest first.
+        groups: Of rows that are about as sure, and about as often right.
     """
 
     chances: tuple[float, ...]
+    groups: Groups = ALONE
 
     def draw(self, p: float, rows: int, sets: int, rng: np.random.Generator) -> Data:
         """Draw data sets."""
+        from scipy.special import ndtr
+
         classes, shape = len(self.chances), (rows, sets)
         y = rng.choice(classes, size=shape, p=self.chances)
-        sure = rng.normal(*self._confidence(p), shape)
+        mean, deviation = self._confidence(p)
+        sure = mean + deviation * self.groups.draw_normal(shape, rng)
         is_calibrated = 1 / classes < p < 1
-        is_right = rng.random(shape) < (np.exp(_log_top(sure, classes)) if is_calibrated else p)
+        luck = ndtr(self.groups.draw_normal(shape, rng))
+        is_right = luck < (np.exp(_log_top(sure, classes)) if is_calibrated else p)
         predicted = np.where(is_right, y, (y + rng.integers(1, classes, size=shape)) % classes)
         losses, worst, best = [], [], []
         for logit in (sure, rng.normal(*_TOO_SURE, shape)):
@@ -95,13 +143,14 @@ class Classes:
             best.append(top.mean(axis=0))
         true, given = np.eye(classes)[y], np.eye(classes)[predicted]
         statistics = np.concatenate([*(loss[..., np.newaxis] for loss in losses), true * given, given, true], axis=-1)
-        hits, chosen, support = np.split(statistics.sum(axis=0)[:, 2:], 3, axis=-1)
-        wrong, right = _spread_evenly(chosen + support > 0)
+        rare, rare_hits = true[..., 0], true[..., 0] * given[..., 0]
+        wrong, right = _spread_evenly((true + given).sum(axis=0) > 0)
         return Data(
             statistics=statistics,
             edges=np.stack([np.column_stack([*worst, wrong]), np.column_stack([*best, right])]),
-            shares={"accuracy": (is_right.sum(axis=0), np.full(sets, rows)), "recall": (hits[:, 0], support[:, 0])},
-            unions={"F1": (hits[:, 0], (chosen + support - 2 * hits)[:, 0])},
+            shares={"accuracy": (is_right, np.ones(shape)), "recall": (rare_hits, rare)},
+            unions={"F1": (rare_hits, rare + given[..., 0] - 2 * rare_hits)},
+            errors=1.0 - is_right,
         )
 
     def compute(self, sums: Array) -> dict[str, Array]:
@@ -162,10 +211,12 @@ class Difference:
     Attributes:
         gain: How much the second model's logit of the true class is higher on average.
         change: Standard deviation of that.
+        groups: Of rows that change alike.
     """
 
     gain: float
     change: float
+    groups: Groups = ALONE
 
     def draw(self, p: float, rows: int, sets: int, rng: np.random.Generator) -> Data:
         """Draw data sets."""
@@ -177,14 +228,15 @@ class Difference:
             np.column_stack([-change, before, change, after])
             for change, before, after in ((-most / 2, wrong, right), (most / 2, right, wrong))
         )
-        return Data(statistics, np.stack([fixed, broken]), {}, {})
+        errors = statistics[..., 1:3].sum(axis=-1) - statistics[..., 8:10].sum(axis=-1)
+        return Data(statistics, np.stack([fixed, broken]), {}, {}, errors)
 
     def _draw_rows(self, p: float, shape: tuple[int, int], rng: np.random.Generator) -> Array:
         from scipy.special import ndtri
 
         true = np.eye(2)[(rng.random(shape) < 0.7).astype(int)]
-        first = 2 * (rng.normal(size=shape) + ndtri(min(p, 1 - 1e-9)))
-        second = first + self.gain + self.change * rng.normal(size=shape)
+        first = 2 * (self.groups.draw_normal(shape, rng) + ndtri(min(p, 1 - 1e-9)))
+        second = first + self.gain + self.change * self.groups.draw_normal(shape, rng)
         models = []
         for margin in (first, second):
             given = np.where(margin[..., np.newaxis] > 0, true, 1 - true)
@@ -217,13 +269,15 @@ class Difference:
 class Numbers:
     """Numbers predicted with an error of standard deviation 0.5, labels of 1; there is no `p`."""
 
+    groups: Groups = ALONE
+
     def draw(self, p: float, rows: int, sets: int, rng: np.random.Generator) -> Data:
         """Draw data sets."""
         del p
         statistics = self._draw_rows((rows, sets), rng)
         places = np.arange(sets)
         ends = (statistics[part(statistics[..., 0], axis=0), places] for part in (np.argmax, np.argmin))
-        return Data(statistics, np.stack(list(ends)), {}, {})
+        return Data(statistics, np.stack(list(ends)), {}, {}, statistics[..., 0])
 
     def _draw_rows(self, shape: tuple[int, int], rng: np.random.Generator) -> Array:
         true = rng.normal(size=shape)
@@ -249,6 +303,7 @@ class Numbers:
 
 
 _ZIPF = np.sort(np.arange(1, 53) ** -1.5)
+EIGHTS = Groups(8, 0.3)
 PROBABILITIES = (0.02, 0.5, 0.98, 1.0)
 SCENARIOS: dict[str, tuple[Scenario, tuple[int, ...], tuple[float, ...]]] = {
     "2 classes, equally frequent": (Classes((0.5, 0.5)), (20, 100, 1000), PROBABILITIES),
@@ -258,6 +313,13 @@ SCENARIOS: dict[str, tuple[Scenario, tuple[int, ...], tuple[float, ...]]] = {
     "a better model": (Difference(0.3, 0.5), (20, 100, 1000), (0.5, 0.98)),
     "another model": (Difference(0.0, 2.0), (20, 100, 1000), (0.5, 0.98)),
     "numbers": (Numbers(), (20, 100, 1000), (1.0,)),
+    "4 classes, in groups of 8 rows": (Classes((0.1, 0.2, 0.3, 0.4), EIGHTS), (96, 240, 1000), PROBABILITIES),
+    "4 classes, in groups of 8 rows that are much alike": (
+        Classes((0.1, 0.2, 0.3, 0.4), Groups(8, 0.9)),
+        (96, 240, 1000),
+        (0.98,),
+    ),
+    "a better model, in groups of 8 rows": (Difference(0.3, 0.5, EIGHTS), (96, 240, 1000), (0.5, 0.98)),
 }
 """By name: the distribution, and the rows and probabilities to be right with which it is drawn."""
 
@@ -324,19 +386,32 @@ def measure(
 def _bound(scenario: Scenario, data: Data, samples: int, rng: np.random.Generator) -> dict[str, tuple[Array, Array]]:
     """Put an interval around every metric of every data set."""
     rows, sets, width = data.statistics.shape
-    sums = resample_row_sums(data.statistics.reshape(rows, -1), samples, rng, edges=data.edges.reshape(2, -1))
+    groups = scenario.groups.number(rows)
+    effects = np.array([design_effect(errors, groups) for errors in data.errors.T])
+    sums = resample_row_sums(
+        data.statistics.reshape(rows, -1),
+        samples,
+        rng,
+        groups=groups,
+        edges=(data.edges * effects[:, np.newaxis]).reshape(2, -1),
+    )
     points = scenario.compute(data.statistics.sum(axis=0))
     sums = sums.reshape(samples, sets, width)
     drawn, centres = scenario.compute(sums), scenario.compute(sums.mean(axis=0))
     return {
-        **{name: wilson_interval(*counts, LEVEL) for name, counts in data.shares.items()},
-        **{name: _bound_f1(*counts) for name, counts in data.unions.items()},
+        **{name: _bound_share(*counts, groups) for name, counts in data.shares.items()},
+        **{name: _bound_f1(*counts, groups) for name, counts in data.unions.items()},
         **{name: percentile_interval(drawn[name], LEVEL, point=points[name], centre=centres[name]) for name in points},
     }
 
 
-def _bound_f1(hits: Array, false: Array) -> tuple[Array, Array]:
-    low, high = wilson_interval(hits, hits + false, LEVEL)
+def _bound_share(held: Array, trials: Array, groups: NDArray[np.int64] | None) -> tuple[Array, Array]:
+    counts = (sum_units(part.astype(np.float64), groups) for part in (held, trials))
+    return share_interval(*counts, LEVEL, grouped=groups is not None)
+
+
+def _bound_f1(hits: Array, false: Array, groups: NDArray[np.int64] | None) -> tuple[Array, Array]:
+    low, high = _bound_share(hits, hits + false, groups)
     return share_to_f1(low), share_to_f1(high)
 
 

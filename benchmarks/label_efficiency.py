@@ -47,6 +47,7 @@ from lorafit.runs.folder import RunLayout
 from lorafit.runs.predictions import parse_predictions
 from lorafit.tasks.base import Task
 from lorafit.tasks.baselines import EMBEDDING, ENCODER
+from lorafit.tasks.records import Resampling
 from lorafit.tasks.statistics import adjust_p_values, bootstrap_mean
 
 SIZES = ("16", "64", "256", "1000", "all")
@@ -317,7 +318,7 @@ def print_table() -> None:
                 untested.append(f"{data} at {size} against {rival}")
             else:
                 difference = np.mean([cell[AUTO][seed] - cell[rival][seed] for seed in sorted(common)], axis=0)
-                found = bootstrap_mean(difference, LEVEL, SAMPLES, 0, largest=1.0)
+                found = bootstrap_mean(difference, Resampling(LEVEL, SAMPLES), largest=1.0)
                 tests.append((data, size, rival, found, compute_p_value(difference)))
     print("\n| data | rows a class | auto against | points | p, after Holm |\n|---|---|---|---|---|")
     for (data, size, rival, found, _), p in zip(tests, adjust_p_values([p for *_, p in tests]), strict=True):

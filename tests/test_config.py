@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from lorafit.config import Config, DataConfig, describe_source, load_config
 from lorafit.errors import ConfigError, UserInputError
@@ -117,7 +117,7 @@ def test_all_faults_are_told_at_once() -> None:
         ("data.text_column=", "data.text_column: Input should be a valid string, got None"),
         ("data.text_column=''", "data.text_column: String should have at least 1 character"),
         ("method.target_modules=[]", "method.target_modules: got []"),
-        ("training=5", "training: Input should be a valid dictionary"),
+        ("training=5", "training: a section of settings, such as training.learning_rate, got 5"),
         ("training.=5", "training.: unknown setting"),
         ("training.epochs", "--set takes section.key=value, got 'training.epochs'"),
         ("=5", "--set takes section.key=value, got '=5'"),
@@ -241,10 +241,25 @@ def test_pipes_and_devices_are_no_settings(tmp_path: Path) -> None:
 
 def test_assignment_is_checked_too() -> None:
     config = Config()
-    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+    with pytest.raises(ConfigError, match="greater than or equal to 1"):
         config.training.epochs = 0
-    with pytest.raises(ValidationError, match="finite"):
+    with pytest.raises(ConfigError, match="finite"):
         config.training.learning_rate = math.inf
+
+
+def test_what_python_sets_wrongly_is_told_by_its_whole_name() -> None:
+    config = Config()
+    with pytest.raises(ConfigError, match=r"^1 setting cannot be used:\n  training\.epochs: .* 1, got -1$"):
+        config.training.epochs = -1
+    with pytest.raises(ConfigError, match=r"training\.epoch: unknown setting; did you mean training\.epochs\?"):
+        config.training.epoch = 1
+    with pytest.raises(ConfigError, match=r"data\.format\.header: .* got 7"):
+        config.data.format.header = 7  # type: ignore[assignment]  # the mistake
+    with pytest.raises(ConfigError, match=r"model: a section of settings, such as model\.name, got 'distilbert'"):
+        config.model = "distilbert"  # type: ignore[assignment]  # the mistake
+    with pytest.raises(ConfigError, match=r"epochs: unknown setting; did you mean training\.epochs\?"):
+        Config(epochs=2)  # type: ignore[call-arg]  # the mistake
+    assert config == Config()
 
 
 def sections() -> Iterator[tuple[str, type[BaseModel]]]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lorafit.tasks.single_label import Prediction
     from lorafit.training.check import check
     from lorafit.training.estimator import TextClassifier, TextRegressor
-    from lorafit.training.pipeline import Run, train
+    from lorafit.training.pipeline import Run, resume, train
 
 __version__ = "0.1.0"
 
@@ -50,6 +50,7 @@ __all__ = [
     "load",
     "opening",
     "reproduce",
+    "resume",
     "train",
 ]
 
@@ -71,6 +72,7 @@ _HOMES = {
     "load": "lorafit.inference.loading",
     "opening": "lorafit.runs.opening",
     "reproduce": "lorafit.experiments.reproduce",
+    "resume": "lorafit.training.pipeline",
     "train": "lorafit.training.pipeline",
 }
 

@@ -8,8 +8,9 @@ import json
 import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -73,6 +74,10 @@ class Section(BaseModel):
         protected_namespaces=(),
         hide_input_in_errors=True,
     )
+
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 - of a setting of any type
+        with _explaining(within=_name_section(type(self))):
+            super().__setattr__(name, value)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -539,6 +544,12 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     search: SearchConfig = SearchConfig()
 
+    if not TYPE_CHECKING:  # who checks types reads the sections from the fields
+
+        def __init__(self, **sections: object) -> None:
+            with _explaining():
+                super().__init__(**sections)
+
     @field_validator("data", mode="before")
     @classmethod
     def _check_is_section(cls, data: object) -> object:
@@ -669,10 +680,32 @@ def override_config(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def _check(values: dict[str, Any], *, origin: str | None = None, flags: Collection[str] = ()) -> Config:
+    config = Config.__new__(Config)
+    with _explaining(origin=origin, flags=flags):
+        BaseModel.__init__(config, **values)
+    return config
+
+
+@contextmanager
+def _explaining(
+    *, origin: str | None = None, flags: Collection[str] = (), within: tuple[str, ...] = ()
+) -> Iterator[None]:
+    """Raise what pydantic finds wrong as a `ConfigError`; names of settings are those `within` a section."""
     try:
-        return Config.model_validate(values)
+        yield
     except ValidationError as error:
-        raise ConfigError(_describe(error, origin=origin, flags=flags)) from error
+        raise ConfigError(_describe(_faults(error, flags, within), origin=origin)) from error
+
+
+def _name_section(kind: type[BaseModel], within: type[BaseModel] | None = None) -> tuple[str, ...]:
+    """Return the names by which the settings reach a section; none of `Config` itself."""
+    for name, field in (within or Config).model_fields.items():
+        held = field.annotation
+        if held is kind:
+            return (name,)
+        if isinstance(held, type) and issubclass(held, Section) and (deeper := _name_section(kind, held)):
+            return (name, *deeper)
+    return ()
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -712,8 +745,7 @@ def _set_dotted(values: dict[str, Any], key: str, value: object) -> None:
     values[last] = value
 
 
-def _describe(error: ValidationError, *, origin: str | None, flags: Collection[str]) -> str:
-    faults = _faults(error, flags)
+def _describe(faults: list[str], *, origin: str | None) -> str:
     count, where = format_count(len(faults), "setting"), f" ({origin} and flags)" if origin else ""
     more = [f"… {len(faults) - _MOST_FAULTS:,} more"] if len(faults) > _MOST_FAULTS else []
     return "\n".join([f"{count} cannot be used{where}:", *(f"  {fault}" for fault in (*faults[:_MOST_FAULTS], *more))])
@@ -723,17 +755,21 @@ def _show_key(key: str) -> str:
     return clean_text(key, most=_LONGEST_KEY)
 
 
-def _faults(error: ValidationError, flags: Collection[str]) -> list[str]:
+def _faults(error: ValidationError, flags: Collection[str], within: tuple[str, ...]) -> list[str]:
     faults: dict[str, str] = {}
     for fault in error.errors():
-        location = [str(part) for part in fault["loc"]]
+        location = [*within, *(str(part) for part in fault["loc"])]
         if location[:2] == ["method", "target_modules"]:
             groups = ", ".join(get_args(TargetGroup))
             faults["method.target_modules"] = (
                 f"got {show_value(fault['input'])}; allowed: {groups}, or a list of module names"
             )
-        elif fault["type"] == "extra_forbidden":
+        elif fault["type"] in {"extra_forbidden", "no_such_attribute"}:
             faults[".".join(location)] = f"unknown setting{_suggest(location)}"
+        elif fault["type"] == "model_type":
+            first = next(iter(_fields_of(Config.model_fields[location[0]].annotation)))
+            text = f"a section of settings, such as {location[0]}.{first}, got {show_value(fault['input'])}"
+            faults[".".join(location)] = text
         else:
             got = "" if fault["type"] in {"section", "name", "stride"} else f", got {show_value(fault['input'])}"
             faults[".".join(location)] = f"{fault['msg']}{got}"

@@ -3,6 +3,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -69,6 +70,9 @@ def test_cells_that_json_does_not_have_keep_their_meaning(tmp_path: Path) -> Non
         (3, "data is a int. Allowed: a table of pandas"),
         ([], "data is a list"),
         (["a"], "data is a list"),
+        (pd.Series(["a"]), "data is a Series. Allowed: a table of pandas"),
+        (pl.Series(["a"]), "data is a Series"),
+        (pa.chunked_array([["a"]]), "data is a ChunkedArray"),
         ({"text": ["a"], "label": []}, r"columns of \[0, 1\] rows"),
         ({"text": []}, r"columns of \[0\] rows"),
         (datasets.DatasetDict({"train": datasets.Dataset.from_dict(COLUMNS)}), r'train\(data=splits\["train"\]'),

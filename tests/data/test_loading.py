@@ -384,7 +384,12 @@ def test_settings_of_the_run_serve_only_its_own_source(tmp_path: Path) -> None:
     assert len(load_evaluation_rows("builtin:rotten-tomatoes", other, task, split="train").split) == 10_219
     grouped = DataConfig(source=mine, group_column="author", corrections="absent.csv", files=["absent.csv"])
     assert len(load_evaluation_rows("builtin:rotten-tomatoes", grouped, task).split) == 1_245
-    assert len(load_evaluation_rows(write_csv(tmp_path / "o.csv", ["fresh"]), grouped, task).split) == 1
+    lone = load_evaluation_rows(write_csv(tmp_path / "o.csv", ["fresh"]), grouped, task)
+    assert len(lone.split) == 1
+    assert lone.notes == (
+        "o.csv: intervals take rows as independent. Where they come in groups, as the run's own do (author), name the "
+        "column with --group-column.",
+    )
 
 
 def test_file_that_trained_the_run_is_evaluated_on_its_test_rows(

@@ -25,14 +25,22 @@ _CHECK = """
 import lorafit
 found = lorafit.check(data={"text": [f"text number {n} of them" for n in range(40)], "label": [0, 1] * 20})
 """
+_INTERRUPTED = """
+from lorafit.system.notebook import progress_here
+progress_here().start("reading")
+raise KeyboardInterrupt
+"""
 
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
-    """What two cells show."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in (_STAGES, _CHECK)])
+    """What the cells show."""
+    given = [nbformat.v4.new_code_cell(code) for code in (_STAGES, _CHECK, _INTERRUPTED)]
+    notebook = nbformat.v4.new_notebook(cells=given)
     folder = tmp_path_factory.mktemp("notebook")
-    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    client = NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client.allow_errors = True
+    client.execute()
     return [cell.outputs for cell in notebook.cells]
 
 
@@ -53,6 +61,12 @@ def test_what_python_calls_shows_its_progress_by_itself(cells: list[list[dict[st
     (shown,) = (output["data"] for output in cells[1] if output["output_type"] == "display_data")
     assert "✓ duplicates: " in shown["text/plain"]
     assert "<progress" not in shown["text/html"], "no bar is left behind"
+
+
+def test_no_bar_stays_after_what_stopped_it(cells: list[list[dict[str, Any]]]) -> None:
+    (shown,) = (output["data"] for output in cells[2] if output["output_type"] == "display_data")
+    assert shown["text/plain"].startswith("✗ reading: stopped after 0.")
+    assert "<progress" not in shown["text/html"]
 
 
 def test_elsewhere_the_library_is_silent(tmp_path: Path) -> None:

@@ -175,13 +175,13 @@ def test_a_constant_confidence_is_one_bin() -> None:
     right, confidence = np.array([True, True, True, False]), np.full(4, 0.75)
     assert expected_calibration_error(right, confidence) == 0
     assert expected_calibration_error(right, confidence, adaptive=True) == 0
-    (only,) = list_reliability(right, confidence, 0.95)
+    (only,) = list_reliability(right, confidence, Resampling())
     assert (only.rows, only.confidence, only.accuracy.value) == (4, 0.75, 0.75)
 
 
 def test_the_reliability_diagram_has_bins_of_equally_many_rows_in_order() -> None:
     y, logits = draw(1500)
-    bins = list_reliability(*decide(y, softmax(logits)), 0.95)
+    bins = list_reliability(*decide(y, softmax(logits)), Resampling())
     assert [one.rows for one in bins] == [100] * BINS
     assert [one.confidence for one in bins] == sorted(one.confidence for one in bins)
     assert all(one.accuracy.low < one.accuracy.value <= one.accuracy.high for one in bins)

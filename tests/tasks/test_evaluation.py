@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -183,11 +184,11 @@ def test_rows_of_a_group_are_resampled_together(case: "Case") -> None:
     task, (y, before, after) = case.task, case.draw_values(60)
     rows = np.repeat(np.arange(60), 10)
     by_row = estimate(task, y, after, Resampling(samples=500))
-    by_group = estimate(task, y[rows], after[rows], Resampling(samples=500), groups=rows)
+    by_group = estimate(task, y[rows], after[rows], Resampling(samples=500, groups=rows))
     alone, grouped = by_row.metrics, by_group.metrics
     paired, together = (
         compare(task, y, before, after, Resampling(samples=500)).differences,
-        compare(task, y[rows], before[rows], after[rows], Resampling(samples=500), groups=rows).differences,
+        compare(task, y[rows], before[rows], after[rows], Resampling(samples=500, groups=rows)).differences,
     )
     for name in task.metrics:
         for one, other in ((alone[name], grouped[name]), (paired[name], together[name])):
@@ -203,7 +204,7 @@ def test_rows_of_a_group_are_resampled_together(case: "Case") -> None:
 def test_sign_test_of_rows_in_groups_tells_what_it_takes_for_granted(case: "Case", resampling: Resampling) -> None:
     y, before, after = case.draw_values(60)
     alone = compare(case.task, y, before, after, resampling)
-    grouped = compare(case.task, y, before, after, resampling, groups=np.arange(60) // 6)
+    grouped = compare(case.task, y, before, after, replace(resampling, groups=np.arange(60) // 6))
     assert (alone.grouped, grouped.grouped) == (False, True)
     assert grouped.p_value == alone.p_value
     caution = ", which takes rows as independent though they come in groups)"
@@ -216,10 +217,13 @@ def test_means_over_models_resample_groups_together(case: "Case") -> None:
     rows = np.repeat(np.arange(60), 10)
     many = y[rows], [before[rows], after[rows]], [after[rows], after[rows]]
     for one, other in (
-        (estimate_mean(task, y, [before, after], resampling), estimate_mean(task, *many[:2], resampling, groups=rows)),
+        (
+            estimate_mean(task, y, [before, after], resampling),
+            estimate_mean(task, *many[:2], replace(resampling, groups=rows)),
+        ),
         (
             compare_means(task, y, [before, after], [after, after], resampling),
-            compare_means(task, *many, resampling, groups=rows),
+            compare_means(task, *many, replace(resampling, groups=rows)),
         ),
     ):
         assert other.value == pytest.approx(one.value)

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -140,10 +141,10 @@ def test_rows_of_a_group_are_resampled_together_in_slices(case: "Case") -> None:
     every, inner = np.arange(60), np.flatnonzero(half[rows] == 1)
     alone = score_slices(task, y, after, before, [Slicing("s", ["a", "b"], half)], resampling)
     slicing = Slicing("s", ["a", "b"], half[rows])
-    grouped = score_slices(task, y[rows], after[rows], before[rows], [slicing], resampling, groups=rows)
+    grouped = score_slices(task, y[rows], after[rows], before[rows], [slicing], replace(resampling, groups=rows))
     paired = compare_slices(task, y, (before, after), [("s", "b", every[half == 1])], resampling)
     values = (before[rows], after[rows])
-    together = compare_slices(task, y[rows], values, [("s", "b", inner)], resampling, groups=rows)
+    together = compare_slices(task, y[rows], values, [("s", "b", inner)], replace(resampling, groups=rows))
     assert not paired[0].comparison.grouped
     assert together[0].comparison.grouped
     for name in task.slice_metrics:

@@ -13,9 +13,11 @@ import scipy.stats
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from lorafit.tasks.records import Resampling
 from lorafit.tasks.statistics import (
     adjust_p_values,
     bootstrap_mean,
+    design_effect,
     energy_test,
     exact_tests,
     grouped_interval,
@@ -128,6 +130,22 @@ def test_groups_of_one_row_are_rows_and_groups_that_are_alike_are_single_rows() 
     assert (low[0], high[0]) == (0, pytest.approx(1 - 0.025 ** (1 / 200), abs=0.001))
     halves = np.concatenate(grouped_interval(np.full((20, 1), 5), np.full((20, 1), 10), 0.95))
     np.testing.assert_allclose(halves, np.stack(wilson_interval(100, 200, 0.95)), atol=0.01)
+
+
+def test_design_effects_tell_how_many_rows_are_worth_one() -> None:
+    rng = np.random.default_rng(8)
+    values = rng.normal(size=4000)
+    assert design_effect(values, None) == 1
+    assert design_effect(values, np.arange(4000)) == pytest.approx(1, abs=1e-3)
+    assert 1 <= design_effect(values, rng.permutation(np.arange(4000) // 8)) < 1.15
+    groups = np.repeat(np.arange(500), 8)
+    assert design_effect(np.repeat(values[:500], 8), groups) == pytest.approx(8, rel=0.01)
+    alike = (np.repeat(values[:500], 8) + values) > 0  # rows of a group correlate by a third
+    assert design_effect(alike.astype(float), groups) == pytest.approx(1 + 7 / 3, abs=0.5)
+    for unseen in (np.zeros(4000), np.full(4000, 0.1)):
+        assert design_effect(unseen, groups) == 8
+        assert design_effect(unseen[:13], np.repeat([0, 1, 2], [10, 2, 1])) == pytest.approx(105 / 13)
+    assert design_effect(values, np.zeros(4000, dtype=int)) == 4000
 
 
 @pytest.mark.parametrize("others", [0, 5])
@@ -307,8 +325,10 @@ def test_rows_of_a_group_have_one_weight() -> None:
     alone = draw(statistics, edges=edges)
     assert draw(statistics, edges=edges, groups=np.arange(40) * 3) == pytest.approx(alone)
     order = rng.permutation(120)
-    tripled = draw(np.tile(statistics, (3, 1))[order], edges=edges, groups=np.tile(np.arange(40), 3)[order])
-    assert tripled == pytest.approx(3 * alone)
+    copies, groups = np.tile(statistics, (3, 1))[order], np.tile(np.arange(40), 3)[order]
+    assert draw(copies, groups=groups) == pytest.approx(3 * draw(statistics))
+    tripled = draw(copies, edges=3 * edges, groups=groups)
+    assert tripled[:, 0] / tripled[:, 1] == pytest.approx(alone[:, 0] / alone[:, 1])
     clustered = np.repeat(rng.normal(size=(10, 1)), 12, axis=0)
     spread = draw(clustered, groups=np.repeat(np.arange(10), 12)).std()
     assert spread > 2.5 * draw(clustered).std()
@@ -382,14 +402,17 @@ def test_a_mean_may_be_moved_by_a_value_that_was_not_seen() -> None:
     values = np.zeros(200)
     values[:3] = 0.5
     seen, possible, never = (
-        bootstrap_mean(values, 0.95, 2000, 0),
-        bootstrap_mean(values, 0.95, 2000, 0, largest=1.0),
-        bootstrap_mean(np.zeros(200), 0.95, 2000, 0),
+        bootstrap_mean(values, Resampling()),
+        bootstrap_mean(values, Resampling(), largest=1.0),
+        bootstrap_mean(np.zeros(200), Resampling()),
     )
     assert seen.value == possible.value == pytest.approx(0.0075)
     assert possible.low < seen.low < 0.0075 < seen.high < possible.high
     assert (never.low, never.value, never.high) == (0, 0, 0)
-    assert bootstrap_mean(values, 0.95, 2000, 0) == seen
+    assert bootstrap_mean(values, Resampling()) == seen
+    tenfold, groups = np.repeat(values, 10), np.repeat(np.arange(200), 10)
+    same = bootstrap_mean(tenfold, Resampling(groups=groups))
+    assert (same.low, same.high) == pytest.approx((seen.low, seen.high), rel=0.05)
 
 
 # Coverage
@@ -408,6 +431,20 @@ def test_intervals_of_95_percent_hold_the_truth(coverage: ModuleType, rows: int,
 def test_intervals_of_differences_hold_the_truth(coverage: ModuleType) -> None:
     for one in coverage.measure(coverage.Difference(0.3, 0.5), p=0.5, rows=200, replicates=300, samples=400).values():
         assert 0.9 < one.held < 0.995, one
+
+
+@pytest.mark.parametrize("p", [0.02, 0.5])
+def test_intervals_of_groups_hold_the_truth_and_not_much_more(coverage: ModuleType, p: float) -> None:
+    """240 rows in 30 groups: a row that was not seen must not weigh as much as a group."""
+    eights = coverage.Groups(8, 0.3)
+    scenario = coverage.Classes((0.1, 0.2, 0.3, 0.4), eights)
+    for name, one in coverage.measure(scenario, p=p, rows=240, replicates=300, samples=400).items():
+        assert one.held > 0.93 - 3 * math.sqrt(0.05 * 0.95 / one.replicates), (name, one)
+        assert one.held < 0.99 or p < 0.5 or name in ("recall", "F1"), (name, one)
+    for one in coverage.measure(
+        coverage.Difference(0.3, 0.5, eights), p=0.5, rows=240, replicates=300, samples=400
+    ).values():
+        assert 0.9 < one.held < 0.99, one
 
 
 @pytest.mark.slow

@@ -175,7 +175,7 @@ def test_rows_of_a_group_in_other_data_are_resampled_together_where_its_column_i
     path, recorder = str(write_csv(tmp_path / "more.csv", *rows, header="text,label,author")), Recorder()
     alone = evaluate(run.root, path).after.metrics
     together = evaluate(run.root, path, flags={"data.group_column": "author"}, progress=recorder).after.metrics
-    assert "say more.csv: intervals resample whole groups (60 values of author)." in recorder.told
+    assert "say more.csv: intervals are those of whole groups (60 values of author)." in recorder.told
     for name in ("accuracy", "log_loss"):
         assert together[name].value == alone[name].value
         ratio = (together[name].high - together[name].low) / (alone[name].high - alone[name].low)

@@ -127,8 +127,8 @@ def finished(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_a_run_is_a_line_in_a_console_and_tables_in_a_notebook(finished: Run) -> None:
+    moved = dataclasses.replace(finished, path=finished.path / "gone")
     line, page = repr(finished), finished._repr_html_()
-    assert page is not None
     assert line.startswith(f"<Run {finished.path}: accuracy ")
     assert line.endswith(f" on {finished.metrics.rows} test rows>")
     task = finished.record.build_task()
@@ -137,7 +137,15 @@ def test_a_run_is_a_line_in_a_console_and_tables_in_a_notebook(finished: Run) ->
     assert f"<td>{accuracy}</td>" in page
     assert str(finished.path) in page
     assert not any(sample.text in page for sample in finished.samples)
-    assert dataclasses.replace(finished, path=finished.path / "gone")._repr_html_() is None
+    assert moved._repr_html_().split("<code>")[0] == page.split("<code>")[0]
+
+
+def test_a_run_stands_for_its_folder(finished: Run) -> None:
+    assert Path(finished) == finished.path
+    assert lorafit.load(finished).labels == finished.load().labels
+    assert lorafit.diff(finished, finished.path).rows == finished.metrics.rows
+    with pytest.raises(RunError, match="is complete; there is nothing to resume"):
+        lorafit.resume(finished)
 
 
 @pytest.mark.parametrize("given", [pandas.DataFrame({"text": ["a"], "label": [0]}), "reviews.csv", {"model": {}}])

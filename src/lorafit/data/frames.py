@@ -68,7 +68,7 @@ def check_stored(path: Path) -> None:
 
 def _read_columns(table: object) -> list[_Column]:
     library = type(table).__module__.partition(".")[0]
-    if library in _READERS and not isinstance(table, Mapping):
+    if library in _READERS and not isinstance(table, Mapping) and _has_columns(table):
         columns = _READERS[library](table)
     elif isinstance(table, Mapping):
         if any(type(part).__module__.partition(".")[0] == "datasets" for part in table.values()):
@@ -83,6 +83,11 @@ def _read_columns(table: object) -> list[_Column]:
     else:
         raise DataError(f"data is a {type(table).__name__}. Allowed: {_ALLOWED}.")
     return columns
+
+
+def _has_columns(table: object) -> bool:
+    """Tell a table from a single column of its library."""
+    return any(hasattr(table, name) for name in ("columns", "column_names"))
 
 
 def _clean(value: object, name: str) -> object:

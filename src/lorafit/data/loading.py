@@ -172,7 +172,7 @@ def load_evaluation_rows(
             f"{'groups of ' + config.group_column if config.group_column else 'no groups'}, and are measured as they "
             "were cut. Leave it out."
         )
-    config = config if own else config.for_source(source, group_column=group_column)
+    own_column, config = config.group_column, config if own else config.for_source(source, group_column=group_column)
     if is_file(source) and not own:
         rows = _check(read_rows(source, config), config, known=task.label_names)
     else:
@@ -184,7 +184,12 @@ def load_evaluation_rows(
     notes = list(rows.notes)
     if not own and rows.groups is not None:
         groups = len(set(rows.groups) - {""})
-        notes.append(f"{rows.origin}: intervals resample whole groups ({groups:,} values of {group_column}).")
+        notes.append(f"{rows.origin}: intervals are those of whole groups ({groups:,} values of {group_column}).")
+    elif not own and own_column is not None:
+        notes.append(
+            f"{rows.origin}: intervals take rows as independent. Where they come in groups, as the run's own do "
+            f"({own_column}), name the column with --group-column."
+        )
     if config.bad_rows == "keep" and (unknown := describe_unknown_labels(rows, task)):
         names = sorted(set().union(*map(task.unknown_names, rows.labels)))
         notes.append(f"{rows.origin}: {unknown}: they count as wrong.")

@@ -19,6 +19,7 @@ from lorafit.inference.loading import load
 from lorafit.inference.predictor import Predictor
 from lorafit.inference.typicality import FALSE_ALARMS, MOST_ROWS
 from lorafit.system.notebook import progress_here
+from lorafit.system.paths import AnyPath
 from lorafit.system.progress import Progress
 from lorafit.system.records import FileRecord, Record
 from lorafit.system.text import Text, join_text
@@ -109,7 +110,7 @@ class DriftRecord(FileRecord):
 
 
 def measure_drift(
-    run: str | Path,
+    run: AnyPath,
     file: str | Path,
     *,
     text_columns: Sequence[str] | None = None,

@@ -18,7 +18,7 @@ from lorafit.runs.evidence import read_metrics
 from lorafit.runs.folder import find_free_name
 from lorafit.runs.records import RunRecord
 from lorafit.system.notebook import progress_here
-from lorafit.system.paths import expand_home
+from lorafit.system.paths import AnyPath, expand_home
 from lorafit.system.progress import Progress
 from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.base import Task
@@ -84,7 +84,7 @@ class ReproductionRecord(FileRecord):
 
 
 def reproduce(
-    run: str | Path,
+    run: AnyPath,
     *,
     output: str | Path | None = None,
     tolerance: float | None = None,

@@ -17,13 +17,12 @@ NOTHING_LEFT = "a text of which the tokenizer leaves nothing"
 _MISSING = ("NAType", "NaTType")
 """Classes of pandas for a cell that holds nothing."""
 
+_KEEP = 'Keep their places empty with bad_rows="keep", or leave'
 _LEAVE_OUT = (
-    'Keep their places empty with bad_rows="keep", or leave out what is none:\n'
+    " out what is none:\n"
     "  from lorafit.data.checks import describe_text_fault\n"
     "  texts = [text for text in texts if describe_text_fault(text) is None]"
 )
-_ADVICE = {False: _LEAVE_OUT, True: f"Write predict([(text, text_pair), …]). {_LEAVE_OUT}"}
-"""What to do about texts that cannot be predicted, by whether the model takes pairs."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,15 @@ class GivenTexts:
         listed = "; ".join(f"{fault} ({describe_rows(rows)})" for fault, rows in kinds.items())
         return f"{len(self.faults)} of {len(self.texts)} texts cannot be {done}: {listed}."
 
-    def refuse_faults(self) -> None:
-        """Raise a `UserInputError` that lists the rows that cannot be predicted, if there are some."""
+    def refuse_faults(self, *, keeps: bool = True) -> None:
+        """Raise a `UserInputError` that lists the rows that cannot be predicted, if there are some.
+
+        Args:
+            keeps: Whether the caller has a `bad_rows` that keeps them.
+        """
         if (faults := self.describe_faults()) is not None:
-            raise UserInputError(f"{faults} {_ADVICE[self.pair]}")
+            pairs = " Write predict([(text, text_pair), …])." if self.pair else ""
+            raise UserInputError(f"{faults}{pairs} {_KEEP if keeps else 'Leave'}{_LEAVE_OUT}")
 
 
 def read_texts(texts: Iterable[AnyText], *, pair: bool, call: str = "predict") -> GivenTexts:
@@ -89,6 +93,7 @@ def _describe_kind(texts: Any, *, pair: bool) -> str | None:  # noqa: ANN401 - i
     kind, dtype, dimensions = type(texts).__name__, getattr(texts, "dtype", None), getattr(texts, "ndim", 1)
     one = "(text, text_pair)" if pair else "text"
     column = 'zip(df["text"], df["text_pair"])' if pair else 'df["text"]'
+    flat = "map(tuple, texts)" if pair else "texts.ravel()"
     is_table = hasattr(texts, "columns") or hasattr(texts, "column_names")
     is_read = isinstance(texts, Iterable) or hasattr(texts, "__getitem__")
     kinds = {
@@ -98,7 +103,7 @@ def _describe_kind(texts: Any, *, pair: bool) -> str | None:  # noqa: ANN401 - i
         f"a {kind}. Write predict([{one}]), or predict(texts.values()) for texts by a key.": isinstance(texts, Mapping),
         f"a {kind}, which has no order. Write predict(sorted(texts)).": isinstance(texts, (set, frozenset)),
         "an open file. Write predict(file.read().splitlines()).": isinstance(texts, io.IOBase),
-        f"an array of {dimensions} dimensions. Write predict(texts.ravel()).": dimensions != 1,
+        f"an array of {dimensions} dimensions. Write predict({flat}).": dimensions != 1,
         f"values of type {dtype}. Are they the texts?": getattr(dtype, "kind", "O") not in "OUT" and len(texts) > 0,
         f"a value of type {kind}. Write predict([{one}]).": not is_read,
     }

@@ -26,7 +26,7 @@ from lorafit.runs.opening import opening
 from lorafit.runs.records import RunRecord
 from lorafit.system.extras import require
 from lorafit.system.hardware import choose_threads
-from lorafit.system.paths import expand_home
+from lorafit.system.paths import AnyPath, expand_home
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Opened:
 
 
 def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
-    path: str | Path,
+    path: AnyPath,
     *,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     runtime: Literal["torch", "auto"] | None = None,

@@ -95,9 +95,10 @@ def name_tables(
         )
     config = config or Config()
     tables = {"data.source": data, "data.validation": validation, "data.test": test}
-    sources = {key: _name_table(table) for key, table in tables.items() if table is not None}
+    sources = {key: name_table(table) for key, table in tables.items() if table is not None}
     return override_config(config, sources) if sources else config
 
 
-def _name_table(table: object) -> str:
+def name_table(table: object) -> str:
+    """Return the path of a table as `store_table` takes it, kept in the cache; a name or a path stays as it is."""
     return str(table if isinstance(table, str | Path) else store_table(table, claim_cache("tables")))

@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from lorafit.runs.folder import RunLayout
 from lorafit.runs.predictions import parse_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.digests import check_files
-from lorafit.system.paths import expand_home
+from lorafit.system.paths import AnyPath, expand_home
 from lorafit.system.text import Text
 from lorafit.tasks.base import Array, Prediction, Task
 from lorafit.tasks.labels import Label
@@ -34,46 +33,16 @@ _TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class RunContents:
-    """A finished run.
+class Measured:
+    """What was measured of a model and of those beside it.
 
     Attributes:
-        layout: Its folder.
-        record: What was done, with what, and what it cost.
-        config: Its settings.
         task: Its task.
         metrics: Its metrics on the n test rows.
-        row_ids: Shape (n,): number of each test row in its source.
-        y: Their true labels, as `Task.encode` makes them.
-        after: Values of the fine-tuned model, shape (n, labels).
-        before: Those of the model before training, or None.
-        calibration: That of the fine-tuned model, or None.
-        mistakes: The words behind the worst predictions, by row id; empty where the record names no `mistakes.json`.
-        history: What was logged in training, in order; empty where the record names no `history.jsonl`.
     """
 
-    layout: RunLayout
-    record: RunRecord
-    config: Config
     task: Task
     metrics: MetricsRecord
-    row_ids: NDArray[np.int64]
-    y: NDArray[Any]
-    after: Array
-    before: Array | None
-    calibration: Calibration | None
-    mistakes: Mapping[int, ExplainedMistake]
-    history: tuple[dict[str, float], ...]
-
-    @property
-    def values(self) -> dict[str, Array]:
-        """Values of `before`, where it was measured, and `after`."""
-        return {name: values for name, values in (("before", self.before), ("after", self.after)) if values is not None}
-
-    @cached_property
-    def labels(self) -> tuple[Label, ...]:
-        """The true labels of the rows."""
-        return self.task.decode(self.y)
 
     @property
     def scores(self) -> dict[str, Scores]:
@@ -91,6 +60,45 @@ class RunContents:
     def title_baseline(self, name: str) -> str:
         """Return the title of a baseline."""
         return self.task.title_model(name)
+
+
+@dataclass(frozen=True)
+class RunContents(Measured):
+    """A finished run.
+
+    Attributes:
+        layout: Its folder.
+        record: What was done, with what, and what it cost.
+        config: Its settings.
+        row_ids: Shape (n,): number of each test row in its source.
+        y: Their true labels, as `Task.encode` makes them.
+        after: Values of the fine-tuned model, shape (n, labels).
+        before: Those of the model before training, or None.
+        calibration: That of the fine-tuned model, or None.
+        mistakes: The words behind the worst predictions, by row id; empty where the record names no `mistakes.json`.
+        history: What was logged in training, in order; empty where the record names no `history.jsonl`.
+    """
+
+    layout: RunLayout
+    record: RunRecord
+    config: Config
+    row_ids: NDArray[np.int64]
+    y: NDArray[Any]
+    after: Array
+    before: Array | None
+    calibration: Calibration | None
+    mistakes: Mapping[int, ExplainedMistake]
+    history: tuple[dict[str, float], ...]
+
+    @property
+    def values(self) -> dict[str, Array]:
+        """Values of `before`, where it was measured, and `after`."""
+        return {name: values for name, values in (("before", self.before), ("after", self.after)) if values is not None}
+
+    @cached_property
+    def labels(self) -> tuple[Label, ...]:
+        """The true labels of the rows."""
+        return self.task.decode(self.y)
 
     def predict(self, place: int) -> dict[str, Prediction]:
         """Return the predictions of `before` and `after` for one row, by its place."""
@@ -113,7 +121,7 @@ class Texts:
     detail: str = ""
 
 
-def read_run(run: str | Path) -> RunContents:
+def read_run(run: AnyPath) -> RunContents:
     """Read a finished run.
 
     Args:

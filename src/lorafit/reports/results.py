@@ -1,6 +1,6 @@
 """How good the model of a run is, as tables: metrics, comparisons, labels, calibration."""
 
-from lorafit.reports.contents import RunContents
+from lorafit.reports.contents import Measured, RunContents
 from lorafit.reports.curves import find_confusions
 from lorafit.reports.html import Table
 from lorafit.system.text import clean_text
@@ -13,26 +13,26 @@ _MOST_NAMED = 20
 _LONGEST_NAME = 60
 
 
-def list_scores(contents: RunContents) -> Table:
+def list_scores(measured: Measured) -> Table:
     """List the metrics of every model."""
-    metrics = contents.task.metrics
+    metrics = measured.task.metrics
     rows = [
         [model, *(metric.write(scores.metrics[name]) for name, metric in metrics.items())]
-        for model, scores in contents.scores.items()
+        for model, scores in measured.scores.items()
     ]
     return Table("Metrics of each model", ("", *(metric.title for metric in metrics.values())), rows)
 
 
-def list_comparisons(contents: RunContents) -> Table | None:
+def list_comparisons(measured: Measured) -> Table | None:
     """List the fine-tuned model against every other on the same rows; None where there is no other."""
-    task, level = contents.task, contents.metrics.confidence_level
+    task, level = measured.task, measured.metrics.confidence_level
     rows = [
         [
             model,
             _VERDICTS[judge(task, comparison, level)],
             *(metric.write_difference(comparison.differences[name]) for name, metric in task.metrics.items()),
         ]
-        for model, comparison in contents.comparisons.items()
+        for model, comparison in measured.comparisons.items()
     ]
     titles = ("against", "after is", *(metric.difference_title for metric in task.metrics.values()))
     return Table("After training, compared row by row", titles, rows) if rows else None

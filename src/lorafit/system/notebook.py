@@ -23,8 +23,18 @@ _SECONDS_BETWEEN_UPDATES: Final = 0.2
 def progress_here() -> Progress:
     """Return what shows progress in a notebook, and silence anywhere else: the library prints nothing there."""
     ipython: Any = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    return Silent() if getattr(shell, "kernel", None) is None else NotebookProgress()
+    shell: Any = None if ipython is None else ipython.get_ipython()
+    if getattr(shell, "kernel", None) is None:
+        return Silent()
+    progress = NotebookProgress()
+
+    def close(result: Any) -> None:  # noqa: ANN401 - IPython has no types
+        shell.events.unregister("post_run_cell", close)
+        if not result.success:
+            progress.close()
+
+    shell.events.register("post_run_cell", close)
+    return progress
 
 
 class NotebookProgress:
@@ -60,6 +70,12 @@ class NotebookProgress:
         """Add the line above the bar."""
         self._lines.append(line)
         self._display()
+
+    def close(self) -> None:
+        """Replace the bar of a stage that an error or an interruption ended; the cell is over then."""
+        if self._now is not None:
+            self._now = None
+            self.say(f"✗ {self._stage}: stopped after {time.monotonic() - self._began:.1f} s")
 
     def _show(self, done: int, *figures: str) -> None:
         """Show the bar below the lines."""

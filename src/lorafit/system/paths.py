@@ -1,11 +1,15 @@
 """Paths as people write them."""
 
+from os import PathLike
 from pathlib import Path
 
 from lorafit.errors import EnvironmentUnfitError, UserInputError
 
+AnyPath = str | PathLike[str]
+"""A path, or what stands for one, such as a run."""
 
-def expand_home(path: str | Path) -> Path:
+
+def expand_home(path: AnyPath) -> Path:
     """Return a path with `~` replaced by the home folder, which a shell does not do in quotes.
 
     Args:

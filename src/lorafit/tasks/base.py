@@ -23,7 +23,7 @@ from lorafit.tasks.format import Form, write_estimate, write_numbers
 from lorafit.tasks.label_spellings import match_names
 from lorafit.tasks.labels import Label, LabelColumn, LabelReading, quote_label, shorten_label
 from lorafit.tasks.records import Calibration, CalibrationScores, ClassScores, Estimate, Resampling, Scores
-from lorafit.tasks.statistics import wilson_interval
+from lorafit.tasks.statistics import share_interval, sum_units
 from lorafit.tasks.word_model import WordModel
 
 Array = NDArray[np.float64]
@@ -684,8 +684,11 @@ class Task(ABC):
             part[:, self.loss_column] = [after.mean() + change, after.mean() - change]
         return paired
 
-    def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
-        """Return successes and trials of the metrics that are shares of rows, whose intervals are Wilson's."""
+    def proportions(self, sums: Array) -> dict[str, tuple[Array, Array]]:
+        """Return successes and trials, each of shape (...), of the metrics that are shares of rows.
+
+        `sums` are those of `row_statistics`, shape (..., k).
+        """
         del sums
         return {}
 
@@ -753,7 +756,7 @@ class Task(ABC):
         """Measure the `diff_metrics` of two models on the same rows: by default flips and churn.
 
         Negative flips (Yan et al. 2021, arXiv:2011.09161) are rows that were right and are wrong; churn (Milani Fard et
-        al. 2016, "Launch and Iterate") are rows with another prediction. Both have Wilson intervals.
+        al. 2016, "Launch and Iterate") are rows with another prediction. Both have intervals of shares.
 
         Args:
             y: Of n rows.
@@ -771,8 +774,8 @@ class Task(ABC):
             return {}
         flipped = (self.row_errors(y, before) == 0) & (self.row_errors(y, after) > 0)
         return {
-            "negative_flips": share(int(flipped.sum()), len(y), resampling.level),
-            "churn": share(int((~same).sum()), len(y), resampling.level),
+            "negative_flips": share_of_rows(flipped, resampling),
+            "churn": share_of_rows(~same, resampling),
         }
 
     def scale_tolerances(
@@ -821,11 +824,20 @@ def exactly(value: float) -> Estimate:
     return Estimate(value=value, low=math.nan, high=math.nan)
 
 
-def share(successes: int, trials: int, level: float) -> Estimate:
-    """Estimate a share with its Wilson interval; without trials it is undefined."""
-    low, high = wilson_interval(successes, trials, level)
-    value = successes / trials if trials else float("nan")
-    return Estimate(value=value, low=float(low), high=float(high))
+def share(successes: ArrayLike, trials: ArrayLike, level: float, *, grouped: bool = False) -> Estimate:
+    """Estimate a share of rows from counts, one of each or, if `grouped`, one a group; undefined without trials."""
+    right, total = (np.rint(np.asarray(counts, dtype=np.float64).reshape(-1, 1)) for counts in (successes, trials))
+    (low,), (high,) = share_interval(right, total, level, grouped=grouped)
+    value = right.sum() / total.sum() if total.sum() else math.nan
+    return Estimate(value=float(value), low=float(low), high=float(high))
+
+
+def share_of_rows(holds: NDArray[np.bool_], resampling: Resampling) -> Estimate:
+    """Estimate for which share of the rows of a resampling something holds, shape (n,); undefined without rows."""
+    if not len(holds):
+        return share(0, 0, resampling.level)
+    held, rows = sum_units(np.stack([holds, np.ones(len(holds))], axis=1), resampling.groups).T
+    return share(held, rows, resampling.level, grouped=resampling.is_grouped)
 
 
 def _write_factor(log_odds: float) -> str:

@@ -104,10 +104,7 @@ def fit_blend(task: Task, held_out: HeldOut, *, seed: int) -> tuple[BlendRecord,
     folds = _assign_folds(task.strata(y), units, seed)
     alone, blended = (_cross_fit(task, y, part, folds) for part in (logits[:1], logits))
     losses = [task.logit_losses(y, part) for part in (alone, blended)]
-    resampling = Resampling(seed=seed)
-    difference = bootstrap_mean(
-        losses[1] - losses[0], resampling.level, resampling.samples, seed, groups=held_out.groups
-    )
+    difference = bootstrap_mean(losses[1] - losses[0], Resampling(seed=seed, groups=held_out.groups))
     kept = difference.high < 0
     record = BlendRecord(
         members=list(held_out.words),
@@ -137,9 +134,9 @@ def compare_losses(task: Task, held_out: HeldOut, other: Array, *, seed: int) ->
     units = _number_units(held_out)
     if units.max() + 1 < _FEWEST_ROWS:
         return None
-    y, folds, resampling = held_out.y, _assign_folds(task.strata(held_out.y), units, seed), Resampling(seed=seed)
+    y, folds = held_out.y, _assign_folds(task.strata(held_out.y), units, seed)
     own, others = (task.logit_losses(y, _cross_fit(task, y, part[None], folds)) for part in (held_out.logits, other))
-    difference = bootstrap_mean(others - own, resampling.level, resampling.samples, seed, groups=held_out.groups)
+    difference = bootstrap_mean(others - own, Resampling(seed=seed, groups=held_out.groups))
     return AlternativeRecord(
         rows=len(y), loss=float(own.mean()), other_loss=float(others.mean()), difference=difference
     )

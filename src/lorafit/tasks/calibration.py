@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lorafit.tasks.base import Array, share
+from lorafit.tasks.base import Array, share_of_rows
 from lorafit.tasks.metrics import softmax
 from lorafit.tasks.records import Estimate, ReliabilityBin, Resampling
 from lorafit.tasks.statistics import percentile_interval, resample_row_sums
@@ -112,7 +112,7 @@ def estimate_calibration_errors(
     Args:
         decisions: Of each model, shape (n, m): whether each of the m decisions about n texts is right, and with what
             confidence, 0 to 1, it was made.
-        resampling: Of whole texts, the same for all.
+        resampling: Of whole texts, or groups of them, the same for all.
         *means: Values of shape (n,), whose means are estimated from the same resamples.
 
     Returns:
@@ -121,7 +121,7 @@ def estimate_calibration_errors(
     gaps = [_sum_gaps(right, confidence) for right, confidence in decisions]
     columns = [*gaps, *(values[:, np.newaxis] / len(values) for values in means)]
     rng = np.random.default_rng(resampling.seed)
-    drawn = resample_row_sums(np.concatenate(columns, axis=1), resampling.samples, rng)
+    drawn = resample_row_sums(np.concatenate(columns, axis=1), resampling.samples, rng, groups=resampling.groups)
     parts = np.split(drawn, np.cumsum([column.shape[1] for column in columns])[:-1], axis=1)
     found = [_bound_error(one.sum(axis=0), part, resampling.level) for one, part in zip(gaps, parts, strict=False)]
     for values, part in zip(means, parts[len(gaps) :], strict=True):
@@ -131,14 +131,15 @@ def estimate_calibration_errors(
     return found
 
 
-def list_reliability(right: NDArray[np.bool_], confidence: Array, level: float) -> list[ReliabilityBin]:
+def list_reliability(right: NDArray[np.bool_], confidence: Array, resampling: Resampling) -> list[ReliabilityBin]:
     """List the bins of the reliability diagram, of equally many of n decisions, lowest confidence first."""
     bins, listed = bin_adaptively(confidence), []
     for index in np.unique(bins):
         inside = bins == index
-        rows = int(inside.sum())
-        accuracy = share(int(right[inside].sum()), rows, level)
-        listed.append(ReliabilityBin(rows=rows, confidence=float(confidence[inside].mean()), accuracy=accuracy))
+        accuracy = share_of_rows(right[inside], resampling.select(inside))
+        listed.append(
+            ReliabilityBin(rows=int(inside.sum()), confidence=float(confidence[inside].mean()), accuracy=accuracy)
+        )
     return listed
 
 

@@ -26,10 +26,11 @@ from lorafit.tasks.records import (
 )
 from lorafit.tasks.statistics import (
     adjust_p_values,
+    design_effect,
     percentile_interval,
     resample_row_sums,
     sign_test,
-    sum_groups,
+    sum_units,
 )
 
 Verdict = Literal["better", "worse", "inconclusive"]
@@ -65,21 +66,17 @@ def estimate(
     y: NDArray[Any],
     values: Array,
     resampling: Resampling,
-    *,
-    groups: NDArray[np.int64] | None = None,
 ) -> Scores:
     """Score a model on rows, each metric with its confidence interval.
 
-    Shares of rows have Wilson intervals, the others bootstrap ones (`resample_row_sums`). An interval tells how far a
-    metric would move with other rows of the same kind.
+    Shares of rows have Wilson intervals or, in groups, those of `grouped_interval`; the others have bootstrap ones
+    (`resample_row_sums`). An interval tells how far a metric would move with other rows of the same kind.
 
     Args:
         task: The task.
         y: Labels of n rows, at least one.
         values: Shape (n, labels).
         resampling: Of the intervals.
-        groups: Shape (n,), ids of rows that belong together and are resampled together, or None. Shares then have
-            bootstrap intervals, too, and those of single labels are of `grouped_interval`.
 
     Returns:
         The scores.
@@ -87,7 +84,7 @@ def estimate(
     Raises:
         ValueError: As `Task.row_statistics`.
     """
-    return score_models(task, y, values, {}, resampling, groups=groups)[0]
+    return score_models(task, y, values, {}, resampling)[0]
 
 
 def compare(
@@ -96,8 +93,6 @@ def compare(
     before: Array,
     after: Array,
     resampling: Resampling,
-    *,
-    groups: NDArray[np.int64] | None = None,
 ) -> Comparison:
     """Compare two models on the same rows; each resample takes the same rows for both.
 
@@ -107,16 +102,15 @@ def compare(
         before: Values of the first model, shape (n, labels).
         after: Those of the second.
         resampling: Of the intervals.
-        groups: As in `estimate`.
 
     Returns:
         The differences after minus before, and the exact sign test of rows fixed against rows broken, which takes rows
-        as independent with `groups`, too.
+        as independent, in groups, too.
 
     Raises:
         ValueError: As `Task.row_statistics`.
     """
-    return _compare(task, y, before, after, _Resampled(task, y, [before], [after], resampling, groups))
+    return _compare(task, y, before, after, _Resampled(task, y, [before], [after], resampling))
 
 
 def score_models(
@@ -125,8 +119,6 @@ def score_models(
     after: Array,
     others: Mapping[str, Array],
     resampling: Resampling,
-    *,
-    groups: NDArray[np.int64] | None = None,
 ) -> tuple[Scores, dict[str, BaselineScores]]:
     """Score a model and others on the same rows, and compare it with each of them.
 
@@ -138,7 +130,6 @@ def score_models(
         after: Values of the model, shape (n, labels).
         others: Those of the others, by name.
         resampling: Of the intervals.
-        groups: As in `estimate`.
 
     Returns:
         The scores of the model; and by name those of the others, each with the comparison of the model with it.
@@ -146,11 +137,11 @@ def score_models(
     Raises:
         ValueError: As `Task.row_statistics`.
     """
-    resampled = _Resampled(task, y, list(others.values()), [after], resampling, groups)
+    resampled = _Resampled(task, y, list(others.values()), [after], resampling)
     *scores, own = (
         Scores(
             metrics=resampled.estimate(place),
-            per_class=task.per_class(resampled.sums[place], resampling.level, grouped=resampled.grouped),
+            per_class=task.per_class(resampled.sums[place], resampling.level, grouped=resampling.is_grouped),
             confusion_matrix=task.confusion_matrix(y, values),
         )
         for place, values in enumerate([*others.values(), after])
@@ -166,8 +157,6 @@ def estimate_mean(
     y: NDArray[Any],
     models: Sequence[Array],
     resampling: Resampling,
-    *,
-    groups: NDArray[np.int64] | None = None,
 ) -> Estimate:
     """Estimate the mean of the primary metric over models, such as one method with several seeds.
 
@@ -176,12 +165,11 @@ def estimate_mean(
         y: Labels of n rows, at least one.
         models: Values of each model, shape (n, labels); at least one.
         resampling: Of the interval.
-        groups: As in `estimate`.
 
     Returns:
         The mean and its interval over rows: of one model as in `estimate`, of several a bootstrap interval of the mean.
     """
-    resampled = _Resampled(task, y, [], models, resampling, groups)
+    resampled = _Resampled(task, y, [], models, resampling)
     if len(models) == 1:
         return resampled.estimate(0)[task.primary]
     drawn = resampled.drawn[task.primary][0].mean(axis=1)
@@ -194,8 +182,6 @@ def compare_means(
     before: Sequence[Array],
     after: Sequence[Array],
     resampling: Resampling,
-    *,
-    groups: NDArray[np.int64] | None = None,
 ) -> Estimate:
     """Compare two groups of models by the mean of the primary metric; each resample takes the same rows for all.
 
@@ -205,12 +191,11 @@ def compare_means(
         before: Values of each model of the first group, shape (n, labels); at least one.
         after: Those of the second.
         resampling: Of the interval.
-        groups: As in `estimate`.
 
     Returns:
         The mean of the second group minus that of the first.
     """
-    return _Resampled(task, y, before, after, resampling, groups).subtract(range(len(before)))[task.primary]
+    return _Resampled(task, y, before, after, resampling).subtract(range(len(before)))[task.primary]
 
 
 def judge_difference(metric: Metric, difference: Estimate) -> Verdict:
@@ -315,8 +300,6 @@ def score_slices(
     before: Array | None,
     slicings: Sequence[Slicing],
     resampling: Resampling,
-    *,
-    groups: NDArray[np.int64] | None = None,
 ) -> list[SliceScores]:
     """Score a model on the rows of each slice.
 
@@ -330,8 +313,8 @@ def score_slices(
         before: Those of the model before training, or None.
         slicings: From `cut_into_slices`.
         resampling: Of intervals and tests; a test takes more samples where there are so many slices that none of them
-            could be told apart. What a column gets does not depend on the others, but for the adjusted p-values.
-        groups: As in `estimate`, for the intervals; the tests take rows as independent all the same.
+            could be told apart, and takes rows as independent where intervals know groups. What a column gets does not
+            depend on the others, but for the adjusted p-values.
 
     Returns:
         One record a slice, in the order of `slicings`.
@@ -346,8 +329,7 @@ def score_slices(
         for place, value in enumerate(slicing.values):
             rows = np.flatnonzero(slicing.places == place)
             others = [] if before is None else [before[rows]]
-            own_groups = None if groups is None else groups[rows]
-            resampled = _Resampled(task, y[rows], others, [after[rows]], resampling, own_groups, sliced=True)
+            resampled = _Resampled(task, y[rows], others, [after[rows]], resampling.select(rows), sliced=True)
             scores.append(
                 SliceScores(
                     column=slicing.column,
@@ -368,7 +350,6 @@ def compare_slices(
     slices: Sequence[tuple[str, str, NDArray[np.int64]]],
     resampling: Resampling,
     *,
-    groups: NDArray[np.int64] | None = None,
     on_progress: Callable[[int], object] | None = None,
 ) -> list[SliceComparison]:
     """Compare two models on the rows of each slice.
@@ -379,7 +360,6 @@ def compare_slices(
         models: Values of the first and of the second model, each of shape (n, labels).
         slices: Column, value and places of the rows of each slice, at least one row; slices may share rows.
         resampling: Of the intervals, each that of one slice looked at alone.
-        groups: As in `estimate`.
         on_progress: Called after each slice with how many are done.
 
     Returns:
@@ -388,8 +368,7 @@ def compare_slices(
     found = []
     for done, (column, value, rows) in enumerate(slices, start=1):
         members, (before, after) = y[rows], (values[rows] for values in models)
-        own_groups = None if groups is None else groups[rows]
-        resampled = _Resampled(task, members, [before], [after], resampling, own_groups, sliced=True)
+        resampled = _Resampled(task, members, [before], [after], resampling.select(rows), sliced=True)
         first, second = ({name: float(points[side]) for name, points in resampled.points.items()} for side in (0, 1))
         paired = _compare(task, members, before, after, resampled)
         found.append((Slice(column=column, value=value, rows=len(rows)), first, second, paired))
@@ -418,13 +397,12 @@ class _Resampled:
         before: Values of some models, shape (n, labels).
         after: Values of others, which the differences of `subtract` are in favour of.
         resampling: Of the intervals.
-        groups: As in `estimate`.
         sliced: Whether it is the metrics of slices that are wanted.
 
     Attributes:
+        resampling: That of the intervals.
         points: By name, shape (models,).
-        sums: Of `Task.row_statistics` over all rows or, if there are groups, over each; shape (models, units, k).
-        grouped: Whether there are groups.
+        sums: Of `Task.row_statistics` over all rows or, if they come in groups, over each; shape (models, units, k).
     """
 
     def __init__(
@@ -434,7 +412,6 @@ class _Resampled:
         before: Sequence[Array],
         after: Sequence[Array],
         resampling: Resampling,
-        groups: NDArray[np.int64] | None = None,
         *,
         sliced: bool = False,
     ) -> None:
@@ -442,10 +419,12 @@ class _Resampled:
         statistics = [task.row_statistics(y, values) for values in models]
         edges = [task.edge_statistics(y, values) for values in models]
         paired = task.pair_edges(edges, statistics, len(before))
-        self.sums = np.stack(
-            [part.sum(axis=0, keepdims=True) if groups is None else sum_groups(part, groups)[0] for part in statistics]
-        )
-        self._shares = [task.proportions(sums[0]) if groups is None else {} for sums in self.sums]
+        errors = np.stack([task.row_errors(y, values) for values in models])
+        changes = errors[len(before) :].mean(axis=0) - errors[: len(before)]
+        effects, self._effects = ([design_effect(row, resampling.groups) for row in part] for part in (errors, changes))
+        edges = [effect * part for effect, part in zip(effects, edges, strict=True)]
+        self.sums = np.stack([sum_units(part, resampling.groups) for part in statistics])
+        self._shares = [task.proportions(sums) for sums in self.sums]
         self._compute = task.compute_slices if sliced else task.compute
         if sliced:
             statistics, edges, paired = (
@@ -453,43 +432,42 @@ class _Resampled:
             )
         self.points = self._compute(np.stack([part.sum(axis=0) for part in statistics]))
         self._statistics = np.concatenate(statistics, axis=1)
-        self._edges = np.stack([np.concatenate(parts, axis=1) for parts in (edges, paired)])
-        self.grouped = groups is not None
-        self._before, self._models, self._resampling, self._groups = len(before), len(models), resampling, groups
+        alone, together = (np.concatenate(parts, axis=1) for parts in (edges, paired))
+        self._edges = np.stack([alone, *(effect * together for effect in sorted({*self._effects}))])
+        self._before, self._models, self.resampling = len(before), len(models), resampling
 
     @cached_property
     def drawn(self) -> dict[str, Array]:
-        """Metrics of the resamples by name, and last those of their mean, shape (2, samples + 1, models).
+        """Metrics of the resamples by name, and last those of their mean, shape (sets, samples + 1, models).
 
-        First those with the edges of single models, then those with the edges of differences.
+        The first set is that with the edges of single models; the others have those of differences, with each of the
+        weights that these have.
         """
-        rng, samples = np.random.default_rng(self._resampling.seed), self._resampling.samples
-        sums = resample_row_sums(self._statistics, samples, rng, groups=self._groups, edges=self._edges)
+        rng, samples = np.random.default_rng(self.resampling.seed), self.resampling.samples
+        sums = resample_row_sums(self._statistics, samples, rng, groups=self.resampling.groups, edges=self._edges)
         sums = np.concatenate([sums, sums.mean(axis=1, keepdims=True)], axis=1)
-        return self._compute(sums.reshape(2, samples + 1, self._models, -1))
+        return self._compute(sums.reshape(len(sums), samples + 1, self._models, -1))
 
     def estimate(self, place: int) -> dict[str, Estimate]:
         """Estimate every metric of one model."""
         found, shares = {}, self._shares[place]
         for name, points in self.points.items():
             if name in shares:
-                successes, trials = shares[name]
-                found[name] = share(round(successes), round(trials), self._resampling.level)
+                found[name] = share(*shares[name], self.resampling.level, grouped=self.resampling.is_grouped)
             else:
-                found[name] = _bound(float(points[place]), self.drawn[name][0, :, place], self._resampling.level)
+                found[name] = _bound(float(points[place]), self.drawn[name][0, :, place], self.resampling.level)
         return found
 
     def subtract(self, places: Sequence[int]) -> dict[str, Estimate]:
         """Estimate the mean of the models `after` minus that of some `before`, every metric."""
-        chosen, first = list(places), self._before
-        return {
-            name: _bound(
-                float(points[first:].mean() - points[chosen].mean()),
-                self.drawn[name][1][:, first:].mean(axis=1) - self.drawn[name][1][:, chosen].mean(axis=1),
-                self._resampling.level,
-            )
-            for name, points in self.points.items()
-        }
+        chosen, first, effects = list(places), self._before, sorted({*self._effects})
+        found = {}
+        for name, points in self.points.items():
+            pairs = [(self.drawn[name][1 + effects.index(self._effects[place])], place) for place in chosen]
+            drawn = np.mean([drawn[:, first:].mean(axis=1) - drawn[:, place] for drawn, place in pairs], axis=0)
+            point = float(points[first:].mean() - points[chosen].mean())
+            found[name] = _bound(point, drawn, self.resampling.level)
+        return found
 
 
 def _compare(
@@ -502,7 +480,7 @@ def _compare(
         rows_fixed=fixed,
         rows_broken=broken,
         p_value=sign_test(fixed, broken),
-        grouped=resampled.grouped,
+        grouped=resampled.resampling.is_grouped,
     )
 
 

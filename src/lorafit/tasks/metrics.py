@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lorafit.tasks.records import ClassScores, Estimate
-from lorafit.tasks.statistics import grouped_interval, wilson_interval
+from lorafit.tasks.statistics import share_interval
 
 Array = NDArray[np.float64]
 
@@ -120,7 +120,7 @@ def mcc(hits: Array, predicted: Array, true: Array) -> Array:
 
 
 def score_classes(names: tuple[str, ...], counts: Array, level: float, *, grouped: bool) -> list[ClassScores]:
-    """Score each class, with Wilson intervals, or those of `grouped_interval`.
+    """Score each class, with intervals as `share_interval`.
 
     Given how many rows are of a class or predicted as it, the right ones among them are binomial, and F1 is a function
     of their share alone; so its interval is of the same kind.
@@ -138,8 +138,7 @@ def score_classes(names: tuple[str, ...], counts: Array, level: float, *, groupe
     columns = []
     for trials, is_f1 in ((predicted, False), (true, False), (predicted + true - hits, True)):
         right, total = hits.sum(axis=0), trials.sum(axis=0)
-        bounds = grouped_interval(hits, trials, level) if grouped else wilson_interval(right, total, level)
-        found = (_undefined_ratio(right, total), *bounds)
+        found = (_undefined_ratio(right, total), *share_interval(hits, trials, level, grouped=grouped))
         ends = np.stack([share_to_f1(part) if is_f1 else part for part in found], axis=1).tolist()
         columns.append([Estimate(value=value, low=low, high=high) for value, low, high in ends])
     return [

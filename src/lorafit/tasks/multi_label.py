@@ -371,8 +371,8 @@ class MultiLabel(Task):
         wrong = np.concatenate([[1, 0, chance], hits, chosen + lacking / 2, true + lacking / 2])
         return np.stack([wrong, np.concatenate([[1, 1, certain], true, true, true])])
 
-    def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
-        return {"exact_match": (float(sums[1]), float(sums[0]))}
+    def proportions(self, sums: Array) -> dict[str, tuple[Array, Array]]:
+        return {"exact_match": (sums[..., 1], sums[..., 0])}
 
     def per_class(self, sums: Array, level: float, *, grouped: bool) -> list[ClassScores]:
         return score_classes(self.label_names, sums[:, 3:], level, grouped=grouped)

@@ -197,8 +197,8 @@ class Ordinal(SingleLabel):
         off = [(part * chances).sum(axis=1).mean() for part in (error, error**2, error <= 1)]
         return np.stack([[*off, *wrong], [0, 0, 1, *right]])
 
-    def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
-        return {"within_one": (float(sums[2]), float(sums[3])), **super().proportions(sums[3:])}
+    def proportions(self, sums: Array) -> dict[str, tuple[Array, Array]]:
+        return {"within_one": (sums[..., 2], sums[..., 3]), **super().proportions(sums[..., 3:])}
 
     def per_class(self, sums: Array, level: float, *, grouped: bool) -> list[ClassScores]:
         return super().per_class(sums[:, 3:], level, grouped=grouped)

@@ -1,14 +1,17 @@
 """The records of an evaluation, the same for every task: `metrics.json`, and the base of `calibration.json`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from lorafit.system.records import FileRecord, Record
 from lorafit.tasks.registry import TaskName
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Resampling:
     """How confidence intervals are made.
 
@@ -16,11 +19,23 @@ class Resampling:
         level: Above 0 and below 1.
         samples: Resamples behind each bootstrap interval, at least 1.
         seed: The same seed draws the same rows for other predictions.
+        groups: Shape (n,), ids of rows that belong together, so that intervals are those of other groups; None where
+            rows stand alone.
     """
 
     level: float = 0.95
     samples: int = 2000
     seed: int = 0
+    groups: NDArray[np.int64] | None = None
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether rows come in groups."""
+        return self.groups is not None
+
+    def select(self, rows: NDArray[Any]) -> "Resampling":
+        """Return that of some of the rows, by their places or by a mask of shape (n,)."""
+        return self if self.groups is None else replace(self, groups=self.groups[rows])
 
 
 class Estimate(Record):

@@ -20,7 +20,7 @@ from lorafit.tasks.base import (
     expect,
     mark_positions,
     measure_spread,
-    share,
+    share_of_rows,
 )
 from lorafit.tasks.baselines import EMBEDDING_REGRESSOR, MAJORITY, REGRESSORS, fit_numbers
 from lorafit.tasks.format import write_label_number, write_number
@@ -436,11 +436,10 @@ class Regression(Task):
     ) -> CalibrationScores:
         """Measure how often intervals hold the true number, their ends included."""
         known = expect(calibration, RegressionCalibration)
-        held = int((self.row_errors(y, values) <= known.half_width).sum())
         return CalibrationScores(
             rows=known.rows,
             metrics={
-                "coverage": share(held, len(y), resampling.level),
+                "coverage": share_of_rows(self.row_errors(y, values) <= known.half_width, resampling),
                 "half_width": exactly(known.half_width),
             },
             asked=known.asked,
@@ -469,9 +468,7 @@ class Regression(Task):
         held = (self.row_errors(y, values) <= one.half_width for values, one in ((after, new), (before, old)))
         is_held, was_held = (part.astype(np.float64) for part in held)
         return {
-            "coverage": bootstrap_mean(
-                is_held - was_held, resampling.level, resampling.samples, resampling.seed, largest=1.0
-            ),
+            "coverage": bootstrap_mean(is_held - was_held, resampling, largest=1.0),
             "half_width": exactly(new.half_width - old.half_width),
         }
 

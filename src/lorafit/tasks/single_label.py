@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lorafit.errors import UserInputError
 from lorafit.tasks.atypical import typicality_cells, typicality_columns
-from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect, share
+from lorafit.tasks.base import Array, Metric, TargetScaler, Task, Wording, exactly, expect, share_of_rows
 from lorafit.tasks.baselines import CLASSIFIERS, EMBEDDING_CLASSIFIER, MAJORITY
 from lorafit.tasks.calibration import (
     bin_adaptively,
@@ -425,8 +425,8 @@ class SingleLabel(Task):
         occurs = np.bincount(places, minlength=len(self.label_names)) > 0
         return occurs if occurs.sum() > 1 else np.full(len(occurs), fill_value=True)
 
-    def proportions(self, sums: Array) -> dict[str, tuple[float, float]]:
-        return {"accuracy": (float(sums[1]), float(sums[0]))}
+    def proportions(self, sums: Array) -> dict[str, tuple[Array, Array]]:
+        return {"accuracy": (sums[..., 1], sums[..., 0])}
 
     def per_class(self, sums: Array, level: float, *, grouped: bool) -> list[ClassScores]:
         return score_classes(self.label_names, sums[:, 3:], level, grouped=grouped)
@@ -454,21 +454,19 @@ class SingleLabel(Task):
         self, y: NDArray[Any], values: Array, calibration: Calibration, resampling: Resampling
     ) -> CalibrationScores:
         calibration = expect(calibration, self.calibration_type)
-        level, right = resampling.level, self.row_errors(y, values) == 0
-        confidence = self._confidence(values)
+        right, confidence = self.row_errors(y, values) == 0, self._confidence(values)
         uncalibrated = self._undo_temperature(values, calibration.temperature)
         calibrated, raw = self._score_confidence(y, [values, uncalibrated], resampling)
         sets = self._build_sets(values, calibration.set_threshold)
-        held = int(sets[np.arange(len(y)), y].sum())
         metrics = {
             **calibrated,
             "temperature": exactly(calibration.temperature),
-            "coverage": share(held, len(y), level),
+            "coverage": share_of_rows(sets[np.arange(len(y)), y], resampling),
         }
         if calibration.accept_threshold is not None:
             accepted = confidence >= calibration.accept_threshold
-            metrics["accepted_share"] = share(int(accepted.sum()), len(y), level)
-            metrics["accepted_accuracy"] = share(int(right[accepted].sum()), int(accepted.sum()), level)
+            metrics["accepted_share"] = share_of_rows(accepted, resampling)
+            metrics["accepted_accuracy"] = share_of_rows(right[accepted], resampling.select(accepted))
             is_reached = calibration.accept_threshold < NEVER
             metrics["accept_threshold"] = exactly(calibration.accept_threshold if is_reached else float("nan"))
         return CalibrationScores(
@@ -476,9 +474,9 @@ class SingleLabel(Task):
             metrics=metrics,
             raw=raw,
             asked=calibration.asked,
-            reliability=list_reliability(right, confidence, level),
+            reliability=list_reliability(right, confidence, resampling),
             reliability_raw=list_reliability(
-                self.row_errors(y, uncalibrated) == 0, self._confidence(uncalibrated), level
+                self.row_errors(y, uncalibrated) == 0, self._confidence(uncalibrated), resampling
             ),
             risk_coverage=trace_risk(right, confidence, points=_SHOWN_POINTS),
             set_sizes=np.bincount(sets.sum(axis=1), minlength=sets.shape[1] + 1)[1:].tolist(),

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lorafit.tasks.records import Estimate
+from lorafit.tasks.records import Estimate, Resampling
 
 Array = NDArray[np.float64]
 
@@ -86,19 +86,61 @@ def grouped_interval(successes: Array, trials: Array, level: float) -> tuple[Arr
     """
     from scipy.special import betaincinv, stdtrit
 
-    total, groups, tail = trials.sum(axis=0), (trials > 0).sum(axis=0), _tail(level)
-    freedom = np.maximum(groups - 1, 1)
+    total, tail = trials.sum(axis=0), _tail(level)
+    freedom = np.maximum((trials > 0).sum(axis=0) - 1, 1)
     with np.errstate(divide="ignore", invalid="ignore"):  # no trials, or nothing on one side: NaN
         point = successes.sum(axis=0) / total
-        spread = ((successes - point * trials) ** 2).sum(axis=0) * (freedom + 1) / freedom
-        is_unseen = (point == 0) | (point == 1) | (groups < 2)
-        effect = np.where(is_unseen, (trials**2).sum(axis=0), spread / (point * (1 - point))) / total
         scale = (stdtrit(np.maximum(total - 1, 1), 1 - tail) / stdtrit(freedom, 1 - tail)) ** 2
-        count = total * scale / np.maximum(effect, 1)
+        count = total * scale / _design_effects(successes, trials, total * point * (1 - point))
         right, wrong = point * count, (1 - point) * count
         low = np.where(right > 0, betaincinv(right, wrong + 1, tail), point)
         high = np.where(wrong > 0, betaincinv(right + 1, wrong, 1 - tail), point)
     return low, high
+
+
+def share_interval(successes: Array, trials: Array, level: float, *, grouped: bool) -> tuple[Array, Array]:
+    """Return the interval of each of several shares of rows, Wilson's or that of `grouped_interval`.
+
+    Args:
+        successes: Whole numbers, shape (units, shares): of each group or, without groups, of whatever parts.
+        trials: The same.
+        level: Above 0 and below 1.
+        grouped: Whether units are groups of rows that have something in common.
+
+    Returns:
+        Lower and upper ends, each of shape (shares,); NaN without trials.
+    """
+    if grouped:
+        return grouped_interval(successes, trials, level)
+    return wilson_interval(successes.sum(axis=0), trials.sum(axis=0), level)
+
+
+def design_effect(values: Array, groups: NDArray[np.int64] | None) -> float:
+    """Estimate how many rows tell as much about a mean as one that stands alone (Kish 1965, "Survey Sampling").
+
+    Args:
+        values: Shape (n,), n at least 1.
+        groups: Shape (n,), ids of rows that belong together; None where rows stand alone.
+
+    Returns:
+        1 or more; where nothing is seen of what rows of a group have in common, the size of a group.
+    """
+    if groups is None:
+        return 1.0
+    sums, sizes = sum_groups(values[:, np.newaxis], groups)
+    squares = ((values - values.mean()) ** 2).sum()
+    is_spread = squares > 1e-12 * (values**2).sum()  # anything less is a rounding error
+    return float(_design_effects(sums, sizes[:, np.newaxis], np.array([is_spread * squares]))[0])
+
+
+def _design_effects(sums: Array, sizes: Array, squares: Array) -> Array:
+    """Return `design_effect` of several columns from sums over groups, their rows, and the rows' squared deviations."""
+    total, count = sizes.sum(axis=0), (sizes > 0).sum(axis=0)
+    freedom = np.maximum(count - 1, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # no rows: NaN
+        apart = ((sums - sums.sum(axis=0) / total * sizes) ** 2).sum(axis=0) * (freedom + 1) / freedom
+        is_seen = (squares > 0) & (count > 1)
+        return np.asarray(np.maximum(np.where(is_seen, apart / squares, (sizes**2).sum(axis=0) / total), 1))
 
 
 def resample_row_sums(
@@ -130,11 +172,12 @@ def resample_row_sums(
         samples: Number of resamples, at least 1.
         rng: Source of randomness.
         groups: Shape (n,), ids of rows that belong together and get one weight, or None.
-        edges: Shape (..., m, k), statistics of rows that were not seen but could have been; sets of them give sets of
-            resamples. Without any (None, or m = 0), resamples do not vary where the rows are all alike.
+        edges: Shape (..., m, k), statistics of rows that were not seen but could have been, with groups of as many rows
+            as tell as much as one (`design_effect`); sets of them give sets of resamples. Without any (None, or m = 0),
+            resamples do not vary where the rows are all alike.
 
     Returns:
-        Shape (..., samples, k), scaled to the weight of n rows.
+        Shape (..., samples, k), scaled to the weight of n rows, an edge being one of them.
 
     Raises:
         ValueError: A number of samples out of range.
@@ -152,7 +195,6 @@ def resample_row_sums(
             sums[block] += weights @ units[part]
             rows[block] += weights @ sizes[part]
     if edges is not None and edges.shape[-2]:
-        extra *= sizes.mean()
         sums = sums + extra[:, np.newaxis] * edges[..., np.arange(samples) % edges.shape[-2], :]
         rows += extra
     return np.asarray(sums * (len(statistics) / rows)[:, np.newaxis])
@@ -172,6 +214,11 @@ def sum_groups(statistics: Array, groups: NDArray[np.int64]) -> tuple[Array, Arr
     order = np.argsort(groups, kind="stable")
     _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
     return np.add.reduceat(statistics[order], starts, axis=0), sizes.astype(np.float64)
+
+
+def sum_units(statistics: Array, groups: NDArray[np.int64] | None) -> Array:
+    """Return sums over the rows of each group, shape (groups, k), or over all where rows stand alone, (1, k)."""
+    return statistics.sum(axis=0, keepdims=True) if groups is None else sum_groups(statistics, groups)[0]
 
 
 def percentile_interval(
@@ -216,24 +263,13 @@ def _quantiles_without_bias(resampled: Array, tail: float, centre: Array) -> Arr
     return ends
 
 
-def bootstrap_mean(
-    values: Array,
-    level: float,
-    samples: int,
-    seed: int,
-    *,
-    largest: float | None = None,
-    groups: NDArray[np.int64] | None = None,
-) -> Estimate:
+def bootstrap_mean(values: Array, resampling: Resampling, *, largest: float | None = None) -> Estimate:
     """Estimate the mean of values such as differences between two models.
 
     Args:
         values: Shape (n,), n at least 1.
-        level: Of the interval, above 0 and below 1.
-        samples: Resamples behind it, at least 1.
-        seed: Of the resampling.
+        resampling: Of the interval.
         largest: Largest size that a value of either sign could have; as None, the largest that there is.
-        groups: Shape (n,), ids of values that belong together and are resampled together, or None.
 
     Returns:
         The mean with its interval.
@@ -242,10 +278,10 @@ def bootstrap_mean(
         ValueError: A level or number of samples out of range.
     """
     most, point = float(np.abs(values).max()) if largest is None else largest, values.mean()
-    edges, rng = np.array([[-most], [most]]), np.random.default_rng(seed)
-    sums = resample_row_sums(values[:, np.newaxis], samples, rng, groups=groups, edges=edges)
-    drawn = sums[:, 0] / len(values)
-    low, high = percentile_interval(drawn, level, point=point)
+    edges = np.array([[-most, 1], [most, 1]]) * design_effect(values, resampling.groups)
+    counted, rng = np.stack([values, np.ones(len(values))], axis=1), np.random.default_rng(resampling.seed)
+    sums = resample_row_sums(counted, resampling.samples, rng, groups=resampling.groups, edges=edges)
+    low, high = percentile_interval(sums[:, 0] / sums[:, 1], resampling.level, point=point)
     return Estimate(value=float(point), low=float(low), high=float(high))
 
 

@@ -111,6 +111,13 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         fitted: _Fitted = self.fitted_
         return fitted.predictor
 
+    def _compute(self, texts: Iterable[AnyText]) -> Array:
+        """Return the values of texts, shape (n, labels of the predictor)."""
+        predictor = self.predictor_
+        given = read_texts(texts, pair=predictor.pair)
+        given.refuse_faults(keeps=False)
+        return predictor.compute_values(given.texts)
+
     def _fit(
         self, given: Iterable[AnyText], labels: list[Any], strata: NDArray[np.int64], sample_weight: object
     ) -> Self:
@@ -211,8 +218,7 @@ class TextClassifier(ClassifierMixin, _TextEstimator):  # type: ignore[misc]  # 
         Returns:
             Shape (n, classes), in the order of `classes_`; rows sum to 1.
         """
-        predictor = self.predictor_
-        values = predictor.predict_proba(X)
+        predictor, values = self.predictor_, self._compute(X)
         columns = list(map(predictor.labels.index, map(str, self.classes_.tolist())))
         return np.asarray(values[:, columns])
 
@@ -263,7 +269,7 @@ class TextRegressor(RegressorMixin, _TextEstimator):  # type: ignore[misc]  # sc
 
     def predict(self, X: Iterable[AnyText]) -> Array:  # noqa: N803 - scikit-learn's name
         """Return the number of each of n texts or pairs, shape (n,)."""
-        return np.asarray(self.predictor_.compute_values(X)[:, 0])
+        return np.asarray(self._compute(X)[:, 0])
 
 
 def _read(texts: Iterable[AnyText]) -> list[Any]:

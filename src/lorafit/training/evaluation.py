@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from lorafit.runs.lineage import describe_training_texts
 from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.notebook import progress_here
-from lorafit.system.paths import expand_home
+from lorafit.system.paths import AnyPath, expand_home
 from lorafit.system.progress import Progress
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.baselines import ENCODER
@@ -54,7 +54,7 @@ class Predicted:
 
 
 def evaluate(
-    run: str | Path,
+    run: AnyPath,
     data: str | None = None,
     *,
     flags: dict[str, Any] | None = None,
@@ -238,11 +238,11 @@ def build_metrics(split: str, rows: Split, task: Task, config: EvaluationConfig,
     Returns:
         The record.
     """
-    resampling, after, before = config.resampling, predicted.after, predicted.before
+    groups, after, before = rows.group_ids, predicted.after, predicted.before
+    resampling = replace(config.resampling, groups=groups)
     slicings = list(cut_into_slices(rows.texts, rows.columns))
     others = {**({} if before is None else {_BEFORE: before}), **predicted.baselines}
-    groups = rows.group_ids
-    scores, compared = score_models(task, rows.y, after, others, resampling, groups=groups)
+    scores, compared = score_models(task, rows.y, after, others, resampling)
     untrained = compared.pop(_BEFORE, None)
     calibration = None
     if predicted.calibration is not None:
@@ -259,5 +259,5 @@ def build_metrics(split: str, rows: Split, task: Task, config: EvaluationConfig,
         comparison=None if untrained is None else untrained.comparison,
         baselines=compared,
         calibration=calibration,
-        slices=score_slices(task, rows.y, after, before, slicings, resampling, groups=groups),
+        slices=score_slices(task, rows.y, after, before, slicings, resampling),
     )

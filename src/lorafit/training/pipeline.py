@@ -13,7 +13,7 @@ import numpy as np
 from lorafit.config import Config
 from lorafit.data.loading import split_rows
 from lorafit.data.rows import Split
-from lorafit.errors import LorafitError, RunError, TrainingDivergedError, TrainingInterruptedError
+from lorafit.errors import RunError, TrainingDivergedError, TrainingInterruptedError
 from lorafit.inference.loading import load
 from lorafit.inference.predictor import Predictor
 from lorafit.models.cache import name_tables
@@ -25,7 +25,7 @@ from lorafit.runs.records import ForecastRecord, RunRecord
 from lorafit.system.faults import name_faults
 from lorafit.system.locks import hold
 from lorafit.system.notebook import progress_here
-from lorafit.system.paths import expand_home
+from lorafit.system.paths import AnyPath, expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import join_text
 from lorafit.tasks.base import Prediction, Task
@@ -79,17 +79,18 @@ class Run:
         """Open the run for prediction."""
         return load(self.path)
 
+    def __fspath__(self) -> str:
+        """Return the path of the folder, so that a run can stand wherever one is asked for."""
+        return str(self.path)
+
     def __repr__(self) -> str:
         task, metrics = self.record.build_task(), self.metrics
         found = task.primary_metric.write(metrics.after.metrics[task.primary])
         return f"<Run {self.path}: {task.primary_metric.title} {found} on {metrics.rows:,} {metrics.split} rows>"
 
-    def _repr_html_(self) -> str | None:
-        """Return what a notebook shows of it; None, for its line, where the folder is there no more, or was altered."""
-        try:
-            return render_run(self.path)
-        except LorafitError:
-            return None
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows of it."""
+        return render_run(self.path, self.record, self.metrics)
 
 
 @restoring_threads()
@@ -180,7 +181,7 @@ def fit(config: Config, rows: Split, task: Task, folder: Path) -> None:
 
 
 @restoring_threads()
-def resume(run: str | Path, *, progress: Progress | None = None) -> Run:
+def resume(run: AnyPath, *, progress: Progress | None = None) -> Run:
     """Go on with a run that was interrupted or failed, from its last complete checkpoint.
 
     Args:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -129,6 +130,12 @@ def test_other_rows_are_predicted_by_both(trained: Path, other: Path, more: str)
     assert [side.scores.metrics["accuracy"].value for side in (record.a, record.b)] == [sum(one) / 40 for one in right]
     assert record.comparison.rows_broken == sum(was and not now for was, now in zip(*right, strict=True)) > 0
     assert progress.stages == ["measuring A", "measuring B", "comparing slices", "comparing"]
+
+
+def test_other_rows_may_be_a_table(trained: Path, other: Path, more: str) -> None:
+    kept = diff(trained, other, more)
+    asked = diff(trained, other, pandas.read_csv(more))
+    assert asked.model_copy(update={"source": kept.source, "a": kept.a, "b": kept.b}) == kept
 
 
 def test_other_rows_of_a_group_are_resampled_together(trained: Path, other: Path, tmp_path: Path) -> None:

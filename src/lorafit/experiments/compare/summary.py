@@ -1,7 +1,7 @@
 """From the cells of a comparison to a row for each method and baseline."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -70,12 +70,13 @@ def summarise(
         baselines: The trained baselines.
         test: The n test rows.
         task: The task.
-        resampling: Of the intervals.
+        resampling: Of the intervals, which are those of groups where test rows come in groups.
 
     Returns:
         The best method, or None without cells; a row for each method, in order of first appearance; a row for each
         baseline.
     """
+    resampling = replace(resampling, groups=test.group_ids)
     methods: dict[str, list[CellResult]] = {}
     for cell in cells:
         methods.setdefault(cell.record.method, []).append(cell)
@@ -111,14 +112,13 @@ def _score(
     task: Task, test: Split, models: Sequence[Array], best: Sequence[Array], resampling: Resampling
 ) -> dict[str, Any]:
     """Return the fields of a `ScoredRow`; `best` are the models to compare with, if any."""
-    groups = test.group_ids
-    scored: dict[str, Any] = {"score": estimate_mean(task, test.y, models, resampling, groups=groups)}
+    scored: dict[str, Any] = {"score": estimate_mean(task, test.y, models, resampling)}
     if len(best) == len(models) == 1:
-        paired = compare(task, test.y, best[0], models[0], resampling, groups=groups)
+        paired = compare(task, test.y, best[0], models[0], resampling)
         scored["difference"], scored["p_value"] = paired.differences[task.primary], paired.p_value
         scored["verdict"] = judge(task, paired, resampling.level)
     elif best:
-        scored["difference"] = compare_means(task, test.y, best, models, resampling, groups=groups)
+        scored["difference"] = compare_means(task, test.y, best, models, resampling)
         scored["verdict"] = judge_difference(task.primary_metric, scored["difference"])
     return scored
 

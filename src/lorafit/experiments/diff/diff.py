@@ -1,7 +1,7 @@
 """Compare two runs, or exported models, on the same rows: what the second gets wrong that the first had right."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -13,9 +13,11 @@ from lorafit.experiments.diff.gates import judge_gates, parse_gates
 from lorafit.experiments.diff.pairs import Pair, predict_test_rows, predict_with_both, read_both
 from lorafit.experiments.diff.records import DiffRecord, DiffSide
 from lorafit.experiments.diff.sides import OTHER_ROWS, ExportedSide, RunSide, Side, open_side, read_side_calibration
+from lorafit.models.cache import name_table
 from lorafit.runs.evidence import read_settings
 from lorafit.system.extras import require
 from lorafit.system.notebook import progress_here
+from lorafit.system.paths import AnyPath
 from lorafit.system.progress import Progress
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.evaluation import compare, compare_slices, cut_into_slices, describe_few, estimate
@@ -26,9 +28,9 @@ LABEL_COLUMN: Final = "label"
 
 
 def diff(
-    a: str | Path,
-    b: str | Path,
-    data: str | None = None,
+    a: AnyPath,
+    b: AnyPath,
+    data: object = None,
     *,
     gate: str = "",
     flags: dict[str, Any] | None = None,
@@ -40,8 +42,9 @@ def diff(
     Args:
         a: The folder of the run, or of the exported model, that is compared with.
         b: The folder of the one that may take its place.
-        data: A source as in `data.source`, which both predict now; None takes what both predicted for their test rows
-            when they ended, which then must be the same. An exported model predicts its run's test rows now.
+        data: A source as in `data.source`, or a table as `train` takes it, which both predict now; None takes what both
+            predicted for their test rows when they ended, which then must be the same. An exported model predicts its
+            run's test rows now.
         gate: Limits that the differences must keep, as `parse_gates` takes them. The record says whether each holds;
             `enforce_gates` raises where one does not.
         flags: Dotted settings that differ from those used (for example `data.label_column`). With `data`,
@@ -69,14 +72,15 @@ def diff(
     slices = flags.get("data.slice_columns")
     if data is not None and slices is None:
         slices = []  # other data need not have the run's columns
+    source = None if data is None else name_table(data)
     run = next((side for side in (first, second) if isinstance(side, RunSide)), None)
     if run is None and data is None:
         raise UserInputError(f"Exported models hold no predictions of their test rows. {OTHER_ROWS}")
     require("scipy", extra="train", purpose="Comparing models")  # what runs an export does not bring it
     flags = {**flags, "data.slice_columns": slices, "data.task": task.name}
     config = load_config(flags=flags) if run is None else read_settings(run.layout, run.record, flags=flags)
-    if data is not None:
-        pair = predict_with_both(first, second, task, config, data, group_column, progress)
+    if source is not None:
+        pair = predict_with_both(first, second, task, config, source, group_column, progress)
     elif group_column not in {None, config.data.group_column}:
         raise ConfigError(f"--group-column {group_column} is for other rows: lorafit diff A B DATA")
     elif isinstance(first, RunSide) and isinstance(second, RunSide):
@@ -106,7 +110,8 @@ def _find_task(first: Side, second: Side) -> Task:
 
 def _measure(first: Side, second: Side, pair: Pair, config: EvaluationConfig, progress: Progress) -> DiffRecord:
     """Measure what changes, without gates and notes."""
-    task, resampling, models = pair.task, config.resampling, (pair.y, pair.before, pair.after)
+    task, models = pair.task, (pair.y, pair.before, pair.after)
+    resampling = replace(config.resampling, groups=pair.groups)
     calibrations = read_side_calibration(first), read_side_calibration(second)
     slices = _compare_slices(pair, resampling, progress)
     progress.start("comparing")
@@ -120,7 +125,7 @@ def _measure(first: Side, second: Side, pair: Pair, config: EvaluationConfig, pr
         bootstrap_samples=resampling.samples,
         a=_measure_side(first, pair, pair.before, calibrations[0], resampling),
         b=_measure_side(second, pair, pair.after, calibrations[1], resampling),
-        comparison=compare(task, *models, resampling, groups=pair.groups),
+        comparison=compare(task, *models, resampling),
         diff_metrics=task.measure_diff(*models, calibrations, resampling),
         slices=slices,
     )
@@ -141,7 +146,7 @@ def _measure_side(
         base_model=side.record.base_model.name,
         parameters=side.record.parameters,
         texts_per_second=side.texts_per_second,
-        scores=estimate(task, pair.y, values, resampling, groups=pair.groups),
+        scores=estimate(task, pair.y, values, resampling),
         metrics=task.measure_side(pair.y, values, calibration, resampling),
         asked={name: share for name, share in asked.items() if name in task.diff_metrics},
     )
@@ -153,9 +158,7 @@ def _compare_slices(pair: Pair, resampling: Resampling, progress: Progress) -> l
         return []
     progress.start("comparing slices", total=len(slices), unit="slice")
     models = (pair.before, pair.after)
-    changes = compare_slices(
-        pair.task, pair.y, models, slices, resampling, groups=pair.groups, on_progress=progress.update
-    )
+    changes = compare_slices(pair.task, pair.y, models, slices, resampling, on_progress=progress.update)
     progress.finish()
     return changes
 

@@ -19,7 +19,7 @@ from lorafit.runs.folder import RunLayout
 from lorafit.runs.predictions import parse_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.digests import check_files
-from lorafit.system.paths import expand_home
+from lorafit.system.paths import AnyPath, expand_home
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.baselines import ENCODER
 from lorafit.tasks.records import Calibration
@@ -175,7 +175,7 @@ class Predictions:
         return np.array_equal(self.ids, ids) and np.array_equal(self.y, y)
 
 
-def open_side(path: str | Path, *, blend: bool = True) -> Side:
+def open_side(path: AnyPath, *, blend: bool = True) -> Side:
     """Read the record of a finished run, or of an exported model.
 
     Args:
@@ -194,7 +194,7 @@ def open_side(path: str | Path, *, blend: bool = True) -> Side:
     return open_run(path, blend=blend)
 
 
-def open_run(run: str | Path, *, blend: bool = True) -> RunSide:
+def open_run(run: AnyPath, *, blend: bool = True) -> RunSide:
     """Read the record of a finished run.
 
     Args:

@@ -51,7 +51,7 @@ from lorafit.system.extras import missing_modules, require
 from lorafit.system.faults import find_fault, name_faults
 from lorafit.system.locks import hold
 from lorafit.system.notebook import progress_here
-from lorafit.system.paths import expand_home
+from lorafit.system.paths import AnyPath, expand_home
 from lorafit.system.progress import Progress
 from lorafit.system.text import Text, join_text
 from lorafit.tasks.base import Array, Task
@@ -186,7 +186,7 @@ class _Original:
 
 
 def export(  # noqa: PLR0913 - each is a choice of its own, and has a name
-    run: str | Path,
+    run: AnyPath,
     *,
     int8: bool = False,
     runtime: Engine | Literal["auto"] = "onnxruntime",
@@ -255,7 +255,7 @@ def export(  # noqa: PLR0913 - each is a choice of its own, and has a name
     return Export(folder, exported)
 
 
-def export_merged(run: str | Path, *, output: str | Path | None = None, overwrite: bool = False) -> Path:
+def export_merged(run: AnyPath, *, output: str | Path | None = None, overwrite: bool = False) -> Path:
     """Write a run as a plain transformers model, the adapter merged into the base.
 
     Args:
@@ -289,7 +289,7 @@ def export_merged(run: str | Path, *, output: str | Path | None = None, overwrit
     return folder
 
 
-def keep_graph(run: str | Path) -> None:
+def keep_graph(run: AnyPath) -> None:
     """Keep the graph of a run in lorafit's cache, by which `load` answers without torch, if it gives its golden logits.
 
     Nothing is kept where a package of the extra `export` is missing, the graph would be larger than the cache, or not
@@ -322,7 +322,7 @@ def keep_graph(run: str | Path) -> None:
     write_graph(record, written, tokenizer[1])
 
 
-def _read_run(run: str | Path, *, merged: bool = False) -> tuple[RunLayout, RunRecord]:
+def _read_run(run: AnyPath, *, merged: bool = False) -> tuple[RunLayout, RunRecord]:
     """Read the record of a run, and refuse one whose method cannot be merged into its base.
 
     A graph can hold what PEFT does not know as it is.
