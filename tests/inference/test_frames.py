@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 import lorafit
+from lorafit.errors import UserInputError
 from lorafit.inference.frames import build_frame
 from lorafit.tasks.single_label import Prediction
 
@@ -68,6 +69,9 @@ def test_whole_numbers_stay_so_beside_what_is_missing_and_kinds_of_series_are_se
     assert frame["label"].isna().tolist() == [True, False]
     assert frame["label"][6] == 1
     assert frame["label"].dtype == "Int64"
+    sure = Prediction(label="1", score=0.75, scores={"0": 0.25, "1": 0.75}, abstain=True)
+    frame = build_frame(["", "a"], [None, sure], sure)
+    assert (str(frame["abstain"].dtype), frame["abstain"][1]) == ("boolean", True)
 
 
 def test_rows_without_a_prediction_are_empty_and_no_rows_give_no_rows(trained: Path) -> None:
@@ -75,6 +79,10 @@ def test_rows_without_a_prediction_are_empty_and_no_rows_give_no_rows(trained: P
     frame = predictor.predict(pd.Series(["", "a gem", None], index=[7, 8, 9]), bad_rows="keep", as_frame=True)
     assert frame["label"].isna().tolist() == frame["score"].isna().tolist() == [True, False, True]
     assert frame.index.tolist() == [7, 8, 9]
+    missing = predictor.predict(pd.Series([None, None], dtype=float), bad_rows="keep", as_frame=True)
+    assert missing["label"].isna().all()
+    with pytest.raises(UserInputError, match=r"values of type float64\. Are they the texts"):
+        predictor.predict(pd.Series([None, 1.5]), bad_rows="keep")
     nothing = predictor.predict([], as_frame=True)
     assert len(nothing) == 0
     assert list(nothing.columns) == list(frame.columns)

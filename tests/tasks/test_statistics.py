@@ -117,6 +117,17 @@ def test_intervals_of_groups_hold_the_truth_where_those_of_rows_do_not() -> None
     assert 0.86 < held["groups"] / replicates < 0.94
 
 
+@pytest.mark.parametrize("small", [14, 39])
+def test_one_large_group_among_small_ones_does_not_make_a_share_sure(small: int) -> None:
+    rng, held = np.random.default_rng(11), 0
+    trials = np.array([300] + [8] * small)
+    for _ in range(300):
+        right = rng.binomial(trials, rng.beta(1.75, 0.58, small + 1))  # the mean is 0.75
+        low, high = grouped_interval(right[:, np.newaxis], trials[:, np.newaxis], 0.95)
+        held += bool(low[0] <= 1.75 / 2.33 <= high[0])
+    assert held / 300 > 0.93
+
+
 def test_groups_of_one_row_are_rows_and_groups_that_are_alike_are_single_rows() -> None:
     right = np.array([1] * 160 + [0] * 40)[:, np.newaxis]
     alone = np.concatenate(grouped_interval(right, np.ones_like(right), 0.95))

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Final
 
 from lorafit.errors import MissingExtraError
 from lorafit.tasks.base import Prediction
+
+_NULLABLE: Final = {int: "Int64", bool: "boolean"}
+"""Types of pandas that can hold what is missing, by that of the values."""
 
 
 def build_columns(predictions: Sequence[Prediction | None], example: Prediction) -> dict[str, list[object]]:
@@ -24,7 +27,8 @@ def build_frame(texts: object, predictions: Sequence[Prediction | None], example
         example: Any prediction.
 
     Returns:
-        A DataFrame of polars for a Series of polars, else of pandas; whole numbers stay so beside what is missing.
+        A DataFrame of polars for a Series of polars, else of pandas; whole numbers and booleans stay so beside what is
+        missing.
 
     Raises:
         MissingExtraError: pandas is not installed.
@@ -36,9 +40,9 @@ def build_frame(texts: object, predictions: Sequence[Prediction | None], example
     if find_spec("pandas") is None:
         raise MissingExtraError("A table of predictions needs the package 'pandas': pip install pandas")
     pandas = import_module("pandas")
-    whole = {name for name, values in columns.items() if any(type(value) is int for value in values)}
-    typed = {
-        name: pandas.array(values, dtype="Int64") if None in values and name in whole else values
-        for name, values in columns.items()
-    }
+    typed: dict[str, Any] = dict(columns)
+    for name, values in columns.items():
+        kinds = {_NULLABLE.get(type(value)) for value in values if value is not None}
+        if None in values and len(kinds) == 1 and None not in kinds:
+            typed[name] = pandas.array(values, dtype=kinds.pop())
     return pandas.DataFrame(typed, index=getattr(texts, "index", None) if "pandas" in libraries else None)

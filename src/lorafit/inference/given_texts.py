@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lorafit.data.checks import describe_rows, describe_text_fault
 from lorafit.errors import UserInputError
 from lorafit.system.text import Text
@@ -104,10 +106,16 @@ def _describe_kind(texts: Any, *, pair: bool) -> str | None:  # noqa: ANN401 - i
         f"a {kind}, which has no order. Write predict(sorted(texts)).": isinstance(texts, (set, frozenset)),
         "an open file. Write predict(file.read().splitlines()).": isinstance(texts, io.IOBase),
         f"an array of {dimensions} dimensions. Write predict({flat}).": dimensions != 1,
-        f"values of type {dtype}. Are they the texts?": getattr(dtype, "kind", "O") not in "OUT" and len(texts) > 0,
+        f"values of type {dtype}. Are they the texts?": _are_values(texts),
         f"a value of type {kind}. Write predict([{one}]).": not is_read,
     }
     return next((what for what, is_so in kinds.items() if is_so), None)
+
+
+def _are_values(texts: Any) -> bool:  # noqa: ANN401 - it may be anything
+    """Tell an array or a column of something else than texts; one that is all missing may have been of texts."""
+    kind = getattr(getattr(texts, "dtype", None), "kind", "O")
+    return kind not in "OUT" and len(texts) > 0 and not (kind == "f" and bool(np.isnan(texts).all()))
 
 
 def _describe_fault(text: object, *, pair: bool) -> str | None:

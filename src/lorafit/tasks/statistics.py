@@ -69,9 +69,9 @@ def grouped_interval(successes: Array, trials: Array, level: float) -> tuple[Arr
     """Return the interval of each of several shares of rows that come in groups.
 
     It is Clopper and Pearson's for as many independent rows as tell as much, by the variance that rows of a group have
-    in common and by Student's t for the number of groups. Of a single group, and where all or none succeed, that
-    variance is not seen, and a group counts no more than a row: so all right may look less sure than one wrong. Where
-    mistakes are rare and come together, the truth is held too rarely.
+    in common and by Student's t for the number of groups, where large ones count for more. Of a single group, and where
+    all or none succeed, that variance is not seen, and a group counts no more than a row: so all right may look less
+    sure than one wrong. Where mistakes are rare and come together, the truth is held too rarely.
 
     Source: Korn and Graubard (1998), "Confidence Intervals for Proportions with Small Expected Number of Positive
     Counts Estimated from Survey Data", Survey Methodology 24; t counts here even where groups vary less than chance.
@@ -87,8 +87,8 @@ def grouped_interval(successes: Array, trials: Array, level: float) -> tuple[Arr
     from scipy.special import betaincinv, stdtrit
 
     total, tail = trials.sum(axis=0), _tail(level)
-    freedom = np.maximum((trials > 0).sum(axis=0) - 1, 1)
     with np.errstate(divide="ignore", invalid="ignore"):  # no trials, or nothing on one side: NaN
+        freedom = np.fmax(total**2 / (trials**2).sum(axis=0) - 1, 1)  # as many groups as there would be of one size
         point = successes.sum(axis=0) / total
         scale = (stdtrit(np.maximum(total - 1, 1), 1 - tail) / stdtrit(freedom, 1 - tail)) ** 2
         count = total * scale / _design_effects(successes, trials, total * point * (1 - point))
@@ -138,7 +138,8 @@ def _design_effects(sums: Array, sizes: Array, squares: Array) -> Array:
     total, count = sizes.sum(axis=0), (sizes > 0).sum(axis=0)
     freedom = np.maximum(count - 1, 1)
     with np.errstate(divide="ignore", invalid="ignore"):  # no rows: NaN
-        apart = ((sums - sums.sum(axis=0) / total * sizes) ** 2).sum(axis=0) * (freedom + 1) / freedom
+        from_others = (sums - sums.sum(axis=0) / total * sizes) / (1 - sizes / total)  # a large group moves the mean
+        apart = (from_others**2).sum(axis=0) * freedom / (freedom + 1)
         is_seen = (squares > 0) & (count > 1)
         return np.asarray(np.maximum(np.where(is_seen, apart / squares, (sizes**2).sum(axis=0) / total), 1))
 
