@@ -262,6 +262,15 @@ def test_what_python_sets_wrongly_is_told_by_its_whole_name() -> None:
     assert config == Config()
 
 
+def test_what_is_refused_beside_another_setting_is_not_set() -> None:
+    config = Config()
+    config.data.group_column = "author"
+    with pytest.raises(ConfigError, match=r"not by both$"):
+        config.data.time_column = "day"
+    assert (config.data.time_column, config.data.model_fields_set) == (None, {"group_column"})
+    config.data.seed = 3
+
+
 def sections() -> Iterator[tuple[str, type[BaseModel]]]:
     for name, field in Config.model_fields.items():
         assert isinstance(field.annotation, type)

@@ -76,8 +76,14 @@ class Section(BaseModel):
     )
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 - of a setting of any type
-        with _explaining(within=_name_section(type(self))):
-            super().__setattr__(name, value)
+        values, given = dict(self.__dict__), set(self.model_fields_set)
+        try:
+            with _explaining(within=_name_section(type(self))):
+                super().__setattr__(name, value)
+        except ConfigError:  # pydantic checks settings against each other once it has set them
+            self.__dict__.update(values)
+            self.__pydantic_fields_set__.intersection_update(given)
+            raise
 
     @field_validator("*", mode="before")
     @classmethod
@@ -771,7 +777,11 @@ def _faults(error: ValidationError, flags: Collection[str], within: tuple[str, .
             text = f"a section of settings, such as {location[0]}.{first}, got {show_value(fault['input'])}"
             faults[".".join(location)] = text
         else:
-            got = "" if fault["type"] in {"section", "name", "stride"} else f", got {show_value(fault['input'])}"
+            got = (
+                ""
+                if fault["type"] in {"section", "name", "stride", "cuts", "range"}
+                else f", got {show_value(fault['input'])}"
+            )
             faults[".".join(location)] = f"{fault['msg']}{got}"
     return [f"{_show_key(key)}: {text}{f' ({name_flag(key)})' if key in flags else ''}" for key, text in faults.items()]
 

@@ -20,6 +20,7 @@ from lorafit.errors import ConfigError, DataError, RunError, TrainingDivergedErr
 from lorafit.errors import TrainingInterruptedError as Interrupted
 from lorafit.reports.verdict import describe_verdict
 from lorafit.runs.folder import ADAPTER_FILES, RunLayout
+from lorafit.runs.moved import list_moved
 from lorafit.runs.records import RunRecord
 from lorafit.system.atomic import compute_digest
 from lorafit.system.energy import EnergyMeter
@@ -144,6 +145,8 @@ def test_a_run_stands_for_its_folder(finished: Run) -> None:
     assert Path(finished) == finished.path
     assert lorafit.load(finished).labels == finished.load().labels
     assert lorafit.diff(finished, finished.path).rows == finished.metrics.rows
+    with lorafit.opening(base=finished):
+        assert list_moved() == (str(finished.path),)
     with pytest.raises(RunError, match="is complete; there is nothing to resume"):
         lorafit.resume(finished)
 

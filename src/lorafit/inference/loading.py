@@ -66,7 +66,7 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
     verify: bool = True,
     accept_altered: bool = False,
     blend: bool = True,
-    base: str | Path | None = None,
+    base: AnyPath | None = None,
     threads: int | None = None,
 ) -> Predictor:
     """Open a run folder, or the folder of an exported model, for prediction.

@@ -1,19 +1,19 @@
 """Where the caller says that the base of a run lies now, if it has moved."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Final
 
 from lorafit.errors import UserInputError
-from lorafit.system.paths import expand_home
+from lorafit.system.paths import AnyPath, expand_home
 
 _MOVED: Final[ContextVar[tuple[str, ...]]] = ContextVar("moved", default=())
 
 
 @contextmanager
-def look_for_bases(*folders: str | Path | None) -> Iterator[None]:
+def look_for_bases(*folders: AnyPath | None) -> Iterator[None]:
     """Inside the block take the base of a run from one of these folders, if its weights have the digest of the base.
 
     Args:
@@ -22,7 +22,7 @@ def look_for_bases(*folders: str | Path | None) -> Iterator[None]:
     Raises:
         UserInputError: There is no such folder.
     """
-    given = [str(folder) for folder in folders if folder is not None]
+    given = [os.fspath(folder) for folder in folders if folder is not None]
     for folder in given:
         if not expand_home(folder).is_dir():
             raise UserInputError(f"There is no folder {folder}, where the base should be.")

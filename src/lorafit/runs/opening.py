@@ -3,17 +3,15 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from lorafit.runs.moved import look_for_bases
 from lorafit.system.alterations import choose_about_altered
 from lorafit.system.hardware import use_threads
+from lorafit.system.paths import AnyPath
 
 
 @contextmanager
-def opening(
-    *, base: str | Path | None = None, accept_altered: bool = False, threads: int | None = None
-) -> Iterator[None]:
+def opening(*, base: AnyPath | None = None, accept_altered: bool = False, threads: int | None = None) -> Iterator[None]:
     """Inside the block open runs and exports like this, whatever opens them.
 
     That is `load`, `explain`, `diff`, `export`, `reproduce` and every other function. What a block around this one says
