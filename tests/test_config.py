@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from lorafit.config import Config, DataConfig, describe_source, load_config
+from lorafit.config import (
+    Config,
+    DataConfig,
+    FormatConfig,
+    SearchRange,
+    TrainingConfig,
+    describe_source,
+    load_config,
+)
 from lorafit.errors import ConfigError, UserInputError
 
 
@@ -118,6 +126,10 @@ def test_all_faults_are_told_at_once() -> None:
         ("data.text_column=''", "data.text_column: String should have at least 1 character"),
         ("method.target_modules=[]", "method.target_modules: got []"),
         ("training=5", "training: a section of settings, such as training.learning_rate, got 5"),
+        ("data.format=5", "data.format: a section of settings, such as data.format.delimiter, got 5"),
+        ("data.header=true", "data.header: unknown setting; did you mean data.format.header?"),
+        ("search.space={method.r: 4}", "search.space.method.r.list: Input should be a valid list, got 4"),
+        ("search.space={method.r: {low: 4}}", "search.space.method.r.range.high: Field required, got {'low': 4}"),
         ("training.=5", "training.: unknown setting"),
         ("training.epochs", "--set takes section.key=value, got 'training.epochs'"),
         ("=5", "--set takes section.key=value, got '=5'"),
@@ -259,6 +271,12 @@ def test_what_python_sets_wrongly_is_told_by_its_whole_name() -> None:
         config.model = "distilbert"  # type: ignore[assignment]  # the mistake
     with pytest.raises(ConfigError, match=r"epochs: unknown setting; did you mean training\.epochs\?"):
         Config(epochs=2)  # type: ignore[call-arg]  # the mistake
+    with pytest.raises(ConfigError, match=r"training\.epochs: .* got -1"):
+        TrainingConfig(epochs=-1)
+    with pytest.raises(ConfigError, match=r"data\.format\.hedaer: unknown .* data\.format\.header\?"):
+        FormatConfig(hedaer=True)  # type: ignore[call-arg]  # the mistake
+    with pytest.raises(ConfigError, match=r"SearchRange: low must be below high$"):
+        SearchRange(low=2, high=1)
     assert config == Config()
 
 

@@ -8,12 +8,20 @@ import json
 import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from lorafit.errors import ConfigError
@@ -63,8 +71,28 @@ _NO_FLAG = {
 """Settings of the data that no option gives but `--set`."""
 
 
-class Section(BaseModel):
-    """A section of the settings: unknown keys are refused, and values are checked on assignment, too."""
+if TYPE_CHECKING:  # by a name that is not public, which nothing but the check of types depends on
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
+
+class _Explained(ModelMetaclass):
+    """Makes what Python code calls tell of settings what the command line tells; pydantic makes the sections within."""
+
+    def __call__(self, *values: Any, **named: Any) -> Any:  # noqa: ANN401 - a section of the class that is called
+        try:
+            return super().__call__(*values, **named)
+        except ValidationError as error:
+            raise _explain(error, within=_name_section(self)) from error
+
+
+class Section(BaseModel, metaclass=_Explained):
+    """A section of the settings: unknown keys are refused, and values are checked on assignment, too.
+
+    Raises:
+        ConfigError: Settings are unknown or out of range; the message lists all of them.
+    """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid",
@@ -78,12 +106,11 @@ class Section(BaseModel):
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 - of a setting of any type
         values, given = dict(self.__dict__), set(self.model_fields_set)
         try:
-            with _explaining(within=_name_section(type(self))):
-                super().__setattr__(name, value)
-        except ConfigError:  # pydantic checks settings against each other once it has set them
-            self.__dict__.update(values)
+            super().__setattr__(name, value)
+        except ValidationError as error:
+            self.__dict__.update(values)  # pydantic checks settings against each other once it has set them
             self.__pydantic_fields_set__.intersection_update(given)
-            raise
+            raise _explain(error, within=_name_section(type(self))) from error
 
     @field_validator("*", mode="before")
     @classmethod
@@ -512,10 +539,17 @@ class SearchRange(Section):
         return self
 
 
+_Varied = Annotated[
+    Annotated[list[Any], Field(min_length=1), Tag("list")] | Annotated[SearchRange, Tag("range")],
+    Discriminator(lambda given: "range" if isinstance(given, dict | SearchRange) else "list"),
+]
+"""What a setting is varied over, of which only the one that is given is spoken of when it cannot be used."""
+
+
 class SearchConfig(Section):
     """What `lorafit search` tries; other commands ignore it."""
 
-    space: dict[str, Annotated[list[Any], Field(min_length=1)] | SearchRange] = Field(
+    space: dict[str, _Varied] = Field(
         default_factory=dict,
         description="Settings to vary, each a list of values, or low, high and log; the method's own when empty.",
     )
@@ -549,12 +583,6 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     search: SearchConfig = SearchConfig()
-
-    if not TYPE_CHECKING:  # who checks types reads the sections from the fields
-
-        def __init__(self, **sections: object) -> None:
-            with _explaining():
-                super().__init__(**sections)
 
     @field_validator("data", mode="before")
     @classmethod
@@ -686,32 +714,34 @@ def override_config(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def _check(values: dict[str, Any], *, origin: str | None = None, flags: Collection[str] = ()) -> Config:
-    config = Config.__new__(Config)
-    with _explaining(origin=origin, flags=flags):
-        BaseModel.__init__(config, **values)
-    return config
-
-
-@contextmanager
-def _explaining(
-    *, origin: str | None = None, flags: Collection[str] = (), within: tuple[str, ...] = ()
-) -> Iterator[None]:
-    """Raise what pydantic finds wrong as a `ConfigError`; names of settings are those `within` a section."""
     try:
-        yield
+        return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_describe(_faults(error, flags, within), origin=origin)) from error
+        raise _explain(error, origin=origin, flags=flags) from error
 
 
-def _name_section(kind: type[BaseModel], within: type[BaseModel] | None = None) -> tuple[str, ...]:
-    """Return the names by which the settings reach a section; none of `Config` itself."""
-    for name, field in (within or Config).model_fields.items():
-        held = field.annotation
-        if held is kind:
-            return (name,)
-        if isinstance(held, type) and issubclass(held, Section) and (deeper := _name_section(kind, held)):
-            return (name, *deeper)
-    return ()
+def _explain(
+    error: ValidationError,
+    *,
+    origin: str | None = None,
+    flags: Collection[str] = (),
+    within: tuple[str, ...] = (),
+) -> ConfigError:
+    """Say what pydantic finds wrong; names of settings are those `within` a section."""
+    return ConfigError(_describe(_faults(error, flags, within), origin=origin))
+
+
+def _name_section(kind: type) -> tuple[str, ...]:
+    """Return the names by which the settings reach a section: none of `Config`, its own where they do not."""
+    return next((names for names, section in _walk_sections(Config) if section is kind), (kind.__name__,))
+
+
+def _walk_sections(section: type[BaseModel], *names: str) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
+    """Yield each section with the names that lead to it, outer ones first."""
+    yield names, section
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _walk_sections(field.annotation, *names, name)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -773,8 +803,8 @@ def _faults(error: ValidationError, flags: Collection[str], within: tuple[str, .
         elif fault["type"] in {"extra_forbidden", "no_such_attribute"}:
             faults[".".join(location)] = f"unknown setting{_suggest(location)}"
         elif fault["type"] == "model_type":
-            first = next(iter(_fields_of(Config.model_fields[location[0]].annotation)))
-            text = f"a section of settings, such as {location[0]}.{first}, got {show_value(fault['input'])}"
+            first = next(iter(dict(_walk_sections(Config))[tuple(location)].model_fields))
+            text = f"a section of settings, such as {'.'.join([*location, first])}, got {show_value(fault['input'])}"
             faults[".".join(location)] = text
         else:
             got = (
@@ -787,22 +817,14 @@ def _faults(error: ValidationError, flags: Collection[str], within: tuple[str, .
 
 
 def _suggest(location: list[str]) -> str:
-    location = [_show_key(name) for name in location]
-    section: type[BaseModel] = Config
-    for name in location[:-1]:
-        annotation = section.model_fields[name].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return ""
-        section = annotation
-    allowed = list(section.model_fields)
-    nearest = difflib.get_close_matches(location[-1], allowed, n=1)
-    if nearest:
-        return f"; did you mean {'.'.join([*location[:-1], nearest[0]])}?"
-    home = [name for name, field in Config.model_fields.items() if location[-1] in _fields_of(field.annotation)]
-    if home:
-        return f"; did you mean {home[0]}.{location[-1]}?"
+    *within, name = (_show_key(part) for part in location)
+    sections = dict(_walk_sections(Config))
+    if tuple(within) not in sections:
+        return ""
+    allowed = list(sections[tuple(within)].model_fields)
+    if nearest := difflib.get_close_matches(name, allowed, n=1):
+        return f"; did you mean {'.'.join([*within, nearest[0]])}?"
+    for names, section in sections.items():
+        if name in section.model_fields:
+            return f"; did you mean {'.'.join([*names, name])}?"
     return f"; allowed here: {', '.join(allowed)}"
-
-
-def _fields_of(annotation: object) -> Iterable[str]:
-    return annotation.model_fields if isinstance(annotation, type) and issubclass(annotation, BaseModel) else ()
