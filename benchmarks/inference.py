@@ -38,7 +38,10 @@ BATCHES = (1, 8, 32)
 LENGTHS = (8, 32, 128, 512)
 CALLS = 50
 CALLS_OF_ALL = 3
-"""Calls with all texts, of which the quickest counts, as of plain OpenVINO's: the first ones compile code."""
+"""Calls with all texts at least, of which the quickest counts, as of plain OpenVINO's: the first ones compile code."""
+
+TOKENS_OF_ALL = 200_000
+"""Tokens at least in these calls: lorafit arranges itself for many texts once it has seen that there are many."""
 
 WARM_UP = 32
 SAMPLES = 300
@@ -254,12 +257,13 @@ def ask_lorafit(
     predictor = lorafit.load(path, precision=precision, blend=blend)
     predictor.predict(warm_up)
     seconds, predictions = list[float](), list[str]()
-    for _ in range(CALLS_OF_ALL):
+    lengths = read_lengths(path, texts)
+    for _ in range(max(CALLS_OF_ALL, -(-TOKENS_OF_ALL // int(lengths.sum())))):
         began = time.perf_counter()
         predictions = [str(one.columns()["label"]) for one in predictor.predict(texts)]
         seconds.append(time.perf_counter() - began)
     return {
-        **describe(min(seconds), predictions, labels, read_lengths(path, texts)),
+        **describe(min(seconds), predictions, labels, lengths),
         "first_seconds": seconds[0],
     }
 
