@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lorafit.inference.export.export import export
     from lorafit.inference.loading import load
     from lorafit.inference.predictor import Predictor
+    from lorafit.reports.publishing import Pushed, push
     from lorafit.runs.opening import opening
     from lorafit.tasks.multi_label import MultiLabelPrediction
     from lorafit.tasks.regression import RegressionPrediction
@@ -38,6 +39,7 @@ __all__ = [
     "MultiLabelPrediction",
     "Prediction",
     "Predictor",
+    "Pushed",
     "RegressionPrediction",
     "Run",
     "TextClassifier",
@@ -49,6 +51,7 @@ __all__ = [
     "export",
     "load",
     "opening",
+    "push",
     "reproduce",
     "resume",
     "train",
@@ -61,6 +64,7 @@ _HOMES = {
     "MultiLabelPrediction": "lorafit.tasks.multi_label",
     "Prediction": "lorafit.tasks.single_label",
     "Predictor": "lorafit.inference.predictor",
+    "Pushed": "lorafit.reports.publishing",
     "RegressionPrediction": "lorafit.tasks.regression",
     "Run": "lorafit.training.pipeline",
     "TextClassifier": "lorafit.training.estimator",
@@ -71,6 +75,7 @@ _HOMES = {
     "export": "lorafit.inference.export.export",
     "load": "lorafit.inference.loading",
     "opening": "lorafit.runs.opening",
+    "push": "lorafit.reports.publishing",
     "reproduce": "lorafit.experiments.reproduce",
     "resume": "lorafit.training.pipeline",
     "train": "lorafit.training.pipeline",

@@ -25,6 +25,7 @@ from lorafit.cli.export import export
 from lorafit.cli.options import take_options
 from lorafit.cli.parsing import Command
 from lorafit.cli.predict import predict
+from lorafit.cli.push import push
 from lorafit.cli.report import report
 from lorafit.cli.reproduce import reproduce
 from lorafit.cli.search import search
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
         evaluate,
         predict,
         export,
+        push,
         serve,
         report,
         explain,

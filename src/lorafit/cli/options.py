@@ -32,8 +32,10 @@ DataSources = Annotated[
     list[str] | None,
     typer.Argument(metavar="DATA", help=f"{SOURCES} Several files follow each other; or train=A validation=B test=C."),
 ]
-TrainedRun = Annotated[Path, typer.Argument(help="The run folder.")]
-RunOrExport = Annotated[Path, typer.Argument(help="The run folder, or the folder of an exported model.")]
+TrainedRun = Annotated[Path, typer.Argument(help="The run folder, or hub:owner/name.")]
+RunOrExport = Annotated[
+    Path, typer.Argument(help="The run folder, the folder of an exported model, or hub:owner/name.")
+]
 Method = Annotated[str | None, typer.Option("--method", help="How the encoder is adapted, or auto [lora].")]
 Settings = Annotated[
     list[str] | None,

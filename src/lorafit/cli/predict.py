@@ -39,7 +39,8 @@ def predict(
     run: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="A run folder, an exported model, or the address of a server: http://HOST:PORT."
+            metavar="MODEL",
+            help="A run folder, an exported model, hub:owner/name, or the address of a server: http://HOST:PORT.",
         ),
     ],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; default: standard input.")] = None,
@@ -101,7 +102,6 @@ def predict(
     from lorafit.inference import batch
     from lorafit.inference.jobs import TEXT_COLUMNS
     from lorafit.inference.loading import load
-    from lorafit.system.paths import expand_home
 
     if texts and file is not None:
         raise UserInputError("Give texts or --file, not both.")
@@ -116,7 +116,7 @@ def predict(
         run, adapter, raw=raw, target_accuracy=target_accuracy, reject_atypical=reject_atypical, blend=blend
     )
     if remote is None:
-        columns = _find_trained_columns(expand_home(run), named=not texts)
+        columns = _find_trained_columns(run, named=not texts)
     else:
         columns = TEXT_COLUMNS if remote.pair else TEXT_COLUMNS[:1]
     with (
@@ -124,7 +124,7 @@ def predict(
         _open_job(columns, texts or [], file, rows, progress) as job,
     ):
         predictor = remote or load(
-            expand_home(run),
+            run,
             raw=raw,
             target_accuracy=target_accuracy,
             reject_atypical=reject_atypical,
@@ -205,7 +205,7 @@ def _find_server(model: str, adapter: str | None, **choices: object) -> "RemoteP
     return RemotePredictor(model, adapter, key=os.environ.get(KEY_VARIABLE))
 
 
-def _find_trained_columns(folder: Path, *, named: bool) -> tuple[str, ...] | None:
+def _find_trained_columns(model: str, *, named: bool) -> tuple[str, ...] | None:
     """Return the columns that held the texts of a run, two of pairs; None of no model.
 
     Of an export, and where they need not be `named` as they were, those of words on the command line.
@@ -213,8 +213,9 @@ def _find_trained_columns(folder: Path, *, named: bool) -> tuple[str, ...] | Non
     from lorafit.inference.export.records import ExportLayout, ExportRecord
     from lorafit.inference.jobs import TEXT_COLUMNS
     from lorafit.runs.folder import RunLayout
+    from lorafit.runs.hub import locate_run
 
-    folder = folder.resolve()
+    folder = locate_run(model)
     run, export = RunLayout(folder), ExportLayout(folder)
     if export.record.is_file():
         return TEXT_COLUMNS if ExportRecord.read(export.record).pair else TEXT_COLUMNS[:1]

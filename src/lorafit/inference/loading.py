@@ -21,12 +21,13 @@ from lorafit.runs.blends import open_blend
 from lorafit.runs.evidence import check_trained
 from lorafit.runs.folder import TYPICALITY_FILE, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, verify_golden
+from lorafit.runs.hub import locate_run
 from lorafit.runs.moved import list_moved
 from lorafit.runs.opening import opening
 from lorafit.runs.records import RunRecord
 from lorafit.system.extras import require
 from lorafit.system.hardware import choose_threads
-from lorafit.system.paths import AnyPath, expand_home
+from lorafit.system.paths import AnyPath
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
             `raw`, the precision or torch of an export, another runtime, or fewer threads than one.
         MissingExtraError: What runs it is not installed; the message gives the pip line.
     """
-    folder = expand_home(path).resolve()
+    folder = locate_run(path)
     check_rejection(reject_atypical, raw=raw)
     how = _How(raw, target_accuracy, reject_atypical, verify, blend)
     with opening(base=base, accept_altered=accept_altered, threads=threads):

@@ -19,10 +19,11 @@ from lorafit.inference.mistakes import ExplainedMistake, MistakesRecord
 from lorafit.runs.blends import name_calibration
 from lorafit.runs.evidence import check_evidence, has_evidence, read_metrics, read_settings
 from lorafit.runs.folder import RunLayout
+from lorafit.runs.hub import locate_run
 from lorafit.runs.predictions import parse_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.digests import check_files
-from lorafit.system.paths import AnyPath, expand_home
+from lorafit.system.paths import AnyPath
 from lorafit.system.text import Text
 from lorafit.tasks.base import Array, Prediction, Task
 from lorafit.tasks.labels import Label
@@ -133,7 +134,7 @@ def read_run(run: AnyPath) -> RunContents:
     Raises:
         RunError: The folder is not a finished run, or something in it is missing, damaged or altered.
     """
-    layout = RunLayout(expand_home(run).resolve())
+    layout = RunLayout(locate_run(run))
     record = RunRecord.read(layout.record)
     if record.status != "complete":
         raise RunError(

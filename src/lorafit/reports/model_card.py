@@ -6,6 +6,7 @@ It may be published, so it holds no text of the data and no folder of this machi
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final
@@ -62,12 +63,26 @@ _HUB_NAMES: Final = {"imdb": "hub:stanfordnlp/imdb"}
 """Named sources that are data sets of the Hub."""
 
 
-def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
+@dataclass(frozen=True)
+class Published:
+    """Where a run is on the Hub.
+
+    Attributes:
+        name: Its repository.
+        base: Repository and commit of its base; None where the model itself was trained.
+    """
+
+    name: str
+    base: tuple[str, str] | None
+
+
+def render_model_card(record: RunRecord, metrics: MetricsRecord, published: Published | None = None) -> str:
     """Write a card with the Hub's metadata, what the model is for, how good it is, its limits, its data and its use.
 
     Args:
         record: The run's record.
         metrics: Its metrics.
+        published: Where it is on the Hub; None for a card beside the model in a run folder.
 
     Returns:
         Markdown with a YAML head (huggingface.co/docs/hub/model-cards).
@@ -76,6 +91,7 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
         MissingExtraError: Jinja2 is not installed; the message gives the pip line.
     """
     task, after = record.build_task(), metrics.after
+    place = "." if published is None else published.name
     titles = {name: task.title_model(name) for name in metrics.baselines}
     labels = sorted((one for one in after.per_class if one.support), key=lambda one: one.f1.value)
     sentences = [task.wording.uncalibrated]
@@ -89,7 +105,7 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
             metrics=metrics,
             task=task,
             wording=task.wording,
-            head=_trust(yaml.safe_dump(_build_metadata(record, metrics, task), sort_keys=False, allow_unicode=True)),
+            head=_trust(_write_head(_build_metadata(record, metrics, task, published))),
             base=_name_base(record),
             origin=_ORIGINS.get(record.base_model.name),
             source=_name_source(record.data.source),
@@ -117,13 +133,38 @@ def render_model_card(record: RunRecord, metrics: MetricsRecord) -> str:
             is_whole=_is_whole(record),
             is_bottleneck=_HEAD in record.files,
             is_pooled=_is_pooled(record),
+            published=published,
+            run=".." if published is None else f"hub:{place}",
+            place=place,
+            label_place='"./labels"' if published is None else f'"{place}", subfolder="labels"',
         )
     )
 
 
-def _build_metadata(record: RunRecord, metrics: MetricsRecord, task: Task) -> dict[str, Any]:
+def render_base_card(name: str) -> str:
+    """Write a card for a base that runs name, from how lorafit calls it."""
+    origin = _ORIGINS.get(name)
+    head = {
+        **({"base_model": origin} if origin else {}),
+        "license": _LICENSES.get(name, "unknown"),
+        "library_name": "transformers",
+        "tags": ["lorafit"],
+    }
+    made = f"It is {origin}, converted." if origin else "It is what adapters trained with lorafit were trained on."
+    return f"---\n{_write_head(head)}---\n\n# A base of lorafit\n\n{made} Adapters name it, and this commit of it.\n"
+
+
+def _write_head(metadata: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True)
+
+
+def _build_metadata(
+    record: RunRecord, metrics: MetricsRecord, task: Task, published: Published | None
+) -> dict[str, Any]:
     name = record.base_model.name
     base = name if record.base_model.revision is not None else _ORIGINS.get(name)
+    if published is not None and published.base is not None:
+        base = published.base[0]
     source, data = _name_source(record.data.source), _find_on_hub(record.data.source)
     dataset = {"name": source, "type": data[0] if data else _name_format(source)}
     if data and data[1]:

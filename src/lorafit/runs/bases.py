@@ -11,6 +11,7 @@ from lorafit.models.load import Encoder, locate_encoder
 from lorafit.models.merging import merge_into_base, read_base
 from lorafit.runs.evidence import check_trained
 from lorafit.runs.folder import RunLayout
+from lorafit.runs.hub import locate_run
 from lorafit.runs.moved import list_moved
 from lorafit.runs.records import RunRecord
 from lorafit.system.paths import expand_home
@@ -18,7 +19,7 @@ from lorafit.system.paths import expand_home
 
 def find_run(name: str) -> RunLayout | None:
     """Return the run that a model's name is the folder of, or the `adapter/` or `model/` in it; None if it is none."""
-    folder = expand_home(name).resolve()
+    folder = locate_run(name)
     runs = (RunLayout(folder), RunLayout(folder.parent))
     return next((run for run in runs if run.record.is_file() and folder in {run.root, run.trained}), None)
 

@@ -14,6 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lorafit.errors import EnvironmentUnfitError, UserInputError
+from lorafit.runs.hub import locate_run, name_model
 from lorafit.serving.app import build_app
 from lorafit.serving.gates import KEYS_VARIABLE, Gate, allowed_hosts, is_loopback
 from lorafit.serving.measures import Measures
@@ -51,7 +52,7 @@ def name_models(words: Sequence[str]) -> dict[str, Path]:
     """Read what is to be served: folders, or NAME=FOLDER; a folder's own name in small letters is the model's.
 
     Args:
-        words: The folders.
+        words: The folders, or repositories of the Hub: `hub:owner/name`.
 
     Returns:
         Folders by name.
@@ -63,13 +64,13 @@ def name_models(words: Sequence[str]) -> dict[str, Path]:
     for word in words:
         name, sign, folder = word.partition("=")
         is_named = bool(sign) and not Path(word).exists()
-        path = Path(folder if is_named else word).expanduser()
-        name = name if is_named else path.resolve().name.lower()
+        given = folder if is_named else word
+        name = name if is_named else name_model(given).lower()
         if not NAME.fullmatch(name):
-            raise UserInputError(f"{word} has no name that a model may have. Give it one: NAME={path}")
+            raise UserInputError(f"{word} has no name that a model may have. Give it one: NAME={given}")
         if name in found:
-            raise UserInputError(f"Two models are named {name}. Give one another name: NAME={path}")
-        found[name] = path
+            raise UserInputError(f"Two models are named {name}. Give one another name: NAME={given}")
+        found[name] = locate_run(given)
     return found
 
 

@@ -21,11 +21,12 @@ from lorafit.runs.agreement import check_task
 from lorafit.runs.blends import uses_blend
 from lorafit.runs.evidence import check_evidence, has_evidence, read_settings
 from lorafit.runs.folder import RunLayout
+from lorafit.runs.hub import locate_run
 from lorafit.runs.lineage import describe_training_texts
 from lorafit.runs.predictions import read_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.notebook import progress_here
-from lorafit.system.paths import AnyPath, expand_home
+from lorafit.system.paths import AnyPath
 from lorafit.system.progress import Progress
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.baselines import ENCODER
@@ -80,7 +81,7 @@ def evaluate(
             export is to be measured on what it was trained on.
         UserInputError: An export comes without data.
     """
-    folder, flags, progress = expand_home(run).resolve(), dict(flags or {}), progress or progress_here()
+    folder, flags, progress = locate_run(run), dict(flags or {}), progress or progress_here()
     group_column = flags.pop("data.group_column", None)
     export = ExportLayout(folder)
     if export.record.is_file():

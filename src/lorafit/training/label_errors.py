@@ -20,10 +20,10 @@ from lorafit.inference.loading import load
 from lorafit.runs.agreement import check_task
 from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import RunLayout
+from lorafit.runs.hub import locate_run
 from lorafit.runs.lineage import count_seen, list_base_runs
 from lorafit.runs.records import RunRecord
 from lorafit.system.extras import require
-from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import fold_text, join_text
 from lorafit.tasks.base import Array, Task
@@ -258,7 +258,7 @@ def find_label_errors_by_run(config: Config, run: Path, *, progress: Progress | 
     """
     _require_cleanlab()
     progress = progress or Silent()
-    layout = RunLayout(expand_home(run).resolve())
+    layout = RunLayout(locate_run(run))
     record = RunRecord.read(layout.record)
     task = record.build_task()
     check_task(config, record, layout)

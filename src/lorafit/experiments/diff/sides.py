@@ -16,10 +16,11 @@ from lorafit.models.runtimes.graphs import Engine, Precision
 from lorafit.runs.blends import name_calibration, uses_blend
 from lorafit.runs.evidence import check_evidence, read_settings
 from lorafit.runs.folder import RunLayout
+from lorafit.runs.hub import locate_run
 from lorafit.runs.predictions import parse_predictions
 from lorafit.runs.records import RunRecord
 from lorafit.system.digests import check_files
-from lorafit.system.paths import AnyPath, expand_home
+from lorafit.system.paths import AnyPath
 from lorafit.tasks.base import Array, Task
 from lorafit.tasks.baselines import ENCODER
 from lorafit.tasks.records import Calibration
@@ -188,7 +189,7 @@ def open_side(path: AnyPath, *, blend: bool = True) -> Side:
     Raises:
         RunError: It is a run that is not complete, or neither.
     """
-    layout = ExportLayout(expand_home(path).resolve())
+    layout = ExportLayout(locate_run(path))
     if layout.record.is_file():
         return ExportedSide(layout, ExportRecord.read(layout.record), blend)
     return open_run(path, blend=blend)
@@ -207,7 +208,7 @@ def open_run(run: AnyPath, *, blend: bool = True) -> RunSide:
     Raises:
         RunError: It is not complete.
     """
-    layout = RunLayout(expand_home(run).resolve())
+    layout = RunLayout(locate_run(run))
     record = RunRecord.read(layout.record)
     if record.status != "complete":
         raise RunError(

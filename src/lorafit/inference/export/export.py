@@ -42,6 +42,7 @@ from lorafit.runs.blends import open_blend
 from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import BLEND_FILES, CALIBRATION_FILE, TYPICALITY_FILE, ExportKind, RunLayout
 from lorafit.runs.golden import GOLDEN_PRECISION, GoldenRecord, verify_golden
+from lorafit.runs.hub import locate_run
 from lorafit.runs.records import RunRecord
 from lorafit.runs.saving import compute_plain_logits, load_trained, write_model
 from lorafit.system import hardware
@@ -327,7 +328,7 @@ def _read_run(run: AnyPath, *, merged: bool = False) -> tuple[RunLayout, RunReco
 
     A graph can hold what PEFT does not know as it is.
     """
-    layout = RunLayout(expand_home(run).resolve())
+    layout = RunLayout(locate_run(run))
     record = RunRecord.read(layout.record)
     method = find_method(record.method)
     if "merge" in method.limits and (method.build is not None or (merged and method.is_adapter)):
