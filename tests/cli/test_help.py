@@ -37,7 +37,7 @@ def test_help_lists_every_command_with_its_summary(call: Callable[..., Any], mon
 
 def test_commands_of_the_app_are_those_of_the_table(commands: dict[str, click.Command]) -> None:
     work, evidence = (
-        ["demo", "check", "train", "evaluate", "predict", "export", "serve"],
+        ["demo", "check", "train", "evaluate", "predict", "export", "push", "serve"],
         ["report", "explain", "diff", "drift", "reproduce"],
     )
     assert list(commands) == list(COMMANDS) == [*work, *evidence, "compare", "search", "doctor"]

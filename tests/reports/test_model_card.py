@@ -366,10 +366,7 @@ def test_whole_models_are_opened_without_peft(bare: Callable[[str], Finished], t
     record, metrics = bare(task)
     card = render_model_card(record.model_copy(update={"files": {"model.safetensors": "d"}}), metrics)
     options = record.build_task().wording.pipeline_options
-    assert (
-        f'pipeline("text-classification", ".", truncation=True, max_length={record.max_length}{options})  # where'
-        in card
-    )
+    assert f'pipeline("text-classification", ".", truncation=True, max_length={record.max_length}{options})' in card
     assert "peft" not in card.lower()
     assert "not on the Hub" not in card
 

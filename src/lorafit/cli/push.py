@@ -25,9 +25,9 @@ def push(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Push a run to the Hugging Face Hub, with card and report, without texts of its data.
+    """Push a run to the Hugging Face Hub.
 
-    Needs a token that may write: `hf auth login`, or HF_TOKEN.
+    Card and report go with it, texts of its data do not. Needs a token that may write: `hf auth login`, or HF_TOKEN.
     """
     from lorafit.reports.publishing import push as push_run
 
