@@ -792,7 +792,7 @@ def _show_key(key: str) -> str:
 
 
 def _faults(error: ValidationError, flags: Collection[str], within: tuple[str, ...]) -> list[str]:
-    faults: dict[str, str] = {}
+    faults, sections = dict[str, str](), dict(_walk_sections(Config))
     for fault in error.errors():
         location = [*within, *(str(part) for part in fault["loc"])]
         if location[:2] == ["method", "target_modules"]:
@@ -802,8 +802,8 @@ def _faults(error: ValidationError, flags: Collection[str], within: tuple[str, .
             )
         elif fault["type"] in {"extra_forbidden", "no_such_attribute"}:
             faults[".".join(location)] = f"unknown setting{_suggest(location)}"
-        elif fault["type"] == "model_type":
-            first = next(iter(dict(_walk_sections(Config))[tuple(location)].model_fields))
+        elif fault["type"] == "model_type" and tuple(location) in sections:
+            first = next(iter(sections[tuple(location)].model_fields))
             text = f"a section of settings, such as {'.'.join([*location, first])}, got {show_value(fault['input'])}"
             faults[".".join(location)] = text
         else:

@@ -109,7 +109,23 @@ def test_the_command_line_pushes_predicts_and_names_for_the_server(
     assert hub.repositories[NAME].private
     run(["predict", f"hub:{NAME}", TEXTS[0], "--json"])
     assert json.loads(capsys.readouterr().out)["value"] == pytest.approx(lorafit.load(name).predict(TEXTS)[0].value)
+    rows = trained_of("regression").parent / "rows.jsonl"
+    run(["evaluate", f"hub:{NAME}", str(rows), "-q", "--json"])
+    assert json.loads(capsys.readouterr().out)["rows"] == len(rows.read_text(encoding="utf-8").splitlines())
     assert name_models([f"hub:{NAME}"]) == {"reviews": locate_run(f"hub:{NAME}")}
+
+
+def test_a_fresh_process_opens_a_run_of_the_hub(hub: "Hub", trained_of: Callable[[str], Path], tmp_path: Path) -> None:
+    lorafit.push(trained_of("single_label"), NAME, base_repo=BASE)
+    variables = {"HF_ENDPOINT": hub.address, "HF_HUB_CACHE": str(tmp_path / "other"), "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "lorafit", "predict", f"hub:{NAME}", TEXTS[0], "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **variables, "NO_PROXY": "*"},
+    )
+    assert json.loads(done.stdout)["label"] == lorafit.load(f"hub:{NAME}").predict(TEXTS)[0].label
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ def evaluate(
     from lorafit.cli.render.tables import open_console
     from lorafit.inference.export.records import ExportLayout, ExportRecord
     from lorafit.runs.folder import RunLayout
+    from lorafit.runs.hub import locate_run
     from lorafit.runs.records import RunRecord
     from lorafit.training.evaluation import evaluate as evaluate_run
 
@@ -52,12 +53,13 @@ def evaluate(
             "evaluation.target_accuracy": target_accuracy,
         }
     )
+    folder = locate_run(run)
     with open_progress(quiet=quiet) as progress:
-        metrics = evaluate_run(run, data, flags=flags, blend=blend, progress=progress)
+        metrics = evaluate_run(folder, data, flags=flags, blend=blend, progress=progress)
     if json:
         sys.stdout.write(metrics.model_dump_json(indent=2) + "\n")
     else:
-        export = ExportLayout(run).record
-        record = ExportRecord.read(export) if export.is_file() else RunRecord.read(RunLayout(run).record)
+        export = ExportLayout(folder).record
+        record = ExportRecord.read(export) if export.is_file() else RunRecord.read(RunLayout(folder).record)
         balancing = record.balancing if isinstance(record, RunRecord) else ()
         print_metrics(open_console(), record.build_task(), metrics, with_slices=True, balancing=balancing)

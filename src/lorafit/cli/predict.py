@@ -102,6 +102,7 @@ def predict(
     from lorafit.inference import batch
     from lorafit.inference.jobs import TEXT_COLUMNS
     from lorafit.inference.loading import load
+    from lorafit.runs.hub import locate_run
 
     if texts and file is not None:
         raise UserInputError("Give texts or --file, not both.")
@@ -115,8 +116,9 @@ def predict(
     remote = _find_server(
         run, adapter, raw=raw, target_accuracy=target_accuracy, reject_atypical=reject_atypical, blend=blend
     )
+    folder = Path(run) if remote else locate_run(run)
     if remote is None:
-        columns = _find_trained_columns(run, named=not texts)
+        columns = _find_trained_columns(folder, named=not texts)
     else:
         columns = TEXT_COLUMNS if remote.pair else TEXT_COLUMNS[:1]
     with (
@@ -124,7 +126,7 @@ def predict(
         _open_job(columns, texts or [], file, rows, progress) as job,
     ):
         predictor = remote or load(
-            run,
+            folder,
             raw=raw,
             target_accuracy=target_accuracy,
             reject_atypical=reject_atypical,
@@ -205,7 +207,7 @@ def _find_server(model: str, adapter: str | None, **choices: object) -> "RemoteP
     return RemotePredictor(model, adapter, key=os.environ.get(KEY_VARIABLE))
 
 
-def _find_trained_columns(model: str, *, named: bool) -> tuple[str, ...] | None:
+def _find_trained_columns(folder: Path, *, named: bool) -> tuple[str, ...] | None:
     """Return the columns that held the texts of a run, two of pairs; None of no model.
 
     Of an export, and where they need not be `named` as they were, those of words on the command line.
@@ -213,9 +215,7 @@ def _find_trained_columns(model: str, *, named: bool) -> tuple[str, ...] | None:
     from lorafit.inference.export.records import ExportLayout, ExportRecord
     from lorafit.inference.jobs import TEXT_COLUMNS
     from lorafit.runs.folder import RunLayout
-    from lorafit.runs.hub import locate_run
 
-    folder = locate_run(model)
     run, export = RunLayout(folder), ExportLayout(folder)
     if export.record.is_file():
         return TEXT_COLUMNS if ExportRecord.read(export.record).pair else TEXT_COLUMNS[:1]

@@ -95,6 +95,7 @@ def push(
     api = hub.HfApi()
     with asking_hub(name):
         api.whoami()
+        _list_files(api, name, {f"{RUN_FOLDER}/{layout.record.name}"})
     base = None
     if encoder is not None:
         base = (encoder.name, str(encoder.revision))
@@ -107,7 +108,7 @@ def push(
         progress.start(f"pushing the run to {name}")
         _lay_out(layout, record, folder, Published(name, base), progress)
         with asking_hub(name):
-            _claim(api, name, {f"{RUN_FOLDER}/{layout.record.name}"}, private=private)
+            api.create_repo(name, private=private, exist_ok=True)
             commit = api.upload_folder(
                 repo_id=name,
                 folder_path=folder,
@@ -134,7 +135,7 @@ def _check_base(encoder: Encoder | None, base_repo: str | None, name: str) -> No
 def _push_base(api: Any, encoder: Encoder, name: str, *, private: bool) -> str:  # noqa: ANN401 - the client is not imported here
     """Push a base unless it is there, and return its commit."""
     weights = sorted(encoder.folder.glob("*.safetensors"))
-    files = _claim(api, name, {path.name for path in weights}, private=private)
+    files = _list_files(api, name, {path.name for path in weights})
     if all(path.name in files for path in weights):
         there = {
             one.path: one.lfs and one.lfs.sha256 for one in api.get_paths_info(name, [one.name for one in weights])
@@ -152,13 +153,13 @@ def _push_base(api: Any, encoder: Encoder, name: str, *, private: bool) -> str: 
             ):
                 (folder / path.name).symlink_to(path)
         (folder / "README.md").write_text(render_base_card(encoder.name), encoding="utf-8")
+        api.create_repo(name, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="Push a base of lorafit").oid)
 
 
-def _claim(api: Any, name: str, ours: set[str], *, private: bool) -> set[str]:  # noqa: ANN401 - the client is not imported here
-    """Make a repository unless it is there, and return its files; refuse one of something else."""
-    api.create_repo(name, private=private, exist_ok=True)
-    files = set(api.list_repo_files(name))
+def _list_files(api: Any, name: str, ours: set[str]) -> set[str]:  # noqa: ANN401 - the client is not imported here
+    """Return the files of a repository, none where it is still to be made; refuse one without ours that has others."""
+    files = set(api.list_repo_files(name)) if api.repo_exists(name) else set[str]()
     if not ours <= files and files - _NEW:
         raise UserInputError(f"{name} holds something else, so nothing was pushed to it. Name another repository.")
     return files
@@ -176,7 +177,7 @@ def _lay_out(layout: RunLayout, record: RunRecord, folder: Path, published: Publ
     if published.base is not None:
         _name_base(folder / "adapter_config.json", *published.base)
     home.config.write_text(_hide(settings.to_yaml(), hidden), encoding="utf-8")
-    for path in (layout.metrics, layout.history):
+    for path in (layout.metrics, layout.history):  # what is solved for has no history
         if path.is_file():
             shutil.copyfile(path, home.root / path.name)
     try:

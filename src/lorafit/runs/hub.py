@@ -29,7 +29,10 @@ RUN_FOLDER: Final = "lorafit"
 """In a repository: the run's own files."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_FILES: Final = ("*.json", "*.safetensors", "README.md", f"{RUN_FOLDER}/*")
+_OWN: Final = ("config.yaml", "history.jsonl", "metrics.json", "report.html", "run.json")
+"""Those files."""
+
+_FILES: Final = ("*.json", "*.safetensors", "README.md", *(f"{RUN_FOLDER}/{name}" for name in _OWN))
 """Patterns of what is downloaded; a `*` crosses folders."""
 
 
@@ -78,14 +81,17 @@ def check_repository(name: str) -> None:
 
 @contextmanager
 def asking_hub(name: str, revision: str = "") -> Iterator[None]:
-    """Say what it means when the Hub refuses or does not answer a question about a model.
+    """Say what it means when the Hub refuses or does not answer a question about a model; show no bars of its client.
 
     Args:
         name: The repository.
         revision: The branch, tag or commit that was asked for; empty for the newest.
     """
-    hub = require("huggingface_hub", extra="train", purpose="Asking the Hub")
-    errors = hub.errors
+    errors, bars = (
+        require(f"huggingface_hub.{name}", extra="train", purpose="Asking the Hub") for name in ("errors", "utils")
+    )
+    had_bars = not bars.are_progress_bars_disabled()
+    bars.disable_progress_bars()
     try:
         yield
     except errors.LocalTokenNotFoundError:
@@ -114,6 +120,9 @@ def asking_hub(name: str, revision: str = "") -> Iterator[None]:
         raise NetworkUnavailableError(
             f"The Hugging Face Hub cannot be reached about {name}: {type(error).__name__}: {error}"
         ) from error
+    finally:
+        if had_bars:
+            bars.enable_progress_bars()
 
 
 def _explain(error: Exception, name: str) -> UserInputError | EnvironmentUnfitError:
@@ -130,7 +139,7 @@ def _explain(error: Exception, name: str) -> UserInputError | EnvironmentUnfitEr
 
 
 def _arrange(copy: Path, folder: Path, name: str) -> None:
-    """Lay out a run folder from a copy of a repository: what its record names, and no more."""
+    """Lay out a run folder from a copy of a repository: what the record names of the model, and the run's own files."""
     home = copy / RUN_FOLDER
     layout = RunLayout(folder)
     if not (home / layout.record.name).is_file():
@@ -140,11 +149,11 @@ def _arrange(copy: Path, folder: Path, name: str) -> None:
         )
     record = RunRecord.read(home / layout.record.name)
     trained = layout.adapter if find_method(record.method).is_adapter else layout.model
-    pairs = [(copy, trained, [*record.files, layout.card.name]), (home, folder, [*record.evidence])]
-    pairs.append((home, folder, [layout.record.name, layout.report.name]))
-    for source, target, names in pairs:
+    for source, target, names in ((copy, trained, [*record.files, "README.md"]), (home, folder, _OWN)):
         for one in names:
             place = confine(target, one)
-            if (source / one).is_file():  # what is missing is told when the run is opened
+            if (source / one).is_file():
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / one, place)
+            elif one in record.files:
+                raise RunError(f"{PREFIX}{name} lacks the file {one}, which its record names. Push the run again.")
