@@ -35,7 +35,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test test-slow test-faults test-oldest test-browser check lock clean
+.PHONY: help demo quick test test-slow test-faults test-oldest test-docs test-browser docs check lock clean
 
 help:  ## Print the targets
 	@echo "lorafit: make TARGET"
@@ -67,7 +67,15 @@ test-oldest: $(OLDEST)/.ready  ## Run the tests of reading, models and commands 
 	@$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -W default -m "not slow and not network and not browser" \
 		$(filter-out tests/test_house.py,$(QUICK)) tests/cli tests/models tests/inference tests/runs tests/reports tests/test_end_to_end.py
 
-test-browser: $(READY)/dev $(READY)/package $(READY)/carriers $(READY)/npm  ## Look at the pages in headless Chromium; installs Debian's chromium and npm where they are missing
+docs: $(READY)/docs $(READY)/package $(READY)/carriers  ## Build the docs into site/, and run the tutorials that changed
+	@echo "==> Building site/"
+	@$(BIN)/python scripts/build_docs.py
+
+test-docs: $(READY)/docs $(READY)/package $(READY)/carriers  ## Run all tutorials, build the docs into site/ without a warning and check their links
+	@echo "==> Running the tutorials and building site/"
+	@$(BIN)/python scripts/build_docs.py --fresh
+
+test-browser: $(READY)/dev $(READY)/package $(READY)/carriers $(READY)/npm docs  ## Look at the pages in headless Chromium; installs Debian's chromium and npm where they are missing
 	@$(call install,chromium)
 	@echo "==> Running the tests in the browser"
 	@$(BIN)/python -m pytest -m browser
@@ -90,7 +98,7 @@ lock: $(READY)/python  ## Resolve pyproject.toml's dependencies into requirement
 	@$(BIN)/python scripts/lock.py $(LOCK_FLAGS) $(PIP_FLAGS)
 
 clean:  ## Remove .venv and all caches (runs/ is kept)
-	rm -rf $(VENV) $(OLDEST) $(BROWSER)/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.* dist build
+	rm -rf $(VENV) $(OLDEST) $(BROWSER)/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.* .cache dist build site
 
 # A stamp file says that a step is done; it is done again when what it depends on is newer.
 
@@ -112,6 +120,11 @@ $(READY)/train: requirements/train.lock $(READY)/python
 
 $(READY)/dev: requirements/dev.lock $(READY)/train
 	@echo "==> Installing the pinned tools for tests and checks"
+	@$(PIP) -r $<
+	@touch $@
+
+$(READY)/docs: requirements/docs.lock $(READY)/dev
+	@echo "==> Installing the pinned tools for the docs"
 	@$(PIP) -r $<
 	@touch $@
 

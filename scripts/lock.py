@@ -1,4 +1,4 @@
-"""Write requirements/train.lock and requirements/dev.lock: the exact versions behind `make demo` and `make test`.
+"""Write requirements/train.lock, dev.lock and docs.lock: the exact versions behind `make demo`, `test` and `docs`.
 
 Run it through `make lock`. It asks pip how it would resolve pyproject.toml's dependencies and writes name==version and
 nothing else: no hashes, no addresses, no paths. Versions that are locked already stay as long as they satisfy
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = ("train", "report")
 """The extras that `make demo` needs."""
 
-TRAIN, DEV = ROOT / "requirements" / "train.lock", ROOT / "requirements" / "dev.lock"
+FOLDER = ROOT / "requirements"
 HEADER = "# Written by `make lock` from pyproject.toml; do not edit.\n"
 GPU_PREFIXES = ("nvidia-", "cuda-", "triton")
 
@@ -47,7 +47,7 @@ def read_lock(path: Path) -> list[str]:
 
 
 def main() -> None:
-    """Resolve both sets and write both files."""
+    """Resolve all sets and write their files."""
     parser = argparse.ArgumentParser(description="Write the lock files.")
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions, whatever is locked now")
     arguments, pip_flags = parser.parse_known_args()
@@ -57,14 +57,17 @@ def main() -> None:
     own = f"{project['name']}["
     train = [*project["dependencies"], *(line for name in DEMO for line in extras[name] if not line.startswith(own))]
     others = [line for name in extras if name not in DEMO for line in extras[name] if not line.startswith(own)]
-    dev = settings["dependency-groups"]["dev"] + others
-    locked = [] if arguments.upgrade else read_lock(TRAIN) + read_lock(DEV)
+    groups = settings["dependency-groups"]
+    sets = {"train": train, "dev": groups["dev"] + others, "docs": groups["docs"]}
+    locked = [] if arguments.upgrade else [line for name in sets for line in read_lock(FOLDER / f"{name}.lock")]
 
-    train_lines = resolve(train, locked, pip_flags)
-    dev_lines = [line for line in resolve(train + dev, locked + train_lines, pip_flags) if line not in train_lines]
-    TRAIN.write_text(HEADER + "\n".join(train_lines) + "\n", encoding="utf-8")
-    DEV.write_text(HEADER + "-r train.lock\n" + "\n".join(dev_lines) + "\n", encoding="utf-8")
-    sys.stdout.write(f"{len(train_lines)} packages in {TRAIN.name}, {len(dev_lines)} more in {DEV.name}\n")
+    header, wanted, below = HEADER, list[str](), list[str]()
+    for name, more in sets.items():  # each builds on those before it
+        wanted += more
+        lines = [line for line in resolve(wanted, locked + below, pip_flags) if line not in below]
+        (FOLDER / f"{name}.lock").write_text(header + "\n".join(lines) + "\n", encoding="utf-8")
+        sys.stdout.write(f"{len(lines)} packages in {name}.lock\n")
+        header, below = f"{HEADER}-r {name}.lock\n", below + lines
 
 
 if __name__ == "__main__":

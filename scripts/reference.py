@@ -112,7 +112,8 @@ def _settings_lines() -> Iterator[str]:
             default = "none" if value is None else "empty" if value == {} else f"`{value}`"
             is_task = f"{section}.{name}" == "data.task"
             allowed = _list(TASKS) if is_task else _describe(setting.annotation, setting.metadata)
-            yield f"| `{section}.{name}` | {default} | {allowed} | {setting.description} |"
+            meaning = str(setting.description).replace("][", r"]\[")  # no link
+            yield f"| `{section}.{name}` | {default} | {allowed} | {meaning} |"
 
 
 def _list(names: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import json
+import os
 import re
 import shlex
 import tomllib
@@ -148,7 +149,7 @@ def test_functions_of_the_prose_are_there(page: str) -> None:
 def test_settings_of_python_are_accepted(page: str, code: str) -> None:
     kept = [node for node in ast.parse(code).body if _sets_config(node)]
     assert len(kept) > 1
-    names = {"lorafit": lorafit}
+    names = {"lorafit": lorafit, "os": os}
     exec(compile(ast.Module(kept, []), page, "exec"), names)  # noqa: S102 - our own docs
     assert isinstance(names["config"], Config)
 

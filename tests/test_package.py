@@ -107,12 +107,13 @@ def read_lock(name: str) -> dict[str, str]:
 
 def test_locks_satisfy_the_project() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    train, dev = read_lock("train.lock"), read_lock("dev.lock")
+    train, dev, docs = read_lock("train.lock"), read_lock("dev.lock"), read_lock("docs.lock")
     extras = settings["project"]["optional-dependencies"]
     demo = [line for extra in ("train", "report") for line in extras[extra] if not line.startswith("lorafit[")]
     runtime = settings["project"]["dependencies"] + demo
-    for text, lock in [(text, train) for text in runtime] + [
-        (text, dev) for text in settings["dependency-groups"]["dev"]
-    ]:
+    groups = settings["dependency-groups"]
+    wanted = [(text, train) for text in runtime]
+    wanted += [(text, train | dev) for text in groups["dev"]] + [(text, train | dev | docs) for text in groups["docs"]]
+    for text, lock in wanted:
         requirement = Requirement(text)
-        assert requirement.specifier.contains((train | lock)[canonicalize_name(requirement.name)]), text
+        assert requirement.specifier.contains(lock[canonicalize_name(requirement.name)]), text

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lorafit.config import Config
     from lorafit.errors import LorafitError
+    from lorafit.experiments.compare.compare import compare
     from lorafit.experiments.diff.diff import diff
     from lorafit.experiments.reproduce import reproduce
     from lorafit.inference.explanation import Explanation, explain
@@ -46,6 +47,7 @@ __all__ = [
     "TextRegressor",
     "__version__",
     "check",
+    "compare",
     "diff",
     "explain",
     "export",
@@ -70,6 +72,7 @@ _HOMES = {
     "TextClassifier": "lorafit.training.estimator",
     "TextRegressor": "lorafit.training.estimator",
     "check": "lorafit.training.check",
+    "compare": "lorafit.experiments.compare.compare",
     "diff": "lorafit.experiments.diff.diff",
     "explain": "lorafit.inference.explanation",
     "export": "lorafit.inference.export.export",
