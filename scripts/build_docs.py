@@ -18,7 +18,10 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS, STAGE, NOTEBOOKS, SITE = ROOT / "docs", ROOT / "build" / "docs", ROOT / "build" / "tutorials", ROOT / "site"
+DOCS, SITE, STAGE = ROOT / "docs", ROOT / "site", ROOT / "build" / "docs"
+NOTEBOOKS, EXECUTED = ROOT / "build" / "tutorials", ROOT / "build" / "executed"
+"""Where tutorials run, and where they are kept once they have."""
+
 BESIDE = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 """Pages of the root that the site has, too."""
 
@@ -29,16 +32,17 @@ ENVIRONMENT = {
 
 
 def convert_tutorials(*, fresh: bool) -> list[Path]:
-    """Write a notebook for each tutorial that has none as new as itself, and return these."""
+    """Write a notebook for each tutorial that has not run since it changed, and return these."""
     import jupytext
 
     if fresh:
-        shutil.rmtree(NOTEBOOKS, ignore_errors=True)
-    NOTEBOOKS.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(EXECUTED, ignore_errors=True)
+    shutil.rmtree(NOTEBOOKS, ignore_errors=True)
+    NOTEBOOKS.mkdir(parents=True)
     written = []
     for page in sorted((DOCS / "tutorials").glob("*.md")):
-        path = NOTEBOOKS / f"{page.stem}.ipynb"
-        if not path.exists() or path.stat().st_mtime < page.stat().st_mtime:
+        path, executed = NOTEBOOKS / f"{page.stem}.ipynb", EXECUTED / f"{page.stem}.ipynb"
+        if not executed.exists() or executed.stat().st_mtime < page.stat().st_mtime:
             notebook = jupytext.read(page)
             notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python"}
             nbformat.write(notebook, path)
@@ -53,16 +57,17 @@ def execute(notebooks: list[Path]) -> None:
         notebooks: Those to run.
 
     Raises:
-        SystemExit: A cell failed. Its notebook is removed, to be run again.
+        SystemExit: A cell failed.
     """
     environment = {name: value for name, value in os.environ.items() if name != "LORAFIT_DATA"} | ENVIRONMENT
     command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "-p", "no:cacheprovider", "--durations=0"]
     command += ["-n", "auto", "--dist", "worksteal", "--nbmake", "--overwrite", "--nbmake-timeout=600"]
     ended = subprocess.run([*command, *map(str, notebooks)], check=False, env=environment, cwd=NOTEBOOKS)
     if ended.returncode:
-        for path in notebooks:
-            path.unlink()
         raise SystemExit(ended.returncode)
+    EXECUTED.mkdir(exist_ok=True)
+    for path in notebooks:
+        path.rename(EXECUTED / path.name)
 
 
 def render_notebook(path: Path) -> str:
@@ -73,7 +78,7 @@ def render_notebook(path: Path) -> str:
             parts.append(cell.source)
         else:
             parts += [f"```python\n{cell.source}\n```", *map(render_output, cell.outputs)]
-    return "\n\n".join(parts).replace(f"{path.parent}{os.sep}", "") + "\n"
+    return "\n\n".join(parts).replace(f"{NOTEBOOKS}{os.sep}", "") + "\n"
 
 
 def render_output(output: nbformat.NotebookNode) -> str:
@@ -86,7 +91,7 @@ def render_output(output: nbformat.NotebookNode) -> str:
         page = re.sub(r'<table border="1" class="dataframe">', "<table>", page)
         return '<div class="output">' + re.sub(r"\n\s*\n", "\n", page).strip() + "</div>"
     text = output.get("text") or data["text/plain"]
-    return f'<pre class="output">{escape(text.rstrip())}</pre>'
+    return f'<div class="output"><pre>{escape(text.rstrip())}</pre></div>'
 
 
 def stage() -> None:
@@ -99,7 +104,7 @@ def stage() -> None:
     places = {path: STAGE / path.relative_to(DOCS) for path in DOCS.rglob("*.md")}
     places |= {ROOT / name: STAGE / name.lower() for name in BESIDE}
     for source, target in places.items():
-        executed = NOTEBOOKS / f"{source.stem}.ipynb"
+        executed = EXECUTED / f"{source.stem}.ipynb"
         is_tutorial = source.parent == DOCS / "tutorials"
         text = render_notebook(executed) if is_tutorial else source.read_text(encoding="utf-8")
         target.write_text(_turn_links(text, source, places), encoding="utf-8")

@@ -72,7 +72,8 @@ def test_classic_takes_no_more_lines_than_its_page_says(name: str, last: str) ->
     assert len([line for cell in cells[:end] for line in cell.splitlines() if line.strip()]) <= 20
 
 
-def test_page_shows_what_cells_gave(builder: ModuleType, tmp_path: Path) -> None:
+def test_page_shows_what_cells_gave(builder: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "NOTEBOOKS", tmp_path)
     cell = nbformat.v4.new_code_cell("run")
     table = '<style scoped>th { color: red }</style>\n\n<table border="1" class="dataframe"><tr><td>1</td></tr></table>'
     cell.outputs = [
@@ -85,7 +86,7 @@ def test_page_shows_what_cells_gave(builder: ModuleType, tmp_path: Path) -> None
     assert builder.render_notebook(path).split("\n\n") == [
         "# Title",
         "```python\nrun\n```",
-        '<pre class="output">a &lt; b in runs/a</pre>',
+        '<div class="output"><pre>a &lt; b in runs/a</pre></div>',
         '<div class="output"><table><tr><td>1</td></tr></table></div>',
         '<img alt="What the cell above draws" src="data:image/png;base64,aGk=">\n',
     ]
