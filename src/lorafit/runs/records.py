@@ -68,6 +68,9 @@ class TrainingRecord(Record):
         tokens_per_second: Those tokens over the time of the training steps, validation left out.
         padding_share: Share of padding among all positions of the training batches, 0 to 1.
         adapted_modules: Modules that carry an adapter.
+        processes: Processes that trained together, each with the threads of `HardwareRecord`.
+        machines: Machines that these were on.
+        idle_share: Share of the steps' time in which a process waited for the others, 0 to 1; None of a single one.
     """
 
     steps: int
@@ -80,6 +83,9 @@ class TrainingRecord(Record):
     tokens_per_second: float
     padding_share: float
     adapted_modules: int
+    processes: int = 1
+    machines: int = 1
+    idle_share: float | None = None
 
     def describe_steps(self) -> str:
         """Say how long training took, in epochs and steps."""
