@@ -94,6 +94,13 @@ class TrainingRecord(Record):
         stopped = ", stopped early" if self.stopped_early else ""
         return f"{self.epochs:.1f} epochs, {self.steps:,} steps{stopped}"
 
+    def describe_processes(self) -> str:
+        """Say, as a clause after others, which processes trained together; nothing of a single one."""
+        if self.idle_share is None:
+            return ""
+        places = "" if self.machines == 1 else f" on {self.machines} machines"
+        return f", in {self.processes} processes{places}, each idle for {self.idle_share:.1%} of the steps"
+
     def describe_checkpoint(self) -> str:
         """Say which step's weights were kept, and why."""
         if not self.steps:

@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from lorafit.models.methods import AUTO, find_method
 from lorafit.runs.folder import RunLayout
 from lorafit.system.progress import Progress, Silent
 from lorafit.training.prepare import Prepared, collect_versions, prepare, prepare_again, restoring_threads
-from lorafit.training.ranks import Ranks, join_ranks, noticing_loss
+from lorafit.training.ranks import RankLostError, Ranks, join_ranks, noticing_loss
 from lorafit.training.stages import RunStages
 
 
@@ -50,7 +50,7 @@ def agree_on(config: Config | None, ranks: Ranks) -> Config:
     if ranks.count == 1:
         return led
     ranks.require_same(dict(flatten((config or led).model_dump(mode="json"))), "the settings")
-    _check_suits(led)
+    check_suits(led)
     return override_config(led, {"training.prefix_cache": "never"})
 
 
@@ -132,7 +132,8 @@ def assist(config: Config | None) -> None:
             stages = RunStages.begin(_follow(prepared, order.config), layout, Silent())
             with ranks.sharing_cores():
                 stages.fit()
-            ranks.leave()
+            with suppress(RankLostError):  # rank 0 has all it needs
+                ranks.leave()
     finally:
         ranks.wait_for_end()
 
@@ -145,7 +146,7 @@ def _follow(prepared: Prepared, config: Config) -> Prepared:
     return replace(prepared, config=override_config(prepared.config, {"training.track": []}))
 
 
-def _check_suits(config: Config) -> None:
+def check_suits(config: Config) -> None:
     """Refuse what the processes of one training cannot do."""
     name, training = config.method.name, config.training
     objective = "labels" if name == AUTO else find_method(name).objective

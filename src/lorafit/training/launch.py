@@ -146,9 +146,11 @@ def _describe_meeting(how: Launch) -> dict[str, Any]:
 def _judge(codes: Mapping[int, int], count: int, resume_command: str) -> int:
     """Return the exit code of ranks that failed by themselves; raise an error if one was killed."""
     told = [code for code in codes.values() if code > 0]
-    if killed := [rank for rank, code in codes.items() if code < 0 and not (told and code == -signal.SIGTERM)]:
-        names = " and ".join(f"rank {rank} was killed by {signal.Signals(-codes[rank]).name}" for rank in killed)
-        remedy = "" if codes.get(0, 0) >= 0 else f" What was saved is kept; go on with:\n  {resume_command}"
+    killed = {rank: signal.Signals(-code) for rank, code in codes.items() if code < 0}
+    first = {rank: number for rank, number in killed.items() if number != signal.SIGTERM}  # which the agent sends then
+    if first or not told:
+        names = " and ".join(f"rank {rank} was killed by {number.name}" for rank, number in (first or killed).items())
+        remedy = f" What was saved is kept; go on with:\n  {resume_command}" if 0 in killed else ""
         raise EnvironmentUnfitError(f"Of {count} processes that trained together, {names}.{remedy}")
     return told[0]
 

@@ -62,9 +62,12 @@ class Ranks:
         return values[0]
 
     def lead(self, work: Callable[[], T]) -> T:
-        """Do something at rank 0, and return at every rank what it gave there."""
+        """Do something at rank 0, with the threads of all that wait for it, and return at every rank what it gave."""
+        if self.count == 1:
+            return work()
         if self.rank == 0:
-            return self.broadcast(work())
+            with _using_threads(_count_threads() * self.local_count):
+                return self.broadcast(work())
         return self.broadcast(None)  # type: ignore[return-value]  # what rank 0 gave
 
     def gather(self, value: T) -> list[T]:
@@ -100,19 +103,21 @@ class Ranks:
             What it gives here.
 
         Raises:
-            LorafitError: It failed at some rank; every rank raises what was said there.
+            LorafitError: It failed here, or at another rank; the message is what was said there.
         """
-        failure, result = None, None
+        failure: LorafitError | None = None
         try:
             result = work()
         except LorafitError as error:
             failure = error
-        failures = [found for found in self.gather(failure) if found is not None]
+        told = self.gather(None if failure is None else (str(failure), failure.exit_code))
         if failure is not None:
             raise failure
-        if failures:
-            raise failures[0]
-        return result  # type: ignore[return-value]  # there is one where nothing failed
+        for rank, said in enumerate(told):
+            if said is not None:
+                kind = RunError if said[1] == RunError.exit_code else EnvironmentUnfitError
+                raise kind(f"Nothing was trained, because rank {rank} cannot: {said[0]}")
+        return result
 
     def require_same(self, facts: Mapping[str, object], what: str) -> None:
         """Refuse to go on where ranks disagree.
@@ -145,15 +150,9 @@ class Ranks:
         if self.count == 1:
             yield
             return
-        import torch
-
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.share(threads))
-        try:
-            with defaults({"OMP_NUM_THREADS": str(self.share(threads))}):  # else accelerate sets what it thinks right
-                yield
-        finally:
-            torch.set_num_threads(threads)
+        threads = self.share(_count_threads())
+        with _using_threads(threads), defaults({"OMP_NUM_THREADS": str(threads)}):  # which accelerate would set
+            yield
 
     def share(self, amount: int) -> int:
         """Return this rank's share, at least 1, of what the ranks of this machine have in common."""
@@ -191,7 +190,10 @@ def read_ranks() -> Ranks:
 
 
 def join_ranks() -> Ranks:
-    """Meet the other ranks, if there are any, and return this one.
+    """Meet the other ranks, if there are any.
+
+    Returns:
+        This one.
 
     Raises:
         RankLostError: Not all of them came.
@@ -225,6 +227,25 @@ def noticing_loss(remedy: str = "") -> Iterator[None]:
         if not isinstance(error, RankLostError | distributed.DistError) and "gloo" not in str(error).lower():
             raise
         raise RankLostError(f"Another of the processes that train this run has ended. {remedy}".rstrip()) from error
+
+
+def _count_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+@contextmanager
+def _using_threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads inside the block."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _show(value: object) -> str:
