@@ -4,11 +4,12 @@ Run: python benchmarks/processes.py [--processes 1 2] [--steps 80] [--seeds 0 1 
 
 Trains builtin:rotten-tomatoes on builtin:distil-minilm at lorafit's defaults, with dropout in the head, by the command
 itself, in turns; the same seeds for every number of processes. Figures are those of `run.json`; `seconds` are those of
-the whole command, which measures nothing before training and writes no report. Writes
-benchmarks/results/processes.json.
+the whole command, which measures nothing before training and writes no report; `load` is the machine's load when it
+began, in processes: nothing else should run. Writes benchmarks/results/processes.json.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def measure(processes: int, seed: int, steps: int) -> dict[str, Any]:
         words = ["train", "builtin:rotten-tomatoes", "-m", "builtin:distil-minilm", "--blend", "off", "-q"]
         words += ["-o", f"{folder}/run", "--processes", str(processes), "--seed", str(seed)]
         words += [word for setting in (*SETTINGS, f"training.max_steps={steps}") for word in ("--set", setting)]
-        began = time.perf_counter()
+        load, began = os.getloadavg()[0], time.perf_counter()
         subprocess.run([sys.executable, "-m", "lorafit", *words], check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - began
         training = RunRecord.read(RunLayout(Path(folder) / "run").record).training
@@ -68,6 +69,7 @@ def measure(processes: int, seed: int, steps: int) -> dict[str, Any]:
         "idle_share": training.idle_share or 0.0,
         "validation_loss": training.best_validation_loss,
         "seconds": seconds,
+        "load": load,
     }
 
 

@@ -209,6 +209,7 @@ def test_ranks_with_other_data_train_nothing(settings: Path, word_reviews: Path,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_what_one_rank_lacks_is_told_by_rank_0(
     settings: Path, word_reviews: Path, start: Start, tmp_path: Path
 ) -> None:

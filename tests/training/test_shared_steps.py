@@ -1,7 +1,9 @@
 import os
+import runpy
 import socket
 import subprocess
 import sys
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +21,8 @@ from lorafit.training.shared_steps import SharedSteps, split_batch
 if TYPE_CHECKING:
     from conftest import BuildEncoder
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-
-from shared_jobs import VARIANTS, train  # noqa: E402 - a script, too
-
+JOBS = Path(__file__).with_name("shared_jobs.py")
+VARIANTS, train = itemgetter("VARIANTS", "train")(runpy.run_path(str(JOBS)))
 TOLERANCE = 1e-4
 """Of losses and weights, relative: sums of two parts are rounded otherwise than the sum of all."""
 
@@ -85,7 +84,7 @@ def shared(calm_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> list
             "GLOO_SOCKET_IFNAME": "lo",
         }
         environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", **{name: str(value) for name, value in told.items()}}
-        words = [sys.executable, HERE / "shared_jobs.py", calm_encoder, folder, *VARIANTS]
+        words = [sys.executable, JOBS, calm_encoder, folder, *VARIANTS]
         ranks.append(subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True))
     errors = [process.communicate(timeout=300)[1] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], errors

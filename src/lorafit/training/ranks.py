@@ -24,6 +24,8 @@ _VARIABLES: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GR
 _PATIENCE: Final = timedelta(days=1)
 """How long a rank waits for another that lives, as while rank 0 measures the untrained model."""
 
+_MOMENT: Final = timedelta(seconds=20)
+
 _MOST_DIFFERENCES: Final = 8
 _LONGEST: Final = 80
 
@@ -171,12 +173,15 @@ class Ranks:
             os.environ.pop(name, None)
 
     def wait_for_end(self) -> None:
-        """Wait until rank 0 has ended: it tells what has happened, which whoever ends first would keep it from."""
+        """Wait a moment until rank 0 has ended: it tells what has happened, from which whoever ends first keeps it.
+
+        Where nothing has happened to rank 0, it learns that this rank has ended when the moment is over.
+        """
         from torch import distributed
 
         if self.rank and distributed.is_initialized():
             with suppress(RuntimeError):
-                distributed.barrier()
+                distributed.barrier(async_op=True).wait(_MOMENT)
 
 
 ALONE: Final = Ranks()
