@@ -562,14 +562,14 @@ class SearchConfig(Section):
     @field_validator("space", mode="before")
     @classmethod
     def _flatten(cls, space: object) -> object:
-        return dict(_flatten(space)) if isinstance(space, dict) else space
+        return dict(flatten(space)) if isinstance(space, dict) else space
 
 
-def _flatten(space: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(space: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield dotted names: `method: {r: [4, 8]}` is the same as `method.r: [4, 8]`."""
     for name, value in space.items():
         if isinstance(value, dict) and not {"low", "high"} & set(value):
-            yield from _flatten(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 

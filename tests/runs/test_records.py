@@ -86,6 +86,14 @@ def test_the_layout_names_every_file_once_and_inside_the_run() -> None:
     assert {layout.golden, layout.labels / "config.json"} <= {layout.adapter / name for name in files.ADAPTER_FILES}
 
 
+def test_processes_are_told_where_there_were_several() -> None:
+    assert TRAINING.describe_processes() == ""
+    shared = TRAINING.model_copy(update={"processes": 4, "idle_share": 0.125})
+    assert shared.describe_processes() == ", in 4 processes, each idle for 12.5% of the steps"
+    shared = shared.model_copy(update={"machines": 2})
+    assert shared.describe_processes().startswith(", in 4 processes on 2 machines, each idle")
+
+
 @pytest.mark.parametrize("record", [make_run(), make_run(training=TRAINING, seconds={"fit": 1.5}), make_metrics()])
 def test_records_survive_the_way_through_a_file(tmp_path: Path, record: FileRecord) -> None:
     path = tmp_path / "new" / "record.json"

@@ -167,4 +167,4 @@ def _run(words: list[str]) -> None:
     for name, command in COMMANDS.items():
         app.command(name, cls=Command)(_guarded(take_options(command), again=again, debug=debug))
     with without_telemetry(), sharing_cores():
-        app(args=words, prog_name="lorafit")
+        app(args=words, prog_name="lorafit", obj=words)  # for processes that are to do the same

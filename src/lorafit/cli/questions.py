@@ -26,8 +26,9 @@ def accept_doubt(config: "Config", doubt: DoubtfulDataError) -> "Config":
         DoubtfulDataError: The answer is no, or nobody can be asked.
     """
     from lorafit.config import override_config
+    from lorafit.training.ranks import read_ranks
 
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if read_ranks().count > 1 or not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise doubt
     typer.echo(disarm(str(doubt)), err=True)
     if not typer.confirm("Train on them as they are?", default=False, err=True):

@@ -108,7 +108,7 @@ def list_cost(record: RunRecord) -> Facts:
     ]
     if training is not None:
         speed = f"{training.tokens_per_second:,.0f} tokens/s, padding {training.padding_share:.1%}"
-        facts.append(("training speed", speed))
+        facts.append(("training speed", f"{speed}{training.describe_processes()}"))
     if record.texts_per_second is not None:
         facts.append(("prediction speed", f"{record.texts_per_second:,.0f} texts/s"))
     if forecast is not None and forecast.given_up:

@@ -68,6 +68,9 @@ class TrainingRecord(Record):
         tokens_per_second: Those tokens over the time of the training steps, validation left out.
         padding_share: Share of padding among all positions of the training batches, 0 to 1.
         adapted_modules: Modules that carry an adapter.
+        processes: Processes that trained together, each with the threads of `HardwareRecord`.
+        machines: Machines that these were on.
+        idle_share: Share of the steps' time in which a process waited for the others, 0 to 1; None of a single one.
     """
 
     steps: int
@@ -80,6 +83,9 @@ class TrainingRecord(Record):
     tokens_per_second: float
     padding_share: float
     adapted_modules: int
+    processes: int = 1
+    machines: int = 1
+    idle_share: float | None = None
 
     def describe_steps(self) -> str:
         """Say how long training took, in epochs and steps."""
@@ -87,6 +93,13 @@ class TrainingRecord(Record):
             return "solved for, without steps"
         stopped = ", stopped early" if self.stopped_early else ""
         return f"{self.epochs:.1f} epochs, {self.steps:,} steps{stopped}"
+
+    def describe_processes(self) -> str:
+        """Say, as a clause after others, which processes trained together; nothing of a single one."""
+        if self.idle_share is None:
+            return ""
+        places = "" if self.machines == 1 else f" on {self.machines} machines"
+        return f", in {self.processes} processes{places}, each idle for {self.idle_share:.1%} of the steps"
 
     def describe_checkpoint(self) -> str:
         """Say which step's weights were kept, and why."""

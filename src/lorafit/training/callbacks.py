@@ -18,6 +18,7 @@ from lorafit.tasks.base import Metric
 from lorafit.training.checkpoints import mark_complete, name_checkpoint
 from lorafit.training.divergence import check_weights
 from lorafit.training.inputs import EpochBatches
+from lorafit.training.ranks import ALONE, Ranks
 
 
 class EpochOrder(TrainerCallback):
@@ -212,10 +213,14 @@ class RankAllocation(TrainerCallback):
 
 
 class InterruptGuard(TrainerCallback):
-    """Turns a signal that asks to end into a stop with a checkpoint after this step; a second one stops at once."""
+    """Turns a signal that asks to end into a stop with a checkpoint after this step; a second one stops at once.
 
-    def __init__(self, progress: Progress) -> None:
+    All ranks stop, and save, where one does: each of them then makes the same steps.
+    """
+
+    def __init__(self, progress: Progress, ranks: Ranks = ALONE) -> None:
         self._progress = progress
+        self._ranks = ranks
         self.interrupted = False
 
     def listen(self) -> AbstractContextManager[None]:
@@ -224,7 +229,9 @@ class InterruptGuard(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save and stop if a signal came, after a validation that is due, so that a resumed run ends the same."""
-        if self.interrupted:
+        is_asked, control.should_save = self._ranks.unite(self.interrupted, control.should_save)
+        if is_asked:
+            self.interrupted = True
             control.should_log = True
             control.should_save = True
             control.should_training_stop = True

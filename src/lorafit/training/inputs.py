@@ -1,6 +1,6 @@
 """What the model reads in training: batches of tokens, or of the frozen layers' cached hidden states."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,6 +17,9 @@ from lorafit.system.progress import Progress
 
 ModelInputs = TokenizedTexts | PrefixedTexts
 """Texts as the model reads them: their tokens, with the frozen layers' hidden states where these are cached."""
+
+Collate = Callable[[Sequence[int]], dict[str, Any]]
+"""Makes a batch of some items."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,17 @@ class TrainingRows(Dataset[int]):
 
     def collate(self, items: Sequence[int]) -> dict[str, torch.Tensor]:
         """Return what `pad` gives of some items, all whole or all short, their `labels` and, if any, `weights`."""
-        is_short, places = np.divmod(np.asarray(items), len(self))
-        texts = self.short if self.short is not None and is_short.any() else self.texts
+        texts, places = self.find(items)
         batch = {name: torch.as_tensor(part) for name, part in texts.pad(places, self.pad_id).items()}
         batch["labels"] = torch.from_numpy(self.labels[places])
         if self.weights is not None:
             batch["weights"] = torch.from_numpy(self.weights[places])
         return batch
+
+    def find(self, items: Sequence[int]) -> tuple[ModelInputs, NDArray[np.int64]]:
+        """Return the texts that some items, all whole or all short, are of, and their places there."""
+        is_short, places = np.divmod(np.asarray(items), len(self))
+        return self.short if self.short is not None and is_short.any() else self.texts, places
 
 
 def give_inputs(values: NDArray[Any], windows: NDArray[np.int64] | None) -> NDArray[Any]:
@@ -206,9 +213,9 @@ class EpochBatches(Sampler[list[int]]):
             yield rows[plan[int(batch)]].tolist()
 
 
-def build_train_loader(rows: TrainingRows, batches: EpochBatches) -> DataLoader[int]:
-    """Return the Trainer's loader: padded batches in the order of the sampler."""
-    return DataLoader(rows, batch_sampler=batches, collate_fn=rows.collate)
+def build_train_loader(rows: TrainingRows, batches: EpochBatches, collate: Collate | None = None) -> DataLoader[int]:
+    """Return the Trainer's loader: batches in the order of the sampler, padded or as `collate` makes them of items."""
+    return DataLoader(rows, batch_sampler=batches, collate_fn=collate or rows.collate)
 
 
 def cache_hidden_states(

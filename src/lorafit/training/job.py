@@ -14,6 +14,7 @@ from lorafit.models.adaptation import AdaptedModel
 from lorafit.runs.folder import RunLayout
 from lorafit.tasks.base import Metric
 from lorafit.training.inputs import TrainingRows
+from lorafit.training.ranks import ALONE, Ranks
 
 Validate = Callable[[], Mapping[str, float]]
 """Computes the validation metrics of the current model, at least `loss` and `calibrated_loss`."""
@@ -44,6 +45,7 @@ class TrainingJob:
         expected_seconds: Forecast of the training time, for the progress bar.
         compute_loss: What is minimised; None for the model's own loss, weighted as the settings have it.
         resumable: Whether checkpoints are written where no rows validate, and so none is needed for its weights.
+        ranks: This process among those that train.
     """
 
     adapted: AdaptedModel
@@ -59,3 +61,4 @@ class TrainingJob:
     expected_seconds: float | None = None
     compute_loss: ComputeLoss | None = None
     resumable: bool = True
+    ranks: Ranks = ALONE

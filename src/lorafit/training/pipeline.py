@@ -22,6 +22,7 @@ from lorafit.reports.run_view import render_run
 from lorafit.runs.evidence import read_settings
 from lorafit.runs.folder import RunLayout, choose_run_folder, claim_run_folder, suggest_name
 from lorafit.runs.records import ForecastRecord, RunRecord
+from lorafit.system import hardware
 from lorafit.system.faults import name_faults
 from lorafit.system.locks import hold
 from lorafit.system.notebook import progress_here
@@ -33,12 +34,14 @@ from lorafit.tasks.blending import HeldOut
 from lorafit.tasks.labels import Label
 from lorafit.tasks.records import MetricsRecord
 from lorafit.training.choice import choose_method
+from lorafit.training.distributed import agree_on, lead, prepare_together
 from lorafit.training.evaluation import Predicted
 from lorafit.training.folds import assign_held_out_folds, cross_fit, predict_baseline_folds
 from lorafit.training.planning.budget import needs_preparation, plan_run
 from lorafit.training.planning.forecast import measure_workload
 from lorafit.training.planning.memory import advise_on_memory, fit_to_memory
 from lorafit.training.prepare import Prepared, describe_warmup, load_material, prepare, restoring_threads
+from lorafit.training.ranks import Ranks, join_ranks
 from lorafit.training.stages import RunStages
 
 
@@ -129,8 +132,12 @@ def train(
     name = suggest_name(config.data.source, config.model.name, config.method.name)
     layout = choose_run_folder(Path(output) if output else None, suggestion=name, overwrite=overwrite)
     with hold(layout.root, kind="run"):
+        ranks = join_ranks()
+        config = agree_on(config, ranks)
         with choose_method(config, progress) as choice:
-            if choice.tried is None:
+            if ranks.count > 1:
+                prepared, forecast, events = _prepare_for_ranks(config, progress, ranks)
+            elif choice.tried is None:
                 prepared, forecast, events = _prepare_within_budget(choice.config, layout, progress)
             else:  # it is trained already, or its folds are
                 prepared, forecast = prepare(choice.config, progress), None
@@ -207,13 +214,14 @@ def resume(run: AnyPath, *, progress: Progress | None = None) -> Run:
                 f"{layout.root} was stopped before its settings were written. Begin it again: the same command with "
                 "--overwrite."
             )
-        prepared = prepare(read_settings(layout, record), progress)
-        return _run(RunStages.resume(prepared, layout, progress))
+        ranks = join_ranks()
+        config = agree_on(read_settings(layout, record), ranks)
+        return _run(RunStages.resume(prepare_together(config, progress, ranks), layout, progress))
 
 
 def _prepare_within_budget(
     config: Config, layout: RunLayout, progress: Progress
-) -> tuple[Prepared, ForecastRecord, tuple[str, ...]]:
+) -> tuple[Prepared, ForecastRecord | None, tuple[str, ...]]:
     """Prepare the run with batches that fit into the memory, and forecast its cost; with a budget, with what fits that.
 
     The third part of what is returned says what had to be changed for the memory.
@@ -236,13 +244,26 @@ def _prepare_within_budget(
     return replace(prepared, config=plan.config), plan.record, fit.notes
 
 
+def _prepare_for_ranks(
+    config: Config, progress: Progress, ranks: Ranks
+) -> tuple[Prepared, ForecastRecord | None, tuple[str, ...]]:
+    """Prepare the run with batches that fit into this rank's share of the memory; what ranks take is not foreseen."""
+    prepared = prepare_together(config, progress, ranks)
+    room = hardware.memory_room()
+    with advise_on_memory():
+        fit = fit_to_memory(prepared, room=None if room is None else ranks.share(room))
+    for note in fit.notes:
+        progress.say(note)
+    return fit.prepared, None, fit.notes
+
+
 def _run(stages: RunStages, *, expected_seconds: float | None = None) -> Run:
     if (note := describe_warmup(stages.prepared)) is not None:
         stages.progress.say(note)
     with stages.journal.kept():
         with stages.rehearse_saving():
             before = stages.measure_before()
-        with stages.cache_frozen_layers():
+        with stages.cache_frozen_layers(), lead(stages):
             stages.fit(expected_seconds=expected_seconds)
         stages.calibrate(_hold_out(stages))
         stages.fit_typicality()

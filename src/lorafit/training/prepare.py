@@ -36,6 +36,7 @@ from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.base import TargetScaler, Task
 from lorafit.tasks.registry import get_task
 from lorafit.training.planning.schedule import choose_length_warmup, complete_schedule, slow_down
+from lorafit.training.ranks import ALONE, Ranks
 
 _KEPT = 2
 """How many truncations of the texts are kept in memory for several runs."""
@@ -64,6 +65,7 @@ class Prepared:
         precision: Arithmetic of the encoder.
         threads: CPU threads.
         blocks: `fused`, or `stock:` and why.
+        ranks: This process among those that train the run.
     """
 
     config: Config
@@ -79,6 +81,7 @@ class Prepared:
     precision: PrecisionChoice
     threads: int
     blocks: str
+    ranks: Ranks = ALONE
 
     @property
     def max_length(self) -> int:
@@ -279,7 +282,8 @@ def prepare_again(prepared: Prepared, settings: Mapping[str, object]) -> Prepare
     tokenizer, pad_id = load_tokenizer(prepared.encoder.folder)
     tokens = {prepared.truncation: prepared.tokens}
     material = Material(prepared.splits, prepared.encoder, tokenizer, pad_id, tokens)
-    return prepare(override_config(prepared.config, settings), Silent(), material=material)
+    again = prepare(override_config(prepared.config, settings), Silent(), material=material)
+    return replace(again, ranks=prepared.ranks, threads=prepared.threads)
 
 
 def _require_training() -> ModuleType:

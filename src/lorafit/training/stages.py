@@ -312,6 +312,7 @@ class RunStages:
             on_validation=on_validation,
             expected_seconds=expected_seconds,
             resumable=resumable,
+            ranks=prepared.ranks,
         )
         checkpoint = self._find_checkpoint()
         objective = find_method(prepared.config.method.name).objective

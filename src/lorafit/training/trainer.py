@@ -46,6 +46,8 @@ from lorafit.training.inputs import EpochBatches, build_train_loader
 from lorafit.training.job import TrainingJob
 from lorafit.training.losses import compute_weighted_loss
 from lorafit.training.planning.schedule import count_short_steps, count_steps
+from lorafit.training.ranks import RankLostError, noticing_loss
+from lorafit.training.shared_steps import SharedSteps
 
 
 class _Trainer(Trainer):
@@ -118,7 +120,7 @@ class _Trainer(Trainer):
             return {}
         with self.report.pause():
             try:
-                found = validate()
+                found = self.job.ranks.lead(validate)
             except TrainingDivergedError as error:
                 symptom = str(error)
                 raise diagnose(self.job, step=step, symptom=symptom[0].lower() + symptom[1:].rstrip(".")) from error
@@ -131,6 +133,22 @@ class _Trainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+class _SharedTrainer(_Trainer):
+    """The Trainer of one rank of several, which reads a part of every batch."""
+
+    def __init__(self, job: TrainingJob, *args: Any, **kwargs: Any) -> None:
+        super().__init__(job, *args, **kwargs)
+        self.shared = SharedSteps(job.rows, job.ranks, job.config.seed, lambda: self.model_wrapped)
+        self.add_callback(self.shared)
+
+    def get_train_dataloader(self) -> DataLoader[int]:
+        return build_train_loader(self.job.rows, self.batches, self.shared.collate)
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the Trainer has it
+        share = inputs.pop("share", 1.0)  # a diagnosis reads whole batches
+        return share * super().compute_loss(model, inputs, *args, **kwargs)
 
 
 def _compute_gradient_norm(model: torch.nn.Module) -> torch.Tensor:
@@ -166,8 +184,9 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     if job.rows.short is not None:
         batches.begin_short(count_short_steps(config, len(batches)), longest=int(job.rows.short.lengths.max()))
     optimizer, keeps = build_optimizer(job.adapted, config, job.method), job.resumable or job.validate is not None
-    report, guard = ProgressReport(progress, batches, job.metrics, job.expected_seconds), InterruptGuard(progress)
-    trainer = _Trainer(
+    report = ProgressReport(progress, batches, job.metrics, job.expected_seconds)
+    guard = InterruptGuard(progress, job.ranks)
+    trainer = (_Trainer if job.ranks.count == 1 else _SharedTrainer)(
         job,
         batches,
         report,
@@ -196,8 +215,10 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     try:
         with guard.listen(), attention_for_training(base_of(job.adapted.model), job.precision), quiet_transformers():
             _train(trainer, resume_from)
-            if keeps and not guard.interrupted:
+            if keeps and not guard.interrupted and job.ranks.rank == 0:
                 _load_best(trainer)
+    except RankLostError:
+        raise
     except Exception as error:
         if guard.interrupted:
             raise TrainingInterruptedError("Stopped; the last step was not saved.", run=job.layout.root) from error
@@ -208,7 +229,8 @@ def fit(job: TrainingJob, *, progress: Progress, resume_from: Path | None = None
     if keeps:
         _use_saved_prompts(job.adapted.model)
     job.adapted.model.eval()
-    return _summarise(trainer, seconds=time.perf_counter() - began)
+    record = _summarise(trainer, seconds=time.perf_counter() - began)
+    return record.model_copy(update=trainer.shared.measure()) if isinstance(trainer, _SharedTrainer) else record
 
 
 def _train(trainer: _Trainer, resume_from: Path | None) -> None:
@@ -216,7 +238,8 @@ def _train(trainer: _Trainer, resume_from: Path | None) -> None:
     try:
         state = None if resume_from is None else TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
         if state is None or not _has_ended(state, trainer):
-            trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+            with noticing_loss():
+                trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
             return
         trainer.state = state
         trainer.report.on_train_begin(trainer.args, state, trainer.control)
@@ -322,6 +345,7 @@ def build_arguments(config: TrainingConfig, *, checkpoints: Path, steps_per_epoc
         report_to=list(config.track) or "none",
         disable_tqdm=True,
         dataloader_pin_memory=False,
+        average_tokens_across_devices=False,  # `SharedSteps` has weighed them
         seed=config.seed,
         use_cpu=choose_device(config.device) == "cpu",
     )

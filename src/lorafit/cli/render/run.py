@@ -61,7 +61,8 @@ def _describe_cost(record: RunRecord) -> Iterator[tuple[str, str]]:
         yield (
             "speed",
             f"{training.tokens_per_second:,.0f} tokens/s in {record.hardware.precision} on "
-            f"{threads} thread{'' if threads == 1 else 's'}, padding {training.padding_share:.1%}",
+            f"{threads} thread{'' if threads == 1 else 's'}, padding {training.padding_share:.1%}"
+            f"{training.describe_processes()}",
         )
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in record.seconds.items())
     memory, forecast = record.peak_memory_bytes / 1e9, record.forecast
