@@ -2,12 +2,12 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,15 +21,63 @@ from lorafit.cli.options import (
     takes_threads,
 )
 from lorafit.cli.render.progress import open_progress
+from lorafit.system.paths import expand_home
 from lorafit.system.text import disarm, format_count
 
 if TYPE_CHECKING:
+    from lorafit.cluster.prediction import ClusterJob
     from lorafit.inference.jobs import BatchJob
+    from lorafit.inference.predictor import Predictor
     from lorafit.inference.remote import RemotePredictor
     from lorafit.system.progress import Progress
 
 _FEW = 64
 """Texts at most that a run's kept graph answers: loading torch takes longer than they do; more are quicker by torch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedOptions(TextOptions):
+    """How files with texts are read, and by how many machines."""
+
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option("--engine", help="ray: on a cluster, from many files to a folder of parquet files."),
+    ] = "local"
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="HOST:PORT", help="Of the Ray cluster [RAY_ADDRESS, or this machine]."),
+    ] = None
+    cpus_per_actor: Annotated[
+        int, typer.Option("--cpus-per-actor", metavar="N", min=1, help="CPUs that each actor of Ray computes with.")
+    ] = 2
+    id_column: Annotated[
+        str | None,
+        typer.Option("--id-column", help="With Ray: column of ids, each there once, by which a job is resumed."),
+    ] = None
+
+    def describe_job(self, folder: Path, files: str | None, output: str | None, *, unfit: bool) -> "ClusterJob":
+        """Return the job of a cluster that these options describe, unless others are given that are unfit for one."""
+        from lorafit.cluster.prediction import ClusterJob
+        from lorafit.config import load_config
+        from lorafit.errors import UserInputError
+        from lorafit.inference.jobs import TEXT_COLUMNS
+
+        if unfit or files is None or files == "-" or output is None:
+            raise UserInputError("--engine ray takes --file with what is to be predicted and --output with a folder.")
+        given = self.collect({})
+        if unread := [name for name, value in given.items() if name.startswith("data.format.") and value is not None]:
+            raise UserInputError(
+                f"--{unread[0].rpartition('.')[2].replace('_', '-')}: Ray reads files as they usually are."
+            )
+        return ClusterJob(
+            files,
+            output,
+            tuple(self.text_columns or _find_trained_columns(folder, named=True) or TEXT_COLUMNS[:1]),
+            self.id_column,
+            load_config(flags=given).data.bad_rows,
+            self.address,
+            self.cpus_per_actor,
+        )
 
 
 @takes_base
@@ -45,15 +93,15 @@ def predict(
     ],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; default: standard input.")] = None,
     *,
-    file: Annotated[
-        Path | None,
+    named_file: Annotated[
+        str | None,
         typer.Option(
             "--file", "-f", help="Texts in a csv, tsv, jsonl, xlsx, parquet or txt file; - is standard input."
         ),
     ] = None,
-    rows: TextOptions,
-    output: Annotated[
-        Path | None,
+    rows: PredictedOptions,
+    named_output: Annotated[
+        str | None,
         typer.Option("--output", "-o", help="csv, tsv, jsonl or parquet file to write, with all columns."),
     ] = None,
     target_accuracy: TargetAccuracy = None,
@@ -104,18 +152,33 @@ def predict(
     from lorafit.inference.loading import load
     from lorafit.runs.hub import locate_run
 
-    if texts and file is not None:
+    choices: dict[str, Any] = {
+        "raw": raw,
+        "target_accuracy": target_accuracy,
+        "reject_atypical": reject_atypical,
+        "verify": verify,
+        "blend": blend,
+    }
+    if rows.engine == "ray":
+        _predict_on_cluster(
+            partial(load, locate_run(run), runtime=runtime if runtime == "torch" else None, **choices),
+            rows.describe_job(locate_run(run), named_file, named_output, unfit=bool(texts) or json or csv_safe),
+            resume=resume,
+            overwrite=overwrite,
+            quiet=quiet,
+        )
+        return
+    file = None if named_file in {None, "-"} else expand_home(Path(named_file))
+    output = None if named_output is None else expand_home(Path(named_output))
+    if texts and named_file is not None:
         raise UserInputError("Give texts or --file, not both.")
-    file = None if file == Path("-") else file
     if resume and (file is None or output is None):
         raise UserInputError("--resume needs the --file and --output of the job it resumes.")
     if csv_safe and output is None:
         raise UserInputError("--csv-safe is for csv and tsv files: name one with --output.")
     if output is not None:
         batch.check_output(output, overwrite=overwrite, csv_safe=csv_safe)
-    remote = _find_server(
-        run, adapter, raw=raw, target_accuracy=target_accuracy, reject_atypical=reject_atypical, blend=blend
-    )
+    remote = _find_server(run, adapter, **choices)
     folder = Path(run) if remote else locate_run(run)
     if remote is None:
         columns = _find_trained_columns(folder, named=not texts)
@@ -127,11 +190,7 @@ def predict(
     ):
         predictor = remote or load(
             folder,
-            raw=raw,
-            target_accuracy=target_accuracy,
-            reject_atypical=reject_atypical,
-            verify=verify,
-            blend=blend,
+            **choices,
             runtime=runtime if runtime == "torch" or (output is None and job.rows <= _FEW) else None,
         )
         if output is None:
@@ -142,12 +201,30 @@ def predict(
             job, predictor, output, csv_safe=csv_safe, resume=resume, overwrite=overwrite, progress=progress
         )
     if not quiet:
-        bad = job.rows - job.usable
-        kept = job.bad_rows == "keep"
-        sys.stderr.write(f"{format_count(written, 'row' if kept else 'prediction')} written to {disarm(str(output))}\n")
-        if bad:
-            where = "without a prediction" if kept else f"left out: {batch.name_left_out(output)}"
-            sys.stderr.write(f"{format_count(bad, 'row')} {disarm(where)}\n")
+        _report(job, output, written)
+
+
+def _report(job: "BatchJob", output: Path, written: int) -> None:
+    """Say what was written, and what was not."""
+    from lorafit.inference.batch import name_left_out
+
+    bad = job.rows - job.usable
+    kept = job.bad_rows == "keep"
+    sys.stderr.write(f"{format_count(written, 'row' if kept else 'prediction')} written to {disarm(str(output))}\n")
+    if bad:
+        where = "without a prediction" if kept else f"left out: {name_left_out(output)}"
+        sys.stderr.write(f"{format_count(bad, 'row')} {disarm(where)}\n")
+
+
+def _predict_on_cluster(
+    open_model: "Callable[[], Predictor]", job: "ClusterJob", *, resume: bool, overwrite: bool, quiet: bool
+) -> None:
+    from lorafit.cluster.prediction import run_cluster_job
+
+    with open_progress(quiet=quiet) as progress:
+        written = run_cluster_job(job, open_model(), resume=resume, overwrite=overwrite, progress=progress)
+    if not quiet:
+        sys.stderr.write(f"{format_count(written, 'row')} written to {disarm(job.output)}\n")
 
 
 @contextmanager

@@ -79,16 +79,20 @@ class PredictedTable:
         Where rows without a prediction are kept, these are empty there, and `fault` says why. A new column whose name
         is taken gets `predicted_` before it.
         """
-        columns: dict[str, Sequence[object]] = dict(self.table.columns)
+        return {**self.table.columns, **self.add_to(self.table.columns)}
+
+    def add_to(self, taken: Iterable[str]) -> dict[str, list[object]]:
+        """Return the columns of the predictions alone, under names that are none of those `taken`."""
         new: dict[str, list[object]] = build_columns(self.predictions, self.example)
         if self.keeps_faults:
             new["fault"] = [self.table.faults.get(row) for row in range(len(self.table))]
+        added: dict[str, list[object]] = {}
         for name, values in new.items():
             free = name
-            while free in columns:
+            while free in taken or free in added:
                 free = f"predicted_{free}"
-            columns[free] = values
-        return columns
+            added[free] = values
+        return added
 
 
 def check_output(path: Path, *, overwrite: bool, csv_safe: bool = False) -> None:
@@ -300,21 +304,39 @@ def _predict_parts(
 
     keeps_faults = job.bad_rows == "keep"
     for source_rows, table in job.parts(ranges):
-        texts = read_column(table, job.text_columns)
-        usable = [row for row in range(len(texts)) if row not in table.faults]
-        asked = cast("list[Text]", [texts[row] for row in usable])
-        predicted = predictor.predict(asked, bad_rows="keep", on_progress=count) if usable else []
-        done += len(usable)
-        answers = dict(zip(usable, predicted, strict=True))
-        empty = {row: NOTHING_LEFT for row, prediction in answers.items() if prediction is None}
-        if empty and not keeps_faults:
-            raise UserInputError(
-                f"{table.origin}: among rows {source_rows.start + 1:,} to {source_rows.stop:,} is {NOTHING_LEFT}. "
-                "Start over with --bad-rows keep."
-            )
-        predictions = tuple(answers.get(row) for row in range(len(texts)))
-        whole = replace(table, faults={**table.faults, **empty})
-        yield source_rows, PredictedTable(whole, job.text_columns, predictions, example, keeps_faults=keeps_faults)
+        part = PredictedTable(table, job.text_columns, (), example, keeps_faults=keeps_faults)
+        where = f"{table.origin}: among rows {source_rows.start + 1:,} to {source_rows.stop:,}"
+        yield source_rows, predict_part(part, predictor, where=where, on_progress=count)
+        done += len(table) - len(table.faults)
+
+
+def predict_part(
+    part: PredictedTable, predictor: BatchModel, *, where: str, on_progress: Callable[[int], None] | None = None
+) -> PredictedTable:
+    """Predict the rows of a part that has no predictions yet.
+
+    Args:
+        part: The rows; those in `table.faults` get no prediction.
+        predictor: As for `run_job`.
+        where: What the part is, for messages.
+        on_progress: Called with the number of texts that are done.
+
+    Returns:
+        The part with its predictions.
+
+    Raises:
+        UserInputError: The tokenizer leaves nothing of a text, and rows without a prediction are not kept.
+    """
+    texts, faults = part.texts, part.table.faults
+    usable = [row for row in range(len(texts)) if row not in faults]
+    asked = cast("list[Text]", [texts[row] for row in usable])
+    predicted = predictor.predict(asked, bad_rows="keep", on_progress=on_progress) if usable else []
+    answers = dict(zip(usable, predicted, strict=True))
+    empty = {row: NOTHING_LEFT for row, prediction in answers.items() if prediction is None}
+    if empty and not part.keeps_faults:
+        raise UserInputError(f"{where} is {NOTHING_LEFT}. Start over with --bad-rows keep.")
+    predictions = tuple(answers.get(row) for row in range(len(texts)))
+    return replace(part, table=replace(part.table, faults={**faults, **empty}), predictions=predictions)
 
 
 def _describe_ranges(ranges: Sequence[range]) -> str:

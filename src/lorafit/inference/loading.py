@@ -108,7 +108,7 @@ def load(  # noqa: PLR0913 - each is a choice of its own, and has a name
         predictor = _load_folder(folder, precision, runtime, how)
     predictor.reopen = partial(
         load,
-        folder,
+        folder.absolute(),
         precision=precision,
         runtime=runtime,
         **asdict(how),

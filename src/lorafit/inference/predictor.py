@@ -139,7 +139,7 @@ class Predictor:
     `fingerprint` tells models apart that were made from different `settings`. `pair` says whether it takes pairs of
     texts: tuples of two, or dictionaries with `text` and `text_pair`, as in transformers' pipelines. `typicality` says
     how like the training rows a text is, or is None; `pad_id` is the token id of the padding. `reopen` opens it again
-    from its folder; None where it comes from none.
+    from its folder, with other `threads` if they are given; None where it comes from none.
     """
 
     def __init__(  # noqa: PLR0913 - each is a part of its own, and has a name
@@ -163,7 +163,7 @@ class Predictor:
         self._tokenizer, self.pad_id = tokenizer
         self._truncation = truncation
         self._blend = blend
-        self.reopen: Callable[[], Predictor] | None = None
+        self.reopen: Callable[..., Predictor] | None = None
 
     def __reduce__(self) -> tuple[Callable[[], "Predictor"], tuple[()]]:
         """Pickle what opens it again, in this process or another."""
