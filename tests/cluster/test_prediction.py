@@ -69,7 +69,7 @@ def test_a_stopped_job_goes_on_with_what_is_missing(
     with monkeypatch.context() as patch:
 
         def stop(work: prediction._Work, rows: ray.data.Dataset, *more: object) -> None:
-            write(work, rows.filter(lambda row: int(row["id"][1:]) < 1500), *more)
+            write(work, rows.filter(lambda row: int(row["id"][1:]) < 1500, num_cpus=0), *more)
             raise KeyboardInterrupt
 
         write = prediction._Work._write
