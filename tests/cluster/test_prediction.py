@@ -59,6 +59,7 @@ def test_a_cluster_predicts_what_one_machine_predicts(exported: Path, address: s
         run_cluster_job(job, predictor)
 
 
+@pytest.mark.slow
 def test_a_stopped_job_goes_on_with_what_is_missing(
     exported: Path, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_node_that_dies_loses_and_doubles_no_row(
     assert len({row["id"] for row in read_output(tmp_path / "out")}) == 30_000
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_predicted_are_refused_left_out_or_kept(
     exported: Path, address: str, tmp_path: Path
 ) -> None:
@@ -131,6 +133,7 @@ def test_rows_that_cannot_be_predicted_are_refused_left_out_or_kept(
     assert [row["label"] is None for row in kept] == [False, True, False, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_texts_of_other_files_are_read_as_text(exported: Path, address: str, tmp_path: Path, suffix: str) -> None:
     rows = [{"id": 1, "text": "123"}, {"id": 2, "text": 'two lines\nand a "quote", too'}]
@@ -142,7 +145,9 @@ def test_texts_of_other_files_are_read_as_text(exported: Path, address: str, tmp
         else:
             file.writelines(f"{json.dumps(row)}\n" for row in rows)
     words = ["predict", str(exported), "--file", f"local://{tmp_path}/new.{suffix}", "--output", str(tmp_path / "out")]
-    main([*words, "--engine", "ray", "--address", address, "--cpus-per-actor", "1", "-q"])
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--engine", "ray", "--address", address, "--cpus-per-actor", "1", "-q"])
+    assert ended.value.code == 0
     written = sorted(pq.read_table(tmp_path / "out").to_pylist(), key=lambda row: row["id"])
     assert [{"id": row["id"], "text": row["text"]} for row in written] == rows
 

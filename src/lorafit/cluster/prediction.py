@@ -381,7 +381,7 @@ def _choose_reader(
     if suffix == ".parquet":
         return ray.data.read_parquet, {}
     if suffix in {".jsonl", ".ndjson"}:
-        return ray.data.read_json, {"lines": True, "file_extensions": None}
+        return ray.data.read_json, {"file_extensions": None}
     csv = require("pyarrow.csv", extra="cluster", purpose=PURPOSE)
     arrow = require("pyarrow", extra="cluster", purpose=PURPOSE)
     return ray.data.read_csv, {
