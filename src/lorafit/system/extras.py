@@ -15,7 +15,18 @@ from lorafit.errors import MissingExtraError
 from lorafit.system.variables import defaults
 
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "train": ("torch", "transformers", "peft", "accelerate", "datasets", "pyarrow", "sklearn", "scipy", "jinja2"),
+    "train": (
+        "torch",
+        "transformers",
+        "peft",
+        "accelerate",
+        "datasets",
+        "psutil",
+        "pyarrow",
+        "sklearn",
+        "scipy",
+        "jinja2",
+    ),
     "check": ("cleanlab", "ftfy", "py3langid", "rensa"),
     "tables": ("openpyxl", "zstandard"),
     "search": ("optuna",),
