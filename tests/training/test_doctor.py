@@ -91,7 +91,13 @@ def test_packages_come_from_the_projects_own_metadata() -> None:
 
 @pytest.mark.parametrize(
     ("requirement", "fits"),
-    [("numpy>=1; extra == 'train'", True), ("numpy>=999", False), ("no-such-package", False), ("numpy", True)],
+    [
+        ("numpy>=1; extra == 'train'", True),
+        ("numpy>=999", False),
+        ("no-such-package", False),
+        ("numpy", True),
+        ("pandas[excel] >=999", False),
+    ],
 )
 def test_package_fits_if_its_version_is_wanted(requirement: str, fits: bool) -> None:
     assert diagnostics._read_requirement(requirement).fits is fits

@@ -1,10 +1,17 @@
 """`lorafit demo`: training on the built-in data and model."""
 
+import typer
+
 from lorafit.cli.options import Output, Overwrite, Quiet, Settings, TrainingOptions
 
 
 def demo(
-    *, settings: Settings = None, output: Output = None, overwrite: Overwrite = False, quiet: Quiet = False
+    *,
+    context: typer.Context,
+    settings: Settings = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train on the built-in data and model.
 
@@ -13,4 +20,5 @@ def demo(
     from lorafit.cli.train import train
 
     options = TrainingOptions(model="builtin:distil-minilm", settings=settings)
-    train(["builtin:rotten-tomatoes"], options=options, output=output, overwrite=overwrite, quiet=quiet)
+    data = ["builtin:rotten-tomatoes"]
+    train(data, context=context, options=options, output=output, overwrite=overwrite, quiet=quiet)

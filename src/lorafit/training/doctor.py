@@ -175,12 +175,11 @@ def _find_packages() -> list[Package]:
 
 
 def _read_requirement(text: str) -> Package:
-    """Parse a requirement such as `torch>=2.13; extra == 'train'`."""
+    """Parse a requirement such as `torch>=2.13; extra == 'train'` or `ray[data]>=2.60`."""
     requirement, _, marker = text.partition(";")
-    name = re.match(r"[A-Za-z0-9._-]+", requirement.strip())
+    label = re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0]
+    wanted = re.sub(r"^\s*[A-Za-z0-9._-]+\s*(\[.*?\])?", "", requirement).strip()
     extra = re.search(r"extra == ['\"]([^'\"]+)['\"]", marker)
-    label = name.group() if name else requirement.strip()
-    wanted = requirement.strip().removeprefix(label).strip()
     installed = _installed_version(label)
     return Package(
         name=label,
