@@ -27,7 +27,7 @@ WORDS = ("a lovely film", "a dull film", "two hours that I will not get back", "
 
 def write_rows(folder: Path, rows: int, *, files: int = 2, **columns: list[Any]) -> list[dict[str, Any]]:
     """Write parquet files with ids and texts, and return their rows."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     table = pa.table(
         {"id": [f"r{row}" for row in range(rows)], "text": [f"{WORDS[row % 4]}, {row}" for row in range(rows)]}
         | columns
