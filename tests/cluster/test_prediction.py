@@ -14,6 +14,7 @@ import ray.data
 import lorafit
 from lorafit.cli import main
 from lorafit.cluster import prediction
+from lorafit.cluster.places import Place
 from lorafit.cluster.prediction import ClusterJob, run_cluster_job
 from lorafit.errors import DataError, RunError, UserInputError
 
@@ -26,7 +27,7 @@ WORDS = ("a lovely film", "a dull film", "two hours that I will not get back", "
 
 def write_rows(folder: Path, rows: int, *, files: int = 2, **columns: list[Any]) -> list[dict[str, Any]]:
     """Write parquet files with ids and texts, and return their rows."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     table = pa.table(
         {"id": [f"r{row}" for row in range(rows)], "text": [f"{WORDS[row % 4]}, {row}" for row in range(rows)]}
         | columns
@@ -57,6 +58,9 @@ def test_a_cluster_predicts_what_one_machine_predicts(exported: Path, address: s
     assert run_cluster_job(job, predictor, resume=True) == 600, "what is whole is not done again"
     with pytest.raises(RunError, match=r"is there already, and is whole\. Start over with --overwrite"):
         run_cluster_job(job, predictor)
+    with pytest.raises(DataError, match="has no column 'body'"):
+        run_cluster_job(ClusterJob(**{**vars(job), "text_columns": ("body",)}), predictor, overwrite=True)
+    assert read_output(tmp_path / "out") == written, "nothing is thrown away for a job that cannot begin"
 
 
 @pytest.mark.slow
@@ -226,3 +230,14 @@ def test_options_that_do_not_suit_a_cluster_are_refused(
         main(["predict", str(exported), "--engine", "ray", *words])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_files_are_found_by_name_and_kind(tmp_path: Path) -> None:
+    folder = tmp_path / "_new" / "rows"
+    write_rows(folder, 4)
+    write_rows(folder / "_checkpoint", 4)
+    assert len(Place.find(str(folder)).list_files([".parquet"])) == 2
+    assert len(Place.find(str(folder / "1.*")).list_files([".parquet"])) == 1
+    (folder / "more.csv").write_text("text\nfine\n")
+    with pytest.raises(UserInputError, match="has files of several kinds"):
+        Place.find(str(folder)).list_files([".parquet", ".csv"])

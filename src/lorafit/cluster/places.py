@@ -65,9 +65,11 @@ class Place:
         Raises:
             UserInputError: There are none, or files of several kinds.
         """
-        found = self.system.find(self.path) if self.system.isdir(self.path) else self.system.glob(self.path)
-        kinds = tuple(suffixes)
-        files = [name for name in sorted(map(str, found)) if name.lower().endswith(kinds) and "/_" not in name]
+        is_folder, kinds = self.system.isdir(self.path), tuple(suffixes)
+        found = sorted(map(str, self.system.find(self.path) if is_folder else self.system.glob(self.path)))
+        files = [name for name in found if name.lower().endswith(kinds)]
+        if is_folder:  # what begins with _ is not among the rows, as for other readers of such folders
+            files = [name for name in files if "/_" not in name.removeprefix(self.path)]
         if not files:
             raise UserInputError(f"{show_value(self.url)}: there is no file that ends in {', '.join(kinds)}.")
         if len({find_suffix(name) for name in files}) > 1:

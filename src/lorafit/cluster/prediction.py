@@ -148,7 +148,7 @@ class _Work:
         self.output = Place.find(job.output)
         self._source = Place.find(job.files)
         self._files = self._source.list_files(_READABLE)
-        self._is_begun = False
+        self._replaces, self._is_begun = False, False
 
     def run(self, ray: ModuleType, *, resume: bool, overwrite: bool) -> int:
         """Predict all rows, and return how many there are."""
@@ -202,7 +202,7 @@ class _Work:
         if not overwrite:
             how = "is whole" if there.rows is not None else "was stopped: go on with --resume"
             raise RunError(f"{job.output} is there already, and {how}. Start over with --overwrite.")
-        output.system.rm(output.path, recursive=True)
+        self._replaces = True
         return fresh
 
     def _read(self, ray: ModuleType) -> _Rows:
@@ -234,6 +234,8 @@ class _Work:
         return census
 
     def _begin(self, record: ClusterRecord) -> None:
+        if self._replaces:
+            self.output.system.rm(self.output.path, recursive=True)
         self.output.system.makedirs(self.output.path, exist_ok=True)
         self._keep(record)
         self._is_begun = True
