@@ -65,11 +65,11 @@ def test_a_cluster_predicts_what_one_machine_predicts(exported: Path, address: s
 
 @pytest.mark.slow
 def test_a_stopped_job_goes_on_with_what_is_missing(
-    exported: Path, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_rows(tmp_path / "in", 4000)
     monkeypatch.setattr(prediction, "_BLOCK_BYTES", 20_000)
-    job = ClusterJob(str(tmp_path / "in"), str(tmp_path / "out"), id_column="id", address=address, cpus_per_actor=1)
+    job = ClusterJob(str(tmp_path / "in"), str(tmp_path / "out"), id_column="id")
     predictor = lorafit.load(exported)
     with monkeypatch.context() as patch:
 
@@ -122,8 +122,7 @@ def test_a_node_that_dies_loses_and_doubles_no_row(
 def test_rows_that_cannot_be_predicted_are_refused_left_out_or_kept(
     exported: Path, address: str, tmp_path: Path
 ) -> None:
-    texts = ["fine", None, "also fine", "  ", "good"]
-    write_rows(tmp_path / "in", 5, files=1, text=texts)
+    write_rows(tmp_path / "in", 5, files=1, text=["fine", None, "also fine", "  ", "good"])
     job = ClusterJob(str(tmp_path / "in"), str(tmp_path / "out"), id_column="id", address=address, cpus_per_actor=1)
     predictor = lorafit.load(exported)
     with pytest.raises(UserInputError, match=r"cannot predict 2 of 5 rows: .*no text \(1 row\).*--bad-rows drop"):
@@ -140,7 +139,7 @@ def test_rows_that_cannot_be_predicted_are_refused_left_out_or_kept(
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_texts_of_other_files_are_read_as_text(exported: Path, address: str, tmp_path: Path, suffix: str) -> None:
-    rows = [{"id": 1, "text": "123"}, {"id": 2, "text": 'two lines\nand a "quote", too'}]
+    rows = [{"id": "007", "text": "2026-12-03"}, {"id": "7", "text": 'two lines\nand a "quote", too'}]
     with (tmp_path / f"new.{suffix}").open("w", newline="", encoding="utf-8") as file:
         if suffix == "csv":
             writer = csv.DictWriter(file, ["id", "text"])
@@ -150,7 +149,7 @@ def test_texts_of_other_files_are_read_as_text(exported: Path, address: str, tmp
             file.writelines(f"{json.dumps(row)}\n" for row in rows)
     words = ["predict", str(exported), "--file", f"local://{tmp_path}/new.{suffix}", "--output", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as ended:
-        main([*words, "--engine", "ray", "--address", address, "--cpus-per-actor", "1", "-q"])
+        main([*words, "--engine", "ray", "--address", address, "--cpus-per-actor", "1", "--id-column", "id", "-q"])
     assert ended.value.code == 0
     written = sorted(pq.read_table(tmp_path / "out").to_pylist(), key=lambda row: row["id"])
     assert [{"id": row["id"], "text": row["text"]} for row in written] == rows
@@ -183,6 +182,7 @@ def test_a_node_that_does_not_see_the_model_is_named(
         ({"cpus_per_actor": 64}, "--cpus-per-actor 64: the largest node has 1"),
         ({"text_columns": ("body",)}, "has no column 'body'"),
         ({"id_column": "key"}, "has no column 'key'"),
+        ({"text_columns": ("text", "id")}, "The model takes single texts"),
         ({"files": "nothing/*.parquet"}, "there is no file that ends in"),
         ({"files": "nosuch://bucket/x.parquet"}, "cannot be opened"),
         ({"address": "127.0.0.1:9"}, "no Ray cluster answers there"),
@@ -202,10 +202,20 @@ def test_what_cannot_be_done_is_refused_by_name(
 
 def test_a_folder_of_somebody_else_is_not_touched(exported: Path, address: str, tmp_path: Path) -> None:
     write_rows(tmp_path / "in", 4)
-    job = ClusterJob(str(tmp_path / "in"), str(tmp_path / "in"), address=address, cpus_per_actor=1)
+    write_rows(tmp_path / "theirs", 4)
+    job = ClusterJob(str(tmp_path / "in"), str(tmp_path / "theirs"), address=address, cpus_per_actor=1)
     with pytest.raises(RunError, match="is there, and no output of lorafit"):
         run_cluster_job(job, lorafit.load(exported), overwrite=True)
-    assert len(list((tmp_path / "in").iterdir())) == 2
+    assert len(list((tmp_path / "theirs").iterdir())) == 2
+
+
+@pytest.mark.parametrize(("files", "output"), [("in", "in"), ("in", "in/out"), ("in/part/*", "in")])
+def test_an_output_and_files_in_each_other_are_refused(exported: Path, tmp_path: Path, files: str, output: str) -> None:
+    (tmp_path / "in").mkdir()
+    write_rows(tmp_path / "in" / "part", 4)
+    job = ClusterJob(str(tmp_path / files), str(tmp_path / output))
+    with pytest.raises(UserInputError, match="are in each other"):
+        run_cluster_job(job, lorafit.load(exported), overwrite=True)
 
 
 def test_resuming_needs_ids(exported: Path, tmp_path: Path) -> None:
@@ -219,9 +229,10 @@ def test_resuming_needs_ids(exported: Path, tmp_path: Path) -> None:
         (["a text"], "--engine ray takes --file"),
         (["--file", "in"], "--engine ray takes --file"),
         (["--file", "in", "--output", "out", "--json"], "--engine ray takes --file"),
+        (["--file", "in", "--output", "out", "--adapter", "tone"], "not a model of a server"),
         (["--file", "in", "--output", "out", "--delimiter", ";"], "--delimiter: Ray reads files as they usually are"),
     ],
-    ids=["text", "no output", "json", "delimiter"],
+    ids=["text", "no output", "json", "server", "delimiter"],
 )
 def test_options_that_do_not_suit_a_cluster_are_refused(
     exported: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
@@ -241,3 +252,18 @@ def test_files_are_found_by_name_and_kind(tmp_path: Path) -> None:
     (folder / "more.csv").write_text("text\nfine\n")
     with pytest.raises(UserInputError, match="has files of several kinds"):
         Place.find(str(folder)).list_files([".parquet", ".csv"])
+
+
+def test_resuming_needs_a_cpu_more(exported: Path, start_cluster: Callable[[int], Any], tmp_path: Path) -> None:
+    write_rows(tmp_path / "in", 4)
+    address = f"127.0.0.1:{start_cluster(1).gcs_address.rpartition(':')[2]}"
+    job = ClusterJob(str(tmp_path / "in"), str(tmp_path / "out"), id_column="id", address=address, cpus_per_actor=1)
+    with pytest.raises(UserInputError, match="--cpus-per-actor 1 leaves no CPU for Ray"):
+        run_cluster_job(job, lorafit.load(exported), resume=True)
+
+
+def test_options_of_a_cluster_need_one(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", str(exported), "--file", "in.csv", "--id-column", "id"])
+    assert stopped.value.code == 2
+    assert "--id-column is for a cluster" in capsys.readouterr().err

@@ -55,6 +55,17 @@ class PredictedOptions(TextOptions):
         typer.Option("--id-column", help="With Ray: column of ids, each there once, by which a job is resumed."),
     ] = None
 
+    def check(self, *, is_remote: bool) -> None:
+        """Refuse what is for a cluster where there is none, and a server where there is one."""
+        from lorafit.errors import UserInputError
+
+        given = {"--address": self.address, "--id-column": self.id_column}
+        named = [name for name, value in given.items() if value is not None]
+        if self.engine != "ray" and named:
+            raise UserInputError(f"{named[0]} is for a cluster: give --engine ray with it, or leave it out.")
+        if self.engine == "ray" and is_remote:
+            raise UserInputError("--engine ray takes a folder that all nodes see, not a model of a server.")
+
     def describe_job(self, folder: Path, files: str | None, output: str | None, *, unfit: bool) -> "ClusterJob":
         """Return the job of a cluster that these options describe, unless others are given that are unfit for one."""
         from lorafit.cluster.prediction import ClusterJob
@@ -159,6 +170,7 @@ def predict(
         "verify": verify,
         "blend": blend,
     }
+    rows.check(is_remote=adapter is not None or run.startswith(("http://", "https://")))
     if rows.engine == "ray":
         _predict_on_cluster(
             partial(load, locate_run(run), runtime=runtime if runtime == "torch" else None, **choices),

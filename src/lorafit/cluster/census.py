@@ -113,7 +113,7 @@ def _look(table: Any, text_columns: tuple[str, ...], id_column: str | None, *, o
     if id_column is not None:
         hashing = require("pandas.util", extra="cluster", purpose=PURPOSE)
         ids = table.column(id_column).to_pylist()
-        nameless = sum(one is None for one in ids)
+        nameless = sum(one is None or one == "" for one in ids)
         kept = [str(one) for row, one in enumerate(ids) if of_faulty or row not in faults]
         hashes = hashing.hash_array(np.array(kept, dtype=object)).astype(_HASHED).tobytes()
     counted = json.dumps(Counter(faults.values()))

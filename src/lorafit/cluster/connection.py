@@ -58,27 +58,36 @@ def connecting(address: str | None) -> Iterator[ModuleType]:
 
 
 def _join(ray: ModuleType, address: str | None) -> None:
-    own: dict[str, Any] = {} if address else {"num_cpus": available_cores(), "include_dashboard": False}
+    spare = 1  # for what Ray itself does where a job is resumed, which is little
+    own: dict[str, Any] = {} if address else {"num_cpus": available_cores() + spare, "include_dashboard": False}
     if address:
         _knock(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except ConnectionError as error:
         raise _silent(address) from error
     except (RuntimeError, OSError, ValueError) as error:
         raise EnvironmentUnfitError(f"Ray does not come up: {_brief(error)}") from error
 
 
-def count_actors(ray: ModuleType, cpus: int) -> int:
+def count_actors(ray: ModuleType, cpus: int, *, spares_one: bool) -> int:
     """Return how many actors of so many CPUs the nodes have room for.
+
+    Args:
+        ray: The cluster.
+        cpus: CPUs of an actor.
+        spares_one: Whether a CPU of the cluster is to be left for Ray.
 
     Raises:
         UserInputError: There is no room for one.
     """
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    actors = sum(have // cpus for have in nodes)
+    actors, left = sum(have // cpus for have in nodes), sum(have % cpus for have in nodes)
     if not actors:
         raise UserInputError(f"--cpus-per-actor {cpus}: the largest node has {max(nodes, default=0)}.")
+    actors -= spares_one and not left
+    if not actors:
+        raise UserInputError(f"--cpus-per-actor {cpus} leaves no CPU for Ray, which resuming takes one of. Give less.")
     return actors
 
 
@@ -97,12 +106,15 @@ def ask_nodes(ray: ModuleType, question: Callable[[], str]) -> None:
     ).NodeAffinitySchedulingStrategy
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     asked = ray.remote(_ask)
-    answers = ray.get(
-        [
-            asked.options(num_cpus=0, scheduling_strategy=strategy(node["NodeID"], soft=False)).remote(question)
-            for node in nodes
-        ]
-    )
+    answers = []
+    for answer in [
+        asked.options(num_cpus=0, scheduling_strategy=strategy(node["NodeID"], soft=False)).remote(question)
+        for node in nodes
+    ]:
+        try:
+            answers.append(ray.get(answer))
+        except ray.exceptions.RayError as error:
+            answers.append(_brief(error))
     unfit = [f"{node['NodeManagerAddress']}: {told}" for node, told in zip(nodes, answers, strict=True) if told]
     if unfit:
         more = f"; and {len(unfit) - _MOST_NAMED} more" if len(unfit) > _MOST_NAMED else ""

@@ -6,7 +6,7 @@ ids of what is written (`DataContext.checkpoint_config`), so that a job that was
 the output are counted, and their ids compared with those that were read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -37,8 +37,8 @@ _READABLE: Final = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 _BLOCK_BYTES: Final = 8 << 20
 """Of rows that are written, and kept where a job is stopped, at a time: 10 to 100 seconds of work."""
 
-_TRIES: Final = 4
-"""How often an actor is started again, and a batch given to another one, before the job ends."""
+_RESTARTS: Final = 4
+"""How often an actor is started again before the job ends."""
 
 _SECONDS: Final = 1.0
 """Between two looks at how far a job is."""
@@ -129,11 +129,11 @@ def run_cluster_job(
             return work.run(ray, resume=resume, overwrite=overwrite)
         except KeyboardInterrupt:
             raise JobInterruptedError(f"Interrupted. {work.describe_kept()}") from None
-        except LorafitError:
-            raise
-        except (ray.exceptions.RayError, OSError, ValueError) as error:  # pyarrow's are among the last
-            found = explain(error)
+        except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError, OSError, ValueError) as error:
+            found = explain(error)  # those of pyarrow are ValueErrors
             raise type(found)(f"{found} {work.describe_kept()}") from error
+        finally:
+            work.tidy()
 
 
 class _Work:
@@ -148,6 +148,12 @@ class _Work:
         self.output = Place.find(job.output)
         self._source = Place.find(job.files)
         self._files = self._source.list_files(_READABLE)
+        if predictor.pair != (len(job.text_columns) == 2):
+            raise UserInputError(f"The model takes {'pairs' if predictor.pair else 'single texts'}: see --text-column.")
+        if any(f"{name}/".startswith(f"{self.output.path}/") for name in self._files) or (
+            f"{self.output.path}/".startswith(f"{self._source.path}/")
+        ):
+            raise UserInputError("--output and --file are in each other. Give the output a folder of its own.")
         self._replaces, self._is_begun = False, False
 
     def run(self, ray: ModuleType, *, resume: bool, overwrite: bool) -> int:
@@ -155,8 +161,12 @@ class _Work:
         record = self._open_output(resume=resume, overwrite=overwrite)
         if record.rows is not None:
             return record.rows
-        actors = count_actors(ray, self._job.cpus_per_actor)
-        ask_nodes(ray, partial(_look_around, self._reopen, self._fingerprint, self._source.arrow, self._files[0]))
+        actors = count_actors(ray, self._job.cpus_per_actor, spares_one=resume)
+        self.output.system.makedirs(self.output.path, exist_ok=True)
+        seen = [(self._source.arrow, self._files[0])]
+        if self.output.is_local:  # elsewhere there are no folders
+            seen.append((self.output.arrow, self.output.path))
+        ask_nodes(ray, partial(_look_around, self._reopen, self._fingerprint, seen))
         with _working_in_small_parts():
             rows = self._read(ray)
             census = self._check(rows)
@@ -174,6 +184,12 @@ class _Work:
         if self._is_begun and self._job.id_column is not None:
             return f"What is finished is kept in {self._job.output}: go on with the same command and --resume."
         return "Nothing is kept." if not self._is_begun else f"Start over with --overwrite: {self._job.output}"
+
+    def tidy(self) -> None:
+        """Remove the output folder if nothing was put into it."""
+        if self.output.is_local and not self._is_begun:
+            with suppress(OSError):
+                Path(self.output.path).rmdir()
 
     def _open_output(self, *, resume: bool, overwrite: bool) -> ClusterRecord:
         """Look at what stands in the output folder, and return the record of this job."""
@@ -207,12 +223,15 @@ class _Work:
 
     def _read(self, ray: ModuleType) -> _Rows:
         """Return the rows of the files."""
-        read, options = _choose_reader(ray, find_suffix(self._files[0]), self._job.text_columns)
+        read, options = _choose_reader(ray, find_suffix(self._files[0]), self._job)
         rows = read(self._files, filesystem=self._source.arrow, num_cpus=0, **options)
         wanted = dict.fromkeys(self._job.text_columns, "--text-column")
         if self._job.id_column is not None:
             wanted[self._job.id_column] = "--id-column"
-        check_columns(rows.schema().names, wanted, self._job.files)
+        schema = rows.schema()
+        if schema is None:
+            raise UserInputError(f"{self._job.files} has no rows.")
+        check_columns(schema.names, wanted, self._job.files)
         return rows
 
     def _check(self, rows: _Rows) -> Census:
@@ -266,8 +285,7 @@ class _Work:
             batch_size=BATCH,
             batch_format="pyarrow",
             num_cpus=job.cpus_per_actor,
-            max_restarts=_TRIES,
-            max_task_retries=_TRIES,
+            max_restarts=_RESTARTS,
         ).write_parquet(output.path, filesystem=output.arrow, ray_remote_args={"num_cpus": 0})
 
     def _compare(self, ray: ModuleType, expected: int, census: Census) -> None:
@@ -299,7 +317,8 @@ class _Labeller:
         names, keeps = self._job.text_columns, self._job.bad_rows == "keep"
         texts = self._read(rows)
         if texts.faults and not keeps:
-            rows = rows.take([row for row in range(rows.num_rows) if row not in texts.faults])
+            kept = [row for row in range(rows.num_rows) if row not in texts.faults]
+            rows = rows.take(self._arrow.array(kept, self._arrow.int64()))
             texts = self._read(rows)
         part = PredictedTable(texts, names, (), self._example, keeps_faults=keeps)
         predicted = predict_part(part, self._predictor, where=f"{self._job.files}: among the texts")
@@ -326,6 +345,7 @@ def _working_in_small_parts() -> Any:  # noqa: ANN401
     data = require("ray.data", extra="cluster", purpose=PURPOSE)
     context = data.DataContext.get_current().copy()
     context.target_max_block_size = _BLOCK_BYTES
+    context.raise_original_map_exception = True  # else it is lost on the way here
     context.use_datasource_v2 = False  # it lists files in tasks that wait for the CPUs that the actors have
     return data.DataContext.current(context)
 
@@ -366,28 +386,31 @@ def _counting(ray: ModuleType, total: int, progress: Progress) -> Iterator[Any]:
     progress.finish()
 
 
-def _look_around(reopen: Callable[[], Predictor], fingerprint: str, files: Any, first: str) -> str:  # noqa: ANN401
+def _look_around(reopen: Callable[[], Predictor], fingerprint: str, seen: Sequence[tuple[Any, str]]) -> str:
     """Return what keeps a node from the work; nothing if it can do it."""
     try:
-        if files.get_file_info(first).size is None:
-            return f"it does not see {first}"
+        for system, path in seen:
+            if not system.get_file_info(path).type:
+                return f"it does not see {path}"
         return "" if reopen().fingerprint == fingerprint else "its model is another one"
     except (LorafitError, OSError) as error:
         return str(error)
 
 
-def _choose_reader(
-    ray: ModuleType, suffix: str, text_columns: tuple[str, ...]
-) -> tuple[Callable[..., _Rows], dict[str, Any]]:
-    """Return what reads files with a suffix, with its options."""
+def _choose_reader(ray: ModuleType, suffix: str, job: ClusterJob) -> tuple[Callable[..., _Rows], dict[str, Any]]:
+    """Return what reads files with a suffix, with its options: texts stay text, and so do the ids of csv files."""
     if suffix == ".parquet":
         return ray.data.read_parquet, {}
-    if suffix in {".jsonl", ".ndjson"}:
-        return ray.data.read_json, {"file_extensions": None}
-    csv = require("pyarrow.csv", extra="cluster", purpose=PURPOSE)
     arrow = require("pyarrow", extra="cluster", purpose=PURPOSE)
+    texts = dict.fromkeys(job.text_columns, arrow.string())
+    if suffix in {".jsonl", ".ndjson"}:
+        json = require("pyarrow.json", extra="cluster", purpose=PURPOSE)
+        parsing = json.ParseOptions(explicit_schema=arrow.schema(texts), newlines_in_values=False)
+        return ray.data.read_json, {"file_extensions": None, "parse_options": parsing}
+    csv = require("pyarrow.csv", extra="cluster", purpose=PURPOSE)
+    ids = {} if job.id_column is None else {job.id_column: arrow.string()}
     return ray.data.read_csv, {
         "file_extensions": None,
         "parse_options": csv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True),
-        "convert_options": csv.ConvertOptions(column_types=dict.fromkeys(text_columns, arrow.string())),
+        "convert_options": csv.ConvertOptions(column_types=texts | ids),
     }

@@ -58,14 +58,14 @@ class _Fitted:
         return _open(self.files)
 
 
-def _open(files: Mapping[str, bytes]) -> Predictor:
+def _open(files: Mapping[str, bytes], threads: int | None = None) -> Predictor:
     """Open the model that files make up."""
     with tempfile.TemporaryDirectory(prefix="lorafit-estimator-") as folder:
         for name, content in files.items():
             path = Path(folder) / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        predictor = load(folder)
+        predictor = load(folder, threads=threads)
     predictor.reopen = partial(_open, files)
     return predictor
 

@@ -26,6 +26,7 @@ _SAVING: Final = 120
 """Seconds that a step and its checkpoint may take after a signal, before the processes are killed."""
 
 _LOOPBACK: Final = "127.0.0.1"
+_LOOPBACKS: Final = (_LOOPBACK, "::1")
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,9 @@ def launch(
     if config is not None and how.rank == 0:
         name = suggest_name(config.data.source, config.model.name, config.method.name)
         layout = choose_run_folder(output, suggestion=name, overwrite=overwrite)
-        words = words if output is not None else [*words, "--output", str(layout.root)]
+        if output is None:
+            end = words.index("--") if "--" in words else len(words)
+            words = [*words[:end], "--output", str(layout.root), *words[end:]]
     interface = _find_interface(*how.meeting_place)
     names = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface, "TORCH_CPP_LOG_LEVEL": "ERROR"}
     with defaults(names), _signals_as_usual() as heard, _silent_agent(), tempfile.TemporaryDirectory() as folder:
@@ -181,6 +184,11 @@ def _find_interface(host: str, port: int) -> str:
             own = probe.getsockname()[0]
     except OSError as error:
         raise EnvironmentUnfitError(f"--rendezvous: {host} cannot be reached ({error.strerror}).") from error
+    if own in _LOOPBACKS and host not in {*_LOOPBACKS, "localhost"}:
+        raise EnvironmentUnfitError(
+            f"--rendezvous: on this machine {host} is {own}, which no other one reaches. Give the address by which the "
+            "others reach it."
+        )
     names = {
         place.address.partition("%")[0]: name for name, places in psutil.net_if_addrs().items() for place in places
     }
