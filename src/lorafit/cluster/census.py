@@ -51,6 +51,9 @@ class Census:
     def check_ids(self, column: str) -> None:
         """Make sure that every row has an id of its own; of n rows, two ids share a hash with a chance of n²/2⁶⁵.
 
+        Args:
+            column: Their column, for the message.
+
         Raises:
             DataError: Rows have none, or the same.
         """

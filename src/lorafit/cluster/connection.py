@@ -78,6 +78,9 @@ def count_actors(ray: ModuleType, cpus: int, *, spares_one: bool) -> int:
         cpus: CPUs of an actor.
         spares_one: Whether a CPU of the cluster is to be left for Ray.
 
+    Returns:
+        The number of actors, at least 1.
+
     Raises:
         UserInputError: There is no room for one.
     """

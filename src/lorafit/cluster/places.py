@@ -60,7 +60,13 @@ class Place:
         return "file" in self.system.protocol
 
     def list_files(self, suffixes: Iterable[str]) -> list[str]:
-        """Return the files there, or in the folder that is there, with one of these suffixes, sorted.
+        """List the files there, or those in the folder that is there.
+
+        Args:
+            suffixes: How their names end, in lower case.
+
+        Returns:
+            Their paths, sorted.
 
         Raises:
             UserInputError: There are none, or files of several kinds.
