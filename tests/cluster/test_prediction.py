@@ -258,8 +258,10 @@ def test_resuming_needs_a_cpu_more(exported: Path, start_cluster: Callable[[int]
     write_rows(tmp_path / "in", 4)
     address = f"127.0.0.1:{start_cluster(1).gcs_address.rpartition(':')[2]}"
     job = ClusterJob(str(tmp_path / "in"), str(tmp_path / "out"), id_column="id", address=address, cpus_per_actor=1)
+    predictor = lorafit.load(exported)
     with pytest.raises(UserInputError, match="--cpus-per-actor 1 leaves no CPU for Ray"):
-        run_cluster_job(job, lorafit.load(exported), resume=True)
+        run_cluster_job(job, predictor, resume=True)
+    assert run_cluster_job(job, predictor) == 4, "a job that begins needs none"
 
 
 def test_options_of_a_cluster_need_one(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,15 +50,20 @@ def connecting(address: str | None) -> Iterator[ModuleType]:
         warnings.simplefilter("ignore")  # Ray's are for those who change this file
         ray = require("ray", extra="cluster", purpose=PURPOSE)
         require("ray.data", extra="cluster", purpose=PURPOSE)
-        _join(ray, address or os.environ.get("RAY_ADDRESS"))
+        _join(ray, find_address(address))
         try:
             yield ray
         finally:
             ray.shutdown()
 
 
+def find_address(address: str | None) -> str | None:
+    """Return the address of the cluster that is asked for; None where one of this machine alone is made."""
+    return address or os.environ.get("RAY_ADDRESS")
+
+
 def _join(ray: ModuleType, address: str | None) -> None:
-    spare = 1  # for what Ray itself does where a job is resumed, which is little
+    spare = 1  # for what Ray itself does, which is little: `count_actors` leaves it
     own: dict[str, Any] = {} if address else {"num_cpus": available_cores() + spare, "include_dashboard": False}
     if address:
         _knock(address)
@@ -90,7 +95,7 @@ def count_actors(ray: ModuleType, cpus: int, *, spares_one: bool) -> int:
         raise UserInputError(f"--cpus-per-actor {cpus}: the largest node has {max(nodes, default=0)}.")
     actors -= spares_one and not left
     if not actors:
-        raise UserInputError(f"--cpus-per-actor {cpus} leaves no CPU for Ray, which resuming takes one of. Give less.")
+        raise UserInputError(f"--cpus-per-actor {cpus} leaves no CPU for Ray itself. Give less.")
     return actors
 
 

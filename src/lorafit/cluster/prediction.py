@@ -18,7 +18,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from lorafit.cluster.census import BATCH, Census, take_census
-from lorafit.cluster.connection import ask_nodes, connecting, count_actors, explain
+from lorafit.cluster.connection import ask_nodes, connecting, count_actors, explain, find_address
 from lorafit.cluster.places import PURPOSE, Place, find_suffix
 from lorafit.data.tables import Table, check_columns
 from lorafit.errors import JobInterruptedError, LorafitError, RunError, UserInputError
@@ -161,7 +161,8 @@ class _Work:
         record = self._open_output(resume=resume, overwrite=overwrite)
         if record.rows is not None:
             return record.rows
-        actors = count_actors(ray, self._job.cpus_per_actor, spares_one=resume)
+        spares_one = resume or find_address(self._job.address) is None
+        actors = count_actors(ray, self._job.cpus_per_actor, spares_one=spares_one)
         self.output.system.makedirs(self.output.path, exist_ok=True)
         seen = [(self._source.arrow, self._files[0])]
         if self.output.is_local:  # elsewhere there are no folders
@@ -214,6 +215,7 @@ class _Work:
                 raise RunError(
                     f"{job.output} is of another job: {', '.join(changed)} changed. Start over with --overwrite."
                 )
+            self._is_begun = True
             return there
         if not overwrite:
             how = "is whole" if there.rows is not None else "was stopped: go on with --resume"
