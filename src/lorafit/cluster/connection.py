@@ -47,9 +47,9 @@ def connecting(address: str | None) -> Iterator[ModuleType]:
         MissingExtraError: Ray is not installed.
     """
     with without_telemetry(), defaults(_QUIET), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray's are for those who change this file
         ray = require("ray", extra="cluster", purpose=PURPOSE)
         require("ray.data", extra="cluster", purpose=PURPOSE)
+        warnings.simplefilter("ignore")  # Ray's own, which it lets through itself, are for those who change this file
         _join(ray, find_address(address))
         try:
             yield ray
