@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
+from urllib.parse import parse_qs, urlsplit
 
 import yaml
 from pydantic import (
@@ -55,6 +56,10 @@ _FLAGS = {
 }
 """Options that are not called as the settings they give."""
 
+SQLITE, JOURNAL = "sqlite", "journal"
+"""Those of `search.storage` that are files in the folder of the search."""
+
+_DATABASES = {"postgresql", "postgresql+psycopg"}
 _LARGEST = (1 << 63) - 1
 _MOST_FAULTS = 12
 _LONGEST_KEY = 80
@@ -558,6 +563,33 @@ class SearchConfig(Section):
         description="Stop a trial whose loss is above the median of the complete ones at the same share of its steps.",
     )
     seed: int = Field(0, ge=0, lt=1 << 32, description="Seed of the sampler.")
+    storage: str = Field(
+        SQLITE,
+        description="Where trials are kept: sqlite or journal, in the folder, or postgresql://USER@HOST/DATABASE; of "
+        "these, sqlite is for one machine.",
+    )
+
+    @field_validator("storage")
+    @classmethod
+    def _check_storage(cls, storage: str) -> str:
+        if storage in {SQLITE, JOURNAL}:
+            return storage
+        try:
+            parts = urlsplit(storage)
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme not in _DATABASES or not parts.path.strip("/"):
+            raise PydanticCustomError("storage", "give sqlite, journal or postgresql://USER@HOST/DATABASE")
+        if parts.password is not None or "password" in parse_qs(parts.query):
+            raise PydanticCustomError(
+                "storage", "leave the password out, as records would hold it: put it into PGPASSWORD or ~/.pgpass"
+            )
+        return storage
+
+    @property
+    def has_database(self) -> bool:
+        """Whether trials are kept by a server, not in a file of the folder."""
+        return self.storage not in {SQLITE, JOURNAL}
 
     @field_validator("space", mode="before")
     @classmethod
@@ -809,7 +841,7 @@ def _faults(error: ValidationError, flags: Collection[str], within: tuple[str, .
         else:
             got = (
                 ""
-                if fault["type"] in {"section", "name", "stride", "cuts", "range"}
+                if fault["type"] in {"section", "name", "stride", "cuts", "range", "storage"}
                 else f", got {show_value(fault['input'])}"
             )
             faults[".".join(location)] = f"{fault['msg']}{got}"

@@ -1,24 +1,12 @@
-"""What tests of experiments share: settings of short trainings, a progress that interrupts, and hostile records."""
+"""What tests of experiments share: hostile records, and pages taken apart."""
 
-import json
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lorafit.system.progress import Silent
 from lorafit.system.records import FileRecord
-
-LABELS: dict[str, Callable[[int, int], object]] = {
-    "single_label": lambda good, _: ("neg", "pos")[good],
-    "multi_label": lambda good, long: [name for name, has in (("good", good), ("long", long)) if has],
-    "regression": lambda good, long: 50 + 20 * good + 10 * long,
-    "ordinal": lambda good, long: 1 + 2 * good + long,
-}
-"""The label of a row by its task, from what its words say."""
 
 HOSTILE = "</title><img src=x onerror='1'><script>alert(\"2\")</script> | ](x)\n\N{RIGHT-TO-LEFT OVERRIDE}"
 CLEAN = "</title><img src=x onerror='1'><script>alert(\"2\")</script> | ](x) �"
@@ -28,66 +16,6 @@ CHECKED = {"task", "state", "verdict"}
 
 OPEN = {"versions", "rows", "space", "values", "importances"}
 """Fields with names from outside."""
-
-
-@pytest.fixture(scope="session")
-def tiny_settings(
-    build_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., list[str]]:
-    """Returns overrides with which a task is trained in about a second, on rows whose words tell the label."""
-    encoder, folder = build_encoder("distilbert", initializer_range=0.1), tmp_path_factory.mktemp("rows")
-
-    def build(task: str = "single_label") -> list[str]:
-        source = folder / f"{task}.jsonl"
-        if not source.exists():
-            places = [(row % 2, row // 2 % 2, row) for row in range(160)]
-            texts = [f"{('poor', 'superb')[good]} film {('minute', 'hours')[long]} {row}" for good, long, row in places]
-            labels = [LABELS[task](good, long) for good, long, _ in places]
-            rows = [json.dumps({"text": text, "label": label}) for text, label in zip(texts, labels, strict=True)]
-            source.write_text("\n".join(rows), encoding="utf-8")
-        return [
-            f"data.source={source}",
-            f"data.task={task}",
-            "data.test_fraction=0.25",
-            "data.validation_fraction=0.1",
-            f"model.name={encoder}",
-            "model.max_length=32",
-            "method.layers=top1",
-            "training.batch_size=16",
-            "training.epochs=2",
-            "training.learning_rate=5e-3",
-            "training.threads=1",
-            "evaluation.bootstrap_samples=100",
-            "evaluation.report=false",
-        ]
-
-    return build
-
-
-class Listener(Silent):
-    """A progress that remembers what it is told, and presses Ctrl-C once, at a training step.
-
-    Attributes:
-        lines: What `say` was given.
-    """
-
-    def __init__(self, stop: Callable[[Sequence[str], int], bool] | None = None) -> None:
-        self.lines: list[str] = []
-        self._stop = stop
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def update(self, done: int, **metrics: float) -> None:
-        if "loss" in metrics and self._stop is not None and self._stop(self.lines, done):
-            self._stop = None
-            signal.raise_signal(signal.SIGINT)
-
-
-@pytest.fixture
-def listen() -> Callable[..., Listener]:
-    """Makes a `Listener`; what it is given decides by the lines so far and the step whether to stop there."""
-    return Listener
 
 
 class Page(HTMLParser):

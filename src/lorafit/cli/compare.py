@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.options import DataSources, Quiet, TrainingOptions, name_sources
+from lorafit.cli.options import DataSources, ExperimentOptions, Quiet, name_sources
 from lorafit.cli.render.progress import open_progress
 
 
@@ -14,7 +14,7 @@ def compare(
     *,
     methods: Annotated[str, typer.Option(metavar="A,B,…", help="Methods to compare, separated by commas.")],
     seeds: Annotated[int, typer.Option(help="Number of seeds that each method is trained with.")] = 1,
-    options: TrainingOptions,
+    options: ExperimentOptions,
     budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Time limit for everything, e.g. 1h; all get the same settings.")
     ] = None,
@@ -30,6 +30,6 @@ def compare(
 
     config = options.load_config({**name_sources(data), "training.budget": budget})
     names = [name.strip() for name in methods.split(",") if name.strip()]
-    with open_progress(quiet=quiet) as progress:
-        comparison = compare_methods(config, names, seeds=seeds, output=output, progress=progress)
+    with open_progress(quiet=quiet) as progress, options.open_engine() as engine:
+        comparison = compare_methods(config, names, seeds=seeds, output=output, engine=engine, progress=progress)
     show_comparison(comparison, quiet=quiet)

@@ -4,14 +4,14 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 import typer
 
-from lorafit.errors import ConfigError
+from lorafit.errors import ConfigError, UserInputError
 from lorafit.system.hardware import use_threads
 from lorafit.system.paths import expand_home
 from lorafit.system.text import clean_text
@@ -19,6 +19,7 @@ from lorafit.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from lorafit.config import Config
+    from lorafit.experiments.engine import Engine
 
 
 _SWITCHES: Final = {"data.merge_spellings", "data.accept_labels", "model.force"}
@@ -52,6 +53,10 @@ TargetAccuracy = Annotated[
         metavar="SHARE",
         help="Accuracy that accepted predictions should reach; the others are marked to abstain.",
     ),
+]
+ClusterAddress = Annotated[
+    str | None,
+    typer.Option("--address", metavar="HOST:PORT", help="Of the Ray cluster [RAY_ADDRESS, or this machine]."),
 ]
 _Base = Annotated[
     Path | None,
@@ -231,6 +236,42 @@ class TrainingOptions(RowOptions):
         from lorafit.config import load_config
 
         return load_config(self.config, flags=self.collect(more), overrides=self.settings or ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentOptions(TrainingOptions):
+    """What several runs are trained by."""
+
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option("--engine", help="ray: on a cluster, several runs at once.")
+    ] = "local"
+    address: ClusterAddress = None
+    cpus_per_worker: Annotated[
+        int, typer.Option("--cpus-per-worker", metavar="N", min=1, help="With Ray: CPUs that each run is trained with.")
+    ] = 1
+
+    def open_engine(self) -> "AbstractContextManager[Engine | None]":
+        """Return a block in which the engine is there; None in it where this process trains."""
+        if self.engine != "ray":
+            check_no_cluster({"--address": self.address})
+            return nullcontext()
+        from lorafit.cluster.engine import open_engine
+
+        return open_engine(self.address, cpus_per_worker=self.cpus_per_worker)
+
+
+def check_no_cluster(options: Mapping[str, object]) -> None:
+    """Refuse options that are for a cluster where there is none.
+
+    Args:
+        options: By name; those that were not given are None.
+
+    Raises:
+        UserInputError: One was given.
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise UserInputError(f"{name} is for a cluster: give --engine ray with it, or leave it out.")
 
 
 def name_sources(

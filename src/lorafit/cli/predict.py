@@ -13,10 +13,12 @@ import typer
 
 from lorafit.cli.options import (
     Blended,
+    ClusterAddress,
     Quiet,
     TargetAccuracy,
     TextOptions,
     accepts_altered,
+    check_no_cluster,
     takes_base,
     takes_threads,
 )
@@ -43,10 +45,7 @@ class PredictedOptions(TextOptions):
         Literal["local", "ray"],
         typer.Option("--engine", help="ray: on a cluster, from many files to a folder of parquet files."),
     ] = "local"
-    address: Annotated[
-        str | None,
-        typer.Option("--address", metavar="HOST:PORT", help="Of the Ray cluster [RAY_ADDRESS, or this machine]."),
-    ] = None
+    address: ClusterAddress = None
     cpus_per_actor: Annotated[
         int, typer.Option("--cpus-per-actor", metavar="N", min=1, help="CPUs that each actor of Ray computes with.")
     ] = 2
@@ -59,10 +58,8 @@ class PredictedOptions(TextOptions):
         """Refuse what is for a cluster where there is none, and a server where there is one."""
         from lorafit.errors import UserInputError
 
-        given = {"--address": self.address, "--id-column": self.id_column}
-        named = [name for name, value in given.items() if value is not None]
-        if self.engine != "ray" and named:
-            raise UserInputError(f"{named[0]} is for a cluster: give --engine ray with it, or leave it out.")
+        if self.engine != "ray":
+            check_no_cluster({"--address": self.address, "--id-column": self.id_column})
         if self.engine == "ray" and is_remote:
             raise UserInputError("--engine ray takes a folder that all nodes see, not a model of a server.")
 

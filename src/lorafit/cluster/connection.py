@@ -72,16 +72,18 @@ def _join(ray: ModuleType, address: str | None) -> None:
     except ConnectionError as error:
         raise _silent(address) from error
     except (RuntimeError, OSError, ValueError) as error:
-        raise EnvironmentUnfitError(f"Ray does not come up: {_brief(error)}") from error
+        remedy = " Install the cluster's versions here, or these there." if "ersion mismatch" in str(error) else ""
+        raise EnvironmentUnfitError(f"Ray does not come up: {brief(error)}{remedy}") from error
 
 
-def count_actors(ray: ModuleType, cpus: int, *, spares_one: bool) -> int:
+def count_actors(ray: ModuleType, cpus: int, *, spares_one: bool, option: str = "--cpus-per-actor") -> int:
     """Return how many actors of so many CPUs the nodes have room for.
 
     Args:
         ray: The cluster.
         cpus: CPUs of an actor.
         spares_one: Whether a CPU of the cluster is to be left for Ray.
+        option: What says how many CPUs an actor has, for messages.
 
     Returns:
         The number of actors, at least 1.
@@ -92,10 +94,10 @@ def count_actors(ray: ModuleType, cpus: int, *, spares_one: bool) -> int:
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     actors, left = sum(have // cpus for have in nodes), sum(have % cpus for have in nodes)
     if not actors:
-        raise UserInputError(f"--cpus-per-actor {cpus}: the largest node has {max(nodes, default=0)}.")
+        raise UserInputError(f"{option} {cpus}: the largest node has {max(nodes, default=0)}.")
     actors -= spares_one and not left
     if not actors:
-        raise UserInputError(f"--cpus-per-actor {cpus} leaves no CPU for Ray itself. Give less.")
+        raise UserInputError(f"{option} {cpus} leaves no CPU for Ray itself. Give less.")
     return actors
 
 
@@ -122,7 +124,7 @@ def ask_nodes(ray: ModuleType, question: Callable[[], str]) -> None:
         try:
             answers.append(ray.get(answer))
         except ray.exceptions.RayError as error:
-            answers.append(_brief(error))
+            answers.append(brief(error))
     unfit = [f"{node['NodeManagerAddress']}: {told}" for node, told in zip(nodes, answers, strict=True) if told]
     if unfit:
         more = f"; and {len(unfit) - _MOST_NAMED} more" if len(unfit) > _MOST_NAMED else ""
@@ -140,7 +142,7 @@ def explain(error: BaseException) -> LorafitError:
             return cause
         seen.append(cause)
         cause = getattr(cause, "cause", None) or cause.__cause__ or cause.__context__
-    return EnvironmentUnfitError(f"Ray stopped the job: {_brief(seen[-1])}")
+    return EnvironmentUnfitError(f"Ray stopped the job: {brief(seen[-1])}")
 
 
 def _knock(address: str) -> None:
@@ -170,5 +172,6 @@ def _ask(question: Callable[[], str]) -> str:
     return question()
 
 
-def _brief(error: BaseException) -> str:
+def brief(error: BaseException) -> str:
+    """Return the kind and the words of an error, in a line."""
     return f"{type(error).__name__}: {clean_text(str(error), most=_LONGEST)}"

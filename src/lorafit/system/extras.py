@@ -35,7 +35,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "openvino": ("openvino", "mmh3"),
     "serve": ("fastapi", "httptools", "uvicorn", "prometheus_client"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
-    "cluster": ("ray", "aiohttp"),
+    "cluster": ("ray", "aiohttp", "psycopg"),
     "track": ("tensorboard", "mlflow", "sqlalchemy", "alembic"),
 }
 """Modules that each extra brings, by the extra's name in `pyproject.toml`."""

@@ -154,7 +154,7 @@ def test_what_is_gone_on_with_is_as_it_was(finished: Search, config: Config, tmp
     with closing(sqlite3.connect(layout.study)) as study, study:
         ((loss,),) = study.execute("SELECT value FROM trial_values WHERE trial_id = 2").fetchall()
         study.execute("UPDATE trial_values SET value = value / 2 WHERE trial_id = 2")
-    with pytest.raises(RunError, match=r"study\.db and \S+search\.json contradict each other: trial 2 is another"):
+    with pytest.raises(RunError, match=r"The study and \S+search\.json contradict each other: trial 2 is another"):
         search(config, 4, output=layout.root)
     with closing(sqlite3.connect(layout.study)) as study, study:
         study.execute("UPDATE trial_values SET value = ? WHERE trial_id = 2", (loss,))

@@ -11,17 +11,17 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from lorafit.experiments.search.records import TrialRow
-from lorafit.experiments.search.study import _open_storage, measure_importances
+from lorafit.experiments.search.study import _open_file, measure_importances
 
 ASK = """
 import sys, time
 from contextlib import ExitStack
 from pathlib import Path
 import optuna
-from lorafit.experiments.search.study import _open_storage
+from lorafit.experiments.search.study import _open_file
 optuna.logging.set_verbosity(optuna.logging.CRITICAL)
 with ExitStack() as stack:
-    study = optuna.load_study(storage=_open_storage(Path(sys.argv[1]), stack), study_name="race")
+    study = optuna.load_study(storage=_open_file(Path(sys.argv[1]), stack), study_name="race")
     print("ready", flush=True)
     sys.stdin.readline()
     print(*[study.ask().number for _ in range(30)])
@@ -31,7 +31,7 @@ with ExitStack() as stack:
 def test_no_waiting_trial_is_taken_by_two_processes(tmp_path: Path) -> None:
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        study = optuna.create_study(storage=_open_storage(tmp_path / "study.db", stack), study_name="race")
+        study = optuna.create_study(storage=_open_file(tmp_path / "study.db", stack), study_name="race")
         for value in range(60):
             study.enqueue_trial({"x": value})
     command = [sys.executable, "-W", "ignore", "-c", ASK, str(tmp_path / "study.db")]

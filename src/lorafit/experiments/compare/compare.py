@@ -4,9 +4,10 @@ import datetime
 import gc
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 from lorafit.config import Config, load_config
@@ -15,6 +16,7 @@ from lorafit.experiments.compare.budget import fit_budget, set_method
 from lorafit.experiments.compare.page import render_page
 from lorafit.experiments.compare.records import Cell, ComparisonLayout, ComparisonRecord
 from lorafit.experiments.compare.summary import BaselineResult, CellResult, summarise
+from lorafit.experiments.engine import RETRIES, Engine, Lost, find_obstacle, identify_material
 from lorafit.experiments.keeping import keeping, stops_all, write_command
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.models.methods import METHODS, find_method
@@ -56,6 +58,7 @@ def compare(
     *,
     seeds: int = 1,
     output: str | Path | None = None,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Train several methods on the same rows and compare their results and costs.
@@ -69,6 +72,7 @@ def compare(
         methods: Names of rows of the methods' table.
         seeds: How many seeds each is trained with: `training.seed` and those after it.
         output: The folder; None takes a free name below `runs/`.
+        engine: What trains the cells, such as `lorafit.cluster.engine.open_engine`; None for this process.
         progress: Receives the progress; None for a bar in a notebook, and silence elsewhere.
 
     Returns:
@@ -96,7 +100,7 @@ def compare(
             material = load_material(shared)
         grid = _Grid(shared, layout, material, progress, command)
         asked = [Cell(method=name, seed=shared.training.seed + turn) for turn in range(seeds) for name in names]
-        cells = list(grid.train([*asked, *grid.find_others(asked)]))
+        cells = list(grid.train([*asked, *grid.find_others(asked)], engine))
         baselines = list(grid.measure_baselines(cells)) if shared.evaluation.baselines else []
         shutil.rmtree(layout.prefix_cache, ignore_errors=True)
         record = grid.build_record(cells, baselines, began=began)
@@ -140,6 +144,20 @@ def _is_finished(run: RunLayout) -> bool:
     return run.record.is_file() and RunRecord.read(run.record).status == "complete"
 
 
+@lru_cache(maxsize=1)
+def _load_once(chosen: Path) -> Material:
+    """Load what the cells share that a process trains one after the other."""
+    return load_material(load_config(chosen))
+
+
+def _train_there(
+    config: Config, layout: ComparisonLayout, command: str, share_test_rows: bool, cell: Cell, progress: Progress
+) -> Cell:
+    """Train a cell as a part of an engine."""
+    grid = _Grid(config, layout, _load_once(layout.chosen), progress, command)
+    return grid.train_cell(cell, share_test_rows=share_test_rows)
+
+
 @dataclass(frozen=True)
 class _Grid:
     """The cells of a comparison: methods by seeds.
@@ -172,31 +190,61 @@ class _Grid:
                 others += [Cell(method=method, seed=int(seed))] if _is_finished(RunLayout(path)) else []
         return others
 
-    def train(self, cells: Sequence[Cell]) -> Iterator[Cell]:
+    def train(self, cells: Sequence[Cell], engine: Engine | None) -> Iterator[Cell]:
         """Train every cell that has not finished; yield each with what went wrong, if anything did."""
         base_digest = self.material.encoder.digest()
         freezes_alike = self.config.method.layers != "all" or len({cell.seed for cell in cells}) > 1
         share_test_rows = freezes_alike and len(cells) > 1 and self.config.training.prefix_cache == "auto"
+        known = {} if engine is None else self._distribute(engine, cells, share_test_rows=share_test_rows)
         for number, cell in enumerate(cells, start=1):
-            run, title = self.layout.cell(cell.method, cell.seed), f"{cell.method}, seed {cell.seed}"
-            if _is_finished(run):
+            run, place = self.layout.cell(cell.method, cell.seed), f"{number} of {len(cells)}: {cell.title}"
+            if cell.title in known:
+                yield known[cell.title]
+            elif _is_finished(run):
                 self._check_same(run, base_digest)
-                self.progress.say(f"{number} of {len(cells)}: {title}: finished before")
+                self.progress.say(f"{place}: finished before")
                 yield cell
-                continue
-            self.progress.say(f"{number} of {len(cells)}: {title}")
-            try:
-                self._train(set_method(self.config, cell.method, cell.seed), run, share_test_rows=share_test_rows)
-            except TrainingInterruptedError:
-                raise
-            except Exception as error:
-                if stops_all(error):
-                    raise
-                reason = str(error) if isinstance(error, LorafitError) else f"{type(error).__name__}: {error}"
-                self.progress.say(f"{title} failed: {reason}")
-                yield cell.model_copy(update={"error": reason})
             else:
-                yield cell
+                self.progress.say(place)
+                yield self.train_cell(cell, share_test_rows=share_test_rows)
+
+    def train_cell(self, cell: Cell, *, share_test_rows: bool) -> Cell:
+        """Train a cell, and return it with what went wrong, if anything did."""
+        run = self.layout.cell(cell.method, cell.seed)
+        try:
+            self._train(set_method(self.config, cell.method, cell.seed), run, share_test_rows=share_test_rows)
+        except TrainingInterruptedError:
+            raise
+        except Exception as error:
+            if stops_all(error):
+                raise
+            reason = str(error) if isinstance(error, LorafitError) else f"{type(error).__name__}: {error}"
+            self.progress.say(f"{cell.title} failed: {reason}")
+            return cell.model_copy(update={"error": reason})
+        return cell
+
+    def _distribute(self, engine: Engine, cells: Sequence[Cell], *, share_test_rows: bool) -> dict[str, Cell]:
+        """Let an engine train every cell that has not finished; return these by title."""
+        engine.check(partial(find_obstacle, self.config, self.layout.chosen, identify_material(self.material)))
+        todo = {cell.title: cell for cell in cells if not _is_finished(self.layout.cell(cell.method, cell.seed))}
+        work = partial(_train_there, self.config, self.layout, self.command, share_test_rows)
+        killed, trained = Counter[str](), dict[str, Cell]()
+
+        def go_on(title: str, reason: str) -> bool:
+            killed[title] += 1
+            self.progress.say(f"{title}: {reason}")
+            return killed[title] <= RETRIES
+
+        self.progress.start("training", total=len(todo), unit="cell")
+        for title, ended in engine.run(work, todo, progress=self.progress, again=go_on):
+            reason = ended.reason if isinstance(ended, Lost) else ended.error
+            if killed[title] > RETRIES:
+                reason = f"begun {killed[title]} times; at last {reason}"
+            self.progress.say(f"{title}: {'finished' if reason is None else reason}")
+            trained[title] = todo[title].model_copy(update={"error": reason})
+            self.progress.update(len(trained))
+        self.progress.finish()
+        return trained
 
     def measure_baselines(self, cells: Sequence[Cell]) -> Iterator[BaselineResult]:
         """Train the baselines, or read the predictions that an earlier start wrote for the same rows."""

@@ -91,6 +91,11 @@ class Cell(Record):
     seed: int
     error: str | None = None
 
+    @property
+    def title(self) -> str:
+        """What it is called where people read of it."""
+        return f"{self.method}, seed {self.seed}"
+
 
 class ScoredRow(Record):
     """A model's primary metric on the test rows, and how it differs from the best method's.

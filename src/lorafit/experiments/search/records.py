@@ -36,6 +36,16 @@ class SearchLayout:
         return self.root / "study.db"
 
     @property
+    def journal(self) -> Path:
+        """Optuna's store as a journal, which several machines may write to."""
+        return self.root / "study.journal"
+
+    @property
+    def study_name(self) -> Path:
+        """The name of the study in a database, which may hold others."""
+        return self.root / "study.name"
+
+    @property
     def best(self) -> Path:
         """The settings of the best trial but for `training.threads`, ready for `lorafit train --config`."""
         return self.root / "best.yaml"
@@ -47,7 +57,7 @@ class SearchLayout:
 
     @property
     def lock(self) -> Path:
-        """Held by the process that writes the results."""
+        """Held by the process that writes the results, or creates the study."""
         return self.root / ".results.lock"
 
     @property
@@ -137,9 +147,9 @@ class SearchRecord(FileRecord):
         now = {row.number: row.model_dump_json() for row in trials}
         for row in self.trials:
             then = row.model_dump_json()
-            if row.state == "complete" and now.get(row.number, then) != then:
+            if row.state == "complete" and now.get(row.number) != then:
                 report_altered(
-                    f"{layout.study} and {layout.record} contradict each other: trial {row.number + 1} is another one "
+                    f"The study and {layout.record} contradict each other: trial {row.number + 1} is another one "
                     "than it was."
                 )
         check_files(layout.root, self.files, since="after its trial", source=layout.record)

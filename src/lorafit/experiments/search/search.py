@@ -1,34 +1,47 @@
 """Search for settings on validation rows; test rows are neither used for selection nor measured."""
 
 import datetime
+import os
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from lorafit.config import Config, load_config
+from lorafit.config import JOURNAL, SQLITE, Config, load_config
 from lorafit.errors import ConfigError, RunError
+from lorafit.experiments.engine import RETRIES, Engine, Lost, find_obstacle, identify_material
 from lorafit.experiments.keeping import keeping, write_command
 from lorafit.experiments.search.page import render_page
 from lorafit.experiments.search.records import SearchLayout, SearchRecord, TrialRow
 from lorafit.experiments.search.space import read_space
-from lorafit.experiments.search.study import SURPLUS, list_trials, measure_importances, open_study, require_optuna
+from lorafit.experiments.search.study import (
+    SURPLUS,
+    list_trials,
+    measure_importances,
+    open_study,
+    put_back,
+    require_optuna,
+)
 from lorafit.experiments.search.trials import TrialFailedError, Trials
 from lorafit.runs.folder import check_same_settings, find_free_name, suggest_name
 from lorafit.system import hardware
 from lorafit.system.atomic import write_atomic
 from lorafit.system.digests import digest_files
+from lorafit.system.locks import hold
 from lorafit.system.notebook import progress_here
 from lorafit.system.paths import expand_home
 from lorafit.system.progress import Progress, Silent
 from lorafit.system.text import format_duration, parse_duration
+from lorafit.system.variables import defaults
 from lorafit.training.planning.forecast import forecast_run, measure_workload
 from lorafit.training.planning.schedule import complete_schedule
-from lorafit.training.prepare import collect_versions, load_material, prepare
+from lorafit.training.prepare import Material, collect_versions, load_material, prepare
 
 if TYPE_CHECKING:
     import optuna
@@ -60,6 +73,7 @@ def search(
     *,
     budget: str | None = None,
     output: str | Path | None = None,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Search:
     """Train with settings drawn from a space and keep those with the lowest validation loss.
@@ -73,53 +87,165 @@ def search(
         trials: How many trials there will be, earlier ones and those of other processes included.
         budget: Time the call may take, such as 30m; no trial begins that would probably end later. None for no limit.
         output: The folder; None takes a free name below `runs/`.
+        engine: What trains the trials, such as `lorafit.cluster.engine.open_engine`; None for this process.
         progress: Receives the progress; None for a bar in a notebook, and silence elsewhere.
 
     Returns:
         The search.
 
     Raises:
-        ConfigError: Fewer than one trial, a space that cannot be used, or a budget too small for one trial.
+        ConfigError: Fewer than one trial, a space or storage that cannot be used, or a budget too small for one trial.
         RunError: The folder holds something else, its store cannot be used, or no trial is complete.
         TrainingInterruptedError: It was interrupted; the message gives the command that resumes it.
         EnvironmentUnfitError: The machine lacks something; the message says how to go on.
     """
-    require_optuna()
+    require_optuna(config.search)
     progress, began = progress or progress_here(), time.perf_counter()
     seconds = _check(config, trials, budget)
+    _check_storage(config, engine)
     config = config.model_copy(update={"data": config.data.holding_out()})
     suggestion = suggest_name("search", config.data.source, config.model.name)
     root = expand_home(output) if output else find_free_name(Path("runs") / suggestion)
     layout = SearchLayout(root.resolve())
     check_same_settings(layout.config, config.to_yaml(), kind="search")
-    with keeping(layout.config, write_command("search", layout.config, trials=trials, budget=budget)):
-        material = load_material(config)
-        settled = complete_schedule(config, len(material.splits.train))
-        space = read_space(settled)
-        objective = Trials(settled, space, layout, material, progress)
-        expected = None if layout.study.is_file() else _forecast(objective, seconds)
+    with (
+        nullcontext() if engine is None else hold(layout.root, kind="search"),
+        keeping(layout.config, write_command("search", layout.config, trials=trials, budget=budget)),
+    ):
+        objective = _settle(config, layout, load_material(config), progress)
+        expected = None if layout.config.is_file() else _forecast(objective, seconds)
         layout.root.mkdir(parents=True, exist_ok=True)
         if not layout.config.is_file():
             write_atomic(layout.config, config.to_yaml())
-        with open_study(layout, config.search, _identify(objective), space.encode(settled)) as study:
+        if engine is not None:
+            engine.check(partial(find_obstacle, config, layout.config, identify_material(objective.material)))
+        with _open(objective) as study:
             control = _Control(study, objective, trials)
+            if engine is not None:
+                _put_back(study, objective, "the search was stopped")
+            _read_trials(study, objective)
             if not control.is_done():
-                deadline = None if seconds is None else began + seconds
-                control.limit(deadline, _forecast(objective, seconds) if expected is None else expected)
-                _run_trials(study, objective, control)
+                expected = _forecast(objective, seconds) if expected is None else expected
+                control.limit(None if seconds is None else began + seconds, expected)
+                if engine is None:
+                    _run_trials(study, objective, control, writes=True)
+                else:
+                    ends = None if seconds is None else time.time() + began + seconds - time.perf_counter()
+                    _distribute(engine, study, objective, control, _Task(config, layout, trials, expected, ends))
             record = write_results(study, objective)
         _check_ending(record, layout, progress)
     return Search(layout.root, record)
 
 
+def _settle(
+    config: Config, layout: SearchLayout, material: Material, progress: Progress, worker: str | None = None
+) -> Trials:
+    settled = complete_schedule(config, len(material.splits.train))
+    return Trials(settled, read_space(settled), layout, material, progress, worker)
+
+
+def _open(objective: Trials) -> AbstractContextManager["optuna.Study"]:
+    config = objective.config
+    return open_study(objective.layout, config.search, _identify(objective), objective.space.encode(config))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What every worker of an engine is told of a search.
+
+    Attributes:
+        config: The settings.
+        layout: The folder.
+        trials: How many there will be in all.
+        expected: Seconds that a trial is expected to take.
+        ends: By when trials are to end, as `time.time` counts; None for no limit.
+        variables: Those of libpq, with a password perhaps.
+    """
+
+    config: Config
+    layout: SearchLayout
+    trials: int
+    expected: float
+    ends: float | None
+    variables: Mapping[str, str] = field(
+        default_factory=lambda: {name: value for name, value in os.environ.items() if name.startswith("PG")}, repr=False
+    )
+
+
+def _take_trials(task: _Task, worker: str, progress: Progress) -> None:
+    """Train trials as a worker of an engine until no further one is to begin."""
+    with defaults(task.variables):
+        objective = _settle(task.config, task.layout, load_material(task.config), progress, worker)
+        with _open(objective) as study:
+            control = _Control(study, objective, task.trials)
+            control.limit(None if task.ends is None else time.perf_counter() + task.ends - time.time(), task.expected)
+            if not control.is_done():
+                _run_trials(study, objective, control, writes=False)
+
+
+def _distribute(engine: Engine, study: "optuna.Study", objective: Trials, control: "_Control", task: _Task) -> None:
+    """Let the workers of an engine train the trials.
+
+    Raises:
+        RunError: All have ended before the trials were done.
+    """
+    idle = 0
+
+    def go_on(worker: str, reason: str) -> bool:
+        """Put the trial of a worker back; whether there is to be another worker in its place."""
+        nonlocal idle
+        objective.progress.say(f"{worker}: {reason}")
+        idle += not put_back(study, reason, worker=worker)
+        return idle <= RETRIES and not control.is_done()
+
+    names = [f"worker {number}" for number in range(1, min(engine.workers, task.trials) + 1)]
+    listener, lost = _Listener(study, objective, task.trials), list[str]()
+    for worker, ended in engine.run(
+        partial(_take_trials, task), {name: name for name in names}, progress=listener, again=go_on
+    ):
+        if isinstance(ended, Lost):
+            objective.progress.say(f"{worker} has ended: {ended.reason}")
+            lost.append(ended.reason)
+    listener.finish()
+    _put_back(study, objective, "its process was killed")
+    if lost and not control.is_done():
+        raise RunError(f"No worker is left. The last one: {lost[-1]} The same command goes on.")
+
+
+def _put_back(study: "optuna.Study", objective: Trials, reason: str) -> None:
+    """Put the trials of all workers back, when none is at work."""
+    put_back(study, reason, untagged=objective.config.search.storage == JOURNAL)
+
+
+class _Listener(Silent):
+    """Passes on what workers say, writes the results, and counts the trials that have ended."""
+
+    def __init__(self, study: "optuna.Study", objective: Trials, total: int) -> None:
+        self._study, self._objective, self._total, self._ended = study, objective, total, 0
+        objective.progress.start("searching", total=total, unit="trial")
+
+    def say(self, line: str) -> None:
+        """Pass on a line, and look whether a trial has ended."""
+        self._objective.progress.say(line)
+        ended = sum(row.state != "running" for row in list_trials(self._study, self._objective.space))
+        if ended != self._ended:
+            self._ended = ended
+            write_results(self._study, self._objective)
+            self._objective.progress.update(min(self._total, ended))
+
+    def finish(self, note: str = "") -> None:
+        """End the count."""
+        self._objective.progress.finish(note)
+
+
 def _identify(objective: Trials) -> dict[str, Any]:
     """Return what must be the same for all trials of a study."""
-    material = objective.material
+    material = identify_material(objective.material)
     return {
         "space": objective.space.describe(),
         "settings": objective.config.model_dump(mode="json", exclude={"search"}),
-        "rows": {name: material.splits.by_name[name].fingerprint() for name in ("train", "validation")},
-        "base model": material.encoder.digest(),
+        **material,
+        "rows": {name: material["rows"][name] for name in ("train", "validation")},
     }
 
 
@@ -134,6 +260,20 @@ def _check(config: Config, trials: int, budget: str | None) -> float | None:
         raise ConfigError(f"--budget takes a time such as 90s, 10m, 1h30m or 1h, got {budget!r}.")
     read_space(complete_schedule(config, _ANY_ROWS))  # before any data are read
     return seconds
+
+
+def _check_storage(config: Config, engine: Engine | None) -> None:
+    storage = config.search.storage
+    if engine is None and storage == JOURNAL:
+        raise ConfigError(
+            "--storage journal keeps no signs of life, so that the trial of a killed process would be lost: give "
+            "--engine ray with it, which notices. The processes of one machine share SQLite: leave --storage out."
+        )
+    if engine is not None and storage == SQLITE and engine.nodes > 1:
+        raise ConfigError(
+            f"The cluster has {engine.nodes} nodes, and the locks of SQLite do not hold between machines. Give "
+            "--storage journal, or --storage postgresql://USER@HOST/DATABASE."
+        )
 
 
 def _forecast(objective: Trials, budget: float | None) -> float:
@@ -153,15 +293,15 @@ def _forecast(objective: Trials, budget: float | None) -> float:
     return seconds
 
 
-def _run_trials(study: "optuna.Study", objective: Trials, control: "_Control") -> None:
+def _run_trials(study: "optuna.Study", objective: Trials, control: "_Control", *, writes: bool) -> None:
     def keep(study: "optuna.Study", _: "optuna.trial.FrozenTrial") -> None:
         write_results(study, objective)
 
     try:
-        study.optimize(control.train, catch=(TrialFailedError,), callbacks=[control, keep])
+        study.optimize(control.train, catch=(TrialFailedError,), callbacks=[control, keep] if writes else [control])
     except ValueError as error:  # a trial's own are caught: this one is the study's, which does not take the result
         raise RunError(
-            f"{objective.layout.study}: another process took up the trial of this one, which had given no sign of life "
+            f"{objective.layout.root}: another process took up the trial of this one, which had given no sign of life "
             "for two minutes. Give the same command again."
         ) from error
 
@@ -184,9 +324,7 @@ def write_results(study: "optuna.Study", objective: Trials) -> SearchRecord:
     layout, splits = objective.layout, objective.material.splits
     parts = {name: splits.by_name[name] for name in ("train", "validation")}
     with FileLock(layout.lock):
-        trials = list_trials(study, objective.space)
-        if layout.record.is_file():
-            SearchRecord.read(layout.record).check_study(layout, trials)
+        trials = _read_trials(study, objective)
         trained = [row.number for row in trials if row.state == "complete" and row.same_as is None]
         losses = {row.number: row.loss for row in trials if row.state == "complete" and row.loss is not None}
         best = min(losses, key=lambda number: losses[number], default=None)
@@ -212,6 +350,14 @@ def write_results(study: "optuna.Study", objective: Trials) -> SearchRecord:
             winner.training.threads = None
             write_atomic(layout.best, winner.to_yaml())
     return record
+
+
+def _read_trials(study: "optuna.Study", objective: Trials) -> list[TrialRow]:
+    """Return the trials; refuse those that contradict the last record."""
+    trials, layout = list_trials(study, objective.space), objective.layout
+    if layout.record.is_file():
+        SearchRecord.read(layout.record).check_study(layout, trials)
+    return trials
 
 
 def _check_ending(record: SearchRecord, layout: SearchLayout, progress: Progress) -> None:

@@ -15,7 +15,7 @@ from lorafit.experiments.keeping import stops_all
 from lorafit.experiments.search.page import write_value
 from lorafit.experiments.search.records import SearchLayout
 from lorafit.experiments.search.space import Space
-from lorafit.experiments.search.study import ERROR, INTERRUPTED, SAME_AS, SCORE, seed_sampler
+from lorafit.experiments.search.study import ERROR, INTERRUPTED, SAME_AS, SCORE, WORKER, seed_sampler
 from lorafit.models.acceleration.memory import release_freed_memory
 from lorafit.system.progress import Progress, Silent
 from lorafit.training.prepare import Material, Prepared, prepare
@@ -43,6 +43,7 @@ class Trials:
         layout: The folder.
         material: Rows, tokens and encoder.
         progress: Receives the progress.
+        worker: Name of the worker of an engine that this process is; None if it is none.
     """
 
     config: Config
@@ -50,12 +51,15 @@ class Trials:
     layout: SearchLayout
     material: Material
     progress: Progress
+    worker: str | None = None
 
     def __call__(self, trial: "optuna.Trial") -> float:
         """Train a trial and return its lowest validation loss."""
         import optuna
 
         try:
+            if self.worker is not None:
+                trial.set_user_attr(WORKER, self.worker)
             seed_sampler(trial.study, self.config.search.seed + trial.number)
             values = self.space.suggest(trial)
             self.progress.say(f"trial {trial.number + 1}: {_describe_values(values)}")
