@@ -2,28 +2,29 @@
 
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import ray
 
 from lorafit.cli import main
 from lorafit.cluster.engine import RayEngine, open_engine
 from lorafit.config import Config, load_config
-from lorafit.errors import ConfigError, EnvironmentUnfitError, RunError, TrainingInterruptedError, UserInputError
+from lorafit.errors import EnvironmentUnfitError, TrainingInterruptedError, UserInputError
 from lorafit.experiments.compare.compare import compare
 from lorafit.experiments.compare.records import ComparisonLayout
-from lorafit.experiments.engine import RETRIES, Lost
+from lorafit.experiments.engine import RETRIES, Lost, find_obstacle, identify_material
 from lorafit.experiments.search.records import SearchLayout
 from lorafit.experiments.search.search import search
-from lorafit.runs.records import RunRecord
 from lorafit.system.progress import Progress, Silent
 from lorafit.tasks.records import MetricsRecord
+from lorafit.training.prepare import load_material
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves files of its own processes open
@@ -41,39 +42,24 @@ def config(tiny_settings: Settings) -> Config:
     return load_config(overrides=[*tiny_settings(), SPACE, "search.storage=journal", "evaluation.baselines=false"])
 
 
-@pytest.fixture
-def engine(address: str) -> Iterator[RayEngine]:
-    with open_engine(address) as opened:
-        yield opened
-
-
-def find_worker(name: str) -> psutil.Process | None:
-    """Return the process that does a part; Ray names it by its task."""
-    for process in psutil.process_iter(["cmdline"]):
-        if f"ray::lorafit {name}" in " ".join(process.info["cmdline"] or []):
-            return process
-    return None
-
-
 def test_cells_are_those_of_one_process(engine: RayEngine, config: Config, tmp_path: Path, listen: Listen) -> None:
     lines = listen()
-    there = compare(config, METHODS, seeds=2, output=tmp_path / "there", engine=engine, progress=lines)
-    here = compare(config, METHODS, seeds=2, output=tmp_path / "here")
+    there = compare(config, METHODS, output=tmp_path / "there", engine=engine, progress=lines)
+    here = compare(config, METHODS, output=tmp_path / "here")
     assert (there.record.failed, there.record.best) == ([], here.record.best)
     for ours, theirs in zip(there.record.methods, here.record.methods, strict=True):
         costs = {"training_seconds", "epoch_seconds", "peak_memory_bytes", "texts_per_second"}
         assert ours.model_dump(exclude=costs) == theirs.model_dump(exclude=costs)
-        for seed in ours.seeds:
-            cells = [ComparisonLayout(one.path).cell(ours.method, seed) for one in (there, here)]
-            first, second = (MetricsRecord.read(cell.metrics) for cell in cells)
-            assert first.after == second.after
-            assert RunRecord.read(cells[0].record).hardware.threads == 1
-    assert any(line.startswith("lora, seed 1: ") for line in lines.lines)
+        cells = [ComparisonLayout(one.path).cell(ours.method, 0) for one in (there, here)]
+        first, second = (MetricsRecord.read(cell.metrics) for cell in cells)
+        assert first.after.model_dump_json() == second.after.model_dump_json()
+    assert any(line.startswith("lora, seed 0: ") for line in lines.lines)
     again = listen()
-    compare(config, METHODS, seeds=2, output=tmp_path / "there", engine=engine, progress=again)
-    assert sum("finished before" in line for line in again.lines) == 4
+    compare(config, METHODS, output=tmp_path / "there", engine=engine, progress=again)
+    assert sum("finished before" in line for line in again.lines) == 2
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_a_row_and_the_others_go_on(engine: RayEngine, config: Config, tmp_path: Path) -> None:
     config.method.r = 40
     record = compare(config, METHODS, output=tmp_path / "some", engine=engine).record
@@ -99,6 +85,7 @@ def test_one_worker_finds_what_one_process_finds(
     assert layout.best.is_file()
 
 
+@pytest.mark.slow
 def test_a_search_on_a_cluster_goes_on(engine: RayEngine, config: Config, tmp_path: Path, listen: Listen) -> None:
     first = search(config, 2, output=tmp_path / "search", engine=engine)
     lines = listen()
@@ -133,8 +120,6 @@ def end_oneself(folder: Path, name: str, progress: Progress) -> str:
 
 
 def test_a_part_whose_process_is_killed_is_begun_again_so_often(engine: RayEngine, tmp_path: Path) -> None:
-    from functools import partial
-
     told = list[str]()
 
     def again(name: str, reason: str) -> bool:
@@ -146,3 +131,102 @@ def test_a_part_whose_process_is_killed_is_begun_again_so_often(engine: RayEngin
     assert results == {"once": "ONCE", "always": Lost("its process was killed")}
     assert (told.count("once"), told.count("always")) == (1, RETRIES + 1)
     assert len(list(tmp_path.glob("always-*"))) == RETRIES + 1
+
+
+def test_a_machine_without_memory_ends_a_part_with_the_reason(
+    start_cluster: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # which any machine has passed
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "50")
+    told = list[str]()
+    with open_engine(f"127.0.0.1:{start_cluster(1).gcs_address.rpartition(':')[2]}") as engine:
+        parts = {"part": "part"}
+        ((_, ended),) = engine.run(
+            wait_long, parts, progress=Silent(), again=lambda _, reason: bool(told.append(reason))
+        )
+    assert ended == Lost("its machine ran out of memory, and Ray killed its process")
+    assert told == [ended.reason]
+
+
+def wait_long(part: str, progress: Progress) -> str:
+    time.sleep(60)
+    return part
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_loses_no_cell(
+    start_cluster: Callable[[int], Any], config: Config, tmp_path: Path, listen: Listen
+) -> None:
+    cluster = start_cluster(2)
+    (node,) = cluster.worker_nodes
+    config.training.max_steps = 300
+    lines = listen()
+
+    def kill() -> None:
+        while len({line.partition(": epoch ")[0] for line in lines.lines if ": epoch " in line}) < 2:
+            time.sleep(0.05)
+        cluster.remove_node(node, allow_graceful=False)
+
+    threading.Thread(target=kill, daemon=True).start()
+    with open_engine(f"127.0.0.1:{cluster.gcs_address.rpartition(':')[2]}") as engine:
+        record = compare(config, METHODS, output=tmp_path / "there", engine=engine, progress=lines).record
+    assert [row.method for row in record.methods] == METHODS
+    assert sum("its node died" in line or "its process was killed" in line for line in lines.lines) == 1
+
+
+def test_a_node_that_lacks_something_is_named_with_the_remedy(
+    engine: RayEngine, config: Config, tmp_path: Path
+) -> None:
+    kept, expected = tmp_path / "search.yaml", identify_material(load_material(config))
+    with pytest.raises(UserInputError, match=r"2 of 2 nodes cannot .*choose an --output that all nodes share"):
+        engine.check(partial(find_obstacle, config, kept, expected))
+    kept.touch()
+    engine.check(partial(find_obstacle, config, kept, expected))
+    assert find_obstacle(config, kept, {**expected, "rows": {}}) == "not the same there: rows"
+    config.data.source = "gone.csv"
+    assert "gone.csv" in find_obstacle(config, kept, expected)
+
+
+def test_ray_that_is_missing_gives_the_pip_line(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SystemExit) as stopped:
+        main(["search", config.data.source, "--trials", "2", "--engine", "ray", "-q"])
+    assert stopped.value.code == 3
+    assert "--engine ray needs the package 'ray'" in (shown := capsys.readouterr().err)
+    assert "pip install" in shown
+
+
+def test_another_version_of_ray_is_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "__version__", "1.2.3")
+    with (
+        pytest.raises(EnvironmentUnfitError, match=r"(?s)1\.2\.3.*Install the cluster's versions here"),
+        open_engine(address),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--engine", "ray", "--address", "127.0.0.1:9"], "no Ray cluster answers there"),
+        (["--address", "127.0.0.1:9"], "--address is for a cluster: give --engine ray with it"),
+    ],
+)
+@pytest.mark.parametrize("command", [["search", "--trials", "2"], ["compare", "--methods", "lora"]])
+def test_a_cluster_that_is_not_there_is_refused(
+    config: Config, capsys: pytest.CaptureFixture[str], command: list[str], words: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, config.data.source, *words])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_more_cpus_than_a_node_has_are_refused(address: str) -> None:
+    with (
+        pytest.raises(UserInputError, match="--cpus-per-worker 64: the largest node has 1"),
+        open_engine(address, cpus_per_worker=64),
+    ):
+        pass

@@ -111,10 +111,14 @@ class RayEngine:
         ray = self._ray
         strategy = require("ray.util.scheduling_strategies", extra="cluster", purpose=PURPOSE)
         here = strategy.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        return ray.remote(_Lines).options(num_cpus=0, scheduling_strategy=here).remote()
+        return ray.remote(_Lines).options(num_cpus=0, scheduling_strategy=here, max_restarts=-1).remote()
 
     def _pass_on(self, lines: Any, progress: Progress) -> None:  # noqa: ANN401
-        for line in self._ray.get(lines.take.remote()):
+        """Tell what the parts have said; the lines of an actor that was killed are lost, and it begins again."""
+        taken: list[str] = []
+        with suppress(self._ray.exceptions.RayError):
+            taken = self._ray.get(lines.take.remote())
+        for line in taken:
             progress.say(line)
 
     def _fetch(self, task: Any) -> tuple[Any, bool]:  # noqa: ANN401

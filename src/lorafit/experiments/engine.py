@@ -106,4 +106,4 @@ def find_obstacle(config: Config, kept: Path, expected: Mapping[str, Any]) -> st
     except (LorafitError, OSError) as error:
         return str(error)
     other = [name for name, value in expected.items() if found[name] != value]
-    return f"it has another {' and other '.join(other)} under the same name" if other else ""
+    return f"not the same there: {', '.join(other)}" if other else ""

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from lorafit.config import JOURNAL, SQLITE, Config, load_config
-from lorafit.errors import ConfigError, RunError
+from lorafit.errors import ConfigError, LorafitError, RunError
 from lorafit.experiments.engine import RETRIES, Engine, Lost, find_obstacle, identify_material
 from lorafit.experiments.keeping import keeping, write_command
 from lorafit.experiments.search.page import render_page
@@ -114,12 +114,8 @@ def search(
     ):
         objective = _settle(config, layout, load_material(config), progress)
         expected = None if layout.config.is_file() else _forecast(objective, seconds)
-        layout.root.mkdir(parents=True, exist_ok=True)
-        if not layout.config.is_file():
-            write_atomic(layout.config, config.to_yaml())
-        if engine is not None:
-            engine.check(partial(find_obstacle, config, layout.config, identify_material(objective.material)))
-        with _open(objective) as study:
+        with ExitStack() as stack:
+            study = _begin(objective, config, engine, stack)
             control = _Control(study, objective, trials)
             if engine is not None:
                 _put_back(study, objective, "the search was stopped")
@@ -142,6 +138,26 @@ def _settle(
 ) -> Trials:
     settled = complete_schedule(config, len(material.splits.train))
     return Trials(settled, read_space(settled), layout, material, progress, worker)
+
+
+def _begin(objective: Trials, config: Config, engine: Engine | None, stack: ExitStack) -> "optuna.Study":
+    """Write the settings and open the study; a search that cannot begin leaves nothing."""
+    layout = objective.layout
+    is_new = not layout.config.is_file()
+    layout.root.mkdir(parents=True, exist_ok=True)
+    if is_new:
+        write_atomic(layout.config, config.to_yaml())
+    try:
+        if engine is not None:
+            engine.check(partial(find_obstacle, config, layout.config, identify_material(objective.material)))
+        return stack.enter_context(_open(objective))
+    except LorafitError:
+        if is_new:
+            for path in (layout.study_name, layout.lock, layout.config):
+                path.unlink(missing_ok=True)
+            with suppress(OSError):
+                layout.root.rmdir()
+        raise
 
 
 def _open(objective: Trials) -> AbstractContextManager["optuna.Study"]:
