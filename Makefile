@@ -25,11 +25,11 @@ OLDEST_TOOLS := hatchling hypothesis ipykernel nbclient polars pytest pytest-cov
 # Debian's npm 9 fails at the overrides in package.json.
 NPM := npx --yes npm@10.9.9
 
-# Installs Debian's package of a program's name where the program is missing.
+# Installs Debian's package of a program's name, or of a second name, where the program is missing.
 define install
 command -v $(1) >/dev/null || { \
-	echo "==> Installing Debian's $(1)"; \
-	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1); } >/dev/null || { \
+	echo "==> Installing Debian's $(or $(2),$(1))"; \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(or $(2),$(1)); } >/dev/null || { \
 	echo "'$(1)' is missing and could not be installed. Install it, or run make as root on Debian." >&2; exit 1; }; }
 endef
 
@@ -54,7 +54,8 @@ test: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests with cov
 	@echo "==> Running the tests"
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not network and not browser" --cov
 
-test-slow: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests marked slow
+test-slow: $(READY)/dev $(READY)/package $(READY)/carriers  ## Run the tests marked slow; installs Debian's postgresql where it is missing
+	@$(call install,pg_ctlcluster,postgresql)
 	@echo "==> Running the slow tests"
 	@$(BIN)/python -m pytest -m "slow and not network and not browser"
 

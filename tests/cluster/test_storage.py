@@ -152,6 +152,7 @@ def test_a_journal_loses_no_trial_of_a_killed_worker(
     assert [row.state for row in found.record.trials] == ["complete"] * 4
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_trials_of_ended_workers_are_put_back_three_times() -> None:
     study = optuna.create_study()
     study.enqueue_trial({"x": 0.5})

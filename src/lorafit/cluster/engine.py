@@ -23,6 +23,9 @@ from lorafit.system.variables import sharing_cores
 _SECONDS: Final = 1.0
 """Between two looks at what the parts say."""
 
+_PATIENCE: Final = 10.0
+"""Seconds to wait for what they say, which may have to begin anew."""
+
 _GRACE: Final = 60.0
 """Seconds that parts have to keep what they have, when they are interrupted."""
 
@@ -117,7 +120,7 @@ class RayEngine:
         """Tell what the parts have said; the lines of an actor that was killed are lost, and it begins again."""
         taken: list[str] = []
         with suppress(self._ray.exceptions.RayError):
-            taken = self._ray.get(lines.take.remote())
+            taken = self._ray.get(lines.take.remote(), timeout=_PATIENCE)
         for line in taken:
             progress.say(line)
 
