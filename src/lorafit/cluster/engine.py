@@ -60,12 +60,7 @@ def open_engine(address: str | None = None, *, cpus_per_worker: int = 1) -> Iter
 
 
 class RayEngine:
-    """An engine of experiments on a cluster that is connected.
-
-    Attributes:
-        workers: How many parts run at once.
-        nodes: How many nodes they run on.
-    """
+    """An `Engine` on a cluster that is connected."""
 
     def __init__(self, ray: ModuleType, cpus: int, *, spares_one: bool) -> None:
         self._ray, self._cpus = ray, cpus

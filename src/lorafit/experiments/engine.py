@@ -58,7 +58,7 @@ class Engine(Protocol):
         progress: Progress,
         again: Callable[[str, str], bool],
     ) -> Iterator[tuple[str, Result | Lost]]:
-        """Run parts, and yield the name and result of each when it ends; what else runs then is interrupted.
+        """Run parts; those that are still under way when the caller stops are interrupted.
 
         Args:
             work: Is pickled and called with each part, in a process that uses as many threads as it has CPUs.
@@ -66,8 +66,8 @@ class Engine(Protocol):
             progress: Receives the lines that the parts say.
             again: Is told the name of a part whose process was killed, and why; whether to begin it again.
 
-        Yields:
-            Names and results.
+        Returns:
+            The name and result of each, when it ends.
         """
 
 

@@ -200,11 +200,7 @@ def _take_trials(task: _Task, worker: str, progress: Progress) -> None:
 
 
 def _distribute(engine: Engine, study: "optuna.Study", objective: Trials, control: "_Control", task: _Task) -> None:
-    """Let the workers of an engine train the trials.
-
-    Raises:
-        RunError: All have ended before the trials were done.
-    """
+    """Let the workers of an engine train the trials."""
     idle = 0
 
     def go_on(worker: str, reason: str) -> bool:
