@@ -128,7 +128,7 @@ def test_a_part_whose_process_is_killed_is_begun_again_so_often(engine: RayEngin
 
     parts = {name: name for name in ("once", "always")}
     results = dict(engine.run(partial(end_oneself, tmp_path), parts, progress=Silent(), again=again))
-    assert results == {"once": "ONCE", "always": Lost("its process was killed")}
+    assert results == {"once": "ONCE", "always": Lost("its process was killed", was_killed=True)}
     assert (told.count("once"), told.count("always")) == (1, RETRIES + 1)
     assert len(list(tmp_path.glob("always-*"))) == RETRIES + 1
 
@@ -152,7 +152,7 @@ def test_a_machine_without_memory_ends_a_part_with_the_reason(
                 again=lambda _, reason: bool(told.append(reason)),
             )
         )
-    lost = Lost("its machine ran out of memory, and Ray killed its process")
+    lost = Lost("its machine ran out of memory, and Ray killed its process", was_killed=True)
     assert sorted(map(str, ended.values())) == sorted([str(lost), "whole"])
     assert told == [lost.reason]
 

@@ -5,7 +5,7 @@ the experiment says whether, and how often, it is begun again.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from lorafit.cluster.connection import ask_nodes, brief, connecting, count_actors, explain, find_address
 from lorafit.cluster.places import PURPOSE
-from lorafit.errors import LorafitError
+from lorafit.errors import LorafitError, StoppedError
 from lorafit.experiments.engine import Lost, Part, Result
 from lorafit.system.extras import require, without_telemetry
 from lorafit.system.hardware import use_threads
@@ -38,7 +38,7 @@ _REASONS: Final = {
 
 @contextmanager
 def open_engine(address: str | None = None, *, cpus_per_worker: int = 1) -> Iterator["RayEngine"]:
-    """Connect to a cluster on which `lorafit.compare` and `lorafit.search` run.
+    """Connect to a cluster on which `compare` and `search` run.
 
     Args:
         address: Of the cluster, as `ray.init` takes it; None for that of `RAY_ADDRESS`, or one of this machine alone.
@@ -78,7 +78,7 @@ class RayEngine:
         *,
         progress: Progress,
         again: Callable[[str, str], bool],
-    ) -> Iterator[tuple[str, Result | Lost]]:
+    ) -> Generator[tuple[str, Result | Lost]]:
         """Run parts as tasks; see `Engine`."""
         ray = self._ray
         lines, remote = self._gather_lines(), ray.remote(_work)
@@ -95,8 +95,8 @@ class RayEngine:
                 self._pass_on(lines, progress)
                 for one in ended:
                     name = under_way.pop(one)
-                    result, was_killed = self._fetch(one)
-                    if was_killed and again(name, result.reason):
+                    result = self._fetch(one)
+                    if isinstance(result, Lost) and result.was_killed and again(name, result.reason):
                         under_way[start(name)] = name
                     else:
                         yield name, result
@@ -119,15 +119,15 @@ class RayEngine:
         for line in taken:
             progress.say(line)
 
-    def _fetch(self, task: Any) -> tuple[Any, bool]:  # noqa: ANN401
-        """Return the result of a task that has ended, and whether its process was killed."""
+    def _fetch(self, task: Any) -> Any:  # noqa: ANN401
+        """Return the result of a task that has ended."""
         ray = self._ray
         try:
-            return ray.get(task), False
+            return ray.get(task)
         except ray.exceptions.RayTaskError as error:
-            return Lost(brief(error.cause)), False
+            return Lost(brief(error.cause))
         except ray.exceptions.RayError as error:
-            return Lost(_REASONS.get(type(error).__name__, "its process was killed")), True
+            return Lost(_REASONS.get(type(error).__name__, "its process was killed"), was_killed=True)
 
     def _interrupt(self, tasks: list[Any]) -> None:
         """Interrupt tasks as Ctrl-C does, and kill those that go on."""
@@ -184,5 +184,7 @@ def _work(there: _There, part: Any, name: str, cpus: int, lines: Any) -> Any:  #
     try:
         with use_threads(cpus):
             return there(part, _Teller(lines, name))
+    except StoppedError:
+        return Lost("its process was told to stop", was_killed=True)
     except LorafitError as error:
         return Lost(str(error))

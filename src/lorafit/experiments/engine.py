@@ -1,7 +1,7 @@
 """What runs the parts of a comparison or search elsewhere: an interface to engines of clusters."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -24,9 +24,11 @@ class Lost:
 
     Attributes:
         reason: Why, for people.
+        was_killed: Whether its process was ended from outside, so that it may be begun again.
     """
 
     reason: str
+    was_killed: bool = False
 
 
 class Engine(Protocol):
@@ -57,8 +59,8 @@ class Engine(Protocol):
         *,
         progress: Progress,
         again: Callable[[str, str], bool],
-    ) -> Iterator[tuple[str, Result | Lost]]:
-        """Run parts; those that are still under way when the caller stops are interrupted.
+    ) -> Generator[tuple[str, Result | Lost]]:
+        """Run parts; those that are under way when the generator is closed are interrupted.
 
         Args:
             work: Is pickled and called with each part, in a process that uses as many threads as it has CPUs.
@@ -67,7 +69,7 @@ class Engine(Protocol):
             again: Is told the name of a part whose process was killed, and why; whether to begin it again.
 
         Returns:
-            The name and result of each, when it ends.
+            A generator of the name and result of each, when it ends.
         """
 
 

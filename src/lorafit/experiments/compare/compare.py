@@ -6,6 +6,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -236,13 +237,14 @@ class _Grid:
             return killed[title] <= RETRIES
 
         self.progress.start("training", total=len(todo), unit="cell")
-        for title, ended in engine.run(work, todo, progress=self.progress, again=go_on):
-            reason = ended.reason if isinstance(ended, Lost) else ended.error
-            if killed[title] > RETRIES:
-                reason = f"begun {killed[title]} times; at last {reason}"
-            self.progress.say(f"{title}: {'finished' if reason is None else reason}")
-            trained[title] = todo[title].model_copy(update={"error": reason})
-            self.progress.update(len(trained))
+        with closing(engine.run(work, todo, progress=self.progress, again=go_on)) as results:
+            for title, ended in results:
+                reason = ended.reason if isinstance(ended, Lost) else ended.error
+                if killed[title] > RETRIES:
+                    reason = f"begun {killed[title]} times; at last {reason}"
+                self.progress.say(f"{title}: {'finished' if reason is None else reason}")
+                trained[title] = todo[title].model_copy(update={"error": reason})
+                self.progress.update(len(trained))
         self.progress.finish()
         return trained
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -212,12 +212,12 @@ def _distribute(engine: Engine, study: "optuna.Study", objective: Trials, contro
 
     names = [f"worker {number}" for number in range(1, min(engine.workers, task.trials) + 1)]
     listener, lost = _Listener(study, objective, task.trials), list[str]()
-    for worker, ended in engine.run(
-        partial(_take_trials, task), {name: name for name in names}, progress=listener, again=go_on
-    ):
-        if isinstance(ended, Lost):
-            objective.progress.say(f"{worker} has ended: {ended.reason}")
-            lost.append(ended.reason)
+    work, parts = partial(_take_trials, task), {name: name for name in names}
+    with closing(engine.run(work, parts, progress=listener, again=go_on)) as results:
+        for worker, ended in results:
+            if isinstance(ended, Lost):
+                objective.progress.say(f"{worker} has ended: {ended.reason}")
+                lost.append(ended.reason)
     listener.finish()
     _put_back(study, objective, "its process was killed")
     if lost and not control.is_done():
