@@ -102,7 +102,10 @@ def test_ctrl_c_leaves_no_trial_behind(engine: RayEngine, config: Config, tmp_pa
             if ": epoch " in line:
                 signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(TrainingInterruptedError, match=r"Resume with:\n  lorafit search --config"):
+    with pytest.raises(
+        TrainingInterruptedError,
+        match=r"Resume with:\n  lorafit search --config \S+ --trials 4 --engine ray --address \S+ --cpus",
+    ):
         search(config, 4, output=tmp_path / "search", engine=engine, progress=Impatient())
     lines = listen()
     whole = search(config, 4, output=tmp_path / "search", engine=engine, progress=lines)

@@ -54,7 +54,7 @@ def open_engine(address: str | None = None, *, cpus_per_worker: int = 1) -> Iter
     """
     with connecting(address) as ray:
         try:
-            yield RayEngine(ray, cpus_per_worker, spares_one=find_address(address) is None)
+            yield RayEngine(ray, address, cpus_per_worker)
         except ray.exceptions.RayError as error:
             raise explain(error) from error
 
@@ -62,8 +62,11 @@ def open_engine(address: str | None = None, *, cpus_per_worker: int = 1) -> Iter
 class RayEngine:
     """An `Engine` on a cluster that is connected."""
 
-    def __init__(self, ray: ModuleType, cpus: int, *, spares_one: bool) -> None:
+    def __init__(self, ray: ModuleType, address: str | None, cpus: int) -> None:
         self._ray, self._cpus = ray, cpus
+        given = {"engine": "ray", "address": address, "cpus-per-worker": str(cpus)}
+        self.options = {name: value for name, value in given.items() if value is not None}
+        spares_one = find_address(address) is None
         self.workers = count_actors(ray, cpus, spares_one=spares_one, option="--cpus-per-worker")
         self.nodes = sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes())
 

@@ -35,6 +35,10 @@ class Engine(Protocol):
     """Runs parts of an experiment in processes of their own, each with its CPUs."""
 
     @property
+    def options(self) -> Mapping[str, str]:
+        """The options by which the command line asks for it, without their dashes."""
+
+    @property
     def workers(self) -> int:
         """How many parts run at once."""
 

@@ -92,7 +92,8 @@ def compare(
     root = expand_home(output) if output else find_free_name(Path("runs") / suggestion)
     layout = ComparisonLayout(root.resolve())
     check_same_settings(layout.config, config.to_yaml(), kind="comparison")
-    command = write_command("compare", layout.config, methods=",".join(names), seeds=seeds)
+    options = {} if engine is None else engine.options
+    command = write_command("compare", layout.config, methods=",".join(names), seeds=seeds, **options)
     with hold(layout.root, kind="comparison"), keeping(layout.config, command):
         check_same_settings(layout.config, config.to_yaml(), kind="comparison")
         material = load_material(config)

@@ -108,9 +108,11 @@ def search(
     root = expand_home(output) if output else find_free_name(Path("runs") / suggestion)
     layout = SearchLayout(root.resolve())
     check_same_settings(layout.config, config.to_yaml(), kind="search")
+    options = {} if engine is None else engine.options
+    command = write_command("search", layout.config, trials=trials, budget=budget, **options)
     with (
         nullcontext() if engine is None else hold(layout.root, kind="search"),
-        keeping(layout.config, write_command("search", layout.config, trials=trials, budget=budget)),
+        keeping(layout.config, command),
     ):
         objective = _settle(config, layout, load_material(config), progress)
         expected = None if layout.config.is_file() else _forecast(objective, seconds)
