@@ -48,7 +48,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for data in arguments.data.split(","):
         settings = {"per_class": sizes, "draws": arguments.draws, "ways": ways}
-        work, name = (measure_setfit, f"{data} setfit") if arguments.setfit else (measure, data)
+        work, name = (measure_setfit, f"{data} setfit {arguments.per_class}") if arguments.setfit else (measure, data)
         found = ledger.measure(name, settings, partial(run_fresh, work, data, sizes, arguments.draws))
         for size, way in product(sizes, ways):
             part, first = found[f"{size}, {way}"], found[f"{size}, {ways[0]}"]
