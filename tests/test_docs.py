@@ -248,5 +248,13 @@ def test_coverage_of_intervals_is_that_of_the_record() -> None:
     assert (len(cases), below) == (374, 10), "the page gives these numbers in words"
 
 
+def test_scale_is_that_of_the_records() -> None:
+    spec = importlib.util.spec_from_file_location("scale", ROOT / "benchmarks" / "scale.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = PAGES["docs/explanation/scale.md"].splitlines()
+    assert [line for line in module.render_tables() if line not in page] == [], "run: python benchmarks/scale.py"
+
+
 def _sets_config(node: ast.stmt) -> bool:
     return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).split(".")[0] == "config"

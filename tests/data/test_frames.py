@@ -72,6 +72,7 @@ def test_cells_that_json_does_not_have_keep_their_meaning(tmp_path: Path) -> Non
         (["a"], "data is a list"),
         (pd.Series(["a"]), "data is a Series. Allowed: a table of pandas"),
         (pl.Series(["a"]), "data is a Series"),
+        (pl.LazyFrame(COLUMNS), r"data is a LazyFrame, which has no rows yet\. Collect them: data=table\.collect\(\)$"),
         (pa.chunked_array([["a"]]), "data is a ChunkedArray"),
         ({"text": ["a"], "label": []}, r"columns of \[0, 1\] rows"),
         ({"text": []}, r"columns of \[0\] rows"),

@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow
 import pytest
 import torch
@@ -62,6 +63,10 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "DataFrame": (
         lambda: pd.DataFrame({"id": [1], "text": ["fine"]}),
         r'a table \(DataFrame\)\. Give its column: write predict\(df\["text"\]\)\.$',
+    ),
+    "LazyFrame": (
+        lambda: pl.LazyFrame({"text": ["fine"]}),
+        r'a LazyFrame, which has no rows yet\. Write df = texts\.collect\(\), then predict\(df\["text"\]\)\.$',
     ),
     "DataFrame of one column": (lambda: pd.DataFrame({"text": ["fine"]}), r"a table \(DataFrame\)"),
     "arrow table": (lambda: pyarrow.table({"text": ["fine"]}), r"a table \(Table\)"),

@@ -9,10 +9,13 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
+from cleanlab.classification import CleanLearning
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import NotFittedError
@@ -101,7 +104,7 @@ def test_answers_are_those_of_the_model(fitted: TextClassifier) -> None:
     assert fitted.predictor_.predict(X[:1])[0].conformal_set
     assert fitted.predict_proba(X[7:12]) == pytest.approx(probabilities[7:12], abs=1e-5)
     assert fitted.predict_proba(X[::-1]) == pytest.approx(probabilities[::-1], abs=1e-5)
-    for texts in (np.array(X), np.array(X, dtype=object), pd.Series(X), pa.array(X), iter(X)):
+    for texts in (np.array(X), np.array(X, dtype=object), pd.Series(X), pl.Series(X), pa.array(X), iter(X)):
         assert np.array_equal(fitted.predict_proba(texts), probabilities)
 
 
@@ -114,7 +117,8 @@ def test_a_fit_is_repeatable_and_changes_no_input(build: Build) -> None:
     assert np.array_equal(labels, kept[1])
     assert one.classes_.tolist() == ["neg", "pos"]
     assert np.array_equal(one.fit(texts, labels).predict_proba(X), first)
-    assert np.array_equal(build().fit(pd.Series(X), pd.Series(labels)).predict_proba(X), first)
+    for series in (pd.Series, pl.Series):
+        assert np.array_equal(build().fit(series(X), series(labels)).predict_proba(X), first)
     state = np.random.RandomState(0)
     assert not np.array_equal(build(random_state=state).fit(X, labels).predict_proba(X), first)
 
@@ -172,16 +176,16 @@ def test_settings_of_what_fit_is_given_are_refused(build: Build) -> None:
 
 def test_a_pickle_opens_in_another_process(fitted: TextClassifier, tmp_path: Path) -> None:
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(fitted))
+    joblib.dump(fitted, tmp_path / "model.joblib", compress=3)
     code = (
-        "import pickle, sys; from pathlib import Path\n"
-        "model = pickle.loads(Path(sys.argv[1]).read_bytes())\n"
-        "print(model.predict_proba(['great lovely film 3']).tolist())"
+        "import joblib, json, pickle; from pathlib import Path\n"
+        "models = pickle.loads(Path('model.pkl').read_bytes()), joblib.load('model.joblib')\n"
+        "print(json.dumps([model.predict_proba(['great lovely film 3']).tolist() for model in models]))"
     )
-    told = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "model.pkl")], capture_output=True, text=True, check=True
-    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     expected = fitted.predict_proba(["great lovely film 3"])
-    assert np.array(json.loads(told.stdout)) == pytest.approx(expected, abs=1e-5)
+    for found in json.loads(told.stdout):
+        assert np.array(found) == pytest.approx(expected, abs=1e-5)
     again = deepcopy(fitted.predictor_)
     assert again.predict_proba(X) == pytest.approx(fitted.predictor_.predict_proba(X), abs=1e-5)
 
@@ -189,12 +193,22 @@ def test_a_pickle_opens_in_another_process(fitted: TextClassifier, tmp_path: Pat
 def test_scikit_learn_works_with_it(build: Build) -> None:
     lower = FunctionTransformer(lambda texts: [text.lower() for text in texts])
     pipeline = Pipeline([("lower", lower), ("model", build(epochs=15))])
-    found = cross_val_predict(pipeline, X, Y, cv=2, method="predict_proba")
+    found = cross_val_predict(pipeline, pl.Series(X), pl.Series(Y), cv=2, method="predict_proba")
     assert (found.argmax(axis=1) == Y).mean() >= 0.8
     search = GridSearchCV(build(), {"epochs": [1, 15]}, cv=2).fit(X, Y)
     assert search.best_params_ == {"epochs": 15}
     calibrated = CalibratedClassifierCV(build(epochs=15), cv=2).fit(X, Y)
     assert calibrated.score(X, Y) >= 0.8
+
+
+def test_cleanlab_finds_wrong_labels_with_it(build: Build) -> None:
+    wrong = np.array([5, 22, 41])
+    given = Y.copy()
+    given[wrong] = 1 - given[wrong]
+    cleaner = CleanLearning(build(epochs=15), cv_n_folds=2, seed=0).fit(np.array(X), given)
+    found = cleaner.get_label_issues()
+    assert np.flatnonzero(found["is_label_issue"]).tolist() == wrong.tolist()
+    assert (cleaner.predict(np.array(X)) == Y).mean() >= 0.9
 
 
 def test_pairs_and_many_methods(build: Build) -> None:

@@ -675,6 +675,13 @@ def test_settings_reach_the_trainer(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_a_single_process_takes_a_single_gpu(tmp_path: Path) -> None:
+    arguments = build_arguments(SIZED, checkpoints=tmp_path, steps_per_epoch=10)
+    assert arguments.n_gpu == 0
+    arguments._n_gpu = 4  # as where torch sees four
+    assert (arguments.n_gpu, arguments.train_batch_size) == (1, 8)
+
+
 def test_max_steps_wins_over_epochs(tmp_path: Path) -> None:
     for max_steps in (7, 70):
         config = TrainingConfig(learning_rate=1e-3, epochs=4, batch_size=8, max_steps=max_steps)

@@ -67,7 +67,9 @@ def check_stored(path: Path) -> None:
 
 
 def _read_columns(table: object) -> list[_Column]:
-    library = type(table).__module__.partition(".")[0]
+    library, kind = type(table).__module__.partition(".")[0], type(table).__name__
+    if kind == "LazyFrame":
+        raise DataError("data is a LazyFrame, which has no rows yet. Collect them: data=table.collect()")
     if library in _READERS and not isinstance(table, Mapping) and _has_columns(table):
         columns = _READERS[library](table)
     elif isinstance(table, Mapping):
@@ -81,7 +83,7 @@ def _read_columns(table: object) -> list[_Column]:
         names = dict.fromkeys(name for row in table for name in row)
         columns = [(str(name), [row.get(name) for row in table]) for name in names]
     else:
-        raise DataError(f"data is a {type(table).__name__}. Allowed: {_ALLOWED}.")
+        raise DataError(f"data is a {kind}. Allowed: {_ALLOWED}.")
     return columns
 
 

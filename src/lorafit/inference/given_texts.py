@@ -96,11 +96,13 @@ def _describe_kind(texts: Any, *, pair: bool) -> str | None:  # noqa: ANN401 - i
     one = "(text, text_pair)" if pair else "text"
     column = 'zip(df["text"], df["text_pair"])' if pair else 'df["text"]'
     flat = "map(tuple, texts)" if pair else "texts.ravel()"
-    is_table = hasattr(texts, "columns") or hasattr(texts, "column_names")
+    is_lazy = kind == "LazyFrame"  # whose columns polars would have to look for
+    is_table = not is_lazy and (hasattr(texts, "columns") or hasattr(texts, "column_names"))
     is_read = isinstance(texts, Iterable) or hasattr(texts, "__getitem__")
     kinds = {
         f"a single string. Write predict([{one}]).": isinstance(texts, str),
         f"{kind}, which have no encoding. Write predict([texts.decode()]).": isinstance(texts, (bytes, bytearray)),
+        f"a {kind}, which has no rows yet. Write df = texts.collect(), then predict({column}).": is_lazy,
         f"a table ({kind}). Give its column: write predict({column}).": is_table,
         f"a {kind}. Write predict([{one}]), or predict(texts.values()) for texts by a key.": isinstance(texts, Mapping),
         f"a {kind}, which has no order. Write predict(sorted(texts)).": isinstance(texts, (set, frozenset)),

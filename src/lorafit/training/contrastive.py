@@ -69,7 +69,7 @@ def compute_pair_loss(states: Tensor, marks: Tensor) -> Tensor:
         A scalar; 0 for a single row.
     """
     unit, marks = functional.normalize(states.float(), dim=1), marks.float()
-    first, second = torch.triu_indices(len(states), len(states), offset=1)
+    first, second = torch.triu_indices(len(states), len(states), offset=1, device=states.device)
     common = torch.minimum(marks[first], marks[second]).sum(dim=1)
     alike = common / torch.maximum(marks[first], marks[second]).sum(dim=1)
     errors = ((unit[first] * unit[second]).sum(dim=1) - alike) ** 2

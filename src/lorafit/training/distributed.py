@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lorafit.config import Config, flatten, override_config
 from lorafit.errors import ConfigError
+from lorafit.models.acceleration.precision import check_gpus, choose_device
 from lorafit.models.methods import AUTO, find_method
 from lorafit.runs.folder import RunLayout
 from lorafit.system.progress import Progress, Silent
@@ -68,7 +69,7 @@ def prepare_together(config: Config, progress: Progress, ranks: Ranks) -> Prepar
     Raises:
         RunError: Data, base model, untrained weights or versions of libraries differ.
     """
-    prepared = ranks.together(lambda: prepare(config, progress))
+    prepared = ranks.together(lambda: _prepare_one(config, progress, ranks))
     if ranks.count == 1:
         return prepared
     splits = prepared.splits
@@ -84,6 +85,12 @@ def prepare_together(config: Config, progress: Progress, ranks: Ranks) -> Prepar
     }
     ranks.require_same(facts, "data, model or libraries")
     return replace(prepared, ranks=ranks, threads=ranks.share(prepared.threads))
+
+
+def _prepare_one(config: Config, progress: Progress, ranks: Ranks) -> Prepared:
+    if choose_device(config.training.device) == "cuda":
+        check_gpus(ranks.local_count)
+    return prepare(config, progress)
 
 
 @contextmanager

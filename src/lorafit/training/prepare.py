@@ -213,7 +213,7 @@ def prepare(config: Config, progress: Progress, *, material: Material | None = N
     progress.finish(", ".join(f"{texts.texts:,} {name}" for name, texts in tokens.items()))
     torch.nn.Module.to(adapted.model, device)
     obstacle = fuse_encoder(adapted.model) if device == "cpu" else "they are made for CPUs"
-    if obstacle is not None:
+    if obstacle is not None and device == "cpu":
         progress.say(f"not all blocks are fused, which is slower: {obstacle}")
     notes = (*encoder.notes, *loaded.notes, *splits.notes, *coverage_notes, *_truncation_notes(tokens, truncation))
     for line in notes:

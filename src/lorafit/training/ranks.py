@@ -209,8 +209,11 @@ def join_ranks() -> Ranks:
     import torch
     from torch import distributed
 
+    has_gpus = torch.cuda.is_available()
+    if has_gpus:
+        torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())  # as accelerate deals them out
     with noticing_loss():
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpus else "gloo", timeout=_PATIENCE)
     return ranks
 
 

@@ -50,6 +50,18 @@ from lorafit.training.ranks import RankLostError, noticing_loss
 from lorafit.training.shared_steps import SharedSteps
 
 
+class _Arguments(TrainingArguments):
+    """Arguments of a Trainer that takes one GPU, where it would deal each batch out to all that it sees.
+
+    torch's DataParallel gives every GPU as many rows, whatever their tokens, and counts their losses alike. Several
+    GPUs take a process each.
+    """
+
+    @property
+    def n_gpu(self) -> int:
+        return min(1, super().n_gpu)
+
+
 class _Trainer(Trainer):
     """The Trainer with lorafit's batches, precision and validation."""
 
@@ -319,7 +331,7 @@ def build_arguments(config: TrainingConfig, *, checkpoints: Path, steps_per_epoc
         Arguments for `transformers.Trainer`.
     """
     max_steps = count_steps(config, steps_per_epoch)
-    return TrainingArguments(
+    return _Arguments(
         output_dir=str(checkpoints),
         max_steps=max_steps,
         per_device_train_batch_size=config.batch_rows,

@@ -252,5 +252,5 @@ def _draw_mask(x: torch.Tensor, probability: float) -> torch.Tensor:
     On CPUs that is many times faster than one number an element; the probability is rounded to 1/256.
     """
     count = x.numel()
-    words = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+    words = torch.empty((count + 7) // 8, dtype=torch.int64, device=x.device).random_(-(2**63), None)
     return (words.view(torch.uint8)[:count].view(x.shape) >= _dropped(probability)).to(x.dtype)

@@ -39,8 +39,26 @@ def choose_device(setting: Literal["auto", "cpu", "cuda"]) -> Device:
 
     has_gpu = torch.cuda.is_available()
     if setting == "cuda" and not has_gpu:
-        raise ConfigError("training.device=cuda, but torch sees no CUDA GPU. Take auto or cpu.")
+        raise ConfigError(f"training.device=cuda, but {_explain_lack()} Or take auto or cpu.")
     return "cuda" if has_gpu and setting != "cpu" else "cpu"
+
+
+def check_gpus(processes: int) -> None:
+    """Refuse several processes on one GPU, which nccl does not connect.
+
+    Args:
+        processes: How many train on this machine, on `cuda`.
+
+    Raises:
+        ConfigError: There are fewer GPUs.
+    """
+    import torch
+
+    if (gpus := torch.cuda.device_count()) < processes:
+        raise ConfigError(
+            f"{processes} processes of this machine need a GPU each, and torch sees {gpus}. Take --processes {gpus}, "
+            "or train on the CPU: --set training.device=cpu."
+        )
 
 
 def choose_precision(setting: Literal["auto", "fp32", "bf16"], device: Device = "cpu") -> PrecisionChoice:
@@ -69,6 +87,21 @@ def choose_precision(setting: Literal["auto", "fp32", "bf16"], device: Device = 
             f"training.precision=bf16, but {machine} has {missing}: it would be many times slower. Take auto or fp32."
         )
     return PrecisionChoice("fp32", f"{machine} has {missing}")
+
+
+def _explain_lack() -> str:
+    """Say why there is no GPU, and what to do."""
+    import torch
+
+    if not torch.backends.cuda.is_built():
+        return (
+            f"torch {torch.__version__} is built for CPUs alone. Install a build with CUDA: "
+            "https://pytorch.org/get-started/locally."
+        )
+    return (
+        f"torch {torch.__version__} sees no GPU. See whether nvidia-smi lists one, whether its driver is new enough "
+        "for this torch, and what CUDA_VISIBLE_DEVICES says."
+    )
 
 
 def _cpu_unit() -> tuple[str, str | None, str]:
