@@ -59,7 +59,7 @@ class _Arguments(TrainingArguments):
 
     @property
     def n_gpu(self) -> int:
-        return min(1, super().n_gpu)
+        return min(1, int(super().n_gpu))
 
 
 class _Trainer(Trainer):

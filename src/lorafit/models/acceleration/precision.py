@@ -93,7 +93,7 @@ def _explain_lack() -> str:
     """Say why there is no GPU, and what to do."""
     import torch
 
-    if not torch.backends.cuda.is_built():
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]  # torch gives it no types
         return (
             f"torch {torch.__version__} is built for CPUs alone. Install a build with CUDA: "
             "https://pytorch.org/get-started/locally."
