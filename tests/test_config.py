@@ -68,6 +68,13 @@ def test_all_settings_survive_the_way_through_yaml(tmp_path: Path) -> None:
     assert "übersicht.csv" in config.to_yaml()
 
 
+def test_searches_of_before_other_storages_are_the_same_still() -> None:
+    config = load_config(overrides=["search.seed=1"])
+    assert "storage" not in config.to_yaml()
+    config.search.storage = "journal"
+    assert "storage: journal" in config.to_yaml()
+
+
 @pytest.mark.parametrize("text", ["5e-4", "0.0005", "'5e-4'", " 5e-4"])
 def test_exponents_without_a_dot_are_numbers(text: str) -> None:
     assert load_config(overrides=[f"training.learning_rate={text}"]).training.learning_rate == 5e-4

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import unquote
 
 import yaml
 from pydantic import (
@@ -59,7 +59,11 @@ _FLAGS = {
 SQLITE, JOURNAL = "sqlite", "journal"
 """Those of `search.storage` that are files in the folder of the search."""
 
-_DATABASES = {"postgresql", "postgresql+psycopg"}
+_DATABASE = re.compile(
+    r"postgresql(\+psycopg)?://([^/?#:@\s]+@)?(\[[0-9a-fA-F:.]+\]|[^/?#:@\s]*)(:[0-9]{1,5})?/[^/?#:@\s]+(\?[^#@\s]*)?"
+)
+_PASSWORD = re.compile(r":/*[^/:@]*:.*@|\?.*passw", re.IGNORECASE)
+"""What looks like one, or names one, in a URL of a database, even one that is not well formed."""
 _LARGEST = (1 << 63) - 1
 _MOST_FAULTS = 12
 _LONGEST_KEY = 80
@@ -574,16 +578,12 @@ class SearchConfig(Section):
     def _check_storage(cls, storage: str) -> str:
         if storage in {SQLITE, JOURNAL}:
             return storage
-        try:
-            parts = urlsplit(storage)
-        except ValueError:
-            parts = urlsplit("")
-        if parts.scheme not in _DATABASES or not parts.path.strip("/"):
-            raise PydanticCustomError("storage", "give sqlite, journal or postgresql://USER@HOST/DATABASE")
-        if parts.password is not None or "password" in parse_qs(parts.query):
+        if _PASSWORD.search(unquote(storage)):
             raise PydanticCustomError(
                 "storage", "leave the password out, as records would hold it: put it into PGPASSWORD or ~/.pgpass"
             )
+        if not _DATABASE.fullmatch(storage):
+            raise PydanticCustomError("storage", "give sqlite, journal or postgresql://USER@HOST/DATABASE")
         return storage
 
     @property
@@ -636,9 +636,14 @@ class Config(Section):
         return pays and frozen > 0
 
     def to_yaml(self) -> str:
-        """Return all settings, defaults included, as YAML for `load_config`; an unused search section is left out."""
+        """Return all settings, defaults included, as YAML for `load_config`; an unused search section is left out.
+
+        So is SQLite as storage, which searches of before there were others do not name.
+        """
         is_plain = self.search == SearchConfig()
         values = self.model_dump(mode="json", exclude={"search"} if is_plain else None)
+        if self.search.storage == SQLITE and not is_plain:
+            del values["search"]["storage"]
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

@@ -178,6 +178,10 @@ def test_trials_of_ended_workers_are_put_back_three_times() -> None:
         ("postgresql://[", "give sqlite, journal or postgresql://USER@HOST/DATABASE"),
         ("postgresql://lorafit:hush@db/trials", "leave the password out"),
         ("postgresql://lorafit@db/trials?password=hush", "leave the password out"),
+        ("postgresql://lorafit@db/trials?sslpass%77ord=hush", "leave the password out"),
+        ("postgresql://lorafit:hush/x@db/trials", "leave the password out"),
+        ("postgresql:/lorafit:hush@db/trials", "leave the password out"),
+        ("postgresql://lorafit@db:bad/trials", "give sqlite, journal or postgresql://USER@HOST/DATABASE"),
     ],
 )
 def test_a_storage_that_cannot_be_used_is_refused(

@@ -222,8 +222,9 @@ def _distribute(engine: Engine, study: "optuna.Study", objective: Trials, contro
                 lost.append(ended.reason)
     listener.finish()
     _put_back(study, objective, "its process was killed")
-    if lost and not control.is_done():
-        raise RunError(f"No worker is left. The last one: {lost[-1]} The same command goes on.")
+    if not control.is_done():
+        reason = f"No worker is left. The last one: {lost[-1]}" if lost else "A worker left a trial behind."
+        raise RunError(f"{reason} The same command goes on.")
 
 
 def _put_back(study: "optuna.Study", objective: Trials, reason: str) -> None:
