@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     programs = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres")
-        for parent in folder.parents[:2]:  # which pytest keeps to its user
+        for parent in folder.parents:  # which pytest keeps to its user
+            if parent == Path(tempfile.gettempdir()):
+                break
             parent.chmod(0o755)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,5 +1,6 @@
 """Searches whose trials several machines share: on PostgreSQL, and what is refused."""
 
+import subprocess
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from lorafit.cluster.engine import RayEngine, open_engine
 from lorafit.config import Config, load_config
 from lorafit.errors import ConfigError, MissingExtraError, RunError
 from lorafit.experiments.engine import RETRIES
-from lorafit.experiments.search.records import SearchLayout
+from lorafit.experiments.search.records import SearchLayout, SearchRecord
 from lorafit.experiments.search.search import search
 from lorafit.experiments.search.space import Space
 from lorafit.experiments.search.study import WORKER, list_trials, put_back
@@ -107,6 +108,48 @@ def test_two_searches_share_a_database(
     layout.study_name.write_text("another")
     with pytest.raises(RunError, match=r"The study and \S+search\.json contradict each other: trial 1"):
         search(config, 3, output=layout.root)
+
+
+TOGETHER = """
+import sys, time
+from pathlib import Path
+import lorafit.experiments.search.search as module
+from lorafit.config import load_config
+
+begin, (name, ready, output, *overrides) = module._begin, sys.argv[1:]
+
+def begin_together(*arguments):
+    Path(ready, name).touch()
+    while len(list(Path(ready).iterdir())) < 2:
+        time.sleep(0.001)
+    return begin(*arguments)
+
+module._begin = begin_together
+module.search(load_config(overrides=overrides), 3, output=output)
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_begin_a_search_together_share_it(
+    postgres: "Server", tiny_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    layout, ready = SearchLayout(tmp_path / "search"), tmp_path / "ready"
+    ready.mkdir()
+    settings = [*tiny_settings(), SPACE, f"search.storage={postgres.url}"]
+    together = [
+        subprocess.Popen(
+            [sys.executable, "-c", TOGETHER, name, str(ready), str(layout.root), *settings],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "other")
+    ]
+    told = [one.communicate()[1] for one in together]
+    assert [one.returncode for one in together] == [0, 0], told
+    assert layout.config.is_file()
+    assert layout.study_name.is_file()
+    assert [row.state for row in SearchRecord.read(layout.record).trials] == ["complete"] * 3
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import datetime
 import gc
+import json
 import shutil
 import time
 from collections import Counter
@@ -147,16 +148,40 @@ def _is_finished(run: RunLayout) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _load_once(chosen: Path) -> Material:
-    """Load what the cells share that a process trains one after the other."""
-    return load_material(load_config(chosen))
+def _load_once(chosen: Path, expected: str) -> Material:
+    """Load what the cells share that a process trains one after the other.
+
+    Args:
+        chosen: The settings.
+        expected: What `_name_material` gives where the comparison was called.
+
+    Returns:
+        The material.
+
+    Raises:
+        RunError: It is another one here.
+    """
+    material = load_material(load_config(chosen))
+    if _name_material(material) != expected:
+        raise RunError("The data or the base model have changed since the comparison was called. Call it again.")
+    return material
+
+
+def _name_material(material: Material) -> str:
+    return json.dumps(identify_material(material), sort_keys=True)
 
 
 def _train_there(
-    config: Config, layout: ComparisonLayout, command: str, share_test_rows: bool, cell: Cell, progress: Progress
+    config: Config,
+    layout: ComparisonLayout,
+    command: str,
+    expected: str,
+    share_test_rows: bool,
+    cell: Cell,
+    progress: Progress,
 ) -> Cell:
     """Train a cell as a part of an engine."""
-    grid = _Grid(config, layout, _load_once(layout.chosen), progress, command)
+    grid = _Grid(config, layout, _load_once(layout.chosen, expected), progress, command)
     return grid.train_cell(cell, share_test_rows=share_test_rows)
 
 
@@ -229,7 +254,8 @@ class _Grid:
         """Let an engine train every cell that has not finished; return these by title."""
         engine.check(partial(find_obstacle, self.config, self.layout.chosen, identify_material(self.material)))
         todo = {cell.title: cell for cell in cells if not _is_finished(self.layout.cell(cell.method, cell.seed))}
-        work = partial(_train_there, self.config, self.layout, self.command, share_test_rows)
+        expected = _name_material(self.material)
+        work = partial(_train_there, self.config, self.layout, self.command, expected, share_test_rows)
         killed, trained = Counter[str](), dict[str, Cell]()
 
         def go_on(title: str, reason: str) -> bool:

@@ -143,23 +143,36 @@ def _settle(
 
 
 def _begin(objective: Trials, config: Config, engine: Engine | None, stack: ExitStack) -> "optuna.Study":
+    """Open the study; of processes that begin a search together, the first writes its settings, and the others wait."""
+    from filelock import FileLock
+
+    layout = objective.layout
+    if not layout.config.is_file():
+        with FileLock(layout.lock, is_singleton=True):
+            if not layout.config.is_file():  # another process was first
+                return _begin_new(objective, config, engine, stack)
+    return _check_and_open(objective, config, engine, stack)
+
+
+def _begin_new(objective: Trials, config: Config, engine: Engine | None, stack: ExitStack) -> "optuna.Study":
     """Write the settings and open the study; a search that cannot begin leaves nothing."""
     layout = objective.layout
-    is_new = not layout.config.is_file()
-    layout.root.mkdir(parents=True, exist_ok=True)
-    if is_new:
-        write_atomic(layout.config, config.to_yaml())
     try:
-        if engine is not None:
-            engine.check(partial(find_obstacle, config, layout.config, identify_material(objective.material)))
-        return stack.enter_context(_open(objective))
+        write_atomic(layout.config, config.to_yaml())
+        return _check_and_open(objective, config, engine, stack)
     except LorafitError:
-        if is_new:
-            for path in (layout.study_name, layout.lock, layout.config):
-                path.unlink(missing_ok=True)
-            with suppress(OSError):
-                layout.root.rmdir()
+        for path in (layout.study_name, layout.config, layout.lock):  # who waits for the lock notices that it is gone
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            layout.root.rmdir()
         raise
+
+
+def _check_and_open(objective: Trials, config: Config, engine: Engine | None, stack: ExitStack) -> "optuna.Study":
+    if engine is not None:
+        expected = identify_material(objective.material)
+        engine.check(partial(find_obstacle, config, objective.layout.config, expected))
+    return stack.enter_context(_open(objective))
 
 
 def _open(objective: Trials) -> AbstractContextManager["optuna.Study"]:
@@ -212,7 +225,8 @@ def _distribute(engine: Engine, study: "optuna.Study", objective: Trials, contro
         idle += not put_back(study, reason, worker=worker)
         return idle <= RETRIES and not control.is_done()
 
-    names = [f"worker {number}" for number in range(1, min(engine.workers, task.trials) + 1)]
+    left = task.trials - len(list_trials(study, objective.space))
+    names = [f"worker {number}" for number in range(1, min(engine.workers, left) + 1)]
     listener, lost = _Listener(study, objective, task.trials), list[str]()
     work, parts = partial(_take_trials, task), {name: name for name in names}
     with closing(engine.run(work, parts, progress=listener, again=go_on)) as results:

@@ -7,6 +7,7 @@ the processes must say that one has ended (`put_back`).
 
 import json
 import math
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +44,9 @@ _WAIT = 60
 
 _PATIENCE = 10
 """Seconds until a database that does not answer counts as none."""
+
+_PAUSE = 2
+"""Seconds until tables are there that another process makes in a database at the same time."""
 
 _HEARTBEAT = 60
 """Seconds between the heartbeats of a process; without one for twice as long, its trial is begun again by another."""
@@ -106,7 +110,8 @@ def open_study(
         if find_fault(error) is not None:
             raise  # a full disk: no fault of the file
         cause = str(error.__cause__ or error).splitlines()[0]
-        raise RunError(f"{_name(layout, config)} cannot be used ({cause}). {_find_remedy(config)}") from error
+        remedy = _find_remedy(config, error.__cause__ if isinstance(error, StorageInternalError) else error)
+        raise RunError(f"{_name(layout, config)} cannot be used ({cause}). {remedy}") from error
     finally:
         optuna.logging.set_verbosity(verbosity)
 
@@ -256,7 +261,7 @@ def _load(
     try:
         storage = _open_storage(layout, config, stack)
         if config.storage != SQLITE and not _is_whole(storage, name):
-            with FileLock(layout.lock):
+            with FileLock(layout.lock, is_singleton=True):
                 _create(storage, name, identity, first)
         return optuna.load_study(
             storage=storage,
@@ -277,7 +282,7 @@ def _name_study(layout: SearchLayout) -> str:
     from filelock import FileLock
 
     if not layout.study_name.is_file():
-        with FileLock(layout.lock):
+        with FileLock(layout.lock, is_singleton=True):
             if not layout.study_name.is_file():  # another process was first
                 write_atomic(layout.study_name, f"{_NAME}-{uuid.uuid4().hex}")
     return layout.study_name.read_text(encoding="utf-8")
@@ -290,12 +295,16 @@ def _name(layout: SearchLayout, config: SearchConfig) -> str:
     return str(layout.journal) if config.storage == JOURNAL else config.storage
 
 
-def _find_remedy(config: SearchConfig) -> str:
+def _find_remedy(config: SearchConfig, error: BaseException | None) -> str:
+    from sqlalchemy.exc import OperationalError
+
     if not config.has_database:
         return (
             "If another program holds it open, close that and give the same command again; if the file is damaged, "
             "choose another --output."
         )
+    if not isinstance(error, OperationalError):
+        return "Give a database of its own, in which the user may make tables; then give the same command again."
     return (
         "Start the server, make the database with createdb, and give the user's password in PGPASSWORD or ~/.pgpass; "
         "then give the same command again."
@@ -334,13 +343,21 @@ def _open_file(path: Path, stack: ExitStack) -> "RDBStorage":
 
 def _open_database(url: "URL", options: dict[str, Any], stack: ExitStack) -> "RDBStorage":
     from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-    storage = RDBStorage(
-        url.render_as_string(),
-        engine_kwargs=options,
-        heartbeat_interval=_HEARTBEAT,
-        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
-    )
+    def make() -> RDBStorage:
+        return RDBStorage(
+            url.render_as_string(),
+            engine_kwargs=options,
+            heartbeat_interval=_HEARTBEAT,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
+        )
+
+    try:
+        storage = make()
+    except (IntegrityError, ProgrammingError):  # another process makes the same tables
+        time.sleep(_PAUSE)
+        storage = make()
     stack.callback(storage.engine.dispose)
     stack.callback(storage.remove_session)
     return storage

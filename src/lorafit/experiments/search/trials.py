@@ -58,7 +58,7 @@ class Trials:
         import optuna
 
         try:
-            if self.worker is not None:
+            if trial.user_attrs.get(WORKER) != self.worker:  # one that was put back has its last worker's
                 trial.set_user_attr(WORKER, self.worker)
             seed_sampler(trial.study, self.config.search.seed + trial.number)
             values = self.space.suggest(trial)
