@@ -205,7 +205,7 @@ def test_cleanlab_finds_wrong_labels_with_it(build: Build) -> None:
     wrong = np.array([5, 22, 41])
     given = Y.copy()
     given[wrong] = 1 - given[wrong]
-    cleaner = CleanLearning(build(epochs=15), cv_n_folds=2, seed=0).fit(np.array(X), given)
+    cleaner = CleanLearning(build(epochs=10), cv_n_folds=3, seed=0).fit(np.array(X), given)
     found = cleaner.get_label_issues()
     assert np.flatnonzero(found["is_label_issue"]).tolist() == wrong.tolist()
     assert (cleaner.predict(np.array(X)) == Y).mean() >= 0.9

@@ -138,7 +138,6 @@ def small_config(reviews: Path, encoder: Path, *overrides: str) -> Config:
     return load_config(overrides=[f"data.source={reviews}", f"model.name={encoder}", *settings, *overrides])
 
 
-@pytest.mark.slow
 def test_encoder_predicts_each_row_by_a_model_of_the_other_folds(
     word_reviews: Path, readable_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +168,6 @@ def test_encoder_predicts_each_row_by_a_model_of_the_other_folds(
     assert np.allclose(plain, cached, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_folds_that_are_done_are_not_trained_again(
     word_reviews: Path, readable_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +212,6 @@ def test_folds_go_on_from_a_run(trained_of: Callable[[str], Path], word_reviews:
     assert encoder.notes[0].startswith(f"training goes on from the run {run}")
 
 
-@pytest.mark.slow
 def test_encoder_of_few_layers_is_trained_whole(word_reviews: Path, readable_encoder: Path) -> None:
     config = small_config(word_reviews, readable_encoder)
     before = config.to_yaml()
