@@ -152,6 +152,13 @@ def test_processes_that_begin_a_search_together_share_it(
     assert [row.state for row in SearchRecord.read(layout.record).trials] == ["complete"] * 3
 
 
+def test_a_search_that_cannot_begin_leaves_nothing(config: Config, tmp_path: Path) -> None:
+    config.search.storage = "postgresql://lorafit@127.0.0.1:9/trials"
+    with pytest.raises(RunError, match=r"Connection refused.*Start the server, make the database with createdb"):
+        search(config, 1, output=tmp_path / "search")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_a_database_that_cannot_be_used_is_named_with_the_remedy(
     postgres: "Server", config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
